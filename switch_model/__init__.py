@@ -1,0 +1,16 @@
+"""Switch Transformers (top-1 mixture of experts): the model, its routing record, and a predictor.
+
+from switch_model import Predictor; Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").label
+"""
+
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from switch_model.config import SwitchConfig
+from switch_model.interventions import Interventions
+from switch_model.modeling import SwitchForSequenceClassification
+from switch_model.routing import Routing
+
+AutoConfig.register(SwitchConfig.model_type, SwitchConfig)
+AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClassification)
+
+__all__ = ["Interventions", "Routing", "SwitchConfig", "SwitchForSequenceClassification"]

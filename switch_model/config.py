@@ -1,0 +1,226 @@
+"""SwitchConfig: every choice that shapes a Switch Transformer, checked when it is made.
+
+Names follow transformers' SwitchTransformersConfig where it has them. Try it:
+python -c "from switch_model import SwitchConfig; print(SwitchConfig(num_layers=4))"
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+ACTIVATIONS = ("relu", "gelu", "gated-gelu")
+PRIORITIES = ("position", "probability")
+CAPACITY_GROUPS = ("sequence", "batch")
+POOLINGS = ("mean", "first", "max", "mean+max")
+
+# Keys that transformers itself writes into, or passes to, any config.
+_LIBRARY_KEYS = frozenset(
+    "num_labels name_or_path _name_or_path attn_implementation experts_implementation output_attentions torch_dtype "
+    "model_type _commit_hash _attn_implementation_internal _experts_implementation_internal _from_auto "
+    "auto_map use_cache".split()
+)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(low: int, high: int | None = None) -> tuple[Callable[[Any], bool], str]:
+    words = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    return lambda value: _is_int(value) and value >= low and (high is None or value <= high), words
+
+
+def _number(low: float, below: float | None = None) -> tuple[Callable[[Any], bool], str]:
+    words = f"a number of at least {low:g}" + ("" if below is None else f" and below {below:g}")
+    return lambda value: _is_number(value) and value >= low and (below is None or value < below), words
+
+
+def _above_zero() -> tuple[Callable[[Any], bool], str]:
+    return lambda value: _is_number(value) and value > 0, "a number above 0"
+
+
+def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
+    # `True == 1`, so membership alone would let a bool pass for a number.
+    return (
+        lambda value: any(type(value) is type(choice) and value == choice for choice in choices),
+        "one of " + ", ".join(repr(choice) for choice in choices),
+    )
+
+
+def _or_none(rule: tuple[Callable[[Any], bool], str], meaning: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value is None or rule[0](value), f"{rule[1]}, or None ({meaning})"
+
+
+_PROBABILITY = _number(0.0, below=1.0)
+
+# Field -> (is the value allowed?, what is allowed in words).
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "vocab_size": _whole(1),
+    "d_model": _whole(1),
+    "d_kv": _whole(1),
+    "d_ff": _whole(1),
+    "num_heads": _whole(1),
+    "num_layers": _whole(1),
+    "num_experts": _whole(1),
+    "encoder_sparse_step": _whole(0),
+    "dense_act_fn": _one_of(*ACTIVATIONS),
+    "dropout_rate": _PROBABILITY,
+    "token_dropout": _PROBABILITY,
+    "expert_dropout": _PROBABILITY,
+    "switch_dropout": _PROBABILITY,
+    "router_jitter_noise": _PROBABILITY,
+    "router_noise_eps": _number(0.0),
+    "router_bias": _one_of(True, False),
+    "router_priority": _one_of(*PRIORITIES),
+    "capacity_factor": _or_none(_above_zero(), "no token is dropped in training"),
+    "eval_capacity_factor": _or_none(_above_zero(), "no token is dropped in evaluation"),
+    "expert_capacity": _or_none(_whole(1), "capacity follows the factors"),
+    "min_expert_capacity": _whole(0),
+    "capacity_group": _one_of(*CAPACITY_GROUPS),
+    "router_aux_loss_coef": _number(0.0),
+    "router_z_loss_coef": _number(0.0),
+    "relative_attention_num_buckets": (
+        lambda value: _is_int(value) and value >= 4 and value % 2 == 0,
+        "an even whole number of at least 4",
+    ),
+    "relative_attention_max_distance": _whole(2),
+    "layer_norm_epsilon": _above_zero(),
+    "initializer_factor": _above_zero(),
+    "pooling": _one_of(*POOLINGS),
+    "classifier_dropout": _PROBABILITY,
+    "label_smoothing": _PROBABILITY,
+    "pad_token_id": _whole(0),
+}
+
+
+class SwitchConfig(PreTrainedConfig):
+    """The shape and the routing of one Switch Transformer.
+
+    Args:
+        vocab_size: rows of the token embedding.
+        d_model, d_kv, d_ff: widths of the residual stream, of one attention head, of one expert's hidden layer.
+        num_heads, num_layers, num_experts: attention heads, blocks, experts per sparse layer.
+        encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
+            (counted from 0), as in transformers.
+        dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
+        dropout_rate: on embeddings, attention outputs, MLP outputs and inside dense MLPs.
+        token_dropout: share of tokens hidden from the model during training.
+        expert_dropout: inside an expert, between activation and `wo` (ST-MoE, 2202.08906, uses a higher rate there).
+        switch_dropout: on the router's input, in training; the experts see the undropped states.
+        router_jitter_noise: the router's input times U(1 − ε, 1 + ε) in training (Switch Transformers, 2101.03961).
+        router_noise_eps: standard deviation of Gaussian noise added to the logits in training.
+        router_priority: who gets the slots, "position" (first come) or "probability" (highest gate first).
+        capacity_factor, eval_capacity_factor: slots per expert over an even share, in training and in evaluation;
+            None = dropless.
+        expert_capacity: an absolute number of slots, which overrides both factors.
+        min_expert_capacity: lower bound of what the factors give, so that short texts are not starved.
+        capacity_group: capacity counts tokens of one "sequence" or of the whole "batch" (as the paper does).
+        router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
+        relative_attention_num_buckets, relative_attention_max_distance: T5's relative position bias.
+        layer_norm_epsilon, initializer_factor: as in T5.
+        pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens.
+        classifier_dropout: on that vector.
+        label_smoothing: of the classification loss.
+        id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
+        pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed.
+    """
+
+    model_type = "switch_encoder"
+    attribute_map = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+        "sparse_step": "encoder_sparse_step",
+    }
+    # Trainer.evaluate gathers every output that is not named here, and a Routing is no tensor.
+    keys_to_ignore_at_inference = ["routing", "aux_loss", "z_loss"]
+
+    vocab_size: int = 16000
+    d_model: int = 128
+    d_kv: int = 32
+    d_ff: int = 512
+    num_heads: int = 4
+    num_layers: int = 4
+    num_experts: int = 8
+    encoder_sparse_step: int = 1
+    dense_act_fn: str = "relu"
+    dropout_rate: float = 0.1
+    token_dropout: float = 0.0
+    expert_dropout: float = 0.1
+    switch_dropout: float = 0.0
+    router_jitter_noise: float = 0.0
+    router_noise_eps: float = 0.0
+    router_bias: bool = False
+    router_priority: str = "position"
+    capacity_factor: float | None = 1.0
+    eval_capacity_factor: float | None = 2.0
+    expert_capacity: int | None = None
+    min_expert_capacity: int = 4
+    capacity_group: str = "sequence"
+    router_aux_loss_coef: float = 1e-2
+    router_z_loss_coef: float = 1e-3
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    initializer_factor: float = 1.0
+    pooling: str = "mean"
+    classifier_dropout: float = 0.1
+    label_smoothing: float = 0.0
+    pad_token_id: int = 0
+
+    def __post_init__(self, **kwargs):
+        # PreTrainedConfig would keep any unknown key silently: a misspelt field must not train a different model.
+        if (labels := kwargs.pop("labels", None)) is not None:
+            self.id2label = dict(enumerate(labels))
+        known = [field.name for field in fields(self)] + list(self.attribute_map)
+        for key in kwargs:
+            if key not in _LIBRARY_KEYS and key not in self.attribute_map:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean {close[0]}?" if close else f" Fields: {', '.join(sorted(RULES))}."
+                raise ValueError(f"SwitchConfig has no field {key}.{hint}")
+        super().__post_init__(**kwargs)
+        if self.id2label is not None:
+            self.label2id = {name: index for index, name in self.id2label.items()}
+        self.validate()
+
+    def validate(self) -> None:
+        """Check every field. Raises ValueError naming the field, the value and what is allowed."""
+        for name, (allowed, words) in RULES.items():
+            value = getattr(self, name)
+            if not allowed(value):
+                raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
+        if self.pad_token_id >= self.vocab_size:
+            raise ValueError(
+                f"pad_token_id={self.pad_token_id} is not allowed: it must be below vocab_size={self.vocab_size}."
+            )
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
+            raise ValueError(
+                f"relative_attention_max_distance={self.relative_attention_max_distance} is not allowed: it must be "
+                f"above a quarter of relative_attention_num_buckets={self.relative_attention_num_buckets}."
+            )
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether the MLP of block `layer` (counted from 0) has experts. The one place where this is decided."""
+        step = self.encoder_sparse_step
+        return step > 0 and (step == 1 or layer % step == 1)
+
+    @property
+    def sparse_layers(self) -> tuple[str, ...]:
+        """Names of the sparse layers in depth order, as they stand in Routing.name."""
+        return tuple(f"encoder.{layer}" for layer in range(self.num_layers) if self.is_sparse(layer))
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names by index."""
+        return [self.id2label[index] for index in range(self.num_labels)]

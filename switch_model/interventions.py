@@ -1,0 +1,100 @@
+"""Interventions: what a person may change in one forward pass, applied inside the router before it chooses.
+
+Legend: B batch, T tokens, E experts, R rows of interventions (1, or one per sequence).
+Try it: predictor(text, interventions=Interventions(ablate={("encoder.1", 3)}))
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from switch_model.config import CAPACITY_GROUPS
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """Changes to the routing of one forward pass.
+
+    Args:
+        ablate: {(layer name, expert)} that can't be chosen; the other experts' probabilities are renormalised.
+        force: {(layer name, token index): expert}; tokens are counted from 0 without padding. The gate is that expert's
+            own probability.
+        capacity_factor: instead of the model's own; None = as it was, math.inf = dropless.
+        capacity_group: "sequence" or "batch" instead of the model's own; None = as it was.
+
+    Raises:
+        ValueError: for a bad factor or group, or a token forced to an expert that is ablated.
+    """
+
+    ablate: frozenset[tuple[str, int]] = frozenset()
+    force: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    capacity_factor: float | None = None
+    capacity_group: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "ablate", frozenset(self.ablate))
+        object.__setattr__(self, "force", dict(self.force))
+        if self.capacity_factor is not None and not self.capacity_factor > 0:
+            raise ValueError(f"capacity_factor={self.capacity_factor!r} is not allowed: it must be above 0, or None.")
+        if self.capacity_group not in (None, *CAPACITY_GROUPS):
+            raise ValueError(
+                f"capacity_group={self.capacity_group!r} is not allowed: it must be one of {CAPACITY_GROUPS}, or None."
+            )
+        for (layer, token), expert in self.force.items():
+            if (layer, expert) in self.ablate:
+                raise ValueError(f"Token {token} is forced to expert {expert} of {layer}, which is ablated.")
+
+    def check(self, layers: Sequence[str], num_experts: int) -> None:
+        """Raise ValueError when a layer or an expert is named that the model does not have."""
+        named = [*self.ablate, *((layer, expert) for (layer, _), expert in self.force.items())]
+        for layer, expert in named:
+            if layer not in layers:
+                raise ValueError(f"The model has no sparse layer {layer!r}: it has {', '.join(layers) or 'none'}.")
+            if not 0 <= expert < num_experts:
+                raise ValueError(f"{layer} has no expert {expert}: its experts are 0 to {num_experts - 1}.")
+        for layer, token in self.force:
+            if token < 0:
+                raise ValueError(f"Token {token} can't be forced: tokens are counted from 0.")
+
+
+# What `forward` takes: nothing, one for all sequences, or one per sequence.
+AnyInterventions = Interventions | Sequence[Interventions] | None
+
+
+def rows_of(interventions: AnyInterventions, batch: int) -> list[Interventions]:
+    """One row for all sequences, or one per sequence. Raises ValueError when the number of rows does not fit."""
+    if interventions is None:
+        return []
+    if isinstance(interventions, Interventions):
+        return [interventions]
+    rows = list(interventions)
+    if len(rows) != batch:
+        raise ValueError(f"{len(rows)} interventions were given for {batch} sequences: give one, or one per sequence.")
+    return rows
+
+
+def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int, device: torch.device) -> Tensor | None:
+    """(R, 1, E) True where an expert of `layer` is switched off; None when none is."""
+    off = [[(layer, expert) in row.ablate for expert in range(num_experts)] for row in rows]
+    return torch.tensor(off, device=device).unsqueeze(1) if any(map(any, off)) else None
+
+
+def forced_experts(rows: Sequence[Interventions], layer: str, mask: Tensor) -> Tensor | None:
+    """(B, T) the expert a token is forced to, -1 where it is free; None when all are free.
+
+    Raises ValueError when a token index lies beyond a sequence's last token.
+    """
+    wishes = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
+    if not any(wishes):
+        return None
+    batch = mask.shape[0]
+    forced_BT = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
+    for index in range(batch):
+        positions = mask[index].nonzero().flatten()
+        for token, expert in wishes[index if len(wishes) > 1 else 0].items():
+            if token >= len(positions):
+                raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
+            forced_BT[index, positions[token]] = expert
+    return forced_BT

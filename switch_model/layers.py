@@ -1,0 +1,34 @@
+"""The dense MLP of a T5 block and the activation it shares with the experts.
+
+Legend: B batch, T tokens, D d_model, F d_ff. T5 (1910.10683) section 2.1, gated variant: 2002.05202.
+RMSNorm is torch's own.
+"""
+
+from torch import Tensor, nn
+
+from switch_model.config import SwitchConfig
+
+
+def activation(dense_act_fn: str) -> nn.Module:
+    """The non-linearity inside an MLP: the exact GELU for "gelu", the tanh form for "gated-gelu", as transformers does."""
+    return nn.ReLU() if dense_act_fn == "relu" else nn.GELU(approximate="tanh" if "gated" in dense_act_fn else "none")
+
+
+class DenseMLP(nn.Module):
+    """(B, T, D) -> (B, T, D) through F hidden units, without biases."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__()
+        self.gated = config.dense_act_fn == "gated-gelu"
+        if self.gated:
+            self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
+            self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        else:
+            self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.activation = activation(config.dense_act_fn)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        inner = self.activation(self.wi_0(hidden)) * self.wi_1(hidden) if self.gated else self.activation(self.wi(hidden))
+        return self.wo(self.dropout(inner))

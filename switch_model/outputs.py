@@ -1,0 +1,26 @@
+"""What the models return: transformers' ModelOutput with the routing beside the logits."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from switch_model.routing import Routing
+
+
+@dataclass
+class SwitchClassifierOutput(ModelOutput):
+    """Of SwitchForSequenceClassification, for B texts, C classes.
+
+    Attributes:
+        loss: scalar, cross-entropy + weighted auxiliary losses; only when labels were given.
+        logits: (B, C).
+        aux_loss, z_loss: scalars, each the mean over sparse layers; None in a dense model.
+        routing: one record per sparse layer in depth order; only with output_routing=True.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+    routing: tuple[Routing, ...] | None = None

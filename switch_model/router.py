@@ -1,0 +1,146 @@
+"""Top1Router: hidden states -> Routing. Chooses one expert per token and queues the tokens for its slots.
+
+Legend: B batch, T tokens, D d_model, E experts, N = B·T, G capacity groups.
+Switch Transformers (2101.03961) section 2.1-2.2, capacity after its eq. 3.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from switch_model.config import SwitchConfig
+from switch_model.interventions import AnyInterventions, Interventions, ablated_experts, forced_experts, rows_of
+from switch_model.routing import UNLIMITED, Routing
+
+
+class Top1Router(nn.Module):
+    """Scores every token against every expert and takes the best one.
+
+    The linear layer runs in float32 with autocast off whatever the model's dtype: bfloat16 logits flip close choices.
+    """
+
+    def __init__(self, config: SwitchConfig, name: str = ""):
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.classifier = nn.Linear(config.d_model, config.num_experts, bias=config.router_bias)
+
+    def forward(self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None) -> Routing:
+        """Route (B, T, D) hidden states; `mask` (B, T) is True at real tokens.
+
+        Raises ValueError when interventions do not fit the batch.
+        """
+        rows = rows_of(interventions, batch=hidden.shape[0])
+
+        # 1. Logits, in float32.
+        logits_BTE = self._logits(hidden)
+
+        # 2. Interventions act before the choice.
+        forced_BT = None
+        if rows:
+            off_R1E = ablated_experts(rows, self.name, self.config.num_experts, hidden.device)
+            if off_R1E is not None:
+                logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)
+            forced_BT = forced_experts(rows, self.name, mask)
+
+        # 3. The choice.
+        expert_BT = logits_BTE.argmax(dim=-1).masked_fill(~mask, 0)
+        if forced_BT is not None:
+            expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
+
+        # 4. Places in the queues, and how long the queues may be.
+        per_batch = self._counts_over_batch(interventions)
+        slot_BT = self._slots(logits_BTE, expert_BT, mask, per_batch)
+        capacity_B = self._capacity(mask, rows, per_batch)
+        if rows and off_R1E is not None:
+            # With every expert of the layer off nobody can take a token: the residual alone carries it on.
+            capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
+
+        return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        config = self.config
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden_BTD = hidden.float()
+            if self.training:
+                # Out of place, every one of them: the experts must see the clean hidden states.
+                if config.switch_dropout > 0:
+                    hidden_BTD = nn.functional.dropout(hidden_BTD, config.switch_dropout)
+                if config.router_jitter_noise > 0:
+                    noise_BTD = torch.empty_like(hidden_BTD).uniform_(
+                        1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise
+                    )
+                    hidden_BTD = hidden_BTD * noise_BTD
+            bias_E = None if self.classifier.bias is None else self.classifier.bias.float()
+            logits_BTE = nn.functional.linear(hidden_BTD, self.classifier.weight.float(), bias_E)
+            if self.training and config.router_noise_eps > 0:
+                logits_BTE = logits_BTE + torch.randn_like(logits_BTE) * config.router_noise_eps
+        return logits_BTE
+
+    def _counts_over_batch(self, interventions: AnyInterventions) -> bool:
+        if interventions is None:
+            return self.config.capacity_group == "batch"
+        if isinstance(interventions, Interventions):
+            return (interventions.capacity_group or self.config.capacity_group) == "batch"
+        return False  # One row per question: the rows must not compete with each other.
+
+    def _slots(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> Tensor:
+        """(B, T) place of each real token in its expert's queue, -1 at padding."""
+        batch, _, num_experts = logits_BTE.shape
+        group_B1 = torch.zeros(batch, 1, dtype=torch.int64, device=mask.device)
+        if not per_batch:
+            group_B1 = torch.arange(batch, device=mask.device).unsqueeze(1)
+        # One number per queue; padding stands in a queue of its own, behind all others.
+        queue_N = (group_B1 * num_experts + expert_BT).masked_fill(~mask, batch * num_experts).flatten()
+        if self.config.router_priority == "position":
+            place_N = place_in_queue(queue_N)
+        else:
+            gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
+            by_gate_N = gate_BT.flatten().argsort(stable=True, descending=True)
+            place_N = torch.empty_like(queue_N)
+            place_N[by_gate_N] = place_in_queue(queue_N[by_gate_N])
+        return place_N.view(mask.shape).masked_fill(~mask, -1)
+
+    def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
+        """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""
+        config = self.config
+        own = config.capacity_factor if self.training else config.eval_capacity_factor
+        factors = [row.capacity_factor for row in rows] or [None]
+        tokens_B = mask.sum(dim=1)
+        if per_batch:
+            tokens_B = tokens_B.sum().expand(mask.shape[0])
+
+        if all(factor is None for factor in factors):
+            if config.expert_capacity is not None:
+                return torch.full_like(tokens_B, config.expert_capacity)
+            return slots_per_expert(tokens_B, own, config)
+        chosen = [
+            slots_per_expert(tokens_B, factor if factor is not None else own, config)
+            if factor is not None or config.expert_capacity is None
+            else torch.full_like(tokens_B, config.expert_capacity)
+            for factor in factors
+        ]
+        if len(chosen) == 1:
+            return chosen[0]
+        return torch.stack([capacity_B[index] for index, capacity_B in enumerate(chosen)])
+
+
+def slots_per_expert(tokens: Tensor, factor: float | None, config: SwitchConfig) -> Tensor:
+    """Capacity for each count in `tokens` (int64), any shape. `factor` None or inf = UNLIMITED."""
+    if factor is None or math.isinf(factor):
+        return torch.full_like(tokens, UNLIMITED)
+    # The 1e-6 forgives a product such as 10 · 1.1 / 1 = 11.000000000000002, which would round up to a slot too many.
+    slots = torch.ceil(tokens.double() * factor / config.num_experts - 1e-6).long()  # eq. 3
+    return slots.clamp(min=config.min_expert_capacity)
+
+
+def place_in_queue(queue: Tensor) -> Tensor:
+    """For each element of `queue` (N,), how many earlier elements stand in the same queue. (N,) int64.
+
+    Sorting costs N log N whatever the number of experts, where a running sum of one-hot rows costs N · E.
+    """
+    order_N = queue.argsort(stable=True)
+    sorted_N = queue[order_N]
+    rank_N = torch.arange(len(queue), device=queue.device) - torch.searchsorted(sorted_N, sorted_N)
+    return torch.empty_like(queue).scatter_(0, order_N, rank_N)

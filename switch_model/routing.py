@@ -1,0 +1,160 @@
+"""Routing: the one record of what a sparse layer did with every token, and the two losses on it.
+
+Legend: B batch, T tokens, E experts.
+Balance loss: Switch Transformers (2101.03961) eq. 4-6. z-loss: ST-MoE (2202.08906) eq. 5.
+Try it: load_balancing_loss(model(ids, output_routing=True).routing[0])
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Slots per expert where nothing is ever dropped. Fits 32 bits, so that JSON and JavaScript keep it exact.
+UNLIMITED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What one sparse layer decided. Facts only: everything else is derived from them.
+
+    Attributes:
+        name: stack and block, counted from 0: "encoder.0", "decoder.3".
+        logits: (B, T, E) float32, raw router logits after noise and interventions; -inf for an ablated expert.
+        expert: (B, T) int64, the chosen expert (0 at padding, where it means nothing).
+        slot: (B, T) int64, place in that expert's queue counted from 0; -1 at padding.
+        mask: (B, T) bool, True = a real token.
+        capacity: (B,) int64, slots per expert for each sequence; UNLIMITED = nothing is dropped.
+    """
+
+    name: str
+    logits: Tensor
+    expert: Tensor
+    slot: Tensor
+    mask: Tensor
+    capacity: Tensor
+
+    @property
+    def num_experts(self) -> int:
+        return self.logits.shape[-1]
+
+    @property
+    def probs(self) -> Tensor:
+        """(B, T, E) router probabilities. A token whose experts are all ablated has zeros, not NaN."""
+        return self.logits.softmax(dim=-1).nan_to_num(nan=0.0)
+
+    @property
+    def gate(self) -> Tensor:
+        """(B, T) probability of the chosen expert: what its output is multiplied with."""
+        return self.probs.gather(-1, self.expert.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def kept(self) -> Tensor:
+        """(B, T) True where the expert had a slot for the token."""
+        return self.mask & (self.slot < self.capacity.unsqueeze(-1))
+
+    @property
+    def dropped(self) -> Tensor:
+        """(B, T) True where a real token found its expert's queue full."""
+        return self.mask & (self.slot >= self.capacity.unsqueeze(-1))
+
+    @property
+    def choices(self) -> Tensor:
+        """(E,) number of real tokens that chose each expert, before drops. A token with no expert left chose none."""
+        chose = self.mask & (self.gate > 0)
+        counts_E = torch.zeros(self.num_experts, dtype=torch.int64, device=self.expert.device)
+        return counts_E.index_add(0, self.expert.flatten(), chose.flatten().to(torch.int64))
+
+    @property
+    def load(self) -> Tensor:
+        """(E,) share of real tokens choosing each expert, before drops: f in the paper."""
+        return self.choices / self.mask.sum().clamp(min=1)
+
+    @property
+    def importance(self) -> Tensor:
+        """(E,) mean router probability over real tokens: P in the paper. Carries gradient."""
+        return (self.probs * self.mask.unsqueeze(-1)).sum(dim=(0, 1)) / self.mask.sum().clamp(min=1)
+
+    @property
+    def token_entropy(self) -> Tensor:
+        """(B, T) H(p) / log E of each token's router probabilities: 0 = certain, 1 = undecided; 0 at padding."""
+        if self.num_experts == 1:
+            return torch.zeros_like(self.mask, dtype=torch.float32)
+        # xlogy(0, 0) = 0: an ablated expert adds nothing.
+        return -torch.special.xlogy(self.probs, self.probs).sum(-1) / math.log(self.num_experts) * self.mask
+
+    @property
+    def entropy(self) -> Tensor:
+        """Scalar: mean of `token_entropy` over real tokens."""
+        return self.token_entropy.sum() / self.mask.sum().clamp(min=1)
+
+    def detached(self) -> "Routing":
+        """A copy on the CPU, outside the autograd graph."""
+        tensors = {key: getattr(self, key).detach().cpu() for key in _TENSORS}
+        return replace(self, **tensors)
+
+    def example(self, index: int) -> "Routing":
+        """Sequence `index` alone, without its padding: a record with B = 1 and every token real."""
+        real_T = self.mask[index]
+        return Routing(
+            name=self.name,
+            logits=self.logits[index, real_T].unsqueeze(0),
+            expert=self.expert[index, real_T].unsqueeze(0),
+            slot=self.slot[index, real_T].unsqueeze(0),
+            mask=real_T[real_T].unsqueeze(0),
+            capacity=self.capacity[index : index + 1],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers for JSON. An ablated expert's logit of -inf becomes null."""
+        values = {key: getattr(self, key).detach().cpu().tolist() for key in _TENSORS}
+        values["logits"] = [
+            [[logit if math.isfinite(logit) else None for logit in token] for token in row] for row in values["logits"]
+        ]
+        return {"name": self.name, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Routing":
+        """The inverse of `to_dict`. Raises ValueError when a field is missing or shapes disagree."""
+        missing = [key for key in ("name", *_TENSORS) if key not in values]
+        if missing:
+            raise ValueError(f"A routing record lacks {', '.join(missing)}.")
+        logits = [
+            [[-math.inf if logit is None else logit for logit in token] for token in row] for row in values["logits"]
+        ]
+        record = cls(
+            name=values["name"],
+            logits=torch.tensor(logits, dtype=torch.float32),
+            expert=torch.tensor(values["expert"], dtype=torch.int64),
+            slot=torch.tensor(values["slot"], dtype=torch.int64),
+            mask=torch.tensor(values["mask"], dtype=torch.bool),
+            capacity=torch.tensor(values["capacity"], dtype=torch.int64),
+        )
+        shape_BT = record.expert.shape
+        if (
+            record.logits.dim() != 3
+            or record.logits.shape[:2] != shape_BT
+            or record.slot.shape != shape_BT
+            or record.mask.shape != shape_BT
+            or record.capacity.shape != shape_BT[:1]
+        ):
+            raise ValueError(f"The tensors of routing record {record.name!r} do not fit together.")
+        return record
+
+
+_TENSORS = ("logits", "expert", "slot", "mask", "capacity")
+
+
+def load_balancing_loss(routing: Routing) -> Tensor:
+    """E · Σ fᵢPᵢ of one layer: 1 when uniform, E when collapsed. Scalar; its gradient flows through P alone."""
+    return routing.num_experts * (routing.load * routing.importance).sum()  # eq. 4
+
+
+def router_z_loss(routing: Routing) -> Tensor:
+    """Mean over real tokens of logsumexp(logits)² of one layer: keeps logits small. Scalar."""
+    # A token whose experts are all ablated has logsumexp = -inf: it has no logits left to keep small.
+    z_BT = routing.logits.logsumexp(dim=-1)
+    z_BT = torch.where(routing.mask & z_BT.isfinite(), z_BT, 0.0)
+    return z_BT.square().sum() / routing.mask.sum().clamp(min=1)
