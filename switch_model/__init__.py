@@ -5,12 +5,24 @@ from switch_model import Predictor; Predictor.from_checkpoint("assets/models/ag_
 
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.interventions import Interventions
 from switch_model.modeling import SwitchForSequenceClassification
+from switch_model.predictor import Prediction, Predictor
 from switch_model.routing import Routing
 
 AutoConfig.register(SwitchConfig.model_type, SwitchConfig)
 AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClassification)
 
-__all__ = ["Interventions", "Routing", "SwitchConfig", "SwitchForSequenceClassification"]
+__all__ = [
+    "CheckpointError",
+    "Interventions",
+    "Prediction",
+    "Predictor",
+    "Routing",
+    "SwitchConfig",
+    "SwitchForSequenceClassification",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,367 @@
+"""Open and save checkpoints. Opening reads JSON and safetensors only: nothing in a checkpoint can run code.
+
+A checkpoint is a folder, the same folder zipped, or a repository on the Hugging Face Hub:
+config.json, model.safetensors, tokenizer.json (+ tokenizer_config.json, README.md, training.json).
+Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
+"""
+
+import json
+import shutil
+import struct
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.config import RULES, SwitchConfig
+from switch_model.modeling import SwitchForSequenceClassification, SwitchPreTrainedModel
+
+REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+OPTIONAL_FILES = ("tokenizer_config.json", "README.md", "training.json")
+MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
+    "SwitchForSequenceClassification": SwitchForSequenceClassification,
+}
+
+# Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
+MAX_HEADER_BYTES = 1_000_000
+MAX_TENSORS = 4_096
+MAX_JSON_BYTES = 1_000_000
+MAX_TOKENIZER_BYTES = 20_000_000
+MAX_PARAMETERS = 2_000_000_000
+MAX_ZIP_BYTES = 8_000_000_000
+MAX_LAYERS, MAX_EXPERTS, MAX_LABELS = 128, 1_024, 10_000
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
+_LIBRARY_CONFIG_KEYS = frozenset(
+    "architectures chunk_size_feed_forward dtype id2label is_encoder_decoder label2id model_type num_labels "
+    "output_attentions output_hidden_states problem_type return_dict torch_dtype transformers_version "
+    "_name_or_path tie_word_embeddings".split()
+)
+_SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
+
+
+class CheckpointError(Exception):
+    """Says why a checkpoint can't be opened and what would be accepted."""
+
+
+def load_checkpoint(
+    folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
+) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
+    """Open a checkpoint folder, zip or hub repository.
+
+    Args:
+        folder_zip_or_hub_id: a folder (a run folder opens its best checkpoint), a .zip of one, or "owner/name".
+        device: where the model goes; None = CUDA when there is one, else CPU.
+
+    Returns:
+        The model in evaluation mode, in float32 whatever the file holds, and its tokenizer.
+
+    Raises:
+        CheckpointError: with the reason, and what would be accepted.
+    """
+    source = Path(folder_zip_or_hub_id)
+    if source.is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            return _load_folder(_unzip(source, Path(scratch)), device)
+    if source.is_dir():
+        return _load_folder(source, device)
+    return _load_folder(_download(str(folder_zip_or_hub_id)), device)
+
+
+def save_checkpoint(
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str | Path,
+    *,
+    training: Mapping[str, Any] | None = None,
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint folder; returns it.
+
+    Args:
+        training: written to training.json: arguments, data, metrics.
+        card: the model card, written to README.md.
+        dtype: of the weights on disk (torch.float16 halves the folder); None = as they are.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    config = {key: value for key, value in config.items() if not key.startswith("_") and key != "dtype"}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    weights = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"model_max_length": tokenizer.model_max_length}
+    settings |= {key: getattr(tokenizer, key) for key in _SPECIAL_TOKENS if getattr(tokenizer, key) is not None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if training is not None:
+        (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def read_training(folder: str | Path) -> dict[str, Any]:
+    """training.json of a checkpoint folder; empty when there is none."""
+    path = _checkpoint_folder(Path(folder)) / "training.json"
+    return _read_json(path) if path.is_file() else {}
+
+
+def _checkpoint_folder(folder: Path) -> Path:
+    """The folder itself, or `best/` inside a run folder."""
+    best = folder / "best"
+    return best if not (folder / "config.json").is_file() and (best / "config.json").is_file() else folder
+
+
+def _load_folder(
+    folder: Path, device: str | torch.device | None
+) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
+    folder = _checkpoint_folder(folder)
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if missing:
+        hint = ""
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+            hint = " Pickle files (.bin, .pt) are never opened: they can run code. Save the weights as .safetensors."
+        raise CheckpointError(
+            f"The checkpoint lacks {', '.join(missing)}. A checkpoint folder holds {', '.join(REQUIRED_FILES)}.{hint}"
+        )
+    # Cheap checks come first: nothing large is allocated before names, shapes and types are known to fit.
+    config, model_class = read_config(folder / "config.json")
+    header = read_header(folder / "model.safetensors")
+    with torch.device("meta"):
+        model = model_class(config)
+    _compare(header, model.state_dict())
+    tokenizer = _load_tokenizer(folder, config)
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"model.safetensors can't be read: {error}.") from error
+    # A copy in float32: half precision would run in half on the CPU, and a mapped file would stay open.
+    weights = {name: tensor.float().clone() for name, tensor in weights.items()}
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"The weight {name} holds NaN or infinite values: the checkpoint is damaged.")
+    model.load_state_dict(weights, strict=True, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(device), tokenizer
+
+
+def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
+    """config.json under a strict schema: known keys, allowed values, a bounded size. Raises CheckpointError."""
+    values = _read_json(path)
+    if values.get("model_type") != SwitchConfig.model_type:
+        raise CheckpointError(
+            f"config.json says model_type={values.get('model_type')!r}; this package opens {SwitchConfig.model_type!r}."
+        )
+    architectures = values.get("architectures") or ["SwitchForSequenceClassification"]
+    if not (isinstance(architectures, list) and len(architectures) == 1 and architectures[0] in MODEL_CLASSES):
+        raise CheckpointError(f"config.json names architectures={architectures!r}; known: {', '.join(MODEL_CLASSES)}.")
+    own = {field.name for field in fields(SwitchConfig)} & set(RULES)
+    unknown = sorted(set(values) - own - _LIBRARY_CONFIG_KEYS)
+    if unknown:
+        raise CheckpointError(f"config.json holds keys that this package does not know: {', '.join(unknown[:5])}.")
+    labels = values.get("id2label")
+    if labels is not None and not (
+        isinstance(labels, dict)
+        and 1 <= len(labels) <= MAX_LABELS
+        and sorted(labels) == sorted(str(index) for index in range(len(labels)))
+        and all(isinstance(name, str) and len(name) <= 200 for name in labels.values())
+    ):
+        raise CheckpointError("config.json: id2label must map \"0\", \"1\", … to class names.")
+    settings = {key: values[key] for key in own if key in values}
+    for key, limit in (("num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
+        if isinstance(settings.get(key), int) and settings[key] > limit:
+            raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of {limit}.")
+    for key in ("vocab_size", "d_model", "d_ff", "d_kv", "num_heads"):
+        if isinstance(settings.get(key), int) and settings[key] > 10_000_000:
+            raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of 10,000,000.")
+    try:
+        config = SwitchConfig(**settings, id2label=labels)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"config.json: {error}") from error
+    size = estimated_parameters(config)
+    if size > MAX_PARAMETERS:
+        raise CheckpointError(f"config.json describes {size:,} parameters, above the limit of {MAX_PARAMETERS:,}.")
+    return config, MODEL_CLASSES[architectures[0]]
+
+
+def estimated_parameters(config: SwitchConfig) -> int:
+    """Weights of embeddings, attention and MLPs by arithmetic alone, before anything is built."""
+    inner = 3 if config.dense_act_fn == "gated-gelu" else 2
+    mlp = inner * config.d_model * config.d_ff
+    experts = sum(config.num_experts if config.is_sparse(layer) else 1 for layer in range(config.num_layers))
+    attention = 4 * config.d_model * config.num_heads * config.d_kv
+    return config.vocab_size * config.d_model + config.num_layers * attention + experts * mlp
+
+
+def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """Tensor name -> (dtype, shape) from a safetensors header, read and bounded by ourselves. Raises CheckpointError."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise CheckpointError("model.safetensors is no safetensors file, or its header is damaged or too large.")
+        raw = file.read(length)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise CheckpointError("The header of model.safetensors names a tensor twice.")
+        return dict(pairs)
+
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("The header of model.safetensors is no valid JSON.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError("The header of model.safetensors is no JSON object.")
+    header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise CheckpointError(f"model.safetensors holds {len(header):,} tensors, above the limit of {MAX_TENSORS:,}.")
+    tensors = {}
+    for name, entry in header.items():
+        dtype = entry.get("dtype") if isinstance(entry, dict) else None
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
+            raise CheckpointError(f"The header of model.safetensors describes {name!r} badly.")
+        if dtype not in _DTYPES:
+            raise CheckpointError(f"The weight {name} has dtype {dtype!r}; accepted: {', '.join(_DTYPES)}.")
+        tensors[name] = (dtype, shape)
+    return tensors
+
+
+def _compare(header: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, torch.Tensor]) -> None:
+    missing = sorted(set(expected) - set(header))
+    extra = sorted(set(header) - set(expected))
+    if missing or extra:
+        parts = [f"it lacks {', '.join(missing[:3])}"] if missing else []
+        parts += [f"it has {', '.join(extra[:3])}, which the model has not"] if extra else []
+        raise CheckpointError(f"model.safetensors does not fit config.json: {'; '.join(parts)}.")
+    for name, tensor in expected.items():
+        if list(tensor.shape) != header[name][1]:
+            raise CheckpointError(
+                f"The weight {name} has shape {header[name][1]}, but config.json asks for {list(tensor.shape)}."
+            )
+
+
+def _load_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
+    path = folder / "tokenizer.json"
+    if path.stat().st_size > MAX_TOKENIZER_BYTES:
+        raise CheckpointError(f"tokenizer.json is larger than {MAX_TOKENIZER_BYTES // 1_000_000} MB.")
+    _check_tokenizer(_read_json(path, limit=MAX_TOKENIZER_BYTES))
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:  # The Rust library raises bare Exception.
+        raise CheckpointError(f"tokenizer.json can't be read: {error}.") from error
+    backend.no_truncation()  # The Predictor truncates, and says so.
+    backend.no_padding()
+    if backend.get_vocab_size() > config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer has {backend.get_vocab_size():,} tokens, the model's vocab_size is {config.vocab_size:,}."
+        )
+    settings_path = folder / "tokenizer_config.json"
+    settings = _read_json(settings_path) if settings_path.is_file() else {}
+    special = {key: _token_text(settings.get(key)) for key in _SPECIAL_TOKENS}
+    special = {key: text for key, text in special.items() if text is not None and backend.token_to_id(text) is not None}
+    if "pad_token" not in special and (pad := backend.id_to_token(config.pad_token_id)) is not None:
+        special["pad_token"] = pad
+    limit = settings.get("model_max_length")
+    limit = limit if isinstance(limit, int) and 1 <= limit <= 100_000 else 512
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=limit, **special)
+
+
+def _token_text(value: Any) -> str | None:
+    """A special token as tokenizer_config.json holds it: plain text, or an object with `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+# Stages of a tokenizer.json that do bounded work. Those that carry a regular expression are allowed only without one.
+_TOKENIZER_STAGES = {
+    "normalizer": {
+        "Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Nmt",
+        "Prepend", "Replace", "Precompiled", "ByteLevel",
+    },
+    "pre_tokenizer": {
+        "Sequence", "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "ByteLevel",
+        "Metaspace", "UnicodeScripts",
+    },
+}  # fmt: skip
+
+
+def _check_tokenizer(values: dict[str, Any]) -> None:
+    for stage, allowed in _TOKENIZER_STAGES.items():
+        pending = [values.get(stage)]
+        while pending:
+            part = pending.pop()
+            if part is None:
+                continue
+            if not isinstance(part, dict) or part.get("type") not in allowed:
+                kind = part.get("type") if isinstance(part, dict) else part
+                raise CheckpointError(f"tokenizer.json: the {stage} {kind!r} is not accepted.")
+            if isinstance(part.get("pattern"), dict) and "Regex" in part["pattern"]:
+                raise CheckpointError(f"tokenizer.json: a {stage} with a regular expression is not accepted.")
+            children = part.get("normalizers") or part.get("pretokenizers") or []
+            pending.extend(children if isinstance(children, list) else [])
+
+
+def _read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    if path.stat().st_size > limit:
+        raise CheckpointError(f"{path.name} is larger than {limit / 1e6:g} MB.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is no valid JSON.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path.name} must hold a JSON object.")
+    return values
+
+
+def _unzip(archive: Path, scratch: Path) -> Path:
+    """Copy the known files of a zipped checkpoint folder to `scratch`, whatever else the archive holds."""
+    try:
+        with zipfile.ZipFile(archive) as contents:
+            files: dict[str, zipfile.ZipInfo] = {}
+            for member in contents.infolist():
+                # Only the last part of a member's path is used: no member can leave the folder.
+                name = PurePosixPath(member.filename.replace("\\", "/")).name
+                if member.is_dir() or name not in REQUIRED_FILES + OPTIONAL_FILES:
+                    continue
+                if name in files:
+                    raise CheckpointError(f"The zip holds {name} twice: zip one checkpoint folder.")
+                files[name] = member
+            if sum(member.file_size for member in files.values()) > MAX_ZIP_BYTES:
+                raise CheckpointError(f"The zip unpacks to more than {MAX_ZIP_BYTES / 1e9:g} GB.")
+            for name, member in files.items():
+                with contents.open(member) as packed, (scratch / name).open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise CheckpointError(
+            f"{archive.name} is no zip of a checkpoint folder. Give a folder, a .zip of one, or a hub id."
+        ) from error
+    return scratch
+
+
+def _download(hub_id: str) -> Path:
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, *OPTIONAL_FILES]))
+    except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
+        raise CheckpointError(
+            f"There is no checkpoint at {hub_id!r}: it is no folder, no zip, and the Hugging Face Hub gave none."
+        ) from error

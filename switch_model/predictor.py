@@ -1,0 +1,119 @@
+"""Predictor: a checkpoint and its tokenizer -> the class of a text and where each of its tokens went.
+
+Legend: B texts, T tokens, C classes.
+Try it: Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").label
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.checkpoint import load_checkpoint
+from switch_model.interventions import AnyInterventions
+from switch_model.modeling import SwitchForSequenceClassification
+from switch_model.routing import Routing
+
+# Far above what any model reads, so that a pasted book costs no more than a long text.
+MAX_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one text.
+
+    Attributes:
+        label: the most probable class.
+        scores: class -> probability, in the model's order.
+        tokens: readable tokens: the text's own characters, or a special token's name.
+        offsets: (start, end) characters of each token in the text.
+        unknown: for each token, whether the vocabulary lacks it (the model saw only "unknown word").
+        truncated: whether the text was longer than the model reads.
+        routing: one record per sparse layer, for this text alone, on the CPU.
+    """
+
+    label: str
+    scores: dict[str, float]
+    tokens: list[str]
+    offsets: list[tuple[int, int]]
+    unknown: list[bool]
+    truncated: bool
+    routing: tuple[Routing, ...]
+
+
+class Predictor:
+    """Classifies texts with a loaded model. Holds no state between calls; safe to share between threads."""
+
+    def __init__(self, model: SwitchForSequenceClassification, tokenizer: PreTrainedTokenizerFast):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
+    ) -> "Predictor":
+        """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't be opened."""
+        return cls(*load_checkpoint(folder_zip_or_hub_id, device))
+
+    def __call__(self, text: str, interventions: AnyInterventions = None) -> Prediction:
+        """Classify one text. Raises ValueError when it has no tokens, or when interventions do not fit."""
+        return self.batch([text], interventions)[0]
+
+    @torch.inference_mode()
+    def batch(self, texts: Sequence[str], interventions: AnyInterventions = None) -> list[Prediction]:
+        """Classify several texts in one padded pass; each comes out as it would alone.
+
+        Raises:
+            ValueError: when a text has no tokens, or when interventions do not fit.
+        """
+        # 1. Tokenise.
+        limit = self.tokenizer.model_max_length
+        encodings = [self._encode(text) for text in texts]
+        for index, encoding in enumerate(encodings):
+            if not encoding.ids:
+                which = "The text" if len(texts) == 1 else f"Text {index}"
+                raise ValueError(f"{which} is empty: there is nothing to classify.")
+
+        # 2. Pad on the right and run.
+        lengths = [min(len(encoding.ids), limit) for encoding in encodings]
+        input_ids_BT = torch.full((len(texts), max(lengths, default=0)), self.model.config.pad_token_id)
+        mask_BT = torch.zeros_like(input_ids_BT)
+        for row, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
+            input_ids_BT[row, :length] = torch.tensor(encoding.ids[:length])
+            mask_BT[row, :length] = 1
+        if not texts:
+            return []
+        device = self.model.device
+        output = self.model(
+            input_ids_BT.to(device), mask_BT.to(device), interventions=interventions, output_routing=True
+        )
+        scores_BC = output.logits.float().softmax(-1).cpu().tolist()
+        records = [record.detached() for record in output.routing]
+
+        # 3. One Prediction per text.
+        labels, unknown_id = self.model.config.labels, self.tokenizer.unk_token_id
+        predictions = []
+        for row, (text, encoding, length) in enumerate(zip(texts, encodings, lengths, strict=True)):
+            scores = dict(zip(labels, scores_BC[row], strict=True))
+            offsets = encoding.offsets[:length]
+            predictions.append(
+                Prediction(
+                    label=max(scores, key=scores.get),
+                    scores=scores,
+                    tokens=[
+                        text[start:end] or token for (start, end), token in zip(offsets, encoding.tokens, strict=False)
+                    ],
+                    offsets=offsets,
+                    unknown=[token_id == unknown_id for token_id in encoding.ids[:length]],
+                    truncated=len(encoding.ids) > limit or len(text) > MAX_CHARACTERS,
+                    routing=tuple(record.example(row) for record in records),
+                )
+            )
+        return predictions
+
+    def _encode(self, text: str):
+        # A lone surrogate has no UTF-8 form; one character takes its place, so that offsets hold.
+        text = text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+        return self.tokenizer.backend_tokenizer.encode(text)
