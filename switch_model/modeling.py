@@ -46,6 +46,19 @@ class SwitchPreTrainedModel(PreTrainedModel):
         elif isinstance(module, SparseMLP):
             module.reset_parameters()
 
+    def parameter_counts(self) -> tuple[int, int]:
+        """(all parameters, those that take part in computing one token).
+
+        For one token, a sparse layer computes one expert and the embedding table gives one row.
+        """
+        total = self.num_parameters()
+        idle = (self.config.vocab_size - 1) * self.config.d_model
+        for module in self.modules():
+            if isinstance(module, SparseMLP):
+                experts = sum(weight.numel() for weight in module.experts.weights)
+                idle += experts - experts // self.config.num_experts
+        return total, total - idle
+
     def get_input_embeddings(self) -> nn.Embedding:
         return self.shared
 
