@@ -49,6 +49,8 @@ class Predictor:
     def __init__(self, model: SwitchForSequenceClassification, tokenizer: PreTrainedTokenizerFast):
         self.model = model.eval()
         self.tokenizer = tokenizer
+        # Once, not per call: the backend keeps truncation as state, which threads must not change under each other.
+        tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
 
     @classmethod
     def from_checkpoint(
@@ -69,7 +71,6 @@ class Predictor:
             ValueError: when a text has no tokens, or when interventions do not fit.
         """
         # 1. Tokenise.
-        limit = self.tokenizer.model_max_length
         encodings = [self._encode(text) for text in texts]
         for index, encoding in enumerate(encodings):
             if not encoding.ids:
@@ -77,11 +78,11 @@ class Predictor:
                 raise ValueError(f"{which} is empty: there is nothing to classify.")
 
         # 2. Pad on the right and run.
-        lengths = [min(len(encoding.ids), limit) for encoding in encodings]
+        lengths = [len(encoding.ids) for encoding in encodings]
         input_ids_BT = torch.full((len(texts), max(lengths, default=0)), self.model.config.pad_token_id)
         mask_BT = torch.zeros_like(input_ids_BT)
         for row, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
-            input_ids_BT[row, :length] = torch.tensor(encoding.ids[:length])
+            input_ids_BT[row, :length] = torch.tensor(encoding.ids)
             mask_BT[row, :length] = 1
         if not texts:
             return []
@@ -95,19 +96,19 @@ class Predictor:
         # 3. One Prediction per text.
         labels, unknown_id = self.model.config.labels, self.tokenizer.unk_token_id
         predictions = []
-        for row, (text, encoding, length) in enumerate(zip(texts, encodings, lengths, strict=True)):
+        for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
             scores = dict(zip(labels, scores_BC[row], strict=True))
-            offsets = encoding.offsets[:length]
             predictions.append(
                 Prediction(
                     label=max(scores, key=scores.get),
                     scores=scores,
                     tokens=[
-                        text[start:end] or token for (start, end), token in zip(offsets, encoding.tokens, strict=False)
+                        text[start:end] or token
+                        for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)
                     ],
-                    offsets=offsets,
-                    unknown=[token_id == unknown_id for token_id in encoding.ids[:length]],
-                    truncated=len(encoding.ids) > limit or len(text) > MAX_CHARACTERS,
+                    offsets=encoding.offsets,
+                    unknown=[token_id == unknown_id for token_id in encoding.ids],
+                    truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
                     routing=tuple(record.example(row) for record in records),
                 )
             )

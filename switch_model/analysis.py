@@ -1,0 +1,91 @@
+"""Corpus-level routing statistics: pure functions of routing records, summed over any number of batches.
+
+Legend: B batch, T tokens, E experts. Every measure as defined in docs/metrics.md.
+Try it: total = LayerTotals.of(record); total += LayerTotals.of(another); total.summary()
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from switch_model.routing import Routing
+
+
+@dataclass
+class LayerTotals:
+    """Sums over the real tokens of one sparse layer. They add up, where the measures made of them don't.
+
+    They stay tensors on the records' device: adding up never waits for a GPU; `summary` does.
+    """
+
+    tokens: Tensor
+    choices: Tensor
+    probability: Tensor
+    dropped: Tensor
+    entropy: Tensor
+    squared_z: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, record: Routing) -> "LayerTotals":
+        logits_BTE, mask_BT = record.logits.detach(), record.mask
+        logsumexp_BT1 = logits_BTE.logsumexp(dim=-1, keepdim=True)
+        logprobs_BTE = logits_BTE - logsumexp_BT1
+        probs_BTE = logprobs_BTE.exp().nan_to_num(0.0) * mask_BT.unsqueeze(-1)
+        # An ablated expert has probability 0 and adds nothing, though its logarithm is infinite.
+        surprise_BTE = torch.where(probs_BTE > 0, -logprobs_BTE, 0.0)
+        z_BT = torch.where(mask_BT & logsumexp_BT1.squeeze(-1).isfinite(), logsumexp_BT1.squeeze(-1), 0.0)
+        return cls(
+            tokens=mask_BT.sum(),
+            choices=record.choices,
+            probability=probs_BTE.sum(dim=(0, 1)),
+            dropped=record.dropped.sum(),
+            entropy=(probs_BTE * surprise_BTE).sum(),
+            squared_z=z_BT.square().sum(),
+        )
+
+    def __iadd__(self, other: "LayerTotals") -> "LayerTotals":
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        return self
+
+    def summary(self) -> dict[str, Any]:
+        """The measures as plain numbers: tokens, balance_loss, z_loss, load (per expert), load_cv, load_entropy,
+        token_entropy, drop_rate. Rates are shares (0 to 1)."""
+        tokens = max(int(self.tokens), 1)
+        load_E = self.choices.double().cpu() / tokens
+        importance_E = self.probability.double().cpu() / tokens
+        experts = len(load_E)
+        scale = math.log(experts) if experts > 1 else 1.0
+        return {
+            "tokens": int(self.tokens),
+            "balance_loss": float(experts * (load_E * importance_E).sum()),
+            "z_loss": float(self.squared_z) / tokens,
+            "load": [round(share, 6) for share in load_E.tolist()],
+            "load_cv": float(load_E.std(correction=0) / load_E.mean()) if load_E.sum() > 0 else 0.0,
+            "load_entropy": float(torch.special.entr(load_E).sum()) / scale,
+            "token_entropy": float(self.entropy) / tokens / scale,
+            "drop_rate": float(self.dropped) / tokens,
+        }
+
+
+class RoutingTotals:
+    """LayerTotals of every sparse layer, by name, in the order in which layers first appear."""
+
+    def __init__(self):
+        self.layers: dict[str, LayerTotals] = {}
+
+    def add(self, records: tuple[Routing, ...]) -> None:
+        for record in records:
+            totals = LayerTotals.of(record)
+            if record.name in self.layers:
+                self.layers[record.name] += totals
+            else:
+                self.layers[record.name] = totals
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One dict per sparse layer: its name under "layer", then the measures."""
+        return [{"layer": name, **totals.summary()} for name, totals in self.layers.items()]

@@ -1,0 +1,1 @@
+"""Training, evaluation and packaging of Switch models: python -m train --help."""

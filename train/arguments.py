@@ -1,0 +1,180 @@
+"""Every training argument, once: the command line and a run's arguments file both come from these dataclasses.
+
+Try it: python -m train --help
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from switch_model.config import SwitchConfig
+
+
+def _argument(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class DataArguments:
+    """What is read, and how text becomes tokens."""
+
+    dataset: str = _argument("toy", "toy, ag_news, sst2, imdb, or the path of a CSV, TSV, JSONL or parquet file")
+    data_dir: str | None = _argument(
+        None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"
+    )
+    text_column: str | None = _argument(None, "column of texts in a file; none = found by name")
+    label_column: str | None = _argument(None, "column of classes in a file; none = found by name")
+    validation_size: float = _argument(
+        0.05, "share of the training rows held out to choose the best checkpoint, where the data set has no own split"
+    )
+    num_samples: int | None = _argument(None, "use so many training rows; none = all (toy: 1000)")
+    num_classes: int = _argument(3, "classes of the toy data set")
+    vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
+    tokenizer: str | None = _argument(None, "hub id or folder of a tokenizer; none = train one on the training texts")
+    seq_len: int = _argument(16, "tokens per text; longer texts are cut")
+
+
+@dataclass
+class ModelArguments:
+    """The shape and the routing of the model."""
+
+    d_model: int = _argument(128, "width of the residual stream")
+    d_kv: int | None = _argument(None, "width of one attention head; none = d_model / num_heads")
+    d_ff: int | None = _argument(None, "hidden width of one expert; none = 4 d_model")
+    num_layers: int = _argument(2, "blocks")
+    num_heads: int = _argument(4, "attention heads")
+    num_experts: int = _argument(2, "experts per sparse layer")
+    sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
+    dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
+    pooling: Literal["mean", "first", "max", "mean+max"] = _argument("mean", "how token states become one vector")
+    dropout: float = _argument(0.1, "dropout on embeddings, attention and MLP outputs, and before the classifier")
+    token_dropout: float = _argument(0.0, "share of tokens hidden from the model in training")
+    expert_dropout: float = _argument(0.1, "dropout inside the experts")
+    switch_dropout: float = _argument(0.1, "dropout on the router's input")
+    router_jitter_noise: float = _argument(0.0, "multiplicative noise on the router's input, U(1 - x, 1 + x)")
+    router_noise_eps: float = _argument(1e-2, "standard deviation of Gaussian noise on the router's logits")
+    router_bias: bool = _argument(False, "a bias in the router")
+    router_priority: Literal["position", "probability"] = _argument("position", "who gets an expert's slots first")
+    capacity_factor: float = _argument(1.0, "slots per expert over an even share, in training; inf = drop nothing")
+    capacity_factor_eval: float = _argument(2.0, "the same in evaluation; inf = drop nothing")
+    expert_capacity: int | None = _argument(None, "an absolute number of slots, instead of both factors")
+    min_expert_capacity: int = _argument(4, "fewest slots that the factors may give")
+    capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
+    aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
+    z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
+    label_smoothing: float = _argument(0.1, "label smoothing of the classification loss")
+
+
+@dataclass
+class TrainArguments:
+    """How the model is trained."""
+
+    epochs: float = _argument(3.0, "passes over the training rows")
+    batch_size: int = _argument(32, "texts per step")
+    optimizer: Literal["adafactor", "adamw"] = _argument("adafactor", "optimizer")
+    lr: float | None = _argument(None, "learning rate; none = Adafactor with relative steps (adamw: 1e-3)")
+    lr_schedule: Literal["constant", "linear", "cosine"] = _argument("linear", "how a fixed learning rate decays")
+    warmup: float = _argument(0.05, "steps of linear warm-up; below 1 = share of all steps")
+    weight_decay: float = _argument(0.0, "weight decay")
+    grad_clip: float = _argument(1.0, "largest norm of the gradient; 0 = no limit")
+    adafactor_clip_threshold: float = _argument(1.0, "Adafactor's own limit on the size of an update")
+    ema_decay: float = _argument(
+        0.0, "evaluate and keep an exponential average of the weights with this decay per step; 0 = the weights themselves"
+    )
+    device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
+    seed: int = _argument(0, "seed of weights, data order and noise")
+    output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
+    logging_steps: int = _argument(50, "steps between two lines of training metrics")
+
+
+GROUPS = (DataArguments, ModelArguments, TrainArguments)
+
+
+@dataclass
+class Arguments:
+    """All three groups together: what one run was asked to do."""
+
+    data: DataArguments
+    model: ModelArguments
+    train: TrainArguments
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, as the flags are; JSON can't hold inf, so that it becomes a string which the flag takes too."""
+        flat = asdict(self.data) | asdict(self.model) | asdict(self.train)
+        return {key: "inf" if value == math.inf else value for key, value in flat.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Arguments":
+        """The inverse of `to_dict`. Raises ValueError for a name that is no argument."""
+        known = {item.name for group in GROUPS for item in fields(group)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"No such argument: {', '.join(unknown)}.")
+        values = {key: math.inf if value == "inf" else value for key, value in values.items()}
+        parts = [group(**{f.name: values[f.name] for f in fields(group) if f.name in values}) for group in GROUPS]
+        return cls(*parts)
+
+    def command(self) -> str:
+        """The shortest command that starts this run again."""
+        defaults = Arguments(*(group() for group in GROUPS)).to_dict()
+        flags = [f"--{key} {value}" for key, value in self.to_dict().items() if value != defaults[key]]
+        return " ".join(["python -m train", *flags])
+
+    def check(self) -> None:
+        """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
+        data, train = self.data, self.train
+        rules = [
+            ("seq_len", data.seq_len, data.seq_len >= 1, "at least 1"),
+            ("validation_size", data.validation_size, 0 < data.validation_size < 1, "above 0 and below 1"),
+            ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
+            ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
+            ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
+            ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
+            ("batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
+            ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
+            ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
+            ("weight_decay", train.weight_decay, train.weight_decay >= 0, "at least 0"),
+            ("grad_clip", train.grad_clip, train.grad_clip >= 0, "at least 0"),
+            ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
+            ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
+        ]
+        for name, value, allowed, words in rules:
+            if not allowed:
+                raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
+        self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])
+
+    def config(self, vocab_size: int, pad_token_id: int, labels: list[str]) -> SwitchConfig:
+        """The model's configuration. Raises ValueError naming the flag that is wrong."""
+        model = self.model
+        heads = max(model.num_heads, 1)
+        return SwitchConfig(
+            vocab_size=vocab_size,
+            pad_token_id=pad_token_id,
+            id2label=dict(enumerate(labels)),
+            d_model=model.d_model,
+            d_kv=model.d_kv or max(model.d_model // heads, 1),
+            d_ff=model.d_ff or 4 * model.d_model,
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            num_experts=model.num_experts,
+            encoder_sparse_step=model.sparse_step,
+            dense_act_fn=model.dense_act_fn,
+            pooling=model.pooling,
+            dropout_rate=model.dropout,
+            classifier_dropout=model.dropout,
+            token_dropout=model.token_dropout,
+            expert_dropout=model.expert_dropout,
+            switch_dropout=model.switch_dropout,
+            router_jitter_noise=model.router_jitter_noise,
+            router_noise_eps=model.router_noise_eps,
+            router_bias=model.router_bias,
+            router_priority=model.router_priority,
+            capacity_factor=None if model.capacity_factor == math.inf else model.capacity_factor,
+            eval_capacity_factor=None if model.capacity_factor_eval == math.inf else model.capacity_factor_eval,
+            expert_capacity=model.expert_capacity,
+            min_expert_capacity=model.min_expert_capacity,
+            capacity_group=model.capacity_group,
+            router_aux_loss_coef=model.aux_loss_coef,
+            router_z_loss_coef=model.z_loss_coef,
+            label_smoothing=model.label_smoothing,
+        )

@@ -1,0 +1,90 @@
+"""The model card of a checkpoint: every figure beside the command that prints it."""
+
+from typing import Any
+
+from switch_model.config import SwitchConfig
+
+LICENCES = {
+    "ag_news": "Apache-2.0 for these weights. The AG corpus they were trained on is for research and non-commercial use.",
+    "sst2": "Apache-2.0 for these weights. The data follows the terms of SST and GLUE.",
+    "imdb": "Apache-2.0 for these weights. The IMDB reviews are for research use; cite Maas et al., 2011.",
+}
+
+
+def model_card(
+    config: SwitchConfig,
+    training: dict[str, Any],
+    parameters: tuple[int, int],
+    evaluation: dict[str, Any] | None = None,
+    evaluation_command: str | None = None,
+) -> str:
+    """Markdown.
+
+    Args:
+        training: training.json.
+        parameters: (all, active per token).
+        evaluation: what `python -m train evaluate` printed for the split one reports on, with the command that did.
+    """
+    arguments = training["arguments"]
+    dataset = arguments["dataset"]
+    rows = training["rows"]
+    validation = training["validation"]
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "library_name: transformers",
+        "pipeline_tag: text-classification",
+        "tags: [mixture-of-experts, switch-transformer]",
+        "---",
+        "",
+        f"# Switch Transformer, {dataset}",
+        "",
+        f"A top-1 mixture of experts that sorts texts into {', '.join(config.labels)}. "
+        f"{config.num_layers} blocks, {len(config.sparse_layers)} of them sparse with {config.num_experts} experts each; "
+        f"{parameters[0]:,} parameters, {parameters[1]:,} active per token.",
+        "",
+        "## Training",
+        "",
+        "```",
+        training["command"],
+        "```",
+        "",
+        f"- Data: {training.get('data_note', dataset)}; {rows['train']:,} rows to train on, {rows['validation']:,} held "
+        "out of them to choose the checkpoint.",
+        f"- Seed {arguments['seed']}; {training['seconds'] / 60:.0f} minutes"
+        f"{' on ' + training['machine'] if training.get('machine') else ''}; torch {training['versions']['torch']}, "
+        f"transformers {training['versions']['transformers']}.",
+        f"- Validation accuracy of the kept checkpoint: {validation['accuracy']:.2%} (step {validation['step']}).",
+        "",
+    ]
+    if evaluation is not None:
+        lines += [
+            "## Evaluation",
+            "",
+            "```",
+            evaluation_command,
+            "```",
+            "",
+            f"{evaluation['split']} split, {evaluation['rows']:,} rows: accuracy **{evaluation['accuracy']:.2%}**, "
+            f"macro-F1 {evaluation['macro_f1']:.2%}. The same command prints the routing:",
+            "",
+            "| layer | " + " | ".join(f"expert {expert}" for expert in range(config.num_experts)) + " | load CV | dropped |",
+            "|---" * (config.num_experts + 3) + "|",
+        ]
+        for layer in evaluation["routing"]:
+            shares = " | ".join(f"{share:.1%}" for share in layer["load"])
+            lines.append(f"| {layer['layer']} | {shares} | {layer['load_cv']:.2f} | {layer['drop_rate']:.1%} |")
+        lines += ["", "Load: share of the split's tokens that chose each expert, before drops.", ""]
+    lines += [
+        "## Limits",
+        "",
+        f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only its own classes and "
+        "only the language of its training texts: any text gets a class, fitting or not. What an expert receives is "
+        "shown exactly; what it is \"for\" is not claimed.",
+        "",
+        "## Licence",
+        "",
+        LICENCES.get(dataset, "That of the data it was trained on."),
+        "",
+    ]
+    return "\n".join(lines)

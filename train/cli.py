@@ -1,0 +1,136 @@
+"""The command line: python -m train [resume | evaluate | package] --flags. Without a word first, it trains.
+
+Unknown and abbreviated flags are errors; what goes wrong is said in a line, with exit status 2.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from switch_model.checkpoint import CheckpointError
+from train.arguments import GROUPS, Arguments
+from train.data import DataError
+from train.runs import RunError
+
+COMMANDS_HELP = """
+other commands (each has --help):
+  python -m train resume RUN       go on with a stopped run
+  python -m train evaluate …       accuracy, macro-F1 and routing of a checkpoint
+  python -m train package …        a finished run as a small checkpoint folder with a model card
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    command, rest = (COMMANDS[argv[0]], argv[1:]) if argv and argv[0] in COMMANDS else (_train, argv)
+    try:
+        command(rest)
+    except (CheckpointError, DataError, RunError, ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(argv: list[str]) -> None:
+    parser = HfArgumentParser(
+        GROUPS,
+        prog="python -m train",
+        description="Train a Switch Transformer that classifies texts.",
+        epilog=COMMANDS_HELP,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+    *groups, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
+    if unknown:
+        parser.error(f"unknown: {' '.join(unknown)}. See python -m train --help")
+    from train.training import train
+
+    _report(train(Arguments(*groups)))
+
+
+def _resume(argv: list[str]) -> None:
+    parser = _parser("resume", "Go on with a stopped run from its last checkpoint.")
+    parser.add_argument("run", help="folder of the run")
+    options = parser.parse_args(argv)
+    from train.training import resume
+
+    _report(resume(options.run))
+
+
+def _evaluate(argv: list[str]) -> None:
+    parser = _parser("evaluate", "Accuracy, macro-F1 and routing of a checkpoint, as JSON.")
+    parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--dataset", required=True, help="name or file, as in training")
+    parser.add_argument("--split", help="split to measure; none = the one to report on")
+    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--text_column", help="as in training")
+    parser.add_argument("--label_column", help="as in training")
+    parser.add_argument("--batch_size", type=_positive, default=64, help="texts per pass")
+    parser.add_argument("--num_samples", type=_positive, help="measure the first so many rows only")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--output_dir", help="also write the figures to evaluation.json in this folder")
+    options = vars(parser.parse_args(argv))
+    output_dir = options.pop("output_dir")
+    from train.evaluation import evaluate
+
+    figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
+    text = json.dumps(figures, indent=2)
+    if output_dir:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        (Path(output_dir) / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def _package(argv: list[str]) -> None:
+    parser = _parser("package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there.")
+    parser.add_argument("--run", required=True, help="folder of the run")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--data_note", help="what the card says of the data")
+    parser.add_argument("--machine", help="what the card says of the machine")
+    options = parser.parse_args(argv)
+    from train.package import package
+
+    figures = package(
+        options.run, options.output, data_dir=options.data_dir, data_note=options.data_note, machine=options.machine
+    )
+    print(json.dumps(figures, indent=2))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"resume": _resume, "evaluate": _evaluate, "package": _package}
+
+
+def _report(run) -> None:
+    best = max(run.metrics("eval"), key=lambda record: record["accuracy"])
+    print(
+        f"Best validation accuracy {best['accuracy']:.2%} (step {best['step']}). Checkpoint: {run.best}\n"
+        f"Look at it: python app.py --checkpoint {run.best}"
+    )
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"python -m train {command}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 1")
+    return value
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves the list of commands as it is written."""

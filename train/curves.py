@@ -1,0 +1,84 @@
+"""The training curve of a run, as a picture (matplotlib) and as a page that opens offline (plotly).
+
+Loss and accuracy above, the routing's health below: drop rate and load imbalance of every sparse layer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from train.runs import Run
+
+# Okabe-Ito, in the order in which its colours are easiest to tell apart on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
+PANELS = ("Loss", "Validation accuracy", "Load imbalance (CV of expert loads)", "Dropped tokens (share)")
+
+
+def curve_series(records: list[dict[str, Any]]) -> list[list[tuple[str, list[float], list[float]]]]:
+    """Metrics lines -> for each panel, its curves as (name, steps, values)."""
+    train = [record for record in records if record["kind"] == "train"]
+    evaluated = [record for record in records if record["kind"] == "eval"]
+
+    def curve(name: str, lines: list[dict[str, Any]], key: str) -> tuple[str, list[float], list[float]]:
+        lines = [line for line in lines if key in line]
+        return name, [line["step"] for line in lines], [line[key] for line in lines]
+
+    def per_layer(key: str) -> list[tuple[str, list[float], list[float]]]:
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        for line in train:
+            for layer in line.get("routing", []):
+                steps, values = curves.setdefault(layer["layer"], ([], []))
+                steps.append(line["step"])
+                values.append(layer[key])
+        return [(name, *series) for name, series in curves.items()]
+
+    return [
+        [curve("training", train, "loss"), curve("validation", evaluated, "loss")],
+        [curve("accuracy", evaluated, "accuracy")],
+        per_layer("load_cv"),
+        per_layer("drop_rate"),
+    ]
+
+
+def write_curves(run: Run) -> None:
+    """Write training_curve.png and training_curve.html into the run's folder."""
+    panels = curve_series(run.metrics())
+    title = run.folder.name
+    _write_png(panels, title, run.folder / "training_curve.png")
+    _write_html(panels, title, run.folder / "training_curve.html")
+
+
+def _write_png(panels, title: str, path: Path) -> None:
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.5), constrained_layout=True)
+    figure.suptitle(title)
+    for axis, name, curves in zip(axes.flat, PANELS, panels, strict=True):
+        for index, (label, steps, values) in enumerate(curves):
+            marker = "o" if len(steps) < 15 else None
+            axis.plot(steps, values, label=label, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        if curves:
+            axis.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _write_html(panels, title: str, path: Path) -> None:
+    figure = make_subplots(rows=2, cols=2, subplot_titles=PANELS)
+    for panel, curves in enumerate(panels):
+        for index, (label, steps, values) in enumerate(curves):
+            figure.add_trace(
+                go.Scatter(x=steps, y=values, name=label, line={"color": COLOURS[index % len(COLOURS)]}, mode="lines+markers"),
+                row=panel // 2 + 1,
+                col=panel % 2 + 1,
+            )
+    figure.update_layout(title=title, template="plotly_white", height=720, showlegend=False, hovermode="x unified")
+    figure.update_xaxes(title_text="step", row=2)
+    figure.write_html(path, include_plotlyjs=True, full_html=True)

@@ -1,0 +1,50 @@
+"""A finished run -> a checkpoint folder to share: half precision on disk, measured as it lies there, with its card.
+
+Try it: python -m train package --run runs/ag_news --output assets/models/ag_news
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
+from train.card import model_card
+from train.data import DATASETS
+from train.evaluation import evaluate
+from train.runs import Run
+
+
+def package(
+    run_folder: str, output: str, *, data_dir: str | None = None, data_note: str | None = None, machine: str | None = None
+) -> dict[str, Any]:
+    """Write the run's best checkpoint to `output`, evaluate it there, and put the figures in its card.
+
+    Args:
+        data_note: what the card says of the data, where its name does not say it all.
+        machine: what the card says of the machine it was trained on.
+
+    Returns:
+        What `evaluate` measured.
+
+    Raises:
+        RunError, CheckpointError, DataError: when the run, its checkpoint or the data can't be had.
+    """
+    run = Run.open(run_folder)
+    model, tokenizer = load_checkpoint(run.best, "cpu")
+    training = read_training(run.best)
+    for key, value in (("data_note", data_note), ("machine", machine)):
+        if value:
+            training[key] = value
+    folder = save_checkpoint(model, tokenizer, output, dtype=torch.float16)
+    dataset = training["arguments"]["dataset"]
+    split = DATASETS[dataset].report_split if dataset in DATASETS else "train"
+    # Half precision rounds: what is measured is what lies on disk.
+    figures = evaluate(str(folder), dataset, split, data_dir=data_dir)
+    training["evaluation"] = figures
+    command = f"python -m train evaluate --checkpoint {Path(output)} --dataset {dataset} --split {split}"
+    card = model_card(model.config, training, model.parameter_counts(), figures, command)
+    (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return figures

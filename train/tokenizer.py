@@ -1,0 +1,85 @@
+"""Tokenizers: trained on the training texts, or taken by name. And texts -> batches of token ids.
+
+Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).tokenize("a text")
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from train.data import DataError
+
+SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": "[SEP]"}
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, max_length: int, whole_words: bool = False
+) -> PreTrainedTokenizerFast:
+    """A lower-case WordPiece tokenizer learned from `texts`; `whole_words` keeps words in one piece instead."""
+    kind, trainer_kind = (models.WordLevel, trainers.WordLevelTrainer) if whole_words else (
+        models.WordPiece,
+        trainers.WordPieceTrainer,
+    )
+    backend = Tokenizer(kind(unk_token=SPECIAL_TOKENS["unk_token"]))
+    # Line breaks in web text are written as tags; offsets still point into the raw text.
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Replace("<br />", " "), normalizers.BertNormalizer(lowercase=True)]
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainer_kind(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **SPECIAL_TOKENS)
+
+
+def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
+    """A tokenizer by hub id or folder. Raises DataError when there is none, or when it can't pad."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, model_max_length=max_length)
+    except Exception as error:  # The hub client and the parsers raise many kinds.
+        raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(f"The tokenizer {name!r} has no tokenizer.json: only fast tokenizers can be used.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise DataError(f"The tokenizer {name!r} has no token to pad with.")
+    return tokenizer
+
+
+def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """text, label -> input_ids, labels, length. Texts without a token are left out: there is nothing to learn."""
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        encoded = tokenizer(batch["text"], truncation=True, add_special_tokens=True, return_attention_mask=False)
+        return {"input_ids": encoded["input_ids"], "labels": batch["label"]}
+
+    features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+    lengths = [len(ids) for ids in features["input_ids"]]
+    features = features.add_column("length", lengths)
+    empty = lengths.count(0)
+    return features.filter(lambda length: length > 0, input_columns="length", desc="Filtering") if empty else features
+
+
+def make_collator(pad_token_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
+    """Rows -> one batch, padded on the right to its longest text."""
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
+        lengths = torch.tensor([len(row) for row in ids])
+        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
+        return {
+            "input_ids": input_ids_BT,
+            # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
+            "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+    return collate

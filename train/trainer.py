@@ -1,0 +1,204 @@
+"""SwitchTrainer: transformers' Trainer with the routing's health in its metrics and an average of the weights.
+
+The loop, checkpoints, resume, logging and devices are the Trainer's own.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers.optimization import Adafactor, AdafactorSchedule
+
+from switch_model.analysis import RoutingTotals
+from switch_model.modeling import SwitchPreTrainedModel
+from train.arguments import TrainArguments
+from train.runs import Run
+
+AVERAGE_FILE = "averaged.safetensors"
+
+
+def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy and macro-F1 over the classes that occur."""
+    predicted = prediction.predictions.argmax(-1)
+    return {
+        "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
+        "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
+    }
+
+
+def training_arguments(arguments: TrainArguments, run: Run, device: str) -> TrainingArguments:
+    """Ours -> the Trainer's."""
+    return TrainingArguments(
+        output_dir=str(run.checkpoints),
+        num_train_epochs=arguments.epochs,
+        per_device_train_batch_size=arguments.batch_size,
+        per_device_eval_batch_size=max(arguments.batch_size, 64),
+        learning_rate=arguments.lr or 1e-3,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
+        warmup_steps=arguments.warmup,
+        weight_decay=arguments.weight_decay,
+        max_grad_norm=arguments.grad_clip,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        logging_steps=arguments.logging_steps,
+        seed=arguments.seed,
+        use_cpu=device == "cpu",
+        report_to="none",
+        label_names=["labels"],
+        train_sampling_strategy="group_by_length",
+        # Our collator picks what the model takes; the Trainer would also remove the lengths that the sampler needs.
+        remove_unused_columns=False,
+    )
+
+
+def warmed_up_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """An exponential average that follows closely at first, so that the random start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - now)
+
+    return update
+
+
+class _UpdateAverage(TrainerCallback):
+    """Takes the weights into their average after every optimizer step, before any evaluation."""
+
+    def __init__(self, average: AveragedModel):
+        self.average = average
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.average.update_parameters(model)
+
+
+class SwitchTrainer(Trainer):
+    """Adds to the Trainer: routing statistics per sparse layer, an exponential average of the weights, metrics as JSON
+    lines, and a callback for every better model.
+
+    Args:
+        run: where metrics go.
+        settings: the training arguments.
+        keep_best: called with the (averaged) model and its metrics whenever the validation accuracy is the best so far.
+    """
+
+    def __init__(
+        self, *, run: Run, settings: TrainArguments, keep_best: Callable[[SwitchPreTrainedModel, dict], None], **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.run = run
+        self.settings = settings
+        self.keep_best = keep_best
+        self.best_accuracy = -math.inf
+        self.routing_totals = RoutingTotals()
+        self.correct, self.seen = torch.zeros((), dtype=torch.int64, device=self.args.device), 0
+        # The model's own loss is a mean over the batch: the Trainer shall divide it by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+        self.average: AveragedModel | None = None
+        if settings.ema_decay > 0:
+            self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
+            self.add_callback(_UpdateAverage(self.average))
+
+    # Losses and statistics
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs, output_routing=True)
+        if outputs.routing:
+            self.routing_totals.add(outputs.routing)
+        if model.training:
+            self.correct += (outputs.logits.detach().argmax(-1) == inputs["labels"]).sum()
+            self.seen += len(inputs["labels"])
+        if not torch.isfinite(outputs.loss.detach()):
+            raise FloatingPointError(
+                f"The loss became {float(outputs.loss)} at step {self.state.global_step}: try a lower --lr."
+            )
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        training_totals, self.routing_totals = self.routing_totals, RoutingTotals()
+        model = self.model
+        try:
+            if self.average is not None:
+                self.model = self.model_wrapped = self.average.module
+            metrics = super().evaluate(*args, **kwargs)
+            if metrics["eval_accuracy"] > self.best_accuracy:
+                self.best_accuracy = metrics["eval_accuracy"]
+                self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
+        finally:
+            self.model = self.model_wrapped = model
+            self.routing_totals = training_totals
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Each line of metrics also goes to the run's folder, with the routing of the batches since the last one."""
+        kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
+        record: dict[str, Any] = {"kind": kind, "step": self.state.global_step, "epoch": self.state.epoch}
+        record |= {key.removeprefix("eval_"): value for key, value in logs.items() if _is_finite(value)}
+        if kind == "train" and self.seen:
+            record["accuracy"] = int(self.correct) / self.seen
+            self.correct, self.seen = torch.zeros_like(self.correct), 0
+        if kind != "end":
+            record["routing"] = self.routing_totals.summary()
+            self.routing_totals = RoutingTotals()
+        self.run.append_metrics(record)
+        super().log(logs, start_time)
+
+    # Optimizer
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            settings = self.settings
+            decayed, plain = [], []
+            for parameter in self.model.parameters():
+                (decayed if parameter.dim() >= 2 else plain).append(parameter)
+            groups = [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ]
+            if settings.optimizer == "adamw":
+                self.optimizer = torch.optim.AdamW(groups, lr=settings.lr or 1e-3, fused=True)
+            else:
+                self.optimizer = Adafactor(
+                    groups,
+                    lr=settings.lr,
+                    relative_step=settings.lr is None,
+                    scale_parameter=settings.lr is None,
+                    clip_threshold=settings.adafactor_clip_threshold,
+                )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        if self.settings.optimizer == "adafactor" and self.settings.lr is None:
+            # accelerate may have wrapped the optimizer by now; the schedule reads Adafactor's own state.
+            self.lr_scheduler = AdafactorSchedule(getattr(self.optimizer, "optimizer", self.optimizer))
+            return self.lr_scheduler
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    # Average of the weights
+
+    def _save_checkpoint(self, model, trial):
+        if self.average is not None:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            weights = {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
+            save_file(weights, folder / AVERAGE_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        best = [record.get("accuracy", -math.inf) for record in self.run.metrics("eval")]
+        self.best_accuracy = max(best, default=-math.inf)
+        if self.average is not None:
+            self.average.load_state_dict(load_file(Path(resume_from_checkpoint) / AVERAGE_FILE))
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

@@ -1,0 +1,139 @@
+"""One training run from its arguments to its best checkpoint.
+
+Try it: python -m train --dataset toy --epochs 3
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from switch_model.checkpoint import save_checkpoint
+from switch_model.modeling import SwitchForSequenceClassification, SwitchPreTrainedModel
+from train.arguments import Arguments
+from train.card import model_card
+from train.curves import write_curves
+from train.data import TOY_VOCABULARY, DataError, TrainingData, load_training_data
+from train.runs import Run, RunError
+from train.tokenizer import load_tokenizer, make_collator, tokenize, train_tokenizer
+from train.trainer import SwitchTrainer, classification_metrics, training_arguments
+
+DEFAULT_VOCABULARY = 16_000
+
+
+def train(arguments: Arguments) -> Run:
+    """Train a classifier into a new run folder; returns the run.
+
+    Raises:
+        ValueError, DataError, RunError: with what is wrong with the arguments, the data or the folder.
+    """
+    arguments.check()
+    device = pick_device(arguments.train.device)
+    # Data first: a run that can't start leaves no folder behind.
+    data = read_data(arguments)
+    return _run(Run.create(arguments), arguments, data, device, resume_from=None)
+
+
+def resume(folder: str | Path) -> Run:
+    """Go on with a stopped run from its last checkpoint. Raises RunError when there is nothing to go on from."""
+    run = Run.open(folder)
+    arguments = run.arguments()
+    checkpoint = run.last_checkpoint()
+    if checkpoint is None:
+        raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
+    return _run(run, arguments, read_data(arguments), pick_device(arguments.train.device), checkpoint)
+
+
+def pick_device(wanted: str | None) -> str:
+    """cpu or cuda. Raises ValueError when the device is not there."""
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise ValueError(f"--device {wanted} is not allowed: it must be cpu or cuda.")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no CUDA device that torch can use.")
+    return wanted
+
+
+def read_data(arguments: Arguments) -> TrainingData:
+    data = arguments.data
+    return load_training_data(
+        data.dataset,
+        data_dir=data.data_dir,
+        text_column=data.text_column,
+        label_column=data.label_column,
+        validation_size=data.validation_size,
+        num_samples=data.num_samples,
+        num_classes=data.num_classes,
+        vocab_size=data.vocab_size,
+        seq_len=data.seq_len,
+        seed=arguments.train.seed,
+    )
+
+
+def make_tokenizer(arguments: Arguments, data: TrainingData) -> PreTrainedTokenizerFast:
+    wanted = arguments.data
+    if wanted.tokenizer is not None:
+        return load_tokenizer(wanted.tokenizer, wanted.seq_len)
+    toy = wanted.dataset == "toy"
+    # The toy's own words and the special tokens; elsewhere as many tokens as were asked for.
+    size = (wanted.vocab_size or TOY_VOCABULARY) + 10 if toy else wanted.vocab_size or DEFAULT_VOCABULARY
+    return train_tokenizer(data.train["text"], size, wanted.seq_len, whole_words=toy)
+
+
+def _run(run: Run, arguments: Arguments, data: TrainingData, device: str, resume_from: Path | None) -> Run:
+    started = time.monotonic()
+    set_seed(arguments.train.seed)
+    transformers.logging.set_verbosity_error()
+
+    # 1. Texts -> token ids.
+    tokenizer = make_tokenizer(arguments, data)
+    train_rows, validation_rows = (tokenize(rows, tokenizer) for rows in (data.train, data.validation))
+    if not len(train_rows) or not len(validation_rows):
+        raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
+
+    # 2. The model.
+    config = arguments.config(len(tokenizer), tokenizer.pad_token_id, data.labels)
+    model = SwitchForSequenceClassification(config)
+    total, active = model.parameter_counts()
+    print(
+        f"{arguments.data.dataset}: {len(train_rows):,} texts to train on, {len(validation_rows):,} to validate on, "
+        f"{len(data.labels)} classes.\n{total:,} parameters, {active:,} of them active per token; on {device}; "
+        f"into {run.folder}",
+        flush=True,
+    )
+
+    # 3. Train, keeping the best model as it appears.
+    def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
+        training = {
+            "arguments": arguments.to_dict(),
+            "command": arguments.command(),
+            "rows": {"train": len(train_rows), "validation": len(validation_rows)},
+            "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        aside = run.folder / "best.new"
+        card = model_card(best.config, training, best.parameter_counts())
+        run.replace_best(save_checkpoint(best, tokenizer, aside, training=training, card=card))
+
+    trainer = SwitchTrainer(
+        run=run,
+        settings=arguments.train,
+        keep_best=keep_best,
+        model=model,
+        args=training_arguments(arguments.train, run, device),
+        train_dataset=train_rows,
+        # Sorted by length: evaluation batches hold next to no padding.
+        eval_dataset=validation_rows.sort("length"),
+        data_collator=make_collator(tokenizer.pad_token_id),
+        compute_metrics=classification_metrics,
+    )
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+    # 4. The picture of it all.
+    write_curves(run)
+    return run
