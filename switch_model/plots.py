@@ -1,0 +1,107 @@
+"""Figures of routing records: pure functions (record, tokens) -> plotly Figure, no input or output.
+
+Backgrounds are transparent and colours readable on light and dark pages. Imported by name only: plotly is slow to load.
+Try it: router_probabilities(prediction.routing[0], prediction.tokens).show()
+"""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from switch_model.routing import Routing
+
+# Readable on white and on near-black alike; the app's style sheet sharpens it for either.
+_INK = "#7d8590"
+# From nothing to strong: the page shows through where a probability is near 0.
+_SCALE = ((0.0, "rgba(64,120,176,0.05)"), (0.5, "rgba(64,120,176,0.55)"), (1.0, "rgba(64,120,176,1)"))
+
+# Above this many tokens their names no longer fit below the columns.
+MAX_NAMED_TOKENS = 80
+
+
+def router_probabilities(record: Routing, tokens: Sequence[str], selected: int | None = None) -> go.Figure:
+    """Heat map of one sequence in one layer: a column per token, a row per expert; a dot marks the chosen expert.
+
+    Args:
+        record: of one sequence without padding (`Routing.example`).
+        tokens: their readable names.
+        selected: index of a token to outline.
+
+    Raises:
+        ValueError: when the record does not hold exactly one sequence of len(tokens) tokens.
+    """
+    if tuple(record.expert.shape) != (1, len(tokens)):
+        raise ValueError(
+            f"The record has the shape {tuple(record.expert.shape)}, but there are {len(tokens)} tokens: "
+            "give the record of one sequence, without padding."
+        )
+    probs_ET = record.probs[0].T.detach().cpu().numpy().round(3)
+    expert_T = record.expert[0].tolist()
+    experts, count = record.num_experts, len(tokens)
+    names = [_name(token) for token in tokens]
+    named = count <= MAX_NAMED_TOKENS
+    figure = go.Figure(
+        go.Heatmap(
+            z=probs_ET,
+            zmin=0,
+            zmax=1,
+            colorscale=_SCALE,
+            xgap=1,
+            ygap=1,
+            customdata=[names] * experts,
+            hovertemplate="%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
+            colorbar={"thickness": 8, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "tickfont": {"size": 11}},
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=list(range(count)),
+            y=expert_T,
+            mode="markers",
+            marker={"size": 4, "color": "#e07b53", "line": {"width": 0}},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    if selected is not None:
+        figure.add_shape(
+            type="rect",
+            x0=selected - 0.5,
+            x1=selected + 0.5,
+            y0=-0.5,
+            y1=experts - 0.5,
+            line={"color": _INK, "width": 1.5},
+        )
+    figure.update_xaxes(
+        tickvals=list(range(count)) if named else None,
+        ticktext=names if named else None,
+        tickangle=-90 if count > 12 else 0,
+        tickfont={"size": 11 if count <= 45 else 9},
+        title=None if named else "token",
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        autorange="reversed", dtick=1 if experts <= 16 else None, showgrid=False, zeroline=False, title="expert"
+    )
+    # Tall enough to see each expert's row, yet never taller than a screen.
+    rows = min(max(24 * experts, 140), 560)
+    longest = max((len(name) for name in names), default=0) if named and count > 12 else 3
+    bottom = 7 * longest + 14
+    figure.update_layout(
+        height=rows + bottom + 10,
+        margin={"l": 44, "r": 8, "t": 8, "b": bottom},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
+        dragmode=False,
+        showlegend=False,
+    )
+    return figure
+
+
+def _name(token: str) -> str:
+    """A token as plotly shows it: it reads a little HTML, which a text must not become."""
+    token = token.strip() or "␣"
+    token = token if len(token) <= 14 else token[:13] + "…"
+    return token.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

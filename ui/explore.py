@@ -1,0 +1,299 @@
+"""The Explore tab: type a text or pick a sample -> its class, where every token went, and a closer look at one token.
+
+Handlers take values and return values; `Explorer` only holds what all visitors share (models, samples), never their data.
+Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
+"""
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError, Prediction
+from ui.cards import HOW_TO_READ, load_card, message_card, prediction_card, token_card, truncation_notice
+from ui.models import ModelShelf
+from ui.routing_grid import create_routing_grid, default_selection, grid_value, layer_title
+from ui.sample_table import create_sample_table, failure_html, rows_html
+from ui.samples import BUNDLED, Sample, SampleLibrary
+
+EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
+
+
+@dataclass(frozen=True)
+class View:
+    """What one visitor is looking at: a prediction, and the token and layer they chose."""
+
+    prediction: Prediction
+    token: int
+    layer: int
+
+
+# What `Explorer.route` returns, in the order of the components that show it.
+Routed = tuple[View | None, str, str, dict[str, Any] | None, str, str]
+
+
+class Explorer:
+    """The handlers of the tab."""
+
+    def __init__(self, shelf: ModelShelf, library: SampleLibrary):
+        self.shelf = shelf
+        self.library = library
+
+    # -- the text -------------------------------------------------------------------------------------------------
+
+    def route(self, model: str | None, text: str, sample: Sample | None, view: View | None = None) -> Routed:
+        """Classify `text`: (view, prediction card, notice, grid, token card, load card).
+
+        Args:
+            sample: the sample picked last; its label counts as long as the text is still that sample's.
+            view: what was shown before; its layer stays chosen.
+        """
+        if not (text or "").strip():
+            return _nothing(EMPTY_TEXT)
+        try:
+            loaded = self.shelf.load(model)
+            start = perf_counter()
+            prediction = loaded.predictor(text)
+            milliseconds = 1000 * (perf_counter() - start)
+        except (CheckpointError, ValueError) as error:
+            return _nothing(str(error))
+        token, layer = default_selection(prediction, view.layer if view else 0)
+        true_label = sample.label if sample and sample.text.strip() == text.strip() else None
+        return (
+            View(prediction, token, layer),
+            prediction_card(prediction, true_label, milliseconds),
+            truncation_notice(prediction),
+            grid_value(prediction, (token, layer)),
+            *_closer(prediction, token, layer),
+        )
+
+    def choose_model(self, model: str | None, text: str, sample: Sample | None, view: View | None) -> tuple[Any, ...]:
+        """Another model for the same text: (caption, what `route` returns)."""
+        return self.caption(model), *self.route(model, text, sample, view)
+
+    def caption(self, model: str | None) -> str:
+        """The model's size in one line; nothing when it can't be opened, which the prediction card then explains."""
+        try:
+            return self.shelf.load(model).caption
+        except CheckpointError:
+            return ""
+
+    # -- the samples ----------------------------------------------------------------------------------------------
+
+    def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> tuple[Any, ...]:
+        """A random sample: (text, sample, what `route` returns)."""
+        from train.data import DataError
+
+        try:
+            sample = self.library.draw(source, other_than=text)
+        except DataError:
+            sample = self.library.draw(BUNDLED, other_than=text)
+        return sample.text, sample, *self.route(model, sample.text, sample, view)
+
+    def open_samples(self, source: str, query: str) -> tuple[Any, str]:
+        """Show the panel: (its visibility, the table)."""
+        return gr.update(visible=True), self.search_samples(source, query)
+
+    def search_samples(self, source: str, query: str) -> str:
+        """The table of samples that match."""
+        if source == BUNDLED:
+            return rows_html(self.library.search(source, query))
+        from train.data import DataError
+
+        try:
+            return rows_html(self.library.search(source, query))
+        except DataError as error:
+            return failure_html(str(error))
+
+    def pick_sample(self, model: str | None, source: str, view: View | None, row: int) -> tuple[Any, ...]:
+        """The picked row: (panel closed, text, sample, what `route` returns)."""
+        sample = self.library.pick(source, row)
+        return gr.update(visible=False), sample.text, sample, *self.route(model, sample.text, sample, view)
+
+    def on_pick(self, model: str | None, source: str, view: View | None, event: gr.EventData) -> tuple[Any, ...]:
+        return self.pick_sample(model, source, view, int(event.row))
+
+    # -- named endpoints for gradio_client ------------------------------------------------------------------------
+
+    def predict(self, text: str) -> dict[str, Any]:
+        """Class of a text: {"label": the likeliest class, "scores": {class: probability}}."""
+        prediction = self._answer(text)
+        return {"label": prediction.label, "scores": prediction.scores}
+
+    def trace(self, text: str) -> list[dict[str, Any]]:
+        """Where each token went: one routing record per sparse layer, as Routing.to_dict() writes it."""
+        return [record.to_dict() for record in self._answer(text).routing]
+
+    def _answer(self, text: str) -> Prediction:
+        if not isinstance(text, str) or not text.strip():
+            raise gr.Error("The text is empty: there is nothing to classify.", print_exception=False)
+        try:
+            return self.shelf.load(self.shelf.default).predictor(text)
+        except (CheckpointError, ValueError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+
+# -- the closer look: needs no models, only what the visitor is looking at ----------------------------------------------
+
+
+def look(view: View | None, token: int, layer: int) -> tuple[View | None, str, str]:
+    """Another token or layer of the same prediction: (view, token card, load card)."""
+    if view is None:
+        return None, "", ""
+    prediction = view.prediction
+    # The browser sends these numbers: they may be anything.
+    token = min(max(token, 0), len(prediction.tokens) - 1)
+    layer = min(max(layer, 0), len(prediction.routing) - 1)
+    return View(prediction, token, layer), *_closer(prediction, token, layer)
+
+
+def on_look(view: View | None, event: gr.EventData) -> tuple[View | None, str, str]:
+    return look(view, int(event.token), int(event.layer))
+
+
+def draw_probabilities(view: View | None) -> tuple[str, Any]:
+    """The heat map of the chosen layer: (title, figure). A step of its own: the class should not wait for a picture."""
+    if view is None or not view.prediction.routing:
+        return "<h2>Router probabilities</h2>", None
+    from switch_model.plots import router_probabilities
+
+    record = view.prediction.routing[view.layer]
+    title = f"<h2>Router probabilities, {layer_title(record.name)}</h2>"
+    return title, router_probabilities(record, view.prediction.tokens, view.token)
+
+
+def _closer(prediction: Prediction, token: int, layer: int) -> tuple[str, str]:
+    if not prediction.routing:
+        message = "This model has no sparse layer: every token takes the same path."
+        return message_card("One token", message), message_card("Load per expert", message)
+    return token_card(prediction, token, layer), load_card(prediction, layer)
+
+
+def _nothing(message: str) -> Routed:
+    hint = "Appears once a text is routed."
+    return (
+        None,
+        message_card("Prediction", message),
+        "",
+        None,
+        message_card("One token", hint),
+        message_card("Load per expert", hint),
+    )
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
+    """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
+    first = explorer.library.pick(BUNDLED, 0)
+    start = explorer.route(explorer.shelf.default, first.text, first)
+    view, sample = gr.State(start[0]), gr.State(first)
+
+    with gr.Row(elem_classes="pair"):
+        with gr.Column(elem_classes="card", scale=5, min_width=280):
+            with gr.Row(elem_classes="card-head"):
+                gr.HTML("<h2>Text</h2>", apply_default_css=False)
+                model = gr.Dropdown(
+                    explorer.shelf.choices(),
+                    value=explorer.shelf.default,
+                    label="Model",
+                    show_label=False,
+                    container=False,
+                    filterable=False,
+                    min_width=140,
+                    elem_id="model",
+                )
+            text = gr.Textbox(
+                first.text,
+                label="Text to route",
+                show_label=False,
+                container=False,
+                lines=4,
+                max_lines=12,
+                placeholder="Type or paste a text. Ctrl+Enter routes it.",
+                elem_id="text",
+            )
+            with gr.Row(elem_classes="buttons"):
+                run = gr.Button("Route it", variant="primary", elem_id="route", min_width=0, scale=0)
+                lucky = gr.Button("Random sample", elem_id="random", min_width=0, scale=0)
+                browse = gr.Button("Samples…", elem_id="browse", min_width=0, scale=0)
+            caption = gr.HTML(explorer.caption(explorer.shelf.default), apply_default_css=False, elem_id="caption")
+        with gr.Column(elem_classes="card", scale=4, min_width=280):
+            prediction = gr.HTML(start[1], apply_default_css=False, elem_id="prediction")
+
+    with gr.Column(elem_classes="card", visible=False, elem_id="samples") as panel:
+        with gr.Row(elem_classes="card-head"):
+            gr.HTML("<h2>Samples</h2>", apply_default_css=False)
+            close = gr.Button("Close", min_width=0, scale=0, elem_id="close-samples")
+        with gr.Row(elem_classes="search"):
+            query = gr.Textbox(
+                label="Search",
+                show_label=False,
+                container=False,
+                placeholder="Search texts and labels",
+                scale=3,
+                min_width=160,
+                elem_id="query",
+            )
+            source = gr.Dropdown(
+                explorer.library.choices(),
+                value=BUNDLED,
+                label="Source",
+                show_label=False,
+                container=False,
+                filterable=False,
+                scale=1,
+                min_width=160,
+                elem_id="source",
+            )
+        table = create_sample_table()
+
+    with gr.Column(elem_classes="card"):
+        gr.HTML("<h2>Where each token went</h2>", apply_default_css=False)
+        notice = gr.HTML(start[2], apply_default_css=False, elem_id="notice")
+        grid = create_routing_grid(start[3])
+
+    with gr.Row(elem_classes="three", equal_height=True):
+        with gr.Column(elem_classes="card", min_width=260):
+            token = gr.HTML(start[4], apply_default_css=False, elem_id="token")
+        with gr.Column(elem_classes="card", min_width=260):
+            load = gr.HTML(start[5], apply_default_css=False, elem_id="load")
+        with gr.Column(elem_classes="card", min_width=260):
+            gr.HTML(HOW_TO_READ, apply_default_css=False)
+
+    with gr.Column(elem_classes="card", elem_id="probabilities"):
+        title = gr.HTML("<h2>Router probabilities</h2>", apply_default_css=False)
+        plot = gr.Plot(show_label=False, container=False, buttons=[])
+        gr.HTML(
+            '<p class="facts">A column per token, a row per expert; a dot marks the expert that was chosen, '
+            "the frame your token.</p>",
+            apply_default_css=False,
+        )
+
+    # Helpers of this page are private: only the two named endpoints below are for programs.
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    result = [view, prediction, notice, grid, token, load]
+    picture = {"fn": draw_probabilities, "inputs": [view], "outputs": [title, plot], **quiet}
+
+    run.click(explorer.route, [model, text, sample, view], result, **quiet).then(**picture)
+    model.input(explorer.choose_model, [model, text, sample, view], [caption, *result], **quiet).then(**picture)
+    lucky.click(explorer.draw_sample, [model, source, text, view], [text, sample, *result], **quiet).then(**picture)
+    table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
+    grid.look(on_look, [view], [view, token, load], trigger_mode="always_last", **quiet).then(**picture)
+    demo.load(**picture)
+
+    browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
+    close.click(close_samples, None, [panel], **quiet)
+    searching = {"fn": explorer.search_samples, "inputs": [source, query], "outputs": [table], **quiet}
+    query.input(trigger_mode="always_last", **searching)
+    source.input(**searching)
+
+    gr.api(explorer.predict, api_name="predict")
+    gr.api(explorer.trace, api_name="trace")
+
+
+def close_samples() -> Any:
+    """Hide the panel of samples."""
+    return gr.update(visible=False)

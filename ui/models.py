@@ -1,0 +1,120 @@
+"""The shelf: which models the page offers. Each is opened once, when first asked for, and then shared by all visitors.
+
+Try it: ModelShelf.find().load("ag_news").predictor("Oil prices rose.").label
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from switch_model import CheckpointError, Predictor
+from switch_model.config import SwitchConfig
+
+MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
+
+NO_MODEL = (
+    "There is no model yet. Train one with “python -m train”, then start the app with “--checkpoint FOLDER”, "
+    "or put the folder into assets/models and restart."
+)
+
+# Folder names that have a proper name in print.
+_TITLES = {"ag_news": "AG News", "sst2": "SST-2", "imdb": "IMDB"}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to classify.
+
+    Attributes:
+        title: its name for people.
+        caption: its size in one line.
+    """
+
+    title: str
+    caption: str
+    predictor: Predictor
+
+    @property
+    def labels(self) -> list[str]:
+        return self.predictor.model.config.labels
+
+
+class ModelShelf:
+    """Models by key. Loading is lazy and safe between threads.
+
+    Args:
+        sources: key -> folder, zip or hub id; the first one is the default.
+        device: where models go; None = CUDA when there is one, else CPU.
+    """
+
+    def __init__(self, sources: dict[str, str | Path], device: str | None = None):
+        self._sources = dict(sources)
+        self._device = device
+        self._loaded: dict[str, LoadedModel] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def find(
+        cls, checkpoint: str | None = None, device: str | None = None, folder: Path = MODELS_FOLDER
+    ) -> "ModelShelf":
+        """`checkpoint` first, when given, then every folder below `folder` that holds a config.json."""
+        sources: dict[str, str | Path] = {}
+        if checkpoint:
+            sources[Path(checkpoint).stem or checkpoint] = checkpoint
+        for path in sorted(folder.glob("*/config.json")):
+            if path.parent.name in sources:
+                if Path(sources[path.parent.name]).resolve() == path.parent:
+                    continue
+                sources[f"bundled {path.parent.name}"] = path.parent
+            else:
+                sources[path.parent.name] = path.parent
+        return cls(sources, device)
+
+    @property
+    def default(self) -> str | None:
+        return next(iter(self._sources), None)
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(title, key) of every model, for a picker."""
+        return [(_TITLES.get(key, key), key) for key in self._sources]
+
+    def load(self, key: str | None) -> LoadedModel:
+        """The model behind `key`. Raises CheckpointError when it can't be opened or is not on the shelf."""
+        if key is None:
+            raise CheckpointError(NO_MODEL)
+        if key not in self._sources:
+            raise CheckpointError(f"There is no model {key!r}. There are: {', '.join(self._sources) or 'none'}.")
+        # Under the lock, so that two first visitors don't open the same files at once.
+        with self._lock:
+            if key not in self._loaded:
+                predictor = Predictor.from_checkpoint(self._sources[key], self._device)
+                title = _TITLES.get(key, key)
+                self._loaded[key] = LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
+            return self._loaded[key]
+
+
+def size_of(predictor: Predictor) -> str:
+    """"4 sparse layers · 8 experts · 0.6 M active of 4.5 M parameters"."""
+    config: SwitchConfig = predictor.model.config
+    sparse = sum(config.is_sparse(layer) for layer in range(config.num_layers))
+    total, active = predictor.model.parameter_counts()
+    return (
+        f"{sparse} sparse layer{'s' if sparse != 1 else ''} · {config.num_experts} experts · "
+        f"{_millions(active)} active of {_millions(total)} parameters"
+    )
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 50_000 else f"{count / 1e3:.1f} k"
+
+
+def check_device(device: str | None) -> None:
+    """Raise ValueError when this machine has no such device."""
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device.
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error

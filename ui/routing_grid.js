@@ -1,0 +1,267 @@
+// Draws the routing grid from props.value (see routing_grid.py) and reports what a person picks.
+// gr.HTML gives: element, props, trigger, watch. The template never changes, so Gradio leaves these elements alone.
+
+const root = element.querySelector(".grid-root");
+let data = null;      // the value being drawn
+let cells = [];       // cells[token][layer] = button
+let current = [0, 0]; // (token, layer) under the one tab stop
+let lit = null;       // the only expert that stays lit, or null
+let lines = null;     // watches the width, which decides where lines break
+
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const button = (className, text, label) => {
+  const node = make("button", className, text);
+  node.type = "button";
+  if (label) node.setAttribute("aria-label", label);
+  return node;
+};
+const shade = (expert) => "x" + (expert % 256);
+
+// ---- words for one cell ------------------------------------------------------------------------------------------
+
+function facts(token, layer) {
+  const of = data.layers[layer], expert = of.expert[token], dropped = Boolean(of.dropped[token]);
+  const slot = of.slot[token] + 1;
+  return {
+    title: of.title, expert, dropped,
+    probability: (of.gate[token] / 1000).toFixed(2),
+    place: of.capacity === null ? `slot ${slot}, no limit`
+      : dropped ? `place ${slot}, but only ${of.capacity} slots: dropped` : `slot ${slot} of ${of.capacity}`,
+  };
+}
+
+function describe(token, layer) {
+  const f = facts(token, layer);
+  const unknown = data.unknown[token] ? ", not in the vocabulary" : "";
+  return `${data.tokens[token]}${unknown}, ${f.title}: expert ${f.expert}, probability ${f.probability}, ${f.place}`;
+}
+
+// ---- drawing -----------------------------------------------------------------------------------------------------
+
+function draw() {
+  data = props.value;
+  lit = null;
+  cells = [];
+  if (lines) lines.disconnect();
+  if (!data || !data.layers || !data.layers.length) {
+    root.replaceChildren(make("p", "grid-empty", "Route a text to see where its tokens go."));
+    return;
+  }
+  current = [data.selected.token, data.selected.layer];
+  const flow = make("div", "grid-flow");
+  flow.dir = "auto"; // Right-to-left text reads right to left.
+  let word = null;
+  data.tokens.forEach((token, t) => {
+    if (!word || !data.joined[t]) flow.append((word = make("div", "grid-word")));
+    word.append(column(token, t));
+  });
+  const body = make("div", "grid-body");
+  body.setAttribute("role", "group");
+  body.setAttribute("aria-label", "Experts by token and layer. Arrow keys move, Enter looks closer.");
+  const gutter = make("div", "grid-gutter");
+  gutter.setAttribute("aria-hidden", "true");
+  body.append(gutter, flow);
+  const tip = make("div", "grid-tip");
+  tip.setAttribute("role", "tooltip");
+  tip.hidden = true;
+  root.replaceChildren(body, legend(), layerBar(), tip);
+  mark();
+  lines = new ResizeObserver(() => labelLines(gutter, flow));
+  lines.observe(flow);
+}
+
+function column(token, t) {
+  const node = make("div", "grid-column");
+  const text = make("span", "grid-token", token);
+  if (data.special[t]) text.classList.add("special");
+  if (data.unknown[t]) {
+    text.classList.add("unknown");
+    text.title = "not in the vocabulary: the model sees only “unknown word”";
+  }
+  node.append(text);
+  cells.push(data.layers.map((layer, l) => {
+    const cell = button("cell " + shade(layer.expert[t]) + (layer.dropped[t] ? " dropped" : ""), layer.expert[t]);
+    cell.setAttribute("aria-label", describe(t, l));
+    cell.dataset.t = t;
+    cell.dataset.l = l;
+    cell.tabIndex = -1;
+    node.append(cell);
+    return cell;
+  }));
+  return node;
+}
+
+// Each line of the wrapped flow gets its own layer labels, level with its cells.
+function labelLines(gutter, flow) {
+  const labels = [];
+  let last = -1;
+  const base = gutter.getBoundingClientRect().top;
+  for (const word of flow.children) {
+    if (word.offsetTop === last) continue;
+    last = word.offsetTop;
+    for (const cell of word.querySelectorAll(".grid-column:first-child .cell")) {
+      const label = make("span", "grid-label", data.layers[cell.dataset.l].title);
+      const box = cell.getBoundingClientRect();
+      label.dataset.short = "L" + data.layers[cell.dataset.l].title.replace(/\D+/g, "");
+      label.style.top = box.top - base + "px";
+      label.style.lineHeight = box.height + "px";
+      labels.push(label);
+    }
+  }
+  gutter.replaceChildren(...labels);
+  markLabels();
+}
+
+function legend() {
+  const node = make("div", "grid-legend");
+  node.append(make("span", "grid-hint", "expert"));
+  const chips = make("span", "grid-chips");
+  for (let e = 0; e < data.experts; e++) {
+    const chip = button("cell chip " + shade(e), e, `Show only expert ${e}`);
+    chip.dataset.expert = e;
+    chip.setAttribute("aria-pressed", "false");
+    chips.append(chip);
+  }
+  const dropped = make("span", "grid-key");
+  dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the queue was full, the token passes unchanged");
+  node.append(chips, dropped);
+  if (data.unknown.some(Boolean)) {
+    const unknown = make("span", "grid-key");
+    unknown.append(make("span", "grid-token unknown", "word"), " not in the vocabulary");
+    node.append(unknown);
+  }
+  return node;
+}
+
+function layerBar() {
+  const node = make("div", "grid-layers");
+  node.setAttribute("role", "group");
+  node.setAttribute("aria-label", "Layer to look at below");
+  node.append(make("span", "grid-hint", "look closer at"));
+  data.layers.forEach((layer, l) => {
+    const choice = button("layer-choice", layer.title);
+    choice.dataset.layer = l;
+    node.append(choice);
+  });
+  return node;
+}
+
+// ---- what is chosen ----------------------------------------------------------------------------------------------
+
+function mark() {
+  root.querySelectorAll(".cell.selected").forEach((cell) => {
+    cell.classList.remove("selected");
+    cell.removeAttribute("aria-current");
+  });
+  root.querySelectorAll('.cell[tabindex="0"]').forEach((cell) => (cell.tabIndex = -1));
+  const chosen = cells[data.selected.token][data.selected.layer];
+  chosen.classList.add("selected");
+  chosen.setAttribute("aria-current", "true");
+  cells[current[0]][current[1]].tabIndex = 0;
+  for (const choice of root.querySelectorAll(".layer-choice")) {
+    choice.setAttribute("aria-pressed", String(Number(choice.dataset.layer) === data.selected.layer));
+  }
+  markLabels();
+}
+
+function markLabels() {
+  for (const label of root.querySelectorAll(".grid-label")) {
+    label.classList.toggle("chosen", label.textContent === data.layers[data.selected.layer].title);
+  }
+}
+
+function choose(token, layer) {
+  data.selected = { token, layer };
+  current = [token, layer];
+  mark();
+  trigger("look", { token, layer });
+}
+
+function light(expert) {
+  lit = expert === lit ? null : expert;
+  cells.forEach((column, t) => column.forEach((cell, l) => {
+    cell.classList.toggle("dim", lit !== null && data.layers[l].expert[t] !== lit);
+  }));
+  for (const chip of root.querySelectorAll("button.chip")) {
+    const on = Number(chip.dataset.expert) === lit;
+    chip.setAttribute("aria-pressed", String(on));
+    chip.classList.toggle("dim", lit !== null && !on);
+  }
+}
+
+function focusCell(token, layer) {
+  cells[current[0]][current[1]].tabIndex = -1;
+  current = [token, layer];
+  cells[token][layer].tabIndex = 0;
+  cells[token][layer].focus();
+}
+
+// ---- tooltip -----------------------------------------------------------------------------------------------------
+
+function showTip(cell) {
+  const tip = root.querySelector(".grid-tip");
+  const t = Number(cell.dataset.t), l = Number(cell.dataset.l), f = facts(t, l);
+  const head = make("b", "", data.tokens[t]);
+  head.dir = "auto";
+  const rows = [head, make("span", "", `${f.title} · expert ${f.expert}`),
+    make("span", "", `probability ${f.probability} · ${f.place}`)];
+  if (data.unknown[t]) rows.push(make("span", "", "not in the vocabulary"));
+  tip.replaceChildren(...rows);
+  tip.hidden = false;
+  const box = cell.getBoundingClientRect(), own = tip.getBoundingClientRect();
+  const left = Math.min(Math.max(box.left + box.width / 2 - own.width / 2, 8), innerWidth - own.width - 8);
+  const above = box.top - own.height - 8;
+  tip.style.left = left + "px";
+  tip.style.top = (above > 4 ? above : box.bottom + 8) + "px";
+}
+
+function hideTip() {
+  const tip = root.querySelector(".grid-tip");
+  if (tip) tip.hidden = true;
+}
+
+// ---- events: one listener of each kind for the whole grid ---------------------------------------------------------
+
+const cellOf = (event) => event.target.closest?.(".cell[data-t]");
+
+root.addEventListener("click", (event) => {
+  const cell = cellOf(event), chip = event.target.closest("button.chip"), choice = event.target.closest(".layer-choice");
+  if (cell) choose(Number(cell.dataset.t), Number(cell.dataset.l));
+  else if (chip) light(Number(chip.dataset.expert));
+  else if (choice) choose(data.selected.token, Number(choice.dataset.layer));
+});
+root.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    hideTip();
+    if (lit !== null) light(lit);
+    return;
+  }
+  const cell = cellOf(event);
+  if (!cell) return;
+  const tokens = cells.length, layers = data.layers.length;
+  let t = Number(cell.dataset.t), l = Number(cell.dataset.l);
+  // Keys follow the eye: in right-to-left text the next token is on the left.
+  const forward = getComputedStyle(root.querySelector(".grid-flow")).direction === "rtl" ? -1 : 1;
+  if (event.key === "ArrowRight") t += forward;
+  else if (event.key === "ArrowLeft") t -= forward;
+  else if (event.key === "ArrowDown") l += 1;
+  else if (event.key === "ArrowUp") l -= 1;
+  else if (event.key === "Home") t = 0;
+  else if (event.key === "End") t = tokens - 1;
+  else return;
+  event.preventDefault();
+  focusCell(Math.min(Math.max(t, 0), tokens - 1), Math.min(Math.max(l, 0), layers - 1));
+});
+root.addEventListener("pointerover", (event) => (cellOf(event) ? showTip(cellOf(event)) : hideTip()));
+root.addEventListener("pointerleave", hideTip);
+root.addEventListener("focusin", (event) => cellOf(event)?.matches(":focus-visible") && showTip(cellOf(event)));
+root.addEventListener("focusout", hideTip);
+addEventListener("scroll", hideTip, { passive: true, capture: true });
+
+watch("value", draw);
+draw();

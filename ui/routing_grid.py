@@ -1,0 +1,104 @@
+"""The routing grid: a column per token, below it one cell per sparse layer, coloured and numbered by expert.
+
+The component's value is plain data. Its script builds every element itself and writes text with textContent: gr.HTML
+evaluates ${…} in what a template has rendered, so that a visitor's text must never pass through one.
+Try it: create_routing_grid(grid_value(prediction, default_selection(prediction)))
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import torch
+
+from switch_model import Prediction
+from switch_model.routing import UNLIMITED
+
+_SCRIPT = Path(__file__).with_suffix(".js")
+_TEMPLATE = '<div class="grid-root"></div>'
+
+
+def create_routing_grid(value: dict[str, Any] | None = None) -> gr.HTML:
+    """The component. Its event `look` tells which token and layer a person chose: evt.token, evt.layer."""
+    return gr.HTML(
+        value,
+        html_template=_TEMPLATE,
+        js_on_load=_SCRIPT.read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id="routing-grid",
+    )
+
+
+def grid_value(prediction: Prediction, selected: tuple[int, int]) -> dict[str, Any]:
+    """What the script draws: tokens, and per layer the lists expert, gate (in thousandths), slot and dropped.
+
+    Args:
+        selected: (token, layer) indices to start with.
+    """
+    records = prediction.routing
+    tokens = {
+        "tokens": [token.strip() or "␣" for token in prediction.tokens],
+        "joined": joined_tokens(prediction),
+        "unknown": prediction.unknown,
+        "special": [start == end for start, end in prediction.offsets],
+        "selected": {"token": selected[0], "layer": selected[1]},
+        "experts": records[0].num_experts if records else 0,
+    }
+    if not records:
+        return tokens | {"layers": []}
+    # All layers at once: a few tensor operations however long the text is.
+    expert_LT = torch.cat([record.expert for record in records])
+    gate_LT = torch.cat([record.gate for record in records])
+    slot_LT = torch.cat([record.slot for record in records])
+    capacity_L = torch.cat([record.capacity for record in records])
+    dropped_LT = slot_LT >= capacity_L.unsqueeze(-1)
+    lists = zip(
+        records,
+        capacity_L.tolist(),
+        expert_LT.tolist(),
+        (gate_LT * 1000).round().int().tolist(),
+        slot_LT.tolist(),
+        dropped_LT.int().tolist(),
+        strict=True,
+    )
+    return tokens | {
+        "layers": [
+            {
+                "title": layer_title(record.name),
+                "capacity": None if capacity == UNLIMITED else capacity,
+                "expert": expert_T,
+                "gate": gate_T,
+                "slot": slot_T,
+                "dropped": dropped_T,
+            }
+            for record, capacity, expert_T, gate_T, slot_T, dropped_T in lists
+        ]
+    }
+
+
+def layer_title(name: str) -> str:
+    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"."""
+    stack, _, index = name.rpartition(".")
+    return f"layer {index}" if stack in ("encoder", "") else f"{stack} layer {index}"
+
+
+def joined_tokens(prediction: Prediction) -> list[int]:
+    """1 where a token continues the word of the one before it: both are letters or digits with nothing between."""
+    joined, previous_end, previous_token = [], -1, ""
+    for (start, end), token in zip(prediction.offsets, prediction.tokens, strict=True):
+        touches = start == previous_end and end > start and token[:1].isalnum() and previous_token[-1:].isalnum()
+        # Scripts without spaces would make one endless word, which could not wrap.
+        joined.append(int(touches and token[:1] < "\u2e80"))
+        previous_end, previous_token = end, token
+    return joined
+
+
+def default_selection(prediction: Prediction, layer: int = 0) -> tuple[int, int]:
+    """(token, layer) to look at first: a dropped token of the layer if there is one, else the longest token."""
+    layer = layer if layer < len(prediction.routing) else 0
+    if prediction.routing:
+        dropped = prediction.routing[layer].dropped[0].nonzero().flatten().tolist()
+        if dropped:
+            return dropped[0], layer
+    lengths = [len(token) for token in prediction.tokens]
+    return lengths.index(max(lengths)), layer

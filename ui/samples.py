@@ -1,0 +1,107 @@
+"""Sample texts: the bundled ones, and the rows of any data set that can be reached. Read-only, shared by all visitors.
+
+Try it: SampleLibrary().search("bundled", "oil")
+"""
+
+import json
+import random
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+BUNDLED = "bundled"
+BUNDLED_FILE = Path(__file__).resolve().parent.parent / "assets" / "samples.json"
+
+# Classification data sets of train.data worth reading; importing that module here would make every start slower.
+DATASET_NAMES = ("ag_news", "sst2", "imdb")
+
+# Rows shown at once. Searching narrows down what a person would never scroll through.
+MAX_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text and its true label."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What a search found.
+
+    Attributes:
+        rows: (index in the source, sample), at most MAX_ROWS.
+        matching: how many rows match in all.
+        total: how many rows the source has.
+    """
+
+    rows: list[tuple[int, Sample]]
+    matching: int
+    total: int
+
+
+class SampleLibrary:
+    """Samples by source. A data set is read when it is first asked for.
+
+    Args:
+        data_dir: where data sets lie on disk; None = the environment variable SWITCH_DATA_DIR, then the hub.
+    """
+
+    def __init__(self, data_dir: str | None = None):
+        self._data_dir = data_dir
+        self._sources: dict[str, list[Sample]] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def choices() -> list[tuple[str, str]]:
+        """(title, key) of every source, for a picker."""
+        return [("Bundled samples", BUNDLED), *((f"Data set {name}", name) for name in DATASET_NAMES)]
+
+    def rows(self, source: str) -> list[Sample]:
+        """Every sample of a source. Raises train.data.DataError, with what to do, when it can't be had."""
+        # Under the lock, so that two visitors don't read the same data set at once.
+        with self._lock:
+            if source not in self._sources:
+                self._sources[source] = read_bundled() if source == BUNDLED else self._read_dataset(source)
+            return self._sources[source]
+
+    def search(self, source: str, query: str) -> Matches:
+        """Rows whose text or label holds every word of `query`, upper and lower case alike."""
+        rows, words = self.rows(source), query.lower().split()
+        found = [index for index, row in enumerate(rows) if all(_holds(row, word) for word in words)]
+        return Matches([(index, rows[index]) for index in found[:MAX_ROWS]], len(found), len(rows))
+
+    def pick(self, source: str, index: int) -> Sample:
+        """One row. Raises IndexError when there is none."""
+        rows = self.rows(source)
+        if not 0 <= index < len(rows):
+            raise IndexError(f"{source} has no row {index}.")
+        return rows[index]
+
+    def draw(self, source: str, other_than: str = "") -> Sample:
+        """A random row whose text is another one than `other_than`."""
+        rows = self.rows(source)
+        sample = random.choice(rows)
+        if sample.text == other_than and len(rows) > 1:
+            sample = rows[(rows.index(sample) + 1) % len(rows)]
+        return sample
+
+    def _read_dataset(self, name: str) -> list[Sample]:
+        from train.data import DATASETS, DataError, load_split
+
+        if name not in DATASET_NAMES:
+            raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")
+        rows, labels = load_split(name, DATASETS[name].splits[-1], self._data_dir)
+        texts, indices = list(rows["text"]), list(rows["label"])
+        return [Sample(text, labels[index]) for text, index in zip(texts, indices, strict=True)]
+
+
+def read_bundled() -> list[Sample]:
+    """The samples that come with the project."""
+    return [Sample(**row) for row in json.loads(BUNDLED_FILE.read_text(encoding="utf-8"))]
+
+
+def _holds(row: Sample, word: str) -> bool:
+    return word in row.text.lower() or word in row.label.lower()
