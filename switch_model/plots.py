@@ -78,11 +78,16 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
         tickangle=-90 if count > 12 else 0,
         tickfont={"size": 11 if count <= 45 else 9},
         title=None if named else "token",
+        range=[-0.5, count - 0.5],
         showgrid=False,
         zeroline=False,
     )
     figure.update_yaxes(
-        autorange="reversed", dtick=1 if experts <= 16 else None, showgrid=False, zeroline=False, title="expert"
+        range=[experts - 0.5, -0.5],
+        dtick=1 if experts <= 16 else None,
+        showgrid=False,
+        zeroline=False,
+        title="expert",
     )
     # Tall enough to see each expert's row, yet never taller than a screen.
     rows = min(max(24 * experts, 140), 560)

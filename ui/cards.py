@@ -42,7 +42,12 @@ def prediction_card(prediction: Prediction, true_label: str | None, milliseconds
         rows.append(_bar(f"{len(scores) - MAX_CLASSES} more", rest, _percent(rest)))
     drops = int(sum(record.dropped.sum() for record in prediction.routing))
     tokens = len(prediction.tokens)
-    facts = [f"{tokens} token{'s' if tokens != 1 else ''}", f"{drops} dropped", f"{milliseconds:.0f} ms"]
+    layers = len(prediction.routing)
+    facts = [
+        f"{tokens} token{'s' if tokens != 1 else ''}",
+        f"{drops} drop{'s' if drops != 1 else ''} in {layers} layer{'s' if layers != 1 else ''}",
+        f"{milliseconds:.0f} ms",
+    ]
     if true_label:
         mark = ("✓", "right") if true_label == prediction.label else ("✗", "wrong")
         if true_label not in prediction.scores:
@@ -97,7 +102,7 @@ def load_card(prediction: Prediction, layer: int) -> str:
     limited = capacity != UNLIMITED
     # A capacity far above every bar would flatten them all: then words say it.
     in_sight = limited and capacity <= 1.5 * max(busiest, even)
-    top = max(busiest, even, capacity if in_sight else 0) * 1.08
+    top = max(busiest, even, capacity if in_sight else 0) * 1.18  # Room for the number above the tallest bar.
     bars = []
     for expert, count in enumerate(counts):
         over = max(count - capacity, 0)

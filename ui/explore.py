@@ -191,7 +191,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
     start = explorer.route(explorer.shelf.default, first.text, first)
     view, sample = gr.State(start[0]), gr.State(first)
 
-    with gr.Row(elem_classes="pair"):
+    with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", scale=5, min_width=280):
             with gr.Row(elem_classes="card-head"):
                 gr.HTML("<h2>Text</h2>", apply_default_css=False)
@@ -229,6 +229,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
             close = gr.Button("Close", min_width=0, scale=0, elem_id="close-samples")
         with gr.Row(elem_classes="search"):
             query = gr.Textbox(
+                "",
                 label="Search",
                 show_label=False,
                 container=False,

@@ -90,6 +90,8 @@ class ModelShelf:
         with self._lock:
             if key not in self._loaded:
                 predictor = Predictor.from_checkpoint(self._sources[key], self._device)
+                # The first pass sets torch up and is slow: no visitor's text should be timed with it.
+                predictor("a")
                 title = _TITLES.get(key, key)
                 self._loaded[key] = LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
             return self._loaded[key]

@@ -67,9 +67,9 @@ class SampleLibrary:
                 self._sources[source] = read_bundled() if source == BUNDLED else self._read_dataset(source)
             return self._sources[source]
 
-    def search(self, source: str, query: str) -> Matches:
+    def search(self, source: str, query: str | None) -> Matches:
         """Rows whose text or label holds every word of `query`, upper and lower case alike."""
-        rows, words = self.rows(source), query.lower().split()
+        rows, words = self.rows(source), (query or "").lower().split()
         found = [index for index, row in enumerate(rows) if all(_holds(row, word) for word in words)]
         return Matches([(index, rows[index]) for index in found[:MAX_ROWS]], len(found), len(rows))
 
