@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         busy = f"port {options.port} is taken: choose another --port, or leave it out" if options.port else error
         fail(f"can't listen on {options.host}: {busy}")
-    print(f"Switch Explorer listens on {local}" + (f" and {public}" if public else "") + "  (Ctrl+C stops it)", flush=True)
+    print(
+        f"Switch Explorer listens on {local}" + (f" and {public}" if public else "") + "  (Ctrl+C stops it)", flush=True
+    )
     demo.block_thread()
 
 

@@ -4,6 +4,7 @@ Backgrounds are transparent and colours readable on light and dark pages. Import
 Try it: router_probabilities(prediction.routing[0], prediction.tokens).show()
 """
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -40,17 +41,25 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
     experts, count = record.num_experts, len(tokens)
     names = [_name(token) for token in tokens]
     named = count <= MAX_NAMED_TOKENS
+    # With many experts every probability is small: the scale ends at the largest one, and says so.
+    highest = min(math.ceil(10 * float(probs_ET.max(initial=0.1))) / 10, 1.0)
     figure = go.Figure(
         go.Heatmap(
             z=probs_ET,
             zmin=0,
-            zmax=1,
+            zmax=highest,
             colorscale=_SCALE,
             xgap=1,
             ygap=1,
             customdata=[names] * experts,
             hovertemplate="%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
-            colorbar={"thickness": 8, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "tickfont": {"size": 11}},
+            colorbar={
+                "thickness": 8,
+                "outlinewidth": 0,
+                "tickvals": [0, highest / 2, highest],
+                "tickformat": ".2~f",
+                "tickfont": {"size": 11},
+            },
         )
     )
     figure.add_trace(
@@ -75,7 +84,7 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
     figure.update_xaxes(
         tickvals=list(range(count)) if named else None,
         ticktext=names if named else None,
-        tickangle=-90 if count > 12 else 0,
+        tickangle=-90 if named and count > 12 else 0,
         tickfont={"size": 11 if count <= 45 else 9},
         title=None if named else "token",
         range=[-0.5, count - 0.5],

@@ -14,6 +14,10 @@ from ui.routing_grid import layer_title
 
 # Bars in a list that a person still reads; the rest is summed up in one line.
 MAX_CLASSES, MAX_EXPERTS = 12, 6
+# Above this many experts, bars are too thin for numbers.
+MAX_NUMBERED = 16
+# Shares below this are no segment of their own.
+MIN_SEGMENT = 0.015
 
 HOW_TO_READ = """
 <h2>How to read this</h2>
@@ -36,7 +40,9 @@ def message_card(title: str, message: str) -> str:
 def prediction_card(prediction: Prediction, true_label: str | None, milliseconds: float) -> str:
     """All classes, the predicted one first, and below them the facts of this run."""
     scores = sorted(prediction.scores.items(), key=lambda item: -item[1])
-    rows = [_bar(name, score, _percent(score), top=not index) for index, (name, score) in enumerate(scores[:MAX_CLASSES])]
+    rows = [
+        _bar(name, score, _percent(score), top=not index) for index, (name, score) in enumerate(scores[:MAX_CLASSES])
+    ]
     if len(scores) > MAX_CLASSES:
         rest = sum(score for _, score in scores[MAX_CLASSES:])
         rows.append(_bar(f"{len(scores) - MAX_CLASSES} more", rest, _percent(rest)))
@@ -71,7 +77,9 @@ def token_card(prediction: Prediction, token: int, layer: int) -> str:
     """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
     record = prediction.routing[layer]
     probs_LE = torch.cat([record.probs[:, token] for record in prediction.routing]).tolist()
-    expert, slot, capacity = (int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity))
+    expert, slot, capacity = (
+        int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity)
+    )
     probs_E = probs_LE[layer]
     order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
     rows = [
@@ -109,24 +117,24 @@ def load_card(prediction: Prediction, layer: int) -> str:
         bars.append(
             f'<div class="load-bar x{expert % MAX_COLOURS}" title="expert {expert}: {count} of {tokens} tokens'
             f'{f", {over} dropped" if over else ""}">'
-            f'<i>{count if experts <= 16 else ""}</i><u style="height:{100 * over / top:.1f}%" class="over"></u>'
+            f'<i>{count if experts <= MAX_NUMBERED else ""}</i><u style="height:{100 * over / top:.1f}%" class="over"></u>'
             f'<u style="height:{100 * (count - over) / top:.1f}%"></u></div>'
         )
     lines = f'<hr class="even" style="bottom:{100 * even / top:.1f}%">'
     if in_sight:
         lines += f'<hr class="capacity" style="bottom:{100 * capacity / top:.1f}%">'
-    names = "".join(f"<span>{expert}</span>" for expert in range(experts)) if experts <= 16 else ""
+    names = "".join(f"<span>{expert}</span>" for expert in range(experts)) if experts <= MAX_NUMBERED else ""
     dropped = int(record.dropped.sum())
     key = [f'<span><s class="line even"></s>even share {even:.1f}</span>']
     if limited:
-        key.append(f'<span>{"<s class=line></s>" if in_sight else ""}capacity {capacity}</span>')
-        key.append(f'<span>{"<s class=stripes></s>" if dropped else ""}{dropped} dropped</span>')
+        key.append(f"<span>{'<s class=line></s>' if in_sight else ''}capacity {capacity}</span>")
+        key.append(f"<span>{'<s class=stripes></s>' if dropped else ''}{dropped} dropped</span>")
     else:
         key.append("<span>no capacity limit</span>")
     balance = float(load_balancing_loss(record))
     return (
         f"<h2>Load per expert, {layer_title(record.name)}</h2>"
-        f'<div class="load" role="img" aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
+        f'<div class="load{"" if experts <= MAX_NUMBERED else " thin"}" role="img" aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
         f'<div class="load-names" aria-hidden="true">{names}</div><p class="facts key">{"".join(key)}</p>'
         f'<p class="facts">balance loss {balance:.2f} (1 = even, {experts} = all on one expert)</p>'
     )
@@ -143,12 +151,16 @@ def _bar(name: str, share: float, value: str, top: bool = False, colour: int | N
 def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) -> str:
     expert = int(record.expert[0, token])
     dropped = bool(record.dropped[0, token])
+    # Slivers that nobody could see or hover become one grey rest.
     parts = "".join(
         f'<u class="x{index % MAX_COLOURS}{" own" if index == expert else ""}" style="flex-grow:{prob:.4f}" '
         f'title="expert {index}: {prob:.2f}">{index if prob >= 0.12 else ""}</u>'
         for index, prob in sorted(enumerate(probs_E), key=lambda item: -item[1])
-        if prob >= 0.005
+        if prob >= MIN_SEGMENT
     )
+    rest = sum(prob for prob in probs_E if prob < MIN_SEGMENT)
+    if rest >= MIN_SEGMENT:
+        parts += f'<u style="flex-grow:{rest:.4f}" title="all others: {rest:.2f}"></u>'
     words = f"{layer_title(record.name)}: expert {expert}, probability {probs_E[expert]:.2f}"
     return (
         f'<div class="stack{" chosen" if chosen else ""}" role="img" aria-label="{words}">'

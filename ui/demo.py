@@ -39,11 +39,10 @@ def build_demo(shelf: ModelShelf, data_dir: str | None = None) -> gr.Blocks:
     """
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.HTML(_HEADER, apply_default_css=False)
-        with gr.Tabs():
-            with gr.Tab("Explore"):
-                create_explore_tab(demo, Explorer(shelf, SampleLibrary(data_dir)))
-    # Each event has its own line of two: one slow data set never keeps others from routing.
-    return demo.queue(default_concurrency_limit=2, max_size=64)
+        with gr.Tabs(), gr.Tab("Explore"):
+            create_explore_tab(demo, Explorer(shelf, SampleLibrary(data_dir)))
+    # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
+    return demo.queue(default_concurrency_limit=4, max_size=64)
 
 
 def launch_options() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from switch_model import CheckpointError, Prediction
 from ui.cards import HOW_TO_READ, load_card, message_card, prediction_card, token_card, truncation_notice
 from ui.models import ModelShelf
 from ui.routing_grid import create_routing_grid, default_selection, grid_value, layer_title
-from ui.sample_table import create_sample_table, failure_html, rows_html
+from ui.sample_table import create_sample_table, failure_html, rows_html, waiting_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
 
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
@@ -83,12 +83,7 @@ class Explorer:
 
     def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> tuple[Any, ...]:
         """A random sample: (text, sample, what `route` returns)."""
-        from train.data import DataError
-
-        try:
-            sample = self.library.draw(source, other_than=text)
-        except DataError:
-            sample = self.library.draw(BUNDLED, other_than=text)
+        sample = self.library.draw(source, other_than=text)
         return sample.text, sample, *self.route(model, sample.text, sample, view)
 
     def open_samples(self, source: str, query: str) -> tuple[Any, str]:
@@ -289,7 +284,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
     close.click(close_samples, None, [panel], **quiet)
     searching = {"fn": explorer.search_samples, "inputs": [source, query], "outputs": [table], **quiet}
     query.input(trigger_mode="always_last", **searching)
-    source.input(**searching)
+    source.input(announce_source, [source], [table], **quiet).then(**searching)
 
     gr.api(explorer.predict, api_name="predict")
     gr.api(explorer.trace, api_name="trace")
@@ -298,3 +293,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
 def close_samples() -> Any:
     """Hide the panel of samples."""
     return gr.update(visible=False)
+
+
+def announce_source(source: str) -> str:
+    """What stands in the table while a data set is read: the first time, or without a network, that takes a while."""
+    return waiting_html(f"Reading {source} …")

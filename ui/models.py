@@ -86,21 +86,23 @@ class ModelShelf:
             raise CheckpointError(NO_MODEL)
         if key not in self._sources:
             raise CheckpointError(f"There is no model {key!r}. There are: {', '.join(self._sources) or 'none'}.")
-        # Under the lock, so that two first visitors don't open the same files at once.
+        if key in self._loaded:
+            return self._loaded[key]
+        # Under a lock, so that two first visitors don't open the same files at once.
         with self._lock:
             if key not in self._loaded:
                 predictor = Predictor.from_checkpoint(self._sources[key], self._device)
                 # The first pass sets torch up and is slow: no visitor's text should be timed with it.
-                predictor("a")
+                predictor("a few words to warm up with " * 6)
                 title = _TITLES.get(key, key)
                 self._loaded[key] = LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
             return self._loaded[key]
 
 
 def size_of(predictor: Predictor) -> str:
-    """"4 sparse layers · 8 experts · 0.6 M active of 4.5 M parameters"."""
+    """A model's size in words: "4 sparse layers · 8 experts · 0.6 M active of 4.5 M parameters"."""
     config: SwitchConfig = predictor.model.config
-    sparse = sum(config.is_sparse(layer) for layer in range(config.num_layers))
+    sparse = len(config.sparse_layers)
     total, active = predictor.model.parameter_counts()
     return (
         f"{sparse} sparse layer{'s' if sparse != 1 else ''} · {config.num_experts} experts · "

@@ -48,5 +48,10 @@ def failure_html(message: str) -> str:
     return f'<p class="message" role="alert">{escape(message)}</p>'
 
 
+def waiting_html(message: str) -> str:
+    """What stands in the table's place while a source is read."""
+    return f'<p class="facts" role="status">{escape(message)}</p>'
+
+
 def _beginning(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS].rstrip() + "…"

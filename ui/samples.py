@@ -51,7 +51,7 @@ class SampleLibrary:
 
     def __init__(self, data_dir: str | None = None):
         self._data_dir = data_dir
-        self._sources: dict[str, list[Sample]] = {}
+        self._sources = {BUNDLED: read_bundled()}
         self._lock = threading.Lock()
 
     @staticmethod
@@ -61,10 +61,12 @@ class SampleLibrary:
 
     def rows(self, source: str) -> list[Sample]:
         """Every sample of a source. Raises train.data.DataError, with what to do, when it can't be had."""
-        # Under the lock, so that two visitors don't read the same data set at once.
+        if source in self._sources:
+            return self._sources[source]
+        # Under a lock, so that two visitors don't read the same data set at once.
         with self._lock:
             if source not in self._sources:
-                self._sources[source] = read_bundled() if source == BUNDLED else self._read_dataset(source)
+                self._sources[source] = self._read_dataset(source)
             return self._sources[source]
 
     def search(self, source: str, query: str | None) -> Matches:
@@ -81,8 +83,9 @@ class SampleLibrary:
         return rows[index]
 
     def draw(self, source: str, other_than: str = "") -> Sample:
-        """A random row whose text is another one than `other_than`."""
-        rows = self.rows(source)
+        """A random row whose text is not `other_than`: of `source` if that has been read, else of the bundled ones."""
+        # A person who presses a button called Random should not wait for a download.
+        rows = self._sources.get(source) or self._sources[BUNDLED]
         sample = random.choice(rows)
         if sample.text == other_than and len(rows) > 1:
             sample = rows[(rows.index(sample) + 1) % len(rows)]
