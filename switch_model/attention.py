@@ -20,6 +20,7 @@ class RelativePositionBias(nn.Module):
         self.num_buckets = config.relative_attention_num_buckets
         self.max_distance = config.relative_attention_max_distance
         self.relative_attention_bias = nn.Embedding(self.num_buckets, config.num_heads)
+        self.relative_attention_bias.initial_std = config.d_model**-0.5
 
     def forward(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         """(1, H, T, S) bias. The last query stands at the last key, as in incremental decoding."""
@@ -53,6 +54,7 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.dropout_rate = config.dropout_rate
         self.q = nn.Linear(config.d_model, inner, bias=False)
+        self.q.initial_std = (config.d_model * config.d_kv) ** -0.5  # With the 1/√K that the scores lack.
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
@@ -70,7 +72,7 @@ class Attention(nn.Module):
             v_BHSK,
             attn_mask=bias.to(q_BHTK.dtype),
             dropout_p=self.dropout_rate if self.training else 0.0,
-            scale=1.0,  # T5 folds 1/√K into the initialisation of q.
+            scale=1.0,
         )
         return self.o(context_BHTK.transpose(1, 2).flatten(2))
 

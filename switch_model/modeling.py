@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from switch_model.attention import Attention, RelativePositionBias
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.outputs import SwitchClassifierOutput
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss
-from switch_model.sparse_mlp import SparseMLP
+from switch_model.sparse_mlp import Experts, SparseMLP
 from switch_model.stack import Stack
 
 
@@ -28,22 +27,19 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """T5's scheme: standard deviation initializer_factor · fan_in^-½. Children come before their parents."""
-        factor, d_model = self.config.initializer_factor, self.config.d_model
-        if isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=factor * module.in_features**-0.5)
-            if module.bias is not None:
+        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module carries its own `initial_std`.
+
+        Only modules that own a weight are asked for here: transformers passes over all others outside its own code.
+        """
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            fan_in = module.weight.shape[-1]
+            std = getattr(module, "initial_std", fan_in**-0.5)
+            init.normal_(module.weight, std=std * self.config.initializer_factor)
+            if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=factor)
         elif isinstance(module, nn.RMSNorm):
             init.ones_(module.weight)
-        elif isinstance(module, Attention):
-            # The 1/√d_kv that the scores are not scaled with.
-            init.normal_(module.q.weight, std=factor * (d_model * self.config.d_kv) ** -0.5)
-        elif isinstance(module, RelativePositionBias):
-            init.normal_(module.relative_attention_bias.weight, std=factor * d_model**-0.5)
-        elif isinstance(module, SparseMLP):
+        elif isinstance(module, Experts):
             module.reset_parameters()
 
     def parameter_counts(self) -> tuple[int, int]:
@@ -81,6 +77,9 @@ class SwitchForSequenceClassification(SwitchPreTrainedModel):
         pooled = config.d_model * (2 if config.pooling == "mean+max" else 1)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(pooled, config.num_labels)
+        # Not T5's 1.0: Adam moves a weight by about the learning rate whatever its size, so that rare words could not
+        # leave a large random start. And a small classifier starts undecided whatever the pooling.
+        self.shared.initial_std = self.classifier.initial_std = 0.02
         self.post_init()
 
     def forward(

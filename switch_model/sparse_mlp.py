@@ -36,6 +36,13 @@ class Experts(nn.Module):
         self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
         self.activation = activation(config.dense_act_fn)
         self.dropout = nn.Dropout(config.expert_dropout)
+        self.initializer_factor = config.initializer_factor
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal, standard deviation initializer_factor · fan_in^-½, as in T5."""
+        for weight in self.weights:
+            init.normal_(weight, std=self.initializer_factor * weight.shape[-1] ** -0.5)
 
     @property
     def weights(self) -> list[Tensor]:
@@ -85,16 +92,8 @@ class SparseMLP(nn.Module):
         self.config = config
         self.router = Top1Router(config, name)
         self.experts = Experts(config)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """T5's scheme: normal, standard deviation initializer_factor · fan_in^-½, the router included."""
-        factor = self.config.initializer_factor
-        init.normal_(self.router.classifier.weight, std=factor * self.config.d_model**-0.5)
-        if self.router.classifier.bias is not None:
-            init.zeros_(self.router.classifier.bias)
-        for weight in self.experts.weights:
-            init.normal_(weight, std=factor * weight.shape[-1] ** -0.5)
+        # For use alone; inside a model, transformers does the same once more.
+        init.normal_(self.router.classifier.weight, std=config.initializer_factor * config.d_model**-0.5)
 
     def forward(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None
