@@ -283,7 +283,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
     browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
     close.click(close_samples, None, [panel], **quiet)
     searching = {"fn": explorer.search_samples, "inputs": [source, query], "outputs": [table], **quiet}
-    query.input(trigger_mode="always_last", **searching)
+    # `change`, not `input`: a text pasted into a box that has just appeared sends no `input`.
+    query.change(trigger_mode="always_last", **searching)
     source.input(announce_source, [source], [table], **quiet).then(**searching)
 
     gr.api(explorer.predict, api_name="predict")

@@ -1,0 +1,177 @@
+"""The app in a real Chromium: type, route, click, keys, hostile text. Fails on any request that leaves the machine."""
+
+import os
+import shutil
+
+import pytest
+from ui_support import running_app, save_tiny_checkpoint
+
+TEXT = "Oil prices rose as oil traders worried about oil"
+HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="browser tests skipped: playwright is not installed (pip install playwright)"
+    )
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    with sync_api.sync_playwright() as playwright:
+        try:
+            running = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        except sync_api.Error:
+            pytest.skip("browser tests skipped: no Chromium (apt-get install chromium, or playwright install chromium)")
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, browser):
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    with running_app(folder, tmp_path_factory.mktemp("none")) as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page; at the end, fails on page errors, console errors and requests to anywhere else."""
+    pages, wrong = [], []
+
+    def watch_request(request):
+        if not request.url.startswith((address, "data:", "blob:")):
+            wrong.append(f"request to {request.url}")
+
+    def watch_console(message):
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    def watch_failure(error):
+        wrong.append(f"page error: {error}")
+
+    def open_it(width=1200, height=900, theme="light"):
+        page = browser.new_page(viewport={"width": width, "height": height})
+        pages.append(page)
+        page.set_default_timeout(15_000)
+        page.on("request", watch_request)
+        page.on("console", watch_console)
+        page.on("pageerror", watch_failure)
+        page.goto(f"{address}?__theme={theme}")
+        page.wait_for_selector("#probabilities .js-plotly-plot")
+        return page
+
+    yield open_it
+    for page in pages:
+        page.close()
+    assert not wrong, wrong
+
+
+def route(page, text):
+    page.fill("#text textarea", text)
+    page.keyboard.press("Control+Enter")
+    beginning = "".join(text.split())[:20]
+    page.wait_for_function(
+        "start => [...document.querySelectorAll('.grid-flow .grid-token')].map(t => t.textContent).join('').startsWith(start)",
+        arg=beginning,
+    )
+
+
+def cell(page, token, layer):
+    return page.locator(f'.cell[data-t="{token}"][data-l="{layer}"]')
+
+
+def test_type_route_and_look_closer(open_page):
+    page = open_page()
+    # The page is never empty: a sample is routed before anyone types.
+    assert page.locator(".cell[data-t]").count() > 20
+    route(page, TEXT)
+    assert page.locator(".grid-token").all_text_contents()[:9] == TEXT.split()
+    assert page.locator(".cell[data-t]").count() == 2 * len(TEXT.split())
+    assert f"{len(TEXT.split())} tokens" in page.inner_text("#prediction")
+    cell(page, 4, 1).click()
+    page.wait_for_function("document.querySelector('#token h2').textContent.includes('in layer 3')")
+    assert page.inner_text("#token h2") == "oil in layer 3"
+    assert page.locator("#token .stack").count() == 2
+    assert "layer 3" in page.inner_text("#load h2")
+    page.wait_for_function("document.querySelector('#probabilities h2').textContent.endsWith('layer 3')")
+    # The expert's number in the cell is the one the card names first.
+    number = cell(page, 4, 1).inner_text()
+    assert page.locator("#token .bar.top span").first.inner_text() == f"expert {number}"
+
+
+def test_tooltip_tells_expert_probability_and_slot(open_page):
+    page = open_page()
+    cell(page, 1, 0).hover()
+    said = page.inner_text(".grid-tip")
+    assert "layer 1 · expert" in said and "probability 0." in said and ("slot" in said or "place" in said)
+    label = cell(page, 1, 0).get_attribute("aria-label")
+    assert "expert" in label and "probability" in label
+
+
+def test_keyboard_reaches_and_picks_every_cell(open_page):
+    page = open_page()
+    route(page, TEXT)
+    assert page.locator('.cell[tabindex="0"]').count() == 1, "one tab stop for the whole grid"
+    page.locator('.cell[tabindex="0"]').focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")  # Stays in the last layer.
+    assert page.evaluate("[document.activeElement.dataset.t, document.activeElement.dataset.l]") == ["1", "1"]
+    assert page.locator(".grid-tip").is_visible()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#token h2').textContent === 'prices in layer 3'")
+    assert page.locator('.cell[tabindex="0"]').count() == 1
+
+
+def test_legend_lights_one_expert(open_page):
+    page = open_page()
+    route(page, TEXT)
+    number = cell(page, 0, 0).inner_text()
+    chip = page.locator(f'button.chip[data-expert="{number}"]')
+    chip.click()
+    lit = page.locator(".cell[data-t]:not(.dim)").all_inner_texts()
+    assert lit and set(lit) == {number}
+    assert chip.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Escape")
+    assert page.locator(".cell.dim").count() == 0
+
+
+def test_hostile_text_stays_text(open_page):
+    page = open_page()
+    route(page, HOSTILE)
+    assert "script" in page.locator(".grid-token").all_text_contents()
+    page.locator(".cell[data-t]").first.click()
+    page.wait_for_function("document.querySelector('#token h2').textContent.startsWith('< in')")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#routing-grid img, #token img, #prediction img").count() == 0
+
+
+def test_empty_text_and_samples(open_page):
+    page = open_page()
+    page.fill("#text textarea", "   ")
+    page.click("#route")
+    page.wait_for_selector("#prediction .message")
+    assert "Type a text" in page.inner_text("#prediction")
+    page.click("#browse")
+    page.wait_for_selector(".sample")
+    page.fill("#query textarea, #query input", "norway oil")
+    page.wait_for_function("document.querySelectorAll('.sample').length === 1")
+    page.click(".sample")
+    page.wait_for_selector("#prediction .bar")
+    assert page.input_value("#text textarea").startswith("Oil prices climbed")
+    assert "true label: Business" in page.inner_text("#prediction")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_phone_never_scrolls_sideways(open_page, theme):
+    page = open_page(width=390, height=844, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert (lightness > 128) == (theme == "light")
