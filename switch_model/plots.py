@@ -18,6 +18,10 @@ _SCALE = ((0.0, "rgba(64,120,176,0.05)"), (0.5, "rgba(64,120,176,0.55)"), (1.0, 
 
 # Above this many tokens their names no longer fit below the columns.
 MAX_NAMED_TOKENS = 80
+# Up to this many, they fit side by side; then they stand upright.
+MAX_LEVEL_NAMES = 12
+# Longer names are cut.
+MAX_NAME = 14
 
 
 def router_probabilities(record: Routing, tokens: Sequence[str], selected: int | None = None) -> go.Figure:
@@ -40,7 +44,7 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
     expert_T = record.expert[0].tolist()
     experts, count = record.num_experts, len(tokens)
     names = [_name(token) for token in tokens]
-    named = count <= MAX_NAMED_TOKENS
+    named, size = count <= MAX_NAMED_TOKENS, 11 if count <= 45 else 9
     # With many experts every probability is small: the scale ends at the largest one, and says so.
     highest = min(math.ceil(10 * float(probs_ET.max(initial=0.1))) / 10, 1.0)
     figure = go.Figure(
@@ -84,8 +88,8 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
     figure.update_xaxes(
         tickvals=list(range(count)) if named else None,
         ticktext=names if named else None,
-        tickangle=-90 if named and count > 12 else 0,
-        tickfont={"size": 11 if count <= 45 else 9},
+        tickangle=-90 if named and count > MAX_LEVEL_NAMES else 0,
+        tickfont={"size": size},
         title=None if named else "token",
         range=[-0.5, count - 0.5],
         showgrid=False,
@@ -100,8 +104,9 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
     )
     # Tall enough to see each expert's row, yet never taller than a screen.
     rows = min(max(24 * experts, 140), 560)
-    longest = max((len(name) for name in names), default=0) if named and count > 12 else 3
-    bottom = 7 * longest + 14
+    # Below it, room for the longest name where names stand upright, else for one line (and the axis title).
+    upright = named and count > MAX_LEVEL_NAMES
+    bottom = 14 + round(0.6 * size * min(max(map(len, tokens)), MAX_NAME)) if upright else 28 if named else 40
     figure.update_layout(
         height=rows + bottom + 10,
         margin={"l": 44, "r": 8, "t": 8, "b": bottom},
@@ -117,5 +122,5 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
 def _name(token: str) -> str:
     """A token as plotly shows it: it reads a little HTML, which a text must not become."""
     token = token.strip() or "␣"
-    token = token if len(token) <= 14 else token[:13] + "…"
+    token = token if len(token) <= MAX_NAME else token[: MAX_NAME - 1] + "…"
     return token.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""The app without a browser: handlers as plain functions, the named endpoints through gradio_client, the flags of app.py."""
+"""The app without a browser: handlers as plain functions, the endpoints through gradio_client, the flags."""
 
 import socket
 from collections import Counter
@@ -301,9 +301,8 @@ def test_only_two_endpoints_are_public(client):
 
 
 def test_page_starts_without_a_model(tmp_path):
-    with running_app(None, tmp_path) as address:
-        with pytest.raises(AppError, match="no model yet"):
-            Client(address, verbose=False).predict(TEXT, api_name="/predict")
+    with running_app(None, tmp_path) as address, pytest.raises(AppError, match="no model yet"):
+        Client(address, verbose=False).predict(TEXT, api_name="/predict")
 
 
 # ---- app.py ----

@@ -117,7 +117,8 @@ def load_card(prediction: Prediction, layer: int) -> str:
         bars.append(
             f'<div class="load-bar x{expert % MAX_COLOURS}" title="expert {expert}: {count} of {tokens} tokens'
             f'{f", {over} dropped" if over else ""}">'
-            f'<i>{count if experts <= MAX_NUMBERED else ""}</i><u style="height:{100 * over / top:.1f}%" class="over"></u>'
+            f"<i>{count if experts <= MAX_NUMBERED else ''}</i>"
+            f'<u style="height:{100 * over / top:.1f}%" class="over"></u>'
             f'<u style="height:{100 * (count - over) / top:.1f}%"></u></div>'
         )
     lines = f'<hr class="even" style="bottom:{100 * even / top:.1f}%">'
@@ -134,7 +135,8 @@ def load_card(prediction: Prediction, layer: int) -> str:
     balance = float(load_balancing_loss(record))
     return (
         f"<h2>Load per expert, {layer_title(record.name)}</h2>"
-        f'<div class="load{"" if experts <= MAX_NUMBERED else " thin"}" role="img" aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
+        f'<div class="load{"" if experts <= MAX_NUMBERED else " thin"}" role="img" '
+        f'aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
         f'<div class="load-names" aria-hidden="true">{names}</div><p class="facts key">{"".join(key)}</p>'
         f'<p class="facts">balance loss {balance:.2f} (1 = even, {experts} = all on one expert)</p>'
     )

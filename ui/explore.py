@@ -1,6 +1,6 @@
 """The Explore tab: type a text or pick a sample -> its class, where every token went, and a closer look at one token.
 
-Handlers take values and return values; `Explorer` only holds what all visitors share (models, samples), never their data.
+Handlers take values and return values; `Explorer` only holds what all visitors share (models, samples).
 Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
 """
 
@@ -129,7 +129,7 @@ class Explorer:
             raise gr.Error(str(error), print_exception=False) from error
 
 
-# -- the closer look: needs no models, only what the visitor is looking at ----------------------------------------------
+# -- the closer look: needs no models, only what the visitor is looking at ---------------------------------------------
 
 
 def look(view: View | None, token: int, layer: int) -> tuple[View | None, str, str]:
