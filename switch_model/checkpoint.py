@@ -42,9 +42,24 @@ MAX_LAYERS, MAX_EXPERTS, MAX_LABELS = 128, 1_024, 10_000
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
 _LIBRARY_CONFIG_KEYS = frozenset(
-    "architectures chunk_size_feed_forward dtype id2label is_encoder_decoder label2id model_type num_labels "
-    "output_attentions output_hidden_states problem_type return_dict torch_dtype transformers_version "
-    "_name_or_path tie_word_embeddings".split()
+    [
+        "architectures",
+        "chunk_size_feed_forward",
+        "dtype",
+        "id2label",
+        "is_encoder_decoder",
+        "label2id",
+        "model_type",
+        "num_labels",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "_name_or_path",
+        "tie_word_embeddings",
+    ]
 )
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 
@@ -95,8 +110,10 @@ def save_checkpoint(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    config = {key: value for key, value in config.items() if not key.startswith("_") and key != "dtype"}
+    # Our own fields and what tells the class apart: not what a trainer left on the config.
+    values = model.config.to_dict()
+    config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
+    config |= {key: values[key] for key in (*RULES, "id2label", "label2id", "transformers_version")}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     weights = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
@@ -182,7 +199,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
         and sorted(labels) == sorted(str(index) for index in range(len(labels)))
         and all(isinstance(name, str) and len(name) <= 200 for name in labels.values())
     ):
-        raise CheckpointError("config.json: id2label must map \"0\", \"1\", … to class names.")
+        raise CheckpointError('config.json: id2label must map "0", "1", … to class names.')
     settings = {key: values[key] for key in own if key in values}
     for key, limit in (("num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
         if isinstance(settings.get(key), int) and settings[key] > limit:
@@ -210,7 +227,7 @@ def estimated_parameters(config: SwitchConfig) -> int:
 
 
 def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
-    """Tensor name -> (dtype, shape) from a safetensors header, read and bounded by ourselves. Raises CheckpointError."""
+    """Tensor name -> (dtype, shape) of a safetensors header, read and bounded here. Raises CheckpointError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)

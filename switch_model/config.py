@@ -19,9 +19,22 @@ POOLINGS = ("mean", "first", "max", "mean+max")
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
-    "num_labels name_or_path _name_or_path attn_implementation experts_implementation output_attentions torch_dtype "
-    "model_type _commit_hash _attn_implementation_internal _experts_implementation_internal _from_auto "
-    "auto_map use_cache".split()
+    [
+        "num_labels",
+        "name_or_path",
+        "_name_or_path",
+        "attn_implementation",
+        "experts_implementation",
+        "output_attentions",
+        "torch_dtype",
+        "model_type",
+        "_commit_hash",
+        "_attn_implementation_internal",
+        "_experts_implementation_internal",
+        "_from_auto",
+        "auto_map",
+        "use_cache",
+    ]
 )
 
 

@@ -54,7 +54,7 @@ class Interventions:
                 raise ValueError(f"The model has no sparse layer {layer!r}: it has {', '.join(layers) or 'none'}.")
             if not 0 <= expert < num_experts:
                 raise ValueError(f"{layer} has no expert {expert}: its experts are 0 to {num_experts - 1}.")
-        for layer, token in self.force:
+        for _, token in self.force:
             if token < 0:
                 raise ValueError(f"Token {token} can't be forced: tokens are counted from 0.")
 

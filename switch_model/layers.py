@@ -10,7 +10,7 @@ from switch_model.config import SwitchConfig
 
 
 def activation(dense_act_fn: str) -> nn.Module:
-    """The non-linearity inside an MLP: the exact GELU for "gelu", the tanh form for "gated-gelu", as transformers does."""
+    """The non-linearity inside an MLP: exact GELU for "gelu", its tanh form for "gated-gelu", as in transformers."""
     return nn.ReLU() if dense_act_fn == "relu" else nn.GELU(approximate="tanh" if "gated" in dense_act_fn else "none")
 
 
@@ -30,5 +30,7 @@ class DenseMLP(nn.Module):
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        inner = self.activation(self.wi_0(hidden)) * self.wi_1(hidden) if self.gated else self.activation(self.wi(hidden))
+        inner = (
+            self.activation(self.wi_0(hidden)) * self.wi_1(hidden) if self.gated else self.activation(self.wi(hidden))
+        )
         return self.wo(self.dropout(inner))

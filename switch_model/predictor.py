@@ -53,9 +53,7 @@ class Predictor:
         tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
 
     @classmethod
-    def from_checkpoint(
-        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
-    ) -> "Predictor":
+    def from_checkpoint(cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None) -> "Predictor":
         """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't be opened."""
         return cls(*load_checkpoint(folder_zip_or_hub_id, device))
 

@@ -1,7 +1,7 @@
 """SparseMLP: route, send each token to its expert, weigh the answer by the gate.
 
 Legend: B batch, T tokens, D d_model, F d_ff, E experts, N = B·T, K tokens that are computed.
-Switch Transformers (2101.03961) eq. 2. Try it: SparseMLP(SwitchConfig())(torch.randn(1, 9, 128), torch.ones(1, 9).bool())
+Switch Transformers (2101.03961) eq. 2. Try it: SparseMLP(SwitchConfig())(torch.randn(1, 9, 128), torch.ones(1, 9))
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +69,9 @@ class Experts(nn.Module):
         per_expert = zip(hidden_KD.split(counts.tolist()), *(weight.unbind(0) for weight in weights), strict=True)
         return torch.cat([self._expert(tokens, own, nn.functional.linear) for tokens, *own in per_expert])
 
-    def _expert(self, hidden_KD: Tensor, weights: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _expert(
+        self, hidden_KD: Tensor, weights: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         *inner, wo = weights
         hidden_KF = self.activation(linear(hidden_KD, inner[0]))
         if self.gated:
@@ -95,9 +97,7 @@ class SparseMLP(nn.Module):
         # For use alone; inside a model, transformers does the same once more.
         init.normal_(self.router.classifier.weight, std=config.initializer_factor * config.d_model**-0.5)
 
-    def forward(
-        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None
-    ) -> tuple[Tensor, Routing]:
+    def forward(self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None) -> tuple[Tensor, Routing]:
         """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens."""
         # 1. Who goes where, and who has a slot.
         mask = mask.bool()

@@ -79,7 +79,8 @@ class TrainArguments:
     grad_clip: float = _argument(1.0, "largest norm of the gradient; 0 = no limit")
     adafactor_clip_threshold: float = _argument(1.0, "Adafactor's own limit on the size of an update")
     ema_decay: float = _argument(
-        0.0, "evaluate and keep an exponential average of the weights with this decay per step; 0 = the weights themselves"
+        0.0,
+        "evaluate and keep an exponential average of the weights with this decay per step; 0 = the weights themselves",
     )
     device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "seed of weights, data order and noise")

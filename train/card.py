@@ -5,7 +5,7 @@ from typing import Any
 from switch_model.config import SwitchConfig
 
 LICENCES = {
-    "ag_news": "Apache-2.0 for these weights. The AG corpus they were trained on is for research and non-commercial use.",
+    "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",
     "sst2": "Apache-2.0 for these weights. The data follows the terms of SST and GLUE.",
     "imdb": "Apache-2.0 for these weights. The IMDB reviews are for research use; cite Maas et al., 2011.",
 }
@@ -40,7 +40,7 @@ def model_card(
         f"# Switch Transformer, {dataset}",
         "",
         f"A top-1 mixture of experts that sorts texts into {', '.join(config.labels)}. "
-        f"{config.num_layers} blocks, {len(config.sparse_layers)} of them sparse with {config.num_experts} experts each; "
+        f"{config.num_layers} blocks, {len(config.sparse_layers)} of them sparse with {config.num_experts} experts; "
         f"{parameters[0]:,} parameters, {parameters[1]:,} active per token.",
         "",
         "## Training",
@@ -49,8 +49,8 @@ def model_card(
         training["command"],
         "```",
         "",
-        f"- Data: {training.get('data_note', dataset)}; {rows['train']:,} rows to train on, {rows['validation']:,} held "
-        "out of them to choose the checkpoint.",
+        f"- Data: {training.get('data_note', dataset)}; {rows['train']:,} rows to train on, {rows['validation']:,} "
+        "held out of them to choose the checkpoint.",
         f"- Seed {arguments['seed']}; {training['seconds'] / 60:.0f} minutes"
         f"{' on ' + training['machine'] if training.get('machine') else ''}; torch {training['versions']['torch']}, "
         f"transformers {training['versions']['transformers']}.",
@@ -68,7 +68,9 @@ def model_card(
             f"{evaluation['split']} split, {evaluation['rows']:,} rows: accuracy **{evaluation['accuracy']:.2%}**, "
             f"macro-F1 {evaluation['macro_f1']:.2%}. The same command prints the routing:",
             "",
-            "| layer | " + " | ".join(f"expert {expert}" for expert in range(config.num_experts)) + " | load CV | dropped |",
+            "| layer | "
+            + " | ".join(f"expert {expert}" for expert in range(config.num_experts))
+            + " | load CV | dropped |",
             "|---" * (config.num_experts + 3) + "|",
         ]
         for layer in evaluation["routing"]:
@@ -78,9 +80,9 @@ def model_card(
     lines += [
         "## Limits",
         "",
-        f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only its own classes and "
-        "only the language of its training texts: any text gets a class, fitting or not. What an expert receives is "
-        "shown exactly; what it is \"for\" is not claimed.",
+        f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only its own classes "
+        "and the language of its training texts: any text gets a class, fitting or not. What an expert receives is "
+        'shown exactly; what it is "for" is not claimed.',
         "",
         "## Licence",
         "",

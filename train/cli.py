@@ -90,7 +90,9 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def _package(argv: list[str]) -> None:
-    parser = _parser("package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there.")
+    parser = _parser(
+        "package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there."
+    )
     parser.add_argument("--run", required=True, help="folder of the run")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--data_dir", help="as in training")

@@ -75,7 +75,9 @@ def _write_html(panels, title: str, path: Path) -> None:
     for panel, curves in enumerate(panels):
         for index, (label, steps, values) in enumerate(curves):
             figure.add_trace(
-                go.Scatter(x=steps, y=values, name=label, line={"color": COLOURS[index % len(COLOURS)]}, mode="lines+markers"),
+                go.Scatter(
+                    x=steps, y=values, name=label, line={"color": COLOURS[index % len(COLOURS)]}, mode="lines+markers"
+                ),
                 row=panel // 2 + 1,
                 col=panel % 2 + 1,
             )

@@ -51,9 +51,7 @@ class DatasetSource:
 
 DATASETS: dict[str, DatasetSource] = {
     "toy": DatasetSource(("train", "validation", "test")),
-    "ag_news": DatasetSource(
-        ("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"
-    ),
+    "ag_news": DatasetSource(("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"),
     # GLUE hides the labels of its test split: validation is what one reports.
     "sst2": DatasetSource(("train", "validation"), ("negative", "positive"), "nyu-mll/glue", "sst2", "sentence"),
     "imdb": DatasetSource(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
@@ -192,7 +190,7 @@ def _read_hub(dataset: str, split: str, source: DatasetSource) -> Dataset:
     except Exception as error:  # The hub, the network and the parser each raise their own kinds.
         raise DataError(
             f"{dataset} could not be loaded from the Hugging Face Hub ({source.hub_id}): is there a network? "
-            f"To read it from disk, name a folder that holds {dataset}/{split}.parquet with --data_dir or SWITCH_DATA_DIR."
+            f"To read it from disk, name a folder that holds {dataset}/{split}.parquet with --data_dir."
         ) from error
     if source.text_column != "text" and source.text_column in rows.column_names:
         rows = rows.rename_column(source.text_column, "text")
@@ -205,7 +203,9 @@ def _read_table(path: Path) -> Dataset:
         return load_dataset(reader, data_files=str(path), split="train", **options)
     except Exception as error:  # Each format's parser raises its own kinds.
         reason = str(error.__cause__ or error).strip().splitlines()
-        raise DataError(f"{path} can't be read as {reader}: {reason[0] if reason else 'the file is damaged'}") from error
+        raise DataError(
+            f"{path} can't be read as {reader}: {reason[0] if reason else 'the file is damaged'}"
+        ) from error
 
 
 def _read_file(path: Path, text_column: str | None, label_column: str | None) -> tuple[Dataset, list[str]]:
@@ -281,5 +281,3 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
     index_of = [model_labels.index(name) for name in names]
     moved = [index_of[label] for label in rows["label"]]
     return Dataset.from_dict({"text": rows["text"], "label": moved}, features=_features(model_labels))
-
-

@@ -17,7 +17,12 @@ from train.runs import Run
 
 
 def package(
-    run_folder: str, output: str, *, data_dir: str | None = None, data_note: str | None = None, machine: str | None = None
+    run_folder: str,
+    output: str,
+    *,
+    data_dir: str | None = None,
+    data_note: str | None = None,
+    machine: str | None = None,
 ) -> dict[str, Any]:
     """Write the run's best checkpoint to `output`, evaluate it there, and put the figures in its card.
 

@@ -1,10 +1,10 @@
 """A run is a folder: what was asked, what was measured, the best checkpoint, and what it takes to go on.
 
-    arguments.json        every argument
-    metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "end", "step", "epoch", …}
-    best/                 the best checkpoint so far, a complete checkpoint folder
-    checkpoints/          the Trainer's own, for resuming
-    training_curve.png, training_curve.html
+arguments.json        every argument
+metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "end", "step", "epoch", …}
+best/                 the best checkpoint so far, a complete checkpoint folder
+checkpoints/          the Trainer's own, for resuming
+training_curve.png, training_curve.html
 """
 
 import json
@@ -40,7 +40,8 @@ class Run:
         run = cls(folder)
         if run.arguments_path.exists():
             raise RunError(
-                f"{folder} holds a run already. Choose another --output_dir, or go on with: python -m train resume {folder}"
+                f"{folder} holds a run already. "
+                f"Choose another --output_dir, or go on with: python -m train resume {folder}"
             )
         try:
             run.folder.mkdir(parents=True, exist_ok=True)

@@ -22,9 +22,13 @@ def train_tokenizer(
     texts: Iterable[str], vocab_size: int, max_length: int, whole_words: bool = False
 ) -> PreTrainedTokenizerFast:
     """A lower-case WordPiece tokenizer learned from `texts`; `whole_words` keeps words in one piece instead."""
-    kind, trainer_kind = (models.WordLevel, trainers.WordLevelTrainer) if whole_words else (
-        models.WordPiece,
-        trainers.WordPieceTrainer,
+    kind, trainer_kind = (
+        (models.WordLevel, trainers.WordLevelTrainer)
+        if whole_words
+        else (
+            models.WordPiece,
+            trainers.WordPieceTrainer,
+        )
     )
     backend = Tokenizer(kind(unk_token=SPECIAL_TOKENS["unk_token"]))
     # Line breaks in web text are written as tags; offsets still point into the raw text.
@@ -32,9 +36,7 @@ def train_tokenizer(
         [normalizers.Replace("<br />", " "), normalizers.BertNormalizer(lowercase=True)]
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainer_kind(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
-    )
+    trainer = trainer_kind(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False)
     backend.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **SPECIAL_TOKENS)
 

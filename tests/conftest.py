@@ -1,0 +1,23 @@
+"""What every test stands on: no hub, no telemetry, few threads, and a run trained once for all tests that need one."""
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False")
+os.environ.pop("SWITCH_DATA_DIR", None)
+
+import pytest
+import torch
+
+from train.cli import main
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory):
+    """A run folder, trained on the toy data with the command line's own defaults but for three epochs."""
+    from train.runs import Run
+
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    assert main(["--output_dir", str(folder), "--epochs", "3"]) == 0
+    return Run(folder)

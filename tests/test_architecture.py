@@ -1,0 +1,68 @@
+"""Imports run one way, and files stay small enough to have one subject."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Each module of switch_model, and what of switch_model it may know. Further up the list = further down the house.
+MAY_IMPORT = {
+    "config": set(),
+    "routing": set(),
+    "interventions": {"config"},
+    "layers": {"config"},
+    "attention": {"config"},
+    "router": {"config", "routing", "interventions"},
+    "sparse_mlp": {"config", "routing", "interventions", "layers", "router"},
+    "outputs": {"routing"},
+    "analysis": {"routing"},
+    "plots": {"routing"},
+    "stack": {"config", "routing", "interventions", "layers", "attention", "sparse_mlp"},
+    "modeling": {"config", "routing", "interventions", "outputs", "sparse_mlp", "stack"},
+    "checkpoint": {"config", "modeling"},
+    "predictor": {"interventions", "routing", "modeling", "checkpoint"},
+}
+FORBIDDEN = {"switch_model": {"gradio", "train", "ui", "app"}, "train": {"gradio", "ui", "app"}, "ui": {"app"}}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_import_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & FORBIDDEN[package], path
+
+
+def test_modules_of_switch_model_import_one_way():
+    modules = {path.stem for path in (ROOT / "switch_model").glob("*.py")} - {"__init__"}
+    assert modules == set(MAY_IMPORT)
+    for name, allowed in MAY_IMPORT.items():
+        own = {
+            part.split(".")[1]
+            for part in imports(ROOT / "switch_model" / f"{name}.py")
+            if part.startswith("switch_model.")
+        }
+        assert own <= allowed, f"{name} imports {own - allowed}"
+
+
+def test_importing_the_model_loads_no_plots_and_no_page():
+    heavy = ("plotly", "gradio", "matplotlib", "datasets")
+    code = f"import sys, switch_model; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_app_is_only_a_launcher():
+    assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) < 80

@@ -1,0 +1,51 @@
+"""Our sparse layer against transformers' own, with the same weights: evaluation, no padding, ample capacity."""
+
+import pytest
+import torch
+from transformers import SwitchTransformersConfig
+from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
+
+from switch_model import SwitchConfig
+from switch_model.sparse_mlp import SparseMLP
+
+B, T, D, F, E = 3, 17, 24, 40, 5
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_same_weights_same_output_choices_and_gradients(activation, bias):
+    torch.manual_seed(0)
+    shape = dict(d_model=D, d_ff=F, num_experts=E, dense_act_fn=activation, router_bias=bias)
+    theirs = SwitchTransformersSparseMLP(
+        SwitchTransformersConfig(**shape, expert_capacity=B * T, router_jitter_noise=0.0)
+    ).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ours = SparseMLP(SwitchConfig(**shape, d_kv=8, num_heads=3, eval_capacity_factor=None)).eval()
+    with torch.no_grad():
+        ours.router.classifier.load_state_dict(theirs.router.classifier.state_dict())
+        experts = [theirs.experts[f"expert_{e}"] for e in range(E)]
+        ours.experts.wi.copy_(torch.stack([expert.wi.weight for expert in experts]))
+        ours.experts.wo.copy_(torch.stack([expert.wo.weight for expert in experts]))
+
+    hidden = torch.randn(B, T, D)
+    own_input, their_input = (hidden.clone().requires_grad_() for _ in range(2))
+    our_output, routing = ours(own_input, torch.ones(B, T, dtype=torch.bool))
+    their_output = theirs(their_input)
+    their_output = their_output[0] if isinstance(their_output, tuple) else their_output
+    torch.testing.assert_close(our_output, their_output, atol=1e-5, rtol=1e-4)
+
+    direction = torch.randn(B, T, D)
+    (our_output * direction).sum().backward()
+    (their_output * direction).sum().backward()
+    torch.testing.assert_close(own_input.grad, their_input.grad, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        ours.router.classifier.weight.grad, theirs.router.classifier.weight.grad, atol=1e-4, rtol=1e-3
+    )
+    their_wi = torch.stack(
+        [torch.zeros(F, D) if expert.wi.weight.grad is None else expert.wi.weight.grad for expert in experts]
+    )
+    torch.testing.assert_close(ours.experts.wi.grad, their_wi, atol=1e-4, rtol=1e-3)
+
+    logits = torch.nn.functional.linear(hidden, theirs.router.classifier.weight, theirs.router.classifier.bias)
+    assert torch.equal(routing.expert, logits.argmax(-1))
