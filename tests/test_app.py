@@ -1,5 +1,6 @@
 """The app without a browser: handlers as plain functions, the endpoints through gradio_client, the flags."""
 
+import json
 import socket
 from collections import Counter
 
@@ -84,6 +85,7 @@ def test_empty_text_says_what_to_do(explorer, text):
 @pytest.mark.parametrize("text", ["😀 🎉😀", "שלום עולם", "مرحبا", "\ud800", "\x00 a", HOSTILE, "$ { \\ ` }"])
 def test_odd_text_is_routed(explorer, text):
     view, card, _, grid, token, load = explorer.route("tiny", text, None)
+    json.dumps(grid, ensure_ascii=False).encode("utf-8")  # It can be sent.
     assert view is not None and len(grid["tokens"]) == len(grid["layers"][0]["expert"])
     assert "<script" not in card + token + load and "<img" not in card + token + load
 

@@ -37,6 +37,11 @@ def message_card(title: str, message: str) -> str:
     return f'<h2>{escape(title)}</h2><p class="message" role="status">{escape(message)}</p>'
 
 
+def empty_card(title: str) -> str:
+    """A card that waits for a text."""
+    return f'<h2>{escape(title)}</h2><p class="facts">Appears once a text is routed.</p>'
+
+
 def prediction_card(prediction: Prediction, true_label: str | None, milliseconds: float) -> str:
     """All classes, the predicted one first, and below them the facts of this run."""
     scores = sorted(prediction.scores.items(), key=lambda item: -item[1])

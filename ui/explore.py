@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
-from ui.cards import HOW_TO_READ, load_card, message_card, prediction_card, token_card, truncation_notice
+from ui.cards import HOW_TO_READ, empty_card, load_card, message_card, prediction_card, token_card, truncation_notice
 from ui.models import ModelShelf
 from ui.routing_grid import create_routing_grid, default_selection, grid_value, layer_title
 from ui.sample_table import create_sample_table, failure_html, rows_html, waiting_html
@@ -49,7 +49,9 @@ class Explorer:
             sample: the sample picked last; its label counts as long as the text is still that sample's.
             view: what was shown before; its layer stays chosen.
         """
-        if not (text or "").strip():
+        # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
+        text = (text or "").encode("utf-8", "replace").decode("utf-8")
+        if not text.strip():
             return _nothing(EMPTY_TEXT)
         try:
             loaded = self.shelf.load(model)
@@ -150,7 +152,7 @@ def on_look(view: View | None, event: gr.EventData) -> tuple[View | None, str, s
 def draw_probabilities(view: View | None) -> tuple[str, Any]:
     """The heat map of the chosen layer: (title, figure). A step of its own: the class should not wait for a picture."""
     if view is None or not view.prediction.routing:
-        return "<h2>Router probabilities</h2>", None
+        return empty_card("Router probabilities"), None
     from switch_model.plots import router_probabilities
 
     record = view.prediction.routing[view.layer]
@@ -166,14 +168,13 @@ def _closer(prediction: Prediction, token: int, layer: int) -> tuple[str, str]:
 
 
 def _nothing(message: str) -> Routed:
-    hint = "Appears once a text is routed."
     return (
         None,
         message_card("Prediction", message),
         "",
         None,
-        message_card("One token", hint),
-        message_card("Load per expert", hint),
+        empty_card("One token"),
+        empty_card("Load per expert"),
     )
 
 
