@@ -228,7 +228,7 @@ def test_unreachable_data_set_says_what_to_do(explorer):
 
 def test_random_sample_is_another_one(explorer):
     text = ""
-    for _ in range(20):
+    for _ in range(6):
         drawn, *_ = explorer.draw_sample("tiny", BUNDLED, text, None)
         assert drawn != text
         text = drawn

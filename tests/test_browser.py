@@ -77,7 +77,7 @@ def route(page, text):
     page.keyboard.press("Control+Enter")
     page.wait_for_function(
         "start => document.querySelector('.grid-flow').textContent.replace(/\\d+/g, '').startsWith(start)",
-        arg="".join(text.split())[:16],
+        arg="".join(text.split())[:12],
     )
 
 
