@@ -68,7 +68,8 @@ class Predictor:
         Raises:
             ValueError: when a text has no tokens, or when interventions do not fit.
         """
-        # 1. Tokenise.
+        # 1. Tokenise. A lone surrogate has no UTF-8 form; one character takes its place, so that offsets hold.
+        texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         encodings = [self._encode(text) for text in texts]
         for index, encoding in enumerate(encodings):
             if not encoding.ids:
@@ -113,6 +114,4 @@ class Predictor:
         return predictions
 
     def _encode(self, text: str):
-        # A lone surrogate has no UTF-8 form; one character takes its place, so that offsets hold.
-        text = text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-        return self.tokenizer.backend_tokenizer.encode(text)
+        return self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])

@@ -1,4 +1,4 @@
-"""What every test stands on: no hub, no telemetry, few threads, and a run trained once for all tests that need one."""
+"""What every test stands on: no hub, no telemetry, one thread, and a run trained once for all tests that need one."""
 
 import os
 
@@ -10,7 +10,8 @@ import torch
 
 from train.cli import main
 
-torch.set_num_threads(2)
+# Tiny models gain nothing from a second thread, and wait for it endlessly on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,8 +12,9 @@ from safetensors.torch import load_file
 from switch_model import Predictor
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
-from train.data import DataError, load_split, load_training_data
+from train.data import DATASETS, DataError, load_split, load_training_data
 from train.runs import Run
+from train.tokenizer import load_tokenizer, train_tokenizer
 
 
 def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):
@@ -140,8 +142,38 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
     assert sum(data.validation["label"]) == 6  # Both classes, though the rows are sorted.
     with pytest.raises(DataError, match="no split 'test'"):
         load_split("sst2", "test")
+    # Any other folder works the same way; its class names may lie beside it.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "labels.json").write_text('{"names": ["no", "yes"]}')
+    table.to_parquet(tmp_path / "mine" / "train.parquet")
+    rows, names = load_split("mine")
+    assert names == ["no", "yes"] and rows[0] == {"text": "good 0", "label": 1}
     with pytest.raises(DataError, match="--data_dir"):
         load_split("imdb", "test")
+
+
+def test_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
+    """The real loading code on a folder in the hub's layout, as datasets accepts it in place of a hub id."""
+    (tmp_path / "sst2").mkdir()
+    table = pd.DataFrame({"sentence": ["fine", "poor", ""], "label": [1, 0, 0], "idx": [0, 1, 2]})
+    table.to_parquet(tmp_path / "sst2" / "validation-00000-of-00001.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: sst2\n  data_files:\n  - split: validation\n    path: sst2/validation-*\n---\n"
+    )
+    monkeypatch.setitem(DATASETS, "sst2", replace(DATASETS["sst2"], hub_id=str(tmp_path)))
+    rows, names = load_split("sst2", "validation")
+    assert (
+        names == ["negative", "positive"] and list(rows["text"]) == ["fine", "poor"] and list(rows["label"]) == [1, 0]
+    )
+    with pytest.raises(DataError, match="could not be loaded from the Hugging Face Hub"):
+        load_split("ag_news", "test")
+
+
+def test_a_tokenizer_by_name(tmp_path):
+    train_tokenizer(["a few words", "and a few more"], 60, 16).save_pretrained(tmp_path / "words")
+    assert load_tokenizer(str(tmp_path / "words"), 8).tokenize("few words") == ["few", "words"]
+    with pytest.raises(DataError, match="no tokenizer"):
+        load_tokenizer("nobody/nothing", 8)
 
 
 WRONG = {

@@ -4,6 +4,7 @@ Every split comes out as a datasets.Dataset with the columns text (str) and labe
 Try it: load_split("ag_news", "test", "folder/of/data")
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,6 @@ class DatasetSource:
     hub_config: str | None = None
     text_column: str = "text"
 
-    @property
-    def report_split(self) -> str:
-        return self.splits[-1]
-
 
 DATASETS: dict[str, DatasetSource] = {
     "toy": DatasetSource(("train", "validation", "test")),
@@ -69,7 +66,7 @@ class TrainingData:
 
 def load_split(
     dataset: str,
-    split: str,
+    split: str | None = None,
     data_dir: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -77,21 +74,51 @@ def load_split(
     """One split with its class names.
 
     Args:
-        dataset: a name in DATASETS, or the path of a CSV, TSV, JSONL or parquet file (which has one split, "train").
+        dataset: a name in DATASETS, a folder of data_dir, a hub id "owner/name", or the path of a CSV, TSV, JSONL or
+            parquet file (which has one split, "train").
+        split: None = the one to report on.
         data_dir: a folder <dataset>/<split>.parquet; None = the environment variable SWITCH_DATA_DIR, then the hub.
 
     Raises:
         DataError: when it can't be had, with what to do.
     """
-    if dataset not in DATASETS:
-        return _read_file(Path(dataset), text_column, label_column)
-    source = DATASETS[dataset]
-    if split not in source.splits:
-        raise DataError(f"{dataset} has no split {split!r}: it has {', '.join(source.splits)}.")
     if dataset == "toy":
-        return make_toy(seed={"train": 0, "validation": 1, "test": 2}[split])
-    rows = _read_local(dataset, split, data_dir) or _read_hub(dataset, split, source)
-    return _with_labels(rows, list(source.labels), dataset), list(source.labels)
+        return make_toy(
+            seed={"train": 0, "validation": 1, "test": 2}[_known_split(dataset, split, DATASETS["toy"].splits)]
+        )
+    if Path(dataset).suffix.lower() in FILE_READERS:
+        path = Path(dataset)
+        if not path.is_file():
+            raise DataError(f"There is no file {path}.")
+        _known_split(dataset, split, ("train",))
+        return _text_and_label(_read_table(path), dataset, text_column, label_column)
+
+    source = DATASETS.get(dataset)
+    names = list(source.labels) if source else None
+    if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
+        rows, stored_names = _read_local(Path(folder) / dataset, dataset, split)
+        names = names or stored_names
+    elif source:
+        rows = _read_hub(source.hub_id, source.hub_config, _known_split(dataset, split, source.splits))
+        text_column = text_column or source.text_column
+    elif dataset.count("/") == 1:
+        rows = _read_hub(dataset, None, split or "test")
+    else:
+        raise DataError(
+            f"{dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
+            f"owner/name, or a file ending in {', '.join(FILE_READERS)}."
+        )
+    return _text_and_label(rows, dataset, text_column, label_column, names)
+
+
+def report_split(dataset: str, data_dir: str | None = None) -> str:
+    """The split that figures are reported on: test, or what comes nearest."""
+    if dataset in DATASETS:
+        return DATASETS[dataset].splits[-1]
+    if Path(dataset).suffix.lower() in FILE_READERS:
+        return "train"
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    return _local_splits(Path(folder) / dataset)[-1] if folder else "test"
 
 
 def load_training_data(
@@ -174,27 +201,39 @@ def _features(labels: list[str]) -> Features:
     return Features({"text": Value("string"), "label": ClassLabel(names=labels)})
 
 
-def _read_local(dataset: str, split: str, data_dir: str | None) -> Dataset | None:
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
-    if not folder:
-        return None
-    path = Path(folder) / dataset / f"{split}.parquet"
-    if not path.is_file():
-        raise DataError(f"There is no {path}. --data_dir names a folder that holds {dataset}/{split}.parquet.")
-    return _read_table(path)
+def _known_split(dataset: str, split: str | None, splits: tuple[str, ...]) -> str:
+    if split is not None and split not in splits:
+        raise DataError(f"{dataset} has no split {split!r}: it has {', '.join(splits)}.")
+    return split or splits[-1]
 
 
-def _read_hub(dataset: str, split: str, source: DatasetSource) -> Dataset:
+def _local_splits(folder: Path) -> tuple[str, ...]:
+    found = tuple(name for name in ("train", "validation", "test") if (folder / f"{name}.parquet").is_file())
+    if not found:
+        raise DataError(
+            f"There is no {folder / 'train.parquet'}. --data_dir names a folder that holds "
+            f"{folder.name}/train.parquet, and validation.parquet and test.parquet where there are such."
+        )
+    return found
+
+
+def _read_local(folder: Path, dataset: str, split: str | None) -> tuple[Dataset, list[str] | None]:
+    split = _known_split(dataset, split, _local_splits(folder))
+    names = folder / "labels.json"
+    return (
+        _read_table(folder / f"{split}.parquet"),
+        json.loads(names.read_text(encoding="utf-8"))["names"] if names.is_file() else None,
+    )
+
+
+def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
     try:
-        rows = load_dataset(source.hub_id, source.hub_config, split=split)
+        return load_dataset(hub_id, hub_config, split=split)
     except Exception as error:  # The hub, the network and the parser each raise their own kinds.
         raise DataError(
-            f"{dataset} could not be loaded from the Hugging Face Hub ({source.hub_id}): is there a network? "
-            f"To read it from disk, name a folder that holds {dataset}/{split}.parquet with --data_dir."
+            f"{hub_id} ({split}) could not be loaded from the Hugging Face Hub: is there a network? "
+            f"To read a data set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir."
         ) from error
-    if source.text_column != "text" and source.text_column in rows.column_names:
-        rows = rows.rename_column(source.text_column, "text")
-    return rows
 
 
 def _read_table(path: Path) -> Dataset:
@@ -208,60 +247,53 @@ def _read_table(path: Path) -> Dataset:
         ) from error
 
 
-def _read_file(path: Path, text_column: str | None, label_column: str | None) -> tuple[Dataset, list[str]]:
-    if path.suffix.lower() not in FILE_READERS:
-        raise DataError(
-            f"{path} is no data set: known are {', '.join(DATASETS)}, or a file ending in {', '.join(FILE_READERS)}."
-        )
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    rows = _read_table(path)
-    text = _find_column(rows, text_column, TEXT_COLUMNS, "text", path)
-    label = _find_column(rows, label_column, LABEL_COLUMNS, "label", path)
+def _text_and_label(
+    rows: Dataset,
+    where: str,
+    text_column: str | None,
+    label_column: str | None,
+    names: list[str] | None = None,
+) -> tuple[Dataset, list[str]]:
+    """Any table -> the columns text and label, and the class names: those given, the table's own, or its values."""
+    text = _find_column(rows, text_column, TEXT_COLUMNS, "text", where)
+    label = _find_column(rows, label_column, LABEL_COLUMNS, "label", where)
+    names = names or getattr(rows.features[label], "names", None)
     texts = ["" if value is None else str(value) for value in rows[text]]
-    values = rows[label]
-    kept = [index for index, value in enumerate(values) if value is not None and texts[index].strip()]
+    values = list(rows[label])
+    # Hidden labels are stored as -1.
+    kept = [i for i, value in enumerate(values) if value is not None and value != -1 and texts[i].strip()]
     if not kept:
-        raise DataError(f"{path} has no row with both a text ({text}) and a class ({label}).")
-    # Numbers sort as numbers ("10" after "9"), everything else as text.
-    distinct = {values[index] for index in kept}
-    numeric = all(isinstance(value, (int, float)) for value in distinct)
-    names = [_label_name(value) for value in sorted(distinct, key=None if numeric else str)]
-    index_of = {name: index for index, name in enumerate(names)}
-    return (
-        Dataset.from_dict(
-            {
-                "text": [texts[index] for index in kept],
-                "label": [index_of[_label_name(values[index])] for index in kept],
-            },
-            features=_features(names),
-        ),
-        names,
-    )
+        raise DataError(f"{where} has no row with both a text ({text}) and a class ({label}).")
+    values = [values[index] for index in kept]
+    if names is None or not all(isinstance(value, int) for value in values):
+        # Numbers sort as numbers ("10" after "9"), everything else as text.
+        distinct = set(values)
+        numeric = all(isinstance(value, (int, float)) for value in distinct)
+        own = [_label_name(value) for value in sorted(distinct, key=None if numeric else str)]
+        names = names if names and set(own) <= set(names) else own
+        index_of = {name: index for index, name in enumerate(names)}
+        values = [index_of[_label_name(value)] for value in values]
+    elif not all(0 <= value < len(names) for value in values):
+        raise DataError(f"{where} has labels beyond its {len(names)} class names ({', '.join(names[:5])}).")
+    columns = {"text": [texts[index] for index in kept], "label": values}
+    return Dataset.from_dict(columns, features=_features(names)), names
 
 
 def _label_name(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _find_column(rows: Dataset, wanted: str | None, usual: tuple[str, ...], what: str, path: Path) -> str:
+def _find_column(rows: Dataset, wanted: str | None, usual: tuple[str, ...], what: str, where: str) -> str:
     names = rows.column_names
     if wanted is not None:
         if wanted not in names:
-            raise DataError(f"{path} has no column {wanted!r}: it has {', '.join(names)}.")
+            raise DataError(f"{where} has no column {wanted!r}: it has {', '.join(names)}.")
         return wanted
     lowered = {name.lower(): name for name in names}
     for name in usual:
         if name in lowered:
             return lowered[name]
-    raise DataError(f"Which column of {path} is the {what}? Name one of {', '.join(names)} with --{what}_column.")
-
-
-def _with_labels(rows: Dataset, labels: list[str], dataset: str) -> Dataset:
-    if not {"text", "label"} <= set(rows.column_names):
-        raise DataError(f"{dataset} needs the columns text and label; it has {', '.join(rows.column_names)}.")
-    rows = rows.select_columns(["text", "label"]).cast(_features(labels))
-    return rows
+    raise DataError(f"Which column of {where} is the {what}? Name one of {', '.join(names)} with --{what}_column.")
 
 
 def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from switch_model.analysis import RoutingTotals
 from switch_model.checkpoint import load_checkpoint
-from train.data import DATASETS, DataError, align_labels, load_split
+from train.data import DataError, align_labels, load_split, report_split
 from train.tokenizer import make_collator, tokenize
 
 
@@ -38,7 +38,7 @@ def evaluate(
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
-    split = split or (DATASETS[dataset].report_split if dataset in DATASETS else "train")
+    split = split or report_split(dataset, data_dir)
     rows, names = load_split(dataset, split, data_dir, text_column, label_column)
     rows = align_labels(rows, names, model.config.labels)
     if num_samples is not None:

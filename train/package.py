@@ -11,7 +11,7 @@ import torch
 
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
 from train.card import model_card
-from train.data import DATASETS
+from train.data import report_split
 from train.evaluation import evaluate
 from train.runs import Run
 
@@ -44,7 +44,7 @@ def package(
             training[key] = value
     folder = save_checkpoint(model, tokenizer, output, dtype=torch.float16)
     dataset = training["arguments"]["dataset"]
-    split = DATASETS[dataset].report_split if dataset in DATASETS else "train"
+    split = report_split(dataset, data_dir)
     # Half precision rounds: what is measured is what lies on disk.
     figures = evaluate(str(folder), dataset, split, data_dir=data_dir)
     training["evaluation"] = figures
