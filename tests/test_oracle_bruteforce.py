@@ -37,7 +37,7 @@ def reference(layer, hidden, router_input, logit_noise, mask, factor, settings):
                 choice[b, t] = int(logits.argmax())
                 probability[b, t] = float(probs[choice[b, t]])
 
-    groups = [[b for b in range(B)]] if settings.get("capacity_group") == "batch" else [[b] for b in range(B)]
+    groups = [list(range(B))] if settings.get("capacity_group") == "batch" else [[b] for b in range(B)]
     slot = [[-1] * T for _ in range(B)]
     capacity = [0] * B
     for group in groups:

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 
@@ -228,11 +229,15 @@ def _read_local(folder: Path, dataset: str, split: str | None) -> tuple[Dataset,
 
 def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
     try:
+        if not (Path(hub_id).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE):
+            # Asked first because it answers at once, where `datasets` retries for half a minute.
+            huggingface_hub.HfApi().dataset_info(hub_id, timeout=10)
         return load_dataset(hub_id, hub_config, split=split)
     except Exception as error:  # The hub, the network and the parser each raise their own kinds.
         raise DataError(
-            f"{hub_id} ({split}) could not be loaded from the Hugging Face Hub: is there a network? "
-            f"To read a data set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir."
+            f"{hub_id} ({split}) could not be loaded from the Hugging Face Hub: is there a network? To read a data set "
+            f"from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir; to use what was downloaded "
+            "before, set HF_HUB_OFFLINE=1."
         ) from error
 
 
