@@ -236,8 +236,8 @@ def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
     except Exception as error:  # The hub, the network and the parser each raise their own kinds.
         raise DataError(
             f"{hub_id} ({split}) could not be loaded from the Hugging Face Hub: is there a network? To read a data set "
-            f"from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir; to use what was downloaded "
-            "before, set HF_HUB_OFFLINE=1."
+            f"from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir; to use what was "
+            "downloaded before, set HF_HUB_OFFLINE=1."
         ) from error
 
 
