@@ -16,7 +16,7 @@ from torch import Tensor
 UNLIMITED = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # Tensors have no single truth value to compare by.
 class Routing:
     """What one sparse layer decided. Facts only: everything else is derived from them.
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 
 import app
 from switch_model import CheckpointError, Predictor, Routing
 from switch_model.plots import router_probabilities
+from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from ui.cards import load_card, prediction_card, token_card
 from ui.explore import Explorer, draw_probabilities, look
 from ui.models import ModelShelf

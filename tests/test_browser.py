@@ -1,10 +1,9 @@
 """The app in a real Chromium: type, route, click, keys, hostile text. Fails on any request that leaves the machine."""
 
-import os
-import shutil
-
 import pytest
-from ui_support import running_app, save_tiny_checkpoint
+
+from tests.install_browser import find_chromium
+from tests.ui_support import running_app, save_tiny_checkpoint
 
 TEXT = "Oil prices rose as oil traders worried about oil"
 HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"
@@ -22,12 +21,11 @@ def browser():
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="browser tests skipped: playwright is not installed (pip install playwright)"
     )
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    found = find_chromium()
+    if found is None:
+        pytest.skip("browser tests skipped: there is no Chromium (make test installs one where it can)")
     with sync_api.sync_playwright() as playwright:
-        try:
-            running = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        except sync_api.Error:
-            pytest.skip("browser tests skipped: no Chromium (apt-get install chromium, or playwright install chromium)")
+        running = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield running
         running.close()
 

@@ -5,6 +5,7 @@ Try it: python -m train --help
 
 import math
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from switch_model.config import SwitchConfig
@@ -86,6 +87,7 @@ class TrainArguments:
     seed: int = _argument(0, "seed of weights, data order and noise")
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
     logging_steps: int = _argument(50, "steps between two lines of training metrics")
+    eval_steps: int | None = _argument(None, "steps between two evaluations, each with a checkpoint; none = an epoch")
 
 
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
@@ -115,10 +117,15 @@ class Arguments:
         parts = [group(**{f.name: values[f.name] for f in fields(group) if f.name in values}) for group in GROUPS]
         return cls(*parts)
 
+    def portable(self) -> dict[str, Any]:
+        """`to_dict` without the folders of one machine: what may be shared with a checkpoint."""
+        values = {key: value for key, value in self.to_dict().items() if key not in ("data_dir", "output_dir")}
+        return values | {"dataset": Path(self.data.dataset).name if self.data.dataset.count(".") else self.data.dataset}
+
     def command(self) -> str:
-        """The shortest command that starts this run again."""
+        """The shortest command that trains the same model, wherever its data lies and its folder goes."""
         defaults = Arguments(*(group() for group in GROUPS)).to_dict()
-        flags = [f"--{key} {value}" for key, value in self.to_dict().items() if value != defaults[key]]
+        flags = [f"--{key} {value}" for key, value in self.portable().items() if value != defaults[key]]
         return " ".join(["python -m train", *flags])
 
     def check(self) -> None:
@@ -137,6 +144,7 @@ class Arguments:
             ("weight_decay", train.weight_decay, train.weight_decay >= 0, "at least 0"),
             ("grad_clip", train.grad_clip, train.grad_clip >= 0, "at least 0"),
             ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
+            ("eval_steps", train.eval_steps, train.eval_steps is None or train.eval_steps >= 1, "at least 1"),
             ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
         ]
         for name, value, allowed, words in rules:

@@ -39,6 +39,9 @@ def package(
     run = Run.open(run_folder)
     model, tokenizer = load_checkpoint(run.best, "cpu")
     training = read_training(run.best)
+    training |= {"arguments": run.arguments().portable(), "command": run.arguments().command()}
+    if finished := run.metrics("end"):
+        training["seconds"] = finished[-1]["train_runtime"]
     for key, value in (("data_note", data_note), ("machine", machine)):
         if value:
             training[key] = value

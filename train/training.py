@@ -111,7 +111,7 @@ def _run(run: Run, arguments: Arguments, data: TrainingData, device: str, resume
     # 3. Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
         training = {
-            "arguments": arguments.to_dict(),
+            "arguments": arguments.portable(),
             "command": arguments.command(),
             "rows": {"train": len(train_rows), "validation": len(validation_rows)},
             "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
