@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
+from switch_model.layers import residual_scale
 
 
 class RelativePositionBias(nn.Module):
@@ -58,6 +59,7 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
+        self.o.initial_std = inner**-0.5 * residual_scale(config)
 
     def forward(self, hidden: Tensor, bias: Tensor, memory: Tensor | None = None) -> Tensor:
         """(B, T, D) queries over `memory` (B, S, D), or over themselves. `bias` (B or 1, H or 1, T, S) is added."""

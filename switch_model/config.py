@@ -110,6 +110,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pooling": _one_of(*POOLINGS),
     "classifier_dropout": _PROBABILITY,
     "label_smoothing": _PROBABILITY,
+    "embedding_norm": _one_of(True, False),
     "pad_token_id": _whole(0),
 }
 
@@ -142,6 +143,8 @@ class SwitchConfig(PreTrainedConfig):
         pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens.
         classifier_dropout: on that vector.
         label_smoothing: of the classification loss.
+        embedding_norm: bring every token's embedding to RMS 1 before the first block. T5 does not; trained from small
+            weights it keeps tokens of one text apart, where attention's common context would drown them.
         id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
 
@@ -190,6 +193,7 @@ class SwitchConfig(PreTrainedConfig):
     pooling: str = "mean"
     classifier_dropout: float = 0.1
     label_smoothing: float = 0.0
+    embedding_norm: bool = False
     pad_token_id: int = 0
 
     def __post_init__(self, **kwargs):

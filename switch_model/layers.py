@@ -14,6 +14,12 @@ def activation(dense_act_fn: str) -> nn.Module:
     return nn.ReLU() if dense_act_fn == "relu" else nn.GELU(approximate="tanh" if "gated" in dense_act_fn else "none")
 
 
+def residual_scale(config: SwitchConfig) -> float:
+    """What the last weight of every branch starts smaller by, so that the sum over depth starts at the size of one
+    branch (GPT-2, section 2.3)."""
+    return (2 * config.num_layers) ** -0.5
+
+
 class DenseMLP(nn.Module):
     """(B, T, D) -> (B, T, D) through F hidden units, without biases."""
 
@@ -26,6 +32,7 @@ class DenseMLP(nn.Module):
         else:
             self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.wo.initial_std = config.d_ff**-0.5 * residual_scale(config)
         self.activation = activation(config.dense_act_fn)
         self.dropout = nn.Dropout(config.dropout_rate)
 

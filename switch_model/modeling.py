@@ -107,6 +107,8 @@ class SwitchForSequenceClassification(SwitchPreTrainedModel):
             raise ValueError("Give either input_ids or inputs_embeds.")
         # 1. Embed, and hide some tokens in training.
         embeddings_BTD = self.shared(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.config.embedding_norm:
+            embeddings_BTD = nn.functional.rms_norm(embeddings_BTD, embeddings_BTD.shape[-1:])
         mask_BT = self._mask(attention_mask, embeddings_BTD)
 
         # 2. Encode.

@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
-from switch_model.layers import activation
+from switch_model.layers import activation, residual_scale
 from switch_model.router import Top1Router
 from switch_model.routing import Routing
 
@@ -36,13 +36,14 @@ class Experts(nn.Module):
         self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
         self.activation = activation(config.dense_act_fn)
         self.dropout = nn.Dropout(config.expert_dropout)
-        self.initializer_factor = config.initializer_factor
+        self.initializer_factor, self.residual_scale = config.initializer_factor, residual_scale(config)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal, standard deviation initializer_factor · fan_in^-½, as in T5."""
+        """Normal, standard deviation initializer_factor · fan_in^-½, and `wo` smaller by the residual scale."""
         for weight in self.weights:
-            init.normal_(weight, std=self.initializer_factor * weight.shape[-1] ** -0.5)
+            scale = self.residual_scale if weight is self.wo else 1.0
+            init.normal_(weight, std=self.initializer_factor * scale * weight.shape[-1] ** -0.5)
 
     @property
     def weights(self) -> list[Tensor]:

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "routing": set(),
     "interventions": {"config"},
     "layers": {"config"},
-    "attention": {"config"},
+    "attention": {"config", "layers"},
     "router": {"config", "routing", "interventions"},
     "sparse_mlp": {"config", "routing", "interventions", "layers", "router"},
     "outputs": {"routing"},

@@ -83,7 +83,8 @@ def test_weights_start_at_the_size_their_role_asks_for():
         (attention.k.weight, 128**-0.5),
         (mlp.router.classifier.weight, 128**-0.5),
         (mlp.experts.wi, 128**-0.5),
-        (mlp.experts.wo, 256**-0.5),
+        (mlp.experts.wo, 256**-0.5 / 4**0.5),
+        (attention.o.weight, 128**-0.5 / 4**0.5),
     ]:
         assert weight.std().item() == pytest.approx(std, rel=0.15)
 

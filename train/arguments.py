@@ -48,6 +48,7 @@ class ModelArguments:
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
     dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
     pooling: Literal["mean", "first", "max", "mean+max"] = _argument("mean", "how token states become one vector")
+    embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
     dropout: float = _argument(0.1, "dropout on embeddings, attention and MLP outputs, and before the classifier")
     token_dropout: float = _argument(0.0, "share of tokens hidden from the model in training")
     expert_dropout: float = _argument(0.1, "dropout inside the experts")
@@ -169,6 +170,7 @@ class Arguments:
             encoder_sparse_step=model.sparse_step,
             dense_act_fn=model.dense_act_fn,
             pooling=model.pooling,
+            embedding_norm=model.embedding_norm,
             dropout_rate=model.dropout,
             classifier_dropout=model.dropout,
             token_dropout=model.token_dropout,
