@@ -67,8 +67,13 @@ def prediction_card(prediction: Prediction, true_label: str | None, milliseconds
     return f'<h2>Prediction</h2>{"".join(rows)}<p class="facts">{" · ".join(facts)}</p>'
 
 
-def truncation_notice(prediction: Prediction) -> str:
-    """A sentence where the model read only the beginning of the text, else nothing."""
+def reading_notice(prediction: Prediction) -> str:
+    """A sentence where the model read only the beginning of the text, or knew no word of it; else nothing."""
+    if all(prediction.unknown):
+        return (
+            '<p class="notice" role="status">Nothing in this text is in the model\'s vocabulary: it saw only unknown '
+            "words, and its class is a guess.</p>"
+        )
     if not prediction.truncated:
         return ""
     end = max(end for _, end in prediction.offsets)

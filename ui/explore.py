@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
-from ui.cards import HOW_TO_READ, empty_card, load_card, message_card, prediction_card, token_card, truncation_notice
+from ui.cards import HOW_TO_READ, empty_card, load_card, message_card, prediction_card, reading_notice, token_card
 from ui.models import ModelShelf
 from ui.routing_grid import create_routing_grid, default_selection, grid_value, layer_title
 from ui.sample_table import create_sample_table, failure_html, rows_html, waiting_html
@@ -65,7 +65,7 @@ class Explorer:
         return (
             View(prediction, token, layer),
             prediction_card(prediction, true_label, milliseconds),
-            truncation_notice(prediction),
+            reading_notice(prediction),
             grid_value(prediction, (token, layer)),
             *_closer(prediction, token, layer),
         )

@@ -1,0 +1,27 @@
+"""What words alone give: a linear SVM on TF-IDF of single words and pairs, on the rows that the models are trained on.
+
+python -m benchmarks.linear_baseline ag_news [DATA_DIR]
+"""
+
+import sys
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics import accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from train.data import load_split, report_split
+
+
+def main(dataset: str, data_dir: str | None = None) -> None:
+    split = report_split(dataset, data_dir)
+    train, _ = load_split(dataset, "train", data_dir)
+    test, _ = load_split(dataset, split, data_dir)
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LinearSVC())
+    model.fit(list(train["text"]), list(train["label"]))
+    accuracy = accuracy_score(list(test["label"]), model.predict(list(test["text"])))
+    print(f"{dataset}, {split} ({len(test):,} rows): accuracy {accuracy:.2%}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
