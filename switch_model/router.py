@@ -130,7 +130,7 @@ def slots_per_expert(tokens: Tensor, factor: float | None, config: SwitchConfig)
     """Capacity for each count in `tokens` (int64), any shape. `factor` None or inf = UNLIMITED."""
     if factor is None or math.isinf(factor):
         return torch.full_like(tokens, UNLIMITED)
-    # The 1e-6 forgives a product such as 10 · 1.1 / 1 = 11.000000000000002, which would round up to a slot too many.
+    # The 1e-6 forgives a product such as 50 · 1.1 / 5 = 11.000000000000002, which would round up to a slot too many.
     slots = torch.ceil(tokens.double() * factor / config.num_experts - 1e-6).long()  # eq. 3
     return slots.clamp(min=config.min_expert_capacity)
 

@@ -1,4 +1,4 @@
-"""Our sparse layer against transformers' own, with the same weights: evaluation, no padding, ample capacity."""
+"""Our sparse layer and attention against transformers' own with the same weights, in evaluation, capacity ample."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from transformers import SwitchTransformersConfig
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
 from switch_model import SwitchConfig
+from switch_model.attention import Attention, RelativePositionBias, padding_bias
 from switch_model.sparse_mlp import SparseMLP
 
 B, T, D, F, E = 3, 17, 24, 40, 5
@@ -49,3 +50,26 @@ def test_same_weights_same_output_choices_and_gradients(activation, bias):
 
     logits = torch.nn.functional.linear(hidden, theirs.router.classifier.weight, theirs.router.classifier.bias)
     assert torch.equal(routing.expert, logits.argmax(-1))
+
+
+def test_attention_is_t5s_attention():
+    from transformers import T5Config
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    torch.manual_seed(0)
+    shape = dict(d_model=D, d_kv=8, num_heads=3)
+    theirs = T5Attention(T5Config(**shape, dropout_rate=0.0), has_relative_attention_bias=True, layer_idx=0).eval()
+    config = SwitchConfig(**shape)
+    ours, position = Attention(config).eval(), RelativePositionBias(config)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    weights = theirs.state_dict()
+    position.load_state_dict({"relative_attention_bias.weight": weights.pop("relative_attention_bias.weight")})
+    ours.load_state_dict(weights)
+    hidden, mask = torch.randn(B, T, D), torch.ones(B, T, dtype=torch.bool)
+    mask[1, 9:] = False
+    padding = padding_bias(mask, hidden.dtype)
+    with torch.no_grad():
+        expected = theirs(hidden, mask=padding)[0]
+        output = ours(hidden, position(T, T, hidden.device) + padding)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)

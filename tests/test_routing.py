@@ -86,8 +86,8 @@ def test_place_in_queue():
     [
         (64, 1.0, 8, 0, 8),
         (65, 1.0, 8, 0, 9),
-        (10, 1.1, 1, 0, 11),  # 11.000000000000002 in floating point
-        (30, 0.7, 3, 0, 7),  # 7.000000000000001 or below, depending on the order
+        (50, 1.1, 5, 0, 11),  # 11.000000000000002 in floating point
+        (45, 2.2, 3, 0, 33),  # 33.00000000000001
         (7, 1.25, 4, 0, 3),
         (7, 1.25, 4, 4, 4),
         (0, 1.0, 4, 4, 4),
@@ -206,6 +206,18 @@ def test_gradient_reaches_router_and_experts():
     layer.zero_grad()
     load_balancing_loss(layer(torch.randn(2, 12, 16), torch.ones(2, 12, dtype=torch.bool))[1]).backward()
     assert layer.router.classifier.weight.grad.abs().sum() > 0
+
+
+def test_expert_dropout_sits_between_activation_and_wo():
+    torch.manual_seed(0)
+    layer = SparseMLP(config(num_experts=1, capacity_factor=None, expert_dropout=0.5)).train()
+    hidden, mask = torch.randn(1, 6, 16), torch.ones(1, 6, dtype=torch.bool)
+    with torch.no_grad():
+        # With equal rows of wo all 16 outputs are one sum of hidden units, whichever of them were dropped.
+        layer.experts.wo.copy_(layer.experts.wo[:, :1].expand(-1, 16, -1))
+        first, second = layer(hidden, mask)[0], layer(hidden, mask)[0]
+    torch.testing.assert_close(first, first[..., :1].expand_as(first))
+    assert not torch.equal(first, second)
 
 
 def test_grouped_product_and_loop_give_the_same(monkeypatch):

@@ -1,0 +1,79 @@
+"""Break the code the way a person might, and see that a test notices. Each mistake must turn the tests red.
+
+python tests/mutations.py      about ten seconds a mistake; prints which test caught it; exit status 1 if one survives
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# What is wrong, where, and the change that makes it so. Each `before` must occur exactly once.
+MISTAKES = [
+    ("drops are ignored", "sparse_mlp", "torch.where(kept_N, routing.gate.flatten(), 0.0)", "routing.gate.flatten()"),
+    ("dropped tokens are computed all the same", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask"),
+    ("padding is routed", "router", "expert_BT).masked_fill(~mask, batch * num_experts).flatten()", "expert_BT).flatten()"),
+    ("padding counts for capacity", "router", "tokens_B = mask.sum(dim=1)", "tokens_B = torch.ones_like(mask).sum(dim=1)"),
+    ("padding counts in the load", "routing", "chose = self.mask & (self.gate > 0)", "chose = self.gate > 0"),
+    ("padding counts in the z-loss", "routing", "torch.where(routing.mask & z_BT.isfinite(), z_BT, 0.0)", "torch.where(z_BT.isfinite(), z_BT, 0.0)"),
+    ("the gate is squared", "sparse_mlp", "routing.gate.flatten()", "routing.gate.flatten().square()"),
+    ("the gate is left out", "sparse_mlp", "gate_N.index_select(0, order_K).unsqueeze(-1)", "gate_N.index_select(0, order_K).unsqueeze(-1).sign()"),
+    ("the gate carries no gradient", "sparse_mlp", "routing.gate.flatten()", "routing.gate.detach().flatten()"),
+    ("capacity is one too many", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask & (self.slot <= self.capacity.unsqueeze(-1))"),
+    ("capacity rounds down", "router", "torch.ceil(tokens.double()", "torch.floor(tokens.double()"),
+    ("capacity forgives no rounding", "router", " - 1e-6)", ")"),
+    ("training's factor in evaluation", "router", "config.capacity_factor if self.training else config.eval_capacity_factor", "config.capacity_factor"),
+    ("noise in evaluation", "router", "if self.training and config.router_noise_eps > 0:", "if config.router_noise_eps > 0:"),
+    ("jitter in place", "router", "hidden_BTD = hidden_BTD * noise_BTD", "hidden_BTD *= noise_BTD"),
+    ("additive noise is multiplied", "router", "logits_BTE + torch.randn_like", "logits_BTE * torch.randn_like"),
+    ("the last token first", "router", "rank_N = torch.arange(len(queue), device=queue.device) -", "rank_N = len(queue) - 1 - torch.arange(len(queue), device=queue.device) +"),
+    ("the weakest token first", "router", "descending=True", "descending=False"),
+    ("sequences share their slots", "router", "if not per_batch:", "if False:"),
+    ("the balance loss is not scaled", "routing", "return routing.num_experts * (routing.load", "return (routing.load"),
+    ("losses are summed over layers", "modeling", "torch.stack([loss(record) for record in records]).mean()", "torch.stack([loss(record) for record in records]).sum()"),
+    ("the z-loss forgets the square", "routing", "z_BT.square().sum()", "z_BT.sum()"),
+    ("the router follows the model's dtype", "router", "hidden_BTD = hidden.float()", "hidden_BTD = hidden.to(self.classifier.weight.dtype)"),
+    ("padding attends", "stack", "bias = bias + padding_bias(mask, bias.dtype)", "bias = bias"),
+    ("scores are scaled", "attention", "scale=1.0", "scale=None"),
+    ("the first slot of a row is its first token", "modeling", "first_B = mask.long().argmax(dim=1)", "first_B = mask.long().argmax(dim=1) * 0"),
+    ("an ablated expert's share is kept", "router", "logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off_R1E, 0.0)"),
+    ("a forced token counts padding", "interventions", "positions = mask[index].nonzero().flatten()", "positions = torch.arange(mask.shape[1])"),
+    ("expert dropout after wo", "sparse_mlp", "return linear(self.dropout(hidden_KF), wo)", "return self.dropout(linear(hidden_KF, wo))"),
+    ("weights start at torch's defaults", "modeling", "if isinstance(module, (nn.Linear, nn.Embedding)):", "if False:"),
+]  # fmt: skip
+TESTS = ["test_routing", "test_oracle_bruteforce", "test_oracle_transformers", "test_model"]
+
+
+def caught_by(module: str, before: str, after: str) -> str | None:
+    """The test that fails with the mistake in place; None when all pass."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "project"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "assets"))
+        path = copy / "switch_model" / f"{module}.py"
+        text = path.read_text(encoding="utf-8")
+        if text.count(before) != 1:
+            raise SystemExit(f"{module}.py holds {text.count(before)} times: {before}")
+        path.write_text(text.replace(before, after), encoding="utf-8")
+        tests = [f"tests/{name}.py" for name in TESTS]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--durations=0", *tests]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
+    return failed.group(1) if failed else f"exit status {done.returncode}"
+
+
+def main() -> int:
+    survivors = 0
+    for what, module, before, after in MISTAKES:
+        test = caught_by(module, before, after)
+        survivors += test is None
+        print(f"| {what} | {test or '**not caught**'} |", flush=True)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
