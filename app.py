@@ -8,6 +8,8 @@ import argparse
 import os
 import sys
 
+from ui.address import port_number, why_not
+
 # Before gradio and huggingface_hub are imported: both read these once. Nothing here calls home.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -20,7 +22,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     # A Space tells its app where to listen through this variable.
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")
     parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s, this machine only)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
+    parser.add_argument("--port", type=port_number, help="port to listen on (default: the first free one from 7860 on)")
     parser.add_argument("--share", action="store_true", help="also make a public link through gradio.live")
     parser.add_argument("--checkpoint", help="a checkpoint folder, .zip or hub id to offer first")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: CUDA when there is one)")
@@ -36,6 +38,10 @@ def fail(message: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
 
+    if options.data_dir and not os.path.isdir(options.data_dir):
+        fail(f"--data_dir {options.data_dir}: there is no such folder")
+    if problem := why_not(options.host, options.port):
+        fail(problem)
     # After the flags are read, so that --help and a wrong flag answer at once.
     from switch_model import CheckpointError
     from ui.demo import build_demo, launch_options
@@ -58,8 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             **launch_options(),
         )
     except OSError as error:
-        busy = f"port {options.port} is taken: choose another --port, or leave it out" if options.port else error
-        fail(f"can't listen on {options.host}: {busy}")
+        fail(f"can't listen on {options.host}: {error}")
     print(
         f"Switch Explorer listens on {local}" + (f" and {public}" if public else "") + "  (Ctrl+C stops it)", flush=True
     )

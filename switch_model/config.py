@@ -115,6 +115,19 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def _check_names(id2label: Any, num_labels: int | None) -> None:
+    """Raise ValueError unless id2label is None or maps 0, 1, … to names that differ."""
+    if id2label is None:
+        return
+    numbered = isinstance(id2label, dict) and {str(key) for key in id2label} == {str(i) for i in range(len(id2label))}
+    if not numbered or not id2label or not all(isinstance(name, str) for name in id2label.values()):
+        raise ValueError(f"id2label={id2label!r} is not allowed: it must map 0, 1, … to at least one class name.")
+    if len(set(id2label.values())) < len(id2label):
+        raise ValueError(f"id2label={id2label!r} is not allowed: its class names must differ.")
+    if num_labels not in (None, len(id2label)):
+        raise ValueError(f"num_labels={num_labels} is not allowed: id2label names {len(id2label)} classes.")
+
+
 class SwitchConfig(PreTrainedConfig):
     """The shape and the routing of one Switch Transformer.
 
@@ -198,8 +211,14 @@ class SwitchConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         # PreTrainedConfig would keep any unknown key silently: a misspelt field must not train a different model.
+        wanted = kwargs.get("num_labels")
+        if wanted is not None and not (_is_int(wanted) and wanted >= 1):
+            raise ValueError(f"num_labels={wanted!r} is not allowed: it must be a whole number of at least 1.")
         if (labels := kwargs.pop("labels", None)) is not None:
+            if not isinstance(labels, (list, tuple)):
+                raise ValueError(f"labels={labels!r} is not allowed: it must be a list of class names.")
             self.id2label = dict(enumerate(labels))
+        _check_names(self.id2label, wanted)
         known = [field.name for field in fields(self)] + list(self.attribute_map)
         for key in kwargs:
             if key not in _LIBRARY_KEYS and key not in self.attribute_map:

@@ -6,11 +6,16 @@ Try it: predictor(text, interventions=Interventions(ablate={("encoder.1", 3)}))
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from switch_model.config import CAPACITY_GROUPS
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,11 @@ class Interventions:
     def __post_init__(self):
         object.__setattr__(self, "ablate", frozenset(self.ablate))
         object.__setattr__(self, "force", dict(self.force))
-        if self.capacity_factor is not None and not self.capacity_factor > 0:
+        named = [*self.experts, *self.force]
+        if not all(isinstance(layer, str) and _counts(number) for layer, number in named):
+            raise ValueError("Interventions name layers as text, experts and tokens as whole numbers from 0.")
+        factor = self.capacity_factor
+        if factor is not None and not (isinstance(factor, (int, float)) and factor is not True and factor > 0):
             raise ValueError(f"capacity_factor={self.capacity_factor!r} is not allowed: it must be above 0, or None.")
         if self.capacity_group not in (None, *CAPACITY_GROUPS):
             raise ValueError(
@@ -46,17 +55,22 @@ class Interventions:
             if (layer, expert) in self.ablate:
                 raise ValueError(f"Token {token} is forced to expert {expert} of {layer}, which is ablated.")
 
-    def check(self, layers: Sequence[str], num_experts: int) -> None:
-        """Raise ValueError when a layer or an expert is named that the model does not have."""
-        named = [*self.ablate, *((layer, expert) for (layer, _), expert in self.force.items())]
-        for layer, expert in named:
+    @property
+    def experts(self) -> set[tuple[str, int]]:
+        """Every (layer, expert) that is named."""
+        return {*self.ablate, *((layer, expert) for (layer, _), expert in self.force.items())}
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise ValueError when a layer is named that the model does not have."""
+        for layer, _ in self.experts:
             if layer not in layers:
                 raise ValueError(f"The model has no sparse layer {layer!r}: it has {', '.join(layers) or 'none'}.")
-            if not 0 <= expert < num_experts:
+
+    def check_experts(self, num_experts: int) -> None:
+        """Raise ValueError when an expert is named that no layer has."""
+        for layer, expert in self.experts:
+            if expert >= num_experts:
                 raise ValueError(f"{layer} has no expert {expert}: its experts are 0 to {num_experts - 1}.")
-        for _, token in self.force:
-            if token < 0:
-                raise ValueError(f"Token {token} can't be forced: tokens are counted from 0.")
 
 
 # What `forward` takes: nothing, one for all sequences, or one per sequence.

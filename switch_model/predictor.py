@@ -67,14 +67,17 @@ class Predictor:
 
         Raises:
             ValueError: when a text has no tokens, or when interventions do not fit.
+            TypeError: when something else than a list of texts is given.
         """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("Give a list of texts, each a str.")
         # 1. Tokenise. A lone surrogate has no UTF-8 form; one character takes its place, so that offsets hold.
         texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         encodings = [self._encode(text) for text in texts]
         for index, encoding in enumerate(encodings):
             if not encoding.ids:
                 which = "The text" if len(texts) == 1 else f"Text {index}"
-                raise ValueError(f"{which} is empty: there is nothing to classify.")
+                raise ValueError(f"{which} is empty, or holds no visible character: there is nothing to classify.")
 
         # 2. Pad on the right and run.
         lengths = [len(encoding.ids) for encoding in encodings]

@@ -32,6 +32,8 @@ class Top1Router(nn.Module):
         Raises ValueError when interventions do not fit the batch.
         """
         rows = rows_of(interventions, batch=hidden.shape[0])
+        for row in rows:
+            row.check_experts(self.config.num_experts)
 
         # 1. Logits, in float32.
         logits_BTE = self._logits(hidden)

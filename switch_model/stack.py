@@ -61,7 +61,7 @@ class Stack(nn.Module):
         Raises ValueError when interventions name a layer, an expert or a token that is not there.
         """
         for row in rows_of(interventions, batch=len(embeddings)):
-            row.check(self.config.sparse_layers, self.config.num_experts)
+            row.check_layers(self.config.sparse_layers)
         tokens = embeddings.shape[1]
         bias = self.position_bias(tokens, tokens, embeddings.device)
         bias = bias + padding_bias(mask, bias.dtype)

@@ -173,6 +173,15 @@ def test_a_bad_value_is_refused_with_field_value_and_what_is_allowed(wrong):
     assert f"{field}={value!r}" in str(error.value) and "must be" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "wrong", [dict(labels=[]), dict(labels="ab"), dict(labels=["a", "a"]), dict(id2label={0: "a", 2: "b"}),
+              dict(num_labels=0), dict(num_labels="3"), dict(labels=["a", "b"], num_labels=3)]
+)  # fmt: skip
+def test_class_names_must_be_whole_and_differ(wrong):
+    with pytest.raises(ValueError, match="is not allowed"):
+        SwitchConfig(**wrong)
+
+
 def test_a_misspelt_field_is_refused_with_the_right_one():
     with pytest.raises(ValueError, match="Did you mean num_experts"):
         SwitchConfig(num_expert=4)

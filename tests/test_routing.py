@@ -281,6 +281,22 @@ def test_a_forced_token_takes_the_expert_with_that_experts_own_probability():
         route("..0123", interventions=Interventions(force={("encoder.0", 4): 3}))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(force={("encoder.0", -1): 2}), dict(force={("encoder.0", "0"): 2}), dict(capacity_factor=0), dict(capacity_factor=True),
+     dict(capacity_group="row"), dict(ablate={("encoder.0", 2)}, force={("encoder.0", 1): 2})],
+)  # fmt: skip
+def test_interventions_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError):
+        Interventions(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [dict(ablate={("encoder.0", 99)}), dict(force={("encoder.0", 1): 99})])
+def test_a_layer_alone_refuses_experts_that_it_has_not(wrong):
+    with pytest.raises(ValueError, match="experts are 0 to 3"):
+        route("0123", interventions=Interventions(**wrong))
+
+
 def test_one_row_of_interventions_per_sequence():
     rows = [
         Interventions(),

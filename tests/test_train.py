@@ -112,6 +112,9 @@ def test_a_users_file_trains_and_evaluates(tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", "--checkpoint", str(run), "--dataset", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 400  # The row without a text is left out.
+    assert main(["package", "--run", str(run), "--output", str(tmp_path / "small")]) == 0
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "--dataset mine.csv" in card and str(tmp_path) + "/mine.csv" not in card and "were trained on" in card
 
 
 @pytest.mark.parametrize("ending", ["tsv", "jsonl", "parquet"])
@@ -183,6 +186,8 @@ WRONG = {
     "bad choice": (["--optimizer", "sgd"], "invalid choice"),
     "bad value": (["--num_experts", "0"], "num_experts=0"),
     "bad range": (["--ema_decay", "1"], "--ema_decay"),
+    "no step left": (["--warmup", "1e9"], "--warmup"),
+    "no tokenizer": (["--tokenizer", "nowhere/at/all"], "no tokenizer"),
     "no such data": (["--dataset", "mnist"], "no data set"),
     "no such file": (["--dataset", "rows.csv"], "no file"),
     "no such split": (["evaluate", "--checkpoint", "x", "--dataset", "toy", "--split", "dev"], "no checkpoint"),

@@ -19,7 +19,9 @@ def _argument(default: Any, help: str) -> Any:
 class DataArguments:
     """What is read, and how text becomes tokens."""
 
-    dataset: str = _argument("toy", "toy, ag_news, sst2, imdb, or the path of a CSV, TSV, JSONL or parquet file")
+    dataset: str = _argument(
+        "toy", "toy, ag_news, sst2, imdb, a folder of --data_dir, a hub id, or a CSV, TSV, JSONL or parquet file"
+    )
     data_dir: str | None = _argument(
         None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"
     )
@@ -144,6 +146,8 @@ class Arguments:
             ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
             ("weight_decay", train.weight_decay, train.weight_decay >= 0, "at least 0"),
             ("grad_clip", train.grad_clip, train.grad_clip >= 0, "at least 0"),
+            ("adafactor_clip_threshold", train.adafactor_clip_threshold, train.adafactor_clip_threshold > 0, "above 0"),
+            ("seed", train.seed, 0 <= train.seed < 2**32, "from 0 to 4294967295"),
             ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
             ("eval_steps", train.eval_steps, train.eval_steps is None or train.eval_steps >= 1, "at least 1"),
             ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),

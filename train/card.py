@@ -58,6 +58,7 @@ def model_card(
         "",
     ]
     if evaluation is not None:
+        own_rows = " (most of these rows were trained on)" if evaluation["split"] == "train" else ""
         lines += [
             "## Evaluation",
             "",
@@ -65,8 +66,8 @@ def model_card(
             evaluation_command,
             "```",
             "",
-            f"{evaluation['split']} split, {evaluation['rows']:,} rows: accuracy **{evaluation['accuracy']:.2%}**, "
-            f"macro-F1 {evaluation['macro_f1']:.2%}. The same command prints the routing:",
+            f"{evaluation['split']} split{own_rows}, {evaluation['rows']:,} rows: "
+            f"accuracy **{evaluation['accuracy']:.2%}**, macro-F1 {evaluation['macro_f1']:.2%}. The same command prints the routing:",
             "",
             "| layer | "
             + " | ".join(f"expert {expert}" for expert in range(config.num_experts))
@@ -76,7 +77,13 @@ def model_card(
         for layer in evaluation["routing"]:
             shares = " | ".join(f"{share:.1%}" for share in layer["load"])
             lines.append(f"| {layer['layer']} | {shares} | {layer['load_cv']:.2f} | {layer['drop_rate']:.1%} |")
-        lines += ["", "Load: share of the split's tokens that chose each expert, before drops.", ""]
+        lines += [
+            "",
+            "Load: share of the split's tokens that chose each expert, before drops. It is even over many texts, which "
+            "says little about one text: capacity counts per text, so that a layer that drops much sends most of a "
+            "text's tokens to the same few experts.",
+            "",
+        ]
     lines += [
         "## Limits",
         "",

@@ -6,6 +6,7 @@ Unknown and abbreviated flags are errors; what goes wrong is said in a line, wit
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,8 @@ other commands (each has --help):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    # Between datasets and pyarrow; nobody who trains can do anything about it.
+    warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)
     command, rest = (COMMANDS[argv[0]], argv[1:]) if argv and argv[0] in COMMANDS else (_train, argv)
     try:
         command(rest)

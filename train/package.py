@@ -3,7 +3,7 @@
 Try it: python -m train package --run runs/ag_news --output assets/models/ag_news
 """
 
-import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,27 @@ def package(
     for key, value in (("data_note", data_note), ("machine", machine)):
         if value:
             training[key] = value
-    folder = save_checkpoint(model, tokenizer, output, dtype=torch.float16)
-    dataset = training["arguments"]["dataset"]
-    split = report_split(dataset, data_dir)
-    # Half precision rounds: what is measured is what lies on disk.
-    figures = evaluate(str(folder), dataset, split, data_dir=data_dir)
-    training["evaluation"] = figures
-    command = f"python -m train evaluate --checkpoint {Path(output)} --dataset {dataset} --split {split}"
-    card = model_card(model.config, training, model.parameter_counts(), figures, command)
-    (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    data = run.arguments().data
+    data_dir = data_dir or data.data_dir
+    split = report_split(data.dataset, data_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Half precision rounds: what is measured is what will lie on disk.
+        aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", dtype=torch.float16)
+        figures = evaluate(
+            str(aside),
+            data.dataset,
+            split,
+            data_dir=data_dir,
+            text_column=data.text_column,
+            label_column=data.label_column,
+        )
+        # The card speaks of the data by name, not by where it lay.
+        figures |= {"checkpoint": Path(output).as_posix(), "dataset": training["arguments"]["dataset"]}
+        training["evaluation"] = figures
+        command = (
+            f"python -m train evaluate --checkpoint {figures['checkpoint']} "
+            f"--dataset {figures['dataset']} --split {split}"
+        )
+        card = model_card(model.config, training, model.parameter_counts(), figures, command)
+        save_checkpoint(model, tokenizer, output, training=training, card=card, dtype=torch.float16)
     return figures

@@ -3,12 +3,15 @@
 Try it: python -m train --dataset toy --epochs 3
 """
 
+import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.checkpoint import save_checkpoint
@@ -32,9 +35,9 @@ def train(arguments: Arguments) -> Run:
     """
     arguments.check()
     device = pick_device(arguments.train.device)
-    # Data first: a run that can't start leaves no folder behind.
-    data = read_data(arguments)
-    return _run(Run.create(arguments), arguments, data, device, resume_from=None)
+    # Everything that can go wrong first: a run that can't start leaves no folder behind.
+    parts = _prepare(arguments)
+    return _run(Run.create(arguments), arguments, parts, device, resume_from=None)
 
 
 def resume(folder: str | Path) -> Run:
@@ -44,7 +47,8 @@ def resume(folder: str | Path) -> Run:
     checkpoint = run.last_checkpoint()
     if checkpoint is None:
         raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
-    return _run(run, arguments, read_data(arguments), pick_device(arguments.train.device), checkpoint)
+    device = pick_device(arguments.train.device)
+    return _run(run, arguments, _prepare(arguments), device, checkpoint)
 
 
 def pick_device(wanted: str | None) -> str:
@@ -84,31 +88,51 @@ def make_tokenizer(arguments: Arguments, data: TrainingData) -> PreTrainedTokeni
     return train_tokenizer(data.train["text"], size, wanted.seq_len, whole_words=toy)
 
 
-def _run(run: Run, arguments: Arguments, data: TrainingData, device: str, resume_from: Path | None) -> Run:
-    started = time.monotonic()
-    set_seed(arguments.train.seed)
-    # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
-    torch.set_flush_denormal(True)
-    transformers.logging.set_verbosity_error()
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains: rows as token ids, and the model they fit."""
 
-    # 1. Texts -> token ids.
+    tokenizer: PreTrainedTokenizerFast
+    train_rows: Dataset
+    validation_rows: Dataset
+    model: SwitchForSequenceClassification
+
+
+def _prepare(arguments: Arguments) -> Parts:
+    """Texts -> token ids, and a fresh model."""
+    data = read_data(arguments)
+    set_seed(arguments.train.seed)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     tokenizer = make_tokenizer(arguments, data)
     train_rows, validation_rows = (tokenize(rows, tokenizer) for rows in (data.train, data.validation))
     if not len(train_rows) or not len(validation_rows):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
-
-    # 2. The model.
+    steps = math.ceil(len(train_rows) / arguments.train.batch_size) * arguments.train.epochs
+    if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
+        raise ValueError(
+            f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps:.0f} steps; below 1 it is a share."
+        )
     config = arguments.config(len(tokenizer), tokenizer.pad_token_id, data.labels)
-    model = SwitchForSequenceClassification(config)
+    # Sorted by length: evaluation batches hold next to no padding.
+    return Parts(tokenizer, train_rows, validation_rows.sort("length"), SwitchForSequenceClassification(config))
+
+
+def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
+    started = time.monotonic()
+    # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
+    torch.set_flush_denormal(True)
+    tokenizer, model = parts.tokenizer, parts.model
+    train_rows, validation_rows = parts.train_rows, parts.validation_rows
     total, active = model.parameter_counts()
     print(
         f"{arguments.data.dataset}: {len(train_rows):,} texts to train on, {len(validation_rows):,} to validate on, "
-        f"{len(data.labels)} classes.\n{total:,} parameters, {active:,} of them active per token; on {device}; "
+        f"{model.config.num_labels} classes.\n{total:,} parameters, {active:,} of them active per token; on {device}; "
         f"into {run.folder}",
         flush=True,
     )
 
-    # 3. Train, keeping the best model as it appears.
+    # Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
         training = {
             "arguments": arguments.portable(),
@@ -129,13 +153,11 @@ def _run(run: Run, arguments: Arguments, data: TrainingData, device: str, resume
         model=model,
         args=training_arguments(arguments.train, run, device),
         train_dataset=train_rows,
-        # Sorted by length: evaluation batches hold next to no padding.
-        eval_dataset=validation_rows.sort("length"),
+        eval_dataset=validation_rows,
         data_collator=make_collator(tokenizer.pad_token_id),
         compute_metrics=classification_metrics,
     )
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
-    # 4. The picture of it all.
     write_curves(run)
     return run

@@ -68,19 +68,17 @@ def prediction_card(prediction: Prediction, true_label: str | None, milliseconds
 
 
 def reading_notice(prediction: Prediction) -> str:
-    """A sentence where the model read only the beginning of the text, or knew no word of it; else nothing."""
-    if all(prediction.unknown):
-        return (
-            '<p class="notice" role="status">Nothing in this text is in the model\'s vocabulary: it saw only unknown '
-            "words, and its class is a guess.</p>"
+    """Sentences where the model read only the beginning of the text, or knew little of it; else nothing."""
+    said, tokens, unknown = [], len(prediction.tokens), sum(prediction.unknown)
+    if prediction.truncated:
+        end = max(end for _, end in prediction.offsets)
+        said.append(
+            f"The text is longer than this model reads: only its first {tokens} tokens ({end:,} characters) were read."
         )
-    if not prediction.truncated:
-        return ""
-    end = max(end for _, end in prediction.offsets)
-    return (
-        f'<p class="notice" role="status">The text is longer than this model reads: only its first '
-        f"{len(prediction.tokens)} tokens ({end:,} characters) were read.</p>"
-    )
+    if 2 * unknown >= tokens:
+        share = "None" if unknown == tokens else f"Only {tokens - unknown} of {tokens}"
+        said.append(f"{share} of the tokens are in this model's vocabulary: the class is a guess.")
+    return f'<p class="notice" role="status">{" ".join(said)}</p>' if said else ""
 
 
 def token_card(prediction: Prediction, token: int, layer: int) -> str:

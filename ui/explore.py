@@ -184,6 +184,7 @@ def _nothing(message: str) -> Routed:
 def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
     """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
     first = explorer.library.pick(BUNDLED, 0)
+    explorer.route(explorer.shelf.default, first.text, first)  # The first pass of a shape is slow: not the one shown.
     start = explorer.route(explorer.shelf.default, first.text, first)
     view, sample = gr.State(start[0]), gr.State(first)
 

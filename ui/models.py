@@ -62,7 +62,10 @@ class ModelShelf:
         """`checkpoint` first, when given, then every folder below `folder` that holds a config.json."""
         sources: dict[str, str | Path] = {}
         if checkpoint:
-            sources[Path(checkpoint).stem or checkpoint] = checkpoint
+            path = Path(checkpoint)
+            # A run's best checkpoint goes by the run's name.
+            name = path.parent.name if path.name == "best" else path.name.removesuffix(".zip")
+            sources[name or checkpoint] = checkpoint
         for path in sorted(folder.glob("*/config.json")):
             if path.parent.name in sources:
                 if Path(sources[path.parent.name]).resolve() == path.parent:
