@@ -67,7 +67,8 @@ def model_card(
             "```",
             "",
             f"{evaluation['split']} split{own_rows}, {evaluation['rows']:,} rows: "
-            f"accuracy **{evaluation['accuracy']:.2%}**, macro-F1 {evaluation['macro_f1']:.2%}. The same command prints the routing:",
+            f"accuracy **{evaluation['accuracy']:.2%}**, macro-F1 {evaluation['macro_f1']:.2%}. "
+            "The same command prints the routing:",
             "",
             "| layer | "
             + " | ".join(f"expert {expert}" for expert in range(config.num_experts))
