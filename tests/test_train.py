@@ -1,6 +1,7 @@
 """The command line, with real processes of training on small data."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from switch_model import Predictor
+from switch_model import Predictor, Routing
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
 from train.data import DATASETS, DataError, load_split, load_training_data
@@ -55,6 +56,44 @@ def test_evaluate_agrees_with_the_predictor(toy_run, capsys):
     predictions = Predictor.from_checkpoint(toy_run.folder).batch(rows["text"])
     right = sum(p.label == f"class {label}" for p, label in zip(predictions, rows["label"], strict=True))
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(right / 60)
+
+
+def test_predict_reads_arguments_standard_input_and_data_sets(toy_run, capsys, monkeypatch, tmp_path):
+    rows = load_split("toy", "test")[0].select(range(3))
+    command = ["predict", "--checkpoint", str(toy_run.folder)]
+    expected = [p.label for p in Predictor.from_checkpoint(toy_run.folder).batch(list(rows["text"]))]
+
+    assert main([*command, *rows["text"], "--trace", "--trace_file", str(tmp_path / "trace.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" 0.")[0] for line in lines if "\t" in line] == expected
+    assert sum(line.startswith("token ") and "encoder.1" in line for line in lines) == 3
+    traced = json.loads((tmp_path / "trace.json").read_text())
+    assert [item["label"] for item in traced] == expected
+    assert Routing.from_dict(traced[0]["routing"][1]).name == "encoder.1"
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([rows[0]["text"], "", rows[1]["text"]])))
+    assert main([*command, "--batch_size", "2"]) == 0
+    said = [line.split(" 0.")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == [expected[0], "no text\t", expected[1]]
+
+    assert main([*command, "--dataset", "toy", "--num_samples", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [f"class {label}" for label in rows["label"]]
+    assert [line.split("\t")[1].split(" 0.")[0] for line in lines] == expected
+
+
+def test_predict_adds_columns_to_a_csv_and_spares_it_when_something_is_wrong(toy_run, capsys, tmp_path):
+    path, command = tmp_path / "in.csv", ["predict", "--checkpoint", str(toy_run.folder)]
+    text = load_split("toy", "test")[0][0]["text"]
+    path.write_text(f'id,text\n1,"{text}"\n2,\n', encoding="utf-8")
+    assert main([*command, "--file", str(path), "--output", str(tmp_path / "out.csv")]) == 0
+    first, second = csv.DictReader((tmp_path / "out.csv").open(newline=""))
+    assert first["id"] == "1" and first["text"] == text and first["predicted"].startswith("class ")
+    assert sum(float(first[f"p(class {index})"]) for index in range(3)) == pytest.approx(1, abs=1e-3)
+    assert second["predicted"] == ""
+    before = path.read_text()
+    assert main([*command, "--file", str(path), "--output", str(path), "--text_column", "words"]) == 2
+    assert "--text_column" in capsys.readouterr().err and path.read_text() == before
 
 
 def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_path, capsys):

@@ -1,9 +1,10 @@
-"""The command line: python -m train [resume | evaluate | package] --flags. Without a word first, it trains.
+"""The command line: python -m train [resume | evaluate | predict | package] --flags. Without a word first, it trains.
 
 Unknown and abbreviated flags are errors; what goes wrong is said in a line, with exit status 2.
 """
 
 import argparse
+import io
 import json
 import sys
 import warnings
@@ -21,6 +22,7 @@ COMMANDS_HELP = """
 other commands (each has --help):
   python -m train resume RUN       go on with a stopped run
   python -m train evaluate …       accuracy, macro-F1 and routing of a checkpoint
+  python -m train predict …        classes of texts, with or without their routing
   python -m train package …        a finished run as a small checkpoint folder with a model card
 """
 
@@ -92,6 +94,49 @@ def _evaluate(argv: list[str]) -> None:
     print(text)
 
 
+def _predict(argv: list[str]) -> None:
+    parser = _parser("predict", "Classes of texts: from arguments, standard input, a CSV file, or a data set.")
+    parser.add_argument("texts", nargs="*", help="texts; none = a line each from standard input")
+    parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--file", help="a CSV; a copy with classes and probabilities goes to --output")
+    parser.add_argument("--output", help="where that copy goes; none = standard output")
+    parser.add_argument("--text_column", help="the CSV's column of texts; none = found by name")
+    parser.add_argument("--dataset", help="rows of a data set, as in training: true class, predicted class, text")
+    parser.add_argument("--split", help="its split; none = the one to report on")
+    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--num_samples", type=_positive, default=20, help="rows of the data set")
+    parser.add_argument("--trace", action="store_true", help="also print where each token went")
+    parser.add_argument("--trace_file", help="write texts, tokens and routing records there, as JSON")
+    parser.add_argument("--batch_size", type=_positive, default=32, help="texts per pass")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    options = parser.parse_args(argv)
+    if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
+        parser.error("give texts, --file or --dataset: one of them")
+    from switch_model.predictor import Predictor
+    from train.prediction import classify_csv, print_texts
+
+    predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    if options.file:
+        # In memory first: a bad input must not leave half an output, nor empty a file that is both.
+        copy = io.StringIO(newline="")
+        classify_csv(predictor, Path(options.file), copy, options.text_column, options.batch_size)
+        if options.output:
+            Path(options.output).write_text(copy.getvalue(), encoding="utf-8", newline="")
+        else:
+            print(copy.getvalue(), end="")
+        return
+    texts, true_labels = options.texts, None
+    if options.dataset:
+        from train.data import load_split
+
+        rows, names = load_split(options.dataset, options.split, options.data_dir)
+        rows = rows.select(range(min(options.num_samples, len(rows))))
+        texts, true_labels = list(rows["text"]), [names[label] for label in rows["label"]]
+    elif not texts:
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    print_texts(predictor, texts, true_labels, options.batch_size, options.trace, options.trace_file)
+
+
 def _package(argv: list[str]) -> None:
     parser = _parser(
         "package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there."
@@ -110,7 +155,12 @@ def _package(argv: list[str]) -> None:
     print(json.dumps(figures, indent=2))
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"resume": _resume, "evaluate": _evaluate, "package": _package}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "package": _package,
+}
 
 
 def _report(run) -> None:

@@ -1,0 +1,108 @@
+"""Classes of texts from the command line: given as arguments, on standard input, in a file, or rows of a data set.
+
+Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices rose." --trace
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from switch_model.predictor import Prediction, Predictor
+from train.data import TEXT_COLUMNS, DataError
+
+SHOWN_CHARACTERS = 60
+
+
+def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
+    """One prediction per text, in order; None for a text without a token."""
+    texts = iter(texts)
+    while batch := list(islice(texts, batch_size)):
+        readable = [index for index, text in enumerate(batch) if _has_tokens(predictor, text)]
+        found = dict(zip(readable, predictor.batch([batch[index] for index in readable]), strict=True))
+        yield from (found.get(index) for index in range(len(batch)))
+
+
+def _has_tokens(predictor: Predictor, text: str) -> bool:
+    return bool(text.strip()) and bool(predictor.tokenizer.tokenize(text[:1000]))
+
+
+def classify_csv(predictor: Predictor, source: Path, target: TextIO, text_column: str | None, batch_size: int) -> None:
+    """Copy a CSV with two kinds of columns added: `predicted`, and `p(class)` for each class.
+
+    Raises:
+        DataError: when the file is not there, is no CSV, or its column of texts can't be told.
+    """
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source} can't be read as CSV: {error}") from error
+    column = text_column or next((name for name in columns if name.lower() in TEXT_COLUMNS), None)
+    if column not in columns:
+        raise DataError(f"Which column of {source} is the text? Name one of {', '.join(columns)} with --text_column.")
+    labels = predictor.model.config.labels
+    added = ["predicted", *(f"p({label})" for label in labels)]
+    writer = csv.DictWriter(target, [*columns, *added], extrasaction="ignore")
+    writer.writeheader()
+    for row, prediction in zip(
+        rows, predict_all(predictor, (row[column] or "" for row in rows), batch_size), strict=True
+    ):
+        if prediction is not None:
+            row |= {"predicted": prediction.label}
+            row |= {f"p({label})": f"{score:.4f}" for label, score in prediction.scores.items()}
+        writer.writerow(row)
+
+
+def routing_table(prediction: Prediction) -> str:
+    """A line per token: the expert of each sparse layer and its gate; a dropped token's expert stands in brackets."""
+    records = prediction.routing
+    lines = [" ".join([f"{'token':16}", *(f"{record.name:>14}" for record in records)])]
+    for index, token in enumerate(prediction.tokens):
+        cells = []
+        for record in records:
+            expert, gate = int(record.expert[0, index]), float(record.gate[0, index])
+            name = f"({expert})" if record.dropped[0, index] else str(expert)
+            cells.append(f"{name + f' {gate:.2f}':>14}")
+        lines.append(" ".join([f"{token.strip()[:16]:16}", *cells]))
+    return "\n".join([*lines, "(n): expert n was full, the token was dropped"])
+
+
+def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
+    """A prediction with its routing records, ready for JSON."""
+    if prediction is None:
+        return {"text": text, "label": None}
+    return {
+        "text": text,
+        "label": prediction.label,
+        "scores": prediction.scores,
+        "tokens": prediction.tokens,
+        "routing": [record.to_dict() for record in prediction.routing],
+    }
+
+
+def print_texts(
+    predictor: Predictor,
+    texts: Sequence[str],
+    true_labels: Sequence[str] | None,
+    batch_size: int,
+    trace: bool,
+    trace_file: str | None,
+) -> None:
+    """A line per text: its class and probability (with true labels: true, predicted), and where wanted the routing."""
+    traced = []
+    for index, prediction in enumerate(predict_all(predictor, texts, batch_size)):
+        start = " ".join(texts[index].split())[:SHOWN_CHARACTERS]
+        said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
+        print("\t".join([*([true_labels[index]] if true_labels else []), said, start]))
+        if trace and prediction is not None:
+            print(routing_table(prediction))
+        if trace_file:
+            traced.append(as_json(texts[index], prediction))
+    if trace_file:
+        Path(trace_file).write_text(json.dumps(traced) + "\n", encoding="utf-8")
+        print(f"Routing of {len(traced)} texts: {trace_file}", file=sys.stderr)
