@@ -5,6 +5,7 @@ Try it: router_probabilities(prediction.routing[0], prediction.tokens).show()
 """
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -91,7 +92,8 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
         tickangle=-90 if named and count > MAX_LEVEL_NAMES else 0,
         tickfont={"size": size},
         title=None if named else "token",
-        range=[-0.5, count - 0.5],
+        # A text that reads from the right has its columns from the right, as its grid has.
+        range=[count - 0.5, -0.5] if reads_from_the_right(tokens) else [-0.5, count - 0.5],
         showgrid=False,
         zeroline=False,
     )
@@ -117,6 +119,14 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
         showlegend=False,
     )
     return figure
+
+
+def reads_from_the_right(tokens: Sequence[str]) -> bool:
+    """Whether the first letter with a direction is of a script that is written from right to left."""
+    for character in "".join(tokens):
+        if (direction := unicodedata.bidirectional(character)) in ("L", "R", "AL"):
+            return direction != "L"
+    return False
 
 
 def _name(token: str) -> str:

@@ -173,6 +173,10 @@ def test_heat_map_holds_the_probabilities():
     assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
     with pytest.raises(ValueError, match="2 tokens"):
         router_probabilities(record, ["oil", "prices"])
+    # Hebrew reads from the right, and so does its picture, punctuation in front or not.
+    hebrew = router_probabilities(record, ["«", "מחירי", "הנפט", "oil"])
+    assert hebrew.layout.xaxis.range[0] > hebrew.layout.xaxis.range[1]
+    assert figure.layout.xaxis.range[0] < figure.layout.xaxis.range[1]
 
 
 def test_heat_map_waits_for_a_text(explorer):
