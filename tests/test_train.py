@@ -58,6 +58,14 @@ def test_evaluate_agrees_with_the_predictor(toy_run, capsys):
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(right / 60)
 
 
+def test_toy_data_are_measured_in_the_shape_they_were_trained_in(tmp_path, capsys):
+    shape = ["--num_classes", "5", "--vocab_size", "200", "--num_samples", "1500", "--seq_len", "20"]
+    assert main([*shape, "--epochs", "3", "--output_dir", str(tmp_path / "five")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--checkpoint", str(tmp_path / "five"), "--dataset", "toy"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] > 0.8  # Chance is 0.2.
+
+
 def test_predict_reads_arguments_standard_input_and_data_sets(toy_run, capsys, monkeypatch, tmp_path):
     rows = load_split("toy", "test")[0].select(range(3))
     command = ["predict", "--checkpoint", str(toy_run.folder)]
@@ -190,6 +198,10 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
     table.to_parquet(tmp_path / "mine" / "train.parquet")
     rows, names = load_split("mine")
     assert names == ["no", "yes"] and rows[0] == {"text": "good 0", "label": 1}
+    # A validation split of its own is used as it is, where there is a test split to report on.
+    table[:10].to_parquet(tmp_path / "mine" / "validation.parquet")
+    table.to_parquet(tmp_path / "mine" / "test.parquet")
+    assert len(load_training_data("mine").validation) == 10 and len(load_training_data("mine").train) == 60
     with pytest.raises(DataError, match="--data_dir"):
         load_split("imdb", "test")
 

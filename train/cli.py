@@ -127,9 +127,9 @@ def _predict(argv: list[str]) -> None:
         return
     texts, true_labels = options.texts, None
     if options.dataset:
-        from train.data import load_split
+        from train.evaluation import load_rows
 
-        rows, names = load_split(options.dataset, options.split, options.data_dir)
+        rows, names = load_rows(options.checkpoint, options.dataset, options.split, options.data_dir)
         rows = rows.select(range(min(options.num_samples, len(rows))))
         texts, true_labels = list(rows["text"]), [names[label] for label in rows["label"]]
     elif not texts:

@@ -6,13 +6,25 @@ Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag
 from typing import Any
 
 import torch
+from datasets import Dataset
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import DataLoader
 
 from switch_model.analysis import RoutingTotals
-from switch_model.checkpoint import load_checkpoint
-from train.data import DataError, align_labels, load_split, report_split
+from switch_model.checkpoint import load_checkpoint, read_training
+from train.data import DataError, align_labels, load_split, make_toy_split, report_split
 from train.tokenizer import make_collator, tokenize
+
+
+def load_rows(
+    checkpoint: str, dataset: str, split: str | None, data_dir: str | None = None, **columns: str | None
+) -> tuple[Dataset, list[str]]:
+    """`load_split`, where the toy data take the shape that the checkpoint was trained on."""
+    if dataset != "toy":
+        return load_split(dataset, split, data_dir, **columns)
+    asked = read_training(checkpoint).get("arguments", {})
+    shape = {key: asked[key] for key in ("num_classes", "vocab_size", "seq_len") if asked.get(key) is not None}
+    return make_toy_split(split, **(shape if asked.get("dataset") == "toy" else {}))
 
 
 @torch.inference_mode()
@@ -39,7 +51,7 @@ def evaluate(
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
     split = split or report_split(dataset, data_dir)
-    rows, names = load_split(dataset, split, data_dir, text_column, label_column)
+    rows, names = load_rows(checkpoint, dataset, split, data_dir, text_column=text_column, label_column=label_column)
     rows = align_labels(rows, names, model.config.labels)
     if num_samples is not None:
         rows = rows.select(range(min(num_samples, len(rows))))

@@ -50,7 +50,7 @@ def package(
     split = report_split(data.dataset, data_dir)
     with tempfile.TemporaryDirectory() as scratch:
         # Half precision rounds: what is measured is what will lie on disk.
-        aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", dtype=torch.float16)
+        aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
         figures = evaluate(
             str(aside),
             data.dataset,

@@ -22,14 +22,9 @@ def train_tokenizer(
     texts: Iterable[str], vocab_size: int, max_length: int, whole_words: bool = False
 ) -> PreTrainedTokenizerFast:
     """A lower-case WordPiece tokenizer learned from `texts`; `whole_words` keeps words in one piece instead."""
-    kind, trainer_kind = (
-        (models.WordLevel, trainers.WordLevelTrainer)
-        if whole_words
-        else (
-            models.WordPiece,
-            trainers.WordPieceTrainer,
-        )
-    )
+    kind, trainer_kind = models.WordPiece, trainers.WordPieceTrainer
+    if whole_words:
+        kind, trainer_kind = models.WordLevel, trainers.WordLevelTrainer
     backend = Tokenizer(kind(unk_token=SPECIAL_TOKENS["unk_token"]))
     # Line breaks in web text are written as tags; offsets still point into the raw text.
     backend.normalizer = normalizers.Sequence(
