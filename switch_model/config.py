@@ -83,6 +83,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_heads": _whole(1),
     "num_layers": _whole(1),
     "num_experts": _whole(1),
+    "bigram_buckets": _whole(0),
     "encoder_sparse_step": _whole(0),
     "dense_act_fn": _one_of(*ACTIVATIONS),
     "dropout_rate": _PROBABILITY,
@@ -135,6 +136,7 @@ class SwitchConfig(PreTrainedConfig):
         vocab_size: rows of the token embedding.
         d_model, d_kv, d_ff: widths of the residual stream, of one attention head, of one expert's hidden layer.
         num_heads, num_layers, num_experts: attention heads, blocks, experts per sparse layer.
+        bigram_buckets: rows of a hashed table of word-pair embeddings, added to the tokens' own; 0 = none.
         encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
             (counted from 0), as in transformers.
         dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
@@ -182,6 +184,7 @@ class SwitchConfig(PreTrainedConfig):
     num_heads: int = 4
     num_layers: int = 4
     num_experts: int = 8
+    bigram_buckets: int = 0
     encoder_sparse_step: int = 1
     dense_act_fn: str = "relu"
     dropout_rate: float = 0.1

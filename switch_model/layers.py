@@ -11,7 +11,9 @@ from switch_model.config import SwitchConfig
 
 def activation(dense_act_fn: str) -> nn.Module:
     """The non-linearity inside an MLP: exact GELU for "gelu", its tanh form for "gated-gelu", as in transformers."""
-    return nn.ReLU() if dense_act_fn == "relu" else nn.GELU(approximate="tanh" if "gated" in dense_act_fn else "none")
+    if dense_act_fn == "relu":
+        return nn.ReLU(inplace=True)
+    return nn.GELU(approximate="tanh" if "gated" in dense_act_fn else "none")
 
 
 def residual_scale(config: SwitchConfig) -> float:

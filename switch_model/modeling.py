@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
+from switch_model.embedding import HashedBigrams
 from switch_model.interventions import AnyInterventions
 from switch_model.outputs import SwitchClassifierOutput
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss
@@ -48,7 +49,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
         For one token, a sparse layer computes one expert and the embedding table gives one row.
         """
         total = self.num_parameters()
-        idle = (self.config.vocab_size - 1) * self.config.d_model
+        tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        idle = sum((table.num_embeddings - 1) * table.embedding_dim for table in tables)
         for module in self.modules():
             if isinstance(module, SparseMLP):
                 experts = sum(weight.numel() for weight in module.experts.weights)
@@ -73,6 +75,7 @@ class SwitchForSequenceClassification(SwitchPreTrainedModel):
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.bigrams = HashedBigrams(config) if config.bigram_buckets else None
         self.encoder = Stack(config, name="encoder")
         pooled = config.d_model * (2 if config.pooling == "mean+max" else 1)
         self.dropout = nn.Dropout(config.classifier_dropout)
@@ -107,9 +110,11 @@ class SwitchForSequenceClassification(SwitchPreTrainedModel):
             raise ValueError("Give either input_ids or inputs_embeds.")
         # 1. Embed, and hide some tokens in training.
         embeddings_BTD = self.shared(input_ids) if inputs_embeds is None else inputs_embeds
+        mask_BT = self._mask(attention_mask, embeddings_BTD)
+        if self.bigrams is not None and input_ids is not None:
+            embeddings_BTD = embeddings_BTD + self.bigrams(input_ids, mask_BT)
         if self.config.embedding_norm:
             embeddings_BTD = nn.functional.rms_norm(embeddings_BTD, embeddings_BTD.shape[-1:])
-        mask_BT = self._mask(attention_mask, embeddings_BTD)
 
         # 2. Encode.
         hidden_BTD, records = self.encoder(embeddings_BTD, mask_BT, interventions)

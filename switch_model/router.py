@@ -1,10 +1,11 @@
 """Top1Router: hidden states -> Routing. Chooses one expert per token and queues the tokens for its slots.
 
-Legend: B batch, T tokens, D d_model, E experts, N = B·T, G capacity groups.
+Legend: B batch, T tokens, D d_model, E experts, G capacity groups of N tokens.
 Switch Transformers (2101.03961) section 2.1-2.2, capacity after its eq. 3.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class Top1Router(nn.Module):
             forced_BT = forced_experts(rows, self.name, mask)
 
         # 3. The choice.
-        expert_BT = logits_BTE.argmax(dim=-1).masked_fill(~mask, 0)
+        # max names the first of equal logits, as argmax does, and is several times faster over few experts.
+        expert_BT = logits_BTE.detach().max(dim=-1).indices.masked_fill(~mask, 0)
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
 
@@ -63,7 +65,9 @@ class Top1Router(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config
-        with torch.autocast(hidden.device.type, enabled=False):
+        # Entering the context costs as much as the product itself for a short text.
+        autocast = torch.is_autocast_enabled(hidden.device.type)
+        with torch.autocast(hidden.device.type, enabled=False) if autocast else nullcontext():
             hidden_BTD = hidden.float()
             if self.training:
                 # Out of place, every one of them: the experts must see the clean hidden states.
@@ -78,7 +82,9 @@ class Top1Router(nn.Module):
             logits_BTE = nn.functional.linear(hidden_BTD, self.classifier.weight.float(), bias_E)
             if self.training and config.router_noise_eps > 0:
                 logits_BTE = logits_BTE + torch.randn_like(logits_BTE) * config.router_noise_eps
-        return logits_BTE
+            # Experts first in memory: what is computed over experts later then runs along tokens, where a softmax over
+            # eight numbers at a time would be the slowest step of the layer.
+            return logits_BTE.movedim(-1, 0).contiguous().movedim(0, -1)
 
     def _counts_over_batch(self, interventions: AnyInterventions) -> bool:
         if interventions is None:
@@ -89,20 +95,17 @@ class Top1Router(nn.Module):
 
     def _slots(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> Tensor:
         """(B, T) place of each real token in its expert's queue, -1 at padding."""
-        batch, _, num_experts = logits_BTE.shape
-        group_B1 = torch.zeros(batch, 1, dtype=torch.int64, device=mask.device)
-        if not per_batch:
-            group_B1 = torch.arange(batch, device=mask.device).unsqueeze(1)
-        # One number per queue; padding stands in a queue of its own, behind all others.
-        queue_N = (group_B1 * num_experts + expert_BT).masked_fill(~mask, batch * num_experts).flatten()
+        # A group is a row: one sequence, or the whole batch. Padding stands in a queue of its own.
+        num_experts = self.config.num_experts
+        choice_GN = expert_BT.masked_fill(~mask, num_experts).view(1 if per_batch else len(mask), -1)
         if self.config.router_priority == "position":
-            place_N = place_in_queue(queue_N)
+            slot_GN, _ = place_in_queue(choice_GN, num_experts + 1)
         else:
             gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
-            by_gate_N = gate_BT.flatten().argsort(stable=True, descending=True)
-            place_N = torch.empty_like(queue_N)
-            place_N[by_gate_N] = place_in_queue(queue_N[by_gate_N])
-        return place_N.view(mask.shape).masked_fill(~mask, -1)
+            by_gate_GN = gate_BT.view(choice_GN.shape).argsort(stable=True, descending=True)
+            place_GN, _ = place_in_queue(choice_GN.gather(1, by_gate_GN), num_experts + 1)
+            slot_GN = torch.empty_like(place_GN).scatter_(1, by_gate_GN, place_GN)
+        return slot_GN.view(mask.shape).masked_fill(~mask, -1)
 
     def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
         """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""
@@ -137,12 +140,15 @@ def slots_per_expert(tokens: Tensor, factor: float | None, config: SwitchConfig)
     return slots.clamp(min=config.min_expert_capacity)
 
 
-def place_in_queue(queue: Tensor) -> Tensor:
-    """For each element of `queue` (N,), how many earlier elements stand in the same queue. (N,) int64.
+def place_in_queue(choice: Tensor, num_queues: int) -> tuple[Tensor, Tensor]:
+    """For each element of a row of `choice` (G, N), how many before it chose the same queue; and how long queues get.
 
-    Sorting costs N log N whatever the number of experts, where a running sum of one-hot rows costs N · E.
+    Returns:
+        places (G, N) int64, counted from 0, and lengths (num_queues, G) int32.
     """
-    order_N = queue.argsort(stable=True)
-    sorted_N = queue[order_N]
-    rank_N = torch.arange(len(queue), device=queue.device) - torch.searchsorted(sorted_N, sorted_N)
-    return torch.empty_like(queue).scatter_(0, order_N, rank_N)
+    # As many steps as there are logits, but without branches: a sort of a few thousand tokens takes several times
+    # longer. Queues first, so that the counts run along memory.
+    queue_Q11 = torch.arange(num_queues, device=choice.device).view(-1, 1, 1)
+    count_QGN = (queue_Q11 == choice).cumsum(dim=-1, dtype=torch.int32)
+    place_GN = count_QGN.gather(0, choice.unsqueeze(0)).squeeze(0).long() - 1
+    return place_GN, count_QGN[..., -1]

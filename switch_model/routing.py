@@ -43,12 +43,17 @@ class Routing:
     @property
     def probs(self) -> Tensor:
         """(B, T, E) router probabilities. A token whose experts are all ablated has zeros, not NaN."""
-        return self.logits.softmax(dim=-1).nan_to_num(nan=0.0)
+        return self.logits.movedim(-1, 0).softmax(dim=0).movedim(0, -1).nan_to_num(nan=0.0)
 
     @property
     def gate(self) -> Tensor:
         """(B, T) probability of the chosen expert: what its output is multiplied with."""
         return self.probs.gather(-1, self.expert.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def chosen_logit(self) -> Tensor:
+        """(B, T) the chosen expert's logit; -inf where every expert was ablated."""
+        return self.logits.gather(-1, self.expert.unsqueeze(-1)).squeeze(-1)
 
     @property
     def kept(self) -> Tensor:
@@ -63,7 +68,7 @@ class Routing:
     @property
     def choices(self) -> Tensor:
         """(E,) number of real tokens that chose each expert, before drops. A token with no expert left chose none."""
-        chose = self.mask & (self.gate > 0)
+        chose = self.mask & self.chosen_logit.isfinite()
         counts_E = torch.zeros(self.num_experts, dtype=torch.int64, device=self.expert.device)
         return counts_E.index_add(0, self.expert.flatten(), chose.flatten().to(torch.int64))
 

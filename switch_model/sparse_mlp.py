@@ -1,21 +1,27 @@
 """SparseMLP: route, send each token to its expert, weigh the answer by the gate.
 
-Legend: B batch, T tokens, D d_model, F d_ff, E experts, N = B·T, K tokens that are computed.
+Legend: B batch, T tokens, D d_model, F d_ff, E experts, N = B·T, K tokens that are computed, Q = E + 1 queues.
 Switch Transformers (2101.03961) eq. 2. Try it: SparseMLP(SwitchConfig())(torch.randn(1, 9, 128), torch.ones(1, 9))
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
-from switch_model.router import Top1Router
+from switch_model.memory import keep_freed_memory
+from switch_model.router import Top1Router, place_in_queue
 from switch_model.routing import Routing
+
+# Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one.
+PADDED_TOKENS = 32
 
 
 class Experts(nn.Module):
@@ -37,7 +43,9 @@ class Experts(nn.Module):
         self.activation = activation(config.dense_act_fn)
         self.dropout = nn.Dropout(config.expert_dropout)
         self.initializer_factor, self.residual_scale = config.initializer_factor, residual_scale(config)
+        self.aligned = config.d_ff % 8 == 0 and config.d_model % 8 == 0
         self.reset_parameters()
+        keep_freed_memory()
 
     def reset_parameters(self) -> None:
         """Normal, standard deviation initializer_factor · fan_in^-½, and `wo` smaller by the residual scale."""
@@ -53,36 +61,170 @@ class Experts(nn.Module):
         """Whether one grouped matrix product serves all experts, with shapes that do not depend on the routing.
 
         Measured: on CUDA it saves a read-back of the counts and E launches; on the CPU one product per expert is at
-        least as fast. The grouped kernel wants compute capability 8.0, and every row to start at a multiple of 16
-        bytes, which 8 numbers of 2 bytes are (autocast may halve what the weights have).
+        least as fast, but can't be compiled. The grouped kernel wants compute capability 8.0, and every row to start
+        at a multiple of 16 bytes, which 8 numbers of 2 bytes are (autocast may halve what the weights have).
         """
-        aligned = all(size % 8 == 0 for size in self.wo.shape[1:])
-        return hidden.is_cuda and aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
+        if hidden.is_cuda:
+            return self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
+        return self.aligned and torch.compiler.is_compiling()
 
-    def forward(self, hidden: Tensor, counts: Tensor) -> Tensor:
-        """(K, D) tokens sorted by expert, `counts` (E,) of them for each -> (K, D)."""
+    def forward(self, hidden: Tensor, queue: Tensor) -> Tensor:
+        """Each of the (N, D) tokens through the expert that `queue` (N,) names; zeros where it names none of the E."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
-        hidden_KD = hidden.to(dtype)
+        hidden_ND = hidden.to(dtype)
         weights = [weight.to(dtype) for weight in self.weights]
-        if self.computes_in_groups(hidden):
-            return self._expert(hidden_KD, weights, partial(_grouped_linear, ends=counts.cumsum(0, dtype=torch.int32)))
-        # unbind, not weight[e]: indexing would build a gradient the size of all experts for every expert.
-        per_expert = zip(hidden_KD.split(counts.tolist()), *(weight.unbind(0) for weight in weights), strict=True)
-        return torch.cat([self._expert(tokens, own, nn.functional.linear) for tokens, *own in per_expert])
+        num_experts = len(self.wo)
 
-    def _expert(
-        self, hidden_KD: Tensor, weights: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        *inner, wo = weights
-        hidden_KF = self.activation(linear(hidden_KD, inner[0]))
+        # 1. Line tokens up by expert; those that go nowhere stand behind all others.
+        rank_1N, length_Q1 = place_in_queue(queue.unsqueeze(0), num_experts + 1)
+        rank_N, length_Q = rank_1N.squeeze(0), length_Q1.squeeze(1)
+        if self.computes_in_groups(hidden):
+            end_Q = length_Q.cumsum(0, dtype=torch.int32)
+            place_N = rank_N + (end_Q - length_Q).index_select(0, queue)
+            order_N = _inverse(place_N)
+            linear = partial(_grouped_linear, ends=end_Q[:num_experts])
+            lined_up_ND = self._all(_Rearranged.of(hidden_ND, order_N, place_N), weights, linear)
+            return _Rearranged.of(lined_up_ND, place_N, order_N)
+        *lengths, nowhere = length_Q.tolist()
+        longest = max(lengths)
+        if longest <= PADDED_TOKENS and longest * num_experts <= 3 * len(queue):
+            return self._padded(hidden_ND, weights, queue, rank_N, longest, complete=not nowhere)
+        place_N = rank_N + rank_N.new_tensor([0, *accumulate(lengths)]).index_select(0, queue)
+        order_K = _inverse(place_N)[: sum(lengths)]
+
+        # 2. Each expert works on its own tokens.
+        hidden_KD = _Rearranged.of(hidden_ND, order_K, place_N)
+        if torch.is_grad_enabled():
+            output_KD = self._all(hidden_KD, weights, partial(_LinearEach.apply, lengths))
+        else:
+            output_KD = self._one_by_one(hidden_KD, weights, lengths)
+
+        # 3. Back to the tokens' own places.
+        return _Rearranged.of(output_KD, place_N, order_K)
+
+    def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What lies between `wi` and `wo`, for one expert or for all, as `linear` has it."""
+        inside = self.activation(linear(hidden, inner[0]))
         if self.gated:
-            hidden_KF = hidden_KF * linear(hidden_KD, inner[1])
-        return linear(self.dropout(hidden_KF), wo)
+            inside = inside * linear(hidden, inner[1])
+        return self.dropout(inside)
+
+    def _all(self, hidden: Tensor, weights: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        *inner, wo = weights
+        return linear(self._inside(hidden, inner, linear), wo)
+
+    def _one_by_one(self, hidden_KD: Tensor, weights: Sequence[Tensor], lengths: list[int]) -> Tensor:
+        """One expert after the other, without gradient: what is inside it stays in the cache."""
+        output_KD = torch.empty_like(hidden_KD)
+        per_expert = (weight.unbind(0) for weight in weights)
+        for tokens, output, *inner, wo_DF in zip(
+            hidden_KD.split(lengths), output_KD.split(lengths), *per_expert, strict=True
+        ):
+            torch.mm(self._inside(tokens, inner, nn.functional.linear), wo_DF.t(), out=output)
+        return output_KD
+
+    def _padded(
+        self,
+        hidden_ND: Tensor,
+        weights: Sequence[Tensor],
+        queue_N: Tensor,
+        rank_N: Tensor,
+        longest: int,
+        complete: bool,
+    ) -> Tensor:
+        """One batched product, every expert with as many rows as the busiest: for few tokens, where calls are dear."""
+        shape_ELD = (len(self.wo), longest, hidden_ND.shape[1])
+        rows = shape_ELD[0] * longest
+        row_N = torch.add(rank_N, queue_N, alpha=longest)
+        if not complete:  # Those that go nowhere share one row more.
+            row_N = row_N.clamp_(max=rows)
+        hidden_RD = hidden_ND.new_zeros(rows + (not complete), shape_ELD[2]).index_copy_(0, row_N, hidden_ND)
+        output_RD = self._all(hidden_RD[:rows].view(shape_ELD), weights, _batched_linear).flatten(0, 1)
+        if not complete:
+            output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
+        return output_RD.index_select(0, row_N)
+
+
+def _inverse(permutation: Tensor) -> Tensor:
+    index = torch.arange(len(permutation), device=permutation.device)
+    return torch.empty_like(permutation).scatter_(0, permutation, index)
+
+
+def _batched_linear(hidden_ELD: Tensor, weight_EFD: Tensor) -> Tensor:
+    return torch.bmm(hidden_ELD, weight_EFD.transpose(1, 2))
 
 
 def _grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tensor:
     return nn.functional.grouped_mm(hidden_KD, weight_EFD.transpose(1, 2), offs=ends)
+
+
+class _LinearEach(torch.autograd.Function):
+    """One matrix product per expert, each written straight to its place, in both directions.
+
+    Autograd's own way would join E outputs, and stack E gradients into one the size of all experts: with 64 experts
+    moving bytes is most of the work.
+    """
+
+    @staticmethod
+    def product(hidden_KD: Tensor, weight_EFD: Tensor, counts: list[int]) -> Tensor:
+        output_KF = hidden_KD.new_empty(len(hidden_KD), weight_EFD.shape[1])
+        for tokens, weight_FD, output in zip(
+            hidden_KD.split(counts), weight_EFD.unbind(0), output_KF.split(counts), strict=True
+        ):
+            torch.mm(tokens, weight_FD.t(), out=output)
+        return output_KF
+
+    @staticmethod
+    def forward(ctx, counts: list[int], hidden_KD: Tensor, weight_EFD: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden_KD, weight_EFD)
+        ctx.counts = counts
+        return _LinearEach.product(hidden_KD, weight_EFD, counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient_KF: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        hidden_KD, weight_EFD = ctx.saved_tensors
+        gradient_KF = gradient_KF.contiguous()
+        hidden_gradient = weight_gradient = None
+        if ctx.needs_input_grad[1]:
+            hidden_gradient = _LinearEach.product(gradient_KF, weight_EFD.transpose(1, 2), ctx.counts)
+        if ctx.needs_input_grad[2]:
+            weight_gradient = torch.empty_like(weight_EFD)
+            for tokens, gradient, own in zip(
+                hidden_KD.split(ctx.counts), gradient_KF.split(ctx.counts), weight_gradient.unbind(0), strict=True
+            ):
+                torch.mm(gradient.t(), tokens, out=own)
+        return None, hidden_gradient, weight_gradient
+
+
+class _Rearranged(torch.autograd.Function):
+    """Rows of `source` in the order of `index`; an index past the end gives a row of zeros.
+
+    `inverse` is where each row of `source` went. Knowing it, backward gathers too, where autograd would scatter.
+    """
+
+    @staticmethod
+    def rows(source: Tensor, index: Tensor) -> Tensor:
+        if len(index) > len(source):
+            source = torch.cat([source, source.new_zeros(1, source.shape[1])])
+            index = index.clamp(max=len(source) - 1)
+        return source.index_select(0, index)
+
+    @staticmethod
+    def of(source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        grad = torch.is_grad_enabled()
+        return _Rearranged.apply(source, index, inverse) if grad else _Rearranged.rows(source, index)
+
+    @staticmethod
+    def forward(ctx, source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return _Rearranged.rows(source, index)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return _Rearranged.rows(gradient, inverse), None, None
 
 
 class SparseMLP(nn.Module):
@@ -107,22 +249,17 @@ class SparseMLP(nn.Module):
         hidden_ND = hidden.flatten(0, 1)
         expert_N, kept_N = routing.expert.flatten(), routing.kept.flatten()
 
-        # 2. Sort tokens by expert. Those without a slot are left out, or, where shapes must not depend on the
-        #    routing, computed and thrown away in step 4.
-        num_experts = self.config.num_experts
+        # 2. To the experts. A token without a slot goes to none, or, where shapes must not depend on the routing, is
+        #    computed and thrown away.
         static = self.experts.computes_in_groups(hidden)
-        queue_N = expert_N if static else expert_N.masked_fill(~kept_N, num_experts)
-        counts = torch.zeros(num_experts + 1, dtype=torch.int64, device=hidden.device)
-        counts = counts.index_add(0, queue_N, torch.ones_like(queue_N))[:num_experts]
-        order_K = queue_N.argsort(stable=True)
-        if not static:
-            order_K = order_K[: int(counts.sum())]
+        queue_N = expert_N if static else torch.where(kept_N, expert_N, self.config.num_experts)
+        output_ND = self.experts(hidden_ND, queue_N)
+        if static:
+            output_ND = output_ND.masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
-        # 3. Each expert works on its own tokens.
-        output_KD = self.experts(hidden_ND.index_select(0, order_K), counts)
-
-        # 4. Gate, and back to the tokens' places; a dropped token keeps a zero.
+        # 3. Gate; a dropped token keeps a zero.
         gate_N = torch.where(kept_N, routing.gate.flatten(), 0.0)
-        output_KD = (output_KD * gate_N.index_select(0, order_K).unsqueeze(-1)).to(hidden.dtype)
-        output_ND = torch.zeros_like(hidden_ND).index_copy(0, order_K, output_KD)
+        # Nobody else holds these rows; but in training the gate's gradient wants them as they are.
+        multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_
+        output_ND = multiply(output_ND, gate_N.unsqueeze(-1)).to(hidden.dtype)
         return output_ND.view_as(hidden), routing

@@ -78,7 +78,9 @@ def test_probability_priority_serves_the_surest_tokens_first():
 
 
 def test_place_in_queue():
-    assert place_in_queue(torch.tensor([7, 2, 7, 7, 2, 9])).tolist() == [0, 0, 1, 2, 1, 0]
+    places, lengths = place_in_queue(torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]]), 4)
+    assert places.tolist() == [[0, 0, 1, 2, 1, 0], [0, 1, 0, 2, 3, 4]]
+    assert lengths.tolist() == [[2, 5], [0, 1], [3, 0], [1, 0]]
 
 
 @pytest.mark.parametrize(

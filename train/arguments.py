@@ -47,6 +47,7 @@ class ModelArguments:
     num_layers: int = _argument(2, "blocks")
     num_heads: int = _argument(4, "attention heads")
     num_experts: int = _argument(2, "experts per sparse layer")
+    bigram_buckets: int = _argument(0, "rows of a hashed table of word-pair embeddings; 0 = words only")
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
     dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
     pooling: Literal["mean", "first", "max", "mean+max"] = _argument("mean", "how token states become one vector")
@@ -171,6 +172,7 @@ class Arguments:
             num_layers=model.num_layers,
             num_heads=model.num_heads,
             num_experts=model.num_experts,
+            bigram_buckets=model.bigram_buckets,
             encoder_sparse_step=model.sparse_step,
             dense_act_fn=model.dense_act_fn,
             pooling=model.pooling,

@@ -6,6 +6,7 @@ Try it: load_split("ag_news", "test", "folder/of/data")
 
 import json
 import os
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class DatasetSource:
         labels: class names by index.
         hub_id, hub_config: where `datasets` finds it.
         text_column: its column of texts on the hub.
+        fragments: whether train holds parts of its own sentences as rows.
     """
 
     splits: tuple[str, ...]
@@ -45,13 +47,14 @@ class DatasetSource:
     hub_id: str | None = None
     hub_config: str | None = None
     text_column: str = "text"
+    fragments: bool = False
 
 
 DATASETS: dict[str, DatasetSource] = {
     "toy": DatasetSource(("train", "validation", "test")),
     "ag_news": DatasetSource(("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"),
     # GLUE hides the labels of its test split: validation is what one reports.
-    "sst2": DatasetSource(("train", "validation"), ("negative", "positive"), "nyu-mll/glue", "sst2", "sentence"),
+    "sst2": DatasetSource(("train", "validation"), ("negative", "positive"), "nyu-mll/glue", "sst2", "sentence", True),
     "imdb": DatasetSource(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
 }
 
@@ -155,12 +158,45 @@ def load_training_data(
     if is_folder and len(_local_splits(Path(folder) / dataset)) == 3:
         own, own_labels = load_split(dataset, "validation", data_dir, text_column, label_column)
         return TrainingData(rows, align_labels(own, own_labels, labels), labels)
+    if dataset in DATASETS and DATASETS[dataset].fragments:
+        return TrainingData(*cut_by_sentence(rows, validation_size), labels)
     # The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
     counts = np.bincount(rows["label"], minlength=len(labels))
     held_out = max(round(len(rows) * validation_size), 1)
     stratify = "label" if counts[counts > 0].min() >= 2 and held_out >= len(present) else None
     parts = rows.train_test_split(test_size=held_out, seed=0, stratify_by_column=stratify)
     return TrainingData(parts["train"], parts["test"], labels)
+
+
+def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """Rows to train on, and whole sentences to validate on of which no fragment is left to train on.
+
+    A row is a fragment of a sentence when it is one of its runs of words. Cutting row by row would put fragments of one
+    sentence on both sides, and the validation accuracy would speak of memory.
+    """
+    texts = rows["text"]
+    frequency = Counter(word for text in texts for word in set(text.split()))
+    sentence_of: dict[str, str] = {}
+    holding: dict[str, list[str]] = defaultdict(list)
+    for text in sorted(set(texts), key=len, reverse=True):
+        words = text.split()
+        # The sentences with the text's rarest word are few.
+        candidates = holding[min(words, key=frequency.__getitem__)]
+        sentence = next((whole for whole in candidates if f" {' '.join(words)} " in f" {whole} "), None)
+        if sentence is None:
+            sentence = " ".join(words)
+            for word in set(words):
+                holding[word].append(sentence)
+        sentence_of[text] = sentence
+    sentences = sorted(set(sentence_of.values()))
+    held_out = set(np.random.default_rng(0).permutation(sentences)[: max(round(len(sentences) * share), 1)])
+    train, validation = [], []
+    for index, text in enumerate(texts):
+        if sentence_of[text] not in held_out:
+            train.append(index)
+        elif " ".join(text.split()) == sentence_of[text]:
+            validation.append(index)
+    return rows.select(train), rows.select(validation)
 
 
 def make_toy_split(split: str | None = None, **shape: int) -> tuple[Dataset, list[str]]:

@@ -1,0 +1,33 @@
+"""Embeddings of word pairs: a small table that many pairs share by their hash.
+
+Legend: B batch, T tokens, D d_model. The idea is fastText's (1607.01759, section 2.1).
+"""
+
+from torch import Tensor, nn
+
+from switch_model.config import SwitchConfig
+
+# Odd, and far apart in binary: neighbouring ids must not fall into neighbouring buckets.
+_PREVIOUS, _CURRENT = 0x9E3779B1, 0x85EBCA77
+
+
+class HashedBigrams(nn.Module):
+    """For each token, the embedding of the pair it makes with the token before it; zero where there is none.
+
+    A pair looks back only, so that a decoder may use it too.
+    """
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__()
+        self.table = nn.Embedding(config.bigram_buckets, config.d_model)
+        # A pair never seen in training says nothing.
+        self.table.initial_std = 0.0
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) token ids and a (B, T) bool mask -> (B, T, D)."""
+        pairs_BT = input_ids.roll(1, dims=1) * _PREVIOUS + input_ids * _CURRENT
+        # Only the low bits would decide otherwise, and they depend on the low bits of both ids alone.
+        pairs_BT = (pairs_BT ^ (pairs_BT >> 17)) & (2**62 - 1)
+        both_BT = mask & mask.roll(1, dims=1)
+        both_BT[:, :1] = False
+        return self.table(pairs_BT % self.table.num_embeddings) * both_BT.unsqueeze(-1)
