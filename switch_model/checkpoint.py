@@ -23,12 +23,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.config import RULES, SwitchConfig
-from switch_model.modeling import SwitchForSequenceClassification, SwitchPreTrainedModel
+from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification, SwitchPreTrainedModel
 
 REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 OPTIONAL_FILES = ("tokenizer_config.json", "README.md", "training.json")
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
+    "SwitchForMaskedLM": SwitchForMaskedLM,
 }
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
@@ -90,6 +91,15 @@ def load_checkpoint(
     if source.is_dir():
         return _load_folder(source, device)
     return _load_folder(_download(str(folder_zip_or_hub_id)), device)
+
+
+def require_classifier(model: SwitchPreTrainedModel) -> None:
+    """Raise CheckpointError for a model that was not trained to classify."""
+    if not isinstance(model, SwitchForSequenceClassification):
+        raise CheckpointError(
+            f"This checkpoint is a {type(model).__name__}: it knows tokens, not classes. Make a classifier of it with "
+            "python -m train --init_from."
+        )
 
 
 def save_checkpoint(
@@ -204,7 +214,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
     for key, limit in (("num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
         if isinstance(settings.get(key), int) and settings[key] > limit:
             raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of {limit}.")
-    for key in ("vocab_size", "d_model", "d_ff", "d_kv", "num_heads"):
+    for key in ("vocab_size", "bigram_buckets", "d_model", "d_ff", "d_kv", "num_heads"):
         if isinstance(settings.get(key), int) and settings[key] > 10_000_000:
             raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of 10,000,000.")
     try:
@@ -223,7 +233,8 @@ def estimated_parameters(config: SwitchConfig) -> int:
     mlp = inner * config.d_model * config.d_ff
     experts = sum(config.num_experts if config.is_sparse(layer) else 1 for layer in range(config.num_layers))
     attention = 4 * config.d_model * config.num_heads * config.d_kv
-    return config.vocab_size * config.d_model + config.num_layers * attention + experts * mlp
+    embeddings = (config.vocab_size + config.bigram_buckets) * config.d_model
+    return embeddings + config.num_layers * attention + experts * mlp
 
 
 def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:

@@ -24,3 +24,20 @@ class SwitchClassifierOutput(ModelOutput):
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
+
+
+@dataclass
+class SwitchMaskedLMOutput(ModelOutput):
+    """Of SwitchForMaskedLM, for B texts of T tokens, V tokens in the vocabulary.
+
+    Attributes:
+        loss: scalar, cross-entropy at the labelled places + weighted auxiliary losses; only when labels were given.
+        logits: (B, T, V); with labels (M, V), those of the M labelled places.
+        aux_loss, z_loss, routing: as in SwitchClassifierOutput.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+    routing: tuple[Routing, ...] | None = None

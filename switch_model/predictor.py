@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.checkpoint import load_checkpoint
+from switch_model.checkpoint import load_checkpoint, require_classifier
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import SwitchForSequenceClassification
 from switch_model.routing import Routing
@@ -54,8 +54,10 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None) -> "Predictor":
-        """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't be opened."""
-        return cls(*load_checkpoint(folder_zip_or_hub_id, device))
+        """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't, or knows no classes."""
+        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device)
+        require_classifier(model)
+        return cls(model, tokenizer)
 
     def __call__(self, text: str, interventions: AnyInterventions = None) -> Prediction:
         """Classify one text. Raises ValueError when it has no tokens, or when interventions do not fit."""

@@ -180,18 +180,18 @@ def test_every_kind_of_file_is_read(tmp_path, ending):
 
 
 def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
-    (tmp_path / "sst2").mkdir()
+    (tmp_path / "imdb").mkdir()
     table = pd.DataFrame(
         {"text": [f"good {i}" for i in range(30)] + [f"bad {i}" for i in range(30)], "label": [1] * 30 + [0] * 30}
     )
     for split in ("train", "validation"):
-        table.to_parquet(tmp_path / "sst2" / f"{split}.parquet")
+        table.to_parquet(tmp_path / "imdb" / f"{split}.parquet")
     monkeypatch.setenv("SWITCH_DATA_DIR", str(tmp_path))
-    data = load_training_data("sst2", validation_size=0.2)
-    assert data.labels == ["negative", "positive"] and len(data.train) == 48 and len(data.validation) == 12
+    data = load_training_data("imdb", validation_size=0.2)
+    assert data.labels == ["neg", "pos"] and len(data.train) == 48 and len(data.validation) == 12
     assert sum(data.validation["label"]) == 6  # Both classes, though the rows are sorted.
     with pytest.raises(DataError, match="no split 'test'"):
-        load_split("sst2", "test")
+        load_split("imdb", "test")
     # Any other folder works the same way; its class names may lie beside it.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "labels.json").write_text('{"names": ["no", "yes"]}')
@@ -203,7 +203,7 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
     table.to_parquet(tmp_path / "mine" / "test.parquet")
     assert len(load_training_data("mine").validation) == 10 and len(load_training_data("mine").train) == 60
     with pytest.raises(DataError, match="--data_dir"):
-        load_split("imdb", "test")
+        load_split("sst2", "validation")
 
 
 def test_the_hub_is_read_through_datasets(tmp_path, monkeypatch):

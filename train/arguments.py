@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from switch_model.config import SwitchConfig
+from train.presets import default_preset, preset
 
 
 def _argument(default: Any, help: str) -> Any:
@@ -20,12 +21,16 @@ class DataArguments:
     """What is read, and how text becomes tokens."""
 
     dataset: str = _argument(
-        "toy", "toy, ag_news, sst2, imdb, a folder of --data_dir, a hub id, or a CSV, TSV, JSONL or parquet file"
+        "toy",
+        "toy, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, a folder of --data_dir, a hub id, or a CSV, TSV, "
+        "JSONL or parquet file",
     )
     data_dir: str | None = _argument(
         None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"
     )
-    text_column: str | None = _argument(None, "column of texts in a file; none = found by name")
+    text_column: str | None = _argument(
+        None, "column of texts, or two with a comma between for pairs; none = found by name"
+    )
     label_column: str | None = _argument(None, "column of classes in a file; none = found by name")
     validation_size: float = _argument(
         0.05, "share of the training rows held out to choose the best checkpoint, where the data set has no own split"
@@ -74,8 +79,19 @@ class ModelArguments:
 class TrainArguments:
     """How the model is trained."""
 
+    task: Literal["classification", "mlm"] = _argument(
+        "classification", "classification, or mlm: guess hidden tokens, which needs no classes"
+    )
+    init_from: str | None = _argument(
+        None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip or hub id)"
+    )
+    mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm")
+    preset: Literal["none", "tiny", "small", "base"] | None = _argument(
+        None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
+    )
     epochs: float = _argument(3.0, "passes over the training rows")
     batch_size: int = _argument(32, "texts per step")
+    gradient_accumulation_steps: int = _argument(1, "batches per step of the optimizer")
     optimizer: Literal["adafactor", "adamw"] = _argument("adafactor", "optimizer")
     lr: float | None = _argument(None, "learning rate; none = Adafactor with relative steps (adamw: 1e-3)")
     lr_schedule: Literal["constant", "linear", "cosine"] = _argument("linear", "how a fixed learning rate decays")
@@ -87,6 +103,10 @@ class TrainArguments:
         0.0,
         "evaluate and keep an exponential average of the weights with this decay per step; 0 = the weights themselves",
     )
+    precision: Literal["float32", "bfloat16", "float16"] = _argument(
+        "float32", "of the products inside the model (autocast); the router stays in float32"
+    )
+    compile: bool | None = _argument(None, "compile the model; none = on CUDA only")
     device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "seed of weights, data order and noise")
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
@@ -94,6 +114,20 @@ class TrainArguments:
     eval_steps: int | None = _argument(None, "steps between two evaluations, each with a checkpoint; none = an epoch")
 
 
+# What a model started from another one shares with it: flag -> field of SwitchConfig.
+SHAPE = {
+    "d_model": "d_model",
+    "d_kv": "d_kv",
+    "d_ff": "d_ff",
+    "num_layers": "num_layers",
+    "num_heads": "num_heads",
+    "num_experts": "num_experts",
+    "bigram_buckets": "bigram_buckets",
+    "sparse_step": "encoder_sparse_step",
+    "dense_act_fn": "dense_act_fn",
+    "router_bias": "router_bias",
+    "embedding_norm": "embedding_norm",
+}
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
 
 
@@ -124,17 +158,34 @@ class Arguments:
     def portable(self) -> dict[str, Any]:
         """`to_dict` without the folders of one machine: what may be shared with a checkpoint."""
         values = {key: value for key, value in self.to_dict().items() if key not in ("data_dir", "output_dir")}
-        return values | {"dataset": Path(self.data.dataset).name if self.data.dataset.count(".") else self.data.dataset}
+        for key in ("dataset", "init_from", "tokenizer"):
+            if values[key] and (Path(values[key]).exists() or values[key].count(".")):
+                values[key] = Path(values[key]).name
+        return values
+
+    @classmethod
+    def resolve(cls, given: dict[str, Any]) -> "Arguments":
+        """Defaults, over them the preset, over both what was given. Raises ValueError as `from_dict` does."""
+        dataset = given.get("dataset", "toy")
+        name = given.get("preset") or default_preset(dataset) or "none"
+        chosen = {} if name == "none" else preset(name, dataset)
+        return cls.from_dict(chosen | given | {"preset": name})
 
     def command(self) -> str:
         """The shortest command that trains the same model, wherever its data lies and its folder goes."""
-        defaults = Arguments(*(group() for group in GROUPS)).to_dict()
-        flags = [f"--{key} {value}" for key, value in self.portable().items() if value != defaults[key]]
+        values = self.portable()
+        values["preset"] = values["preset"] or "none"
+        start = {"dataset": values["dataset"], "preset": values["preset"]}
+        if start["preset"] == (default_preset(start["dataset"]) or "none"):
+            del start["preset"]
+        defaults = Arguments.resolve(start).to_dict() | {key: Arguments.resolve({}).to_dict()[key] for key in start}
+        flags = [f"--{key} {value}" for key, value in values.items() if value != defaults[key]]
         return " ".join(["python -m train", *flags])
 
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
         data, train = self.data, self.train
+        accumulated = train.gradient_accumulation_steps
         rules = [
             ("seq_len", data.seq_len, data.seq_len >= 1, "at least 1"),
             ("validation_size", data.validation_size, 0 < data.validation_size < 1, "above 0 and below 1"),
@@ -143,6 +194,8 @@ class Arguments:
             ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
             ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
             ("batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
+            ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
+            ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
             ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
             ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
             ("weight_decay", train.weight_decay, train.weight_decay >= 0, "at least 0"),
@@ -158,6 +211,18 @@ class Arguments:
                 raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
         self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])
 
+    def adopt(self, source: SwitchConfig) -> None:
+        """Take the shape of the model one starts from. Raises ValueError for a flag that asks for another."""
+        start = Arguments.resolve({"dataset": self.data.dataset, "preset": self.train.preset}).model
+        for name, field_name in SHAPE.items():
+            own, theirs = getattr(self.model, name), getattr(source, field_name)
+            asked = own is not None and own != getattr(start, name)
+            if asked and own != theirs:
+                raise ValueError(
+                    f"--{name} {own} does not fit --init_from: that model has {theirs}. Leave the flag out."
+                )
+            setattr(self.model, name, theirs)
+
     def config(self, vocab_size: int, pad_token_id: int, labels: list[str]) -> SwitchConfig:
         """The model's configuration. Raises ValueError naming the flag that is wrong."""
         model = self.model
@@ -165,7 +230,7 @@ class Arguments:
         return SwitchConfig(
             vocab_size=vocab_size,
             pad_token_id=pad_token_id,
-            id2label=dict(enumerate(labels)),
+            id2label=dict(enumerate(labels)) if labels else None,
             d_model=model.d_model,
             d_kv=model.d_kv or max(model.d_model // heads, 1),
             d_ff=model.d_ff or 4 * model.d_model,

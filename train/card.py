@@ -29,17 +29,19 @@ def model_card(
     dataset = arguments["dataset"]
     rows = training["rows"]
     validation = training["validation"]
+    classifies = arguments.get("task", "classification") == "classification"
     lines = [
         "---",
         "license: apache-2.0",
         "library_name: transformers",
-        "pipeline_tag: text-classification",
+        f"pipeline_tag: {'text-classification' if classifies else 'fill-mask'}",
         "tags: [mixture-of-experts, switch-transformer]",
         "---",
         "",
         f"# Switch Transformer, {dataset}",
         "",
-        f"A top-1 mixture of experts that sorts texts into {', '.join(config.labels)}. "
+        f"A top-1 mixture of experts that "
+        f"{'sorts texts into ' + ', '.join(config.labels) if classifies else 'guesses hidden tokens of a text'}. "
         f"{config.num_layers} blocks, {len(config.sparse_layers)} of them sparse with {config.num_experts} experts; "
         f"{parameters[0]:,} parameters, {parameters[1]:,} active per token.",
         "",
@@ -54,7 +56,8 @@ def model_card(
         f"- Seed {arguments['seed']}; {training['seconds'] / 60:.0f} minutes"
         f"{' on ' + training['machine'] if training.get('machine') else ''}; torch {training['versions']['torch']}, "
         f"transformers {training['versions']['transformers']}.",
-        f"- Validation accuracy of the kept checkpoint: {validation['accuracy']:.2%} (step {validation['step']}).",
+        f"- Validation, kept checkpoint (step {validation['step']}): accuracy {validation['accuracy']:.2%}, "
+        f"loss {validation['loss']:.4f}.",
         "",
     ]
     if evaluation is not None:
@@ -88,9 +91,9 @@ def model_card(
     lines += [
         "## Limits",
         "",
-        f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only its own classes "
-        "and the language of its training texts: any text gets a class, fitting or not. What an expert receives is "
-        'shown exactly; what it is "for" is not claimed.',
+        f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only the language of "
+        f"its training texts{' and its own classes: any text gets one, fitting or not' if classifies else ''}. What an "
+        'expert receives is shown exactly; what it is "for" is not claimed.',
         "",
         "## Licence",
         "",

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from transformers import HfArgumentParser
 
 from switch_model.checkpoint import CheckpointError
@@ -48,17 +49,47 @@ def _train(argv: list[str]) -> None:
     parser = HfArgumentParser(
         GROUPS,
         prog="python -m train",
-        description="Train a Switch Transformer that classifies texts.",
+        description="Train a Switch Transformer: a classifier of texts, or with --task mlm one that guesses hidden "
+        "tokens. The hub is asked with the token in HF_TOKEN, where that is set.",
         epilog=COMMANDS_HELP,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
-    *groups, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
-    if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}. See python -m train --help")
+    parser.add_argument("--config", help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win")
+    # Only what was really given shall win over presets: defaults are put in afterwards.
+    for action in parser._actions:
+        if action.dest != "help":
+            action.help = f"{action.help} (default: {action.default})"
+            action.default = argparse.SUPPRESS
+    given = vars(_known_only(parser, argv))
+    if "config" in given:
+        written = _flags(given.pop("config"))
+        given = vars(_known_only(parser, written + argv))
+        given.pop("config")
     from train.training import train
 
-    _report(train(Arguments(*groups)))
+    _report(train(Arguments.resolve(given)))
+
+
+def _known_only(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"unknown: {' '.join(unknown)}. See python -m train --help")
+    return values
+
+
+def _flags(path: str) -> list[str]:
+    """The arguments in a YAML or JSON file, as flags: so they are read, checked and refused as flags are."""
+    try:
+        # JSON is YAML, but for numbers such as 1e-3, which YAML takes for text; as a flag they are numbers again.
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"--config {path} can't be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"--config {path} must hold arguments, such as: num_experts: 8")
+    if Path(str(values.get("output_dir"))).resolve() == Path(path).resolve().parent:
+        del values["output_dir"]  # The run that wrote this file lies there.
+    return [f"--{key}={value}" for key, value in values.items() if value is not None]
 
 
 def _resume(argv: list[str]) -> None:
@@ -164,11 +195,16 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def _report(run) -> None:
-    best = max(run.metrics("eval"), key=lambda record: record["accuracy"])
-    print(
-        f"Best validation accuracy {best['accuracy']:.2%} (step {best['step']}). Checkpoint: {run.best}\n"
-        f"Look at it: python app.py --checkpoint {run.best}"
-    )
+    from train.tasks import TASKS
+
+    task = TASKS[run.arguments().train.task]
+    pick = max if task.higher_is_better else min
+    best = pick(run.metrics("eval"), key=lambda record: record[task.best])
+    print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
+    if task.labelled:
+        print(f"Look at it: python app.py --checkpoint {run.best}")
+    else:
+        print(f"Make a classifier of it: python -m train --init_from {run.best} --dataset …")
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -21,9 +21,13 @@ FILE_READERS = {
     ".json": ("json", {}),
     ".parquet": ("parquet", {}),
 }
+LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "message", "title", "description")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "intent", "target", "sentiment", "topic")
 TOY_VOCABULARY, TOY_SAMPLES = 500, 1000
+# Between the two texts of a pair: the separator token of tokenizers trained here. Others get their own instead.
+SEPARATOR_TOKEN = "[SEP]"
+PAIR_SEPARATOR = f" {SEPARATOR_TOKEN} "
 
 
 class DataError(Exception):
@@ -38,7 +42,7 @@ class DatasetSource:
         splits: what there is; the last one is the one to report on.
         labels: class names by index.
         hub_id, hub_config: where `datasets` finds it.
-        text_column: its column of texts on the hub.
+        text_columns: its column of texts on the hub, or the two of a pair.
         fragments: whether train holds parts of its own sentences as rows.
     """
 
@@ -46,16 +50,43 @@ class DatasetSource:
     labels: tuple[str, ...] = ()
     hub_id: str | None = None
     hub_config: str | None = None
-    text_column: str = "text"
+    text_columns: tuple[str, ...] = ("text",)
     fragments: bool = False
+
+
+def _glue(
+    name: str,
+    labels: tuple[str, ...],
+    *text_columns: str,
+    validation: tuple[str, ...] = ("validation",),
+    fragments: bool = False,
+) -> DatasetSource:
+    return DatasetSource(("train", *validation), labels, "nyu-mll/glue", name, text_columns, fragments)
 
 
 DATASETS: dict[str, DatasetSource] = {
     "toy": DatasetSource(("train", "validation", "test")),
     "ag_news": DatasetSource(("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"),
-    # GLUE hides the labels of its test split: validation is what one reports.
-    "sst2": DatasetSource(("train", "validation"), ("negative", "positive"), "nyu-mll/glue", "sst2", "sentence", True),
     "imdb": DatasetSource(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
+    # GLUE hides the labels of its test splits: validation is what one reports.
+    "sst2": _glue("sst2", ("negative", "positive"), "sentence", fragments=True),
+    "cola": _glue("cola", ("unacceptable", "acceptable"), "sentence"),
+    "mrpc": _glue("mrpc", ("not_equivalent", "equivalent"), "sentence1", "sentence2"),
+    "qqp": _glue("qqp", ("not_duplicate", "duplicate"), "question1", "question2"),
+    "mnli": _glue(
+        "mnli",
+        ("entailment", "neutral", "contradiction"),
+        "premise",
+        "hypothesis",
+        validation=("validation_mismatched", "validation_matched"),
+    ),
+    "qnli": _glue("qnli", ("entailment", "not_entailment"), "question", "sentence"),
+    "rte": _glue("rte", ("entailment", "not_entailment"), "sentence1", "sentence2"),
+}
+# What has no classes, and why it is refused.
+REFUSED = {
+    "stsb": "stsb asks for a similarity from 0 to 5, which is regression; the models here choose among classes. "
+    "For pairs with classes take mrpc, qqp, mnli, qnli or rte."
 }
 
 
@@ -74,6 +105,7 @@ def load_split(
     data_dir: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    labelled: bool = True,
 ) -> tuple[Dataset, list[str]]:
     """One split with its class names.
 
@@ -82,27 +114,31 @@ def load_split(
             parquet file (which has one split, "train").
         split: None = the one to report on.
         data_dir: a folder <dataset>/<split>.parquet; None = the environment variable SWITCH_DATA_DIR, then the hub.
+        text_column: the column of texts, or two of them with a comma between: a pair is joined by PAIR_SEPARATOR.
+        labelled: False = texts are enough: rows have no label, and there are no class names.
 
     Raises:
         DataError: when it can't be had, with what to do.
     """
+    if dataset in REFUSED:
+        raise DataError(REFUSED[dataset])
     if dataset == "toy":
-        return make_toy_split(split)
+        rows, names = make_toy_split(split)
+        return (rows, names) if labelled else (rows.remove_columns("label"), [])
+    source = DATASETS.get(dataset)
+    usual = source.text_columns if source else ()
+    names = list(source.labels) if source else None
     if Path(dataset).suffix.lower() in FILE_READERS:
         path = Path(dataset)
         if not path.is_file():
             raise DataError(f"There is no file {path}.")
         _known_split(dataset, split, ("train",))
-        return _text_and_label(_read_table(path), dataset, text_column, label_column)
-
-    source = DATASETS.get(dataset)
-    names = list(source.labels) if source else None
-    if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
-        rows, stored_names = _read_local(Path(folder) / dataset, dataset, split)
+        rows = _read_table(path)
+    elif folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
+        rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
         names = names or stored_names
     elif source:
         rows = _read_hub(source.hub_id, source.hub_config, _known_split(dataset, split, source.splits))
-        text_column = text_column or source.text_column
     elif dataset.count("/") == 1:
         rows = _read_hub(dataset, None, split or "test")
     else:
@@ -110,7 +146,13 @@ def load_split(
             f"{dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
             f"owner/name, or a file ending in {', '.join(FILE_READERS)}."
         )
-    return _text_and_label(rows, dataset, text_column, label_column, names)
+    texts = _texts(rows, text_column, usual, dataset)
+    if not labelled:
+        kept = [text for text in texts if text.strip()]
+        if not kept:
+            raise DataError(f"{dataset} has no row with a text.")
+        return Dataset.from_dict({"text": kept}), []
+    return _with_labels(rows, texts, label_column, names, dataset)
 
 
 def report_split(dataset: str, data_dir: str | None = None) -> str:
@@ -135,6 +177,7 @@ def load_training_data(
     vocab_size: int | None = None,
     seq_len: int = 16,
     seed: int = 0,
+    labelled: bool = True,
 ) -> TrainingData:
     """The training rows and a validation split, which never holds rows of the split one reports on.
 
@@ -146,24 +189,29 @@ def load_training_data(
         count = num_samples or TOY_SAMPLES
         train, labels = make_toy(count, seed=3 * seed, **shape)
         validation, _ = make_toy(max(count // 5, 50), seed=3 * seed + 1, **shape)
+        if not labelled:
+            return TrainingData(train.remove_columns("label"), validation.remove_columns("label"), [])
         return TrainingData(train, validation, labels)
-    rows, labels = load_split(dataset, "train", data_dir, text_column, label_column)
-    present = sorted(set(rows["label"]))
-    if len(present) < 2:
+    columns = dict(data_dir=data_dir, text_column=text_column, label_column=label_column, labelled=labelled)
+    rows, labels = load_split(dataset, "train", **columns)
+    present = sorted(set(rows["label"])) if labelled else []
+    if labelled and len(present) < 2:
         raise DataError(f"{dataset} has one class only ({labels[present[0]]}): there is nothing to tell apart.")
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=seed).select(range(num_samples))
     folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
     is_folder = folder and dataset not in DATASETS and Path(dataset).suffix.lower() not in FILE_READERS
-    if is_folder and len(_local_splits(Path(folder) / dataset)) == 3:
-        own, own_labels = load_split(dataset, "validation", data_dir, text_column, label_column)
+    if is_folder and {"validation", "test"} <= set(_local_splits(Path(folder) / dataset)):
+        own, own_labels = load_split(dataset, "validation", **columns)
         return TrainingData(rows, align_labels(own, own_labels, labels), labels)
     if dataset in DATASETS and DATASETS[dataset].fragments:
         return TrainingData(*cut_by_sentence(rows, validation_size), labels)
     # The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
-    counts = np.bincount(rows["label"], minlength=len(labels))
     held_out = max(round(len(rows) * validation_size), 1)
-    stratify = "label" if counts[counts > 0].min() >= 2 and held_out >= len(present) else None
+    stratify = None
+    if labelled:
+        counts = np.bincount(rows["label"], minlength=len(labels))
+        stratify = "label" if counts[counts > 0].min() >= 2 and held_out >= len(present) else None
     parts = rows.train_test_split(test_size=held_out, seed=0, stratify_by_column=stratify)
     return TrainingData(parts["train"], parts["test"], labels)
 
@@ -257,7 +305,7 @@ def _known_split(dataset: str, split: str | None, splits: tuple[str, ...]) -> st
 
 
 def _local_splits(folder: Path) -> tuple[str, ...]:
-    found = tuple(name for name in ("train", "validation", "test") if (folder / f"{name}.parquet").is_file())
+    found = tuple(name for name in LOCAL_SPLITS if (folder / f"{name}.parquet").is_file())
     if not found:
         raise DataError(
             f"There is no {folder / 'train.parquet'}. --data_dir names a folder that holds "
@@ -266,7 +314,7 @@ def _local_splits(folder: Path) -> tuple[str, ...]:
     return found
 
 
-def _read_local(folder: Path, dataset: str, split: str | None) -> tuple[Dataset, list[str] | None]:
+def _read_local(folder: Path, dataset: str, split: str) -> tuple[Dataset, list[str] | None]:
     split = _known_split(dataset, split, _local_splits(folder))
     names = folder / "labels.json"
     return (
@@ -300,23 +348,29 @@ def _read_table(path: Path) -> Dataset:
         ) from error
 
 
-def _text_and_label(
-    rows: Dataset,
-    where: str,
-    text_column: str | None,
-    label_column: str | None,
-    names: list[str] | None = None,
+def _texts(rows: Dataset, wanted: str | None, usual: tuple[str, ...], where: str) -> list[str]:
+    """The column of texts; of a pair's two columns, both in one text."""
+    if wanted is None and usual and all(name in rows.column_names for name in usual):
+        columns = list(usual)
+    elif wanted is not None and wanted not in rows.column_names and "," in wanted:
+        columns = [_find_column(rows, name.strip(), (), "text", where) for name in wanted.split(",")]
+    else:
+        columns = [_find_column(rows, wanted, TEXT_COLUMNS, "text", where)]
+    parts = [["" if value is None else str(value) for value in rows[column]] for column in columns]
+    return [PAIR_SEPARATOR.join(texts) for texts in zip(*parts, strict=True)]
+
+
+def _with_labels(
+    rows: Dataset, texts: list[str], label_column: str | None, names: list[str] | None, where: str
 ) -> tuple[Dataset, list[str]]:
-    """Any table -> the columns text and label, and the class names: those given, the table's own, or its values."""
-    text = _find_column(rows, text_column, TEXT_COLUMNS, "text", where)
+    """Texts with their classes, and the class names: those given, the table's own, or its values."""
     label = _find_column(rows, label_column, LABEL_COLUMNS, "label", where)
     names = names or getattr(rows.features[label], "names", None)
-    texts = ["" if value is None else str(value) for value in rows[text]]
     values = list(rows[label])
     # Hidden labels are stored as -1.
     kept = [i for i, value in enumerate(values) if value is not None and value != -1 and texts[i].strip()]
     if not kept:
-        raise DataError(f"{where} has no row with both a text ({text}) and a class ({label}).")
+        raise DataError(f"{where} has no row with both a text and a class ({label}).")
     values = [values[index] for index in kept]
     if names is None or not all(isinstance(value, int) for value in values):
         # Numbers sort as numbers ("10" after "9"), everything else as text.

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from train.data import DataError
+from train.data import PAIR_SEPARATOR, SEPARATOR_TOKEN, DataError
 
-SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": "[SEP]"}
+SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
 
 
 def train_tokenizer(
@@ -52,15 +52,19 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
 
 
 def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
-    """text, label -> input_ids, labels, length. Texts without a token are left out: there is nothing to learn."""
+    """text (and label) -> input_ids, length, row (and labels). Texts without a token are left out."""
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
-        encoded = tokenizer(batch["text"], truncation=True, add_special_tokens=True, return_attention_mask=False)
-        return {"input_ids": encoded["input_ids"], "labels": batch["label"]}
+        texts = batch["text"]
+        if tokenizer.sep_token != SEPARATOR_TOKEN:
+            own = f" {tokenizer.sep_token or tokenizer.eos_token or ''} "
+            texts = [text.replace(PAIR_SEPARATOR, own) for text in texts]
+        encoded = tokenizer(texts, truncation=True, add_special_tokens=True, return_attention_mask=False)
+        return {"input_ids": encoded["input_ids"]} | ({"labels": batch["label"]} if "label" in batch else {})
 
     features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
     lengths = [len(ids) for ids in features["input_ids"]]
-    features = features.add_column("length", lengths)
+    features = features.add_column("length", lengths).add_column("row", range(len(lengths)))
     empty = lengths.count(0)
     return features.filter(lambda length: length > 0, input_columns="length", desc="Filtering") if empty else features
 

@@ -10,36 +10,37 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.optimization import Adafactor, AdafactorSchedule
 
 from switch_model.analysis import RoutingTotals
 from switch_model.modeling import SwitchPreTrainedModel
+from switch_model.routing import Routing
 from train.arguments import TrainArguments
 from train.runs import Run
+from train.tasks import Task
 
 AVERAGE_FILE = "averaged.safetensors"
 
 
-def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy and macro-F1 over the classes that occur."""
-    predicted = prediction.predictions.argmax(-1)
-    return {
-        "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
-        "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
-    }
+def compiles(wanted: bool | None, device: str) -> bool:
+    """Whether the model is compiled: where it was asked for, or, left open, on CUDA."""
+    return device == "cuda" if wanted is None else wanted
 
 
-def training_arguments(arguments: TrainArguments, run: Run, device: str) -> TrainingArguments:
+def training_arguments(arguments: TrainArguments, task: Task, run: Run, device: str) -> TrainingArguments:
     """Ours -> the Trainer's."""
     return TrainingArguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=arguments.epochs,
         per_device_train_batch_size=arguments.batch_size,
         per_device_eval_batch_size=max(arguments.batch_size, 64),
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        bf16=arguments.precision == "bfloat16",
+        fp16=arguments.precision == "float16",
+        torch_compile=compiles(arguments.compile, device),
         learning_rate=arguments.lr or 1e-3,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
         warmup_steps=arguments.warmup,
@@ -53,6 +54,7 @@ def training_arguments(arguments: TrainArguments, run: Run, device: str) -> Trai
         logging_steps=arguments.logging_steps,
         seed=arguments.seed,
         use_cpu=device == "cpu",
+        prediction_loss_only=not task.labelled,
         report_to="none",
         label_names=["labels"],
         train_sampling_strategy="group_by_length",
@@ -82,26 +84,54 @@ class _UpdateAverage(TrainerCallback):
         self.average.update_parameters(model)
 
 
+class _Batches:
+    """What is counted over batches between two lines of metrics. Stays on the device until someone asks."""
+
+    def __init__(self):
+        self.routing = RoutingTotals()
+        self.correct: Tensor | int = 0
+        self.seen = 0
+
+    def add(self, records: tuple[Routing, ...], correct: Tensor, seen: int) -> None:
+        self.routing.add(records)
+        self.correct = self.correct + correct
+        self.seen += seen
+
+    @property
+    def accuracy(self) -> float:
+        return int(self.correct) / self.seen
+
+
 class SwitchTrainer(Trainer):
     """Adds to the Trainer: routing statistics per sparse layer, an exponential average of the weights, metrics as JSON
     lines, and a callback for every better model.
 
     Args:
         run: where metrics go.
+        task: what is learned.
         settings: the training arguments.
-        keep_best: called with the (averaged) model and its metrics whenever the validation accuracy is the best so far.
+        eval_collator: rows -> a validation batch.
+        keep_best: called with the (averaged) model and its metrics whenever they are the best so far.
     """
 
     def __init__(
-        self, *, run: Run, settings: TrainArguments, keep_best: Callable[[SwitchPreTrainedModel, dict], None], **kwargs
+        self,
+        *,
+        run: Run,
+        task: Task,
+        settings: TrainArguments,
+        keep_best: Callable[[SwitchPreTrainedModel, dict], None],
+        eval_collator: Callable,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.run = run
+        self.task = task
         self.settings = settings
         self.keep_best = keep_best
-        self.best_accuracy = -math.inf
-        self.routing_totals = RoutingTotals()
-        self.correct, self.seen = torch.zeros((), dtype=torch.int64, device=self.args.device), 0
+        self.eval_collator = eval_collator
+        self.best: float | None = None
+        self.batches = _Batches()
         # The model's own loss is a mean over the batch: the Trainer shall divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self.average: AveragedModel | None = None
@@ -113,43 +143,48 @@ class SwitchTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs, output_routing=True)
-        if outputs.routing:
-            self.routing_totals.add(outputs.routing)
-        if model.training:
-            self.correct += (outputs.logits.detach().argmax(-1) == inputs["labels"]).sum()
-            self.seen += len(inputs["labels"])
+        self.batches.add(outputs.routing or (), *self.task.hits(outputs.logits.detach(), inputs["labels"]))
         if not torch.isfinite(outputs.loss.detach()):
             raise FloatingPointError(
                 f"The loss became {float(outputs.loss)} at step {self.state.global_step}: try a lower --lr."
             )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        training, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
+
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        training_totals, self.routing_totals = self.routing_totals, RoutingTotals()
+        training, self.batches = self.batches, _Batches()
         model = self.model
         try:
             if self.average is not None:
                 self.model = self.model_wrapped = self.average.module
             metrics = super().evaluate(*args, **kwargs)
-            if metrics["eval_accuracy"] > self.best_accuracy:
-                self.best_accuracy = metrics["eval_accuracy"]
+            value = metrics[f"eval_{self.task.best}"]
+            if self.best is None or self.task.better(value, than=self.best):
+                self.best = value
                 self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
         finally:
             self.model = self.model_wrapped = model
-            self.routing_totals = training_totals
+            self.batches = training
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Each line of metrics also goes to the run's folder, with the routing of the batches since the last one."""
         kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
+        if kind == "eval" and self.batches.seen:
+            logs.setdefault("eval_accuracy", self.batches.accuracy)
         record: dict[str, Any] = {"kind": kind, "step": self.state.global_step, "epoch": self.state.epoch}
         record |= {key.removeprefix("eval_"): value for key, value in logs.items() if _is_finite(value)}
-        if kind == "train" and self.seen:
-            record["accuracy"] = int(self.correct) / self.seen
-            self.correct, self.seen = torch.zeros_like(self.correct), 0
+        if kind == "train" and self.batches.seen:
+            record["accuracy"] = self.batches.accuracy
         if kind != "end":
-            record["routing"] = self.routing_totals.summary()
-            self.routing_totals = RoutingTotals()
+            record["routing"] = self.batches.routing.summary()
+            self.batches = _Batches()
         self.run.append_metrics(record)
         super().log(logs, start_time)
 
@@ -196,8 +231,10 @@ class SwitchTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        best = [record.get("accuracy", -math.inf) for record in self.run.metrics("eval")]
-        self.best_accuracy = max(best, default=-math.inf)
+        for record in self.run.metrics("eval"):
+            value = record.get(self.task.best)
+            if value is not None and (self.best is None or self.task.better(value, than=self.best)):
+                self.best = value
         if self.average is not None:
             self.average.load_state_dict(load_file(Path(resume_from_checkpoint) / AVERAGE_FILE))
 

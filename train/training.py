@@ -14,24 +14,26 @@ import transformers
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from switch_model.checkpoint import save_checkpoint
-from switch_model.modeling import SwitchForSequenceClassification, SwitchPreTrainedModel
+from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.modeling import SwitchPreTrainedModel
 from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves
 from train.data import TOY_VOCABULARY, DataError, TrainingData, load_training_data
 from train.runs import Run, RunError
+from train.tasks import TASKS, MaskingCollator, TellEpoch
 from train.tokenizer import load_tokenizer, make_collator, tokenize, train_tokenizer
-from train.trainer import SwitchTrainer, classification_metrics, training_arguments
+from train.trainer import SwitchTrainer, training_arguments
 
 DEFAULT_VOCABULARY = 16_000
 
 
 def train(arguments: Arguments) -> Run:
-    """Train a classifier into a new run folder; returns the run.
+    """Train a model into a new run folder; returns the run.
 
     Raises:
-        ValueError, DataError, RunError: with what is wrong with the arguments, the data or the folder.
+        ValueError, DataError, RunError, CheckpointError: with what is wrong with the arguments, the data, the folder or
+            the checkpoint to start from.
     """
     arguments.check()
     device = pick_device(arguments.train.device)
@@ -48,7 +50,8 @@ def resume(folder: str | Path) -> Run:
     if checkpoint is None:
         raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
     device = pick_device(arguments.train.device)
-    return _run(run, arguments, _prepare(arguments), device, checkpoint)
+    _, tokenizer = load_checkpoint(run.best, "cpu")
+    return _run(run, arguments, _prepare(arguments, tokenizer), device, checkpoint)
 
 
 def pick_device(wanted: str | None) -> str:
@@ -75,6 +78,7 @@ def read_data(arguments: Arguments) -> TrainingData:
         vocab_size=data.vocab_size,
         seq_len=data.seq_len,
         seed=arguments.train.seed,
+        labelled=TASKS[arguments.train.task].labelled,
     )
 
 
@@ -95,27 +99,46 @@ class Parts:
     tokenizer: PreTrainedTokenizerFast
     train_rows: Dataset
     validation_rows: Dataset
-    model: SwitchForSequenceClassification
+    model: SwitchPreTrainedModel
 
 
-def _prepare(arguments: Arguments) -> Parts:
-    """Texts -> token ids, and a fresh model."""
+def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None) -> Parts:
+    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer."""
+    source, source_tokenizer = None, tokenizer
+    if arguments.train.init_from and tokenizer is None:
+        source, source_tokenizer = load_checkpoint(arguments.train.init_from, "cpu")
+        arguments.adopt(source.config)
     data = read_data(arguments)
     set_seed(arguments.train.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    tokenizer = make_tokenizer(arguments, data)
+    tokenizer = source_tokenizer or make_tokenizer(arguments, data)
+    tokenizer.model_max_length = arguments.data.seq_len
     train_rows, validation_rows = (tokenize(rows, tokenizer) for rows in (data.train, data.validation))
     if not len(train_rows) or not len(validation_rows):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
-    steps = math.ceil(len(train_rows) / arguments.train.batch_size) * arguments.train.epochs
+    batches = math.ceil(len(train_rows) / arguments.train.batch_size)
+    steps = math.ceil(batches / arguments.train.gradient_accumulation_steps) * arguments.train.epochs
     if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
         raise ValueError(
             f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps:.0f} steps; below 1 it is a share."
         )
     config = arguments.config(len(tokenizer), tokenizer.pad_token_id, data.labels)
+    model = TASKS[arguments.train.task].model_class(config)
+    if source is not None:
+        start_from(model, source)
     # Sorted by length: evaluation batches hold next to no padding.
-    return Parts(tokenizer, train_rows, validation_rows.sort("length"), SwitchForSequenceClassification(config))
+    return Parts(tokenizer, train_rows, validation_rows.sort("length"), model)
+
+
+def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:
+    """Copy the weights that both have; returns the names of those that stay at their random start (a new head)."""
+    own, theirs = model.state_dict(), source.state_dict()
+    shared = {
+        name: theirs[name] for name, weight in own.items() if name in theirs and theirs[name].shape == weight.shape
+    }
+    model.load_state_dict(shared, strict=False)
+    return [name for name in own if name not in shared]
 
 
 def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
@@ -124,11 +147,13 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
     torch.set_flush_denormal(True)
     tokenizer, model = parts.tokenizer, parts.model
     train_rows, validation_rows = parts.train_rows, parts.validation_rows
+    task = TASKS[arguments.train.task]
     total, active = model.parameter_counts()
+    aim = f"{model.config.num_labels} classes" if task.labelled else "hidden tokens to guess"
     print(
-        f"{arguments.data.dataset}: {len(train_rows):,} texts to train on, {len(validation_rows):,} to validate on, "
-        f"{model.config.num_labels} classes.\n{total:,} parameters, {active:,} of them active per token; on {device}; "
-        f"into {run.folder}",
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {len(train_rows):,} texts to train on, "
+        f"{len(validation_rows):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
+        f"on {device}; into {run.folder}",
         flush=True,
     )
 
@@ -146,16 +171,24 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         card = model_card(best.config, training, best.parameter_counts())
         run.replace_best(save_checkpoint(best, tokenizer, aside, training=training, card=card))
 
+    callbacks, collators = [], [make_collator(tokenizer.pad_token_id)] * 2
+    if not task.labelled:
+        settings = (tokenizer, arguments.train.mlm_probability, arguments.train.seed)
+        collators = [MaskingCollator(*settings), MaskingCollator(*settings)]
+        callbacks = [TellEpoch(collators[0])]
     trainer = SwitchTrainer(
         run=run,
+        task=task,
         settings=arguments.train,
         keep_best=keep_best,
         model=model,
-        args=training_arguments(arguments.train, run, device),
+        args=training_arguments(arguments.train, task, run, device),
         train_dataset=train_rows,
         eval_dataset=validation_rows,
-        data_collator=make_collator(tokenizer.pad_token_id),
-        compute_metrics=classification_metrics,
+        data_collator=collators[0],
+        eval_collator=collators[1],
+        compute_metrics=task.metrics,
+        callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 

@@ -1,0 +1,73 @@
+"""Sizes that do well on any text data, and what was found to suit the named data sets (docs/experiments.md).
+
+Try it: python -m train --dataset my.csv --preset small
+"""
+
+from typing import Any
+
+# How long each takes on two CPU cores, for data of AG News' size, stands in the README.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "seq_len": 64,
+        "vocab_size": 4000,
+        "d_model": 64,
+        "d_ff": 128,
+        "num_layers": 2,
+        "num_experts": 4,
+        "bigram_buckets": 4000,
+        "lr": 2e-3,
+        "batch_size": 64,
+        "epochs": 1.0,
+        "num_samples": 20_000,
+    },
+    "small": {
+        "seq_len": 128,
+        "vocab_size": 8000,
+        "d_model": 128,
+        "d_ff": 256,
+        "num_layers": 2,
+        "num_experts": 8,
+        "bigram_buckets": 20_000,
+        "lr": 1e-3,
+        "epochs": 2.0,
+    },
+    "base": {
+        "seq_len": 128,
+        "vocab_size": 8000,
+        "d_model": 128,
+        "d_ff": 256,
+        "num_layers": 4,
+        "num_experts": 8,
+        "bigram_buckets": 20_000,
+        "lr": 5e-4,
+        "epochs": 3.0,
+    },
+}
+# The same for every size: what keeps a small model from learning its training texts by heart.
+_REGULARISED: dict[str, Any] = {
+    "pooling": "mean+max",
+    "dropout": 0.25,
+    "token_dropout": 0.3,
+    "expert_dropout": 0.2,
+    "switch_dropout": 0.0,
+    "capacity_factor": 2.0,
+    "capacity_factor_eval": 4.0,
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "ema_decay": 0.998,
+}
+# Where a data set wants something else than texts in general.
+FOR_DATASET: dict[str, dict[str, Any]] = {
+    "sst2": {"seq_len": 64, "batch_size": 64},
+    "imdb": {"seq_len": 512},
+}
+
+
+def preset(name: str, dataset: str) -> dict[str, Any]:
+    """The arguments that a preset sets for a data set."""
+    return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {})
+
+
+def default_preset(dataset: str) -> str | None:
+    """What is used when nobody names a preset: nothing for the toy, whose texts have 16 words."""
+    return None if dataset == "toy" else "small"
