@@ -174,13 +174,13 @@ class Arguments:
     def command(self) -> str:
         """The shortest command that trains the same model, wherever its data lies and its folder goes."""
         values = self.portable()
-        values["preset"] = values["preset"] or "none"
-        start = {"dataset": values["dataset"], "preset": values["preset"]}
-        if start["preset"] == (default_preset(start["dataset"]) or "none"):
-            del start["preset"]
-        defaults = Arguments.resolve(start).to_dict() | {key: Arguments.resolve({}).to_dict()[key] for key in start}
-        flags = [f"--{key} {value}" for key, value in values.items() if value != defaults[key]]
-        return " ".join(["python -m train", *flags])
+        start = {"dataset": values["dataset"], "preset": values["preset"] or "none"}
+        given = {} if start["dataset"] == "toy" else {"dataset": start["dataset"]}
+        if start["preset"] != (default_preset(start["dataset"]) or "none"):
+            given["preset"] = start["preset"]
+        implied = Arguments.resolve(start).to_dict()
+        given |= {key: value for key, value in values.items() if value != implied[key] and key != "preset"}
+        return " ".join(["python -m train", *(f"--{key} {value}" for key, value in given.items())])
 
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""

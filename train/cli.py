@@ -1,4 +1,4 @@
-"""The command line: python -m train [resume | evaluate | predict | package] --flags. Without a word first, it trains.
+"""The command line: python -m train [command] --flags. Without a command, it trains.
 
 Unknown and abbreviated flags are errors; what goes wrong is said in a line, with exit status 2.
 """
@@ -6,6 +6,7 @@ Unknown and abbreviated flags are errors; what goes wrong is said in a line, wit
 import argparse
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,9 +23,10 @@ from train.runs import RunError
 COMMANDS_HELP = """
 other commands (each has --help):
   python -m train resume RUN       go on with a stopped run
-  python -m train evaluate …       accuracy, macro-F1 and routing of a checkpoint
+  python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
   python -m train predict …        classes of texts, with or without their routing
   python -m train package …        a finished run as a small checkpoint folder with a model card
+  python -m train convert OLD.pt … a state dict as a checkpoint folder
 """
 
 
@@ -39,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     except (CheckpointError, DataError, RunError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
@@ -102,7 +107,7 @@ def _resume(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str]) -> None:
-    parser = _parser("evaluate", "Accuracy, macro-F1 and routing of a checkpoint, as JSON.")
+    parser = _parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
     parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--dataset", required=True, help="name or file, as in training")
     parser.add_argument("--split", help="split to measure; none = the one to report on")
@@ -112,7 +117,10 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("--batch_size", type=_positive, default=64, help="texts per pass")
     parser.add_argument("--num_samples", type=_positive, help="measure the first so many rows only")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--output_dir", help="also write the figures to evaluation.json in this folder")
+    parser.add_argument(
+        "--output_dir",
+        help="also write evaluation.json and pictures of the confusion matrix and of the classes there",
+    )
     options = vars(parser.parse_args(argv))
     output_dir = options.pop("output_dir")
     from train.evaluation import evaluate
@@ -120,52 +128,78 @@ def _evaluate(argv: list[str]) -> None:
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
     text = json.dumps(figures, indent=2)
     if output_dir:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        (Path(output_dir) / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        from train.figures import write_pictures
+
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        title = f"{Path(figures['checkpoint']).name} on {figures['dataset']}, {figures['split']}"
+        write_pictures(figures, f"{title}: accuracy {figures['accuracy']:.2%}", folder)
     print(text)
 
 
 def _predict(argv: list[str]) -> None:
     parser = _parser("predict", "Classes of texts: from arguments, standard input, a CSV file, or a data set.")
     parser.add_argument("texts", nargs="*", help="texts; none = a line each from standard input")
-    parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument(
+        "--checkpoint", help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
+    )
     parser.add_argument("--file", help="a CSV; a copy with classes and probabilities goes to --output")
     parser.add_argument("--output", help="where that copy goes; none = standard output")
     parser.add_argument("--text_column", help="the CSV's column of texts; none = found by name")
     parser.add_argument("--dataset", help="rows of a data set, as in training: true class, predicted class, text")
     parser.add_argument("--split", help="its split; none = the one to report on")
     parser.add_argument("--data_dir", help="as in training")
-    parser.add_argument("--num_samples", type=_positive, default=20, help="rows of the data set")
+    parser.add_argument("--num_samples", type=_positive, help="rows of the data set; none = 20 (toy: 1000)")
     parser.add_argument("--trace", action="store_true", help="also print where each token went")
     parser.add_argument("--trace_file", help="write texts, tokens and routing records there, as JSON")
-    parser.add_argument("--batch_size", type=_positive, default=32, help="texts per pass")
+    parser.add_argument("--batch_size", type=_positive, help="texts per pass; none = 32 (toy: 4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--num_classes", type=_positive, default=3, help="without --checkpoint: classes of the toy")
+    parser.add_argument("--vocab_size", type=_positive, default=500, help="without --checkpoint: words of the toy")
+    parser.add_argument("--seed", type=int, default=0, help="without --checkpoint: of the random weights")
     options = parser.parse_args(argv)
     if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
         parser.error("give texts, --file or --dataset: one of them")
     from switch_model.predictor import Predictor
-    from train.prediction import classify_csv, print_texts
+    from train.prediction import classify_csv, print_texts, random_predictor, rows_to_show
 
-    predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    if options.checkpoint:
+        predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    else:
+        predictor = random_predictor(options.num_classes, options.vocab_size, options.seed, options.device)
+        print(
+            "NO CHECKPOINT: THE WEIGHTS ARE RANDOM, AND SO ARE THE CLASSES BELOW. Name one with --checkpoint.\n",
+            file=sys.stderr,
+            flush=True,
+        )
+    texts, true_labels = options.texts, None
+    if not (texts or options.file or options.dataset):
+        texts = [] if sys.stdin.isatty() and not options.checkpoint else [line.rstrip("\n") for line in sys.stdin]
+        if not texts and not options.checkpoint:
+            options.dataset = "toy"
+    toy = options.dataset == "toy"
+    batch_size = options.batch_size or (4 if toy else 32)
     if options.file:
         # In memory first: a bad input must not leave half an output, nor empty a file that is both.
         copy = io.StringIO(newline="")
-        classify_csv(predictor, Path(options.file), copy, options.text_column, options.batch_size)
+        classify_csv(predictor, Path(options.file), copy, options.text_column, batch_size)
         if options.output:
             Path(options.output).write_text(copy.getvalue(), encoding="utf-8", newline="")
         else:
             print(copy.getvalue(), end="")
         return
-    texts, true_labels = options.texts, None
     if options.dataset:
-        from train.evaluation import load_rows
-
-        rows, names = load_rows(options.checkpoint, options.dataset, options.split, options.data_dir)
-        rows = rows.select(range(min(options.num_samples, len(rows))))
-        texts, true_labels = list(rows["text"]), [names[label] for label in rows["label"]]
-    elif not texts:
-        texts = [line.rstrip("\n") for line in sys.stdin]
-    print_texts(predictor, texts, true_labels, options.batch_size, options.trace, options.trace_file)
+        shape = {"num_classes": options.num_classes, "vocab_size": options.vocab_size}
+        texts, true_labels = rows_to_show(
+            options.checkpoint,
+            options.dataset,
+            options.split,
+            options.data_dir,
+            options.num_samples or (1000 if toy else 20),
+            None if options.checkpoint else shape,
+        )
+    print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file)
 
 
 def _package(argv: list[str]) -> None:
@@ -186,11 +220,36 @@ def _package(argv: list[str]) -> None:
     print(json.dumps(figures, indent=2))
 
 
+def _convert(argv: list[str]) -> None:
+    parser = _parser("convert", "A .pt state dict as a checkpoint folder. Pickles are opened nowhere else.")
+    parser.add_argument("source", help="the .pt or .pth file; only tensors are read from it")
+    parser.add_argument("--tokenizer", required=True, help="folder or hub id of the tokenizer it was trained with")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--config", help="config.json or arguments.json, for what weights can't tell; none = defaults")
+    parser.add_argument("--labels", help="class names in order, with commas between")
+    parser.add_argument("--seq_len", type=_positive, default=128, help="tokens that the model reads of a text")
+    options = vars(parser.parse_args(argv))
+    if options["labels"]:
+        options["labels"] = [name.strip() for name in options["labels"].split(",")]
+    from train.convert import convert
+
+    output = options["output"]
+    config = convert(options.pop("source"), **options)
+    print(
+        f"{output}: {config.num_layers} blocks, {len(config.sparse_layers)} of them sparse, {config.num_experts} "
+        f"experts, classes {', '.join(config.labels)}.\nThe weights don't tell, so taken as given: "
+        f"{config.dense_act_fn}, pooling {config.pooling}, embedding_norm {config.embedding_norm}, capacity "
+        f"{config.eval_capacity_factor}. "
+        "If that is not how it was trained, name its config with --config."
+    )
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
     "package": _package,
+    "convert": _convert,
 }
 
 

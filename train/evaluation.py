@@ -1,4 +1,4 @@
-"""Accuracy, macro-F1 and routing of a checkpoint on a labelled split.
+"""Scores, calibration and routing of a checkpoint on a labelled split.
 
 Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag_news --split test
 """
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import DataLoader
 
 from switch_model.analysis import RoutingTotals
-from switch_model.checkpoint import load_checkpoint, read_training
+from switch_model.checkpoint import load_checkpoint, read_training, require_classifier
 from train.data import DataError, align_labels, load_split, make_toy_split, report_split
+from train.figures import classification_figures
 from train.tokenizer import make_collator, tokenize
 
 
@@ -43,13 +43,14 @@ def evaluate(
     """Measure `checkpoint` on a split (None = the one to report on, or all rows of a file).
 
     Returns:
-        checkpoint, dataset, split, rows, empty (texts without a token: counted as wrong), accuracy, macro_f1 and
-        routing (the measures per sparse layer), ready for JSON.
+        checkpoint, dataset, split, rows, empty (texts without a token: counted as wrong in accuracy, in nothing else),
+        what `classification_figures` gives, and routing (the measures per sparse layer), ready for JSON.
 
     Raises:
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
+    require_classifier(model)
     split = split or report_split(dataset, data_dir)
     rows, names = load_rows(checkpoint, dataset, split, data_dir, text_column=text_column, label_column=label_column)
     rows = align_labels(rows, names, model.config.labels)
@@ -60,21 +61,21 @@ def evaluate(
         raise DataError(f"{dataset} ({split}) has no text with a token in it.")
 
     loader = DataLoader(features, batch_size=batch_size, collate_fn=make_collator(tokenizer.pad_token_id))
-    totals, predicted, expected = RoutingTotals(), [], []
+    totals, probabilities, expected = RoutingTotals(), [], []
     for batch in loader:
         labels = batch.pop("labels")
         output = model(**{key: tensor.to(model.device) for key, tensor in batch.items()}, output_routing=True)
         totals.add(output.routing)
-        predicted += output.logits.argmax(-1).tolist()
+        probabilities.append(output.logits.float().softmax(-1).cpu())
         expected += labels.tolist()
-    empty = len(rows) - len(features)
+    figures = classification_figures(expected, torch.cat(probabilities).numpy(), model.config.labels)
+    figures["accuracy"] *= len(expected) / len(rows)
     return {
         "checkpoint": str(checkpoint),
         "dataset": dataset,
         "split": split,
         "rows": len(rows),
-        "empty": empty,
-        "accuracy": float(accuracy_score(expected, predicted)) * len(expected) / len(rows),
-        "macro_f1": float(f1_score(expected, predicted, average="macro", zero_division=0)),
+        "empty": len(rows) - len(features),
+        **figures,
         "routing": totals.summary(),
     }

@@ -11,8 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from transformers import set_seed
+
+from switch_model.modeling import SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
-from train.data import TEXT_COLUMNS, DataError
+from train.arguments import Arguments
+from train.data import PAIR_SEPARATOR, TEXT_COLUMNS, DataError, load_split, make_toy_split
+from train.evaluation import load_rows
+from train.training import make_tokenizer, pick_device, read_data
 
 SHOWN_CHARACTERS = 60
 
@@ -24,6 +30,36 @@ def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> 
         readable = [index for index, text in enumerate(batch) if _has_tokens(predictor, text)]
         found = dict(zip(readable, predictor.batch([batch[index] for index in readable]), strict=True))
         yield from (found.get(index) for index in range(len(batch)))
+
+
+def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str | None) -> Predictor:
+    """A model with the command line's default shape that has learned nothing, and the toy data's own words."""
+    arguments = Arguments.resolve({"num_classes": num_classes, "vocab_size": vocab_size})
+    arguments.check()
+    tokenizer = make_tokenizer(arguments, read_data(arguments))
+    set_seed(seed)
+    labels = [f"class {index}" for index in range(num_classes)]
+    model = SwitchForSequenceClassification(arguments.config(len(tokenizer), tokenizer.pad_token_id, labels))
+    return Predictor(model.to(pick_device(device)), tokenizer)
+
+
+def rows_to_show(
+    checkpoint: str | None,
+    dataset: str,
+    split: str | None,
+    data_dir: str | None,
+    num_samples: int,
+    toy_shape: dict[str, int] | None,
+) -> tuple[list[str], list[str]]:
+    """Texts and true class names of the first rows of a split. `toy_shape`: of toy data without a checkpoint."""
+    if dataset == "toy" and toy_shape is not None:
+        rows, names = make_toy_split(split, **toy_shape)
+    elif checkpoint is None:
+        rows, names = load_split(dataset, split, data_dir)
+    else:
+        rows, names = load_rows(checkpoint, dataset, split, data_dir)
+    rows = rows.select(range(min(num_samples, len(rows))))
+    return list(rows["text"]), [names[label] for label in rows["label"]]
 
 
 def _has_tokens(predictor: Predictor, text: str) -> bool:
@@ -42,16 +78,16 @@ def classify_csv(predictor: Predictor, source: Path, target: TextIO, text_column
             columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source} can't be read as CSV: {error}") from error
-    column = text_column or next((name for name in columns if name.lower() in TEXT_COLUMNS), None)
-    if column not in columns:
+    column = text_column or next((name for name in columns if name.lower() in TEXT_COLUMNS), "")
+    parts = [column] if column in columns else [name.strip() for name in column.split(",")]
+    if not all(part in columns for part in parts):
         raise DataError(f"Which column of {source} is the text? Name one of {', '.join(columns)} with --text_column.")
     labels = predictor.model.config.labels
     added = ["predicted", *(f"p({label})" for label in labels)]
     writer = csv.DictWriter(target, [*columns, *added], extrasaction="ignore")
     writer.writeheader()
-    for row, prediction in zip(
-        rows, predict_all(predictor, (row[column] or "" for row in rows), batch_size), strict=True
-    ):
+    texts = (PAIR_SEPARATOR.join(row[part] or "" for part in parts) for row in rows)
+    for row, prediction in zip(rows, predict_all(predictor, texts, batch_size), strict=True):
         if prediction is not None:
             row |= {"predicted": prediction.label}
             row |= {f"p({label})": f"{score:.4f}" for label, score in prediction.scores.items()}

@@ -1,0 +1,138 @@
+"""Figures of a classifier from what it said and what was true: scores, calibration, confusion matrix, and pictures.
+
+Try it: classification_figures([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no", "yes"])
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import plotly.graph_objects as go
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+CALIBRATION_BINS = 15
+
+
+def classification_figures(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Everything that follows from (N,) true classes and (N, C) probabilities.
+
+    Returns:
+        accuracy; macro_precision, macro_recall, macro_f1 over the classes that occur; per_class (label, precision,
+        recall, f1, support); calibration_error; confusion (rows: true, columns: predicted); label_distribution and
+        prediction_distribution (class -> rows). Rates are shares (0 to 1).
+    """
+    expected, predicted = np.asarray(expected), probabilities.argmax(-1)
+    classes = range(len(labels))
+    present = sorted(set(expected) | set(predicted))
+    macro = precision_recall_fscore_support(expected, predicted, labels=present, average="macro", zero_division=0)
+    each = precision_recall_fscore_support(expected, predicted, labels=classes, zero_division=0)
+    matrix = confusion_matrix(expected, predicted, labels=classes)
+    return {
+        "accuracy": float(accuracy_score(expected, predicted)),
+        "macro_precision": float(macro[0]),
+        "macro_recall": float(macro[1]),
+        "macro_f1": float(macro[2]),
+        "calibration_error": calibration_error(expected == predicted, probabilities.max(-1)),
+        "per_class": [
+            {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for label, p, r, f, n in zip(labels, *each, strict=True)
+        ],
+        "confusion": matrix.tolist(),
+        "label_distribution": dict(zip(labels, matrix.sum(axis=1).tolist(), strict=True)),
+        "prediction_distribution": dict(zip(labels, matrix.sum(axis=0).tolist(), strict=True)),
+    }
+
+
+def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
+    """Expected calibration error (Guo et al., 1706.04599, eq. 3) over equally wide bins: 0 = as sure as it is right."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    total = 0.0
+    for index in np.unique(bins):
+        inside = bins == index
+        total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return float(total)
+
+
+def write_pictures(figures: dict[str, Any], title: str, folder: Path) -> list[Path]:
+    """confusion_matrix and label_distribution, each as .png and as an .html that opens offline; returns their paths."""
+    labels = list(figures["label_distribution"])
+    matrix = np.array(figures["confusion"])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    counts = [list(figures[f"{kind}_distribution"].values()) for kind in ("label", "prediction")]
+    paths = [
+        folder / f"{name}.{kind}" for name in ("confusion_matrix", "label_distribution") for kind in ("png", "html")
+    ]
+    _confusion_png(matrix, shares, labels, title, paths[0])
+    _confusion_html(matrix, shares, labels, title, paths[1])
+    _distribution_png(counts, labels, title, paths[2])
+    _distribution_html(counts, labels, title, paths[3])
+    return paths
+
+
+def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
+    size = max(4.5, 1.0 + 0.7 * len(labels))
+    figure, axis = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
+    picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(
+        range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, ha="right" if len(labels) > 4 else "center"
+    )
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_title(title, fontsize=10)
+    if len(labels) <= 20:
+        for row, column in np.ndindex(*matrix.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{matrix[row, column]:,}\n{shares[row, column]:.1%}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(picture, ax=axis, label="share of the true class")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=labels,
+            y=labels,
+            customdata=matrix,
+            colorscale="Blues",
+            zmin=0,
+            zmax=1,
+            texttemplate="%{customdata:,}" if len(labels) <= 20 else None,
+            hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata:,} rows, %{z:.1%} of the class<extra></extra>",
+            colorbar={"title": "share of the<br>true class"},
+        )
+    )
+    figure.update_layout(title=title, template="plotly_white", xaxis_title="predicted", yaxis_title="true", height=620)
+    figure.update_yaxes(autorange="reversed")
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
+
+
+def _distribution_png(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
+    figure, axis = plt.subplots(figsize=(max(5, 1.1 * len(labels)), 3.6), constrained_layout=True)
+    places = np.arange(len(labels))
+    for offset, name, values, colour in zip(
+        (-0.2, 0.2), ("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True
+    ):
+        axis.bar(places + offset, values, 0.4, label=name, color=colour)
+    axis.set_xticks(places, labels, rotation=45 if len(labels) > 6 else 0)
+    axis.set_ylabel("rows")
+    axis.set_title(title, fontsize=10)
+    axis.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _distribution_html(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
+    figure = go.Figure()
+    for name, values, colour in zip(("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True):
+        figure.add_bar(x=labels, y=values, name=name, marker_color=colour)
+    figure.update_layout(title=title, template="plotly_white", yaxis_title="rows", barmode="group", height=420)
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
