@@ -10,10 +10,10 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
+from switch_model.grouped_linear import LinearEach, batched_linear, grouped_linear
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
@@ -61,12 +61,13 @@ class Experts(nn.Module):
         """Whether one grouped matrix product serves all experts, with shapes that do not depend on the routing.
 
         Measured: on CUDA it saves a read-back of the counts and E launches; on the CPU one product per expert is at
-        least as fast, but can't be compiled. The grouped kernel wants compute capability 8.0, and every row to start
-        at a multiple of 16 bytes, which 8 numbers of 2 bytes are (autocast may halve what the weights have).
+        least as fast. The grouped kernel wants compute capability 8.0, and every row to start at a multiple of 16
+        bytes, which 8 numbers of 2 bytes are (autocast may halve what the weights have). A compiler wants fixed shapes
+        everywhere.
         """
-        if hidden.is_cuda:
-            return self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
-        return self.aligned and torch.compiler.is_compiling()
+        if torch.compiler.is_compiling():
+            return True
+        return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
     def forward(self, hidden: Tensor, queue: Tensor) -> Tensor:
         """Each of the (N, D) tokens through the expert that `queue` (N,) names; zeros where it names none of the E."""
@@ -83,7 +84,7 @@ class Experts(nn.Module):
             end_Q = length_Q.cumsum(0, dtype=torch.int32)
             place_N = rank_N + (end_Q - length_Q).index_select(0, queue)
             order_N = _inverse(place_N)
-            linear = partial(_grouped_linear, ends=end_Q[:num_experts])
+            linear = partial(grouped_linear, ends=end_Q[:num_experts])
             lined_up_ND = self._all(_Rearranged.of(hidden_ND, order_N, place_N), weights, linear)
             return _Rearranged.of(lined_up_ND, place_N, order_N)
         *lengths, nowhere = length_Q.tolist()
@@ -96,7 +97,7 @@ class Experts(nn.Module):
         # 2. Each expert works on its own tokens.
         hidden_KD = _Rearranged.of(hidden_ND, order_K, place_N)
         if torch.is_grad_enabled():
-            output_KD = self._all(hidden_KD, weights, partial(_LinearEach.apply, lengths))
+            output_KD = self._all(hidden_KD, weights, partial(LinearEach.apply, lengths))
         else:
             output_KD = self._one_by_one(hidden_KD, weights, lengths)
 
@@ -140,7 +141,7 @@ class Experts(nn.Module):
         if not complete:  # Those that go nowhere share one row more.
             row_N = row_N.clamp_(max=rows)
         hidden_RD = hidden_ND.new_zeros(rows + (not complete), shape_ELD[2]).index_copy_(0, row_N, hidden_ND)
-        output_RD = self._all(hidden_RD[:rows].view(shape_ELD), weights, _batched_linear).flatten(0, 1)
+        output_RD = self._all(hidden_RD[:rows].view(shape_ELD), weights, batched_linear).flatten(0, 1)
         if not complete:
             output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
         return output_RD.index_select(0, row_N)
@@ -149,53 +150,6 @@ class Experts(nn.Module):
 def _inverse(permutation: Tensor) -> Tensor:
     index = torch.arange(len(permutation), device=permutation.device)
     return torch.empty_like(permutation).scatter_(0, permutation, index)
-
-
-def _batched_linear(hidden_ELD: Tensor, weight_EFD: Tensor) -> Tensor:
-    return torch.bmm(hidden_ELD, weight_EFD.transpose(1, 2))
-
-
-def _grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tensor:
-    return nn.functional.grouped_mm(hidden_KD, weight_EFD.transpose(1, 2), offs=ends)
-
-
-class _LinearEach(torch.autograd.Function):
-    """One matrix product per expert, each written straight to its place, in both directions.
-
-    Autograd's own way would join E outputs, and stack E gradients into one the size of all experts: with 64 experts
-    moving bytes is most of the work.
-    """
-
-    @staticmethod
-    def product(hidden_KD: Tensor, weight_EFD: Tensor, counts: list[int]) -> Tensor:
-        output_KF = hidden_KD.new_empty(len(hidden_KD), weight_EFD.shape[1])
-        for tokens, weight_FD, output in zip(
-            hidden_KD.split(counts), weight_EFD.unbind(0), output_KF.split(counts), strict=True
-        ):
-            torch.mm(tokens, weight_FD.t(), out=output)
-        return output_KF
-
-    @staticmethod
-    def forward(ctx, counts: list[int], hidden_KD: Tensor, weight_EFD: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden_KD, weight_EFD)
-        ctx.counts = counts
-        return _LinearEach.product(hidden_KD, weight_EFD, counts)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient_KF: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        hidden_KD, weight_EFD = ctx.saved_tensors
-        gradient_KF = gradient_KF.contiguous()
-        hidden_gradient = weight_gradient = None
-        if ctx.needs_input_grad[1]:
-            hidden_gradient = _LinearEach.product(gradient_KF, weight_EFD.transpose(1, 2), ctx.counts)
-        if ctx.needs_input_grad[2]:
-            weight_gradient = torch.empty_like(weight_EFD)
-            for tokens, gradient, own in zip(
-                hidden_KD.split(ctx.counts), gradient_KF.split(ctx.counts), weight_gradient.unbind(0), strict=True
-            ):
-                torch.mm(gradient.t(), tokens, out=own)
-        return None, hidden_gradient, weight_gradient
 
 
 class _Rearranged(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Our sparse layer and attention against transformers' own with the same weights, in evaluation, capacity ample."""
+"""Our sparse layer and attention against transformers' own with the same weights, in evaluation."""
 
 import pytest
 import torch
@@ -14,15 +14,16 @@ B, T, D, F, E = 3, 17, 24, 40, 5
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_same_weights_same_output_choices_and_gradients(activation, bias):
+@pytest.mark.parametrize("capacity", [B * T, 3], ids=["ample", "binding"])
+def test_same_weights_same_output_choices_and_gradients(activation, bias, capacity):
     torch.manual_seed(0)
     shape = dict(d_model=D, d_ff=F, num_experts=E, dense_act_fn=activation, router_bias=bias)
     theirs = SwitchTransformersSparseMLP(
-        SwitchTransformersConfig(**shape, expert_capacity=B * T, router_jitter_noise=0.0)
+        SwitchTransformersConfig(**shape, expert_capacity=capacity, router_jitter_noise=0.0)
     ).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    ours = SparseMLP(SwitchConfig(**shape, d_kv=8, num_heads=3, eval_capacity_factor=None)).eval()
+    ours = SparseMLP(SwitchConfig(**shape, d_kv=8, num_heads=3, expert_capacity=capacity)).eval()
     with torch.no_grad():
         ours.router.classifier.load_state_dict(theirs.router.classifier.state_dict())
         experts = [theirs.experts[f"expert_{e}"] for e in range(E)]
@@ -48,8 +49,10 @@ def test_same_weights_same_output_choices_and_gradients(activation, bias):
     )
     torch.testing.assert_close(ours.experts.wi.grad, their_wi, atol=1e-4, rtol=1e-3)
 
-    logits = torch.nn.functional.linear(hidden, theirs.router.classifier.weight, theirs.router.classifier.bias)
+    one_hot, gate, logits = theirs.router(hidden)
     assert torch.equal(routing.expert, logits.argmax(-1))
+    assert torch.equal(routing.kept, one_hot.sum(-1) == 1) and routing.dropped.any() == (capacity == 3)
+    torch.testing.assert_close(routing.gate, gate.squeeze(-1))
 
 
 def test_attention_is_t5s_attention():

@@ -5,17 +5,21 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
-from switch_model import Predictor, Routing
+from switch_model import CheckpointError, Predictor, Routing, load_checkpoint
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
-from train.data import DATASETS, DataError, load_split, load_training_data
+from train.data import DATASETS, DataError, cut_by_sentence, load_split, load_training_data
+from train.figures import calibration_error, classification_figures
 from train.runs import Run
-from train.tokenizer import load_tokenizer, train_tokenizer
+from train.tasks import MaskingCollator
+from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
 
 def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):
@@ -47,6 +51,22 @@ def test_evaluate_prints_json(toy_run, capsys, tmp_path):
     assert printed["rows"] == 1000 and 0.8 < printed["accuracy"] <= 1 and 0.8 < printed["macro_f1"] <= 1
     assert [layer["layer"] for layer in printed["routing"]] == ["encoder.0", "encoder.1"]
     assert json.loads((tmp_path / "evaluation.json").read_text()) == printed
+    for name in ("confusion_matrix.png", "confusion_matrix.html", "label_distribution.png", "label_distribution.html"):
+        assert (tmp_path / name).stat().st_size > 1000, name
+
+
+def test_figures_by_hand():
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.2, 0.8, 0.0]])
+    figures = classification_figures([0, 1, 1, 1], probabilities, ["no", "yes", "never"])
+    assert figures["accuracy"] == 0.75 and figures["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert figures["label_distribution"] == {"no": 1, "yes": 3, "never": 0}
+    assert figures["prediction_distribution"] == {"no": 2, "yes": 2, "never": 0}
+    assert figures["per_class"][1] == {"label": "yes", "precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
+    # Over the two classes that occur.
+    assert figures["macro_precision"] == 0.75 and figures["macro_recall"] == pytest.approx(5 / 6)
+    # Each row in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |1 - 0.8|, averaged.
+    assert figures["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.2) / 4)
+    assert calibration_error(np.array([True, False]), np.array([0.5, 0.5])) == 0  # Half right, half sure.
 
 
 def test_evaluate_agrees_with_the_predictor(toy_run, capsys):
@@ -117,8 +137,10 @@ def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_
     assert json.loads((tmp_path / "small" / "training.json").read_text())["evaluation"] == figures
 
 
-def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(tmp_path, monkeypatch):
-    flags = ["--num_samples", "96", "--epochs", "2", "--ema_decay", "0.9", "--token_dropout", "0.1"]
+@pytest.mark.parametrize("task", ["classification", "mlm"])
+def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(task, tmp_path, monkeypatch):
+    flags = ["--num_samples", "96", "--epochs", "2", "--ema_decay", "0.9", "--token_dropout", "0.1", "--task", task]
+    flags += ["--eval_steps", "4"]  # 3 steps an epoch: stopped in the middle of the second.
     assert main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
 
     from train.trainer import SwitchTrainer
@@ -223,6 +245,35 @@ def test_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
         load_split("ag_news", "test")
 
 
+def test_pairs_are_joined_and_regression_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mnli").mkdir()
+    table = pd.DataFrame({"premise": ["it rains"], "hypothesis": ["it is wet"], "label": [2]})
+    for split in ("train", "validation_matched", "validation_mismatched"):
+        table.to_parquet(tmp_path / "mnli" / f"{split}.parquet")
+    monkeypatch.setenv("SWITCH_DATA_DIR", str(tmp_path))
+    rows, names = load_split("mnli")
+    assert rows[0] == {"text": "it rains [SEP] it is wet", "label": 2} and names[2] == "contradiction"
+    tokenizer = train_tokenizer(["it rains is wet"], 60, 16, whole_words=True)
+    assert tokenizer.convert_ids_to_tokens(tokenize(rows, tokenizer)[0]["input_ids"])[2] == "[SEP]"
+    tokenizer.sep_token = "rains"
+    assert tokenizer.convert_ids_to_tokens(tokenize(rows, tokenizer)[0]["input_ids"])[2] == "rains"
+    table.to_csv(tmp_path / "pairs.csv")
+    rows, _ = load_split(str(tmp_path / "pairs.csv"), text_column="hypothesis, premise")
+    assert rows[0]["text"] == "it is wet [SEP] it rains"
+    with pytest.raises(DataError, match="regression"):
+        load_split("stsb")
+
+
+def test_no_fragment_of_a_sentence_to_validate_on_is_trained_on():
+    sentences = [f"a{n} b{n} c{n} d{n} of all" for n in range(40)]
+    fragments = [text for n in range(40) for text in (f"b{n} c{n}", f"d{n} of all")]
+    texts = sentences + fragments
+    rows = Dataset.from_dict({"text": texts, "label": [len(text) % 2 for text in texts]})
+    train, validation = cut_by_sentence(rows, 0.25)
+    assert len(validation) == 10 and set(validation["text"]) < set(sentences) and len(train) == 90
+    assert not any(f" {part} " in f" {whole} " for part in train["text"] for whole in validation["text"])
+
+
 def test_a_tokenizer_by_name(tmp_path):
     train_tokenizer(["a few words", "and a few more"], 60, 16).save_pretrained(tmp_path / "words")
     assert load_tokenizer(str(tmp_path / "words"), 8).tokenize("few words") == ["few", "words"]
@@ -284,3 +335,95 @@ def test_arguments_survive_their_file():
     assert again == arguments
     assert again.command() == "python -m train --capacity_factor inf --lr 0.001"
     assert again.config(10, 0, ["a", "b"]).capacity_factor is None
+
+
+def test_config_file_presets_and_flags_give_way_in_that_order(toy_run, tmp_path, capsys):
+    assert Arguments.resolve({"dataset": "my.csv"}).data.seq_len == 128 and Arguments.resolve({}).data.seq_len == 16
+    chosen = Arguments.resolve({"dataset": "sst2", "preset": "base", "num_layers": 1})
+    assert chosen.model.num_layers == 1 and chosen.model.num_experts == 8 and chosen.data.seq_len == 64
+    assert chosen.command() == "python -m train --dataset sst2 --preset base --num_layers 1"
+
+    # A run's own file, and a part of one; the flag wins.
+    file = tmp_path / "part.yaml"
+    file.write_text("num_samples: 60\nlr: 2e-3\nepochs: 1\nseed: 1\n")
+    assert main(["--config", str(file), "--seed", "2", "--output_dir", str(tmp_path / "run")]) == 0
+    first = Run.open(tmp_path / "run").arguments()
+    assert (first.data.num_samples, first.train.lr, first.train.seed) == (60, 2e-3, 2)
+    assert main(["--config", str(tmp_path / "run" / "arguments.json"), "--output_dir", str(tmp_path / "again")]) == 0
+    second = Run.open(tmp_path / "again").arguments()
+    second.train.output_dir = first.train.output_dir
+    assert second == first
+    weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("run", "again")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+    file.write_text("- 1")
+    assert main(["--config", str(file)]) == 2 and "must hold arguments" in capsys.readouterr().err
+
+
+def test_masked_tokens_follow_from_seed_epoch_and_row_alone():
+    tokenizer = train_tokenizer(["a b c d e f g h"], 60, 64, whole_words=True)
+    words = tokenizer(" ".join("abcdefgh"[n % 8] for n in range(64)))["input_ids"]
+    rows = [{"input_ids": [tokenizer.sep_token_id, *words], "row": index} for index in range(200)]
+    collator = MaskingCollator(tokenizer, probability=0.2, seed=3)
+    together, alone = collator(rows), collator(rows[7:8])
+    for key in ("input_ids", "labels"):
+        assert torch.equal(together[key][7], alone[key][0])
+    chosen = together["labels"] != -100
+    ids = torch.tensor([row["input_ids"] for row in rows])
+    assert torch.equal(together["labels"][chosen], ids[chosen]) and not chosen[:, 0].any()  # Never a separator.
+    assert torch.equal(together["input_ids"][~chosen], ids[~chosen])
+    assert chosen[:, 1:].float().mean() == pytest.approx(0.2, abs=0.01)
+    masked = together["input_ids"][chosen] == tokenizer.mask_token_id
+    assert masked.float().mean() == pytest.approx(0.8 + 0.1 / len(tokenizer), abs=0.03)
+    collator.epoch = 1
+    assert not torch.equal(collator(rows)["labels"], together["labels"])
+
+
+def test_a_classifier_starts_from_pretrained_weights(tmp_path, capsys):
+    pretrained, tuned = str(tmp_path / "pretrained"), str(tmp_path / "tuned")
+    small = ["--num_samples", "60", "--epochs", "1"]
+    shape = ["--d_model", "32", "--num_experts", "3", "--bigram_buckets", "50"]
+    assert main([*small, *shape, "--task", "mlm", "--output_dir", pretrained]) == 0
+    # A learning rate of nearly nothing: what it starts with is what it ends with.
+    assert main([*small, "--init_from", pretrained, "--lr", "1e-12", "--output_dir", tuned]) == 0
+    before, after = (load_checkpoint(folder, "cpu")[0].state_dict() for folder in (pretrained, tuned))
+    shared = [name for name in after if not name.startswith("classifier")]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in shared) and len(shared) > 10
+    capsys.readouterr()
+    assert main([*small, "--init_from", pretrained, "--d_model", "64"]) == 2
+    assert "--d_model 64 does not fit" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="knows tokens, not classes"):
+        Predictor.from_checkpoint(pretrained)
+
+
+def test_a_state_dict_becomes_a_checkpoint(toy_run, tmp_path, capsys):
+    model, _ = load_checkpoint(toy_run.folder, "cpu")
+    weights = {f"module.{name}": weight for name, weight in model.state_dict().items()}
+    for layer in range(2):  # As scripts with a list of experts save them.
+        for name in ("wi", "wo"):
+            experts = weights.pop(f"module.encoder.blocks.{layer}.mlp.experts.{name}")
+            for index, weight in enumerate(experts):
+                weights[f"module.encoder.blocks.{layer}.mlp.experts.expert_{index}.{name}.weight"] = weight
+    torch.save({"model_state_dict": weights, "epoch": 3}, tmp_path / "old.pt")
+    command = ["convert", str(tmp_path / "old.pt"), "--tokenizer", str(toy_run.best), "--output", str(tmp_path / "new")]
+    assert main([*command, "--config", str(toy_run.arguments_path), "--labels", "class 0, class 1, class 2"]) == 0
+    text = load_split("toy", "test")[0][0]["text"]
+    assert (
+        Predictor.from_checkpoint(tmp_path / "new")(text).scores == Predictor.from_checkpoint(toy_run.best)(text).scores
+    )
+
+    class Opens:
+        def __reduce__(self):
+            return (print, ("this ran",))
+
+    torch.save({"model_state_dict": Opens()}, tmp_path / "old.pt")
+    capsys.readouterr()
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "could run code" in said.err and "this ran" not in said.out
+
+
+def test_predict_without_a_checkpoint_says_loudly_that_the_weights_are_random(capsys):
+    assert main(["predict", "--dataset", "toy", "--num_samples", "3"]) == 0
+    said = capsys.readouterr()
+    assert "WEIGHTS ARE RANDOM" in said.err and said.out.count("\n") == 3

@@ -13,7 +13,7 @@ from switch_model.analysis import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training, require_classifier
 from train.data import DataError, align_labels, load_split, make_toy_split, report_split
 from train.figures import classification_figures
-from train.tokenizer import make_collator, tokenize
+from train.tokenizer import PaddingCollator, tokenize
 
 
 def load_rows(
@@ -60,7 +60,7 @@ def evaluate(
     if not len(features):
         raise DataError(f"{dataset} ({split}) has no text with a token in it.")
 
-    loader = DataLoader(features, batch_size=batch_size, collate_fn=make_collator(tokenizer.pad_token_id))
+    loader = DataLoader(features, batch_size=batch_size, collate_fn=PaddingCollator(tokenizer.pad_token_id))
     totals, probabilities, expected = RoutingTotals(), [], []
     for batch in loader:
         labels = batch.pop("labels")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
-from transformers import EvalPrediction, PreTrainedTokenizerFast, TrainerCallback
+from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from switch_model.modeling import (
     IGNORED_LABEL,
@@ -19,7 +19,7 @@ from switch_model.modeling import (
     SwitchForSequenceClassification,
     SwitchPreTrainedModel,
 )
-from train.tokenizer import make_collator
+from train.tokenizer import PaddingCollator
 
 # Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).
 MASKED, REPLACED = 0.8, 0.1
@@ -87,7 +87,7 @@ class MaskingCollator:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, probability: float, seed: int):
         if tokenizer.mask_token_id is None:
             raise ValueError("This tokenizer has no mask token: --task mlm needs one.")
-        self.collate = make_collator(tokenizer.pad_token_id)
+        self.collate = PaddingCollator(tokenizer.pad_token_id)
         self.mask_id, self.vocab_size = tokenizer.mask_token_id, len(tokenizer)
         self.special = np.array(sorted(tokenizer.all_special_ids))
         self.probability, self.seed = probability, seed
@@ -112,13 +112,3 @@ class MaskingCollator:
         ids = np.where(chosen & (how < MASKED), self.mask_id, ids)
         replace = chosen & (how >= MASKED) & (how < MASKED + REPLACED)
         return np.where(replace, random.integers(self.vocab_size, size=len(ids)), ids), labels
-
-
-class TellEpoch(TrainerCallback):
-    """New masks in every epoch."""
-
-    def __init__(self, collator: MaskingCollator):
-        self.collator = collator
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.collator.epoch = int(state.epoch or 0)

@@ -3,7 +3,7 @@
 Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).tokenize("a text")
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -69,18 +69,19 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
     return features.filter(lambda length: length > 0, input_columns="length", desc="Filtering") if empty else features
 
 
-def make_collator(pad_token_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
+class PaddingCollator:
     """Rows -> one batch, padded on the right to its longest text."""
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
         lengths = torch.tensor([len(row) for row in ids])
-        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
+        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)
         return {
             "input_ids": input_ids_BT,
             # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
             "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
             "labels": torch.tensor([row["labels"] for row in rows]),
         }
-
-    return collate

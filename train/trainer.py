@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.optimization import Adafactor, AdafactorSchedule
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from switch_model.analysis import RoutingTotals
 from switch_model.modeling import SwitchPreTrainedModel
@@ -57,8 +59,7 @@ def training_arguments(arguments: TrainArguments, task: Task, run: Run, device: 
         prediction_loss_only=not task.labelled,
         report_to="none",
         label_names=["labels"],
-        train_sampling_strategy="group_by_length",
-        # Our collator picks what the model takes; the Trainer would also remove the lengths that the sampler needs.
+        # Our collators pick what the model takes, and the order of rows needs their lengths.
         remove_unused_columns=False,
     )
 
@@ -82,6 +83,35 @@ class _UpdateAverage(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.average.update_parameters(model)
+
+
+class LengthGroupedOrder(Sampler):
+    """Rows of about one length together, in an order that follows from (seed, epoch) alone.
+
+    transformers' own draws from the global random state, so that a run resumed in the middle of an epoch would meet
+    other batches than one that was never stopped.
+    """
+
+    def __init__(self, lengths: list[int], rows_per_step: int, seed: int):
+        self.lengths, self.rows_per_step, self.seed = lengths, rows_per_step, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
+
+
+class _TellEpoch(TrainerCallback):
+    """Another order of the rows, and other masks, in every epoch."""
+
+    def __init__(self, trainer: "SwitchTrainer"):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.order.epoch = self.trainer.data_collator.epoch = int(state.epoch or 0)
 
 
 class _Batches:
@@ -130,6 +160,9 @@ class SwitchTrainer(Trainer):
         self.settings = settings
         self.keep_best = keep_best
         self.eval_collator = eval_collator
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        self.order = LengthGroupedOrder(list(self.train_dataset["length"]), rows_per_step, settings.seed)
+        self.add_callback(_TellEpoch(self))
         self.best: float | None = None
         self.batches = _Batches()
         # The model's own loss is a mean over the batch: the Trainer shall divide it by the accumulation steps.
@@ -149,6 +182,9 @@ class SwitchTrainer(Trainer):
                 f"The loss became {float(outputs.loss)} at step {self.state.global_step}: try a lower --lr."
             )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        return self.order
 
     def get_eval_dataloader(self, eval_dataset=None):
         training, self.data_collator = self.data_collator, self.eval_collator

@@ -21,8 +21,8 @@ from train.card import model_card
 from train.curves import write_curves
 from train.data import TOY_VOCABULARY, DataError, TrainingData, load_training_data
 from train.runs import Run, RunError
-from train.tasks import TASKS, MaskingCollator, TellEpoch
-from train.tokenizer import load_tokenizer, make_collator, tokenize, train_tokenizer
+from train.tasks import TASKS, MaskingCollator
+from train.tokenizer import PaddingCollator, load_tokenizer, tokenize, train_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
 
 DEFAULT_VOCABULARY = 16_000
@@ -171,11 +171,10 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         card = model_card(best.config, training, best.parameter_counts())
         run.replace_best(save_checkpoint(best, tokenizer, aside, training=training, card=card))
 
-    callbacks, collators = [], [make_collator(tokenizer.pad_token_id)] * 2
+    collators = [PaddingCollator(tokenizer.pad_token_id)] * 2
     if not task.labelled:
         settings = (tokenizer, arguments.train.mlm_probability, arguments.train.seed)
         collators = [MaskingCollator(*settings), MaskingCollator(*settings)]
-        callbacks = [TellEpoch(collators[0])]
     trainer = SwitchTrainer(
         run=run,
         task=task,
@@ -188,7 +187,6 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         data_collator=collators[0],
         eval_collator=collators[1],
         compute_metrics=task.metrics,
-        callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 

@@ -1,0 +1,106 @@
+"""A linear layer with E weights, each for its own stretch of rows: three ways to compute what experts need.
+
+Legend: K rows lined up by expert, D width in, F width out, E experts, L rows per expert in a padded batch.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def batched_linear(hidden_ELD: Tensor, weight_EFD: Tensor) -> Tensor:
+    """Every expert has L rows -> (E, L, F)."""
+    return torch.bmm(hidden_ELD, weight_EFD.transpose(1, 2))
+
+
+def grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tensor:
+    """Expert e has the rows up to ends[e] (int32), and no shape depends on how many those are -> (K, F)."""
+    if torch.compiler.is_compiling() and hidden_KD.dtype != torch.bfloat16:
+        # torch compiles its own grouped product for bfloat16 only.
+        return _linear_each(hidden_KD, weight_EFD, ends)
+    return nn.functional.grouped_mm(hidden_KD, weight_EFD.transpose(1, 2), offs=ends)
+
+
+class LinearEach(torch.autograd.Function):
+    """One product per expert, each written straight to its place, both ways: apply(lengths, (K, D), (E, F, D)).
+
+    Autograd's own way would join E outputs, and stack E gradients into one the size of all experts: with 64 experts
+    moving bytes is most of the work.
+    """
+
+    @staticmethod
+    def product(hidden_KD: Tensor, weight_EFD: Tensor, lengths: list[int]) -> Tensor:
+        output_KF = hidden_KD.new_empty(len(hidden_KD), weight_EFD.shape[1])
+        for rows, weight_FD, output in zip(
+            hidden_KD.split(lengths), weight_EFD.unbind(0), output_KF.split(lengths), strict=True
+        ):
+            torch.mm(rows, weight_FD.t(), out=output)
+        return output_KF
+
+    @staticmethod
+    def weight_gradient(gradient_KF: Tensor, hidden_KD: Tensor, lengths: list[int]) -> Tensor:
+        gradient_EFD = hidden_KD.new_empty(len(lengths), gradient_KF.shape[1], hidden_KD.shape[1])
+        for rows, gradient, own in zip(
+            hidden_KD.split(lengths), gradient_KF.split(lengths), gradient_EFD.unbind(0), strict=True
+        ):
+            torch.mm(gradient.t(), rows, out=own)
+        return gradient_EFD
+
+    @staticmethod
+    def forward(ctx, lengths: list[int], hidden_KD: Tensor, weight_EFD: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden_KD, weight_EFD)
+        ctx.lengths = lengths
+        return LinearEach.product(hidden_KD, weight_EFD, lengths)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient_KF: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        hidden_KD, weight_EFD = ctx.saved_tensors
+        gradient_KF = gradient_KF.contiguous()
+        hidden_gradient = weight_gradient = None
+        if ctx.needs_input_grad[1]:
+            hidden_gradient = LinearEach.product(gradient_KF, weight_EFD.transpose(1, 2), ctx.lengths)
+        if ctx.needs_input_grad[2]:
+            weight_gradient = LinearEach.weight_gradient(gradient_KF, hidden_KD, ctx.lengths)
+        return None, hidden_gradient, weight_gradient
+
+
+# The same as one opaque operator, so that a compiler need not look into a loop whose lengths it can't know.
+
+
+def _lengths(ends: Tensor) -> list[int]:
+    return ends.diff(prepend=ends.new_zeros(1)).tolist()
+
+
+@torch.library.custom_op("switch_model::linear_each", mutates_args=())
+def _linear_each(hidden: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return LinearEach.product(hidden.contiguous(), weight, _lengths(ends))
+
+
+@_linear_each.register_fake
+def _(hidden, weight, ends):
+    return hidden.new_empty(hidden.shape[0], weight.shape[1])
+
+
+@torch.library.custom_op("switch_model::linear_each_backward", mutates_args=())
+def _linear_each_backward(gradient: Tensor, hidden: Tensor, weight: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    lengths, gradient = _lengths(ends), gradient.contiguous()
+    hidden_gradient = LinearEach.product(gradient, weight.transpose(1, 2), lengths)
+    return hidden_gradient, LinearEach.weight_gradient(gradient, hidden.contiguous(), lengths)
+
+
+@_linear_each_backward.register_fake
+def _(gradient, hidden, weight, ends):
+    return torch.empty_like(hidden), torch.empty_like(weight)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, gradient):
+    hidden_gradient, weight_gradient = _linear_each_backward(gradient, *ctx.saved_tensors)
+    return hidden_gradient, weight_gradient, None
+
+
+_linear_each.register_autograd(_backward, setup_context=_save)
