@@ -25,9 +25,13 @@ class HashedBigrams(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """(B, T) token ids and a (B, T) bool mask -> (B, T, D)."""
+        both_BT = mask & mask.roll(1, dims=1)
+        both_BT[:, :1] = False
+        return self.table(self.bucket(input_ids)) * both_BT.unsqueeze(-1)
+
+    def bucket(self, input_ids: Tensor) -> Tensor:
+        """(B, T) row of the table for each token and the one before it; the first pairs with the last, for nothing."""
         pairs_BT = input_ids.roll(1, dims=1) * _PREVIOUS + input_ids * _CURRENT
         # Only the low bits would decide otherwise, and they depend on the low bits of both ids alone.
         pairs_BT = (pairs_BT ^ (pairs_BT >> 17)) & (2**62 - 1)
-        both_BT = mask & mask.roll(1, dims=1)
-        both_BT[:, :1] = False
-        return self.table(pairs_BT % self.table.num_embeddings) * both_BT.unsqueeze(-1)
+        return pairs_BT % self.table.num_embeddings

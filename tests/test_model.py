@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from switch_model import Interventions, SwitchConfig, SwitchForSequenceClassification
+from switch_model import Interventions, SwitchConfig, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.attention import RelativePositionBias
+from switch_model.embedding import HashedBigrams
 from switch_model.routing import load_balancing_loss, router_z_loss
 
 SHAPE = dict(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_heads=4, num_layers=2, num_experts=4, num_labels=3)
@@ -18,7 +19,8 @@ def make(**settings) -> SwitchForSequenceClassification:
 @pytest.mark.parametrize("pooling", ["mean", "first", "max", "mean+max"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_text_alone_is_the_same_text_inside_a_padded_batch(pooling, side):
-    model = make(pooling=pooling, min_expert_capacity=1, eval_capacity_factor=1.0)
+    model = make(pooling=pooling, min_expert_capacity=1, eval_capacity_factor=1.0, bigram_buckets=40)
+    torch.nn.init.normal_(model.bigrams.table.weight)
     long, short = torch.randint(50, (1, 12)), torch.randint(50, (1, 7))
     padding, real = torch.zeros(1, 5, dtype=torch.long), torch.ones(1, 7, dtype=torch.long)
     parts = (padding, short) if side == "left" else (short, padding)
@@ -64,6 +66,36 @@ def test_loss_is_cross_entropy_plus_the_mean_over_layers_of_both_losses():
     torch.testing.assert_close(output.z_loss, z)
     expected = torch.nn.functional.cross_entropy(output.logits, labels) + 0.5 * aux + 0.25 * z
     torch.testing.assert_close(output.loss, expected)
+
+
+def test_word_pairs_are_hashed_in_order_and_within_the_text():
+    pairs = HashedBigrams(SwitchConfig(**SHAPE, bigram_buckets=10_000))
+    torch.nn.init.normal_(pairs.table.weight)
+    ids, mask = torch.tensor([[3, 4, 3, 4, 3], [9, 3, 4, 9, 9]]), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 0] = mask[1, 3] = False
+    found = pairs(ids, mask)
+    assert torch.equal(found[0, 1], found[0, 3]) and torch.equal(found[0, 1], found[1, 2])
+    assert not torch.equal(found[0, 1], found[0, 2])  # 3 4 is not 4 3.
+    # Nothing before the first token, nor before one that follows padding.
+    assert not found[0, 0].any() and not found[1, 0].any() and not found[1, 1].any() and not found[1, 4].any()
+    torch.manual_seed(0)
+    buckets = HashedBigrams(SwitchConfig(**SHAPE, bigram_buckets=64)).bucket(torch.randint(8000, (1, 64_000)))
+    assert torch.bincount(buckets.flatten(), minlength=64).min() > 800  # 1000 each, give or take.
+
+
+def test_masked_tokens_are_scored_against_the_embedding_table():
+    torch.manual_seed(0)
+    model = SwitchForMaskedLM(SwitchConfig(**SHAPE)).eval()
+    ids, labels = torch.randint(50, (2, 9)), torch.full((2, 9), -100)
+    labels[0, 3], labels[1, 5] = 7, 11
+    everywhere, asked = model(ids).logits, model(ids, labels=labels, output_routing=True)
+    assert everywhere.shape == (2, 9, 50)
+    torch.testing.assert_close(asked.logits, torch.stack([everywhere[0, 3], everywhere[1, 5]]))
+    cross_entropy = torch.nn.functional.cross_entropy(asked.logits, torch.tensor([7, 11]))
+    auxiliary = 1e-2 * asked.aux_loss + 1e-3 * asked.z_loss
+    torch.testing.assert_close(asked.loss, cross_entropy + auxiliary)
+    asked.loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters())
 
 
 def test_every_weight_gets_gradient():

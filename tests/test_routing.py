@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from switch_model import Interventions, Routing, SwitchConfig
+from switch_model import Interventions, Routing, SwitchConfig, sparse_mlp
 from switch_model.analysis import RoutingTotals
 from switch_model.router import Top1Router, place_in_queue, slots_per_expert
 from switch_model.routing import UNLIMITED, load_balancing_loss, router_z_loss
@@ -222,20 +222,32 @@ def test_expert_dropout_sits_between_activation_and_wo():
     assert not torch.equal(first, second)
 
 
-def test_grouped_product_and_loop_give_the_same(monkeypatch):
+@pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
+def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
+    """Padded, one product per expert, grouped, and as a compiler sees it; with gradient and without."""
     torch.manual_seed(0)
-    layer = SparseMLP(config(eval_capacity_factor=0.5, dense_act_fn="gated-gelu")).eval()
+    layer = SparseMLP(config(eval_capacity_factor=0.5, dense_act_fn=activation)).eval()
     hidden, mask = torch.randn(2, 12, 16, requires_grad=True), torch.rand(2, 12) > 0.2
-    results = []
-    for grouped in (False, True):
-        monkeypatch.setattr(type(layer.experts), "computes_in_groups", lambda self, hidden, grouped=grouped: grouped)
-        output, _ = layer(hidden, mask)
-        output.square().sum().backward()
-        results.append((output.detach(), hidden.grad.clone(), layer.experts.wo.grad.clone()))
+    direction = torch.randn(2, 12, 16)
+
+    def results(run):
+        output, routing = run(hidden, mask)
+        assert routing.dropped.any()
+        (output * direction).sum().backward()
+        gradients = [weight.grad.clone() for weight in (hidden, *layer.parameters())]
         hidden.grad = None
         layer.zero_grad()
-    for loop, group in zip(*results, strict=True):
-        torch.testing.assert_close(loop, group)
+        with torch.no_grad():
+            return [output.detach(), run(hidden, mask)[0], *gradients]
+
+    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000)
+    expected = results(layer)
+    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
+    ways = [results(layer), results(torch.compile(layer, fullgraph=True, backend="aot_eager"))]
+    monkeypatch.setattr(type(layer.experts), "computes_in_groups", lambda self, hidden: True)
+    for found in [*ways, results(layer)]:
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_router_stays_in_float32():
