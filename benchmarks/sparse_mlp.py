@@ -3,84 +3,102 @@
 python -m benchmarks.sparse_mlp      prints a table of time ratios; below 1 = faster than the dense MLP
 """
 
+from dataclasses import dataclass
+
 import torch
 from transformers import SwitchTransformersConfig
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
+from benchmarks.report import Figure, table
 from benchmarks.timing import compare
 from switch_model import SwitchConfig
 from switch_model.layers import DenseMLP
-from switch_model.sparse_mlp import Experts, SparseMLP
+from switch_model.sparse_mlp import SparseMLP
 
-# (tokens, d_model, d_ff, experts, training?)
-ROWS = [
-    (4096, 256, 1024, 8, True),
-    (4096, 256, 1024, 64, True),
-    (4096, 128, 512, 8, True),
-    (4096, 128, 512, 8, False),
-    (64, 128, 512, 8, False),
-]
 SEQUENCE = 64
 
 
-class GroupedExperts(Experts):
-    """The other dispatch: one grouped product for all experts, on the CPU too."""
+@dataclass(frozen=True)
+class Row:
+    """A size, and what the sparse layer's time over the dense MLP's, and transformers' over ours, should reach."""
 
-    def computes_in_groups(self, hidden):
-        return True
+    tokens: int
+    d_model: int
+    d_ff: int
+    experts: int
+    training: bool
+    floor: float | None = None
+    aim: float | None = None
+
+    @property
+    def name(self) -> str:
+        kind = "training" if self.training else "inference"
+        return f"{kind}, {self.tokens} tokens, {self.d_model}/{self.d_ff}, {self.experts} experts"
 
 
-def measure(tokens: int, d_model: int, d_ff: int, experts: int, training: bool) -> dict[str, float]:
+ROWS = [
+    Row(4096, 256, 1024, 8, True, 1.2, 1.05),
+    Row(4096, 256, 1024, 64, True, 1.9, 1.5),
+    Row(4096, 128, 512, 8, True),
+    Row(4096, 128, 512, 8, False, 1.2, 1.05),
+    Row(64, 128, 512, 8, False, 3, 2),
+]
+
+
+def contestant(layer: torch.nn.Module, hidden: torch.Tensor, direction: torch.Tensor, training: bool, *more):
+    """A function that runs `layer` once, and backward too when training."""
+    layer.train(training)
+
+    def run():
+        with torch.set_grad_enabled(training):
+            output = layer(hidden.requires_grad_(training), *more)
+            output = output[0] if isinstance(output, tuple) else output
+            if training:
+                output.backward(direction)
+                layer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def measure(row: Row) -> dict[str, float]:
+    """Time ratios of ours and transformers' layer to the dense MLP, dropless, and the dense MLP's milliseconds."""
     torch.manual_seed(0)
     rate = dict(dropout_rate=0.0, expert_dropout=0.0, capacity_factor=None, eval_capacity_factor=None)
-    config = SwitchConfig(d_model=d_model, d_ff=d_ff, num_experts=experts, **rate)
-    dense, ours, grouped = DenseMLP(config), SparseMLP(config), SparseMLP(config)
-    grouped.experts = GroupedExperts(config)
+    config = SwitchConfig(d_model=row.d_model, d_ff=row.d_ff, num_experts=row.experts, **rate)
     theirs = SwitchTransformersSparseMLP(
         SwitchTransformersConfig(
-            d_model=d_model, d_ff=d_ff, num_experts=experts, expert_capacity=tokens, router_jitter_noise=0.0
+            d_model=row.d_model,
+            d_ff=row.d_ff,
+            num_experts=row.experts,
+            expert_capacity=row.tokens,
+            router_jitter_noise=0.0,
+            dropout_rate=0.0,
         )
     )
-    hidden = torch.randn(tokens // SEQUENCE, SEQUENCE, d_model)
+    hidden = torch.randn(row.tokens // SEQUENCE, SEQUENCE, row.d_model)
     mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
-    direction = torch.randn_like(hidden)
-
-    def contestant(layer, *more):
-        layer.train(training)
-
-        def run():
-            with torch.set_grad_enabled(training):
-                output = layer(hidden.requires_grad_(training), *more)
-                output = output[0] if isinstance(output, tuple) else output
-                if training:
-                    output.backward(direction)
-                    layer.zero_grad(set_to_none=True)
-
-        return run
-
+    inputs = (hidden, torch.randn_like(hidden), row.training)
     return compare(
         {
-            "dense": contestant(dense),
-            "ours": contestant(ours, mask),
-            "ours, grouped": contestant(grouped, mask),
-            "transformers": contestant(theirs),
+            "dense": contestant(DenseMLP(config), *inputs),
+            "ours": contestant(SparseMLP(config), *inputs, mask),
+            "transformers": contestant(theirs, *inputs),
         },
         baseline="dense",
     )
 
 
-def main() -> None:
-    print("| tokens, d_model, d_ff, experts | | ours | ours, grouped product | transformers | dense MLP |")
-    print("|---|---|---|---|---|---|")
-    for *shape, training in ROWS:
-        figures = measure(*shape, training)
-        print(
-            f"| {', '.join(map(str, shape))} | {'training' if training else 'inference'} "
-            f"| {figures['ours']:.2f} | {figures['ours, grouped']:.2f} | {figures['transformers']:.2f} "
-            f"| {figures['dense ms']:.2f} ms |",
-            flush=True,
-        )
+def figures() -> list[Figure]:
+    found = []
+    for row in ROWS:
+        ratios = measure(row)
+        note = f"dense MLP {ratios['dense ms']:.2f} ms"
+        found.append(Figure(f"sparse layer / dense MLP: {row.name}", ratios["ours"], row.floor, row.aim, note=note))
+        aim = 1.5 if row.training else 3.0 if row.tokens <= 64 else None
+        times = ratios["transformers"] / ratios["ours"]
+        found.append(Figure(f"transformers' layer / ours: {row.name}", times, 1.0, aim, higher_is_better=True))
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    print(table(figures()))

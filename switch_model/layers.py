@@ -7,6 +7,7 @@ RMSNorm is torch's own.
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
+from switch_model.dropout import Dropout
 
 
 def activation(dense_act_fn: str) -> nn.Module:
@@ -36,7 +37,7 @@ class DenseMLP(nn.Module):
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
         self.wo.initial_std = config.d_ff**-0.5 * residual_scale(config)
         self.activation = activation(config.dense_act_fn)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(self, hidden: Tensor) -> Tensor:
         inner = (

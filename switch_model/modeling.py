@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
+from switch_model.dropout import Dropout
 from switch_model.embedding import HashedBigrams
 from switch_model.interventions import AnyInterventions
 from switch_model.outputs import SwitchClassifierOutput, SwitchMaskedLMOutput
@@ -132,7 +133,7 @@ class SwitchForSequenceClassification(_EncoderHead):
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
         pooled = config.d_model * (2 if config.pooling == "mean+max" else 1)
-        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.dropout = Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(pooled, config.num_labels)
         # A small classifier starts undecided whatever the pooling.
         self.classifier.initial_std = 0.02

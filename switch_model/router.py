@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
+from switch_model.dropout import dropout
 from switch_model.interventions import AnyInterventions, Interventions, ablated_experts, forced_experts, rows_of
 from switch_model.routing import UNLIMITED, Routing
 
@@ -72,7 +73,7 @@ class Top1Router(nn.Module):
             if self.training:
                 # Out of place, every one of them: the experts must see the clean hidden states.
                 if config.switch_dropout > 0:
-                    hidden_BTD = nn.functional.dropout(hidden_BTD, config.switch_dropout)
+                    hidden_BTD = dropout(hidden_BTD, config.switch_dropout, self.training)
                 if config.router_jitter_noise > 0:
                     noise_BTD = torch.empty_like(hidden_BTD).uniform_(
                         1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
+from switch_model.dropout import Dropout
 from switch_model.grouped_linear import LinearEach, batched_linear, grouped_linear
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
@@ -41,7 +42,7 @@ class Experts(nn.Module):
             self.wi = nn.Parameter(torch.empty(shape_EFD))
         self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
         self.activation = activation(config.dense_act_fn)
-        self.dropout = nn.Dropout(config.expert_dropout)
+        self.dropout = Dropout(config.expert_dropout)
         self.initializer_factor, self.residual_scale = config.initializer_factor, residual_scale(config)
         self.aligned = config.d_ff % 8 == 0 and config.d_model % 8 == 0
         self.reset_parameters()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from switch_model.attention import Attention, RelativePositionBias, padding_bias
 from switch_model.config import SwitchConfig
+from switch_model.dropout import Dropout
 from switch_model.interventions import AnyInterventions, rows_of
 from switch_model.layers import DenseMLP
 from switch_model.routing import Routing
@@ -22,7 +23,7 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = SparseMLP(config, name) if sparse else DenseMLP(config)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(
         self, hidden: Tensor, mask: Tensor, bias: Tensor, interventions: AnyInterventions
@@ -51,7 +52,7 @@ class Stack(nn.Module):
             Block(config, f"{name}.{layer}", config.is_sparse(layer)) for layer in range(config.num_layers)
         )
         self.final_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(
         self, embeddings: Tensor, mask: Tensor, interventions: AnyInterventions = None

@@ -1,0 +1,41 @@
+"""A line of the results: what was measured, the floor and the aim, and the command that measures it again."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One ratio.
+
+    Attributes:
+        what: what was measured against what.
+        value: the ratio.
+        floor, aim: what it should reach; None = nothing is asked.
+        higher_is_better: whether a larger ratio is the better one.
+        note: absolute sizes, or what makes the ratio understandable.
+    """
+
+    what: str
+    value: float
+    floor: float | None = None
+    aim: float | None = None
+    higher_is_better: bool = False
+    note: str = ""
+
+    def reaches(self, goal: float | None) -> bool:
+        if goal is None:
+            return False
+        value = round(self.value, 2)
+        return value >= goal if self.higher_is_better else value <= goal
+
+    def row(self) -> str:
+        goals = " | ".join("" if goal is None else f"{goal:g}" for goal in (self.floor, self.aim))
+        verdict = "aim" if self.reaches(self.aim) else "floor" if self.reaches(self.floor) else "missed"
+        return f"| {self.what} | {self.value:.2f} | {goals} | {verdict if self.floor else ''} | {self.note} |"
+
+
+HEADER = "| figure | measured | floor | aim | reached | |\n|---|---|---|---|---|---|"
+
+
+def table(figures: list[Figure]) -> str:
+    return "\n".join([HEADER, *(figure.row() for figure in figures)])

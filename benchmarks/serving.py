@@ -1,0 +1,129 @@
+"""The app: how soon the page is up, and what the page's handler adds to the model's own work.
+
+python -m benchmarks.serving
+"""
+
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import Figure, table
+from benchmarks.timing import compare
+
+ROOT = Path(__file__).parent.parent
+MODEL = "assets/models/ag_news"
+ROUNDS = 5
+# Everything that the served app has imported, in its order, except what only runs as a script.
+NAMES = """
+import json, sys, threading, urllib.request
+sys.argv = ["app.py", "--port", sys.argv[1]]
+import app
+def ask():
+    import time
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[2]}/").read()
+            break
+        except OSError:
+            time.sleep(0.05)
+    print("MODULES" + json.dumps([name for name in sys.modules if name != "__main__"]), flush=True)
+threading.Thread(target=ask, daemon=True).start()
+app.main(["--port", sys.argv[2]])
+"""
+IMPORT = """
+import importlib, json, sys
+for name in json.load(sys.stdin):
+    try:
+        importlib.import_module(name)
+    except Exception:
+        pass
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def modules_of_the_app() -> list[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", NAMES, str(free_port())], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        line = next(line for line in process.stdout if line.startswith("MODULES"))
+        return json.loads(line.removeprefix("MODULES"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def seconds_until_the_page_is_up() -> float:
+    port = free_port()
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/").read()
+                return time.perf_counter() - start
+            except OSError:
+                time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def seconds_to_import(names: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, input=json.dumps(names), text=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def handler_ratio() -> tuple[float, float]:
+    """(the page's handler / the bare forward, the forward's milliseconds) for a text of about 100 tokens."""
+    from ui.explore import Explorer
+    from ui.models import ModelShelf
+    from ui.samples import SampleLibrary
+
+    shelf = ModelShelf.find(None, "cpu")
+    explorer = Explorer(shelf, SampleLibrary())
+    predictor = shelf.load(shelf.default).predictor
+    text = " ".join(sample.text for _, sample in SampleLibrary().search("bundled", "").rows)
+    ids = predictor.tokenizer(text)["input_ids"][:100]
+    text = text[: predictor.tokenizer(text, return_offsets_mapping=True)["offset_mapping"][99][1]]
+    input_ids = torch.tensor([ids])
+
+    @torch.inference_mode()
+    def forward():
+        predictor.model(input_ids)
+
+    ratios = compare({"forward": forward, "handler": lambda: explorer.route(None, text, None)}, "forward", rounds=31)
+    return ratios["handler"], ratios["forward ms"]
+
+
+def figures() -> list[Figure]:
+    names = modules_of_the_app()
+    seconds_until_the_page_is_up()
+    pairs = [(seconds_until_the_page_is_up(), seconds_to_import(names)) for _ in range(ROUNDS)]
+    start = statistics.median(up / imports for up, imports in pairs)
+    up, alone = (statistics.median(times) for times in zip(*pairs, strict=True))
+    note = f"{up:.1f} s; importing the same {len(names):,} modules alone {alone:.1f} s"
+    handler, forward_ms = handler_ratio()
+    return [
+        Figure("app: page up / importing what it imports", start, 1.5, 1.25, note=note),
+        Figure(
+            "predict + trace handler / bare forward, 100 tokens", handler, 3, 2, note=f"forward {forward_ms:.1f} ms"
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    print(table(figures()))
