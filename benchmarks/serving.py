@@ -8,6 +8,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -22,20 +23,20 @@ MODEL = "assets/models/ag_news"
 ROUNDS = 5
 # Everything that the served app has imported, in its order, except what only runs as a script.
 NAMES = """
-import json, sys, threading, urllib.request
-sys.argv = ["app.py", "--port", sys.argv[1]]
+import json, sys, threading, time, urllib.request
 import app
+port, path = sys.argv[1:]
 def ask():
-    import time
     while True:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[2]}/").read()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/").read()
             break
         except OSError:
             time.sleep(0.05)
-    print("MODULES" + json.dumps([name for name in sys.modules if name != "__main__"]), flush=True)
+    json.dump([name for name in sys.modules if name != "__main__"], open(path, "w"))
+    print("written", flush=True)
 threading.Thread(target=ask, daemon=True).start()
-app.main(["--port", sys.argv[2]])
+app.main(["--port", port])
 """
 IMPORT = """
 import importlib, json, sys
@@ -54,15 +55,17 @@ def free_port() -> int:
 
 
 def modules_of_the_app() -> list[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", NAMES, str(free_port())], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        line = next(line for line in process.stdout if line.startswith("MODULES"))
-        return json.loads(line.removeprefix("MODULES"))
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "modules.json"
+        command = [sys.executable, "-c", NAMES, str(free_port()), str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
+            if not any(line.strip() == "written" for line in process.stdout):
+                raise RuntimeError("The app ended before its page was up.")
+            return json.loads(path.read_text())
+        finally:
+            process.kill()
+            process.wait()
 
 
 def seconds_until_the_page_is_up() -> float:
@@ -96,16 +99,17 @@ def handler_ratio() -> tuple[float, float]:
     shelf = ModelShelf.find(None, "cpu")
     explorer = Explorer(shelf, SampleLibrary())
     predictor = shelf.load(shelf.default).predictor
-    text = " ".join(sample.text for _, sample in SampleLibrary().search("bundled", "").rows)
-    ids = predictor.tokenizer(text)["input_ids"][:100]
-    text = text[: predictor.tokenizer(text, return_offsets_mapping=True)["offset_mapping"][99][1]]
-    input_ids = torch.tensor([ids])
+    words = " ".join(sample.text for _, sample in explorer.library.search("bundled", "").rows)[:2000]
+    encoding = predictor.tokenizer(words, return_offsets_mapping=True, truncation=True, max_length=100)
+    text, input_ids = words[: encoding["offset_mapping"][-1][1]], torch.tensor([encoding["input_ids"]])
 
     @torch.inference_mode()
     def forward():
         predictor.model(input_ids)
 
-    ratios = compare({"forward": forward, "handler": lambda: explorer.route(None, text, None)}, "forward", rounds=31)
+    ratios = compare(
+        {"forward": forward, "handler": lambda: explorer.route(shelf.default, text, None)}, "forward", rounds=31
+    )
     return ratios["handler"], ratios["forward ms"]
 
 
