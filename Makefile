@@ -1,12 +1,13 @@
 # make demo   the app, at http://127.0.0.1:7860          make test   all tests
-# Both set up .venv first; nothing is needed beyond make and Python 3.11 or newer.
+# make bench  speed, into benchmarks/results.md (about ten minutes on an idle machine)
+# Each sets up .venv first; nothing is needed beyond make and Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -15,6 +16,9 @@ test: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/python tests/install_browser.py
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.installed-tests
 	$(BIN)/ruff format --check .

@@ -100,7 +100,8 @@ def draw(curves: dict[str, list[dict]]) -> None:
         values = GROWTH[name]
         rows = ([p["seconds"] for p in points], [(p["peak"] - p["before"]) / 1e6 for p in points])
         for axis, own, label in zip(axes[:, column], rows, ("seconds a step", "MB beyond the model"), strict=True):
-            axis.loglog(values, own, "o-", color="#0072b2", base=2)
+            axis.loglog(values, own, "o-", color="#0072b2")
+            axis.yaxis.set_major_formatter("{x:g}")
             axis.set_xticks(values, [f"{value:,}" for value in values], rotation=30, fontsize=8)
             axis.minorticks_off()
             axis.grid(alpha=0.25)

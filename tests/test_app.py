@@ -195,18 +195,24 @@ def test_layer_titles():
 
 def test_bundled_samples():
     rows = SampleLibrary().rows(BUNDLED)
-    assert Counter(row.label for row in rows) == dict.fromkeys(LABELS, 10)
-    assert all(20 <= len(row.text.split()) <= 45 for row in rows)
-    assert len({row.text for row in rows}) == 40
+    assert Counter(row.label for row in rows) == dict.fromkeys([*LABELS, "positive", "negative"], 10)
+    assert all(7 <= len(row.text.split()) <= 45 for row in rows)
+    assert len({row.text for row in rows}) == 60
+
+
+def test_a_random_sample_suits_the_model():
+    library = SampleLibrary()
+    assert {library.draw(BUNDLED, labels=["positive", "negative"]).label for _ in range(40)} == {"positive", "negative"}
+    assert library.draw(BUNDLED, labels=["ham", "spam"]).label  # No such text: any will do.
 
 
 def test_search_matches_text_and_label():
     library = SampleLibrary()
-    assert library.search(BUNDLED, "").matching == 40
+    assert library.search(BUNDLED, "").matching == 60
     assert {row.label for _, row in library.search(BUNDLED, "SPORTS").rows} == {"Sports"}
     found = library.search(BUNDLED, "oil norway")
     assert found.matching == 1 and library.pick(BUNDLED, found.rows[0][0]).label == "Business"
-    assert "1 of 40 match" in rows_html(found)
+    assert "1 of 60 match" in rows_html(found)
     assert "No sample matches" in rows_html(library.search(BUNDLED, "zzzz"))
 
 

@@ -22,10 +22,12 @@ def test_bundled_model_is_small_and_its_card_says_what_was_measured(folder):
         assert min(layer["load"]) >= 0.02, f"an expert of {layer['layer']} is next to idle"
 
 
-def test_the_news_model_knows_news():
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
+    predictor = Predictor.from_checkpoint(folder, "cpu")
     samples = json.loads((ASSETS / "samples.json").read_text(encoding="utf-8"))
-    assert {sample["label"] for sample in samples} == {"World", "Sports", "Business", "Sci/Tech"} and len(samples) == 40
-    predictions = Predictor.from_checkpoint(ASSETS / "models" / "ag_news", "cpu").batch([s["text"] for s in samples])
+    samples = [sample for sample in samples if sample["label"] in predictor.model.config.labels]
+    predictions = predictor.batch([sample["text"] for sample in samples])
     right = sum(p.label == sample["label"] for p, sample in zip(predictions, samples, strict=True))
-    # None of these texts was seen in training; each holds out what a person would call clear news of its class.
-    assert right >= 36
+    # None of these texts was seen in training; each is what a person would call clear of its class.
+    assert len(samples) >= 20 and right >= (0.9 if folder.name == "ag_news" else 0.75) * len(samples)

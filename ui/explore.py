@@ -85,7 +85,11 @@ class Explorer:
 
     def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> tuple[Any, ...]:
         """A random sample: (text, sample, what `route` returns)."""
-        sample = self.library.draw(source, other_than=text)
+        try:
+            labels = self.shelf.load(model).labels
+        except CheckpointError:  # `route` will say so.
+            labels = []
+        sample = self.library.draw(source, other_than=text, labels=labels)
         return sample.text, sample, *self.route(model, sample.text, sample, view)
 
     def open_samples(self, source: str, query: str) -> tuple[Any, str]:

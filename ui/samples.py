@@ -6,6 +6,7 @@ Try it: SampleLibrary().search("bundled", "oil")
 import json
 import random
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +83,14 @@ class SampleLibrary:
             raise IndexError(f"{source} has no row {index}.")
         return rows[index]
 
-    def draw(self, source: str, other_than: str = "") -> Sample:
-        """A random row whose text is not `other_than`: of `source` if that has been read, else of the bundled ones."""
+    def draw(self, source: str, other_than: str = "", labels: Sequence[str] = ()) -> Sample:
+        """A random row whose text is not `other_than`: of `source` if that has been read, else of the bundled ones.
+
+        Where some rows have one of `labels`, it is one of them: a model of reviews shall get reviews.
+        """
         # A person who presses a button called Random should not wait for a download.
         rows = self._sources.get(source) or self._sources[BUNDLED]
+        rows = [row for row in rows if row.label in labels] or rows
         sample = random.choice(rows)
         if sample.text == other_than and len(rows) > 1:
             sample = rows[(rows.index(sample) + 1) % len(rows)]
