@@ -212,9 +212,8 @@ class SparseMLP(nn.Module):
         if static:
             output_ND = output_ND.masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
-        # 3. Gate; a dropped token keeps a zero.
-        gate_N = torch.where(kept_N, routing.gate.flatten(), 0.0)
+        # 3. Gate.
         # Nobody else holds these rows; but in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_
-        output_ND = multiply(output_ND, gate_N.unsqueeze(-1)).to(hidden.dtype)
+        output_ND = multiply(output_ND, routing.gate.flatten().unsqueeze(-1)).to(hidden.dtype)
         return output_ND.view_as(hidden), routing

@@ -13,14 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # What is wrong, where, and the change that makes it so. Each `before` must occur exactly once.
 MISTAKES = [
-    ("drops are ignored", "sparse_mlp", "torch.where(kept_N, routing.gate.flatten(), 0.0)", "routing.gate.flatten()"),
+    ("drops are ignored", "sparse_mlp", "torch.where(kept_N, expert_N, self.config.num_experts)", "torch.where(mask.flatten(), expert_N, self.config.num_experts)"),
     ("dropped tokens are computed all the same", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask"),
     ("padding is routed", "router", "choice_GN = expert_BT.masked_fill(~mask, num_experts)", "choice_GN = expert_BT"),
     ("padding counts for capacity", "router", "tokens_B = mask.sum(dim=1)", "tokens_B = torch.ones_like(mask).sum(dim=1)"),
     ("padding counts in the load", "routing", "chose = self.mask & self.chosen_logit.isfinite()", "chose = self.chosen_logit.isfinite()"),
     ("padding counts in the z-loss", "routing", "torch.where(routing.mask & z_BT.isfinite(), z_BT, 0.0)", "torch.where(z_BT.isfinite(), z_BT, 0.0)"),
     ("the gate is squared", "sparse_mlp", "routing.gate.flatten()", "routing.gate.flatten().square()"),
-    ("the gate is left out", "sparse_mlp", "multiply(output_ND, gate_N.unsqueeze(-1))", "multiply(output_ND, gate_N.unsqueeze(-1).sign())"),
+    ("the gate is left out", "sparse_mlp", "routing.gate.flatten().unsqueeze(-1)", "routing.gate.flatten().unsqueeze(-1).sign()"),
     ("the gate carries no gradient", "sparse_mlp", "routing.gate.flatten()", "routing.gate.detach().flatten()"),
     ("capacity is one too many", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask & (self.slot <= self.capacity.unsqueeze(-1))"),
     ("capacity rounds down", "router", "torch.ceil(tokens.double()", "torch.floor(tokens.double()"),
@@ -42,6 +42,10 @@ MISTAKES = [
     ("an ablated expert's share is kept", "router", "logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off_R1E, 0.0)"),
     ("a forced token counts padding", "interventions", "positions = mask[index].nonzero().flatten()", "positions = torch.arange(mask.shape[1])"),
     ("expert dropout after wo", "sparse_mlp", "return linear(self._inside(hidden, inner, linear), wo)", "return self.dropout(linear(self._inside(hidden, inner, linear), wo))"),
+    ("word pairs reach over padding", "embedding", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
+    ("dropout does not make up for what it drops", "dropout", "ctx.scale = 1 / (1 - rate)", "ctx.scale = 1.0"),
+    ("padded experts read a neighbour's rows", "sparse_mlp", "torch.add(rank_N, queue_N, alpha=longest)", "torch.add(rank_N, queue_N, alpha=max(longest - 1, 1))"),
+    ("an expert's gradient lands on another expert", "grouped_linear", "gradient_EFD.unbind(0), strict=True", "gradient_EFD.flip(0).unbind(0), strict=True"),
     ("weights start at torch's defaults", "modeling", "if isinstance(module, (nn.Linear, nn.Embedding)):", "if False:"),
 ]  # fmt: skip
 TESTS = ["test_routing", "test_oracle_bruteforce", "test_oracle_transformers", "test_model"]

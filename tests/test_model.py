@@ -5,6 +5,7 @@ import torch
 
 from switch_model import Interventions, SwitchConfig, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.attention import RelativePositionBias
+from switch_model.dropout import dropout
 from switch_model.embedding import HashedBigrams
 from switch_model.routing import load_balancing_loss, router_z_loss
 
@@ -81,6 +82,19 @@ def test_word_pairs_are_hashed_in_order_and_within_the_text():
     torch.manual_seed(0)
     buckets = HashedBigrams(SwitchConfig(**SHAPE, bigram_buckets=64)).bucket(torch.randint(8000, (1, 64_000)))
     assert torch.bincount(buckets.flatten(), minlength=64).min() > 800  # 1000 each, give or take.
+
+
+def test_dropout_drops_its_share_and_makes_up_for_it():
+    torch.manual_seed(0)
+    values = torch.randn(200, 500).abs().add(1).requires_grad_()
+    output = dropout(values, 0.3, training=True)
+    kept = output != 0
+    assert kept.float().mean() == pytest.approx(0.7, abs=0.005)
+    assert kept.float().mean(0).std() == pytest.approx((0.7 * 0.3 / 200) ** 0.5, rel=0.15)  # Every place by itself.
+    torch.testing.assert_close(output[kept], values[kept] / 0.7)
+    output.sum().backward()
+    torch.testing.assert_close(values.grad, kept / 0.7)
+    assert dropout(values, 0.3, training=False) is values and dropout(values, 0.0, training=True) is values
 
 
 def test_masked_tokens_are_scored_against_the_embedding_table():

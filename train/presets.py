@@ -56,16 +56,19 @@ _REGULARISED: dict[str, Any] = {
     "weight_decay": 0.05,
     "ema_decay": 0.998,
 }
-# Where a data set wants something else than texts in general.
-FOR_DATASET: dict[str, dict[str, Any]] = {
-    "sst2": {"seq_len": 64, "batch_size": 64},
-    "imdb": {"seq_len": 512},
+# Where a data set wants something else than texts in general: data set -> preset -> arguments.
+FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
+    "sst2": {"base": {"seq_len": 64, "batch_size": 64, "lr": 1e-3, "epochs": 2.0, "validation_size": 0.15}},
+    "imdb": {
+        "base": {"seq_len": 512, "num_layers": 2, "token_dropout": 0.5, "bigram_buckets": 200_000, "epochs": 2.0},
+        "small": {"seq_len": 256},
+    },
 }
 
 
 def preset(name: str, dataset: str) -> dict[str, Any]:
     """The arguments that a preset sets for a data set."""
-    return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {})
+    return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {}).get(name, {})
 
 
 def default_preset(dataset: str) -> str | None:
