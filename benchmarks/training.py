@@ -22,7 +22,7 @@ from train.tasks import TASKS
 from train.tokenizer import PaddingCollator
 from train.trainer import SwitchTrainer, training_arguments
 
-TOKENS, BATCH, STEPS, VOCABULARY, CLASSES, ROUNDS = 64, 32, 40, 8000, 4, 5
+TOKENS, BATCH, STEPS, VOCABULARY, CLASSES, ROUNDS = 64, 32, 100, 8000, 4, 5
 # The base model's size; dropless, so that both libraries compute every token.
 SIZE = dict(d_model=128, d_kv=32, d_ff=256, num_layers=4, num_heads=4, num_experts=8)
 
