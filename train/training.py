@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.memory import keep_freed_memory
 from switch_model.modeling import SwitchPreTrainedModel
 from train.arguments import Arguments
 from train.card import model_card
@@ -143,6 +144,7 @@ def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> l
 
 def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
     started = time.monotonic()
+    keep_freed_memory()
     # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
     torch.set_flush_denormal(True)
     tokenizer, model = parts.tokenizer, parts.model
