@@ -58,7 +58,18 @@ _REGULARISED: dict[str, Any] = {
 }
 # Where a data set wants something else than texts in general: data set -> preset -> arguments.
 FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
-    "sst2": {"base": {"seq_len": 64, "batch_size": 64, "lr": 1e-3, "epochs": 2.0, "validation_size": 0.15}},
+    "sst2": {
+        "base": {
+            "seq_len": 64,
+            "batch_size": 64,
+            "bigram_buckets": 0,
+            "dropout": 0.3,
+            "lr": 1e-3,
+            "epochs": 2.0,
+            "validation_size": 0.15,
+            "eval_steps": 450,
+        }
+    },
     "imdb": {
         "base": {
             "seq_len": 512,
