@@ -97,7 +97,8 @@ def model_card(
         "",
         "## Licence",
         "",
-        LICENCES.get(dataset, "That of the data it was trained on."),
+        LICENCES.get(dataset, "That of the data it was trained on.")
+        + (" The model it started from brings the terms of its own data." if arguments.get("init_from") else ""),
         "",
     ]
     return "\n".join(lines)
