@@ -130,6 +130,7 @@ def save_checkpoint(
         for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it.
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"model_max_length": tokenizer.model_max_length}
     settings |= {key: getattr(tokenizer, key) for key in _SPECIAL_TOKENS if getattr(tokenizer, key) is not None}

@@ -212,7 +212,7 @@ class SparseMLP(nn.Module):
         if static:
             output_ND = output_ND.masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
-        # 3. Gate: in place, for nobody else holds these rows; but in training the gate's gradient wants them as they are.
+        # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_
         output_ND = multiply(output_ND, routing.gate.flatten().unsqueeze(-1)).to(hidden.dtype)
         return output_ND.view_as(hidden), routing

@@ -4,6 +4,7 @@ Try it: python -m train --help
 """
 
 import math
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,15 @@ SHAPE = {
     "router_bias": "router_bias",
     "embedding_norm": "embedding_norm",
 }
+# Where a field of SwitchConfig goes by another name than its flag.
+FLAGS = {
+    "dropout_rate": "dropout",
+    "classifier_dropout": "dropout",
+    "eval_capacity_factor": "capacity_factor_eval",
+    "router_aux_loss_coef": "aux_loss_coef",
+    "router_z_loss_coef": "z_loss_coef",
+    "encoder_sparse_step": "sparse_step",
+}
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
 
 
@@ -159,7 +169,7 @@ class Arguments:
         """`to_dict` without the folders of one machine: what may be shared with a checkpoint."""
         values = {key: value for key, value in self.to_dict().items() if key not in ("data_dir", "output_dir")}
         for key in ("dataset", "init_from", "tokenizer"):
-            if values[key] and (Path(values[key]).exists() or values[key].count(".")):
+            if values[key] and Path(values[key]).is_absolute():
                 values[key] = Path(values[key]).name
         return values
 
@@ -179,8 +189,13 @@ class Arguments:
         if start["preset"] != (default_preset(start["dataset"]) or "none"):
             given["preset"] = start["preset"]
         implied = Arguments.resolve(start).to_dict()
-        given |= {key: value for key, value in values.items() if value != implied[key] and key != "preset"}
-        return " ".join(["python -m train", *(f"--{key} {value}" for key, value in given.items())])
+        adopted = SHAPE if values["init_from"] else ()
+        given |= {
+            key: value
+            for key, value in values.items()
+            if value != implied[key] and key != "preset" and key not in adopted
+        }
+        return " ".join(["python -m train", *(f"--{key} {shlex.quote(str(value))}" for key, value in given.items())])
 
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
@@ -213,7 +228,11 @@ class Arguments:
 
     def adopt(self, source: SwitchConfig) -> None:
         """Take the shape of the model one starts from. Raises ValueError for a flag that asks for another."""
-        start = Arguments.resolve({"dataset": self.data.dataset, "preset": self.train.preset}).model
+        implied = Arguments.resolve({"dataset": self.data.dataset, "preset": self.train.preset})
+        for name in ("tokenizer", "vocab_size"):
+            if getattr(self.data, name) != getattr(implied.data, name):
+                raise ValueError(f"--{name} does not go with --init_from: that model brings its own. Leave it out.")
+        start = implied.model
         for name, field_name in SHAPE.items():
             own, theirs = getattr(self.model, name), getattr(source, field_name)
             asked = own is not None and own != getattr(start, name)
@@ -225,6 +244,15 @@ class Arguments:
 
     def config(self, vocab_size: int, pad_token_id: int, labels: list[str]) -> SwitchConfig:
         """The model's configuration. Raises ValueError naming the flag that is wrong."""
+        try:
+            return self._config(vocab_size, pad_token_id, labels)
+        except ValueError as error:
+            # In the words of the command line.
+            field_name, _, rest = str(error).partition("=")
+            flag = FLAGS.get(field_name, field_name)
+            raise ValueError(f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)) from error
+
+    def _config(self, vocab_size: int, pad_token_id: int, labels: list[str]) -> SwitchConfig:
         model = self.model
         heads = max(model.num_heads, 1)
         return SwitchConfig(

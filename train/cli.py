@@ -10,7 +10,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
@@ -18,6 +20,7 @@ from transformers import HfArgumentParser
 from switch_model.checkpoint import CheckpointError
 from train.arguments import GROUPS, Arguments
 from train.data import DataError
+from train.presets import preset
 from train.runs import RunError
 
 COMMANDS_HELP = """
@@ -44,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # Whoever read the output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
@@ -51,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(argv: list[str]) -> None:
-    parser = HfArgumentParser(
+    parser = _TrainParser(
         GROUPS,
         prog="python -m train",
         description="Train a Switch Transformer: a classifier of texts, or with --task mlm one that guesses hidden "
@@ -61,25 +67,41 @@ def _train(argv: list[str]) -> None:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("--config", help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win")
-    # Only what was really given shall win over presets: defaults are put in afterwards.
+    optional = {item.name for group in GROUPS for item in fields(group) if item.default is None}
     for action in parser._actions:
-        if action.dest != "help":
-            action.help = f"{action.help} (default: {action.default})"
-            action.default = argparse.SUPPRESS
-    given = vars(_known_only(parser, argv))
-    if "config" in given:
-        written = _flags(given.pop("config"))
-        given = vars(_known_only(parser, written + argv))
-        given.pop("config")
+        if action.dest == "help":
+            continue
+        # Only what was really given shall win over presets: defaults are put in afterwards.
+        action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"
+        action.default = argparse.SUPPRESS
+        if action.dest == "compile":
+            action.nargs, action.const = "?", True
+        if action.dest in optional and action.choices is None:
+            action.type = _or_none(action.type)
+    flags = vars(_known_only(parser, argv))
+    written: dict[str, Any] = {}
+    if path := flags.pop("config", None):
+        written = vars(_known_only(parser, _flags(path)))
+        if flags.get("preset", "none") != "none":
+            # A flag wins over the file, hence all that this flag stands for.
+            written |= preset(flags["preset"], flags.get("dataset", written.get("dataset", "toy")))
     from train.training import train
 
-    _report(train(Arguments.resolve(given)))
+    _report(train(Arguments.resolve(written | flags)))
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def converted(text: str) -> Any:
+        return None if text.lower() == "none" else convert(text)
+
+    converted.__name__ = getattr(convert, "__name__", "value")  # argparse puts it into its message.
+    return converted
 
 
 def _known_only(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     values, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}. See python -m train --help")
+        parser.error(f"unknown: {' '.join(unknown)}")
     return values
 
 
@@ -92,8 +114,11 @@ def _flags(path: str) -> list[str]:
         raise ValueError(f"--config {path} can't be read: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"--config {path} must hold arguments, such as: num_experts: 8")
+    if "config" in values:
+        raise ValueError(f"--config {path} names another config: one file is enough.")
     if Path(str(values.get("output_dir"))).resolve() == Path(path).resolve().parent:
         del values["output_dir"]  # The run that wrote this file lies there.
+    values = {key: "none" if value is None and key != "preset" else value for key, value in values.items()}
     return [f"--{key}={value}" for key, value in values.items() if value is not None]
 
 
@@ -146,7 +171,8 @@ def _predict(argv: list[str]) -> None:
     )
     parser.add_argument("--file", help="a CSV; a copy with classes and probabilities goes to --output")
     parser.add_argument("--output", help="where that copy goes; none = standard output")
-    parser.add_argument("--text_column", help="the CSV's column of texts; none = found by name")
+    parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
+    parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
     parser.add_argument("--dataset", help="rows of a data set, as in training: true class, predicted class, text")
     parser.add_argument("--split", help="its split; none = the one to report on")
     parser.add_argument("--data_dir", help="as in training")
@@ -161,6 +187,12 @@ def _predict(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
         parser.error("give texts, --file or --dataset: one of them")
+    if options.file and (options.trace or options.trace_file):
+        parser.error("--trace and --trace_file go with texts or --dataset, not with --file")
+    if options.output and not options.file:
+        parser.error("--output goes with --file; redirect standard output otherwise")
+    if options.file and Path(options.file).suffix.lower() in (".tsv", ".jsonl", ".json", ".parquet"):
+        parser.error(f"--file {options.file} must be a CSV")
     from switch_model.predictor import Predictor
     from train.prediction import classify_csv, print_texts, random_predictor, rows_to_show
 
@@ -175,6 +207,8 @@ def _predict(argv: list[str]) -> None:
         )
     texts, true_labels = options.texts, None
     if not (texts or options.file or options.dataset):
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="replace")  # Bytes that are no UTF-8 shall not end the whole list.
         texts = [] if sys.stdin.isatty() and not options.checkpoint else [line.rstrip("\n") for line in sys.stdin]
         if not texts and not options.checkpoint:
             options.dataset = "toy"
@@ -198,6 +232,8 @@ def _predict(argv: list[str]) -> None:
             options.data_dir,
             options.num_samples or (1000 if toy else 20),
             None if options.checkpoint else shape,
+            text_column=options.text_column,
+            label_column=options.label_column,
         )
     print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file)
 
@@ -235,9 +271,10 @@ def _convert(argv: list[str]) -> None:
 
     output = options["output"]
     config = convert(options.pop("source"), **options)
+    sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(
-        f"{output}: {config.num_layers} blocks, {len(config.sparse_layers)} of them sparse, {config.num_experts} "
-        f"experts, classes {', '.join(config.labels)}.\nThe weights don't tell, so taken as given: "
+        f"{output}: {config.num_layers} blocks, {sparse if config.sparse_layers else 'all dense'}.\n"
+        f"The weights don't tell, so taken as given: "
         f"{config.dense_act_fn}, pooling {config.pooling}, embedding_norm {config.embedding_norm}, capacity "
         f"{config.eval_capacity_factor}. "
         "If that is not how it was trained, name its config with --config."
@@ -266,8 +303,19 @@ def _report(run) -> None:
         print(f"Make a classifier of it: python -m train --init_from {run.best} --dataset …")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line; the list of all flags is one --help away."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}. See {self.prog} --help\n")
+
+
+class _TrainParser(_Parser, HfArgumentParser):
+    pass
+
+
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m train {command}",
         description=description,
         allow_abbrev=False,

@@ -4,7 +4,6 @@ Try it: python -m train convert old.pt --tokenizer my-tokenizer --output my-mode
 """
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +47,8 @@ def convert(
         CheckpointError, DataError, ValueError: when a file can't be read, or its weights make up none of our models.
     """
     weights = stacked(read_state_dict(Path(source)))
-    settings = read_settings(Path(config)) if config else {}
+    # As this command line trains, where nothing else is said.
+    settings = read_settings(Path(config)) if config else {"embedding_norm": True}
     if labels:
         settings["id2label"] = dict(enumerate(labels))
     settings |= shape_of(weights)
@@ -57,7 +57,8 @@ def convert(
         if len(settings.get("id2label") or range(classes)) != classes:
             raise CheckpointError(f"{source} tells {classes} classes apart, but {len(settings['id2label'])} are named.")
         settings.setdefault("num_labels", classes)
-    backend = load_tokenizer(tokenizer, seq_len)
+    best = Path(tokenizer) / "best"
+    backend = load_tokenizer(str(best if best.is_dir() else tokenizer), seq_len)
     model_config = SwitchConfig(**settings | {"pad_token_id": backend.pad_token_id})
     model_class = MODEL_CLASSES[
         "SwitchForMaskedLM" if "transform.weight" in weights else "SwitchForSequenceClassification"
@@ -83,7 +84,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"There is no file {path}.")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+    except Exception as error:  # What a damaged file raises depends on where it is damaged.
         raise CheckpointError(
             f"{path} can't be opened as weights alone: it is damaged, or it holds more than tensors, which could run "
             "code. Save it again with torch.save(model.state_dict(), path)."
@@ -93,7 +94,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if inner is None:
             break
         values = inner
-    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
+    is_named = isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
+    if not is_named or not all(isinstance(value, Tensor) for value in values.values()):
         raise CheckpointError(f"{path} holds no state dict: names with tensors.")
     weights = dict(values)
     for prefix in PREFIXES * 2:

@@ -370,11 +370,24 @@ def _with_labels(
     # Hidden labels are stored as -1.
     kept = [i for i, value in enumerate(values) if value is not None and value != -1 and texts[i].strip()]
     if not kept:
-        raise DataError(f"{where} has no row with both a text and a class ({label}).")
+        hidden = " Its labels are hidden: take the validation split." if all(value == -1 for value in values) else ""
+        raise DataError(f"{where} has no row with both a text and a class ({label}).{hidden}")
     values = [values[index] for index in kept]
     if names is None or not all(isinstance(value, int) for value in values):
         # Numbers sort as numbers ("10" after "9"), everything else as text.
+        if not all(isinstance(value, (str, int, float)) for value in values):
+            raise DataError(f"The column {label} of {where} holds no classes: each must be a word or a number.")
         distinct = set(values)
+        if any(isinstance(value, float) and not value.is_integer() for value in distinct):
+            raise DataError(
+                f"The column {label} of {where} holds fractions, such as {next(iter(distinct))}: predicting them would "
+                "be regression; the models here choose among classes. Name their column with --label_column."
+            )
+        if len(distinct) > max(20, len(values) // 2):
+            raise DataError(
+                f"The column {label} of {where} has {len(distinct):,} classes in {len(values):,} rows: is it the "
+                "column of classes? Name that with --label_column."
+            )
         numeric = all(isinstance(value, (int, float)) for value in distinct)
         own = [_label_name(value) for value in sorted(distinct, key=None if numeric else str)]
         names = names if names and set(own) <= set(names) else own

@@ -16,6 +16,9 @@ import plotly.graph_objects as go
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 CALIBRATION_BINS = 15
+# Inches. A matrix of hundreds of classes is read in the page, where one can zoom.
+LARGEST_PICTURE = 14
+MOST_TICKS = 40
 
 
 def classification_figures(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
@@ -75,13 +78,14 @@ def write_pictures(figures: dict[str, Any], title: str, folder: Path) -> list[Pa
 
 
 def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
-    size = max(4.5, 1.0 + 0.7 * len(labels))
+    size = min(max(4.5, 1.0 + 0.7 * len(labels)), LARGEST_PICTURE)
     figure, axis = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(
-        range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, ha="right" if len(labels) > 4 else "center"
-    )
-    axis.set_yticks(range(len(labels)), labels)
+    ticks = range(0, len(labels), -(-len(labels) // MOST_TICKS))
+    names = [labels[tick] for tick in ticks]
+    slanted = {"rotation": 45, "ha": "right"} if len(labels) > 4 else {}
+    axis.set_xticks(ticks, names, **slanted)
+    axis.set_yticks(ticks, names)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     axis.set_title(title, fontsize=10)
@@ -116,13 +120,14 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
 
 
 def _distribution_png(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
-    figure, axis = plt.subplots(figsize=(max(5, 1.1 * len(labels)), 3.6), constrained_layout=True)
+    figure, axis = plt.subplots(figsize=(min(max(5, 1.1 * len(labels)), LARGEST_PICTURE), 3.6), constrained_layout=True)
     places = np.arange(len(labels))
     for offset, name, values, colour in zip(
         (-0.2, 0.2), ("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True
     ):
         axis.bar(places + offset, values, 0.4, label=name, color=colour)
-    axis.set_xticks(places, labels, rotation=45 if len(labels) > 6 else 0)
+    ticks = places[:: -(-len(labels) // MOST_TICKS)]
+    axis.set_xticks(ticks, [labels[tick] for tick in ticks], rotation=45 if len(labels) > 6 else 0)
     axis.set_ylabel("rows")
     axis.set_title(title, fontsize=10)
     axis.legend()

@@ -13,7 +13,7 @@ from switch_model.checkpoint import load_checkpoint, read_training, save_checkpo
 from train.card import model_card
 from train.data import report_split
 from train.evaluation import evaluate
-from train.runs import Run
+from train.runs import Run, RunError
 
 
 def package(
@@ -37,6 +37,8 @@ def package(
         RunError, CheckpointError, DataError: when the run, its checkpoint or the data can't be had.
     """
     run = Run.open(run_folder)
+    if not run.best.is_dir():
+        raise RunError(f"{run_folder} has no checkpoint yet: it was stopped before its first evaluation.")
     model, tokenizer = load_checkpoint(run.best, "cpu")
     training = read_training(run.best)
     training |= {"arguments": run.arguments().portable(), "command": run.arguments().command()}

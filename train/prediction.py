@@ -50,14 +50,15 @@ def rows_to_show(
     data_dir: str | None,
     num_samples: int,
     toy_shape: dict[str, int] | None,
+    **columns: str | None,
 ) -> tuple[list[str], list[str]]:
     """Texts and true class names of the first rows of a split. `toy_shape`: of toy data without a checkpoint."""
     if dataset == "toy" and toy_shape is not None:
         rows, names = make_toy_split(split, **toy_shape)
     elif checkpoint is None:
-        rows, names = load_split(dataset, split, data_dir)
+        rows, names = load_split(dataset, split, data_dir, **columns)
     else:
-        rows, names = load_rows(checkpoint, dataset, split, data_dir)
+        rows, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
     rows = rows.select(range(min(num_samples, len(rows))))
     return list(rows["text"]), [names[label] for label in rows["label"]]
 

@@ -179,7 +179,7 @@ class SwitchTrainer(Trainer):
         self.batches.add(outputs.routing or (), *self.task.hits(outputs.logits.detach(), inputs["labels"]))
         if not torch.isfinite(outputs.loss.detach()):
             raise FloatingPointError(
-                f"The loss became {float(outputs.loss)} at step {self.state.global_step}: try a lower --lr."
+                f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
             )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

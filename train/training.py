@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.checkpoint import load_checkpoint, save_checkpoint
@@ -113,6 +113,7 @@ def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = N
     set_seed(arguments.train.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    disable_progress_bars()
     tokenizer = source_tokenizer or make_tokenizer(arguments, data)
     tokenizer.model_max_length = arguments.data.seq_len
     train_rows, validation_rows = (tokenize(rows, tokenizer) for rows in (data.train, data.validation))
