@@ -323,10 +323,16 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"not parquet")
     (tmp_path / "columns.csv").write_text("a,b\n1,2\n")
     (tmp_path / "one.csv").write_text("text,label\nx,1\ny,1\n")
+    (tmp_path / "fractions.csv").write_text("text,label\nx,0.5\ny,1\n")
+    (tmp_path / "distinct.csv").write_text("text,label\n" + "".join(f"x,c{n}\n" for n in range(30)))
+    (tmp_path / "nested.jsonl").write_text('{"text": "x", "label": {"a": 1}}\n')
     for name, words in [
         ("broken.parquet", "can't be read"),
         ("columns.csv", "Which column"),
         ("one.csv", "one class only"),
+        ("fractions.csv", "regression"),
+        ("distinct.csv", "is it the column of classes"),
+        ("nested.jsonl", "holds no classes"),
     ]:
         with pytest.raises(DataError, match=words):
             load_training_data(str(tmp_path / name))
@@ -358,6 +364,15 @@ def test_config_file_presets_and_flags_give_way_in_that_order(toy_run, tmp_path,
     assert second == first
     weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("run", "again")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+    # A null in the file wins over the preset, as a flag's "none" does, and a preset given as a flag over the file.
+    file.write_text("lr: null\npreset: tiny\noptimizer: adafactor\nnum_samples: 60\nepochs: 1\n")
+    assert main(["--config", str(file), "--lr", "none", "--compile", "false", "--output_dir", str(tmp_path / "c")]) == 0
+    third = Run.open(tmp_path / "c").arguments()
+    assert third.train.lr is None and third.model.d_model == 64 and third.train.compile is False
+    command = ["--config", str(tmp_path / "c" / "arguments.json"), "--preset", "small", "--num_samples", "60"]
+    assert main([*command, "--epochs", "0.1", "--output_dir", str(tmp_path / "d")]) == 0
+    assert Run.open(tmp_path / "d").arguments().model.d_model == 128
 
     file.write_text("- 1")
     assert main(["--config", str(file)]) == 2 and "must hold arguments" in capsys.readouterr().err

@@ -79,6 +79,8 @@ def classify_csv(predictor: Predictor, source: Path, target: TextIO, text_column
             columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source} can't be read as CSV: {error}") from error
+    if not columns:
+        raise DataError(f"{source} is empty: its first line must name the columns.")
     column = text_column or next((name for name in columns if name.lower() in TEXT_COLUMNS), "")
     parts = [column] if column in columns else [name.strip() for name in column.split(",")]
     if not all(part in columns for part in parts):
