@@ -59,7 +59,10 @@ class TheirClassifier(nn.Module):
 
 def our_trainer(folder: str) -> SwitchTrainer:
     arguments = Arguments.resolve(
-        SIZE | {"optimizer": "adamw", "epochs": 1.0, "batch_size": BATCH, "eval_steps": 10**9, "capacity_factor": "inf"}
+        SIZE
+        | {"optimizer": "adamw", "epochs": 1.0, "batch_size": BATCH, "eval_steps": 10**9, "capacity_factor": "inf"}
+        # No noise on the router, as on their side.
+        | {"switch_dropout": 0.0, "router_noise_eps": 0.0}
     )
     arguments.train.output_dir = folder
     torch.manual_seed(0)
