@@ -131,7 +131,7 @@ def save_checkpoint(
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it.
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     settings = {"model_max_length": tokenizer.model_max_length}
     settings |= {key: getattr(tokenizer, key) for key in _SPECIAL_TOKENS if getattr(tokenizer, key) is not None}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
