@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from switch_model import CheckpointError, Predictor, Routing, load_checkpoint
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
-from train.data import DATASETS, DataError, cut_by_sentence, load_split, load_training_data
+from train.data import DATASETS, DataError, load_split, load_training_data
 from train.figures import calibration_error, classification_figures
 from train.runs import Run
+from train.sentences import cut_by_sentence
 from train.tasks import MaskingCollator
 from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
