@@ -19,7 +19,6 @@ from benchmarks.report import Figure, table
 from benchmarks.timing import compare
 
 ROOT = Path(__file__).parent.parent
-MODEL = "assets/models/ag_news"
 ROUNDS = 5
 # Everything that the served app has imported, in its order, except what only runs as a script.
 NAMES = """
