@@ -33,6 +33,12 @@ class Top1Router(nn.Module):
 
         Raises ValueError when interventions do not fit the batch.
         """
+        return self.with_lengths(hidden, mask, interventions)[0]
+
+    def with_lengths(
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None
+    ) -> tuple[Routing, Tensor]:
+        """The record, and how long each expert's queue is in each capacity group, drops included: (E, G) int32."""
         rows = rows_of(interventions, batch=hidden.shape[0])
         for row in rows:
             row.check_experts(self.config.num_experts)
@@ -50,19 +56,20 @@ class Top1Router(nn.Module):
 
         # 3. The choice.
         # max names the first of equal logits, as argmax does, and is several times faster over few experts.
-        expert_BT = logits_BTE.detach().max(dim=-1).indices.masked_fill(~mask, 0)
+        padding_BT = ~mask
+        expert_BT = logits_BTE.detach().max(dim=-1).indices.masked_fill_(padding_BT, 0)
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
 
         # 4. Places in the queues, and how long the queues may be.
         per_batch = self._counts_over_batch(interventions)
-        slot_BT = self._slots(logits_BTE, expert_BT, mask, per_batch)
+        slot_BT, length_EG = self._slots(logits_BTE, expert_BT, padding_BT, per_batch)
         capacity_B = self._capacity(mask, rows, per_batch)
         if rows and off_R1E is not None:
             # With every expert of the layer off nobody can take a token: the residual alone carries it on.
             capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
 
-        return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B)
+        return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B), length_EG
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config
@@ -94,24 +101,28 @@ class Top1Router(nn.Module):
             return (interventions.capacity_group or self.config.capacity_group) == "batch"
         return False  # One row per question: the rows must not compete with each other.
 
-    def _slots(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> Tensor:
-        """(B, T) place of each real token in its expert's queue, -1 at padding."""
-        # A group is a row: one sequence, or the whole batch. Padding stands in a queue of its own.
+    def _slots(
+        self, logits_BTE: Tensor, expert_BT: Tensor, padding_BT: Tensor, per_batch: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Place of each real token in its expert's queue (B, T), -1 at padding; and the queues' lengths (E, G)."""
+        # A group is a row: one sequence, or the whole batch. Padding stands in no queue.
         num_experts = self.config.num_experts
-        choice_GN = expert_BT.masked_fill(~mask, num_experts).view(1 if per_batch else len(mask), -1)
+        choice_GN = expert_BT.masked_fill(padding_BT, num_experts).view(1 if per_batch else len(padding_BT), -1)
         if self.config.router_priority == "position":
-            slot_GN, _ = place_in_queue(choice_GN, num_experts + 1)
+            slot_GN, length_EG = place_in_queue(choice_GN, num_experts)
         else:
             gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
             by_gate_GN = gate_BT.view(choice_GN.shape).argsort(stable=True, descending=True)
-            place_GN, _ = place_in_queue(choice_GN.gather(1, by_gate_GN), num_experts + 1)
+            place_GN, length_EG = place_in_queue(choice_GN.gather(1, by_gate_GN), num_experts)
             slot_GN = torch.empty_like(place_GN).scatter_(1, by_gate_GN, place_GN)
-        return slot_GN.view(mask.shape).masked_fill(~mask, -1)
+        return slot_GN.view(padding_BT.shape), length_EG
 
     def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
         """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""
         config = self.config
         own = config.capacity_factor if self.training else config.eval_capacity_factor
+        if not rows and own is None and config.expert_capacity is None:
+            return torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
         factors = [row.capacity_factor for row in rows] or [None]
         tokens_B = mask.sum(dim=1)
         if per_batch:
@@ -145,11 +156,12 @@ def place_in_queue(choice: Tensor, num_queues: int) -> tuple[Tensor, Tensor]:
     """For each element of a row of `choice` (G, N), how many before it chose the same queue; and how long queues get.
 
     Returns:
-        places (G, N) int64, counted from 0, and lengths (num_queues, G) int32.
+        places (G, N) int64, counted from 0, -1 where `choice` names no queue; and lengths (num_queues, G) int32.
     """
     # As many steps as there are logits, but without branches: a sort of a few thousand tokens takes several times
     # longer. Queues first, so that the counts run along memory.
     queue_Q11 = torch.arange(num_queues, device=choice.device).view(-1, 1, 1)
-    count_QGN = (queue_Q11 == choice).cumsum(dim=-1, dtype=torch.int32)
-    place_GN = count_QGN.gather(0, choice.unsqueeze(0)).squeeze(0).long() - 1
+    chose_QGN = queue_Q11 == choice
+    count_QGN = chose_QGN.cumsum(dim=-1, dtype=torch.int32)
+    place_GN = (count_QGN * chose_QGN).sum(dim=0) - 1
     return place_GN, count_QGN[..., -1]

@@ -48,7 +48,8 @@ class Routing:
     @property
     def gate(self) -> Tensor:
         """(B, T) probability of the chosen expert: what its output is multiplied with."""
-        return self.probs.gather(-1, self.expert.unsqueeze(-1)).squeeze(-1)
+        probs_EBT = self.logits.movedim(-1, 0).softmax(dim=0)
+        return probs_EBT.gather(0, self.expert.unsqueeze(0)).squeeze(0).nan_to_num(nan=0.0)
 
     @property
     def chosen_logit(self) -> Tensor:

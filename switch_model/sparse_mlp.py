@@ -1,6 +1,7 @@
 """SparseMLP: route, send each token to its expert, weigh the answer by the gate.
 
-Legend: B batch, T tokens, D d_model, F d_ff, E experts, N = B·T, K tokens that are computed, Q = E + 1 queues.
+Legend: B batch, T tokens, D d_model, F d_ff, E experts, G capacity groups of N tokens each (elsewhere N = B·T),
+K tokens that are computed.
 Switch Transformers (2101.03961) eq. 2. Try it: SparseMLP(SwitchConfig())(torch.randn(1, 9, 128), torch.ones(1, 9))
 """
 
@@ -18,7 +19,7 @@ from switch_model.grouped_linear import LinearEach, batched_linear, grouped_line
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
-from switch_model.router import Top1Router, place_in_queue
+from switch_model.router import Top1Router
 from switch_model.routing import Routing
 
 # Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one.
@@ -70,40 +71,62 @@ class Experts(nn.Module):
             return True
         return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
-    def forward(self, hidden: Tensor, queue: Tensor) -> Tensor:
-        """Each of the (N, D) tokens through the expert that `queue` (N,) names; zeros where it names none of the E."""
+    def forward(self, hidden: Tensor, expert: Tensor, slot: Tensor, length_EG: Tensor, kept: Tensor) -> Tensor:
+        """Each of (B, T, D) tokens through its expert -> (B·T, D); zeros at tokens that are not kept.
+
+        Args:
+            expert, slot: (G, N) as in the record, by capacity group.
+            length_EG: how many tokens each expert computes in each group: those with slots below that.
+            kept: (G, N) bool, which tokens those are.
+        """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
-        hidden_ND = hidden.to(dtype)
+        hidden_ND = hidden.flatten(0, 1).to(dtype)
         weights = [weight.to(dtype) for weight in self.weights]
-        num_experts = len(self.wo)
-
-        # 1. Line tokens up by expert; those that go nowhere stand behind all others.
-        rank_1N, length_Q1 = place_in_queue(queue.unsqueeze(0), num_experts + 1)
-        rank_N, length_Q = rank_1N.squeeze(0), length_Q1.squeeze(1)
         if self.computes_in_groups(hidden):
-            end_Q = length_Q.cumsum(0, dtype=torch.int32)
-            place_N = rank_N + (end_Q - length_Q).index_select(0, queue)
-            order_N = _inverse(place_N)
-            linear = partial(grouped_linear, ends=end_Q[:num_experts])
-            lined_up_ND = self._all(_Rearranged.of(hidden_ND, order_N, place_N), weights, linear)
-            return _Rearranged.of(lined_up_ND, place_N, order_N)
-        *lengths, nowhere = length_Q.tolist()
-        longest = max(lengths)
-        if longest <= PADDED_TOKENS and longest * num_experts <= 3 * len(queue):
-            return self._padded(hidden_ND, weights, queue, rank_N, longest, complete=not nowhere)
-        place_N = rank_N + rank_N.new_tensor([0, *accumulate(lengths)]).index_select(0, queue)
-        order_K = _inverse(place_N)[: sum(lengths)]
+            return self._grouped(hidden_ND, weights, expert, slot, length_EG, kept.flatten())
 
-        # 2. Each expert works on its own tokens.
-        hidden_KD = _Rearranged.of(hidden_ND, order_K, place_N)
-        if torch.is_grad_enabled():
-            output_KD = self._all(hidden_KD, weights, partial(LinearEach.apply, lengths))
-        else:
-            output_KD = self._one_by_one(hidden_KD, weights, lengths)
+        # 1. A token's place in line: after all tokens of earlier experts, after those of its expert in earlier groups.
+        lengths = length_EG.sum(dim=1).tolist()
+        longest, computed = max(lengths), sum(lengths)
+        padded = longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND)
+        spans = [longest] * len(lengths) if padded else lengths
+        *first, places = accumulate(spans, initial=0)
+        place_N = _places(expert, slot, length_EG, slot.new_tensor(first))
+        complete = computed == len(hidden_ND)
+        if not complete:  # Behind the last place.
+            place_N = place_N.masked_fill_(~kept.flatten(), places)
+        if padded:
+            return self._padded(hidden_ND, weights, place_N, longest, complete)
 
-        # 3. Back to the tokens' own places.
-        return _Rearranged.of(output_KD, place_N, order_K)
+        # 2. Each expert works on its own tokens, and 3. back to the tokens' own places.
+        order_K = _inverse(place_N, places)
+        if not torch.is_grad_enabled():
+            return self._one_by_one(hidden_ND, weights, order_K, lengths, complete)
+        hidden_KD = _Rearranged.apply(hidden_ND, order_K, place_N)
+        output_KD = self._all(hidden_KD, weights, partial(LinearEach.apply, lengths))
+        return _Rearranged.apply(output_KD, place_N, order_K)
+
+    def _grouped(
+        self,
+        hidden_ND: Tensor,
+        weights: Sequence[Tensor],
+        expert_GN: Tensor,
+        slot_GN: Tensor,
+        length_EG: Tensor,
+        kept_N: Tensor,
+    ) -> Tensor:
+        """One grouped product, with shapes that do not depend on the routing."""
+        length_E = length_EG.sum(dim=1)
+        end_E = length_E.cumsum(0, dtype=torch.int32)
+        # Tokens that are not kept stand behind all others, are computed by the last expert, and thrown away.
+        behind_N = end_E[-1] - 1 + (~kept_N).cumsum(0)
+        place_N = torch.where(kept_N, _places(expert_GN, slot_GN, length_EG, end_E - length_E), behind_N)
+        end_E[-1] = len(place_N)
+        order_N = _inverse(place_N, len(place_N))
+        linear = partial(grouped_linear, ends=end_E)
+        lined_up_ND = self._all(_Rearranged.apply(hidden_ND, order_N, place_N), weights, linear)
+        return _Rearranged.apply(lined_up_ND, place_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
     def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """What lies between `wi` and `wo`, for one expert or for all, as `linear` has it."""
@@ -116,41 +139,44 @@ class Experts(nn.Module):
         *inner, wo = weights
         return linear(self._inside(hidden, inner, linear), wo)
 
-    def _one_by_one(self, hidden_KD: Tensor, weights: Sequence[Tensor], lengths: list[int]) -> Tensor:
+    def _one_by_one(
+        self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, lengths: list[int], complete: bool
+    ) -> Tensor:
         """One expert after the other, without gradient: what is inside it stays in the cache."""
-        output_KD = torch.empty_like(hidden_KD)
+        output_ND = torch.empty_like(hidden_ND) if complete else torch.zeros_like(hidden_ND)
         per_expert = (weight.unbind(0) for weight in weights)
-        for tokens, output, *inner, wo_DF in zip(
-            hidden_KD.split(lengths), output_KD.split(lengths), *per_expert, strict=True
-        ):
-            torch.mm(self._inside(tokens, inner, nn.functional.linear), wo_DF.t(), out=output)
-        return output_KD
+        for own, *inner, wo_DF in zip(order_K.split(lengths), *per_expert, strict=True):
+            inside = self._inside(hidden_ND.index_select(0, own), inner, nn.functional.linear)
+            output_ND.index_copy_(0, own, torch.mm(inside, wo_DF.t()))
+        return output_ND
 
     def _padded(
-        self,
-        hidden_ND: Tensor,
-        weights: Sequence[Tensor],
-        queue_N: Tensor,
-        rank_N: Tensor,
-        longest: int,
-        complete: bool,
+        self, hidden_ND: Tensor, weights: Sequence[Tensor], place_N: Tensor, longest: int, complete: bool
     ) -> Tensor:
         """One batched product, every expert with as many rows as the busiest: for few tokens, where calls are dear."""
         shape_ELD = (len(self.wo), longest, hidden_ND.shape[1])
         rows = shape_ELD[0] * longest
-        row_N = torch.add(rank_N, queue_N, alpha=longest)
-        if not complete:  # Those that go nowhere share one row more.
-            row_N = row_N.clamp_(max=rows)
-        hidden_RD = hidden_ND.new_zeros(rows + (not complete), shape_ELD[2]).index_copy_(0, row_N, hidden_ND)
+        # Those that go nowhere share one row more.
+        hidden_RD = hidden_ND.new_zeros(rows + (not complete), shape_ELD[2]).index_copy_(0, place_N, hidden_ND)
         output_RD = self._all(hidden_RD[:rows].view(shape_ELD), weights, batched_linear).flatten(0, 1)
         if not complete:
             output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
-        return output_RD.index_select(0, row_N)
+        return output_RD.index_select(0, place_N)
 
 
-def _inverse(permutation: Tensor) -> Tensor:
-    index = torch.arange(len(permutation), device=permutation.device)
-    return torch.empty_like(permutation).scatter_(0, permutation, index)
+def _places(expert_GN: Tensor, slot_GN: Tensor, length_EG: Tensor, first_E: Tensor) -> Tensor:
+    """(G·N,) a token's place when an expert's queues of all groups stand one after the other from first_E on."""
+    if length_EG.shape[1] == 1:
+        return first_E.index_select(0, expert_GN.flatten()) + slot_GN.flatten()
+    start_EG = length_EG.cumsum(dim=1) - length_EG + first_E.unsqueeze(1)
+    start_GN = start_EG.unsqueeze(-1).expand(-1, -1, expert_GN.shape[1]).gather(0, expert_GN.unsqueeze(0)).squeeze(0)
+    return (start_GN + slot_GN).flatten()
+
+
+def _inverse(place_N: Tensor, places: int) -> Tensor:
+    """Which token stands at each of the first `places` places."""
+    token_N = torch.arange(len(place_N), device=place_N.device)
+    return place_N.new_empty(max(places + 1, len(place_N))).scatter_(0, place_N, token_N)[:places]
 
 
 class _Rearranged(torch.autograd.Function):
@@ -165,11 +191,6 @@ class _Rearranged(torch.autograd.Function):
             source = torch.cat([source, source.new_zeros(1, source.shape[1])])
             index = index.clamp(max=len(source) - 1)
         return source.index_select(0, index)
-
-    @staticmethod
-    def of(source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-        grad = torch.is_grad_enabled()
-        return _Rearranged.apply(source, index, inverse) if grad else _Rearranged.rows(source, index)
 
     @staticmethod
     def forward(ctx, source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
@@ -200,17 +221,15 @@ class SparseMLP(nn.Module):
         """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens."""
         # 1. Who goes where, and who has a slot.
         mask = mask.bool()
-        routing = self.router(hidden, mask, interventions)
-        hidden_ND = hidden.flatten(0, 1)
-        expert_N, kept_N = routing.expert.flatten(), routing.kept.flatten()
+        routing, length_EG = self.router.with_lengths(hidden, mask, interventions)
+        groups = length_EG.shape[1]
+        length_EG = torch.minimum(length_EG, routing.capacity[:groups])  # A shared group has one capacity.
 
-        # 2. To the experts. A token without a slot goes to none, or, where shapes must not depend on the routing, is
-        #    computed and thrown away.
-        static = self.experts.computes_in_groups(hidden)
-        queue_N = expert_N if static else torch.where(kept_N, expert_N, self.config.num_experts)
-        output_ND = self.experts(hidden_ND, queue_N)
-        if static:
-            output_ND = output_ND.masked_fill(~kept_N.unsqueeze(-1), 0.0)
+        # 2. To the experts.
+        expert_GN, slot_GN, kept_GN = (
+            tensor.view(groups, -1) for tensor in (routing.expert, routing.slot, routing.kept)
+        )
+        output_ND = self.experts(hidden, expert_GN, slot_GN, length_EG, kept_GN)
 
         # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_

@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # What is wrong, where, and the change that makes it so. Each `before` must occur exactly once.
 MISTAKES = [
-    ("drops are ignored", "sparse_mlp", "torch.where(kept_N, expert_N, self.config.num_experts)", "torch.where(mask.flatten(), expert_N, self.config.num_experts)"),
+    ("drops are ignored", "sparse_mlp", "torch.minimum(length_EG, routing.capacity[:groups])", "length_EG"),
     ("dropped tokens are computed all the same", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask"),
-    ("padding is routed", "router", "choice_GN = expert_BT.masked_fill(~mask, num_experts)", "choice_GN = expert_BT"),
+    ("padding is routed", "router", "choice_GN = expert_BT.masked_fill(padding_BT, num_experts)", "choice_GN = expert_BT"),
     ("padding counts for capacity", "router", "tokens_B = mask.sum(dim=1)", "tokens_B = torch.ones_like(mask).sum(dim=1)"),
     ("padding counts in the load", "routing", "chose = self.mask & self.chosen_logit.isfinite()", "chose = self.chosen_logit.isfinite()"),
     ("padding counts in the z-loss", "routing", "torch.where(routing.mask & z_BT.isfinite(), z_BT, 0.0)", "torch.where(z_BT.isfinite(), z_BT, 0.0)"),
@@ -29,9 +29,9 @@ MISTAKES = [
     ("noise in evaluation", "router", "if self.training and config.router_noise_eps > 0:", "if config.router_noise_eps > 0:"),
     ("jitter in place", "router", "hidden_BTD = hidden_BTD * noise_BTD", "hidden_BTD *= noise_BTD"),
     ("additive noise is multiplied", "router", "logits_BTE + torch.randn_like", "logits_BTE * torch.randn_like"),
-    ("the last token first", "router", "count_QGN = (queue_Q11 == choice).cumsum(dim=-1, dtype=torch.int32)", "count_QGN = (queue_Q11 == choice).flip(-1).cumsum(dim=-1, dtype=torch.int32).flip(-1)"),
+    ("the last token first", "router", "chose_QGN.cumsum(dim=-1, dtype=torch.int32)", "chose_QGN.flip(-1).cumsum(dim=-1, dtype=torch.int32).flip(-1)"),
     ("the weakest token first", "router", "descending=True", "descending=False"),
-    ("sequences share their slots", "router", "view(1 if per_batch else len(mask), -1)", "view(1, -1)"),
+    ("sequences share their slots", "router", "view(1 if per_batch else len(padding_BT), -1)", "view(1, -1)"),
     ("the balance loss is not scaled", "routing", "return routing.num_experts * (routing.load", "return (routing.load"),
     ("losses are summed over layers", "modeling", "torch.stack([loss(record) for record in records]).mean()", "torch.stack([loss(record) for record in records]).sum()"),
     ("the z-loss forgets the square", "routing", "z_BT.square().sum()", "z_BT.sum()"),
@@ -44,7 +44,7 @@ MISTAKES = [
     ("expert dropout after wo", "sparse_mlp", "return linear(self._inside(hidden, inner, linear), wo)", "return self.dropout(linear(self._inside(hidden, inner, linear), wo))"),
     ("word pairs reach over padding", "embedding", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
     ("dropout does not make up for what it drops", "dropout", "ctx.scale = 1 / (1 - rate)", "ctx.scale = 1.0"),
-    ("padded experts read a neighbour's rows", "sparse_mlp", "torch.add(rank_N, queue_N, alpha=longest)", "torch.add(rank_N, queue_N, alpha=max(longest - 1, 1))"),
+    ("padded experts read a neighbour's rows", "sparse_mlp", "[longest] * len(lengths)", "[max(longest - 1, 1)] * len(lengths)"),
     ("an expert's gradient lands on another expert", "grouped_linear", "gradient_EFD.unbind(0), strict=True", "gradient_EFD.flip(0).unbind(0), strict=True"),
     ("weights start at torch's defaults", "modeling", "if isinstance(module, (nn.Linear, nn.Embedding)):", "if False:"),
 ]  # fmt: skip
