@@ -91,6 +91,8 @@ class TrainArguments:
         None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
     )
     epochs: float = _argument(3.0, "passes over the training rows")
+    max_steps: int | None = _argument(None, "end after so many steps, where the epochs would take more")
+    max_minutes: float | None = _argument(None, "end after so many minutes of training")
     batch_size: int = _argument(32, "texts per step")
     gradient_accumulation_steps: int = _argument(1, "batches per step of the optimizer")
     optimizer: Literal["adafactor", "adamw"] = _argument("adafactor", "optimizer")
@@ -113,6 +115,11 @@ class TrainArguments:
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
     logging_steps: int = _argument(50, "steps between two lines of training metrics")
     eval_steps: int | None = _argument(None, "steps between two evaluations, each with a checkpoint; none = an epoch")
+    probe: str | None = _argument(None, "a text whose routing is noted at every evaluation, to watch it settle")
+    report_to: str = _argument("none", "none, tensorboard, wandb, or both with a comma between")
+    run_name: str | None = _argument(None, "name of the run where it is reported; none = its folder's")
+    wandb_project: str = _argument("switch-transformers", "project on Weights & Biases")
+    wandb_entity: str | None = _argument(None, "user or team on Weights & Biases; none = your own")
 
 
 # What a model started from another one shares with it: flag -> field of SwitchConfig.
@@ -181,9 +188,9 @@ class Arguments:
         chosen = {} if name == "none" else preset(name, dataset)
         return cls.from_dict(chosen | given | {"preset": name})
 
-    def command(self) -> str:
-        """The shortest command that trains the same model, wherever its data lies and its folder goes."""
-        values = self.portable()
+    def command(self, portable: bool = True) -> str:
+        """The shortest command that trains the same model: wherever data and folders lie, or on this machine."""
+        values = self.portable() if portable else self.to_dict()
         start = {"dataset": values["dataset"], "preset": values["preset"] or "none"}
         given = {} if start["dataset"] == "toy" else {"dataset": start["dataset"]}
         if start["preset"] != (default_preset(start["dataset"]) or "none"):
@@ -208,6 +215,8 @@ class Arguments:
             ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
             ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
             ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
+            ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
+            ("max_minutes", train.max_minutes, train.max_minutes is None or train.max_minutes > 0, "above 0"),
             ("batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
             ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
             ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),

@@ -1,24 +1,80 @@
-"""A run is a folder: what was asked, what was measured, the best checkpoint, and what it takes to go on.
+"""A run is a folder: what was asked, how it stands, what was measured, the best checkpoint, and what it takes to go on.
 
 arguments.json        every argument
-metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "end", "step", "epoch", …}
+state.json            queued, running, stopped, finished or failed; whose process; since when; why
+progress.json         step, steps in all, seconds: rewritten about once a second
+metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe" | "end", "step", "epoch", "seconds", …}
+log.txt               what the run said
+tokenizer/            what cuts its texts
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, for resuming
 training_curve.png, training_curve.html
+
+Whoever starts a run, shell or page, leaves the same folder. Only the run's own process writes its state; others read it.
 """
 
 import json
 import os
 import shutil
+import socket
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from train.arguments import Arguments
+
+RUNS = Path("runs")
+# Has a process that is, or soon will be, at work.
+ACTIVE = ("queued", "running", "stopping")
+LOG_TAIL_BYTES = 8000
+# Given back when a disk is full, so that a run can still say so.
+RESERVE_BYTES = 64 * 1024
 
 
 class RunError(Exception):
     """Says what is wrong with a run's folder and what to do."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How a run stands.
+
+    Attributes:
+        name: queued, running, stopping, stopped, finished or failed.
+        message: why it stopped or failed; "" otherwise.
+        queued, started, ended: seconds since 1970; None = not yet.
+        pid, born, host: the process, when it was created (numbers of processes are used again), and its machine.
+    """
+
+    name: str
+    message: str = ""
+    queued: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    pid: int | None = None
+    born: float | None = None
+    host: str | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.name in ACTIVE
+
+    def process_lives(self) -> bool:
+        """Whether the process that wrote this is still there. One of another machine counts as there."""
+        if self.pid is None:
+            return False
+        if self.host != socket.gethostname():
+            return True
+        try:
+            process = psutil.Process(self.pid)
+            # A process that ended stays in the table until its parent has asked for its status.
+            return abs(process.create_time() - self.born) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
 
 
 class Run:
@@ -27,18 +83,35 @@ class Run:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.arguments_path = self.folder / "arguments.json"
+        self.state_path = self.folder / "state.json"
+        self.progress_path = self.folder / "progress.json"
         self.metrics_path = self.folder / "metrics.jsonl"
+        self.log_path = self.folder / "log.txt"
+        self.tokenizer = self.folder / "tokenizer"
         self.best = self.folder / "best"
         self.checkpoints = self.folder / "checkpoints"
+        # Whoever wants the run to stop puts an empty file there.
+        self.stop_path = self.folder / "stop"
+        self.reserve_path = self.folder / ".reserve"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
     @classmethod
-    def create(cls, arguments: Arguments) -> "Run":
-        """A new folder with the arguments in it. Raises RunError when it holds a run already or can't be written."""
+    def create(cls, arguments: Arguments, state: str = "running") -> "Run":
+        """A new folder with the arguments in it, or the one that waits in the queue for just these arguments.
+
+        Raises RunError when the folder holds another run already or can't be written.
+        """
         name = Path(arguments.data.dataset).stem
-        folder = arguments.train.output_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = arguments.train.output_dir or free_folder(RUNS, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         arguments.train.output_dir = str(folder)
         run = cls(folder)
         if run.arguments_path.exists():
+            if run.state().name == "queued" and run.arguments().to_dict() == arguments.to_dict():
+                run.set_state(state)
+                return run
             raise RunError(
                 f"{folder} holds a run already. "
                 f"Choose another --output_dir, or go on with: python -m train resume {folder}"
@@ -46,6 +119,7 @@ class Run:
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
             run.arguments_path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
+            run.set_state(state)
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
         return run
@@ -61,8 +135,81 @@ class Run:
     def arguments(self) -> Arguments:
         try:
             return Arguments.from_dict(json.loads(self.arguments_path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self.arguments_path} can't be read: {error}") from error
+
+    # How it stands
+
+    def state(self) -> State:
+        """As it is now: a run that was asked to stop is stopping, and one whose process is gone has failed."""
+        written = self._written_state()
+        if not written.active:
+            return written
+        if written.process_lives():
+            asked = written.name == "running" and self.stop_path.exists()
+            return replace(written, name="stopping") if asked else written
+        # Its last write of all may have come between our two looks.
+        if not (written := self._written_state()).active:
+            return written
+        tail = "\n".join(self.log_tail().splitlines()[-5:])
+        message = "Its process ended without a word: killed, out of memory, or the machine went down."
+        return replace(written, name="failed", message=f"{message}\n{tail}".strip())
+
+    def _written_state(self) -> State:
+        try:
+            return State(**json.loads(self.state_path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            # From before runs had a state.
+            return State("finished" if self.metrics("end") else "failed", started=_modified(self.arguments_path))
+        except (OSError, ValueError, TypeError) as error:
+            return State("failed", f"{self.state_path} can't be read: {error}")
+
+    def set_state(self, name: str, message: str = "") -> None:
+        """Write the state, with this process as the one at work."""
+        old = self._written_state() if self.state_path.exists() else State("new")
+        now, active = time.time(), name in ACTIVE
+        process = psutil.Process()
+        state = replace(
+            old,
+            name=name,
+            message=message,
+            queued=now if name == "queued" and not old.active else old.queued,
+            started=now if name == "running" else old.started,
+            ended=None if active else now,
+            pid=process.pid,
+            born=process.create_time(),
+            host=socket.gethostname(),
+        )
+        if name == "running" and not self.reserve_path.exists():
+            self.reserve_path.write_bytes(bytes(RESERVE_BYTES))
+        elif not active:
+            self.stop_path.unlink(missing_ok=True)
+            self.reserve_path.unlink(missing_ok=True)
+        write_whole(self.state_path, json.dumps(asdict(state), indent=2) + "\n")
+
+    def request_stop(self) -> None:
+        """Ask the run's process to end after its step, with a checkpoint."""
+        self.stop_path.touch()
+
+    def progress(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.progress_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def log_tail(self, size: int = LOG_TAIL_BYTES) -> str:
+        """The end of what the run said, without a torn first line."""
+        try:
+            with self.log_path.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                start = max(file.tell() - size, 0)
+                file.seek(start)
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return text.partition("\n")[2] if start else text
+
+    # What was measured
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line. A line is written whole or not at all, so that a reader never sees half of one."""
@@ -75,22 +222,90 @@ class Run:
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All lines so far, or those of one kind. A resumed run repeats the steps after its last checkpoint: the
-        later line of a kind and step counts."""
+        later line of a kind and step counts. A line that a full disk or a dying machine tore is passed over."""
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
-        records = {(record["kind"], record["step"]): record for record in map(json.loads, lines)}
+        records = {}
+        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+                records[record["kind"], record["step"]] = record
+            except (ValueError, KeyError, TypeError):
+                continue
         return [record for record in records.values() if kind in (None, record["kind"])]
+
+    # Checkpoints
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete Trainer checkpoint; trainer_state.json is the file that the Trainer writes last."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-        return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+        return max(self._checkpoints(complete=True), key=checkpoint_step, default=None)
+
+    def discard_incomplete(self) -> None:
+        """Remove what a stopped write left behind."""
+        for path in (*self._checkpoints(complete=False), self.folder / "best.new"):
+            shutil.rmtree(path, ignore_errors=True)
+        self.recover_best()
+
+    def _checkpoints(self, complete: bool) -> list[Path]:
+        return [
+            path
+            for path in self.checkpoints.glob("checkpoint-*")
+            if (path / "trainer_state.json").is_file() == complete
+        ]
 
     def replace_best(self, written: Path) -> None:
         """Put a checkpoint folder that was written aside in the place of `best/`."""
         old = self.folder / "best.old"
+        shutil.rmtree(old, ignore_errors=True)
         if self.best.exists():
             self.best.rename(old)
         written.rename(self.best)
         shutil.rmtree(old, ignore_errors=True)
+
+    def recover_best(self) -> None:
+        """A process that died between the two renames of `replace_best` left the old one aside."""
+        old = self.folder / "best.old"
+        if old.exists() and not self.best.exists():
+            old.rename(self.best)
+
+
+def checkpoint_step(path: Path) -> int:
+    return int(path.name.rsplit("-", 1)[1])
+
+
+def list_runs(root: str | Path = RUNS) -> list[Run]:
+    """Every run below `root`, the newest first."""
+    found = [Run(path.parent) for path in _argument_files(Path(root))]
+    return sorted(found, key=lambda run: (_modified(run.arguments_path), run.name), reverse=True)
+
+
+def _argument_files(root: Path) -> Iterator[Path]:
+    # A sweep's runs lie one level deeper.
+    yield from root.glob("*/arguments.json")
+    yield from root.glob("*/*/arguments.json")
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # Deleted since it was listed.
+        return 0.0
+
+
+def free_folder(root: Path, name: str) -> Path:
+    """root/name, or the first of name-2, name-3, … that is not there yet."""
+    folder, count = root / name, 2
+    while folder.exists():
+        folder, count = root / f"{name}-{count}", count + 1
+    return folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never half."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
