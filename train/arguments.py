@@ -145,6 +145,8 @@ FLAGS = {
     "router_z_loss_coef": "z_loss_coef",
     "encoder_sparse_step": "sparse_step",
 }
+# Where things lie on one machine, and what its user watches: none of it changes the model.
+PRIVATE = ("data_dir", "output_dir", "probe", "report_to", "run_name", "wandb_project", "wandb_entity")
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
 
 
@@ -173,8 +175,8 @@ class Arguments:
         return cls(*parts)
 
     def portable(self) -> dict[str, Any]:
-        """`to_dict` without the folders of one machine: what may be shared with a checkpoint."""
-        values = {key: value for key, value in self.to_dict().items() if key not in ("data_dir", "output_dir")}
+        """`to_dict` without the folders of one machine and what only its user watches: what may be shared."""
+        values = {key: value for key, value in self.to_dict().items() if key not in PRIVATE}
         for key in ("dataset", "init_from", "tokenizer"):
             if values[key] and Path(values[key]).is_absolute():
                 values[key] = Path(values[key]).name

@@ -57,7 +57,9 @@ def model_card(
         f"{' on ' + training['machine'] if training.get('machine') else ''}; torch {training['versions']['torch']}, "
         f"transformers {training['versions']['transformers']}.",
         f"- Validation, kept checkpoint (step {validation['step']}): accuracy {validation['accuracy']:.2%}, "
-        f"loss {validation['loss']:.4f}.",
+        f"loss {validation['loss']:.4f}."
+        if "accuracy" in validation
+        else f"- Stopped at step {validation['step']}, before its first evaluation.",
         "",
     ]
     if evaluation is not None:

@@ -10,21 +10,17 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
-
-import yaml
-from transformers import HfArgumentParser
 
 from switch_model.checkpoint import CheckpointError
-from train.arguments import GROUPS, Arguments
 from train.data import DataError
-from train.presets import preset
-from train.runs import RunError
+from train.flags import Parser, read_flags
+from train.runs import RUNS, Run, RunError
 
 COMMANDS_HELP = """
 other commands (each has --help):
+  python -m train runs [FOLDER]    all runs: state, data set, best figure, time
+  python -m train stop RUN         end a run after its step, with a checkpoint
   python -m train resume RUN       go on with a stopped run
   python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
   python -m train predict …        classes of texts, with or without their routing
@@ -57,78 +53,44 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(argv: list[str]) -> None:
-    parser = _TrainParser(
-        GROUPS,
-        prog="python -m train",
-        description="Train a Switch Transformer: a classifier of texts, or with --task mlm one that guesses hidden "
-        "tokens. The hub is asked with the token in HF_TOKEN, where that is set.",
-        epilog=COMMANDS_HELP,
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-    )
-    parser.add_argument("--config", help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win")
-    optional = {item.name for group in GROUPS for item in fields(group) if item.default is None}
-    for action in parser._actions:
-        if action.dest == "help":
-            continue
-        # Only what was really given shall win over presets: defaults are put in afterwards.
-        action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"
-        action.default = argparse.SUPPRESS
-        if action.dest == "compile":
-            action.nargs, action.const = "?", True
-        if action.dest in optional and action.choices is None:
-            action.type = _or_none(action.type)
-    flags = vars(_known_only(parser, argv))
-    written: dict[str, Any] = {}
-    if path := flags.pop("config", None):
-        written = vars(_known_only(parser, _flags(path)))
-        if flags.get("preset", "none") != "none":
-            # A flag wins over the file, hence all that this flag stands for.
-            written |= preset(flags["preset"], flags.get("dataset", written.get("dataset", "toy")))
+    arguments, max_runs = read_flags(argv, COMMANDS_HELP)
     from train.training import train
 
-    _report(train(Arguments.resolve(written | flags)))
-
-
-def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    def converted(text: str) -> Any:
-        return None if text.lower() == "none" else convert(text)
-
-    converted.__name__ = getattr(convert, "__name__", "value")  # argparse puts it into its message.
-    return converted
-
-
-def _known_only(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    values, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}")
-    return values
-
-
-def _flags(path: str) -> list[str]:
-    """The arguments in a YAML or JSON file, as flags: so they are read, checked and refused as flags are."""
-    try:
-        # JSON is YAML, but for numbers such as 1e-3, which YAML takes for text; as a flag they are numbers again.
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"--config {path} can't be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"--config {path} must hold arguments, such as: num_experts: 8")
-    if "config" in values:
-        raise ValueError(f"--config {path} names another config: one file is enough.")
-    if Path(str(values.get("output_dir"))).resolve() == Path(path).resolve().parent:
-        del values["output_dir"]  # The run that wrote this file lies there.
-    values = {key: "none" if value is None and key != "preset" else value for key, value in values.items()}
-    return [f"--{key}={value}" for key, value in values.items() if value is not None]
+    _report(train(arguments, max_runs))
 
 
 def _resume(argv: list[str]) -> None:
     parser = _parser("resume", "Go on with a stopped run from its last checkpoint.")
     parser.add_argument("run", help="folder of the run")
+    parser.add_argument("--max_runs", type=_positive, help="wait until fewer than so many runs of its folder run")
     options = parser.parse_args(argv)
     from train.training import resume
 
-    _report(resume(options.run))
+    _report(resume(options.run, options.max_runs))
+
+
+def _stop(argv: list[str]) -> None:
+    parser = _parser("stop", "Ask a run to end after its step, with a checkpoint to resume from.")
+    parser.add_argument("run", help="folder of the run")
+    run = Run.open(parser.parse_args(argv).run)
+    if not run.state().active:
+        raise RunError(f"{run.folder} is not running: it is {run.state().name}.")
+    run.request_stop()
+    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {run.folder}")
+
+
+def _runs(argv: list[str]) -> None:
+    parser = _parser("runs", "All runs of a folder, the newest first.")
+    parser.add_argument("folder", nargs="?", default=str(RUNS), help="where they lie")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options = parser.parse_args(argv)
+    from train.history import run_table, summaries
+
+    found = summaries(options.folder)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(run_table(found) if found else f"There are no runs in {options.folder}.")
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -282,6 +244,8 @@ def _convert(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "runs": _runs,
+    "stop": _stop,
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
@@ -290,9 +254,14 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def _report(run) -> None:
+def _report(run: Run) -> None:
     from train.tasks import TASKS
 
+    state = run.state()
+    if state.name == "stopped":
+        print(f"{state.message} Go on with: python -m train resume {run.folder}")
+    if not run.metrics("eval"):
+        return
     task = TASKS[run.arguments().train.task]
     pick = max if task.higher_is_better else min
     best = pick(run.metrics("eval"), key=lambda record: record[task.best])
@@ -303,19 +272,8 @@ def _report(run) -> None:
         print(f"Make a classifier of it: python -m train --init_from {run.best} --dataset …")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in a line; the list of all flags is one --help away."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message}. See {self.prog} --help\n")
-
-
-class _TrainParser(_Parser, HfArgumentParser):
-    pass
-
-
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return _Parser(
+    return Parser(
         prog=f"python -m train {command}",
         description=description,
         allow_abbrev=False,
@@ -328,7 +286,3 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 1")
     return value
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and leaves the list of commands as it is written."""

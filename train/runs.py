@@ -3,14 +3,14 @@
 arguments.json        every argument
 state.json            queued, running, stopped, finished or failed; whose process; since when; why
 progress.json         step, steps in all, seconds: rewritten about once a second
-metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe" | "end", "step", "epoch", "seconds", …}
+metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe" | "end", "step", "seconds", …}
 log.txt               what the run said
 tokenizer/            what cuts its texts
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, for resuming
 training_curve.png, training_curve.html
 
-Whoever starts a run, shell or page, leaves the same folder. Only the run's own process writes its state; others read it.
+Whoever starts a run, shell or page, leaves the same folder. Only the run's own process writes its state, others read.
 """
 
 import json

@@ -22,6 +22,7 @@ from switch_model.modeling import SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
 from train.runs import Run
+from train.steering import Steering
 from train.tasks import Task
 
 AVERAGE_FILE = "averaged.safetensors"
@@ -32,11 +33,14 @@ def compiles(wanted: bool | None, device: str) -> bool:
     return device == "cuda" if wanted is None else wanted
 
 
-def training_arguments(arguments: TrainArguments, task: Task, run: Run, device: str) -> TrainingArguments:
-    """Ours -> the Trainer's."""
+def training_arguments(
+    arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None
+) -> TrainingArguments:
+    """Ours -> the Trainer's. `max_steps` only where the epochs would take more: the Trainer lets it win."""
     return TrainingArguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=arguments.epochs,
+        max_steps=max_steps or -1,
         per_device_train_batch_size=arguments.batch_size,
         per_device_eval_batch_size=max(arguments.batch_size, 64),
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
@@ -142,6 +146,9 @@ class SwitchTrainer(Trainer):
         settings: the training arguments.
         eval_collator: rows -> a validation batch.
         keep_best: called with the (averaged) model and its metrics whenever they are the best so far.
+        steering: says how far the run is, and when to end.
+        probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
+        tokens_before: tokens trained on before a resumed run was stopped.
     """
 
     def __init__(
@@ -152,6 +159,9 @@ class SwitchTrainer(Trainer):
         settings: TrainArguments,
         keep_best: Callable[[SwitchPreTrainedModel, dict], None],
         eval_collator: Callable,
+        steering: Steering,
+        probe: Callable[[SwitchPreTrainedModel], dict[str, Any]] | None = None,
+        tokens_before: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -160,6 +170,9 @@ class SwitchTrainer(Trainer):
         self.settings = settings
         self.keep_best = keep_best
         self.eval_collator = eval_collator
+        self.steering = steering
+        self.probe = probe
+        self.tokens: Tensor | int = tokens_before
         rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.order = LengthGroupedOrder(list(self.train_dataset["length"]), rows_per_step, settings.seed)
         self.add_callback(_TellEpoch(self))
@@ -171,12 +184,20 @@ class SwitchTrainer(Trainer):
         if settings.ema_decay > 0:
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
             self.add_callback(_UpdateAverage(self.average))
+        self.add_callback(steering)
+
+    @property
+    def kept_model(self) -> SwitchPreTrainedModel:
+        """What is evaluated and kept: the average of the weights, where there is one."""
+        return self.model if self.average is None else self.average.module
 
     # Losses and statistics
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs, output_routing=True)
         self.batches.add(outputs.routing or (), *self.task.hits(outputs.logits.detach(), inputs["labels"]))
+        if model.training:
+            self.tokens = self.tokens + inputs["attention_mask"].sum()
         if not torch.isfinite(outputs.loss.detach()):
             raise FloatingPointError(
                 f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
@@ -196,25 +217,37 @@ class SwitchTrainer(Trainer):
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         training, self.batches = self.batches, _Batches()
         model = self.model
+        self.steering.set_phase("evaluating")
         try:
             if self.average is not None:
-                self.model = self.model_wrapped = self.average.module
+                self.model = self.model_wrapped = self.kept_model
             metrics = super().evaluate(*args, **kwargs)
             value = metrics[f"eval_{self.task.best}"]
             if self.best is None or self.task.better(value, than=self.best):
                 self.best = value
                 self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
+            if self.probe is not None:
+                self.run.append_metrics({"kind": "probe"} | self._when() | self.probe(self.model))
         finally:
             self.model = self.model_wrapped = model
             self.batches = training
+        self.steering.set_phase("training")
         return metrics
+
+    def _when(self) -> dict[str, Any]:
+        return {
+            "step": self.state.global_step,
+            "epoch": self.state.epoch,
+            "seconds": round(self.steering.seconds, 2),
+            "tokens": int(self.tokens),
+        }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Each line of metrics also goes to the run's folder, with the routing of the batches since the last one."""
         kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
         if kind == "eval" and self.batches.seen:
             logs.setdefault("eval_accuracy", self.batches.accuracy)
-        record: dict[str, Any] = {"kind": kind, "step": self.state.global_step, "epoch": self.state.epoch}
+        record: dict[str, Any] = {"kind": kind} | self._when()
         record |= {key.removeprefix("eval_"): value for key, value in logs.items() if _is_finite(value)}
         if kind == "train" and self.batches.seen:
             record["accuracy"] = self.batches.accuracy

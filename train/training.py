@@ -21,7 +21,10 @@ from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves
 from train.data import TOY_VOCABULARY, DataError, TrainingData, load_training_data
+from train.probe import make_probe
+from train.process import StopRequest, recorded, wait_for_turn
 from train.runs import Run, RunError
+from train.steering import Steering, last_value
 from train.tasks import TASKS, MaskingCollator
 from train.tokenizer import PaddingCollator, load_tokenizer, tokenize, train_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
@@ -29,8 +32,11 @@ from train.trainer import SwitchTrainer, training_arguments
 DEFAULT_VOCABULARY = 16_000
 
 
-def train(arguments: Arguments) -> Run:
-    """Train a model into a new run folder; returns the run.
+def train(arguments: Arguments, max_runs: int | None = None) -> Run:
+    """Train a model into a new run folder; returns the run, which may have been stopped.
+
+    Args:
+        max_runs: wait in the queue until fewer than so many runs of the folder's neighbours run; None = start at once.
 
     Raises:
         ValueError, DataError, RunError, CheckpointError: with what is wrong with the arguments, the data, the folder or
@@ -38,21 +44,36 @@ def train(arguments: Arguments) -> Run:
     """
     arguments.check()
     device = pick_device(arguments.train.device)
-    # Everything that can go wrong first: a run that can't start leaves no folder behind.
-    parts = _prepare(arguments)
-    return _run(Run.create(arguments), arguments, parts, device, resume_from=None)
+    if max_runs is None:
+        # Everything that can go wrong first: a run that can't start leaves no folder behind.
+        parts = _prepare(arguments)
+        run = Run.create(arguments)
+        with recorded(run):
+            return _run(run, arguments, parts, device, resume_from=None)
+    run = Run.create(arguments, state="queued")
+    with recorded(run):
+        if wait_for_turn(run, max_runs):
+            _run(run, arguments, _prepare(arguments), device, resume_from=None)
+    return run
 
 
-def resume(folder: str | Path) -> Run:
+def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     """Go on with a stopped run from its last checkpoint. Raises RunError when there is nothing to go on from."""
     run = Run.open(folder)
     arguments = run.arguments()
+    if (state := run.state()).name in ("running", "stopping"):
+        raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
     if checkpoint is None:
         raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
     device = pick_device(arguments.train.device)
-    _, tokenizer = load_checkpoint(run.best, "cpu")
-    return _run(run, arguments, _prepare(arguments, tokenizer), device, checkpoint)
+    with recorded(run):
+        if wait_for_turn(run, max_runs):
+            run.discard_incomplete()
+            kept = run.tokenizer if run.tokenizer.is_dir() else run.best
+            tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
+            _run(run, arguments, _prepare(arguments, tokenizer), device, checkpoint)
+    return run
 
 
 def pick_device(wanted: str | None) -> str:
@@ -95,12 +116,13 @@ def make_tokenizer(arguments: Arguments, data: TrainingData) -> PreTrainedTokeni
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run trains: rows as token ids, and the model they fit."""
+    """What a run trains: rows as token ids, and the model they fit; and how long, where that is not all epochs."""
 
     tokenizer: PreTrainedTokenizerFast
     train_rows: Dataset
     validation_rows: Dataset
     model: SwitchPreTrainedModel
+    max_steps: int | None
 
 
 def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None) -> Parts:
@@ -120,17 +142,22 @@ def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = N
     if not len(train_rows) or not len(validation_rows):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
     batches = math.ceil(len(train_rows) / arguments.train.batch_size)
-    steps = math.ceil(batches / arguments.train.gradient_accumulation_steps) * arguments.train.epochs
+    steps = math.ceil(math.ceil(batches / arguments.train.gradient_accumulation_steps) * arguments.train.epochs)
+    max_steps = arguments.train.max_steps
+    if max_steps is None or max_steps >= steps:
+        max_steps = None
+    else:
+        steps = max_steps
     if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
         raise ValueError(
-            f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps:.0f} steps; below 1 it is a share."
+            f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
         )
     config = arguments.config(len(tokenizer), tokenizer.pad_token_id, data.labels)
     model = TASKS[arguments.train.task].model_class(config)
     if source is not None:
         start_from(model, source)
     # Sorted by length: evaluation batches hold next to no padding.
-    return Parts(tokenizer, train_rows, validation_rows.sort("length"), model)
+    return Parts(tokenizer, train_rows, validation_rows.sort("length"), model, max_steps)
 
 
 def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:
@@ -159,6 +186,8 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         f"on {device}; into {run.folder}",
         flush=True,
     )
+    if not run.tokenizer.exists():
+        tokenizer.save_pretrained(run.tokenizer)
 
     # Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
@@ -178,20 +207,33 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
     if not task.labelled:
         settings = (tokenizer, arguments.train.mlm_probability, arguments.train.seed)
         collators = [MaskingCollator(*settings), MaskingCollator(*settings)]
-    trainer = SwitchTrainer(
-        run=run,
-        task=task,
-        settings=arguments.train,
-        keep_best=keep_best,
-        model=model,
-        args=training_arguments(arguments.train, task, run, device),
-        train_dataset=train_rows,
-        eval_dataset=validation_rows,
-        data_collator=collators[0],
-        eval_collator=collators[1],
-        compute_metrics=task.metrics,
-    )
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with StopRequest(run).noticed() as stop:
+        steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
+        trainer = SwitchTrainer(
+            run=run,
+            task=task,
+            settings=arguments.train,
+            keep_best=keep_best,
+            steering=steering,
+            probe=make_probe(arguments.train.probe, tokenizer) if task.labelled else None,
+            tokens_before=int(last_value(run, "tokens", resume_from)),
+            model=model,
+            args=training_arguments(arguments.train, task, run, device, parts.max_steps),
+            train_dataset=train_rows,
+            eval_dataset=validation_rows,
+            data_collator=collators[0],
+            eval_collator=collators[1],
+            compute_metrics=task.metrics,
+        )
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if not run.best.exists():
+            # Stopped before its first evaluation: there is a model all the same.
+            keep_best(trainer.kept_model, {"step": steering.step, "epoch": trainer.state.epoch})
+        write_curves(run)
 
-    write_curves(run)
+    if steering.stopped:
+        run.set_state("stopped", f"Stopped at step {steering.step:,} of {steering.max_steps:,}, with a checkpoint.")
+    else:
+        ended = f"Out of time after step {steering.step:,} of {steering.max_steps:,}." if steering.out_of_time else ""
+        run.set_state("finished", ended)
     return run
