@@ -109,7 +109,7 @@ class Run:
         arguments.train.output_dir = str(folder)
         run = cls(folder)
         if run.arguments_path.exists():
-            if run.state().name == "queued" and run.arguments().to_dict() == arguments.to_dict():
+            if run.waits_for_this_process() and run.arguments().to_dict() == arguments.to_dict():
                 run.set_state(state)
                 return run
             raise RunError(
@@ -154,6 +154,12 @@ class Run:
         tail = "\n".join(self.log_tail().splitlines()[-5:])
         message = "Its process ended without a word: killed, out of memory, or the machine went down."
         return replace(written, name="failed", message=f"{message}\n{tail}".strip())
+
+    def waits_for_this_process(self) -> bool:
+        """Whether the run was queued by the one who started this process, or by one that is gone."""
+        written = self._written_state()
+        mine = written.pid in (os.getpid(), os.getppid())
+        return written.name == "queued" and (mine or not written.process_lives())
 
     def _written_state(self) -> State:
         try:

@@ -61,7 +61,7 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     """Go on with a stopped run from its last checkpoint. Raises RunError when there is nothing to go on from."""
     run = Run.open(folder)
     arguments = run.arguments()
-    if (state := run.state()).name in ("running", "stopping"):
+    if (state := run.state()).active and not run.waits_for_this_process():
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
     if checkpoint is None:

@@ -1,0 +1,182 @@
+"""Runs as real processes: stopped by signals, killed in a save, on a full disk, in a queue."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from train.arguments import Arguments
+from train.cli import main
+from train.history import run_table, summaries
+from train.process import go_on, start, wait_for_turn
+from train.runs import Run, RunError
+
+ROOT = Path(__file__).parent.parent
+FLAGS = {"dataset": "toy", "num_samples": 96, "epochs": 30.0, "ema_decay": 0.9, "eval_steps": 20, "logging_steps": 5}
+# One thread: the same sums in the same order whatever else the machine does.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def command_line(folder: Path, **more) -> list[str]:
+    return [word for key, value in (FLAGS | more).items() for word in (f"--{key}", str(value))] + [
+        "--output_dir",
+        str(folder),
+    ]
+
+
+def in_process(*words: str, code: str = "") -> subprocess.Popen:
+    """python -m train with `code` run before, in its own process."""
+    program = f"import sys; from train.cli import main\n{code}\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until(what, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The last weights of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    process = in_process(*command_line(folder))
+    assert process.wait() == 0, process.stdout.read()
+    return last_weights(Run(folder))
+
+
+def last_weights(run: Run) -> dict[str, torch.Tensor]:
+    checkpoint = run.last_checkpoint()
+    assert checkpoint.name == "checkpoint-90"
+    return load_file(checkpoint / "model.safetensors") | {
+        f"average {name}": weight for name, weight in load_file(checkpoint / "averaged.safetensors").items()
+    }
+
+
+def assert_goes_on_to(run: Run, whole: dict[str, torch.Tensor]) -> None:
+    process = in_process("resume", str(run.folder))
+    assert process.wait() == 0, process.stdout.read()
+    assert run.state().name == "finished"
+    weights = last_weights(run)
+    assert weights.keys() == whole.keys() and all(torch.equal(weights[name], whole[name]) for name in whole)
+    assert [record["step"] for record in run.metrics("eval")] == [20, 40, 60, 80, 90]
+    seconds = [record["seconds"] for record in run.metrics("train")]
+    assert seconds == sorted(seconds)
+
+
+def test_sigterm_saves_and_the_resumed_run_ends_with_the_same_weights(tmp_path, whole):
+    run = Run(tmp_path / "run")
+    process = in_process(*command_line(run.folder))
+    wait_until(lambda: run.progress().get("step", 0) >= 3)
+    assert run.state().name == "running" and run.state().pid == process.pid
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and "python -m train resume" in output, output
+    state = run.state()
+    assert state.name == "stopped" and "with a checkpoint" in state.message
+    assert run.last_checkpoint() is not None and (run.best / "model.safetensors").is_file()
+    assert "Stopping after this step" in run.log_path.read_text() and not run.stop_path.exists()
+    assert_goes_on_to(run, whole)
+
+
+def test_killed_in_the_middle_of_a_save_the_previous_checkpoint_is_whole(tmp_path, whole):
+    code = """
+import os, signal
+from transformers import Trainer
+def die(self, folder):
+    if self.state.global_step == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, folder)
+save, Trainer._save_optimizer_and_scheduler = Trainer._save_optimizer_and_scheduler, die
+"""
+    run = Run(tmp_path / "run")
+    process = in_process(*command_line(run.folder), code=code)
+    assert process.wait() == -signal.SIGKILL
+    state = run.state()
+    # With the last lines of its log.
+    assert state.name == "failed" and "without a word" in state.message and "eval_accuracy" in state.message
+    assert (run.checkpoints / "checkpoint-40" / "model.safetensors").is_file()
+    assert run.last_checkpoint().name == "checkpoint-20"
+    assert_goes_on_to(run, whole)
+
+
+@pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, whole):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        run = Run(disk / "run")
+        process = in_process(*command_line(run.folder))
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 2 and "error: The disk is full." in output, output
+        assert "Traceback" not in output
+        state = run.state()
+        assert state.name == "stopped" and "The disk is full" in state.message
+        last = run.last_checkpoint()
+        assert last is not None and last.name in state.message
+        assert all((path / "trainer_state.json").is_file() for path in run.checkpoints.iterdir())
+        assert subprocess.run(["mount", "-o", "remount,size=60m", str(disk)]).returncode == 0
+        assert_goes_on_to(run, whole)
+    finally:
+        subprocess.run(["umount", str(disk)])
+
+
+def test_two_runs_queue_and_outlive_who_started_them(tmp_path):
+    arguments = Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 8.0})
+    first = start(arguments, tmp_path, "first", max_runs=1)
+    second = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "second")
+    third = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "third")
+    assert {run.state().name for run in (first, second, third)} == {"queued"}
+    third.request_stop()
+    wait_until(lambda: first.state().name == "running")
+    assert second.state().name == "queued"
+    wait_until(lambda: second.state().name == "finished")
+    one, two = first.state(), second.state()
+    assert one.name == "finished" and one.ended <= two.started and one.pid not in (two.pid, os.getpid())
+    assert third.state().name == "stopped" and not third.best.exists()
+    rows = {row["name"]: row for row in summaries(tmp_path)}
+    assert rows["first"]["best"] > 0.3 and rows["third"]["best"] is None
+    assert "first" in run_table(list(rows.values()))
+    # Only one that was stopped after a step can go on.
+    with pytest.raises(RunError, match="before its first checkpoint"):
+        go_on(third)
+
+
+def test_a_run_that_can_not_start_says_why(tmp_path):
+    (tmp_path / "one.csv").write_text("text,label\na,x\nb,x\n")
+    run = start(Arguments.resolve({"dataset": str(tmp_path / "one.csv")}), tmp_path / "runs", "one")
+    wait_until(lambda: not run.state().active)
+    state = run.state()
+    assert state.name == "failed" and "one class only" in state.message
+    assert "error: " in run.log_tail() and "Traceback" not in run.log_tail()
+
+
+def test_a_folder_in_use_is_not_taken(toy_run, tmp_path, capsys):
+    assert main(["--output_dir", str(toy_run.folder)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["stop", str(toy_run.folder)]) == 2
+    assert "is finished" in capsys.readouterr().err
+    assert main(["runs", str(toy_run.folder.parent)]) == 0
+    assert "toy   finished  toy" in capsys.readouterr().out
+
+
+def test_waiting_alone_is_no_waiting(tmp_path):
+    run = Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(tmp_path / "run")}), state="queued")
+    assert wait_for_turn(run, 1) and run.state().name == "running"
