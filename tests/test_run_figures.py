@@ -1,0 +1,183 @@
+"""Pictures and words of runs: they show what the lines say, and nothing that is missing makes them fail."""
+
+import json
+import math
+
+import pytest
+
+from ui import run_figures, run_words
+from ui.palette import expert_colour
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def routing(*loads: list[float], **more) -> list[dict]:
+    common = {"tokens": 900, "balance_loss": 1.0, "z_loss": 2.0, "drop_rate": 0.0, "token_entropy": 0.8} | more
+    return [{"layer": f"encoder.{index}", "load": load} | common for index, load in enumerate(loads)]
+
+
+def train_line(step: int, layers: list[dict], **more) -> dict:
+    return {"kind": "train", "step": step, "loss": 2.0 / step, "accuracy": 0.5, "routing": layers} | more
+
+
+def eval_line(step: int, **more) -> dict:
+    return {"kind": "eval", "step": step, "loss": 1.0 / step, "accuracy": 0.75, "routing": []} | more
+
+
+def probe_line(step: int, experts: list[int], kept: list[bool], label: str = "Business") -> dict:
+    layer = {"layer": "encoder.1", "expert": experts, "gate": [0.5] * len(experts), "kept": kept}
+    pieces = ["oil", " prices", "<b>rose"][: len(experts)]
+    return {"kind": "probe", "step": step, "pieces": pieces, "label": label, "score": 0.83, "layers": [layer]}
+
+
+EVEN = [0.25] * 4
+RUN = [
+    train_line(10, routing(EVEN, EVEN), seconds=60, tokens=1000),
+    eval_line(10, seconds=70, tokens=1000),
+    train_line(20, routing(EVEN, [0.5, 0.5, 0, 0]), seconds=180, tokens=2000),
+    eval_line(20, seconds=200, tokens=2000),
+    {"kind": "end", "step": 20},
+]
+DENSE = [train_line(10, []), eval_line(10)]
+PARTIAL = [
+    {},
+    {"kind": "train"},
+    {"kind": "train", "step": 5, "loss": math.nan, "routing": [{"layer": "encoder.0"}]},
+    {"kind": "train", "step": 6, "routing": [{"layer": "encoder.0", "load": [0.5, None], "drop_rate": math.inf}]},
+    {"kind": "eval", "step": 7, "accuracy": None},
+    {"kind": "probe", "step": 7, "pieces": ["a"], "layers": [{"layer": "encoder.0", "expert": [1]}]},
+    {"kind": "probe", "step": 8, "pieces": []},
+]
+
+
+@pytest.mark.parametrize("records", [[], RUN[:1], RUN, DENSE, PARTIAL, PARTIAL[-2:-1], RUN + PARTIAL])
+def test_nothing_fails_on_what_is_missing_and_no_nan_is_drawn(records):
+    figures = [
+        run_figures.learning_curves(records),
+        run_figures.load_heat_map(records),
+        run_figures.routing_health(records),
+        run_figures.twin_curves({"one": records, "two": []}),
+        run_figures.compare_curves({"one": records}, "accuracy", "tokens"),
+        run_figures.probe_figure(records, "encoder.7"),
+    ]
+    for figure in figures:
+        assert figure.layout.height <= 620
+        json.loads(figure.to_json(), parse_constant=pytest.fail)
+    assert isinstance(run_words.dead_experts(records), str)
+    assert isinstance(run_words.probe_words(records), str)
+
+
+def test_learning_curves_hold_both_losses_and_both_accuracies():
+    curves = {trace.name: (trace.x, trace.y, trace.yaxis) for trace in run_figures.learning_curves(RUN).data}
+    assert curves == {
+        "training loss": ((10, 20), (0.2, 0.1), "y"),
+        "validation loss": ((10, 20), (0.1, 0.05), "y"),
+        "training accuracy": ((10, 20), (0.5, 0.5), "y2"),
+        "validation accuracy": ((10, 20), (0.75, 0.75), "y2"),
+    }
+
+
+def test_heat_map_is_load_over_an_even_share_with_a_panel_per_layer():
+    figure = run_figures.load_heat_map(RUN)
+    assert [title.text for title in figure.layout.annotations] == ["layer 0", "layer 1"]
+    assert [list(map(list, panel.z)) for panel in figure.data] == [[[1, 1]] * 4, [[1, 2], [1, 2], [1, 0], [1, 0]]]
+
+
+def test_a_long_run_of_a_large_model_stays_light_and_low():
+    load = [1 / 64] * 64
+    records = [train_line(step, routing(*[load] * 12)) for step in range(1, 2001)]
+    figure = run_figures.load_heat_map(records)
+    assert figure.layout.height <= run_figures.MAX_HEIGHT
+    assert len(figure.to_json()) < 700_000
+    for trace in run_figures.learning_curves(records).data:
+        assert len(trace.x) <= run_figures.MAX_POINTS
+
+
+def test_twins_are_drawn_against_steps_minutes_and_tokens_in_one_colour_per_run():
+    figure = run_figures.twin_curves({"toy": RUN, HOSTILE: RUN, "old": DENSE})
+    toy = [trace for trace in figure.data if trace.legendgroup == "toy"]
+    assert [list(trace.x) for trace in toy[1::2]] == [[10, 20], [70 / 60, 200 / 60], [1000, 2000]]
+    assert {trace.line.color for trace in toy} == {run_figures.COLOURS[0]}
+    shown = [trace.name for trace in figure.data if trace.showlegend]
+    assert shown == ["toy", "&lt;script&gt;alert(1)&lt;/script&gt;", "old"]
+    assert figure.layout.xaxis2.title.text == "minutes"
+
+
+def test_probe_shows_experts_in_their_colours_and_marks_what_was_dropped():
+    records = [probe_line(50, [3, 0, 1], [True] * 3), probe_line(100, [3, 2, 1], [True, False, True])]
+    (heat,) = run_figures.probe_figure(records, "encoder.1").data
+    assert [list(row) for row in heat.text] == [["3", "0", "1"], ["3", "2×", "1"]]
+    # The scale runs from -0.5 to 3.5: a quarter per expert, each of one colour.
+    assert heat.colorscale[6:] == ((0.75, expert_colour(3)), (1.0, expert_colour(3)))
+    assert "&lt;b&gt;rose" in heat.customdata[0][2]
+
+
+def test_probe_words_say_how_many_tokens_changed_and_when_they_settled():
+    kept = [True] * 3
+    records = [
+        probe_line(50, [3, 0, 1], kept, "Sports"),
+        probe_line(100, [3, 2, 0], kept),
+        probe_line(150, [3, 2, 0], kept),
+    ]
+    assert run_words.probe_words(records[:2]) == (
+        "From step 50 to 100 2 of 3 tokens changed their expert in layer 1. "
+        "Predicted Business (83 %), after Sports (83 %)."
+    )
+    assert run_words.probe_words(records) == (
+        "No token has changed its expert in layer 1 since step 100. Predicted Business (83 %)."
+    )
+
+
+def test_dead_experts_are_called_out_by_layer_and_number():
+    assert run_words.dead_experts(RUN[:2]) == "All experts are in use."
+    starved = [0.4, 0.3, 0.2999, 0.0001]
+    words = run_words.dead_experts([train_line(5, routing(EVEN, starved, balance_loss=3.1))])
+    assert words == (
+        "Layer 1: expert 3 receives next to nothing (under 1 % of an even share). "
+        "The balance loss is 3.1 (1 = even): raise --aux_loss_coef, or lower --lr."
+    )
+    collapsed = run_words.dead_experts([train_line(5, routing([0.93, 0.07, 0, 0], drop_rate=0.5))])
+    assert "Layer 0: expert 0 takes 93 % of all tokens; experts 2 and 3 receive next to nothing" in collapsed
+    assert "50 % of the tokens are dropped" in collapsed and "--capacity_factor." in collapsed
+    # A line of long ago says nothing about now, and of two experts one may well take 60 %.
+    recovered = [train_line(5, routing(starved)), *(train_line(step, routing([0.61, 0.39])) for step in (10, 15, 20))]
+    assert run_words.dead_experts(recovered) == "All experts are in use."
+    assert "no experts" in run_words.dead_experts(DENSE)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (45, "45 s"),
+        (59.7, "1 min 00 s"),
+        (130, "2 min 10 s"),
+        (3599.8, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (None, "–"),
+    ],
+)
+def test_duration(seconds, words):
+    assert run_words.duration(seconds) == words
+
+
+def test_progress_says_what_is_left_only_of_a_run_at_work():
+    progress = {"step": 1200, "max_steps": 3000, "seconds": 130, "steps_per_second": 99, "phase": "evaluating"}
+    # Evaluations count: the whole run made 1,200 steps in 130 seconds.
+    words = "step 1,200 of 3,000 · 2 min 10 s · about 3 min 15 s left · evaluating"
+    assert words in run_words.progress_html(progress, "running")
+    assert "left" not in run_words.progress_html(progress, "failed")
+    assert "about 30 s left" in run_words.progress_html(progress | {"step": 30}, "running")
+    for state in run_words.STATES:
+        assert 'aria-valuenow="0"' in run_words.progress_html({}, state)
+
+
+def test_arguments_diff_shows_only_differences_and_escapes_names_and_values():
+    runs = {
+        HOSTILE: {"lr": None, "epochs": 3, "probe": HOSTILE, "output_dir": "a"},
+        "b": {"lr": 1e-3, "epochs": 3.0, "probe": "x", "output_dir": "b"},
+    }
+    html = run_words.arguments_diff_html(runs)
+    assert "0.001" in html and "none" in html
+    assert "epochs" not in html and "output_dir" not in html
+    assert "<script" not in html + run_words.state_badge(HOSTILE)
+    assert "same arguments" in run_words.arguments_diff_html({"a": runs["b"], "b": runs["b"]})
