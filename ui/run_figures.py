@@ -377,7 +377,7 @@ def probe_figure(records: Records, layer: str | None = None) -> go.Figure:
             xanchor="right", yanchor="bottom", showarrow=False, font={"size": 11},
         )  # fmt: skip
     longest = min(max(len(str(piece)) for piece in lines[-1]["pieces"]), MAX_NAME)
-    bottom = 16 + round(0.68 * size * longest) if upright else 28 if named else 40
+    bottom = 20 + round(0.72 * size * longest) if upright else 28 if named else 40
     return _styled(figure, height=max(22 * rows, 44) + bottom + 24, top=22, hovermode="closest")
 
 
@@ -466,7 +466,7 @@ def _styled(figure: go.Figure, height: int, top: int = 8, hovermode: str | bool 
     """The page's look. Nothing to drag: on a phone the finger scrolls the page."""
     axis = {"gridcolor": GRID, "zeroline": False, "ticks": "", "ticklabelstandoff": 4, "automargin": True}
     title = {"title_standoff": 6, "title_font_size": 12}
-    figure.update_xaxes(**axis, **title, spikecolor=INK, spikethickness=1, spikedash="dot")
+    figure.update_xaxes(**axis, **title)
     figure.update_yaxes(**axis, **title)
     figure.update_layout(
         template="none",
