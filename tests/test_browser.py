@@ -1,9 +1,14 @@
 """The app in a real Chromium: type, route, click, keys, hostile text. Fails on any request that leaves the machine."""
 
+import csv
+import re
+
 import pytest
 
 from tests.install_browser import find_chromium
 from tests.ui_support import running_app, save_tiny_checkpoint
+from train.data import make_toy
+from train.runs import Run
 
 TEXT = "Oil prices rose as oil traders worried about oil"
 HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"
@@ -172,3 +177,80 @@ def test_phone_never_scrolls_sideways(open_page, theme):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (lightness > 128) == (theme == "light")
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory, browser):
+    """An app of its own, where runs may be started: (address, folder of runs)."""
+    runs = tmp_path_factory.mktemp("page") / "runs"
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    with running_app(folder, tmp_path_factory.mktemp("none"), runs) as address:
+        yield address, runs
+
+
+def step_shown(page) -> int:
+    """The step that the live tab shows; 0 before the first."""
+    found = re.search(r"step ([\d,]+)", page.inner_text("#progress"))
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def wait_for_state(page, state: str) -> None:
+    page.wait_for_function(
+        "state => document.querySelector('#run-head .state')?.textContent === state", arg=state, timeout=60_000
+    )
+
+
+def test_train_reload_stop_resume_and_open_in_explore(browser, workshop, tmp_path):
+    address, runs = workshop
+    rows, names = make_toy(300, num_classes=2)
+    with (tmp_path / "my words.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row["text"], names[row["label"]]) for row in rows)
+
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(20_000)
+    page.goto(address)
+    page.get_by_role("tab", name="Train").click()
+    page.set_input_files("[data-testid='Upload a file-upload-button']", tmp_path / "my words.csv")
+    page.wait_for_function("document.querySelector('#data-report')?.textContent.includes('300')")
+    page.get_by_label("none · the bare defaults").check()
+    page.fill("#run-name input, #run-name textarea", "mine")
+    page.locator(".argument-group .label-wrap", has_text="Training").click()
+    for name, value in {"epochs": "30", "logging_steps": "5", "eval_steps": "25"}.items():
+        page.fill(f"#argument-{name} input, #argument-{name} textarea", value)
+        page.keyboard.press("Tab")
+    page.wait_for_function("document.querySelector('#command textarea').value.includes('--epochs 30')")
+    command = page.input_value("#command textarea")
+    assert command.startswith("python -m train --dataset ") and command.endswith("--max_runs 1")
+    page.click("#start")
+
+    # The curve grows, also on a page that was loaded anew: the run is not the page's.
+    wait_for_state(page, "running")
+    page.wait_for_selector("#curves .js-plotly-plot")
+    page.reload()
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_role("tab", name="Live").click()
+    wait_for_state(page, "running")
+    before = step_shown(page)
+    page.wait_for_function(
+        "before => Number((document.querySelector('#progress').textContent.match(/step ([\\d,]+)/) || [0, '0'])[1]"
+        ".replace(',', '')) > before",
+        arg=before,
+    )
+
+    page.click("#stop")
+    wait_for_state(page, "stopped")
+    stopped = Run(runs / "mine").last_checkpoint()
+    assert stopped is not None and step_shown(page) < 270
+    page.click("#resume:not([disabled])")
+    wait_for_state(page, "finished")
+    # What the command said is what ran.
+    assert Run(runs / "mine").arguments().train.epochs == 30
+    page.click("#open-in-explore")
+    page.wait_for_function("document.querySelector('#caption').textContent.includes('mine')")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('class 0')")
+    page.close()

@@ -66,13 +66,14 @@ def save_tiny_checkpoint(folder: Path, num_experts: int = 4, **settings) -> Path
 
 
 @contextmanager
-def running_app(checkpoint: Path | None, models_folder: Path, data_dir: str | None = None) -> Iterator[str]:
+def running_app(checkpoint: Path | None, models_folder: Path, runs_folder: Path | None = None) -> Iterator[str]:
     """The app as app.py starts it, in this process; gives its address."""
     from ui.demo import build_demo, launch_options
     from ui.models import ModelShelf
+    from ui.workshop import Workshop
 
     shelf = ModelShelf.find(str(checkpoint) if checkpoint else None, "cpu", models_folder)
-    demo = build_demo(shelf, data_dir)
+    demo = build_demo(shelf, Workshop(runs_folder or models_folder / "runs"))
     _, address, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
     try:
         yield address

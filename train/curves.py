@@ -31,7 +31,8 @@ def curve_series(records: list[dict[str, Any]]) -> list[list[tuple[str, list[flo
 
     def per_layer(key: str) -> list[tuple[str, list[float], list[float]]]:
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        for line in train:
+        # A run shorter than its logging_steps has no line of training.
+        for line in train or evaluated:
             for layer in line.get("routing", []):
                 steps, values = curves.setdefault(layer["layer"], ([], []))
                 steps.append(line["step"])

@@ -1,6 +1,6 @@
 """The page: header and tabs, and how it is launched.
 
-Try it: build_demo(ModelShelf.find()).launch(**launch_options())
+Try it: build_demo(ModelShelf.find(), Workshop(Path("runs"))).launch(**launch_options())
 """
 
 from pathlib import Path
@@ -13,6 +13,8 @@ from ui.models import ModelShelf
 from ui.palette import CELL_INK, palette_css
 from ui.samples import SampleLibrary
 from ui.theme import create_theme
+from ui.train_tab import create_train_tab
+from ui.workshop import Workshop
 
 STYLE_SHEET = Path(__file__).resolve().parent.parent / "assets" / "style.css"
 
@@ -30,23 +32,30 @@ document.addEventListener("keydown", (event) => {
 </script>"""
 
 
-def build_demo(shelf: ModelShelf, data_dir: str | None = None) -> gr.Blocks:
+def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
     """The whole page as Gradio blocks.
 
     Args:
         shelf: the models on offer; an empty one gives a page that says what to do.
-        data_dir: where data sets for samples lie; None = SWITCH_DATA_DIR, then the hub.
+        workshop: where runs and data sets lie, and what visitors may ask for.
     """
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.HTML(_HEADER, apply_default_css=False)
-        with gr.Tabs(), gr.Tab("Explore"):
-            create_explore_tab(demo, Explorer(shelf, SampleLibrary(data_dir)))
+        with gr.Tabs(elem_id="pages") as pages:
+            with gr.Tab("Explore", id="explore"):
+                explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
+            with gr.Tab("Train", id="train", elem_id="train-page"):
+                create_train_tab(demo, workshop, pages, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     return demo.queue(default_concurrency_limit=4, max_size=64)
 
 
-def launch_options() -> dict[str, Any]:
-    """What launch() needs for this page, wherever it runs: looks, and nothing that calls home or stores visits."""
+def launch_options(public: bool = False) -> dict[str, Any]:
+    """What launch() needs for this page, wherever it runs: looks, and nothing that calls home or stores visits.
+
+    Args:
+        public: strangers may upload: smaller files.
+    """
     return {
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
@@ -56,7 +65,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "ssr_mode": False,
         "enable_monitoring": False,
-        "max_file_size": "1mb",
+        "max_file_size": "20mb" if public else "2gb",
         "state_session_capacity": 1000,
         "quiet": True,
     }

@@ -29,6 +29,16 @@ class View:
     layer: int
 
 
+@dataclass(frozen=True)
+class ExploreTab:
+    """What other tabs need to open a model here: the shelf, the picker, and what follows a choice in it."""
+
+    shelf: ModelShelf
+    model: gr.Dropdown
+    choosing: dict[str, Any]
+    picture: dict[str, Any]
+
+
 # What `Explorer.route` returns, in the order of the components that show it.
 Routed = tuple[View | None, str, str, dict[str, Any] | None, str, str]
 
@@ -185,7 +195,7 @@ def _nothing(message: str) -> Routed:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
+def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
     first = explorer.library.pick(BUNDLED, 0)
     explorer.route(explorer.shelf.default, first.text, first)  # The first pass of a shape is slow: not the one shown.
@@ -280,7 +290,13 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
     picture = {"fn": draw_probabilities, "inputs": [view], "outputs": [title, plot], **quiet}
 
     run.click(explorer.route, [model, text, sample, view], result, **quiet).then(**picture)
-    model.input(explorer.choose_model, [model, text, sample, view], [caption, *result], **quiet).then(**picture)
+    choosing = {
+        "fn": explorer.choose_model,
+        "inputs": [model, text, sample, view],
+        "outputs": [caption, *result],
+        **quiet,
+    }
+    model.input(**choosing).then(**picture)
     lucky.click(explorer.draw_sample, [model, source, text, view], [text, sample, *result], **quiet).then(**picture)
     table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
     grid.look(on_look, [view], [view, token, load], trigger_mode="always_last", **quiet).then(**picture)
@@ -295,6 +311,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> None:
 
     gr.api(explorer.predict, api_name="predict")
     gr.api(explorer.trace, api_name="trace")
+    return ExploreTab(explorer.shelf, model, choosing, picture)
 
 
 def close_samples() -> Any:

@@ -83,6 +83,19 @@ class ModelShelf:
         """(title, key) of every model, for a picker."""
         return [(_TITLES.get(key, key), key) for key in self._sources]
 
+    def add(self, folder: Path, key: str) -> str:
+        """Put a run's best checkpoint on the shelf, anew when it was there: it may have got better. Returns its key.
+
+        Raises CheckpointError when it can't be opened.
+        """
+        if not folder.is_dir():
+            raise CheckpointError(f"{key} has no checkpoint yet.")
+        with self._lock:
+            self._loaded.pop(key, None)
+            self._sources[key] = folder
+        self.load(key)
+        return key
+
     def load(self, key: str | None) -> LoadedModel:
         """The model behind `key`. Raises CheckpointError when it can't be opened or is not on the shelf."""
         if key is None:
@@ -107,6 +120,8 @@ def size_of(predictor: Predictor) -> str:
     config: SwitchConfig = predictor.model.config
     sparse = len(config.sparse_layers)
     total, active = predictor.model.parameter_counts()
+    if not sparse:
+        return f"{config.num_layers} dense layers · {_millions(active)} active of {_millions(total)} parameters"
     return (
         f"{sparse} sparse layer{'s' if sparse != 1 else ''} · {config.num_experts} experts · "
         f"{_millions(active)} active of {_millions(total)} parameters"

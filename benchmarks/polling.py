@@ -1,0 +1,114 @@
+"""What a page that watches a run costs the run: its steps per second with the page open and closed, turn by turn.
+
+python -m benchmarks.polling      about five minutes; needs Chromium for the browser's own part, as the tests do
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.report import Figure, table
+from benchmarks.serving import ROOT, free_port
+from train.arguments import Arguments
+from train.process import start
+from train.runs import Run
+
+# A turn holds several lines of metrics and an evaluation, after each of which the page draws its pictures anew.
+SECONDS, ROUNDS = 15.0, 5
+# The server's part alone: a page's questions at a page's pace.
+POLL = """
+import sys, time
+from pathlib import Path
+from ui.live_run import POLL_SECONDS, LiveRun
+from ui.workshop import Workshop
+live, name = LiveRun(Workshop(Path(sys.argv[1]))), sys.argv[2]
+live.draw(name, None)
+print("ready", flush=True)
+seen = drawn = ""
+while True:
+    answer = live.tick(name, seen)
+    if isinstance(answer[-2], str):
+        seen = answer[-2]
+        if answer[-1] != drawn:
+            drawn = answer[-1]
+            live.draw(name, None)
+    time.sleep(POLL_SECONDS)
+"""
+
+
+@contextmanager
+def polling(run: Run) -> Iterator[None]:
+    """A process that asks what an open page asks."""
+    command = [sys.executable, "-c", POLL, str(run.folder.parent), run.name]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def watching(run: Run) -> Iterator[None]:
+    """The app, and its page open in Chromium on the same machine."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.install_browser import find_chromium
+
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", str(port), "--runs_dir", str(run.folder.parent)]
+    app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        app.stdout.readline()
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{port}")
+            page.get_by_role("tab", name="Train").click()
+            page.get_by_role("tab", name="Live").click()
+            page.wait_for_selector("#curves .js-plotly-plot", timeout=60_000)
+            yield
+            browser.close()
+    finally:
+        app.kill()
+        app.wait()
+
+
+def speed(run: Run) -> float:
+    """Steps per second over one turn."""
+    before, begun = run.progress()["step"], time.perf_counter()
+    time.sleep(SECONDS)
+    return (run.progress()["step"] - before) / (time.perf_counter() - begun)
+
+
+def figures() -> list[Figure]:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = {"dataset": "toy", "num_samples": 20_000, "epochs": 1000.0, "seq_len": 64, "num_experts": 8}
+        run = start(Arguments.resolve(wanted | {"num_layers": 4, "logging_steps": 50}), folder, "watched")
+        while not run.metrics("train"):
+            time.sleep(0.5)
+        for what, open_page in (
+            ("the server's part alone", polling),
+            ("app and browser on the same two cores", watching),
+        ):
+            ratios = []
+            for _ in range(ROUNDS):
+                alone = speed(run)
+                with open_page(run):
+                    ratios.append(speed(run) / alone)
+            what = f"steps per second, page open / closed: {what}"
+            found.append(Figure(what, statistics.median(ratios), 0.97, higher_is_better=True))
+        run.request_stop()
+        while run.state().active:
+            time.sleep(0.5)
+    return found
+
+
+if __name__ == "__main__":
+    print(table(figures()))

@@ -1,0 +1,274 @@
+"""Watch a run: how far it is, its curves, the health of its routing, a text being routed anew, and its log.
+
+The run is another process: this page only reads its folder, so that it can be closed, reloaded, or opened by others.
+Try it: LiveRun(Workshop(Path("runs"))).tick("toy", "")
+"""
+
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from train.process import go_on, start
+from train.runs import Run, RunError, State
+from ui.run_words import dead_experts, probe_words, progress_html, state_badge
+from ui.workshop import Workshop, visitor_of
+
+POLL_SECONDS = 2.0
+# What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
+TWIN, LESSON = "-dense", "-no-balance"
+NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
+LOG_LINES = 40
+
+
+class LiveRun:
+    """The handlers of the tab."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def attach(self) -> Any:
+        """For a page just opened: the picker with the run at work, or the newest."""
+        return gr.update(choices=self.workshop.names(), value=self.workshop.to_attach_to())
+
+    def tick(self, name: str | None, seen: str, request: gr.Request = None) -> tuple[Any, ...]:
+        """What may have changed since `seen`: (head, progress, log, five buttons, seen, drawn); nothing if it has not.
+
+        `drawn` changes only with the metrics: pictures are drawn anew when it does.
+        """
+        try:
+            run = self.workshop.run(name)
+            state, progress = run.state(), run.progress()
+        except RunError as error:
+            if seen == str(error):
+                return (gr.skip(),) * 10
+            head = NOTHING_YET if not self.workshop.names() else f'<p class="facts">{escape(str(error))}</p>'
+            return head, "", "", *(gr.update(interactive=False),) * 5, str(error), str(error)
+        now = f"{name} {state.name} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
+        if now == seen:
+            return (gr.skip(),) * 10
+        mine = self.workshop.may_change(name, visitor_of(request))
+        idle = not state.active
+        buttons = (
+            gr.update(interactive=mine and state.name in ("running", "queued")),
+            gr.update(interactive=mine and idle and state.name != "finished" and run.last_checkpoint() is not None),
+            gr.update(interactive=run.best.is_dir()),
+            *(gr.update(interactive=_is_sparse(run) and not name.endswith(suffix)) for suffix in (TWIN, LESSON)),
+        )
+        drawn = f"{name} {_stamp(run, 'metrics_path')} {_stamp(Run(f'{run.folder}{TWIN}'), 'metrics_path')}"
+        return (
+            head_html(run, state),
+            progress_html(progress, state.name),
+            "\n".join(run.log_tail().splitlines()[-LOG_LINES:]),
+            *buttons,
+            now,
+            drawn,
+        )
+
+    def draw(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
+        """(words, curves, row of load and health, load, health, layer picker, probe's words, probe, partners' card,
+        partners)."""
+        from ui import run_figures
+
+        try:
+            run = self.workshop.run(name)
+        except RunError:
+            return "", None, gr.update(visible=False), None, None, gr.skip(), "", None, gr.update(visible=False), None
+        records = run.metrics()
+        layers = _layers(records)
+        layer = layer if layer in layers else next(iter(layers), None)
+        watched = any(record["kind"] == "probe" for record in records)
+        partners = self._partners(name)
+        return (
+            f'<p class="facts">{escape(dead_experts(records))}</p>',
+            run_figures.learning_curves(records),
+            gr.update(visible=bool(layers)),
+            run_figures.load_heat_map(records) if layers else None,
+            run_figures.routing_health(records) if layers else None,
+            gr.update(choices=layers, value=layer, visible=watched),
+            f'<p class="facts">{escape(probe_words(records, layer)) if watched else NO_PROBE}</p>',
+            run_figures.probe_figure(records, layer) if watched else None,
+            gr.update(visible=len(partners) > 1),
+            run_figures.twin_curves(partners) if len(partners) > 1 else None,
+        )
+
+    def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
+        """Another layer of the text being watched: (words, picture)."""
+        from ui import run_figures
+
+        try:
+            records = self.workshop.run(name).metrics()
+        except RunError:
+            return "", None
+        return f'<p class="facts">{escape(probe_words(records, layer))}</p>', run_figures.probe_figure(records, layer)
+
+    def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """The run with its dense twin and its lesson, whichever there are, by name."""
+        first = name.removesuffix(TWIN).removesuffix(LESSON)
+        known = self.workshop.names()
+        return {one: self.workshop.run(one).metrics() for one in (first, first + TWIN, first + LESSON) if one in known}
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def stop(self, name: str | None, request: gr.Request = None) -> str:
+        """Ask the run to end after its step. Returns what is wrong, "" when nothing is."""
+        try:
+            self._changeable(name, request).request_stop()
+        except RunError as error:
+            return _notice(error)
+        return ""
+
+    def resume(self, name: str | None, request: gr.Request = None) -> str:
+        """Let a stopped run go on, in a process of its own. Returns what is wrong."""
+        try:
+            go_on(self._changeable(name, request), self.workshop.max_runs)
+        except RunError as error:
+            return _notice(error)
+        return ""
+
+    def start_twin(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
+        """The same run with dense MLPs: the same work per token, data, seed and steps. (What is wrong, picker)."""
+        return self._start_partner(name, TWIN, request, sparse_step=0)
+
+    def start_lesson(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
+        """The same run without the balance loss, to see experts collapse. (What is wrong, picker)."""
+        return self._start_partner(name, LESSON, request, aux_loss_coef=0.0)
+
+    def _start_partner(self, name: str | None, suffix: str, request: gr.Request | None, **changed) -> tuple[str, Any]:
+        visitor = visitor_of(request)
+        try:
+            arguments = self.workshop.run(name).arguments()
+            partner = f"{name}{suffix}"
+            if partner in self.workshop.names():
+                return "", gr.update(value=partner)
+            self.workshop.check_may_start(visitor)
+            arguments = replace(arguments, model=replace(arguments.model, **changed))
+            folder = self.workshop.root / partner
+            start(arguments, folder.parent, folder.name, self.workshop.max_runs)
+        except (RunError, ValueError) as error:
+            return _notice(error), gr.skip()
+        self.workshop.started(partner, visitor)
+        return "", gr.update(choices=self.workshop.names(), value=partner)
+
+    def _changeable(self, name: str | None, request: gr.Request | None) -> Run:
+        if not self.workshop.may_change(name or "", visitor_of(request)):
+            raise RunError("On a public page only who started a run may change it.")
+        return self.workshop.run(name)
+
+
+NO_PROBE = "No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle."
+
+
+def head_html(run: Run, state: State) -> str:
+    """The run's state, what it trains on, and why it ended."""
+    arguments = run.arguments()
+    said = f'<p class="facts">{escape(state.message)}</p>' if state.message else ""
+    data = escape(arguments.data.dataset.rsplit("/", 1)[-1])
+    size = f"{arguments.model.num_layers} layers · {arguments.model.num_experts} experts"
+    size = size if arguments.model.sparse_step else f"{arguments.model.num_layers} layers · dense"
+    name = f"{state_badge(state.name)} <b>{escape(run.name)}</b>"
+    return f'<p class="run-head">{name} <span>{data} · {size}</span></p>{said}'
+
+
+def _is_sparse(run: Run) -> bool:
+    return run.arguments().model.sparse_step > 0
+
+
+def _notice(error: Exception) -> str:
+    return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+
+
+def _stamp(run: Run, which: str) -> int:
+    try:
+        return getattr(run, which).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _layers(records: list[dict[str, Any]]) -> list[str]:
+    return [layer["layer"] for layer in next((r["routing"] for r in reversed(records) if r.get("routing")), [])]
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_live_run(demo: gr.Blocks, handlers: LiveRun, watched: gr.Dropdown) -> gr.Button:
+    """Lay it out and connect it. Returns the button that opens the run in Explore, for who owns that tab."""
+    seen, drawn = gr.State(""), gr.State("")
+    with gr.Column(elem_classes="card", elem_id="live"):
+        with gr.Row(elem_classes="card-head"):
+            head = gr.HTML(NOTHING_YET, apply_default_css=False, elem_id="run-head")
+            watched.render()
+        progress = gr.HTML("", apply_default_css=False, elem_id="progress")
+        problem = gr.HTML("", apply_default_css=False)
+        with gr.Row(elem_classes="buttons"):
+            small = {"min_width": 0, "scale": 0, "interactive": False}
+            stop = gr.Button("Stop", elem_id="stop", **small)
+            resume = gr.Button("Resume", elem_id="resume", **small)
+            explore = gr.Button("Open in Explore", elem_id="open-in-explore", **small)
+            twin = gr.Button("Train its dense twin", elem_id="twin", **small)
+            lesson = gr.Button("Train it without the balance loss", elem_id="lesson", **small)
+        words = gr.HTML("", apply_default_css=False, elem_id="run-words")
+    with gr.Column(elem_classes="card run-plots"):
+        gr.HTML("<h2>Learning</h2>", apply_default_css=False)
+        curves = _plot("curves")
+    with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
+        with gr.Column(elem_classes="card", min_width=300):
+            gr.HTML("<h2>Load per expert over time (1 = an even share)</h2>", apply_default_css=False)
+            load = _plot("load-over-time")
+        with gr.Column(elem_classes="card", min_width=300):
+            gr.HTML("<h2>Health of the routing</h2>", apply_default_css=False)
+            health = _plot("health")
+    with gr.Column(elem_classes="card run-plots"):
+        with gr.Row(elem_classes="card-head"):
+            gr.HTML("<h2>A text being watched</h2>", apply_default_css=False)
+            layer = gr.Dropdown(
+                [],
+                label="Layer",
+                show_label=False,
+                container=False,
+                filterable=False,
+                visible=False,
+                min_width=140,
+                elem_id="probe-layer",
+            )
+        probe_said = gr.HTML(f'<p class="facts">{NO_PROBE}</p>', apply_default_css=False)
+        probe = _plot("probe-plot")
+    with gr.Column(elem_classes="card run-plots", visible=False, elem_id="partners") as partners:
+        gr.HTML(
+            "<h2>Beside its twins: validation loss against steps, time and tokens</h2>",
+            apply_default_css=False,
+        )
+        together = _plot("partners-plot")
+    with gr.Accordion("Log", open=False, elem_classes="card", elem_id="log"):
+        log = gr.Textbox(
+            show_label=False, container=False, lines=12, max_lines=24, interactive=False, elem_id="log-text"
+        )
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    buttons = [stop, resume, explore, twin, lesson]
+    looking = {
+        "fn": handlers.tick,
+        "inputs": [watched, seen],
+        "outputs": [head, progress, log, *buttons, seen, drawn],
+        **quiet,
+    }
+    pictures = [words, curves, routing, load, health, layer, probe_said, probe, partners, together]
+    gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
+    watched.change(**looking)
+    drawn.change(handlers.draw, [watched, layer], pictures, trigger_mode="always_last", **quiet)
+    layer.input(handlers.draw_probe, [watched, layer], [probe_said, probe], **quiet)
+    demo.load(handlers.attach, None, [watched], **quiet).then(**looking)
+
+    stop.click(handlers.stop, [watched], [problem], **quiet).then(**looking)
+    resume.click(handlers.resume, [watched], [problem], **quiet).then(**looking)
+    twin.click(handlers.start_twin, [watched], [problem, watched], **quiet)
+    lesson.click(handlers.start_lesson, [watched], [problem, watched], **quiet)
+    return explore
+
+
+def _plot(name: str) -> gr.Plot:
+    return gr.Plot(show_label=False, container=False, buttons=[], elem_id=name)

@@ -1,0 +1,205 @@
+"""All runs: a table, several compared, and what one does with one that has ended.
+
+Try it: RunHistory(Workshop(Path("runs"))).table()
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from train.history import summaries
+from train.housekeeping import archive, delete, rename
+from train.runs import RunError
+from ui.run_words import arguments_diff_html, duration
+from ui.workshop import Workshop, clean_name, visitor_of
+
+COLUMNS = ["run", "state", "data", "preset", "best on validation", "steps", "time", "started"]
+# Curves that a person still tells apart.
+MAX_COMPARED = 8
+NOTHING = '<p class="facts">Choose a run: click its row.</p>'
+
+
+class RunHistory:
+    """The handlers of the tab."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+
+    def table(self) -> list[list[str]]:
+        """A row per run, the newest first."""
+        return [self._row(row) for row in summaries(self.workshop.root)]
+
+    def _row(self, row: dict[str, Any]) -> list[str]:
+        started = time.strftime("%d %b %H:%M", time.localtime(row["started"])) if row["started"] else ""
+        steps = f"{row['step']:,} of {row['max_steps']:,}" if row["max_steps"] else ""
+        name = Path(row["folder"]).relative_to(self.workshop.root).as_posix()
+        clock = duration(row["seconds"]) if row["seconds"] else ""
+        return [name, row["state"], row["dataset"], row["preset"], row["best_words"], steps, clock, started]
+
+    def refresh(self, compared: Sequence[str]) -> tuple[Any, Any]:
+        """(table, picker of runs to compare)."""
+        names = self.workshop.names()
+        return self.table(), gr.update(choices=names, value=[name for name in compared or () if name in names])
+
+    def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
+        """A click on a row: (the run's name, what stands above the buttons, buttons …)."""
+        return self.chosen(event.row_value[0])
+
+    def chosen(self, name: str) -> tuple[Any, ...]:
+        try:
+            run = self.workshop.run(name)
+            state = run.state()
+        except RunError as error:
+            return None, _message(error), *(gr.update(interactive=False),) * 6, gr.update(visible=False)
+        able = [True, run.best.is_dir(), run.best.is_dir(), run.best.is_dir(), not state.active, not state.active]
+        said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
+        return name, said, *(gr.update(interactive=on) for on in able), gr.update(visible=False)
+
+    def compare(self, names: Sequence[str], value: str, over: str) -> tuple[Any, str]:
+        """(curves of several runs, the arguments in which they differ)."""
+        from ui.run_figures import compare_curves
+
+        known = self.workshop.names()
+        runs = {name: self.workshop.run(name) for name in (names or ())[:MAX_COMPARED] if name in known}
+        if not runs:
+            return None, '<p class="facts">Choose two or more runs.</p>'
+        arguments = {name: run.arguments().portable() for name, run in runs.items()}
+        figure = compare_curves({name: run.metrics() for name, run in runs.items()}, value, over)
+        return figure, arguments_diff_html(arguments)
+
+    def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[str, Any]:
+        """(what was done or is wrong, the table)."""
+        try:
+            run = rename(self._mine(name, request), clean_name(wanted))
+        except RunError as error:
+            return _message(error), gr.skip()
+        return _message(f"Renamed to {run.name}."), self.table()
+
+    def delete(self, name: str | None, request: gr.Request = None) -> tuple[str, Any, Any]:
+        """(what was done or is wrong, the table, the confirmation)."""
+        try:
+            delete(self._mine(name, request))
+        except RunError as error:
+            return _message(error), gr.skip(), gr.update(visible=False)
+        return _message(f"Deleted {name}."), self.table(), gr.update(visible=False)
+
+    def download(self, name: str | None) -> str:
+        """A zip of the files that are safe to share."""
+        try:
+            run = self.workshop.run(name)
+            return str(archive(run, Path(tempfile.mkdtemp()) / f"{run.name}.zip"))
+        except RunError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def publish(self, name: str | None, repository: str, private: bool, request: gr.Request = None) -> str:
+        """Put the best checkpoint with its card on the Hub."""
+        from train.publish import publish
+
+        try:
+            url = publish(self._mine(name, request).folder, repository.strip(), private=private)
+        except (RunError, ValueError) as error:
+            return _message(error)
+        return f'<p class="facts" role="status">Published: <a href="{escape(url)}">{escape(url)}</a></p>'
+
+    def _mine(self, name: str | None, request: gr.Request | None):
+        if not self.workshop.may_change(name or "", visitor_of(request)):
+            raise RunError("On a public page only who started a run may change it.")
+        return self.workshop.run(name)
+
+
+def _message(text: object) -> str:
+    return f'<p class="facts" role="status">{escape(str(text))}</p>'
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_run_history(
+    demo: gr.Blocks, handlers: RunHistory, tab: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
+) -> tuple[gr.State, gr.Button, gr.Button]:
+    """Lay it out and connect it. Returns the chosen run, and the buttons that open it in Explore and go on from it."""
+    chosen = gr.State(None)
+    with gr.Column(elem_classes="card"):
+        with gr.Row(elem_classes="card-head"):
+            gr.HTML("<h2>All runs</h2>", apply_default_css=False)
+            refresh = gr.Button("Refresh", min_width=0, scale=0, elem_id="refresh-runs")
+        table = gr.Dataframe(
+            headers=COLUMNS, interactive=False, show_label=False, wrap=False, max_height=320, elem_id="runs-table"
+        )
+        said = gr.HTML(NOTHING, apply_default_css=False, elem_id="chosen-run")
+        small = {"min_width": 0, "scale": 0, "interactive": False}
+        with gr.Row(elem_classes="buttons"):
+            watch = gr.Button("Watch", elem_id="watch", **small)
+            explore = gr.Button("Open in Explore", **small)
+            go_on = gr.Button("Go on with other arguments", elem_id="go-on", **small)
+            packed = gr.DownloadButton("Download", elem_id="download-run", **small)
+            name_it = gr.Button("Rename …", elem_id="rename-run", **small)
+            drop = gr.Button("Delete …", elem_id="delete-run", **small)
+        with gr.Row(elem_classes="buttons", visible=False, elem_id="renaming") as renaming:
+            new_name = gr.Textbox(show_label=False, container=False, placeholder="New name", max_lines=1, scale=2)
+            renamed = gr.Button("Rename", variant="primary", min_width=0, scale=0)
+        with gr.Row(elem_classes="buttons", visible=False, elem_id="deleting") as deleting:
+            gr.HTML('<p class="notice">The run and its checkpoints are gone for good.</p>', apply_default_css=False)
+            deleted = gr.Button("Delete it", variant="stop", min_width=0, scale=0, elem_id="really-delete")
+            kept = gr.Button("Keep it", min_width=0, scale=0)
+        with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workshop.public):
+            with gr.Row(elem_classes="buttons"):
+                repository = gr.Textbox(
+                    show_label=False, container=False, placeholder="owner/name", max_lines=1, scale=2
+                )
+                private = gr.Checkbox(True, label="private", container=False, min_width=90, scale=0)
+                publish = gr.Button("Publish", min_width=0, scale=0)
+            gr.HTML(
+                '<p class="note">The best checkpoint with its model card goes to the Hub, under the login of this '
+                "machine (“hf auth login”, or HF_TOKEN).</p>",
+                apply_default_css=False,
+            )
+    with gr.Column(elem_classes="card run-plots"):
+        gr.HTML("<h2>Compare</h2>", apply_default_css=False)
+        with gr.Row(elem_classes="columns"):
+            compared = gr.Dropdown([], multiselect=True, label="Runs", scale=3, min_width=240, elem_id="compared")
+            value = gr.Dropdown(["loss", "accuracy"], value="loss", label="Figure", filterable=False, min_width=110)
+            over = gr.Dropdown(
+                [("steps", "step"), ("seconds", "seconds"), ("tokens", "tokens")],
+                value="step",
+                label="Against",
+                filterable=False,
+                min_width=110,
+            )
+        figure = gr.Plot(show_label=False, container=False, buttons=[], elem_id="comparison")
+        differences = gr.HTML('<p class="facts">Choose two or more runs.</p>', apply_default_css=False)
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    buttons = [watch, explore, go_on, packed, name_it, drop]
+    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **quiet}
+    tab.select(**listed)
+    refresh.click(**listed)
+    table.select(handlers.choose, None, [chosen, said, *buttons, deleting], **quiet)
+    watch.click(_watch, [chosen], [tabs, watched], **quiet)
+    packed.click(handlers.download, [chosen], [packed], **quiet)
+    name_it.click(_show, None, [renaming], **quiet)
+    renamed.click(handlers.rename, [chosen, new_name], [said, table], **quiet).then(_hide, None, [renaming], **quiet)
+    drop.click(_show, None, [deleting], **quiet)
+    kept.click(_hide, None, [deleting], **quiet)
+    deleted.click(handlers.delete, [chosen], [said, table, deleting], **quiet).then(**listed)
+    publish.click(handlers.publish, [chosen, repository, private], [said], **quiet)
+    comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
+    gr.on([item.change for item in (compared, value, over)], **comparing)
+    return chosen, explore, go_on
+
+
+def _watch(name: str | None) -> tuple[Any, Any]:
+    return gr.Tabs(selected="live"), gr.update(value=name) if name else gr.skip()
+
+
+def _show() -> Any:
+    return gr.update(visible=True)
+
+
+def _hide() -> Any:
+    return gr.update(visible=False)

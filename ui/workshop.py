@@ -1,0 +1,152 @@
+"""What the training tab stands on: where runs lie, how many may run at once, and what strangers may ask for.
+
+Try it: Workshop(Path("runs")).names()
+"""
+
+import hashlib
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gradio as gr
+
+from train.arguments import Arguments
+from train.runs import Run, RunError, free_folder, list_runs
+
+# Longest name of a run that a page shows in one line.
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What a run started by a stranger may take, where the page is served publicly."""
+
+    rows: int = 20_000
+    steps: int = 1_500
+    minutes: float = 10.0
+    layers: int = 6
+    width: int = 256
+    experts: int = 64
+    queue: int = 4
+
+    def words(self) -> str:
+        return (
+            f"This page is public: a run takes at most {self.rows:,} rows, {self.steps:,} steps and "
+            f"{self.minutes:g} minutes; one run per visitor, {self.queue} in the queue. "
+            "On your own machine there are no limits."
+        )
+
+    def apply(self, arguments: Arguments) -> Arguments:
+        """The arguments, no larger than allowed. Raises ValueError for a model too large to start."""
+        model, data, train = arguments.model, arguments.data, arguments.train
+        for name, value, most in (
+            ("num_layers", model.num_layers, self.layers),
+            ("d_model", model.d_model, self.width),
+            ("d_ff", model.d_ff or 0, 4 * self.width),
+            ("num_experts", model.num_experts, self.experts),
+            ("seq_len", data.seq_len, 512),
+            ("batch_size", train.batch_size, 128),
+            ("vocab_size", data.vocab_size or 0, 16_000),
+            ("bigram_buckets", model.bigram_buckets, 200_000),
+        ):
+            if value > most:
+                raise ValueError(f"--{name} {value} is too large for this public page: at most {most}.")
+        return replace(
+            arguments,
+            data=replace(data, num_samples=min(data.num_samples or self.rows, self.rows)),
+            train=replace(
+                train,
+                max_steps=min(train.max_steps or self.steps, self.steps),
+                max_minutes=min(train.max_minutes or self.minutes, self.minutes),
+            ),
+        )
+
+
+@dataclass
+class Workshop:
+    """Shared by all visitors.
+
+    Args:
+        root: where runs lie.
+        data_dir: where named data sets lie; None = SWITCH_DATA_DIR, then the hub.
+        max_runs: so many runs at once; further ones wait.
+        caps: None = this page is for its owner, who may do anything.
+    """
+
+    root: Path
+    data_dir: str | None = None
+    max_runs: int = 1
+    caps: Caps | None = None
+    # Run -> who started it, since the page was started.
+    _started_by: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def public(self) -> bool:
+        return self.caps is not None
+
+    def names(self) -> list[str]:
+        """Names of all runs, the newest first; a sweep's with the sweep's name before."""
+        return [run.folder.relative_to(self.root).as_posix() for run in list_runs(self.root)]
+
+    def run(self, name: str | None) -> Run:
+        """Raises RunError when there is no such run (any more)."""
+        # The browser sends names: they must not lead anywhere else.
+        if not name or name not in self.names():
+            raise RunError(f"There is no run {name!r} (any more)." if name else "Choose a run.")
+        return Run(self.root / name)
+
+    def to_attach_to(self) -> str | None:
+        """The run that a page just opened should show: one at work, else the newest."""
+        names = self.names()
+        states = {name: Run(self.root / name).state().name for name in names}
+        for wanted in ("running", "stopping", "queued"):
+            for name in names:
+                if states[name] == wanted:
+                    return name
+        return names[0] if names else None
+
+    def folder_for(self, name: str | None, dataset: str) -> Path:
+        """A free folder for a new run of that name, or of the data set's."""
+        return free_folder(self.root, clean_name(name) or clean_name(Path(dataset).stem) or "run")
+
+    def check_may_start(self, visitor: str) -> None:
+        """Raises RunError when a public page has enough to do."""
+        if self.caps is None:
+            return
+        active = {name for name in self.names() if Run(self.root / name).state().active}
+        if any(self._started_by.get(name) == visitor for name in active):
+            raise RunError("You have a run here already: wait until it ends, or stop it.")
+        if len(active) >= self.caps.queue:
+            raise RunError(f"{len(active)} runs are at work or waiting: try again later.")
+
+    def started(self, name: str, visitor: str) -> None:
+        self._started_by[name] = visitor
+
+    def may_change(self, name: str, visitor: str) -> bool:
+        """Whether a visitor may stop or change a run: on a public page only who started it."""
+        return not self.public or self._started_by.get(name) == visitor
+
+    def keep_upload(self, path: str) -> Path:
+        """A copy of an uploaded file that stays: a run that is resumed tomorrow reads it again."""
+        source = Path(path)
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:8]
+        stem = clean_name(source.stem) or "data"
+        kept = self.root / "data" / f"{stem}-{digest}{source.suffix.lower()}"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, kept)
+        return kept
+
+
+def clean_name(name: str | None) -> str:
+    """Letters, digits, dots, dashes and underscores only: a name that is a folder's name everywhere."""
+    return re.sub(r"[^\w.-]+", "-", name or "", flags=re.ASCII).strip("-. ")[:MAX_NAME]
+
+
+def visitor_of(request: gr.Request | None) -> str:
+    """Who asks, well enough to count runs: the address, behind a proxy the one that it names."""
+    if request is None:
+        return ""
+    forwarded = request.headers.get("x-forwarded-for", "") if request.headers else ""
+    return forwarded.split(",")[0].strip() or (request.client.host if request.client else "")
