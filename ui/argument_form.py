@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from train.arguments import GROUPS, Arguments, DataArguments, ModelArguments, TrainArguments
+from ui.workshop import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
 # Asked for elsewhere in the tab: the data, the preset, the name of the run, the text to watch.
@@ -20,8 +21,6 @@ FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
     (group, tuple(item for item in fields(group) if item.name not in ELSEWHERE)) for group in GROUPS
 )
 NAMES = tuple(item.name for _, items in FORM for item in items)
-# Folders and files of the machine that serves the page, and where it reports to: not for strangers.
-LOCAL_ONLY = ("tokenizer", "init_from", "report_to", "run_name", "wandb_project", "wandb_entity", "device", "compile")
 
 
 def create_form(start: Arguments, public: bool) -> list[gr.components.Component]:
@@ -67,13 +66,15 @@ def _number(name: str, value: Any, kind: type) -> Any:
     return kind(number)
 
 
+_HINTS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
 _FIELDS = {item.name: item for _, items in FORM for item in items}
 
 
 def _kinds(item: Field) -> tuple[type, ...]:
-    return (
-        typing.get_args(item.type) if typing.get_origin(item.type) in (typing.Union, types.UnionType) else (item.type,)
-    )
+    # From the annotation: HfArgumentParser rewrites the types of the fields themselves.
+    hint = _HINTS[item.name]
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -34,6 +34,11 @@ class LiveRun:
         """For a page just opened: the picker with the run at work, or the newest."""
         return gr.update(choices=self.workshop.names(), value=self.workshop.to_attach_to())
 
+    def list_runs(self, name: str | None) -> Any:
+        """The picker with the runs there are by now."""
+        names = self.workshop.names()
+        return gr.update(choices=names, value=name if name in names else self.workshop.to_attach_to())
+
     def tick(self, name: str | None, seen: str, request: gr.Request = None) -> tuple[Any, ...]:
         """What may have changed since `seen`: (head, progress, log, five buttons, seen, drawn); nothing if it has not.
 
@@ -58,7 +63,9 @@ class LiveRun:
             gr.update(interactive=run.best.is_dir()),
             *(gr.update(interactive=_is_sparse(run) and not name.endswith(suffix)) for suffix in (TWIN, LESSON)),
         )
-        drawn = f"{name} {_stamp(run, 'metrics_path')} {_stamp(Run(f'{run.folder}{TWIN}'), 'metrics_path')}"
+        family = (self.workshop.root / f"{_first(name)}{suffix}" for suffix in ("", TWIN, LESSON))
+        stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
+        drawn = f"{name} {stamps}"
         return (
             head_html(run, state),
             progress_html(progress, state.name),
@@ -70,13 +77,14 @@ class LiveRun:
 
     def draw(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
         """(words, curves, row of load and health, load, health, layer picker, probe's words, probe, partners' card,
-        partners)."""
+        partners, row of the lesson, its words and load, those of the run with the balance loss)."""
         from ui import run_figures
 
         try:
             run = self.workshop.run(name)
         except RunError:
-            return "", None, gr.update(visible=False), None, None, gr.skip(), "", None, gr.update(visible=False), None
+            hidden = gr.update(visible=False)
+            return "", None, hidden, None, None, gr.skip(), "", None, hidden, None, hidden, "", None, "", None
         records = run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
@@ -93,6 +101,7 @@ class LiveRun:
             run_figures.probe_figure(records, layer) if watched else None,
             gr.update(visible=len(partners) > 1),
             run_figures.twin_curves(partners) if len(partners) > 1 else None,
+            *_lesson(partners),
         )
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
@@ -107,9 +116,8 @@ class LiveRun:
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""
-        first = name.removesuffix(TWIN).removesuffix(LESSON)
-        known = self.workshop.names()
-        return {one: self.workshop.run(one).metrics() for one in (first, first + TWIN, first + LESSON) if one in known}
+        family, known = [_first(name) + suffix for suffix in ("", TWIN, LESSON)], self.workshop.names()
+        return {one: self.workshop.run(one).metrics() for one in family if one in known}
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -173,6 +181,23 @@ def head_html(run: Run, state: State) -> str:
     return f'<p class="run-head">{name} <span>{data} · {size}</span></p>{said}'
 
 
+def _lesson(partners: dict[str, list[dict[str, Any]]]) -> tuple[Any, ...]:
+    """Load with and without the balance loss: (row, words and picture without it, words and picture with it)."""
+    from ui.run_figures import load_heat_map
+
+    without = next((name for name in partners if name.endswith(LESSON)), None)
+    if without is None or not _layers(partners[without]):
+        return gr.update(visible=False), "", None, "", None
+    both = partners[without], next(iter(partners.values()))
+    shown = [(f'<p class="facts">{escape(dead_experts(lines))}</p>', load_heat_map(lines)) for lines in both]
+    return gr.update(visible=True), *shown[0], *shown[1]
+
+
+def _first(name: str) -> str:
+    """The run that a twin or a lesson was made from."""
+    return name.removesuffix(TWIN).removesuffix(LESSON)
+
+
 def _is_sparse(run: Run) -> bool:
     return run.arguments().model.sparse_step > 0
 
@@ -195,7 +220,7 @@ def _layers(records: list[dict[str, Any]]) -> list[str]:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_live_run(demo: gr.Blocks, handlers: LiveRun, watched: gr.Dropdown) -> gr.Button:
+def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr.Dropdown) -> gr.Button:
     """Lay it out and connect it. Returns the button that opens the run in Explore, for who owns that tab."""
     seen, drawn = gr.State(""), gr.State("")
     with gr.Column(elem_classes="card", elem_id="live"):
@@ -243,6 +268,15 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, watched: gr.Dropdown) ->
             apply_default_css=False,
         )
         together = _plot("partners-plot")
+        with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson_row:
+            with gr.Column(min_width=300):
+                gr.HTML("<h3>Load without the balance loss</h3>", apply_default_css=False)
+                without_said = gr.HTML("", apply_default_css=False)
+                without = _plot("load-without")
+            with gr.Column(min_width=300):
+                gr.HTML("<h3>Load with it</h3>", apply_default_css=False)
+                with_said = gr.HTML("", apply_default_css=False)
+                with_it = _plot("load-with")
     with gr.Accordion("Log", open=False, elem_classes="card", elem_id="log"):
         log = gr.Textbox(
             show_label=False, container=False, lines=12, max_lines=24, interactive=False, elem_id="log-text"
@@ -257,8 +291,10 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, watched: gr.Dropdown) ->
         **quiet,
     }
     pictures = [words, curves, routing, load, health, layer, probe_said, probe, partners, together]
+    pictures += [lesson_row, without_said, without, with_said, with_it]
     gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
     watched.change(**looking)
+    tab.select(handlers.list_runs, [watched], [watched], **quiet)
     drawn.change(handlers.draw, [watched, layer], pictures, trigger_mode="always_last", **quiet)
     layer.input(handlers.draw_probe, [watched, layer], [probe_said, probe], **quiet)
     demo.load(handlers.attach, None, [watched], **quiet).then(**looking)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import yaml
 
 from switch_model import CheckpointError
 from train.arguments import Arguments, DataArguments
@@ -111,6 +112,9 @@ class NewRun:
         )
         arguments.check()
         if self.workshop.caps is not None:
+            start = arguments.train.init_from
+            if start and start not in [(self.workshop.root / run / "best").as_posix() for run in self.workshop.names()]:
+                raise ValueError("--init_from must be a run of this page.")
             arguments = self.workshop.caps.apply(arguments)
         arguments.train.output_dir = self.workshop.folder_for(name, dataset).as_posix()
         return arguments
@@ -165,12 +169,13 @@ class NewRun:
     def load(self, path: str) -> list[Any]:
         """A file of arguments into the form: data, columns, preset, probe, form."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError("it holds no arguments")
             arguments = Arguments.resolve(values)
+            arguments.check()
             self._allowed(arguments.data.dataset)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise gr.Error(f"This file can't be used: {error}", print_exception=False) from error
         return self.fill(arguments)
 
@@ -292,7 +297,7 @@ def create_new_run(
                 saved = gr.DownloadButton("Save arguments", size="lg", min_width=0, scale=0, elem_id="save-arguments")
                 loaded = gr.UploadButton(
                     "Load arguments",
-                    file_types=[".json"],
+                    file_types=[".json", ".yaml", ".yml"],
                     type="filepath",
                     size="lg",
                     min_width=0,

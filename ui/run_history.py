@@ -60,6 +60,10 @@ class RunHistory:
         said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
         return name, said, *(gr.update(interactive=on) for on in able), gr.update(visible=False)
 
+    def watch(self, name: str | None) -> tuple[Any, Any]:
+        """To the live view of a run: (the inner tabs, its picker)."""
+        return gr.Tabs(selected="live"), gr.update(choices=self.workshop.names(), value=name)
+
     def compare(self, names: Sequence[str], value: str, over: str) -> tuple[Any, str]:
         """(curves of several runs, the arguments in which they differ)."""
         from ui.run_figures import compare_curves
@@ -180,7 +184,7 @@ def create_run_history(
     tab.select(**listed)
     refresh.click(**listed)
     table.select(handlers.choose, None, [chosen, said, *buttons, deleting], **quiet)
-    watch.click(_watch, [chosen], [tabs, watched], **quiet)
+    watch.click(handlers.watch, [chosen], [tabs, watched], **quiet)
     packed.click(handlers.download, [chosen], [packed], **quiet)
     name_it.click(_show, None, [renaming], **quiet)
     renamed.click(handlers.rename, [chosen, new_name], [said, table], **quiet).then(_hide, None, [renaming], **quiet)
@@ -191,10 +195,6 @@ def create_run_history(
     comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
     gr.on([item.change for item in (compared, value, over)], **comparing)
     return chosen, explore, go_on
-
-
-def _watch(name: str | None) -> tuple[Any, Any]:
-    return gr.Tabs(selected="live"), gr.update(value=name) if name else gr.skip()
 
 
 def _show() -> Any:

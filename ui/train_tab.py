@@ -38,8 +38,8 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, pages: gr.Tabs, explor
     with gr.Tabs(elem_id="train-tabs") as tabs:
         with gr.Tab("New run", id="new"):
             inputs, previewing = create_new_run(demo, new, tabs, watched)
-        with gr.Tab("Live", id="live"):
-            open_watched = create_live_run(demo, live, watched)
+        with gr.Tab("Live", id="live") as live_tab:
+            open_watched = create_live_run(demo, live, live_tab, watched)
         with gr.Tab("All runs", id="all") as all_runs:
             chosen, open_chosen, go_on = create_run_history(demo, history, all_runs, tabs, watched)
 

@@ -14,6 +14,10 @@ import gradio as gr
 from train.arguments import Arguments
 from train.runs import Run, RunError, free_folder, list_runs
 
+# Arguments that reach into the machine that serves the page, or out of it: not for strangers.
+LOCAL_ONLY = (
+    "tokenizer", "init_from", "report_to", "run_name", "wandb_project", "wandb_entity", "device", "compile",
+)  # fmt: skip
 # Longest name of a run that a page shows in one line.
 MAX_NAME = 60
 
@@ -38,8 +42,13 @@ class Caps:
         )
 
     def apply(self, arguments: Arguments) -> Arguments:
-        """The arguments, no larger than allowed. Raises ValueError for a model too large to start."""
+        """The arguments, no larger than allowed. Raises ValueError for a model too large to start, and for arguments
+        that reach into the machine."""
         model, data, train = arguments.model, arguments.data, arguments.train
+        start = Arguments.resolve({"dataset": data.dataset, "preset": train.preset}).to_dict()
+        for name in LOCAL_ONLY:
+            if name != "init_from" and arguments.to_dict()[name] != start[name]:
+                raise ValueError(f"--{name} can't be set on a public page.")
         for name, value, most in (
             ("num_layers", model.num_layers, self.layers),
             ("d_model", model.d_model, self.width),

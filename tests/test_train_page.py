@@ -1,0 +1,157 @@
+"""The handlers of the Train tab, without a browser: what they show, what they start, and what strangers may not do."""
+
+import shlex
+import shutil
+import zipfile
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from switch_model import load_checkpoint
+from train.arguments import Arguments
+from train.data import DATASETS
+from train.estimate import estimate
+from train.flags import read_flags
+from train.runs import Run, RunError
+from ui.argument_form import FORM, NAMES, given, values_of
+from ui.live_run import LiveRun
+from ui.new_run import NAMED, NO_COLUMN, NewRun
+from ui.run_history import RunHistory
+from ui.workshop import Caps, Workshop, clean_name
+
+
+@pytest.fixture
+def workshop(toy_run, tmp_path) -> Workshop:
+    """A workshop with one finished run, "toy"."""
+    shutil.copytree(toy_run.folder, tmp_path / "toy")
+    return Workshop(tmp_path)
+
+
+def inputs(dataset: str = "toy", preset: str = "none", name: str = "", **form) -> list:
+    values = dict(zip(NAMES, values_of(Arguments.resolve({"dataset": dataset, "preset": preset})), strict=True))
+    return [dataset, NO_COLUMN, NO_COLUMN, preset, name, "", *(values | form).values()]
+
+
+@pytest.mark.parametrize("preset", ["none", "tiny", "small", "base"])
+def test_the_form_holds_every_argument_and_changes_none(preset):
+    arguments = Arguments.resolve({"dataset": "imdb", "preset": preset, "lr": 1.25e-4, "capacity_factor": float("inf")})
+    back = given(values_of(arguments))
+    assert back == {name: value for name, value in arguments.to_dict().items() if name in NAMES} | {
+        "capacity_factor": float("inf")
+    }
+    assert all(item.metadata["help"] for _, items in FORM for item in items)
+    assert set(NAMED) == set(DATASETS)
+
+
+def test_the_command_shown_is_the_command_that_the_shell_reads(workshop):
+    page = NewRun(workshop)
+    wanted = inputs("toy", "tiny", "über mich / 2", lr="3e-4", router_bias=True, compile="off")
+    command, wrong = page.preview(*wanted)
+    assert not wrong and command.startswith("python -m train ")
+    read, max_runs = read_flags(shlex.split(command)[3:], epilog="")
+    assert read.to_dict() == page.arguments(*wanted).to_dict() and max_runs == 1
+    assert Path(read.train.output_dir) == workshop.root / "ber-mich-2"
+    assert page.preview(*inputs(lr="fast")) == ("", '<p class="notice" role="alert">--lr fast is not a number.</p>')
+    assert (
+        "--num_heads" in page.preview(*inputs(num_heads="0"))[1] and "--epochs" in page.preview(*inputs(epochs=""))[1]
+    )
+
+
+def test_arguments_go_to_a_file_and_come_back(workshop, tmp_path):
+    page = NewRun(workshop)
+    wanted = inputs(num_experts="6", capacity_factor="inf")
+    path = page.save(*wanted)
+    filled = page.load(path)
+    assert filled[6:] == wanted[6:] and filled[0]["value"] == "toy"
+    (tmp_path / "bad.json").write_text('{"num_expert": 3}')
+    with pytest.raises(gr.Error, match="num_expert"):
+        page.load(str(tmp_path / "bad.json"))
+
+
+def test_a_broken_upload_is_a_sentence(workshop, tmp_path):
+    (tmp_path / "broken.csv").write_bytes(b"\x00\xff\xfe\x00nothing")
+    page = NewRun(workshop)
+    card, *_, facts = page.look_at(str(page.workshop.keep_upload(str(tmp_path / "broken.csv"))), NO_COLUMN, NO_COLUMN)
+    assert 'role="alert"' in card and "Traceback" not in card and facts is None
+
+
+def test_an_estimate_counts_what_the_run_will_do(workshop, toy_run):
+    arguments = Arguments.resolve({"dataset": "toy", "epochs": 3.0})
+    found = estimate(arguments, rows=1053, classes=3, words=[10, 12, 14])
+    model, _ = load_checkpoint(toy_run.best, "cpu")
+    assert found.steps == 96 and found.seconds > 0
+    assert abs(found.parameters - model.num_parameters()) < 0.05 * model.num_parameters()
+    assert "not timed" not in NewRun(workshop).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
+
+
+def test_a_watched_run_is_drawn_once_per_change(workshop):
+    live = LiveRun(workshop)
+    assert workshop.to_attach_to() == "toy"
+    head, progress, log, stop, resume, explore, *_, seen, drawn = live.tick("toy", "")
+    assert "finished" in head and "step 96" in progress and "eval_accuracy" in log and drawn.startswith("toy")
+    assert not stop["interactive"] and not resume["interactive"] and explore["interactive"]
+    assert all(part == gr.skip() for part in live.tick("toy", seen))
+    words, curves, *_ = live.draw("toy", None)
+    assert "expert" in words and {trace.name for trace in curves.data} >= {"validation loss", "validation accuracy"}
+    assert "There is no run" in live.tick("../etc", "")[0]
+
+
+def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
+    history = RunHistory(workshop)
+    assert history.table()[0][:3] == ["toy", "finished", "toy"]
+    assert "Renamed to my-toy" in history.rename("toy", "my toy")[0]
+    with zipfile.ZipFile(history.download("my-toy")) as packed:
+        names = packed.namelist()
+        assert "best/model.safetensors" in names and not [
+            name for name in names if "optimizer" in name or "log" in name
+        ]
+        assert str(workshop.root) not in packed.read("arguments.json").decode()
+    filled = NewRun(workshop).go_on_from("my-toy")
+    assert filled[6 + NAMES.index("init_from")] == (workshop.root / "my-toy" / "best").as_posix()
+    command, wrong = NewRun(workshop).preview("toy", NO_COLUMN, NO_COLUMN, *filled[3:-1])
+    assert "--init_from" in command and not wrong
+    figure, said = history.compare(["my-toy"], "loss", "step")
+    assert figure.data and said
+    assert "Deleted" in history.delete("my-toy")[0] and not workshop.names()
+    assert "There is no run" in history.delete("my-toy")[0]
+
+
+def test_strangers_meet_limits(workshop, tmp_path):
+    workshop.caps = Caps(rows=500, steps=20, minutes=1)
+    page = NewRun(workshop)
+    asked = page.arguments(*inputs(epochs="1000"))
+    assert (asked.data.num_samples, asked.train.max_steps, asked.train.max_minutes) == (500, 20, 1)
+    refused = [
+        inputs(str(tmp_path / "toy" / "metrics.jsonl")),
+        inputs("owner/name"),
+        inputs(d_model="4096"),
+        inputs(tokenizer="/etc"),
+        inputs(init_from="/etc"),
+        inputs(report_to="wandb"),
+    ]
+    assert all(page.preview(*wanted)[1] for wanted in refused)
+    assert page.preview(*inputs(init_from=str(workshop.root / "toy" / "best")))[0]
+    history = RunHistory(workshop)
+    assert "only who started" in history.delete("toy")[0] and "only who started" in LiveRun(workshop).stop("toy")
+    # One run per visitor, and so many in the queue.
+    for name, visitor in (("a", "me"), ("b", "you")):
+        Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(workshop.root / name)}))
+        workshop.started(name, visitor)
+    with pytest.raises(RunError, match="You have a run"):
+        workshop.check_may_start("me")
+    workshop.check_may_start("someone else")
+    workshop.caps = Caps(queue=2)
+    with pytest.raises(RunError, match="try again later"):
+        workshop.check_may_start("someone else")
+
+
+@pytest.mark.parametrize("name, clean", [("../../etc/passwd", "etc-passwd"), (" a b ", "a-b"), ("…", ""), (None, "")])
+def test_names_of_runs_are_names_of_folders(name, clean):
+    assert clean_name(name) == clean
+
+
+def test_an_uploaded_file_is_kept_once(workshop, tmp_path):
+    (tmp_path / "my file.csv").write_text("text,label\na,x\nb,y\n")
+    kept = [workshop.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
+    assert kept[0] == kept[1] and kept[0].parent == workshop.root / "data" and kept[0].suffix == ".csv"
