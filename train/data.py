@@ -6,33 +6,37 @@ Try it: load_split("ag_news", "test", "folder/of/data")
 
 import json
 import os
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
 from train.sentences import cut_by_sentence
+from train.tables import FILE_ENDINGS, DataError, is_table, listed, read_table
 
-FILE_READERS = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
 LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
-TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "message", "title", "description")
-LABEL_COLUMNS = ("label", "labels", "class", "category", "intent", "target", "sentiment", "topic")
+# How columns are found by name: the first of these that a file has, upper and lower case alike.
+TEXT_COLUMNS = (
+    "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
+    "comment", "body", "document", "headline", "tweet", "input",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",
+    "label_name", "class_name", "coarse_label", "emotion", "output",
+)  # fmt: skip
+# Columns that only number the rows.
+ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 TOY_VOCABULARY, TOY_SAMPLES = 500, 1000
 # Between the two texts of a pair: the separator token of tokenizers trained here. Others get their own instead.
 SEPARATOR_TOKEN = "[SEP]"
 PAIR_SEPARATOR = f" {SEPARATOR_TOKEN} "
-
-
-class DataError(Exception):
-    """Says which data could not be had, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -121,49 +125,198 @@ def load_split(
     Raises:
         DataError: when it can't be had, with what to do.
     """
-    if dataset in REFUSED:
-        raise DataError(REFUSED[dataset])
-    if dataset == "toy":
-        rows, names = make_toy_split(split)
-        return (rows, names) if labelled else (rows.remove_columns("label"), [])
-    source = DATASETS.get(dataset)
-    usual = source.text_columns if source else ()
-    names = list(source.labels) if source else None
-    if Path(dataset).suffix.lower() in FILE_READERS:
-        path = Path(dataset)
-        if not path.is_file():
-            raise DataError(f"There is no file {path}.")
-        _known_split(dataset, split, ("train",))
-        rows = _read_table(path)
-    elif folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
-        rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
-        names = names or stored_names
-    elif source:
-        rows = _read_hub(source.hub_id, source.hub_config, _known_split(dataset, split, source.splits))
-    elif dataset.count("/") == 1:
-        rows = _read_hub(dataset, None, split or "test")
-    else:
-        raise DataError(
-            f"{dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
-            f"owner/name, or a file ending in {', '.join(FILE_READERS)}."
-        )
-    texts = _texts(rows, text_column, usual, dataset)
+    rows, names = read_rows(dataset, split, data_dir)
+    columns = choose_columns(dataset, rows.column_names, text_column, label_column, labelled)
+    texts = texts_of(rows, columns)
     if not labelled:
         kept = [text for text in texts if text.strip()]
         if not kept:
             raise DataError(f"{dataset} has no row with a text.")
         return Dataset.from_dict({"text": kept}), []
-    return _with_labels(rows, texts, label_column, names, dataset)
+    indices, names = classes_of(rows, texts, columns, names)
+    kept = [row for row, index in enumerate(indices) if index is not None]
+    chosen = {"text": [texts[row] for row in kept], "label": [indices[row] for row in kept]}
+    return Dataset.from_dict(chosen, features=_features(names)), names
+
+
+def read_rows(dataset: str, split: str | None = None, data_dir: str | None = None) -> tuple[Dataset, list[str] | None]:
+    """One split with all its columns as they are stored, and the class names by index where they are known.
+
+    Takes what `load_split` takes. Raises DataError when it can't be had, with what to do.
+    """
+    if dataset in REFUSED:
+        raise DataError(REFUSED[dataset])
+    if dataset == "toy":
+        return make_toy_split(split)
+    source = DATASETS.get(dataset)
+    names = list(source.labels) if source else None
+    if is_table(dataset):
+        _known_split(dataset, split, ("train",))
+        return read_table(Path(dataset)), None
+    if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
+        rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
+        return rows, names or stored_names
+    if source:
+        return _read_hub(source.hub_id, source.hub_config, _known_split(dataset, split, source.splits)), names
+    if dataset.count("/") == 1:
+        return _read_hub(dataset, None, split or "test"), None
+    raise DataError(
+        f"{dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
+        f"owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
+    )
+
+
+def columns_of(dataset: str, data_dir: str | None = None) -> list[str]:
+    """The columns that a data set's training rows have. Raises DataError as `load_split` does."""
+    return read_rows(dataset, "train", data_dir)[0].column_names
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a data set are read: one of texts or two of a pair, and one of classes where it is asked for."""
+
+    dataset: str
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def choose_columns(
+    dataset: str, names: list[str], text_column: str | None, label_column: str | None, labelled: bool = True
+) -> Columns:
+    """The columns asked for, else those found by name. Raises DataError when that leaves a doubt."""
+    texts = _split_columns(text_column, names)
+    for wanted in (*texts, *([label_column] if label_column else [])):
+        if wanted not in names:
+            raise DataError(f"{dataset} has no column {wanted!r}: it has {listed(names)}.")
+    usual = DATASETS[dataset].text_columns if dataset in DATASETS else ()
+    if not texts and usual and set(usual) <= set(names):
+        texts = usual
+    texts = texts or _first_of(TEXT_COLUMNS, names, other_than=(label_column,))[:1]
+    if not labelled:
+        label = None
+    else:
+        label = label_column or next(iter(_first_of(LABEL_COLUMNS, names, other_than=texts)), None)
+        # Of two columns, the one that is not the other.
+        left = [name for name in names if name not in (*texts, label) and name.lower() not in ROW_NUMBERS]
+        if len(left) == 1 and bool(texts) != bool(label):
+            texts, label = texts or (left[0],), label or left[0]
+    missing = "text" if not texts else "label" if labelled and not label else None
+    if missing:
+        hint = (
+            " Does its first line name the columns? If not, write one above: text,label." if is_table(dataset) else ""
+        )
+        raise DataError(
+            f"Which column of {dataset} is the {missing}? Name one of {listed(names)} with --{missing}_column.{hint}"
+        )
+    return Columns(dataset, texts, label)
+
+
+def _split_columns(wanted: str | None, names: list[str]) -> tuple[str, ...]:
+    """What was asked for: one column, whose name may hold a comma, or two with a comma between."""
+    if wanted is None:
+        return ()
+    return (wanted,) if wanted in names else tuple(part.strip() for part in wanted.split(","))
+
+
+def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str | None]) -> tuple[str, ...]:
+    """The columns with usual names, the most usual first."""
+    lowered = {name.lower(): name for name in names if name not in other_than}
+    return tuple(lowered[name] for name in usual if name in lowered)
+
+
+def texts_of(rows: Dataset, columns: Columns) -> list[str]:
+    """A text for every row, "" where there is none; of a pair's two columns, both in one text."""
+    parts = [["" if value is None else str(value) for value in rows[column][:]] for column in columns.texts]
+    return parts[0] if len(parts) == 1 else [PAIR_SEPARATOR.join(texts) for texts in zip(*parts, strict=True)]
+
+
+def classes_of(
+    rows: Dataset, texts: list[str], columns: Columns, names: list[str] | None
+) -> tuple[list[int | None], list[str]]:
+    """The class of every row as an index, and the class names: those given, the table's own, or its values.
+
+    A row without a text or a class has None. Raises DataError when the column holds no classes.
+    """
+    where, label = columns.dataset, columns.label
+    names = names or getattr(rows.features[label], "names", None)
+    cells = rows[label][:]
+    values = _class_values(cells, texts, columns, hidden=-1 if names else None)
+    distinct = set(values) - {None}
+    if not distinct:
+        hidden = " Its labels are hidden: take the validation split." if names and set(cells) == {-1} else ""
+        raise DataError(f"{where} has no row with both a text and a class ({label}).{hidden}")
+    if names and all(isinstance(value, int) for value in distinct):
+        if not all(0 <= value < len(names) for value in distinct):
+            raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
+        return values, names
+    count = len(values) - values.count(None)
+    _check_classes(distinct, count, columns)
+    # Numbers sort as numbers ("10" after "9"), everything else as text.
+    numeric = all(isinstance(value, (int, float)) for value in distinct)
+    name_of = {value: _label_name(value) for value in sorted(distinct, key=None if numeric else str)}
+    own = list(dict.fromkeys(name_of.values()))
+    names = names if names and set(own) <= set(names) else own
+    index_of = {value: names.index(name) for value, name in name_of.items()}
+    return [index_of.get(value) for value in values], names
+
+
+def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidden: int | None) -> list[Any]:
+    """What stands in the column of classes: numbers as numbers, None where the class, or the text, is missing.
+
+    Args:
+        hidden: where classes are numbered, hidden ones are stored as this.
+    """
+    values = []
+    for cell, text in zip(cells, texts, strict=True):
+        value = (cell.strip() or None) if isinstance(cell, str) else cell
+        if not (value is None or isinstance(value, (str, int, float))):
+            raise DataError(
+                f"The column {columns.label} of {columns.dataset} holds no classes: each must be a word or a number."
+            )
+        missing = not text.strip() or value != value or (hidden is not None and value == hidden)
+        values.append(None if missing else value)
+    distinct = {value for value in values if isinstance(value, str)}
+    if not all(NUMBER.fullmatch(value) for value in distinct):
+        return values
+    numbers = {value: float(value) if "." in value else int(value) for value in distinct}
+    return [numbers[value] if isinstance(value, str) else value for value in values]
+
+
+def _check_classes(distinct: set[Any], count: int, columns: Columns) -> None:
+    where, label = columns.dataset, columns.label
+    fraction = next((value for value in distinct if isinstance(value, float) and not value.is_integer()), None)
+    if fraction is not None:
+        raise DataError(
+            f"The column {label} of {where} holds fractions, such as {fraction}: predicting them would be regression; "
+            "the models here choose among classes. Name their column with --label_column."
+        )
+    if len(distinct) > max(20, count // 2):
+        raise DataError(
+            f"The column {label} of {where} has {len(distinct):,} classes in {count:,} rows: is it the column of "
+            "classes? Name that with --label_column."
+        )
+
+
+def _label_name(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def report_split(dataset: str, data_dir: str | None = None) -> str:
     """The split that figures are reported on: test, or what comes nearest."""
     if dataset in DATASETS:
         return DATASETS[dataset].splits[-1]
-    if Path(dataset).suffix.lower() in FILE_READERS:
+    if is_table(dataset):
         return "train"
     folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
     return _local_splits(Path(folder) / dataset)[-1] if folder else "test"
+
+
+def has_own_validation(dataset: str, data_dir: str | None = None) -> bool:
+    """Whether checkpoints are chosen on a split of the data set's own: a folder's, that has another to report on."""
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    if not folder or dataset in DATASETS or is_table(dataset):
+        return False
+    return {"validation", "test"} <= set(_local_splits(Path(folder) / dataset))
 
 
 def load_training_data(
@@ -195,26 +348,32 @@ def load_training_data(
         return TrainingData(train, validation, labels)
     columns = dict(data_dir=data_dir, text_column=text_column, label_column=label_column, labelled=labelled)
     rows, labels = load_split(dataset, "train", **columns)
-    present = sorted(set(rows["label"])) if labelled else []
+    present = sorted(set(rows["label"][:])) if labelled else []
     if labelled and len(present) < 2:
         raise DataError(f"{dataset} has one class only ({labels[present[0]]}): there is nothing to tell apart.")
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=seed).select(range(num_samples))
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
-    is_folder = folder and dataset not in DATASETS and Path(dataset).suffix.lower() not in FILE_READERS
-    if is_folder and {"validation", "test"} <= set(_local_splits(Path(folder) / dataset)):
+    if has_own_validation(dataset, data_dir):
         own, own_labels = load_split(dataset, "validation", **columns)
         return TrainingData(rows, align_labels(own, own_labels, labels), labels)
     if dataset in DATASETS and DATASETS[dataset].fragments:
         return TrainingData(*cut_by_sentence(rows, validation_size), labels)
-    # The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
-    held_out = max(round(len(rows) * validation_size), 1)
-    stratify = None
-    if labelled:
-        counts = np.bincount(rows["label"], minlength=len(labels))
-        stratify = "label" if counts[counts > 0].min() >= 2 and held_out >= len(present) else None
-    parts = rows.train_test_split(test_size=held_out, seed=0, stratify_by_column=stratify)
-    return TrainingData(parts["train"], parts["test"], labels)
+    return TrainingData(*_cut(rows, validation_size, len(present)), labels)
+
+
+def _cut(rows: Dataset, share: float, classes: int) -> tuple[Dataset, Dataset]:
+    """Rows to train on and rows held out, of every class alike where each has two rows at least; 0 classes = any rows.
+
+    The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
+    """
+    held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
+    labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
+    if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
+        # What train_test_split does, without its row by row reading of the labels.
+        parts = next(stratified_shuffle_split_generate_indices(labels, len(rows) - held_out, held_out, rng=random))
+        return rows.select(parts[0]), rows.select(parts[1])
+    order = random.permutation(len(rows))
+    return rows.select(order[held_out:]), rows.select(order[:held_out])
 
 
 def make_toy_split(split: str | None = None, **shape: int) -> tuple[Dataset, list[str]]:
@@ -288,7 +447,7 @@ def _read_local(folder: Path, dataset: str, split: str) -> tuple[Dataset, list[s
     split = _known_split(dataset, split, _local_splits(folder))
     names = folder / "labels.json"
     return (
-        _read_table(folder / f"{split}.parquet"),
+        read_table(folder / f"{split}.parquet"),
         json.loads(names.read_text(encoding="utf-8"))["names"] if names.is_file() else None,
     )
 
@@ -307,85 +466,6 @@ def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
         ) from error
 
 
-def _read_table(path: Path) -> Dataset:
-    reader, options = FILE_READERS[path.suffix.lower()]
-    try:
-        return load_dataset(reader, data_files=str(path), split="train", **options)
-    except Exception as error:  # Each format's parser raises its own kinds.
-        reason = str(error.__cause__ or error).strip().splitlines()
-        raise DataError(
-            f"{path} can't be read as {reader}: {reason[0] if reason else 'the file is damaged'}"
-        ) from error
-
-
-def _texts(rows: Dataset, wanted: str | None, usual: tuple[str, ...], where: str) -> list[str]:
-    """The column of texts; of a pair's two columns, both in one text."""
-    if wanted is None and usual and all(name in rows.column_names for name in usual):
-        columns = list(usual)
-    elif wanted is not None and wanted not in rows.column_names and "," in wanted:
-        columns = [_find_column(rows, name.strip(), (), "text", where) for name in wanted.split(",")]
-    else:
-        columns = [_find_column(rows, wanted, TEXT_COLUMNS, "text", where)]
-    parts = [["" if value is None else str(value) for value in rows[column]] for column in columns]
-    return [PAIR_SEPARATOR.join(texts) for texts in zip(*parts, strict=True)]
-
-
-def _with_labels(
-    rows: Dataset, texts: list[str], label_column: str | None, names: list[str] | None, where: str
-) -> tuple[Dataset, list[str]]:
-    """Texts with their classes, and the class names: those given, the table's own, or its values."""
-    label = _find_column(rows, label_column, LABEL_COLUMNS, "label", where)
-    names = names or getattr(rows.features[label], "names", None)
-    values = list(rows[label])
-    # Hidden labels are stored as -1.
-    kept = [i for i, value in enumerate(values) if value is not None and value != -1 and texts[i].strip()]
-    if not kept:
-        hidden = " Its labels are hidden: take the validation split." if all(value == -1 for value in values) else ""
-        raise DataError(f"{where} has no row with both a text and a class ({label}).{hidden}")
-    values = [values[index] for index in kept]
-    if names is None or not all(isinstance(value, int) for value in values):
-        # Numbers sort as numbers ("10" after "9"), everything else as text.
-        if not all(isinstance(value, (str, int, float)) for value in values):
-            raise DataError(f"The column {label} of {where} holds no classes: each must be a word or a number.")
-        distinct = set(values)
-        if any(isinstance(value, float) and not value.is_integer() for value in distinct):
-            raise DataError(
-                f"The column {label} of {where} holds fractions, such as {next(iter(distinct))}: predicting them would "
-                "be regression; the models here choose among classes. Name their column with --label_column."
-            )
-        if len(distinct) > max(20, len(values) // 2):
-            raise DataError(
-                f"The column {label} of {where} has {len(distinct):,} classes in {len(values):,} rows: is it the "
-                "column of classes? Name that with --label_column."
-            )
-        numeric = all(isinstance(value, (int, float)) for value in distinct)
-        own = [_label_name(value) for value in sorted(distinct, key=None if numeric else str)]
-        names = names if names and set(own) <= set(names) else own
-        index_of = {name: index for index, name in enumerate(names)}
-        values = [index_of[_label_name(value)] for value in values]
-    elif not all(0 <= value < len(names) for value in values):
-        raise DataError(f"{where} has labels beyond its {len(names)} class names ({', '.join(names[:5])}).")
-    columns = {"text": [texts[index] for index in kept], "label": values}
-    return Dataset.from_dict(columns, features=_features(names)), names
-
-
-def _label_name(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _find_column(rows: Dataset, wanted: str | None, usual: tuple[str, ...], what: str, where: str) -> str:
-    names = rows.column_names
-    if wanted is not None:
-        if wanted not in names:
-            raise DataError(f"{where} has no column {wanted!r}: it has {', '.join(names)}.")
-        return wanted
-    lowered = {name.lower(): name for name in names}
-    for name in usual:
-        if name in lowered:
-            return lowered[name]
-    raise DataError(f"Which column of {where} is the {what}? Name one of {', '.join(names)} with --{what}_column.")
-
-
 def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:
     """`rows` with labels that count as the model's do, matched by name.
 
@@ -401,5 +481,5 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
             f"The model's are {', '.join(model_labels[:20])}."
         )
     index_of = [model_labels.index(name) for name in names]
-    moved = [index_of[label] for label in rows["label"]]
-    return Dataset.from_dict({"text": rows["text"], "label": moved}, features=_features(model_labels))
+    moved = [index_of[label] for label in rows["label"][:]]
+    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=_features(model_labels))
