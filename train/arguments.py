@@ -6,6 +6,7 @@ Try it: python -m train --help
 import math
 import shlex
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,12 @@ class TrainArguments:
     wandb_project: str = _argument("switch-transformers", "project on Weights & Biases")
     wandb_entity: str | None = _argument(None, "user or team on Weights & Biases; none = your own")
 
+    @property
+    def reporters(self) -> list[str]:
+        """The names in `report_to`, each once."""
+        names = [name.strip() for name in self.report_to.split(",")]
+        return [name for name in dict.fromkeys(names) if name not in ("", "none")]
+
 
 # What a model started from another one shares with it: flag -> field of SwitchConfig.
 SHAPE = {
@@ -148,6 +155,8 @@ FLAGS = {
 # Where things lie on one machine, and what its user watches: none of it changes the model.
 PRIVATE = ("data_dir", "output_dir", "probe", "report_to", "run_name", "wandb_project", "wandb_entity")
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
+# Where a run can be watched from elsewhere, each by a package of its name.
+REPORTERS = ("tensorboard", "wandb")
 
 
 @dataclass
@@ -235,7 +244,20 @@ class Arguments:
         for name, value, allowed, words in rules:
             if not allowed:
                 raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
+        self.check_reporters()
         self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])
+
+    def check_reporters(self) -> None:
+        """Raise ValueError for a name in --report_to that nobody knows, or whose package is not installed."""
+        for name in self.train.reporters:
+            if name not in REPORTERS:
+                raise ValueError(
+                    f"--report_to {self.train.report_to} is not allowed: it must be none, {', '.join(REPORTERS)}, or "
+                    "both with a comma between."
+                )
+            # A folder of that name, such as W&B leaves, passes for a package without an origin.
+            if getattr(find_spec(name), "origin", None) is None:
+                raise ValueError(f"--report_to {name} needs a package that is not installed: pip install {name}")
 
     def adopt(self, source: SwitchConfig) -> None:
         """Take the shape of the model one starts from. Raises ValueError for a flag that asks for another."""

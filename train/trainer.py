@@ -147,6 +147,7 @@ class SwitchTrainer(Trainer):
         eval_collator: rows -> a validation batch.
         keep_best: called with the (averaged) model and its metrics whenever they are the best so far.
         steering: says how far the run is, and when to end.
+        report: takes every line of metrics, for those who watch from elsewhere.
         probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
         tokens_before: tokens trained on before a resumed run was stopped.
     """
@@ -160,6 +161,7 @@ class SwitchTrainer(Trainer):
         keep_best: Callable[[SwitchPreTrainedModel, dict], None],
         eval_collator: Callable,
         steering: Steering,
+        report: Callable[[dict[str, Any]], None] | None = None,
         probe: Callable[[SwitchPreTrainedModel], dict[str, Any]] | None = None,
         tokens_before: int = 0,
         **kwargs,
@@ -171,6 +173,7 @@ class SwitchTrainer(Trainer):
         self.keep_best = keep_best
         self.eval_collator = eval_collator
         self.steering = steering
+        self.report = report
         self.probe = probe
         self.tokens: Tensor | int = tokens_before
         rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -255,6 +258,8 @@ class SwitchTrainer(Trainer):
             record["routing"] = self.batches.routing.summary()
             self.batches = _Batches()
         self.run.append_metrics(record)
+        if self.report is not None:
+            self.report(record)
         super().log(logs, start_time)
 
     # Optimizer

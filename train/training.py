@@ -23,6 +23,7 @@ from train.curves import write_curves
 from train.data import TOY_VOCABULARY, DataError, TrainingData, load_training_data
 from train.probe import make_probe
 from train.process import StopRequest, recorded, wait_for_turn
+from train.reporting import log_in, reporting
 from train.runs import Run, RunError
 from train.steering import Steering, last_value
 from train.tasks import TASKS, MaskingCollator
@@ -43,6 +44,7 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
             the checkpoint to start from.
     """
     arguments.check()
+    log_in(arguments.train)
     device = pick_device(arguments.train.device)
     if max_runs is None:
         # Everything that can go wrong first: a run that can't start leaves no folder behind.
@@ -66,6 +68,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     checkpoint = run.last_checkpoint()
     if checkpoint is None:
         raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
+    arguments.check_reporters()
+    log_in(arguments.train)
     device = pick_device(arguments.train.device)
     with recorded(run):
         if wait_for_turn(run, max_runs):
@@ -207,7 +211,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
     if not task.labelled:
         settings = (tokenizer, arguments.train.mlm_probability, arguments.train.seed)
         collators = [MaskingCollator(*settings), MaskingCollator(*settings)]
-    with StopRequest(run).noticed() as stop:
+    with reporting(run, arguments, resume_from) as reported, StopRequest(run).noticed() as stop:
         steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
         trainer = SwitchTrainer(
             run=run,
@@ -215,6 +219,8 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             settings=arguments.train,
             keep_best=keep_best,
             steering=steering,
+            report=reported.record,
+            callbacks=reported.callbacks,
             probe=make_probe(arguments.train.probe, tokenizer) if task.labelled else None,
             tokens_before=int(last_value(run, "tokens", resume_from)),
             model=model,
