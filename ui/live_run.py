@@ -12,6 +12,7 @@ import gradio as gr
 
 from train.process import go_on, start
 from train.runs import Run, RunError, State
+from ui.routing_grid import layer_title
 from ui.run_words import dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of
 
@@ -96,7 +97,7 @@ class LiveRun:
             gr.update(visible=bool(layers)),
             run_figures.load_heat_map(records) if layers else None,
             run_figures.routing_health(records) if layers else None,
-            gr.update(choices=layers, value=layer, visible=watched),
+            gr.update(choices=[(layer_title(one), one) for one in layers], value=layer, visible=watched),
             f'<p class="facts">{escape(probe_words(records, layer)) if watched else NO_PROBE}</p>',
             run_figures.probe_figure(records, layer) if watched else None,
             gr.update(visible=len(partners) > 1),
@@ -240,6 +241,11 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
     with gr.Column(elem_classes="card run-plots"):
         gr.HTML("<h2>Learning</h2>", apply_default_css=False)
         curves = _plot("curves")
+        gr.HTML(
+            '<p class="facts">Training loss lies higher by what only training has: dropout, hidden tokens and label '
+            "smoothing.</p>",
+            apply_default_css=False,
+        )
     with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
         with gr.Column(elem_classes="card", min_width=300):
             gr.HTML("<h2>Load per expert over time (1 = an even share)</h2>", apply_default_css=False)

@@ -133,7 +133,7 @@ def create_run_history(
             gr.HTML("<h2>All runs</h2>", apply_default_css=False)
             refresh = gr.Button("Refresh", min_width=0, scale=0, elem_id="refresh-runs")
         table = gr.Dataframe(
-            headers=COLUMNS, interactive=False, show_label=False, wrap=False, max_height=320, elem_id="runs-table"
+            headers=COLUMNS, interactive=False, show_label=False, max_height=320, buttons=[], elem_id="runs-table"
         )
         said = gr.HTML(NOTHING, apply_default_css=False, elem_id="chosen-run")
         small = {"min_width": 0, "scale": 0, "interactive": False}
