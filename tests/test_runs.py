@@ -139,11 +139,21 @@ def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, 
 
 
 def test_two_runs_queue_and_outlive_who_started_them(tmp_path):
-    arguments = Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 8.0})
-    first = start(arguments, tmp_path, "first", max_runs=1)
+    # By a process that is gone a moment later, as an app that gets killed is.
+    values = {"dataset": "toy", "num_samples": 96, "epochs": 8.0}
+    code = f"""
+import os, signal
+from train.arguments import Arguments
+from train.process import start
+start(Arguments.resolve({values!r}), {str(tmp_path)!r}, "first")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT)
+    first = Run.open(tmp_path / "first")
+    wait_until(lambda: first.state().active)
     second = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "second")
     third = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "third")
-    assert {run.state().name for run in (first, second, third)} == {"queued"}
+    assert {run.state().name for run in (second, third)} == {"queued"}
     third.request_stop()
     wait_until(lambda: first.state().name == "running")
     assert second.state().name == "queued"
