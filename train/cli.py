@@ -7,6 +7,7 @@ import argparse
 import io
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 from switch_model.checkpoint import CheckpointError
 from train.data import DataError
 from train.flags import Parser, read_flags
+from train.publish import PublishError
 from train.runs import RUNS, Run, RunError
 
 COMMANDS_HELP = """
@@ -25,7 +27,9 @@ other commands (each has --help):
   python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
   python -m train predict …        classes of texts, with or without their routing
   python -m train package …        a finished run as a small checkpoint folder with a model card
+  python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
   python -m train convert OLD.pt … a state dict as a checkpoint folder
+  python -m train sweep …          a search over any arguments, a run each
 """
 
 
@@ -37,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     command, rest = (COMMANDS[argv[0]], argv[1:]) if argv and argv[0] in COMMANDS else (_train, argv)
     try:
         command(rest)
-    except (CheckpointError, DataError, RunError, ValueError, FloatingPointError) as error:
+    except (CheckpointError, DataError, PublishError, RunError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # Whoever read the output has seen enough.
@@ -243,6 +247,66 @@ def _convert(argv: list[str]) -> None:
     )
 
 
+def _publish(argv: list[str]) -> None:
+    parser = _parser(
+        "publish",
+        "Upload a checkpoint with its model card to the Hugging Face Hub, as who is logged in (`hf auth login`, or the "
+        "token in HF_TOKEN).",
+    )
+    parser.add_argument("--run", required=True, help="folder of the run, or of a checkpoint")
+    parser.add_argument("--repo_id", required=True, help="owner/name on the Hub; made where it is not there yet")
+    parser.add_argument("--public", action="store_true", help="for everyone to see, and not for its owner alone")
+    options = parser.parse_args(argv)
+    from train.publish import publish
+
+    print(publish(options.run, options.repo_id, private=not options.public))
+
+
+def _sweep(argv: list[str]) -> None:
+    from train.search_space import SYNTAX
+    from train.sweep import DEFAULT_TRIALS, SAMPLERS, sweep, sweep_table
+
+    parser = Parser(
+        prog="python -m train sweep",
+        description="A search over training arguments: one run after another, compared by their validation figure.",
+        epilog=f"values of --search, such as lr=1e-4..1e-2:log,num_experts=2|4|8:\n{SYNTAX}\n\n"
+        "Every other flag is one of training, for all trials: see python -m train --help.\n"
+        "The same command goes on with a sweep that was stopped.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--search", action="append", required=True, help="arguments and their values, see below")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="random", help="how values are chosen (default: random)")
+    parser.add_argument(
+        "--trials", type=_positive, help=f"how many runs (default: the whole grid, or {DEFAULT_TRIALS})"
+    )
+    parser.add_argument("--search_seed", type=_natural, default=0, help="of the choice of values (default: 0)")
+    options, rest = parser.parse_known_args(argv)
+    arguments, max_runs = read_flags(rest, COMMANDS_HELP)
+    if max_runs is not None:
+        parser.error("--max_runs does not go with a sweep: its runs follow one another")
+    found = sweep(
+        arguments,
+        options.search,
+        sampler=options.sampler,
+        trials=options.trials,
+        search_seed=options.search_seed,
+    )
+    print(f"\n{sweep_table(found)}\n")
+    if found.stopped:
+        given = [*argv, *([] if arguments.train.output_dir else ["--output_dir", str(found.folder)])]
+        print(f"{found.stopped} Go on with: python -m train sweep {shlex.join(given)}")
+    if found.best is not None:
+        equal = sum(trial.figure == found.best.figure for trial in found.ranked())
+        tie = f", the first of {equal} equal ones" if equal > 1 else ""
+        print(
+            f"Best on validation: trial {found.best.number}{tie}.\n"
+            f"Checkpoint: {found.folder / found.best.run / 'best'}\n"
+            f"The same again: {found.best_arguments().command()}\n"
+            f"Look at all: {found.folder / 'parallel_coordinates.html'}"
+        )
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "runs": _runs,
     "stop": _stop,
@@ -250,7 +314,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "package": _package,
+    "publish": _publish,
     "convert": _convert,
+    "sweep": _sweep,
 }
 
 
@@ -285,4 +351,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 1")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 0")
     return value
