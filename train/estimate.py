@@ -41,7 +41,7 @@ def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int]
     """What training with these arguments takes.
 
     Args:
-        rows: rows to train and validate on, all together.
+        rows: rows to train on, those that will be held out included.
         classes: classes of the data.
         words: words per text, of a sample of them.
         timed: run a few steps to time them; it takes a second or two.
@@ -53,14 +53,15 @@ def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int]
     data, train = arguments.data, arguments.train
     if data.num_samples is not None:
         rows = min(rows, data.num_samples)
+    toy = data.dataset == "toy"  # Makes its validation rows on top.
     held_out = max(round(rows * data.validation_size), 1)
     tokens = round(statistics.mean(min(TOKENS_PER_WORD * count + 1, data.seq_len) for count in words or [data.seq_len]))
-    vocabulary = data.vocab_size or (510 if data.dataset == "toy" else 16_000)
+    vocabulary = data.vocab_size or (510 if toy else 16_000)
     config = arguments.config(vocabulary, 0, [str(index) for index in range(max(classes, 2))])
     task = TASKS[train.task]
     with torch.device("meta"):
         total, active = task.model_class(config).parameter_counts()
-    batches = math.ceil(max(rows - held_out, 1) / train.batch_size)
+    batches = math.ceil(max(rows if toy else rows - held_out, 1) / train.batch_size)
     updates_per_epoch = math.ceil(batches / train.gradient_accumulation_steps)
     steps = math.ceil(updates_per_epoch * train.epochs)
     if train.max_steps is not None:

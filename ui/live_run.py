@@ -20,6 +20,9 @@ POLL_SECONDS = 2.0
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 TWIN, LESSON = "-dense", "-no-balance"
 NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
+_NO_PROBE = (
+    '<p class="facts">No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.</p>'
+)
 LOG_LINES = 40
 
 
@@ -85,7 +88,7 @@ class LiveRun:
             run = self.workshop.run(name)
         except RunError:
             hidden = gr.update(visible=False)
-            return "", None, hidden, None, None, gr.skip(), "", None, hidden, None, hidden, "", None, "", None
+            return "", None, hidden, None, None, gr.skip(), _NO_PROBE, None, hidden, None, hidden, "", None, "", None
         records = run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
@@ -98,7 +101,7 @@ class LiveRun:
             run_figures.load_heat_map(records) if layers else None,
             run_figures.routing_health(records) if layers else None,
             gr.update(choices=[(layer_title(one), one) for one in layers], value=layer, visible=watched),
-            f'<p class="facts">{escape(probe_words(records, layer)) if watched else NO_PROBE}</p>',
+            f'<p class="facts">{escape(probe_words(records, layer))}</p>' if watched else _NO_PROBE,
             run_figures.probe_figure(records, layer) if watched else None,
             gr.update(visible=len(partners) > 1),
             run_figures.twin_curves(partners) if len(partners) > 1 else None,
@@ -166,9 +169,6 @@ class LiveRun:
         if not self.workshop.may_change(name or "", visitor_of(request)):
             raise RunError("On a public page only who started a run may change it.")
         return self.workshop.run(name)
-
-
-NO_PROBE = "No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle."
 
 
 def head_html(run: Run, state: State) -> str:
@@ -266,7 +266,7 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
                 min_width=140,
                 elem_id="probe-layer",
             )
-        probe_said = gr.HTML(f'<p class="facts">{NO_PROBE}</p>', apply_default_css=False)
+        probe_said = gr.HTML(_NO_PROBE, apply_default_css=False)
         probe = _plot("probe-plot")
     with gr.Column(elem_classes="card run-plots", visible=False, elem_id="partners") as partners:
         gr.HTML(
