@@ -155,3 +155,9 @@ def test_an_uploaded_file_is_kept_once(workshop, tmp_path):
     (tmp_path / "my file.csv").write_text("text,label\na,x\nb,y\n")
     kept = [workshop.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
     assert kept[0] == kept[1] and kept[0].parent == workshop.root / "data" and kept[0].suffix == ".csv"
+
+
+def test_publishing_without_a_login_is_a_sentence(workshop, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    said = RunHistory(workshop).publish("toy", "me/my-model", True)
+    assert said.startswith('<p class="facts"') and "Published" not in said

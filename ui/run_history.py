@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from switch_model import CheckpointError
 from train.history import summaries
 from train.housekeeping import archive, delete, rename
 from train.runs import RunError
@@ -102,11 +103,11 @@ class RunHistory:
 
     def publish(self, name: str | None, repository: str, private: bool, request: gr.Request = None) -> str:
         """Put the best checkpoint with its card on the Hub."""
-        from train.publish import publish
+        from train.publish import PublishError, publish
 
         try:
             url = publish(self._mine(name, request).folder, repository.strip(), private=private)
-        except (RunError, ValueError) as error:
+        except (RunError, CheckpointError, PublishError) as error:
             return _message(error)
         return f'<p class="facts" role="status">Published: <a href="{escape(url)}">{escape(url)}</a></p>'
 
