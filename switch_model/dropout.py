@@ -37,6 +37,13 @@ def random_mask(shape: torch.Size, rate: float) -> Tensor:
     return (bits[:count] >= threshold).view(shape)
 
 
+def dropout_(values: Tensor, rate: float) -> Tensor:
+    """Dropout in place, on the CPU and outside autograd."""
+    if rate == 0.0:
+        return values
+    return values.mul_(_factor(random_mask(values.shape, rate), 1 / (1 - rate), values.dtype))
+
+
 def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
     """As torch.nn.functional.dropout; a rate within 1/131072 of a multiple of 1/65536 is that multiple."""
     if not training or rate == 0.0:

@@ -19,6 +19,7 @@ from switch_model.grouped_linear import LinearEach, batched_linear, grouped_line
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
+from switch_model.relu_experts import ReluExperts
 from switch_model.router import Top1Router
 from switch_model.routing import Routing
 
@@ -35,7 +36,7 @@ class Experts(nn.Module):
     def __init__(self, config: SwitchConfig):
         super().__init__()
         shape_EFD = (config.num_experts, config.d_ff, config.d_model)
-        self.gated = config.dense_act_fn == "gated-gelu"
+        self.gated, self.is_relu = config.dense_act_fn == "gated-gelu", config.dense_act_fn == "relu"
         if self.gated:
             self.wi_0 = nn.Parameter(torch.empty(shape_EFD))
             self.wi_1 = nn.Parameter(torch.empty(shape_EFD))
@@ -104,7 +105,10 @@ class Experts(nn.Module):
         if not torch.is_grad_enabled():
             return self._one_by_one(hidden_ND, weights, order_K, lengths, complete)
         hidden_KD = _Rearranged.apply(hidden_ND, order_K, place_N)
-        output_KD = self._all(hidden_KD, weights, partial(LinearEach.apply, lengths))
+        if self.is_relu and device == "cpu":
+            output_KD = ReluExperts.apply(lengths, hidden_KD, *weights, self.dropout.rate if self.training else 0.0)
+        else:
+            output_KD = self._all(hidden_KD, weights, partial(LinearEach.apply, lengths))
         return _Rearranged.apply(output_KD, place_N, order_K)
 
     def _grouped(

@@ -45,6 +45,8 @@ MISTAKES = [
     ("word pairs reach over padding", "embedding", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
     ("dropout does not make up for what it drops", "dropout", "ctx.scale = 1 / (1 - rate)", "ctx.scale = 1.0"),
     ("padded experts read a neighbour's rows", "sparse_mlp", "[longest] * len(lengths)", "[max(longest - 1, 1)] * len(lengths)"),
+    ("dropout inside the experts forgets its scale on the way back", "relu_experts", "ctx.scale = lengths, 1 / (1 - rate)", "ctx.scale = lengths, 1"),
+    ("gradient flows through what ReLU cut off", "relu_experts", "threshold_backward.grad_input(to_inner, inner, 0,", "threshold_backward.grad_input(to_inner, inner, -1,"),
     ("an expert's gradient lands on another expert", "grouped_linear", "gradient_EFD.unbind(0), strict=True", "gradient_EFD.flip(0).unbind(0), strict=True"),
     ("weights start at torch's defaults", "modeling", "if isinstance(module, (nn.Linear, nn.Embedding)):", "if False:"),
 ]  # fmt: skip

@@ -222,6 +222,22 @@ def test_expert_dropout_sits_between_activation_and_wo():
     assert not torch.equal(first, second)
 
 
+def test_relu_experts_drop_out_as_step_by_step(monkeypatch):
+    """The quick way through ReLU, dropout and wo, both ways, against one operation after the other."""
+    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
+    found = []
+    for quick in (True, False):
+        torch.manual_seed(0)
+        layer = SparseMLP(config(capacity_factor=None, expert_dropout=0.25)).train()
+        layer.experts.is_relu = quick
+        hidden = torch.randn(2, 12, 16, requires_grad=True)
+        output, _ = layer(hidden, torch.rand(2, 12) > 0.2)
+        output.square().sum().backward()
+        found.append([output.detach(), hidden.grad, *(weight.grad for weight in layer.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
 def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
     """Padded, one product per expert, grouped, and as a compiler sees it; with gradient and without."""
