@@ -31,7 +31,7 @@ MAY_IMPORT = {
         "memory",
         "relu_experts",
         "router",
-    },  # fmt: skip
+    },
     "outputs": {"routing"},
     "analysis": {"routing"},
     "plots": {"routing"},
