@@ -118,5 +118,12 @@ class Predictor:
             )
         return predictions
 
+    def token_ids(self, text: str) -> list[int]:
+        """The tokens that the model reads of a text. Raises ValueError when there are none."""
+        ids = self._encode(text.encode("utf-8", "replace").decode("utf-8")).ids
+        if not ids:
+            raise ValueError("The text is empty, or holds no visible character: there is nothing to classify.")
+        return ids
+
     def _encode(self, text: str):
         return self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])

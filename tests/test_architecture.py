@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "stack": {"config", "dropout", "routing", "interventions", "layers", "attention", "sparse_mlp"},
     "modeling": {"config", "dropout", "embedding", "routing", "interventions", "outputs", "sparse_mlp", "stack"},
     "checkpoint": {"config", "modeling"},
+    "counterfactuals": {"interventions", "predictor"},
     "predictor": {"interventions", "routing", "modeling", "checkpoint"},
 }
 FORBIDDEN = {"switch_model": {"gradio", "train", "ui", "app"}, "train": {"gradio", "ui", "app"}, "ui": {"app"}}

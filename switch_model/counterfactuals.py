@@ -1,0 +1,114 @@
+"""What the model would have said: under another expert for one token, without an expert, without a token.
+
+Each question is one batched pass with a row per answer. Pure functions of a predictor and a text; measures as defined
+in docs/metrics.md. Legend: T tokens, L sparse layers, E experts.
+Try it: what_if(Predictor.from_checkpoint("assets/models/ag_news"), "Oil prices rose.", token=0, layer="encoder.1")
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from switch_model.interventions import Interventions
+from switch_model.predictor import Prediction, Predictor
+
+# Rows of one pass: more would take more memory than time.
+MAX_ROWS = 128
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """One token of one layer under each expert.
+
+    Attributes:
+        label: the class predicted as things are.
+        expert: the expert that has the token as things are.
+        probability: of `label` under each of the E experts; None where the expert is switched off.
+        labels: the class predicted under each expert; None likewise.
+    """
+
+    label: str
+    expert: int
+    probability: list[float | None]
+    labels: list[str | None]
+
+    @property
+    def best(self) -> int:
+        """The expert under which the predicted class is likeliest."""
+        return max(range(len(self.probability)), key=lambda expert: self.probability[expert] or 0.0)
+
+    @property
+    def regret(self) -> float:
+        """What the best choice would have added to the predicted class's probability; 0 = the router chose best."""
+        return self.probability[self.best] - self.probability[self.expert]
+
+
+def what_if(predictor: Predictor, text: str, token: int, layer: str, base: Interventions | None = None) -> WhatIf:
+    """The prediction under each expert for `token` (counted from 0) of `layer` ("encoder.1").
+
+    Args:
+        base: what is changed already.
+
+    Raises:
+        ValueError: when the text has no such token, or the model no such layer.
+    """
+    base = base or Interventions()
+    config = predictor.model.config
+    Interventions(ablate={(layer, 0)}).check_layers(config.sparse_layers)
+    others = {place: expert for place, expert in base.force.items() if place != (layer, token)}
+    on = [expert for expert in range(config.num_experts) if (layer, expert) not in base.ablate]
+    rows = [replace(base, force=others | {(layer, token): expert}) for expert in on]
+    actual, *answers = _ask(predictor, text, [base, *rows])
+    record = next(record for record in actual.routing if record.name == layer)
+    probability: list[float | None] = [None] * config.num_experts
+    labels: list[str | None] = [None] * config.num_experts
+    for expert, answer in zip(on, answers, strict=True):
+        probability[expert], labels[expert] = answer.scores[actual.label], answer.label
+    return WhatIf(actual.label, int(record.expert[0, token]), probability, labels)
+
+
+def importance(
+    predictor: Predictor, text: str, base: Interventions | None = None
+) -> tuple[str, tuple[str, ...], Tensor]:
+    """The predicted class, the layers, and (L, E) the change of that class's probability when an expert is ablated.
+
+    An expert that is off already changes nothing.
+    """
+    base = base or Interventions()
+    config = predictor.model.config
+    layers, experts = config.sparse_layers, range(config.num_experts)
+    # An ablated expert can be forced on nobody.
+    rows = [
+        replace(
+            base,
+            ablate=base.ablate | {(layer, expert)},
+            force={place: forced for place, forced in base.force.items() if (place[0], forced) != (layer, expert)},
+        )
+        for layer in layers
+        for expert in experts
+    ]
+    actual, *answers = _ask(predictor, text, [base, *rows])
+    change = [answer.scores[actual.label] - actual.scores[actual.label] for answer in answers]
+    return actual.label, layers, torch.tensor(change).view(len(layers), len(experts))
+
+
+def leave_one_out(predictor: Predictor, text: str) -> tuple[str, Tensor]:
+    """The predicted class, and (T,) the change of its probability when the model does not see that one token."""
+    ids = torch.tensor(predictor.token_ids(text), device=predictor.model.device)
+    tokens = len(ids)
+    seen = torch.cat([torch.ones(1, tokens), 1 - torch.eye(tokens)]).long().to(ids.device)
+    with torch.inference_mode():
+        parts = [predictor.model(ids.expand(len(rows), -1), rows).logits for rows in seen.split(MAX_ROWS)]
+    actual, *without = torch.cat(parts).float().softmax(dim=-1).cpu()
+    label = int(actual.argmax())
+    change = torch.stack([scores[label] for scores in without]) - actual[label]
+    return predictor.model.config.labels[label], change
+
+
+def _ask(predictor: Predictor, text: str, rows: list[Interventions]) -> list[Prediction]:
+    answers: list[Prediction] = []
+    for start in range(0, len(rows), MAX_ROWS):
+        some = rows[start : start + MAX_ROWS]
+        answers += predictor.batch([text] * len(some), some)
+    return answers
