@@ -14,12 +14,14 @@ from switch_model import CheckpointError, Predictor, Routing
 from switch_model.plots import router_probabilities
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from ui.cards import load_card, prediction_card, token_card
+from ui.demo import QUEUE_SECONDS, build_demo, launch_options
 from ui.explore import Explorer, draw_probabilities, look
 from ui.models import ModelShelf
 from ui.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 from ui.routing_grid import grid_value, joined_tokens, layer_title
 from ui.sample_table import rows_html
 from ui.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
+from ui.workshop import Workshop
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> ${alert(3)} {{7*7}} `C:\\users\\new`"
@@ -342,3 +344,12 @@ def test_taken_port_is_named(capsys, checkpoint):
         port = taken.getsockname()[1]
         said = refusal(capsys, "--checkpoint", str(checkpoint), "--port", str(port))
     assert f"port {port} is taken" in said and "Traceback" not in said
+
+
+def test_an_idle_app_does_not_look_for_events_all_the_time(checkpoint):
+    demo = build_demo(ModelShelf.find(str(checkpoint), "cpu", checkpoint), Workshop(checkpoint / "runs"))
+    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
+    try:
+        assert demo._queue.sleep_when_free == QUEUE_SECONDS  # It outlives the launch.
+    finally:
+        demo.close()
