@@ -182,7 +182,7 @@ def test_a_folder_in_use_is_not_taken(toy_run, tmp_path, capsys):
     assert main(["--output_dir", str(toy_run.folder)]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert main(["stop", str(toy_run.folder)]) == 2
-    assert "is finished" in capsys.readouterr().err
+    assert "state is finished" in capsys.readouterr().err
     assert main(["runs", str(toy_run.folder.parent)]) == 0
     assert "toy   finished  toy" in capsys.readouterr().out
 

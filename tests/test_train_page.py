@@ -100,7 +100,7 @@ def test_a_watched_run_is_drawn_once_per_change(workshop):
 def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
     history = RunHistory(workshop)
     assert history.table()[0][:3] == ["toy", "finished", "toy"]
-    assert "Renamed to my-toy" in history.rename("toy", "my toy")[0]
+    assert "Renamed to my-toy" in history.rename("toy", "my toy")[1]
     with zipfile.ZipFile(history.download("my-toy")) as packed:
         names = packed.namelist()
         assert "best/model.safetensors" in names and not [
@@ -113,14 +113,14 @@ def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
     assert "--init_from" in command and not wrong
     figure, said = history.compare(["my-toy"], "loss", "step")
     assert figure.data and said
-    assert "Deleted" in history.delete("my-toy")[0] and not workshop.names()
-    assert "There is no run" in history.delete("my-toy")[0]
+    assert "Deleted" in history.delete("my-toy")[1] and not workshop.names()
+    assert "There is no run" in history.delete("my-toy")[1]
 
 
 def test_strangers_meet_limits(workshop, tmp_path):
     workshop.caps = Caps(rows=500, steps=20, minutes=1)
     page = NewRun(workshop)
-    asked = page.arguments(*inputs(epochs="1000"))
+    asked = page.arguments(*inputs(epochs="1000", num_samples="9000"))
     assert (asked.data.num_samples, asked.train.max_steps, asked.train.max_minutes) == (500, 20, 1)
     refused = [
         inputs(str(tmp_path / "toy" / "metrics.jsonl")),
@@ -133,7 +133,7 @@ def test_strangers_meet_limits(workshop, tmp_path):
     assert all(page.preview(*wanted)[1] for wanted in refused)
     assert page.preview(*inputs(init_from=str(workshop.root / "toy" / "best")))[0]
     history = RunHistory(workshop)
-    assert "only who started" in history.delete("toy")[0] and "only who started" in LiveRun(workshop).stop("toy")
+    assert "only who started" in history.delete("toy")[1] and "only who started" in LiveRun(workshop).stop("toy")
     # One run per visitor, and so many in the queue.
     for name, visitor in (("a", "me"), ("b", "you")):
         Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(workshop.root / name)}))
@@ -154,10 +154,27 @@ def test_names_of_runs_are_names_of_folders(name, clean):
 def test_an_uploaded_file_is_kept_once(workshop, tmp_path):
     (tmp_path / "my file.csv").write_text("text,label\na,x\nb,y\n")
     kept = [workshop.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
-    assert kept[0] == kept[1] and kept[0].parent == workshop.root / "data" and kept[0].suffix == ".csv"
+    assert kept[0] == kept[1] and kept[0].parent == workshop.uploads and kept[0].suffix == ".csv"
 
 
 def test_publishing_without_a_login_is_a_sentence(workshop, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     said = RunHistory(workshop).publish("toy", "me/my-model", True)
     assert said.startswith('<p class="facts"') and "Published" not in said
+
+
+def test_a_run_goes_on_with_the_shape_it_had_and_its_columns_are_on_offer(workshop, toy_run, tmp_path):
+    """A queued run finds its arguments as they were written, whatever the model it starts from brings along."""
+    start_from = str(toy_run.folder / "best")
+    arguments = Arguments.resolve({"dataset": "toy", "init_from": start_from, "num_experts": 6, "output_dir": "x"})
+    read, _ = read_flags(shlex.split(NewRun(workshop).command(arguments))[3:], epilog="")
+    assert read.to_dict() == arguments.to_dict()
+    (tmp_path / "odd.csv").write_text('"a,b",kind\none,x\ntwo,y\n')
+    card, text, label, _ = NewRun(workshop).look_at(str(tmp_path / "odd.csv"), NO_COLUMN, NO_COLUMN)
+    assert 'role="alert"' in card and text["choices"] == [NO_COLUMN, "a,b", "kind"] == label["choices"]
+
+
+def test_numbers_of_a_file_are_read_as_those_of_a_flag(workshop, tmp_path):
+    (tmp_path / "some.yaml").write_text("dataset: toy\nlr: 1e-3\nnum_experts: 8\n")
+    filled = NewRun(workshop).load(str(tmp_path / "some.yaml"))[6:]
+    assert filled[NAMES.index("lr")] == "0.001" and filled[NAMES.index("num_experts")] == "8"

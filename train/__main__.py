@@ -2,7 +2,9 @@
 
 import sys
 
-from train.cli import main
-
 if __name__ == "__main__":
+    try:
+        from train.cli import main
+    except KeyboardInterrupt:  # The libraries take seconds to import.
+        sys.exit("Stopped.")
     sys.exit(main())

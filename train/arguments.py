@@ -207,7 +207,8 @@ class Arguments:
         if start["preset"] != (default_preset(start["dataset"]) or "none"):
             given["preset"] = start["preset"]
         implied = Arguments.resolve(start).to_dict()
-        adopted = SHAPE if values["init_from"] else ()
+        # A model one starts from brings its shape; a queued run must find its arguments as they were written.
+        adopted = SHAPE if values["init_from"] and portable else ()
         given |= {
             key: value
             for key, value in values.items()
@@ -220,7 +221,9 @@ class Arguments:
         data, train = self.data, self.train
         accumulated = train.gradient_accumulation_steps
         rules = [
-            ("seq_len", data.seq_len, data.seq_len >= 1, "at least 1"),
+            ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
+            ("d_kv", self.model.d_kv, self.model.d_kv is None or self.model.d_kv >= 1, "at least 1"),
+            ("device", train.device, train.device in (None, "cpu", "cuda"), "cpu or cuda"),
             ("validation_size", data.validation_size, 0 < data.validation_size < 1, "above 0 and below 1"),
             ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
             ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
@@ -228,12 +231,12 @@ class Arguments:
             ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
             ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
             ("max_minutes", train.max_minutes, train.max_minutes is None or train.max_minutes > 0, "above 0"),
-            ("batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
+            ("batch_size", train.batch_size, 1 <= train.batch_size <= 1_000_000, "from 1 to 1000000"),
             ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
             ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
             ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
             ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
-            ("weight_decay", train.weight_decay, train.weight_decay >= 0, "at least 0"),
+            ("weight_decay", train.weight_decay, 0 <= train.weight_decay < math.inf, "at least 0"),
             ("grad_clip", train.grad_clip, train.grad_clip >= 0, "at least 0"),
             ("adafactor_clip_threshold", train.adafactor_clip_threshold, train.adafactor_clip_threshold > 0, "above 0"),
             ("seed", train.seed, 0 <= train.seed < 2**32, "from 0 to 4294967295"),

@@ -78,7 +78,7 @@ def _stop(argv: list[str]) -> None:
     parser.add_argument("run", help="folder of the run")
     run = Run.open(parser.parse_args(argv).run)
     if not run.state().active:
-        raise RunError(f"{run.folder} is not running: it is {run.state().name}.")
+        raise RunError(f"{run.folder} is not at work: its state is {run.state().name}.")
     run.request_stop()
     print(f"{run.folder} stops after its step. Go on with it: python -m train resume {run.folder}")
 
@@ -326,6 +326,8 @@ def _report(run: Run) -> None:
     state = run.state()
     if state.name == "stopped":
         print(f"{state.message} Go on with: python -m train resume {run.folder}")
+    elif state.message:
+        print(state.message)
     if not run.metrics("eval"):
         return
     task = TASKS[run.arguments().train.task]

@@ -19,7 +19,7 @@ from train.tasks import TASKS
 TOKENS_PER_WORD = 1.3
 TIMED_STEPS, WARM_UP = 4, 2
 # A larger model would take a machine's memory only to be timed.
-LARGEST_TIMED = 200_000_000
+LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
 # Forward without gradient, over forward and backward.
 EVALUATION_SHARE = 0.3
 # Reading, training a tokenizer, cutting texts: seconds at least, and per row.
@@ -67,7 +67,7 @@ def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int]
     if train.max_steps is not None:
         steps = min(steps, train.max_steps)
     seconds = None
-    if timed and total <= LARGEST_TIMED:
+    if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
         per_step = train.gradient_accumulation_steps * _time_step(task.model_class(config), train.batch_size, tokens)
         evaluations = steps / (train.eval_steps or updates_per_epoch)
         validation = evaluations * held_out / train.batch_size * per_step * EVALUATION_SHARE

@@ -98,7 +98,7 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
     announced = False
     while True:
         if run.stop_path.exists():
-            run.set_state("stopped", "It was stopped while it waited for its turn.")
+            run.set_state("stopped", "It was stopped before its first step: start it anew.")
             return False
         with FileLock(root / ".queue.lock"):
             others = [(other.state(), other.name) for other in list_runs(root) if other.folder.name != run.folder.name]

@@ -20,6 +20,8 @@ ELSEWHERE = ("dataset", "data_dir", "text_column", "label_column", "preset", "ou
 FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
     (group, tuple(item for item in fields(group) if item.name not in ELSEWHERE)) for group in GROUPS
 )
+# Whole numbers beyond it are slips of the finger, and more than torch can count.
+LARGEST = 2**48
 NAMES = tuple(item.name for _, items in FORM for item in items)
 
 
@@ -56,11 +58,23 @@ def given(values: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
+def as_typed(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments from a file: YAML takes 1e-3 for text, which a flag would take for a number."""
+    typed = {}
+    for name, value in values.items():
+        kinds = _kinds(_FIELDS[name]) if name in _FIELDS else ()
+        number = isinstance(value, str) and (int in kinds or float in kinds) and value not in ("inf", "none")
+        typed[name] = _number(name, value, int if int in kinds else float) if number else value
+    return typed
+
+
 def _number(name: str, value: Any, kind: type) -> Any:
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"--{name} {value} is not a number.") from None
+    if kind is int and abs(number) > LARGEST:
+        raise ValueError(f"--{name} {value} is too large.")
     if kind is int and not number.is_integer():
         raise ValueError(f"--{name} {value} must be a whole number.")
     return kind(number)

@@ -30,7 +30,8 @@ def report_html(report: "DataReport") -> str:
         for text, label in report.preview
     )
     return (
-        f'<p class="facts" role="status"><b>{report.rows:,}</b> rows · <b>{len(report.labels):,}</b> classes · '
+        f'<p class="facts" role="status"><b>{report.rows:,}</b> rows · <b>{len(report.labels):,}</b> '
+        f"{'class' if len(report.labels) == 1 else 'classes'} · "
         f"<b>{report.median_words:,}</b> words a text (5 % have more than {report.most_words:,})</p>"
         + (f'<ul class="notice warnings">{warnings}</ul>' if warnings else "")
         + f"<h3>Classes</h3>{bars}<h3>First rows</h3>"

@@ -23,6 +23,9 @@ NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
 _NO_PROBE = (
     '<p class="facts">No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.</p>'
 )
+_LOSSES = (
+    '<p class="facts">Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing.</p>'
+)
 LOG_LINES = 40
 
 
@@ -65,7 +68,7 @@ class LiveRun:
             gr.update(interactive=mine and state.name in ("running", "queued")),
             gr.update(interactive=mine and idle and state.name != "finished" and run.last_checkpoint() is not None),
             gr.update(interactive=run.best.is_dir()),
-            *(gr.update(interactive=_is_sparse(run) and not name.endswith(suffix)) for suffix in (TWIN, LESSON)),
+            *(gr.update(interactive=_may_have(run, suffix)) for suffix in (TWIN, LESSON)),
         )
         family = (self.workshop.root / f"{_first(name)}{suffix}" for suffix in ("", TWIN, LESSON))
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
@@ -80,15 +83,32 @@ class LiveRun:
         )
 
     def draw(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
-        """(words, curves, row of load and health, load, health, layer picker, probe's words, probe, partners' card,
-        partners, row of the lesson, its words and load, those of the run with the balance loss)."""
+        """(words, curves, their note, row of load and health, load, health, layer picker, probe's words, probe, partners'
+        card, partners, row of the lesson, its words and load, those of the run with the balance loss)."""
         from ui import run_figures
 
         try:
             run = self.workshop.run(name)
         except RunError:
             hidden = gr.update(visible=False)
-            return "", None, hidden, None, None, gr.skip(), _NO_PROBE, None, hidden, None, hidden, "", None, "", None
+            return (
+                "",
+                None,
+                "",
+                hidden,
+                None,
+                None,
+                gr.skip(),
+                _NO_PROBE,
+                None,
+                hidden,
+                None,
+                hidden,
+                "",
+                None,
+                "",
+                None,
+            )
         records = run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
@@ -97,6 +117,7 @@ class LiveRun:
         return (
             f'<p class="facts">{escape(dead_experts(records))}</p>',
             run_figures.learning_curves(records),
+            _LOSSES if records else "",
             gr.update(visible=bool(layers)),
             run_figures.load_heat_map(records) if layers else None,
             run_figures.routing_health(records) if layers else None,
@@ -199,8 +220,11 @@ def _first(name: str) -> str:
     return name.removesuffix(TWIN).removesuffix(LESSON)
 
 
-def _is_sparse(run: Run) -> bool:
-    return run.arguments().model.sparse_step > 0
+def _may_have(run: Run, suffix: str) -> bool:
+    """Whether a partner of that kind can be trained: of a sparse run, and a dense one only with weights of its own."""
+    arguments = run.arguments()
+    own = suffix == LESSON or arguments.train.init_from is None
+    return arguments.model.sparse_step > 0 and own and not run.name.endswith(suffix)
 
 
 def _notice(error: Exception) -> str:
@@ -241,11 +265,7 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
     with gr.Column(elem_classes="card run-plots"):
         gr.HTML("<h2>Learning</h2>", apply_default_css=False)
         curves = _plot("curves")
-        gr.HTML(
-            '<p class="facts">Training loss lies higher by what only training has: dropout, hidden tokens and label '
-            "smoothing.</p>",
-            apply_default_css=False,
-        )
+        note = gr.HTML("", apply_default_css=False)
     with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
         with gr.Column(elem_classes="card", min_width=300):
             gr.HTML("<h2>Load per expert over time (1 = an even share)</h2>", apply_default_css=False)
@@ -296,7 +316,7 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
         "outputs": [head, progress, log, *buttons, seen, drawn],
         **quiet,
     }
-    pictures = [words, curves, routing, load, health, layer, probe_said, probe, partners, together]
+    pictures = [words, curves, note, routing, load, health, layer, probe_said, probe, partners, together]
     pictures += [lesson_row, without_said, without, with_said, with_it]
     gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
     watched.change(**looking)

@@ -20,7 +20,7 @@ from train.estimate import Estimate, estimate
 from train.presets import default_preset
 from train.process import start, train_command
 from train.runs import Run, RunError
-from ui.argument_form import create_form, given, values_of
+from ui.argument_form import as_typed, create_form, given, values_of
 from ui.data_card import report_html
 from ui.run_words import duration
 from ui.workshop import Workshop, visitor_of
@@ -58,7 +58,8 @@ class NewRun:
                 label_column=_column(label_column),
             )
         except (DataError, ValueError, OSError) as error:
-            return f'<p class="message" role="alert">{escape(str(error))}</p>', gr.skip(), gr.skip(), None
+            pickers = (gr.update(choices=[NO_COLUMN, *self._columns(dataset)]),) * 2
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>', *pickers, None
         columns = [NO_COLUMN, *report.columns]
         facts = {"rows": report.rows, "classes": len(report.labels), "words": report.words}
         return (
@@ -67,6 +68,15 @@ class NewRun:
             gr.update(choices=columns, value=label_column if label_column in columns else NO_COLUMN),
             facts,
         )
+
+    def _columns(self, dataset: str) -> list[str]:
+        """What may be chosen when no column could be found by its name."""
+        from train.data import DataError, columns_of
+
+        try:
+            return columns_of(self._allowed(dataset), self.workshop.data_dir)
+        except (DataError, ValueError, OSError):
+            return []
 
     def choose_data(self, dataset: str) -> tuple[Any, ...]:
         """Another data set: (what `look_at` returns with its columns found anew, preset, form)."""
@@ -82,7 +92,7 @@ class NewRun:
         """On a public page, named data sets and uploads only. Raises ValueError otherwise."""
         if not dataset:
             raise ValueError("Choose a data set, or upload a file.")
-        uploads = (self.workshop.root / "data").resolve()
+        uploads = self.workshop.uploads.resolve()
         if self.workshop.public and dataset not in NAMED and Path(dataset).resolve().parent != uploads:
             raise ValueError(f"{dataset} is not offered here: choose a data set of the list, or upload a file.")
         return dataset
@@ -137,12 +147,12 @@ class NewRun:
                 return ""
             busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
             return estimate_html(estimate(arguments, facts["rows"], facts["classes"], facts["words"], not busy))
-        except ValueError:
+        except (ValueError, OverflowError, RuntimeError, MemoryError):
             return ""  # The preview says what is wrong.
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
-    def start(self, *inputs, request: gr.Request = None) -> tuple[str, Any, Any]:
+    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any]:
         """Start the run as a process of its own: (message, the inner tabs, the run to watch)."""
         try:
             arguments = self.arguments(*inputs)
@@ -172,7 +182,7 @@ class NewRun:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError("it holds no arguments")
-            arguments = Arguments.resolve(values)
+            arguments = Arguments.resolve(as_typed(values))
             arguments.check()
             self._allowed(arguments.data.dataset)
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
@@ -214,10 +224,10 @@ class NewRun:
 
 def estimate_html(found: Estimate) -> str:
     """parameters, steps and time in one line."""
-    time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed while a run is on"
+    time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed"
     return (
-        f'<p class="facts" role="status"><b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> active per '
-        f"token · <b>{found.steps:,}</b> steps of about {found.tokens} tokens a text · {time}</p>"
+        f'<p class="facts" role="status">At most <b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
+        f"active per token · <b>{found.steps:,}</b> steps of about {found.tokens} tokens a text · {time}</p>"
     )
 
 
@@ -234,8 +244,8 @@ def _choices() -> list[tuple[str, str]]:
 
 def create_new_run(
     demo: gr.Blocks, handlers: NewRun, tabs: gr.Tabs, watched: gr.Dropdown
-) -> tuple[list[gr.components.Component], dict[str, Any]]:
-    """Lay it out and connect it. Returns the inputs, and the event that shows their command, for who fills them."""
+) -> tuple[list[gr.components.Component], list[dict[str, Any]]]:
+    """Lay it out and connect it. Returns the inputs, and the events that follow when someone has filled them."""
     workshop, start_with = handlers.workshop, Arguments.resolve({"dataset": "toy"})
     facts = gr.State(None)
     with gr.Row(elem_classes="pair"):
@@ -334,9 +344,10 @@ def create_new_run(
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
     go.click(handlers.start, inputs, [wrong, tabs, watched], **quiet).then(**shown)
     saved.click(handlers.save, inputs, [saved], **quiet)
-    loaded.upload(handlers.load, [loaded], inputs, **quiet).then(**shown).then(**timed)
-    demo.load(handlers.look_at, [dataset, text_column, label_column], data_card, **quiet).then(**shown).then(**timed)
-    return inputs, shown
+    looked = {"fn": handlers.look_at, "inputs": [dataset, text_column, label_column], "outputs": data_card, **quiet}
+    loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
+    demo.load(**looked).then(**shown).then(**timed)
+    return inputs, [looked, shown, timed]
 
 
 def _edits(items: Iterable[gr.components.Component]) -> list[Any]:

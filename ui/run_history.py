@@ -77,21 +77,22 @@ class RunHistory:
         figure = compare_curves({name: run.metrics() for name, run in runs.items()}, value, over)
         return figure, arguments_diff_html(arguments)
 
-    def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[str, Any]:
-        """(what was done or is wrong, the table)."""
+    def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[Any, str, Any]:
+        """(the run's name by now, what was done or is wrong, the table)."""
         try:
             run = rename(self._mine(name, request), clean_name(wanted))
         except RunError as error:
-            return _message(error), gr.skip()
-        return _message(f"Renamed to {run.name}."), self.table()
+            return name, _message(error), gr.skip()
+        return run.folder.relative_to(self.workshop.root).as_posix(), _message(f"Renamed to {run.name}."), self.table()
 
-    def delete(self, name: str | None, request: gr.Request = None) -> tuple[str, Any, Any]:
-        """(what was done or is wrong, the table, the confirmation)."""
+    def delete(self, name: str | None, request: gr.Request = None) -> tuple[Any, ...]:
+        """What was done or is wrong, then as `chosen`: nothing is chosen any more."""
         try:
             delete(self._mine(name, request))
         except RunError as error:
-            return _message(error), gr.skip(), gr.update(visible=False)
-        return _message(f"Deleted {name}."), self.table(), gr.update(visible=False)
+            return name, _message(error), *(gr.skip(),) * 6, gr.update(visible=False)
+        _, _, *rest = self.chosen(name)
+        return None, _message(f"Deleted {name}."), *rest
 
     def download(self, name: str | None) -> str:
         """A zip of the files that are safe to share."""
@@ -188,10 +189,12 @@ def create_run_history(
     watch.click(handlers.watch, [chosen], [tabs, watched], **quiet)
     packed.click(handlers.download, [chosen], [packed], **quiet)
     name_it.click(_show, None, [renaming], **quiet)
-    renamed.click(handlers.rename, [chosen, new_name], [said, table], **quiet).then(_hide, None, [renaming], **quiet)
+    renamed.click(handlers.rename, [chosen, new_name], [chosen, said, table], **quiet).then(
+        _hide, None, [renaming], **quiet
+    )
     drop.click(_show, None, [deleting], **quiet)
     kept.click(_hide, None, [deleting], **quiet)
-    deleted.click(handlers.delete, [chosen], [said, table, deleting], **quiet).then(**listed)
+    deleted.click(handlers.delete, [chosen], [chosen, said, *buttons, deleting], **quiet).then(**listed)
     publish.click(handlers.publish, [chosen, repository, private], [said], **quiet)
     comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
     gr.on([item.change for item in (compared, value, over)], **comparing)

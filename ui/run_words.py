@@ -238,7 +238,7 @@ def progress_html(progress: Mapping[str, Any], state: str) -> str:
     at_work = state in ("running", "stopping")
     said = []
     if state == "queued":
-        said.append("waiting for its turn")
+        said.append("starting, or waiting for its turn")
     elif at_work and not steps:
         said.append("starting: reading data, building the model")
     if step is not None and steps:

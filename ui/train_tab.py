@@ -37,7 +37,7 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, pages: gr.Tabs, explor
     )
     with gr.Tabs(elem_id="train-tabs") as tabs:
         with gr.Tab("New run", id="new"):
-            inputs, previewing = create_new_run(demo, new, tabs, watched)
+            inputs, following = create_new_run(demo, new, tabs, watched)
         with gr.Tab("Live", id="live") as live_tab:
             open_watched = create_live_run(demo, live, live_tab, watched)
         with gr.Tab("All runs", id="all") as all_runs:
@@ -45,7 +45,7 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, pages: gr.Tabs, explor
 
     def open_in_explore(name: str | None) -> tuple[Any, Any]:
         try:
-            key = explore.shelf.add(workshop.run(name).best, name)
+            key = explore.shelf.add(workshop.run(name).best, f"run {name}")
         except (RunError, CheckpointError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         return gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key)
@@ -54,4 +54,6 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, pages: gr.Tabs, explor
     for button, run in ((open_watched, watched), (open_chosen, chosen)):
         opening = button.click(open_in_explore, [run], [pages, explore.model], **quiet)
         opening.success(**explore.choosing).then(**explore.picture)
-    go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **quiet).success(**previewing)
+    filled = go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **quiet)
+    for event in following:
+        filled = filled.success(**event)

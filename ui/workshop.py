@@ -4,8 +4,8 @@ Try it: Workshop(Path("runs")).names()
 """
 
 import hashlib
+import os
 import re
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Caps:
     layers: int = 6
     width: int = 256
     experts: int = 64
+    probe: int = 2_000
     queue: int = 4
 
     def words(self) -> str:
@@ -58,12 +59,24 @@ class Caps:
             ("batch_size", train.batch_size, 128),
             ("vocab_size", data.vocab_size or 0, 16_000),
             ("bigram_buckets", model.bigram_buckets, 200_000),
+            ("d_kv", model.d_kv or 0, self.width),
+            ("num_heads", model.num_heads, 16),
+            ("gradient_accumulation_steps", train.gradient_accumulation_steps, 8),
+            ("validation_size", data.validation_size, 0.5),
         ):
             if value > most:
                 raise ValueError(f"--{name} {value} is too large for this public page: at most {most}.")
+        if len(train.probe or "") > self.probe:
+            raise ValueError(f"The text to watch is too long for this public page: at most {self.probe:,} characters.")
+        # The toy makes as many rows as it is asked for, and few when it is not.
+        rows = (
+            None
+            if data.dataset == "toy" and data.num_samples is None
+            else min(data.num_samples or self.rows, self.rows)
+        )
         return replace(
             arguments,
-            data=replace(data, num_samples=min(data.num_samples or self.rows, self.rows)),
+            data=replace(data, num_samples=rows),
             train=replace(
                 train,
                 max_steps=min(train.max_steps or self.steps, self.steps),
@@ -93,6 +106,10 @@ class Workshop:
     @property
     def public(self) -> bool:
         return self.caps is not None
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / ".uploads"
 
     def names(self) -> list[str]:
         """Names of all runs, the newest first; a sweep's with the sweep's name before."""
@@ -139,12 +156,15 @@ class Workshop:
     def keep_upload(self, path: str) -> Path:
         """A copy of an uploaded file that stays: a run that is resumed tomorrow reads it again."""
         source = Path(path)
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:8]
+        content = source.read_bytes()
         stem = clean_name(source.stem) or "data"
-        kept = self.root / "data" / f"{stem}-{digest}{source.suffix.lower()}"
+        # No run can be called that: names of runs start with a letter, a digit or a dash.
+        kept = self.uploads / f"{stem}{source.suffix.lower()}"
+        if kept.exists() and kept.read_bytes() != content:
+            kept = kept.with_stem(f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}")
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, kept)
+            kept.write_bytes(content)
         return kept
 
 
@@ -154,8 +174,8 @@ def clean_name(name: str | None) -> str:
 
 
 def visitor_of(request: gr.Request | None) -> str:
-    """Who asks, well enough to count runs: the address, behind a proxy the one that it names."""
+    """Who asks, well enough to count runs: the address; on a Space the one that its own proxy names last."""
     if request is None:
         return ""
-    forwarded = request.headers.get("x-forwarded-for", "") if request.headers else ""
-    return forwarded.split(",")[0].strip() or (request.client.host if request.client else "")
+    forwarded = request.headers.get("x-forwarded-for", "") if "SPACE_ID" in os.environ else ""
+    return forwarded.split(",")[-1].strip() or (request.client.host if request.client else "")
