@@ -83,8 +83,8 @@ class LiveRun:
         )
 
     def draw(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
-        """(words, curves, their note, row of load and health, load, health, layer picker, probe's words, probe, partners'
-        card, partners, row of the lesson, its words and load, those of the run with the balance loss)."""
+        """(words, curves, their note, row of load and health, load, health, layer picker, probe's words, probe,
+        partners' card, partners, row of the lesson, its words and load, those of the run with the balance loss)."""
         from ui import run_figures
 
         try:

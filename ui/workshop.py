@@ -109,7 +109,8 @@ class Workshop:
 
     @property
     def uploads(self) -> Path:
-        return self.root / ".uploads"
+        # No run can be called that: `clean_name` takes such a beginning away.
+        return self.root / "_uploads"
 
     def names(self) -> list[str]:
         """Names of all runs, the newest first; a sweep's with the sweep's name before."""
@@ -158,7 +159,6 @@ class Workshop:
         source = Path(path)
         content = source.read_bytes()
         stem = clean_name(source.stem) or "data"
-        # No run can be called that: names of runs start with a letter, a digit or a dash.
         kept = self.uploads / f"{stem}{source.suffix.lower()}"
         if kept.exists() and kept.read_bytes() != content:
             kept = kept.with_stem(f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}")
@@ -170,7 +170,7 @@ class Workshop:
 
 def clean_name(name: str | None) -> str:
     """Letters, digits, dots, dashes and underscores only: a name that is a folder's name everywhere."""
-    return re.sub(r"[^\w.-]+", "-", name or "", flags=re.ASCII).strip("-. ")[:MAX_NAME]
+    return re.sub(r"[^\w.-]+", "-", name or "", flags=re.ASCII).strip("-._ ")[:MAX_NAME]
 
 
 def visitor_of(request: gr.Request | None) -> str:
