@@ -1,6 +1,6 @@
 """What a page that watches a run costs the run: its steps per second with the page open and closed, turn by turn.
 
-python -m benchmarks.polling      about five minutes; needs Chromium for the browser's own part, as the tests do
+python -m benchmarks.polling      about three minutes; needs Chromium for the browser's own part, as the tests do
 """
 
 import statistics
@@ -18,7 +18,7 @@ from train.process import start
 from train.runs import Run
 
 # A turn holds several lines of metrics and an evaluation, after each of which the page draws its pictures anew.
-SECONDS, ROUNDS = 15.0, 5
+SECONDS, ROUNDS = 10.0, 3
 # The server's part alone: a page's questions at a page's pace.
 POLL = """
 import sys, time

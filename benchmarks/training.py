@@ -17,7 +17,9 @@ from benchmarks.report import Figure, table
 from switch_model import SwitchForSequenceClassification
 from switch_model.modeling import pool
 from train.arguments import Arguments
+from train.process import StopRequest
 from train.runs import Run
+from train.steering import Steering
 from train.tasks import TASKS
 from train.tokenizer import PaddingCollator
 from train.trainer import SwitchTrainer, training_arguments
@@ -67,14 +69,16 @@ def our_trainer(folder: str) -> SwitchTrainer:
     arguments.train.output_dir = folder
     torch.manual_seed(0)
     collator = PaddingCollator(0)
+    run = Run.create(arguments)
     return SwitchTrainer(
-        run=Run.create(arguments),
+        run=run,
         task=TASKS["classification"],
         settings=arguments.train,
         keep_best=lambda model, metrics: None,
         eval_collator=collator,
         model=SwitchForSequenceClassification(arguments.config(VOCABULARY, 0, [str(n) for n in range(CLASSES)])),
-        args=training_arguments(arguments.train, TASKS["classification"], Run(folder), "cpu"),
+        steering=Steering(run, StopRequest(run), max_minutes=None, resumed_from=None),
+        args=training_arguments(arguments.train, TASKS["classification"], run, "cpu", max_steps=None),
         train_dataset=rows(),
         eval_dataset=rows().select(range(BATCH)),
         data_collator=collator,

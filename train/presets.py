@@ -5,7 +5,6 @@ Try it: python -m train --dataset my.csv --preset small
 
 from typing import Any
 
-# How long each takes on two CPU cores, for data of AG News' size, stands in the README.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "seq_len": 64,
