@@ -7,8 +7,8 @@ import pytest
 
 from tests.install_browser import find_chromium
 from tests.ui_support import running_app, save_tiny_checkpoint
-from train.data import make_toy
 from train.runs import Run
+from train.toy import make_toy
 
 TEXT = "Oil prices rose as oil traders worried about oil"
 HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"

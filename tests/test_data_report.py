@@ -7,8 +7,9 @@ import time
 import pandas as pd
 import pytest
 
-from train.data import DataError, columns_of, load_split, load_training_data
+from train.data import columns_of, load_split, load_training_data
 from train.data_report import data_report
+from train.tables import DataError
 
 READABLE = {
     "a byte order mark.csv": b"\xef\xbb\xbftext,label\nhi there,a\nho,b\n",

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from switch_model import CheckpointError, Predictor, Routing, load_checkpoint
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
-from train.data import DATASETS, DataError, load_split, load_training_data
+from train.data import DATASETS, load_split, load_training_data
 from train.figures import calibration_error, classification_figures
 from train.runs import Run
 from train.sentences import cut_by_sentence
+from train.tables import DataError
 from train.tasks import MaskingCollator
 from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
@@ -122,7 +123,7 @@ def test_predict_adds_columns_to_a_csv_and_spares_it_when_something_is_wrong(toy
     assert second["predicted"] == ""
     before = path.read_text()
     assert main([*command, "--file", str(path), "--output", str(path), "--text_column", "words"]) == 2
-    assert "--text_column" in capsys.readouterr().err and path.read_text() == before
+    assert "no column 'words': it has id, text" in capsys.readouterr().err and path.read_text() == before
 
 
 def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_path, capsys):

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from switch_model.checkpoint import CheckpointError
-from train.data import DataError
 from train.flags import Parser, read_flags
 from train.publish import PublishError
 from train.runs import RUNS, Run, RunError
+from train.tables import FILE_ENDINGS, DataError, is_table
 
 COMMANDS_HELP = """
 other commands (each has --help):
@@ -130,12 +130,14 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def _predict(argv: list[str]) -> None:
-    parser = _parser("predict", "Classes of texts: from arguments, standard input, a CSV file, or a data set.")
+    parser = _parser("predict", "Classes of texts: from arguments, standard input, a file, or a data set.")
     parser.add_argument("texts", nargs="*", help="texts; none = a line each from standard input")
     parser.add_argument(
         "--checkpoint", help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
     )
-    parser.add_argument("--file", help="a CSV; a copy with classes and probabilities goes to --output")
+    parser.add_argument(
+        "--file", help="a CSV, TSV, JSONL or parquet; a CSV with classes and probabilities added goes to --output"
+    )
     parser.add_argument("--output", help="where that copy goes; none = standard output")
     parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
     parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
@@ -157,10 +159,10 @@ def _predict(argv: list[str]) -> None:
         parser.error("--trace and --trace_file go with texts or --dataset, not with --file")
     if options.output and not options.file:
         parser.error("--output goes with --file; redirect standard output otherwise")
-    if options.file and Path(options.file).suffix.lower() in (".tsv", ".jsonl", ".json", ".parquet"):
-        parser.error(f"--file {options.file} must be a CSV")
+    if options.file and not is_table(options.file):
+        parser.error(f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}")
     from switch_model.predictor import Predictor
-    from train.prediction import classify_csv, print_texts, random_predictor, rows_to_show
+    from train.prediction import classify_file, print_texts, random_predictor, rows_to_show
 
     if options.checkpoint:
         predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
@@ -183,7 +185,7 @@ def _predict(argv: list[str]) -> None:
     if options.file:
         # In memory first: a bad input must not leave half an output, nor empty a file that is both.
         copy = io.StringIO(newline="")
-        classify_csv(predictor, Path(options.file), copy, options.text_column, batch_size)
+        classify_file(predictor, Path(options.file), copy, options.text_column, batch_size)
         if options.output:
             Path(options.output).write_text(copy.getvalue(), encoding="utf-8", newline="")
         else:

@@ -6,37 +6,20 @@ Try it: load_split("ag_news", "test", "folder/of/data")
 
 import json
 import os
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import Dataset, load_dataset
 from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
+from train.columns import Columns, choose_columns, classes_of, label_features, texts_of
 from train.sentences import cut_by_sentence
-from train.tables import FILE_ENDINGS, DataError, is_table, listed, read_table
+from train.tables import FILE_ENDINGS, DataError, is_table, read_table
+from train.toy import TOY_SAMPLES, TOY_SEEDS, TOY_VOCABULARY, make_toy, make_toy_split
 
 LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
-# How columns are found by name: the first of these that a file has, upper and lower case alike.
-TEXT_COLUMNS = (
-    "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
-    "comment", "body", "document", "headline", "tweet", "input",
-)  # fmt: skip
-LABEL_COLUMNS = (
-    "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",
-    "label_name", "class_name", "coarse_label", "emotion", "output",
-)  # fmt: skip
-# Columns that only number the rows.
-ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
-TOY_VOCABULARY, TOY_SAMPLES = 500, 1000
-# Between the two texts of a pair: the separator token of tokenizers trained here. Others get their own instead.
-SEPARATOR_TOKEN = "[SEP]"
-PAIR_SEPARATOR = f" {SEPARATOR_TOKEN} "
 
 
 @dataclass(frozen=True)
@@ -70,7 +53,7 @@ def _glue(
 
 
 DATASETS: dict[str, DatasetSource] = {
-    "toy": DatasetSource(("train", "validation", "test")),
+    "toy": DatasetSource(tuple(TOY_SEEDS)),
     "ag_news": DatasetSource(("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"),
     "imdb": DatasetSource(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
     # GLUE hides the labels of its test splits: validation is what one reports.
@@ -126,7 +109,7 @@ def load_split(
         DataError: when it can't be had, with what to do.
     """
     rows, names = read_rows(dataset, split, data_dir)
-    columns = choose_columns(dataset, rows.column_names, text_column, label_column, labelled)
+    columns = columns_to_read(dataset, rows.column_names, text_column, label_column, labelled)
     texts = texts_of(rows, columns)
     if not labelled:
         kept = [text for text in texts if text.strip()]
@@ -136,7 +119,7 @@ def load_split(
     indices, names = classes_of(rows, texts, columns, names)
     kept = [row for row, index in enumerate(indices) if index is not None]
     chosen = {"text": [texts[row] for row in kept], "label": [indices[row] for row in kept]}
-    return Dataset.from_dict(chosen, features=_features(names)), names
+    return Dataset.from_dict(chosen, features=label_features(names)), names
 
 
 def read_rows(dataset: str, split: str | None = None, data_dir: str | None = None) -> tuple[Dataset, list[str] | None]:
@@ -171,134 +154,12 @@ def columns_of(dataset: str, data_dir: str | None = None) -> list[str]:
     return read_rows(dataset, "train", data_dir)[0].column_names
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a data set are read: one of texts or two of a pair, and one of classes where it is asked for."""
-
-    dataset: str
-    texts: tuple[str, ...]
-    label: str | None
-
-
-def choose_columns(
+def columns_to_read(
     dataset: str, names: list[str], text_column: str | None, label_column: str | None, labelled: bool = True
 ) -> Columns:
-    """The columns asked for, else those found by name. Raises DataError when that leaves a doubt."""
-    texts = _split_columns(text_column, names)
-    for wanted in (*texts, *([label_column] if label_column else [])):
-        if wanted not in names:
-            raise DataError(f"{dataset} has no column {wanted!r}: it has {listed(names)}.")
+    """`choose_columns` with what is known of the data set."""
     usual = DATASETS[dataset].text_columns if dataset in DATASETS else ()
-    if not texts and usual and set(usual) <= set(names):
-        texts = usual
-    texts = texts or _first_of(TEXT_COLUMNS, names, other_than=(label_column,))[:1]
-    if not labelled:
-        label = None
-    else:
-        label = label_column or next(iter(_first_of(LABEL_COLUMNS, names, other_than=texts)), None)
-        # Of two columns, the one that is not the other.
-        left = [name for name in names if name not in (*texts, label) and name.lower() not in ROW_NUMBERS]
-        if len(left) == 1 and bool(texts) != bool(label):
-            texts, label = texts or (left[0],), label or left[0]
-    missing = "text" if not texts else "label" if labelled and not label else None
-    if missing:
-        hint = (
-            " Does its first line name the columns? If not, write one above: text,label." if is_table(dataset) else ""
-        )
-        raise DataError(
-            f"Which column of {dataset} is the {missing}? Name one of {listed(names)} with --{missing}_column.{hint}"
-        )
-    return Columns(dataset, texts, label)
-
-
-def _split_columns(wanted: str | None, names: list[str]) -> tuple[str, ...]:
-    """What was asked for: one column, whose name may hold a comma, or two with a comma between."""
-    if wanted is None:
-        return ()
-    return (wanted,) if wanted in names else tuple(part.strip() for part in wanted.split(","))
-
-
-def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str | None]) -> tuple[str, ...]:
-    """The columns with usual names, the most usual first."""
-    lowered = {name.lower(): name for name in names if name not in other_than}
-    return tuple(lowered[name] for name in usual if name in lowered)
-
-
-def texts_of(rows: Dataset, columns: Columns) -> list[str]:
-    """A text for every row, "" where there is none; of a pair's two columns, both in one text."""
-    parts = [["" if value is None else str(value) for value in rows[column][:]] for column in columns.texts]
-    return parts[0] if len(parts) == 1 else [PAIR_SEPARATOR.join(texts) for texts in zip(*parts, strict=True)]
-
-
-def classes_of(
-    rows: Dataset, texts: list[str], columns: Columns, names: list[str] | None
-) -> tuple[list[int | None], list[str]]:
-    """The class of every row as an index, and the class names: those given, the table's own, or its values.
-
-    A row without a text or a class has None. Raises DataError when the column holds no classes.
-    """
-    where, label = columns.dataset, columns.label
-    names = names or getattr(rows.features[label], "names", None)
-    cells = rows[label][:]
-    values = _class_values(cells, texts, columns, hidden=-1 if names else None)
-    distinct = set(values) - {None}
-    if not distinct:
-        hidden = " Its labels are hidden: take the validation split." if names and set(cells) == {-1} else ""
-        raise DataError(f"{where} has no row with both a text and a class ({label}).{hidden}")
-    if names and all(isinstance(value, int) for value in distinct):
-        if not all(0 <= value < len(names) for value in distinct):
-            raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
-        return values, names
-    count = len(values) - values.count(None)
-    _check_classes(distinct, count, columns)
-    # Numbers sort as numbers ("10" after "9"), everything else as text.
-    numeric = all(isinstance(value, (int, float)) for value in distinct)
-    name_of = {value: _label_name(value) for value in sorted(distinct, key=None if numeric else str)}
-    own = list(dict.fromkeys(name_of.values()))
-    names = names if names and set(own) <= set(names) else own
-    index_of = {value: names.index(name) for value, name in name_of.items()}
-    return [index_of.get(value) for value in values], names
-
-
-def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidden: int | None) -> list[Any]:
-    """What stands in the column of classes: numbers as numbers, None where the class, or the text, is missing.
-
-    Args:
-        hidden: where classes are numbered, hidden ones are stored as this.
-    """
-    values = []
-    for cell, text in zip(cells, texts, strict=True):
-        value = (cell.strip() or None) if isinstance(cell, str) else cell
-        if not (value is None or isinstance(value, (str, int, float))):
-            raise DataError(
-                f"The column {columns.label} of {columns.dataset} holds no classes: each must be a word or a number."
-            )
-        missing = not text.strip() or value != value or (hidden is not None and value == hidden)
-        values.append(None if missing else value)
-    distinct = {value for value in values if isinstance(value, str)}
-    if not all(NUMBER.fullmatch(value) for value in distinct):
-        return values
-    numbers = {value: float(value) if "." in value else int(value) for value in distinct}
-    return [numbers[value] if isinstance(value, str) else value for value in values]
-
-
-def _check_classes(distinct: set[Any], count: int, columns: Columns) -> None:
-    where, label = columns.dataset, columns.label
-    fraction = next((value for value in distinct if isinstance(value, float) and not value.is_integer()), None)
-    if fraction is not None:
-        raise DataError(
-            f"The column {label} of {where} holds fractions, such as {fraction}: predicting them would be regression; "
-            "the models here choose among classes. Name their column with --label_column."
-        )
-    if len(distinct) > max(20, count // 2):
-        raise DataError(
-            f"The column {label} of {where} has {len(distinct):,} classes in {count:,} rows: is it the column of "
-            "classes? Name that with --label_column."
-        )
-
-
-def _label_name(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return choose_columns(dataset, names, text_column, label_column, labelled, usual)
 
 
 def report_split(dataset: str, data_dir: str | None = None) -> str:
@@ -376,57 +237,6 @@ def _cut(rows: Dataset, share: float, classes: int) -> tuple[Dataset, Dataset]:
     return rows.select(order[held_out:]), rows.select(order[:held_out])
 
 
-def make_toy_split(split: str | None = None, **shape: int) -> tuple[Dataset, list[str]]:
-    """A split of the toy data of a given shape (`make_toy`'s num_classes, vocab_size, seq_len); None = test.
-
-    No run trains on the test split: runs draw from seeds 3 n and 3 n + 1.
-    """
-    seeds = {"train": 0, "validation": 1, "test": 2}
-    return make_toy(seed=seeds[_known_split("toy", split, DATASETS["toy"].splits)], **shape)
-
-
-def make_toy(
-    num_samples: int = TOY_SAMPLES,
-    num_classes: int = 3,
-    vocab_size: int = TOY_VOCABULARY,
-    seq_len: int = 16,
-    seed: int = 0,
-) -> tuple[Dataset, list[str]]:
-    """Synthetic texts of invented words. A third of a text's words come from its class's own fifth of the vocabulary.
-
-    A text's class can be read from its words alone, so that any working model learns it in seconds.
-    """
-    random = np.random.default_rng(seed)
-    words = _invented_words(vocab_size)
-    own = max(vocab_size // (5 * num_classes), 1)
-    texts, labels = [], random.integers(num_classes, size=num_samples)
-    for label in labels:
-        length = int(random.integers(max(seq_len // 2, 1), seq_len + 1))
-        chosen = random.integers(len(words), size=length)
-        from_class = random.random(length) < 1 / 3
-        from_class[random.integers(length)] = True
-        chosen[from_class] = label * own + random.integers(own, size=int(from_class.sum()))
-        texts.append(" ".join(words[index] for index in chosen))
-    names = [f"class {index}" for index in range(num_classes)]
-    rows = Dataset.from_dict({"text": texts, "label": labels.tolist()}, features=_features(names))
-    return rows, names
-
-
-def _invented_words(count: int) -> list[str]:
-    syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
-    words = []
-    for index in range(count):
-        word, rest = "", index
-        for _ in range(2 if count <= len(syllables) ** 2 else 3):
-            word, rest = word + syllables[rest % len(syllables)], rest // len(syllables)
-        words.append(word)
-    return words
-
-
-def _features(labels: list[str]) -> Features:
-    return Features({"text": Value("string"), "label": ClassLabel(names=labels)})
-
-
 def _known_split(dataset: str, split: str | None, splits: tuple[str, ...]) -> str:
     if split is not None and split not in splits:
         raise DataError(f"{dataset} has no split {split!r}: it has {', '.join(splits)}.")
@@ -482,4 +292,4 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
         )
     index_of = [model_labels.index(name) for name in names]
     moved = [index_of[label] for label in rows["label"][:]]
-    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=_features(model_labels))
+    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))

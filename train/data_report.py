@@ -11,17 +11,9 @@ from typing import Any
 import numpy as np
 
 from train.arguments import Arguments
-from train.data import (
-    Columns,
-    DataError,
-    choose_columns,
-    classes_of,
-    has_own_validation,
-    read_rows,
-    report_split,
-    texts_of,
-)
-from train.tables import is_table, listed, shortened
+from train.columns import Columns, classes_of, texts_of
+from train.data import columns_to_read, has_own_validation, read_rows, report_split
+from train.tables import DataError, is_table, listed, shortened
 
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 8, 160
 SAMPLED_ROWS = 500
@@ -82,7 +74,7 @@ def data_report(
     """
     # 1. Rows with a text and a class.
     table, names = read_rows(dataset, "train", data_dir)
-    columns = choose_columns(dataset, table.column_names, text_column, label_column)
+    columns = columns_to_read(dataset, table.column_names, text_column, label_column)
     all_texts = texts_of(table, columns)
     all_classes, names = classes_of(table, all_texts, columns, names)
     kept = [row for row, index in enumerate(all_classes) if index is not None]

@@ -11,9 +11,11 @@ from torch.utils.data import DataLoader
 
 from switch_model.analysis import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training, require_classifier
-from train.data import DataError, align_labels, load_split, make_toy_split, report_split
+from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures
+from train.tables import DataError
 from train.tokenizer import PaddingCollator, tokenize
+from train.toy import make_toy_split
 
 
 def load_rows(

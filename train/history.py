@@ -4,6 +4,7 @@ Try it: python -m train runs
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,7 @@ def summary(run: Run) -> dict[str, Any]:
     """name, folder, state, message, dataset, task, preset, best (figure, or None) and best_words, step, max_steps,
     seconds, queued, started, ended (seconds since 1970)."""
     arguments, state, progress = run.arguments(), run.state(), run.progress()
-    task = TASKS[arguments.train.task]
-    figures = [record[task.best] for record in run.metrics("eval") if task.best in record]
-    best = (max if task.higher_is_better else min)(figures, default=None)
+    task, best = TASKS[arguments.train.task], best_figure(run)
     return {
         "name": run.name,
         "folder": str(run.folder),
@@ -50,16 +49,31 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
+def best_figure(run: Run) -> float | None:
+    """The best that the run had on validation, by its task's own measure; None before the first evaluation."""
+    task = TASKS[run.arguments().train.task]
+    figures = [record[task.best] for record in run.metrics("eval") if task.best in record]
+    return (max if task.higher_is_better else min)(figures, default=None)
+
+
 def run_table(rows: list[dict[str, Any]]) -> str:
     """The rows as text in columns."""
-    cells = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return aligned([COLUMNS, *(_cells(row) for row in rows)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as text in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def clock(seconds: float) -> str:
+    """3725 -> 1:02:05."""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     steps = f"{row['step']:,}" + (f" of {row['max_steps']:,}" if row["max_steps"] else "")
     started = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started"])) if row["started"] else "-"
-    seconds = int(row["seconds"])
-    clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    return row["name"], row["state"], row["dataset"], row["best_words"] or "-", steps, clock, started
+    time_taken = clock(row["seconds"])
+    return row["name"], row["state"], row["dataset"], row["best_words"] or "-", steps, time_taken, started

@@ -16,8 +16,11 @@ from transformers import set_seed
 from switch_model.modeling import SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
 from train.arguments import Arguments
-from train.data import PAIR_SEPARATOR, TEXT_COLUMNS, DataError, load_split, make_toy_split
+from train.columns import choose_columns, texts_of
+from train.data import load_split
 from train.evaluation import load_rows
+from train.tables import read_table
+from train.toy import make_toy_split
 from train.training import make_tokenizer, pick_device, read_data
 
 SHOWN_CHARACTERS = 60
@@ -67,29 +70,17 @@ def _has_tokens(predictor: Predictor, text: str) -> bool:
     return bool(text.strip()) and bool(predictor.tokenizer.tokenize(text[:1000]))
 
 
-def classify_csv(predictor: Predictor, source: Path, target: TextIO, text_column: str | None, batch_size: int) -> None:
-    """Copy a CSV with two kinds of columns added: `predicted`, and `p(class)` for each class.
+def classify_file(predictor: Predictor, source: Path, target: TextIO, text_column: str | None, batch_size: int) -> None:
+    """Copy a table, as CSV, with two kinds of columns added: `predicted`, and `p(class)` for each class.
 
     Raises:
-        DataError: when the file is not there, is no CSV, or its column of texts can't be told.
+        DataError: when the file is not there, can't be read, or its column of texts can't be told.
     """
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source} can't be read as CSV: {error}") from error
-    if not columns:
-        raise DataError(f"{source} is empty: its first line must name the columns.")
-    column = text_column or next((name for name in columns if name.lower() in TEXT_COLUMNS), "")
-    parts = [column] if column in columns else [name.strip() for name in column.split(",")]
-    if not all(part in columns for part in parts):
-        raise DataError(f"Which column of {source} is the text? Name one of {', '.join(columns)} with --text_column.")
+    rows = read_table(source)
+    texts = texts_of(rows, choose_columns(str(source), rows.column_names, text_column, None, labelled=False))
     labels = predictor.model.config.labels
-    added = ["predicted", *(f"p({label})" for label in labels)]
-    writer = csv.DictWriter(target, [*columns, *added], extrasaction="ignore")
+    writer = csv.DictWriter(target, [*rows.column_names, "predicted", *(f"p({label})" for label in labels)])
     writer.writeheader()
-    texts = (PAIR_SEPARATOR.join(row[part] or "" for part in parts) for row in rows)
     for row, prediction in zip(rows, predict_all(predictor, texts, batch_size), strict=True):
         if prediction is not None:
             row |= {"predicted": prediction.label}

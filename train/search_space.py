@@ -219,3 +219,10 @@ def chosen_values(dimensions: list[Dimension], arguments: Arguments) -> Iterator
         for group in (arguments.data, arguments.model, arguments.train):
             if hasattr(group, dimension.name):
                 yield dimension.name, getattr(group, dimension.name)
+
+
+def written(value: Any) -> str:
+    """A value as one writes it in a search or reads it in a table: four digits are enough."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

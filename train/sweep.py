@@ -25,9 +25,10 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState, create_trial
 
 from train.arguments import Arguments
+from train.history import aligned, best_figure, clock
 from train.process import StopRequest, go_on, start
 from train.runs import RUNS, Run, RunError, free_folder, write_whole
-from train.search_space import Dimension, chosen_values, grid, parse_search, with_values
+from train.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
 from train.tasks import TASKS
 from train.training import pick_device, read_data
 
@@ -166,7 +167,7 @@ def sweep(
             if values is None:
                 print(f"Every combination was tried: {number - 1} in all.", flush=True)
                 break
-            words = " ".join(f"{key}={_text(value)}" for key, value in values.items())
+            words = " ".join(f"{key}={written(value)}" for key, value in values.items())
             print(f"Trial {number} of {trials}: {words}", flush=True)
             trial, interrupted = _carry_out(found, number, values)
             found.trials.append(trial)
@@ -294,10 +295,8 @@ def _carry_out(found: Sweep, number: int, values: dict[str, Any]) -> tuple[Trial
         return Trial(number, values, None, "failed", message=str(error)), False
     interrupted = _wait(run)
     state = run.state()
-    figures = [record[found.figure] for record in run.metrics("eval") if found.figure in record]
-    figure = (max if found.higher_is_better else min)(figures, default=None)
     seconds = run.progress().get("seconds", 0.0)
-    return Trial(number, values, run.name, state.name, figure, seconds, state.message), interrupted
+    return Trial(number, values, run.name, state.name, best_figure(run), seconds, state.message), interrupted
 
 
 def _unfinished(run: Run) -> bool:
@@ -365,31 +364,20 @@ def sweep_table(found: Sweep) -> str:
     cells = [["trial", "state", found.figure, "time", *names]]
     for trial in ranked + rest:
         figure = "-" if trial.figure is None else _figure_text(found.figure, trial.figure)
-        clock = _clock(trial.seconds)
-        cells.append([str(trial.number), trial.state, figure, clock, *(_text(trial.values[name]) for name in names)])
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+        values = [written(trial.values[name]) for name in names]
+        cells.append([str(trial.number), trial.state, figure, clock(trial.seconds), *values])
+    return aligned(cells)
 
 
 def _outcome(found: Sweep, trial: Trial) -> str:
     if trial.state == "finished" and trial.figure is not None:
-        return f"{TASKS[found.arguments.train.task].describe(trial.figure)} in {_clock(trial.seconds)}"
+        return f"{TASKS[found.arguments.train.task].describe(trial.figure)} in {clock(trial.seconds)}"
     first = trial.message.splitlines()[0] if trial.message else ""
     return f"{trial.state}. {first}".strip()
 
 
 def _figure_text(name: str, value: float) -> str:
     return f"{value:.2%}" if name == "accuracy" else f"{value:.4f}"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _json_ready(value: Any) -> Any:

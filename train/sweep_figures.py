@@ -18,6 +18,8 @@ import plotly.graph_objects as go
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from train.search_space import written
+
 # Light to dark, and Okabe-Ito's vermilion.
 WORST, BEST = (186, 209, 232), (8, 48, 107)
 HIGHLIGHT = "#d55e00"
@@ -209,8 +211,8 @@ def _title(sweep: dict[str, Any], axes: list[Axis]) -> str:
 
 def _choice_axis(name: str, choices: list[Any], values: list[Any]) -> Axis:
     steps = max(len(choices) - 1, 1)
-    middle = {_label(choice): 0.5 if len(choices) == 1 else index / steps for index, choice in enumerate(choices)}
-    labels = [_label(value) for value in values]
+    middle = {written(choice): 0.5 if len(choices) == 1 else index / steps for index, choice in enumerate(choices)}
+    labels = [written(value) for value in values]
     spread = min(SPREAD, 0.5 / steps)
     places = []
     for index, label in enumerate(labels):
@@ -229,7 +231,7 @@ def _range_axis(name: str, low: float, high: float, log: bool, values: list[floa
         return (value - low) / (high - low)
 
     def label(value: float) -> str:
-        return f"{value:.2%}" if percent else _label(value)
+        return f"{value:.2%}" if percent else written(value)
 
     if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -237,7 +239,7 @@ def _range_axis(name: str, low: float, high: float, log: bool, values: list[floa
         marks = [step * 10.0**decade for decade in decades for step in steps]
     else:
         marks = list(MaxNLocator(6, integer=isinstance(low, int)).tick_values(low, high))
-    ticks = [(place(mark), _percent(mark) if percent else _label(mark)) for mark in marks]
+    ticks = [(place(mark), _percent(mark) if percent else written(mark)) for mark in marks]
     ticks = [(height, text) for height, text in ticks if -1e-9 <= height <= 1 + 1e-9]
     return Axis(name, ticks, [place(value) for value in values], [label(value) for value in values])
 
@@ -254,12 +256,6 @@ def _shades(sweep: dict[str, Any], axis: Axis, steps: int = 40) -> tuple[list[fl
 
 def _percent(value: float) -> str:
     return f"{100 * value:.4g}%"
-
-
-def _label(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _mixed(good: float) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """A table in a file -> its columns: CSV, TSV, JSONL, JSON or parquet, or a sentence that says what is wrong with it.
 
-Cells of a CSV stay as they are written, and an empty cell is an empty text: what is a number, train.data finds out.
+Cells of a CSV stay as they are written, and an empty cell is an empty text: what is a number, train.columns finds out.
 Try it: read_table(Path("my.csv")).column_names
 """
 

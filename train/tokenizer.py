@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from train.data import PAIR_SEPARATOR, SEPARATOR_TOKEN, DataError
+from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
+from train.tables import DataError
 
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
 

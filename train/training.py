@@ -20,14 +20,16 @@ from switch_model.modeling import SwitchPreTrainedModel
 from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves
-from train.data import TOY_VOCABULARY, DataError, TrainingData, load_training_data
+from train.data import TrainingData, load_training_data
 from train.probe import make_probe
 from train.process import StopRequest, recorded, wait_for_turn
 from train.reporting import log_in, reporting
 from train.runs import Run, RunError
 from train.steering import Steering, last_value
+from train.tables import DataError
 from train.tasks import TASKS, MaskingCollator
 from train.tokenizer import PaddingCollator, load_tokenizer, tokenize, train_tokenizer
+from train.toy import TOY_VOCABULARY
 from train.trainer import SwitchTrainer, training_arguments
 
 DEFAULT_VOCABULARY = 16_000

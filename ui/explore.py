@@ -110,7 +110,7 @@ class Explorer:
         """The table of samples that match."""
         if source == BUNDLED:
             return rows_html(self.library.search(source, query))
-        from train.data import DataError
+        from train.tables import DataError
 
         try:
             return rows_html(self.library.search(source, query))

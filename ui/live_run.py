@@ -6,7 +6,7 @@ Try it: LiveRun(Workshop(Path("runs"))).tick("toy", "")
 
 from dataclasses import replace
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -27,6 +27,32 @@ _LOSSES = (
     '<p class="facts">Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing.</p>'
 )
 LOG_LINES = 40
+_HIDDEN = gr.update(visible=False)
+
+
+class Pictures(NamedTuple):
+    """What is drawn from a run's metrics, one field for each output of `LiveRun.draw`; without a run, blanks.
+
+    Fields ending in `words` and `note` are HTML; load … with_it are plotly figures; the rest updates of what holds
+    them: the row of load and health, the layer picker, the card of the run's partners, the row of the lesson.
+    """
+
+    words: str = ""
+    curves: Any = None
+    note: str = ""
+    routing: Any = _HIDDEN
+    load: Any = None
+    health: Any = None
+    layer: Any = _HIDDEN
+    probe_words: str = _NO_PROBE
+    probe: Any = None
+    partners: Any = _HIDDEN
+    together: Any = None
+    lesson: Any = _HIDDEN
+    without_words: str = ""
+    without: Any = None
+    with_words: str = ""
+    with_it: Any = None
 
 
 class LiveRun:
@@ -57,7 +83,7 @@ class LiveRun:
         except RunError as error:
             if seen == str(error):
                 return (gr.skip(),) * 10
-            head = NOTHING_YET if not self.workshop.names() else f'<p class="facts">{escape(str(error))}</p>'
+            head = NOTHING_YET if not self.workshop.names() else _facts(str(error))
             return head, "", "", *(gr.update(interactive=False),) * 5, str(error), str(error)
         now = f"{name} {state.name} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
         if now == seen:
@@ -82,52 +108,47 @@ class LiveRun:
             drawn,
         )
 
-    def draw(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
-        """(words, curves, their note, row of load and health, load, health, layer picker, probe's words, probe,
-        partners' card, partners, row of the lesson, its words and load, those of the run with the balance loss)."""
+    def draw(self, name: str | None, layer: str | None) -> "Pictures":
+        """The pictures of a run's metrics; blanks when there is no such run."""
         from ui import run_figures
 
         try:
             run = self.workshop.run(name)
         except RunError:
-            hidden = gr.update(visible=False)
-            return (
-                "",
-                None,
-                "",
-                hidden,
-                None,
-                None,
-                gr.skip(),
-                _NO_PROBE,
-                None,
-                hidden,
-                None,
-                hidden,
-                "",
-                None,
-                "",
-                None,
-            )
+            return Pictures()
         records = run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
         watched = any(record["kind"] == "probe" for record in records)
         partners = self._partners(name)
-        return (
-            f'<p class="facts">{escape(dead_experts(records))}</p>',
-            run_figures.learning_curves(records),
-            _LOSSES if records else "",
-            gr.update(visible=bool(layers)),
-            run_figures.load_heat_map(records) if layers else None,
-            run_figures.routing_health(records) if layers else None,
-            gr.update(choices=[(layer_title(one), one) for one in layers], value=layer, visible=watched),
-            f'<p class="facts">{escape(probe_words(records, layer))}</p>' if watched else _NO_PROBE,
-            run_figures.probe_figure(records, layer) if watched else None,
-            gr.update(visible=len(partners) > 1),
-            run_figures.twin_curves(partners) if len(partners) > 1 else None,
-            *_lesson(partners),
+        lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
+        pictures = Pictures(
+            words=_facts(dead_experts(records)),
+            curves=run_figures.learning_curves(records),
+            note=_LOSSES if records else "",
+            probe_words=_facts(probe_words(records, layer)) if watched else _no_probe(run),
         )
+        if layers:
+            pictures = pictures._replace(
+                routing=gr.update(visible=True),
+                load=run_figures.load_heat_map(records),
+                health=run_figures.routing_health(records),
+                layer=gr.update(choices=[(layer_title(one), one) for one in layers], value=layer, visible=watched),
+            )
+        if watched:
+            pictures = pictures._replace(probe=run_figures.probe_figure(records, layer))
+        if len(partners) > 1:
+            pictures = pictures._replace(partners=gr.update(visible=True), together=run_figures.twin_curves(partners))
+        if lesson:
+            without, with_it = partners[lesson], next(iter(partners.values()))
+            pictures = pictures._replace(
+                lesson=gr.update(visible=True),
+                without_words=_facts(dead_experts(without)),
+                without=run_figures.load_heat_map(without),
+                with_words=_facts(dead_experts(with_it)),
+                with_it=run_figures.load_heat_map(with_it),
+            )
+        return pictures
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
         """Another layer of the text being watched: (words, picture)."""
@@ -137,7 +158,7 @@ class LiveRun:
             records = self.workshop.run(name).metrics()
         except RunError:
             return "", None
-        return f'<p class="facts">{escape(probe_words(records, layer))}</p>', run_figures.probe_figure(records, layer)
+        return _facts(probe_words(records, layer)), run_figures.probe_figure(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""
@@ -195,24 +216,12 @@ class LiveRun:
 def head_html(run: Run, state: State) -> str:
     """The run's state, what it trains on, and why it ended."""
     arguments = run.arguments()
-    said = f'<p class="facts">{escape(state.message)}</p>' if state.message else ""
+    said = _facts(state.message) if state.message else ""
     data = escape(arguments.data.dataset.rsplit("/", 1)[-1])
     size = f"{arguments.model.num_layers} layers · {arguments.model.num_experts} experts"
     size = size if arguments.model.sparse_step else f"{arguments.model.num_layers} layers · dense"
     name = f"{state_badge(state.name)} <b>{escape(run.name)}</b>"
     return f'<p class="run-head">{name} <span>{data} · {size}</span></p>{said}'
-
-
-def _lesson(partners: dict[str, list[dict[str, Any]]]) -> tuple[Any, ...]:
-    """Load with and without the balance loss: (row, words and picture without it, words and picture with it)."""
-    from ui.run_figures import load_heat_map
-
-    without = next((name for name in partners if name.endswith(LESSON)), None)
-    if without is None or not _layers(partners[without]):
-        return gr.update(visible=False), "", None, "", None
-    both = partners[without], next(iter(partners.values()))
-    shown = [(f'<p class="facts">{escape(dead_experts(lines))}</p>', load_heat_map(lines)) for lines in both]
-    return gr.update(visible=True), *shown[0], *shown[1]
 
 
 def _first(name: str) -> str:
@@ -225,6 +234,15 @@ def _may_have(run: Run, suffix: str) -> bool:
     arguments = run.arguments()
     own = suffix == LESSON or arguments.train.init_from is None
     return arguments.model.sparse_step > 0 and own and not run.name.endswith(suffix)
+
+
+def _facts(sentence: str) -> str:
+    return f'<p class="facts">{escape(sentence)}</p>'
+
+
+def _no_probe(run: Run) -> str:
+    """Why there is no picture of a watched text."""
+    return _facts("Its routing is drawn at the first evaluation.") if run.arguments().train.probe else _NO_PROBE
 
 
 def _notice(error: Exception) -> str:

@@ -47,8 +47,8 @@ class NewRun:
 
     def look_at(self, dataset: str, text_column: str, label_column: str) -> tuple[Any, ...]:
         """Read the data: (card, text column, label column, facts that an estimate needs)."""
-        from train.data import DataError
         from train.data_report import data_report
+        from train.tables import DataError
 
         try:
             report = data_report(
@@ -71,7 +71,8 @@ class NewRun:
 
     def _columns(self, dataset: str) -> list[str]:
         """What may be chosen when no column could be found by its name."""
-        from train.data import DataError, columns_of
+        from train.data import columns_of
+        from train.tables import DataError
 
         try:
             return columns_of(self._allowed(dataset), self.workshop.data_dir)

@@ -1,0 +1,170 @@
+"""Which columns of a table are the texts and the classes, and what stands in them.
+
+Try it: choose_columns("my.csv", ["id", "text", "label"], None, None)
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Value
+
+from train.tables import DataError, is_table, listed
+
+# How columns are found by name: the first of these that a file has, upper and lower case alike.
+TEXT_COLUMNS = (
+    "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
+    "comment", "body", "document", "headline", "tweet", "input",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",
+    "label_name", "class_name", "coarse_label", "emotion", "output",
+)  # fmt: skip
+# Columns that only number the rows.
+ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+# Between the two texts of a pair: the separator token of tokenizers trained here. Others get their own instead.
+SEPARATOR_TOKEN = "[SEP]"
+PAIR_SEPARATOR = f" {SEPARATOR_TOKEN} "
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a data set are read: one of texts or two of a pair, and one of classes where it is asked for."""
+
+    dataset: str
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def choose_columns(
+    dataset: str,
+    names: list[str],
+    text_column: str | None,
+    label_column: str | None,
+    labelled: bool = True,
+    usual: tuple[str, ...] = (),
+) -> Columns:
+    """The columns asked for, else the data set's usual ones of texts, else those found by name.
+
+    Raises DataError when that leaves a doubt.
+    """
+    texts = _split_columns(text_column, names)
+    for wanted in (*texts, *([label_column] if label_column else [])):
+        if wanted not in names:
+            raise DataError(f"{dataset} has no column {wanted!r}: it has {listed(names)}.")
+    if not texts and usual and set(usual) <= set(names):
+        texts = usual
+    texts = texts or _first_of(TEXT_COLUMNS, names, other_than=(label_column,))[:1]
+    if not labelled:
+        label = None
+    else:
+        label = label_column or next(iter(_first_of(LABEL_COLUMNS, names, other_than=texts)), None)
+        # Of two columns, the one that is not the other.
+        left = [name for name in names if name not in (*texts, label) and name.lower() not in ROW_NUMBERS]
+        if len(left) == 1 and bool(texts) != bool(label):
+            texts, label = texts or (left[0],), label or left[0]
+    missing = "text" if not texts else "label" if labelled and not label else None
+    if missing:
+        hint = (
+            " Does its first line name the columns? If not, write one above: text,label." if is_table(dataset) else ""
+        )
+        raise DataError(
+            f"Which column of {dataset} is the {missing}? Name one of {listed(names)} with --{missing}_column.{hint}"
+        )
+    return Columns(dataset, texts, label)
+
+
+def _split_columns(wanted: str | None, names: list[str]) -> tuple[str, ...]:
+    """What was asked for: one column, whose name may hold a comma, or two with a comma between."""
+    if wanted is None:
+        return ()
+    return (wanted,) if wanted in names else tuple(part.strip() for part in wanted.split(","))
+
+
+def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str | None]) -> tuple[str, ...]:
+    """The columns with usual names, the most usual first."""
+    lowered = {name.lower(): name for name in names if name not in other_than}
+    return tuple(lowered[name] for name in usual if name in lowered)
+
+
+def texts_of(rows: Dataset, columns: Columns) -> list[str]:
+    """A text for every row, "" where there is none; of a pair's two columns, both in one text."""
+    parts = [["" if value is None else str(value) for value in rows[column][:]] for column in columns.texts]
+    return parts[0] if len(parts) == 1 else [PAIR_SEPARATOR.join(texts) for texts in zip(*parts, strict=True)]
+
+
+def classes_of(
+    rows: Dataset, texts: list[str], columns: Columns, names: list[str] | None
+) -> tuple[list[int | None], list[str]]:
+    """The class of every row as an index, and the class names: those given, the table's own, or its values.
+
+    A row without a text or a class has None. Raises DataError when the column holds no classes.
+    """
+    where, label = columns.dataset, columns.label
+    names = names or getattr(rows.features[label], "names", None)
+    cells = rows[label][:]
+    values = _class_values(cells, texts, columns, hidden=-1 if names else None)
+    distinct = set(values) - {None}
+    if not distinct:
+        hidden = " Its labels are hidden: take the validation split." if names and set(cells) == {-1} else ""
+        raise DataError(f"{where} has no row with both a text and a class ({label}).{hidden}")
+    if names and all(isinstance(value, int) for value in distinct):
+        if not all(0 <= value < len(names) for value in distinct):
+            raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
+        return values, names
+    count = len(values) - values.count(None)
+    _check_classes(distinct, count, columns)
+    # Numbers sort as numbers ("10" after "9"), everything else as text.
+    numeric = all(isinstance(value, (int, float)) for value in distinct)
+    name_of = {value: _label_name(value) for value in sorted(distinct, key=None if numeric else str)}
+    own = list(dict.fromkeys(name_of.values()))
+    names = names if names and set(own) <= set(names) else own
+    index_of = {value: names.index(name) for value, name in name_of.items()}
+    return [index_of.get(value) for value in values], names
+
+
+def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidden: int | None) -> list[Any]:
+    """What stands in the column of classes: numbers as numbers, None where the class, or the text, is missing.
+
+    Args:
+        hidden: where classes are numbered, hidden ones are stored as this.
+    """
+    values = []
+    for cell, text in zip(cells, texts, strict=True):
+        value = (cell.strip() or None) if isinstance(cell, str) else cell
+        if not (value is None or isinstance(value, (str, int, float))):
+            raise DataError(
+                f"The column {columns.label} of {columns.dataset} holds no classes: each must be a word or a number."
+            )
+        missing = not text.strip() or value != value or (hidden is not None and value == hidden)
+        values.append(None if missing else value)
+    distinct = {value for value in values if isinstance(value, str)}
+    if not all(NUMBER.fullmatch(value) for value in distinct):
+        return values
+    numbers = {value: float(value) if "." in value else int(value) for value in distinct}
+    return [numbers[value] if isinstance(value, str) else value for value in values]
+
+
+def _check_classes(distinct: set[Any], count: int, columns: Columns) -> None:
+    where, label = columns.dataset, columns.label
+    fraction = next((value for value in distinct if isinstance(value, float) and not value.is_integer()), None)
+    if fraction is not None:
+        raise DataError(
+            f"The column {label} of {where} holds fractions, such as {fraction}: predicting them would be regression; "
+            "the models here choose among classes. Name their column with --label_column."
+        )
+    if len(distinct) > max(20, count // 2):
+        raise DataError(
+            f"The column {label} of {where} has {len(distinct):,} classes in {count:,} rows: is it the column of "
+            "classes? Name that with --label_column."
+        )
+
+
+def _label_name(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def label_features(labels: list[str]) -> Features:
+    return Features({"text": Value("string"), "label": ClassLabel(names=labels)})
