@@ -4,6 +4,7 @@ The run is another process: this page only reads its folder, so that it can be c
 Try it: LiveRun(Workshop(Path("runs"))).tick("toy", "")
 """
 
+import math
 from dataclasses import replace
 from html import escape
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from ui.run_words import dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of
 
 POLL_SECONDS = 2.0
+# Between two drawings of a run that goes on: at first, and after some minutes.
+DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 TWIN, LESSON = "-dense", "-no-balance"
 NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
@@ -75,7 +78,7 @@ class LiveRun:
     def tick(self, name: str | None, seen: str, request: gr.Request = None) -> tuple[Any, ...]:
         """What may have changed since `seen`: (head, progress, log, five buttons, seen, drawn); nothing if it has not.
 
-        `drawn` changes only with the metrics: pictures are drawn anew when it does.
+        `drawn` changes with the metrics, though not at once while they grow: pictures are drawn anew then.
         """
         try:
             run = self.workshop.run(name)
@@ -98,7 +101,8 @@ class LiveRun:
         )
         family = (self.workshop.root / f"{_first(name)}{suffix}" for suffix in ("", TWIN, LESSON))
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
-        drawn = f"{name} {stamps}"
+        pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
+        drawn = f"{name} {[stamp // pace for stamp in stamps]}"
         return (
             head_html(run, state),
             progress_html(progress, state.name),
@@ -256,6 +260,13 @@ def _stamp(run: Run, which: str) -> int:
         return 0
 
 
+def _draw_seconds(seconds: float) -> float:
+    """How long pictures of a run that trained so long may stand: drawing costs a browser more than all the rest, often
+    on the training's own cores, and curves change ever more slowly. In steps, so that it rarely changes itself."""
+    least, most = DRAW_SECONDS
+    return min(least * 2 ** int(math.log2(max(seconds, 30.0) / 30.0)), most)
+
+
 def _layers(records: list[dict[str, Any]]) -> list[str]:
     return [layer["layer"] for layer in next((r["routing"] for r in reversed(records) if r.get("routing")), [])]
 
@@ -265,7 +276,9 @@ def _layers(records: list[dict[str, Any]]) -> list[str]:
 
 def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr.Dropdown) -> gr.Button:
     """Lay it out and connect it. Returns the button that opens the run in Explore, for who owns that tab."""
-    seen, drawn = gr.State(""), gr.State("")
+    seen = gr.State("")
+    # No State: without the queue, whose stream costs both sides more than the answers, Gradio sees no State change.
+    drawn = gr.Textbox(visible="hidden", elem_id="drawn")
     with gr.Column(elem_classes="card", elem_id="live"):
         with gr.Row(elem_classes="card-head"):
             head = gr.HTML(NOTHING_YET, apply_default_css=False, elem_id="run-head")
@@ -332,6 +345,7 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
         "fn": handlers.tick,
         "inputs": [watched, seen],
         "outputs": [head, progress, log, *buttons, seen, drawn],
+        "queue": False,
         **quiet,
     }
     pictures = [words, curves, note, routing, load, health, layer, probe_said, probe, partners, together]
