@@ -93,17 +93,37 @@ def importance(
     return actual.label, layers, torch.tensor(change).view(len(layers), len(experts))
 
 
-def leave_one_out(predictor: Predictor, text: str) -> tuple[str, Tensor]:
-    """The predicted class, and (T,) the change of its probability when the model does not see that one token."""
+def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = None) -> tuple[str, Tensor]:
+    """The predicted class, and (T,) the change of its probability when the model does not see that one token.
+
+    Args:
+        base: what is changed already. A token keeps its own forced expert when another one is left out.
+    """
+    base = base or Interventions()
     ids = torch.tensor(predictor.token_ids(text), device=predictor.model.device)
     tokens = len(ids)
     seen = torch.cat([torch.ones(1, tokens), 1 - torch.eye(tokens)]).long().to(ids.device)
+    changes = [base, *(replace(base, force=_force_without(base, token)) for token in range(tokens))]
+    parts = []
     with torch.inference_mode():
-        parts = [predictor.model(ids.expand(len(rows), -1), rows).logits for rows in seen.split(MAX_ROWS)]
+        for start in range(0, len(seen), MAX_ROWS):
+            rows, some = seen[start : start + MAX_ROWS], changes[start : start + MAX_ROWS]
+            # Without a change the plain pass is the quicker one.
+            some = None if base == Interventions() else some
+            parts.append(predictor.model(ids.expand(len(rows), -1), rows, interventions=some).logits)
     actual, *without = torch.cat(parts).float().softmax(dim=-1).cpu()
     label = int(actual.argmax())
     change = torch.stack([scores[label] for scores in without]) - actual[label]
     return predictor.model.config.labels[label], change
+
+
+def _force_without(base: Interventions, left_out: int) -> dict[tuple[str, int], int]:
+    """What is forced when a token is hidden: those behind it are counted one less."""
+    return {
+        (layer, token - (token > left_out)): expert
+        for (layer, token), expert in base.force.items()
+        if token != left_out
+    }
 
 
 def _ask(predictor: Predictor, text: str, rows: list[Interventions]) -> list[Prediction]:

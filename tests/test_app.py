@@ -86,7 +86,7 @@ def test_empty_text_says_what_to_do(explorer, text):
 
 @pytest.mark.parametrize("text", ["😀 🎉😀", "שלום עולם", "مرحبا", "\ud800", "\x00 a", HOSTILE, "$ { \\ ` }"])
 def test_odd_text_is_routed(explorer, text):
-    view, card, _, grid, token, load = explorer.route("tiny", text, None)
+    view, card, _, grid, _, token, load = explorer.route("tiny", text, None)
     json.dumps(grid, ensure_ascii=False).encode("utf-8")  # It can be sent.
     assert view is not None and len(grid["tokens"]) == len(grid["layers"][0]["expert"])
     assert "<script" not in card + token + load and "<img" not in card + token + load
@@ -157,6 +157,7 @@ def test_cards_of_a_routing_table_written_by_hand(predictor):
             "gate": [900, 800, 700, 600],
             "slot": [0, 1, 2, 0],
             "dropped": [0, 0, 1, 0],
+            "before": None,
         }
     ]
     assert "slot 2 of 2" in token_card(prediction, 1, 0)

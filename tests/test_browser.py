@@ -1,6 +1,7 @@
 """The app in a real Chromium: type, route, click, keys, hostile text. Fails on any request that leaves the machine."""
 
 import csv
+import itertools
 import re
 
 import pytest
@@ -143,6 +144,57 @@ def test_legend_lights_one_expert(open_page):
     assert chip.get_attribute("aria-pressed") == "true"
     page.keyboard.press("Escape")
     assert page.locator(".cell.dim").count() == 0
+
+
+def test_switch_force_and_slide_then_take_it_back(open_page):
+    page = open_page()
+    route(page, TEXT)
+    before = page.locator(".cell[data-t]").all_inner_texts()
+    expert = cell(page, 0, 0).inner_text()
+    page.click(f'.switch[data-l="0"][data-e="{expert}"]')
+    page.wait_for_selector("#prediction .changed-bars")
+    assert cell(page, 0, 0).inner_text() != expert
+    assert "changed" in cell(page, 0, 0).get_attribute("class")
+    assert f"before: expert {expert}" in cell(page, 0, 0).get_attribute("aria-label")
+    # The token that is looked at goes where one sends it.
+    cell(page, 2, 1).click()
+    page.wait_for_function("document.querySelector('#what-if h2').textContent.includes('rose')")
+    other = page.locator("#what-if .what-row:not(.own)").first
+    wanted = other.get_attribute("data-expert")
+    other.click()
+    page.wait_for_function(f"document.querySelector('.cell[data-t=\"2\"][data-l=\"1\"]').textContent === '{wanted}'")
+    # The slider drops tokens as it moves.
+    page.locator(".panel-capacity input").focus()
+    page.keyboard.press("Home")
+    page.wait_for_selector(".cell.dropped[data-t]")
+    assert "0.25" in page.inner_text(".panel-capacity output")
+    page.keyboard.press("End")
+    page.wait_for_function("!document.querySelector('.cell.dropped[data-t]')")
+    page.click('[data-act="undo"]')
+    page.wait_for_function("!document.querySelector('.panel-acts').textContent.includes('capacity')")
+    page.click('[data-act="reset"]')
+    page.wait_for_function("!document.querySelector('#prediction .changed-bars')")
+    assert page.locator(".cell[data-t]").all_inner_texts() == before
+    page.click('[data-act="measure"]')
+    page.wait_for_selector(".grid-matter")
+    assert page.locator(".panel-bar").count() == 2 * 4
+
+
+def test_whole_words_show_the_experts_of_their_pieces(open_page):
+    page = open_page()
+    route(page, "oilteam prices")
+    assert page.locator(".grid-token").count() > 2
+    pieces = [(one.inner_text(), one.get_attribute("class")) for one in cells_of_layer(page, 0)]
+    page.click("[data-together]")
+    assert page.locator(".grid-token").all_text_contents() == ["oilteam", "prices"]
+    # Neighbours with one route share a cell; nothing is lost or reordered.
+    together = [one.inner_text() for one in cells_of_layer(page, 0)]
+    shared = itertools.groupby(pieces[:-1], key=lambda piece: (piece[0], "dropped" in piece[1]))
+    assert together == [*(expert for (expert, _), _ in shared), pieces[-1][0]]
+
+
+def cells_of_layer(page, layer):
+    return page.locator(f'.cell[data-t][data-l="{layer}"]').all()
 
 
 def test_hostile_text_stays_text(open_page):

@@ -42,11 +42,19 @@ def empty_card(title: str) -> str:
     return f'<h2>{escape(title)}</h2><p class="facts">Appears once a text is routed.</p>'
 
 
-def prediction_card(prediction: Prediction, true_label: str | None, milliseconds: float) -> str:
-    """All classes, the predicted one first, and below them the facts of this run."""
+def prediction_card(
+    prediction: Prediction, true_label: str | None, milliseconds: float | None, base: Prediction | None = None
+) -> str:
+    """All classes, the predicted one first, and below them the facts of this run.
+
+    Args:
+        milliseconds: what the pass took; None = there was none.
+        base: the prediction before the routing was changed: shown beside, with what the change made of it.
+    """
     scores = sorted(prediction.scores.items(), key=lambda item: -item[1])
     rows = [
-        _bar(name, score, _percent(score), top=not index) for index, (name, score) in enumerate(scores[:MAX_CLASSES])
+        _bar(name, score, _percent(score), top=not index, before=base and base.scores[name])
+        for index, (name, score) in enumerate(scores[:MAX_CLASSES])
     ]
     if len(scores) > MAX_CLASSES:
         rest = sum(score for _, score in scores[MAX_CLASSES:])
@@ -57,14 +65,27 @@ def prediction_card(prediction: Prediction, true_label: str | None, milliseconds
     facts = [
         f"{tokens} token{'s' if tokens != 1 else ''}",
         f"{drops} drop{'s' if drops != 1 else ''} in {layers} layer{'s' if layers != 1 else ''}",
-        f"{milliseconds:.0f} ms",
+        *([f"{milliseconds:.0f} ms"] if milliseconds is not None else []),
     ]
     if true_label:
         mark = ("✓", "right") if true_label == prediction.label else ("✗", "wrong")
         if true_label not in prediction.scores:
             mark = ("(not a class of this model)", "")
         facts.insert(0, f'true label: {escape(true_label)} <b class="{mark[1]}">{mark[0]}</b>')
-    return f'<h2>Prediction</h2>{"".join(rows)}<p class="facts">{" · ".join(facts)}</p>'
+    if base is None:
+        return f'<h2>Prediction</h2>{"".join(rows)}<p class="facts">{" · ".join(facts)}</p>'
+    verdict = f"<b>{escape(base.label)}</b> as before"
+    if prediction.label != base.label:
+        verdict = f'<b>{escape(base.label)}</b> → <b class="wrong">{escape(prediction.label)}</b>'
+    moved = sum(
+        int(((now.expert != was.expert) | (now.dropped != was.dropped)).sum())
+        for now, was in zip(prediction.routing, base.routing, strict=True)
+    )
+    facts.insert(0, f"{moved} of {tokens * layers} routes changed")
+    return (
+        f'<h2>Prediction with your changes: {verdict}</h2><div class="changed-bars">{"".join(rows)}</div>'
+        f'<p class="facts"><s class="tick"></s> before · {" · ".join(facts)}</p>'
+    )
 
 
 def reading_notice(prediction: Prediction) -> str:
@@ -150,11 +171,19 @@ def load_card(prediction: Prediction, layer: int) -> str:
     )
 
 
-def _bar(name: str, share: float, value: str, top: bool = False, colour: int | None = None) -> str:
+def _bar(
+    name: str, share: float, value: str, top: bool = False, colour: int | None = None, before: float | None = None
+) -> str:
     tint = "" if colour is None else f" x{colour % MAX_COLOURS}"
+    tick = change = ""
+    if before is not None:
+        tick = f'<b style="left:{100 * before:.1f}%" title="before: {_percent(before)}"></b>'
+        points = round(100 * (share - before), 1)
+        sign = "+" if points > 0 else "−" if points < 0 else "±"
+        change = f"<span>{_percent(before)}</span><span>{sign}{abs(points):.1f}</span>"
     return (
         f'<div class="bar{" top" if top else ""}{tint}"><span title="{escape(name)}">{escape(name)}</span>'
-        f'<i><u style="width:{100 * share:.1f}%"></u></i><span>{value}</span></div>'
+        f'<i><u style="width:{100 * share:.1f}%"></u>{tick}</i><span>{value}</span>{change}</div>'
     )
 
 

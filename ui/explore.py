@@ -1,32 +1,28 @@
-"""The Explore tab: type a text or pick a sample -> its class, where every token went, and a closer look at one token.
+"""The Explore tab: type a text or pick a sample -> its class, where every token went, what changes when one intervenes.
 
 Handlers take values and return values; `Explorer` only holds what all visitors share (models, samples).
 Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import gradio as gr
 
-from switch_model import CheckpointError, Prediction
+from switch_model import CheckpointError, Interventions, Prediction
+from switch_model.counterfactuals import importance, leave_one_out, what_if
 from ui.cards import HOW_TO_READ, empty_card, load_card, message_card, prediction_card, reading_notice, token_card
-from ui.models import ModelShelf
-from ui.routing_grid import create_routing_grid, default_selection, grid_value, layer_title
+from ui.expert_panel import create_expert_panel, panel_value
+from ui.models import LoadedModel, ModelShelf
+from ui.routing_grid import create_routing_grid, grid_value, layer_title
 from ui.sample_table import create_sample_table, failure_html, rows_html, waiting_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
+from ui.view import NO_CHANGES, Matters, View
+from ui.what_if import create_what_if, what_if_card
 
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
-
-
-@dataclass(frozen=True)
-class View:
-    """What one visitor is looking at: a prediction, and the token and layer they chose."""
-
-    prediction: Prediction
-    token: int
-    layer: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class ExploreTab:
 
 
 # What `Explorer.route` returns, in the order of the components that show it.
-Routed = tuple[View | None, str, str, dict[str, Any] | None, str, str]
+Routed = tuple[View | None, str, str, dict[str, Any] | None, dict[str, Any] | None, str, str]
 
 
 class Explorer:
@@ -53,7 +49,7 @@ class Explorer:
     # -- the text -------------------------------------------------------------------------------------------------
 
     def route(self, model: str | None, text: str, sample: Sample | None, view: View | None = None) -> Routed:
-        """Classify `text`: (view, prediction card, notice, grid, token card, load card).
+        """Classify `text`: (view, prediction card, notice, grid, expert panel, token card, load card).
 
         Args:
             sample: the sample picked last; its label counts as long as the text is still that sample's.
@@ -65,20 +61,12 @@ class Explorer:
             return _nothing(EMPTY_TEXT)
         try:
             loaded = self.shelf.load(model)
+            true_label = sample.label if sample and sample.text.strip() == text.strip() else None
             start = perf_counter()
-            prediction = loaded.predictor(text)
-            milliseconds = 1000 * (perf_counter() - start)
+            view = View.of(loaded, model, text, view.layer if view else 0, true_label)
+            return _shown(view, loaded, 1000 * (perf_counter() - start))
         except (CheckpointError, ValueError) as error:
             return _nothing(str(error))
-        token, layer = default_selection(prediction, view.layer if view else 0)
-        true_label = sample.label if sample and sample.text.strip() == text.strip() else None
-        return (
-            View(prediction, token, layer),
-            prediction_card(prediction, true_label, milliseconds),
-            reading_notice(prediction),
-            grid_value(prediction, (token, layer)),
-            *_closer(prediction, token, layer),
-        )
 
     def choose_model(self, model: str | None, text: str, sample: Sample | None, view: View | None) -> tuple[Any, ...]:
         """Another model for the same text: (caption, what `route` returns)."""
@@ -90,6 +78,40 @@ class Explorer:
             return self.shelf.load(model).caption
         except CheckpointError:
             return ""
+
+    # -- changing the routing -------------------------------------------------------------------------------------
+
+    def intervene(self, view: View | None, wish: dict[str, Any]) -> Routed:
+        """What the expert panel or the what-if card asks for: what `route` returns. What can't be done is left out."""
+        if view is None:
+            return _nothing(EMPTY_TEXT)
+        try:
+            loaded = self.shelf.load(view.model)
+            start = perf_counter()
+            changed = _fulfilled(view, loaded, wish)
+            milliseconds = 1000 * (perf_counter() - start)
+            milliseconds = milliseconds if changed.prediction is not view.prediction else None
+            return _shown(changed, loaded, milliseconds, _whole(wish.get("serial"), 2**53) or 0)
+        except (CheckpointError, ValueError) as error:
+            return _nothing(str(error))
+
+    def on_intervene(self, view: View | None, event: gr.EventData) -> Routed:
+        return self.intervene(view, event._data)
+
+    def on_force(self, view: View | None, event: gr.EventData) -> Routed:
+        return self.intervene(view, {"kind": "force", "expert": event.expert})
+
+    def look_closer(self, view: View | None) -> tuple[str, Any, str]:
+        """(title, heat map of the router's probabilities, what-if card). A step of its own: the class does not wait."""
+        if view is None or not view.prediction.routing:
+            return *draw_probabilities(view), what_if_card(None, None)
+        try:
+            predictor = self.shelf.load(view.model).predictor
+            layer = view.prediction.routing[view.layer].name
+            answer = what_if(predictor, view.text, view.token, layer, view.changes)
+        except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
+            answer = None
+        return *draw_probabilities(view), what_if_card(view, answer)
 
     # -- the samples ----------------------------------------------------------------------------------------------
 
@@ -152,11 +174,8 @@ def look(view: View | None, token: int, layer: int) -> tuple[View | None, str, s
     """Another token or layer of the same prediction: (view, token card, load card)."""
     if view is None:
         return None, "", ""
-    prediction = view.prediction
-    # The browser sends these numbers: they may be anything.
-    token = min(max(token, 0), len(prediction.tokens) - 1)
-    layer = min(max(layer, 0), len(prediction.routing) - 1)
-    return View(prediction, token, layer), *_closer(prediction, token, layer)
+    view = view.looking_at(token, layer)
+    return view, *_closer(view)
 
 
 def on_look(view: View | None, event: gr.EventData) -> tuple[View | None, str, str]:
@@ -164,7 +183,7 @@ def on_look(view: View | None, event: gr.EventData) -> tuple[View | None, str, s
 
 
 def draw_probabilities(view: View | None) -> tuple[str, Any]:
-    """The heat map of the chosen layer: (title, figure). A step of its own: the class should not wait for a picture."""
+    """The heat map of the chosen layer: (title, figure)."""
     if view is None or not view.prediction.routing:
         return empty_card("Router probabilities"), None
     from switch_model.plots import router_probabilities
@@ -174,11 +193,63 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     return title, router_probabilities(record, view.prediction.tokens, view.token)
 
 
-def _closer(prediction: Prediction, token: int, layer: int) -> tuple[str, str]:
-    if not prediction.routing:
+def _shown(view: View, loaded: LoadedModel, milliseconds: float | None, serial: int = 0) -> Routed:
+    return (
+        view,
+        prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
+        reading_notice(view.prediction),
+        grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens),
+        panel_value(view, loaded.predictor.model.config, serial),
+        *_closer(view),
+    )
+
+
+def _closer(view: View) -> tuple[str, str]:
+    if not view.prediction.routing:
         message = "This model has no sparse layer: every token takes the same path."
         return message_card("One token", message), message_card("Load per expert", message)
-    return token_card(prediction, token, layer), load_card(prediction, layer)
+    return token_card(view.prediction, view.token, view.layer), load_card(view.prediction, view.layer)
+
+
+def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
+    """The view with what was asked for. A browser may ask for anything: what makes no sense is left out."""
+    config, kind = loaded.predictor.model.config, wish.get("kind")
+    layers = config.sparse_layers
+    if not layers:
+        return view
+    if kind == "undo":
+        return view.undone(loaded)
+    if kind == "reset":
+        return view.with_changes(loaded, NO_CHANGES)
+    if kind == "measure":
+        label, _, experts = importance(loaded.predictor, view.text, view.changes)
+        tokens = leave_one_out(loaded.predictor, view.text, view.changes)[1]
+        return replace(view, matters=Matters(label, experts, tokens))
+    changes = view.changes
+    if kind == "force":
+        place, expert = (layers[view.layer], view.token), _whole(wish.get("expert"), config.num_experts)
+        force = {other: chosen for other, chosen in changes.force.items() if other != place}
+        if expert is not None and (place[0], expert) not in changes.ablate:
+            force[place] = expert
+        return view.with_changes(loaded, replace(changes, force=force))
+    if kind == "change":
+        off = wish.get("off") if isinstance(wish.get("off"), list) else []
+        places = [place for place in off if isinstance(place, list) and len(place) == 2]
+        indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
+        ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
+        force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
+        return view.with_changes(loaded, Interventions(ablate, force, _factor(wish.get("capacity"))))
+    return view
+
+
+def _whole(value: Any, below: int) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < below else None
+
+
+def _factor(value: Any) -> float | None:
+    if value == "none":
+        return math.inf
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else None
 
 
 def _nothing(message: str) -> Routed:
@@ -186,6 +257,7 @@ def _nothing(message: str) -> Routed:
         None,
         message_card("Prediction", message),
         "",
+        None,
         None,
         empty_card("One token"),
         empty_card("Load per expert"),
@@ -200,6 +272,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     first = explorer.library.pick(BUNDLED, 0)
     explorer.route(explorer.shelf.default, first.text, first)  # The first pass of a shape is slow: not the one shown.
     start = explorer.route(explorer.shelf.default, first.text, first)
+    closer = explorer.look_closer(start[0])
     view, sample = gr.State(start[0]), gr.State(first)
 
     with gr.Row(elem_classes="pair", equal_height=True):
@@ -267,11 +340,17 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         notice = gr.HTML(start[2], apply_default_css=False, elem_id="notice")
         grid = create_routing_grid(start[3])
 
+    with gr.Row(elem_classes="pair", equal_height=True):
+        with gr.Column(elem_classes="card", min_width=280, scale=5):
+            switches = create_expert_panel(start[4])
+        with gr.Column(elem_classes="card", min_width=280, scale=4):
+            what = create_what_if(closer[2])
+
     with gr.Row(elem_classes="three", equal_height=True):
         with gr.Column(elem_classes="card", min_width=260):
-            token = gr.HTML(start[4], apply_default_css=False, elem_id="token")
+            token = gr.HTML(start[5], apply_default_css=False, elem_id="token")
         with gr.Column(elem_classes="card", min_width=260):
-            load = gr.HTML(start[5], apply_default_css=False, elem_id="load")
+            load = gr.HTML(start[6], apply_default_css=False, elem_id="load")
         with gr.Column(elem_classes="card", min_width=260):
             gr.HTML(HOW_TO_READ, apply_default_css=False)
 
@@ -286,8 +365,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     # Helpers of this page are private: only the two named endpoints below are for programs.
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    result = [view, prediction, notice, grid, token, load]
-    picture = {"fn": draw_probabilities, "inputs": [view], "outputs": [title, plot], **quiet}
+    result = [view, prediction, notice, grid, switches, token, load]
+    picture = {"fn": explorer.look_closer, "inputs": [view], "outputs": [title, plot, what], **quiet}
 
     run.click(explorer.route, [model, text, sample, view], result, **quiet).then(**picture)
     choosing = {
@@ -300,6 +379,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     lucky.click(explorer.draw_sample, [model, source, text, view], [text, sample, *result], **quiet).then(**picture)
     table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
     grid.look(on_look, [view], [view, token, load], trigger_mode="always_last", **quiet).then(**picture)
+    switches.intervene(explorer.on_intervene, [view], result, trigger_mode="multiple", **quiet).then(**picture)
+    what.force(explorer.on_force, [view], result, trigger_mode="multiple", **quiet).then(**picture)
     demo.load(**picture)
 
     browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)

@@ -6,6 +6,7 @@ let data = null;      // the value being drawn
 let cells = [];       // cells[token][layer] = button
 let current = [0, 0]; // (token, layer) under the one tab stop
 let lit = null;       // the only expert that stays lit, or null
+let together = false; // whether a word's pieces are one column
 let lines = null;     // watches the width, which decides where lines break
 
 const make = (tag, className, text) => {
@@ -32,13 +33,28 @@ function facts(token, layer) {
     probability: (of.gate[token] / 1000).toFixed(2),
     place: of.capacity === null ? `slot ${slot}, no limit`
       : dropped ? `place ${slot}, but only ${of.capacity} slots: dropped` : `slot ${slot} of ${of.capacity}`,
+    before: before(token, layer),
   };
+}
+
+// Where a token went before the routing was changed; nothing where that is the same.
+function before(token, layer) {
+  const route = data.layers[layer].before?.[token];
+  return route ? `before: expert ${route[0]}${route[1] ? ", dropped" : ""}` : "";
+}
+
+function mattering(token) {
+  const change = data.matters?.[token];
+  if (change === undefined) return "";
+  const sign = change > 0 ? "+" : change < 0 ? "−" : "±";
+  return `without this token: ${data.label} ${sign}${(Math.abs(change) / 10).toFixed(1)} points`;
 }
 
 function describe(token, layer) {
   const f = facts(token, layer);
   const unknown = data.unknown[token] ? ", not in the vocabulary" : "";
-  return `${data.tokens[token]}${unknown}, ${f.title}: expert ${f.expert}, probability ${f.probability}, ${f.place}`;
+  const more = [f.before, mattering(token)].filter(Boolean).map((words) => ", " + words).join("");
+  return `${data.tokens[token]}${unknown}, ${f.title}: expert ${f.expert}, probability ${f.probability}, ${f.place}${more}`;
 }
 
 // ---- drawing -----------------------------------------------------------------------------------------------------
@@ -55,10 +71,13 @@ function draw() {
   current = [data.selected.token, data.selected.layer];
   const flow = make("div", "grid-flow");
   flow.dir = "auto"; // Right-to-left text reads right to left.
-  let word = null;
-  data.tokens.forEach((token, t) => {
-    if (!word || !data.joined[t]) flow.append((word = make("div", "grid-word")));
-    word.append(column(token, t));
+  const words = [];
+  data.tokens.forEach((_, t) => (data.joined[t] && words.length ? words[words.length - 1].push(t) : words.push([t])));
+  const most = Math.max(1, ...(data.matters || []).map(Math.abs));
+  words.forEach((pieces) => {
+    const word = make("div", "grid-word");
+    (together ? [pieces] : pieces.map((t) => [t])).forEach((tokens) => word.append(column(tokens, most)));
+    flow.append(word);
   });
   const body = make("div", "grid-body");
   body.setAttribute("role", "group");
@@ -75,25 +94,54 @@ function draw() {
   lines.observe(flow);
 }
 
-function column(token, t) {
-  const node = make("div", "grid-column");
-  const text = make("span", "grid-token", token);
-  if (data.special[t]) text.classList.add("special");
-  if (data.unknown[t]) {
+// A column of the given tokens: one, or the pieces of a word, whose neighbours with the same route share a cell.
+function column(tokens, most) {
+  const node = make("div", "grid-column"), text = make("span", "grid-token");
+  text.textContent = tokens.map((t) => data.tokens[t]).join("");
+  if (tokens.every((t) => data.special[t])) text.classList.add("special");
+  if (tokens.some((t) => data.unknown[t])) {
     text.classList.add("unknown");
     text.title = "not in the vocabulary: the model sees only “unknown word”";
   }
+  if (data.matters) node.append(matterBar(tokens, most));
   node.append(text);
-  cells.push(data.layers.map((layer, l) => {
-    const cell = button("cell " + shade(layer.expert[t]) + (layer.dropped[t] ? " dropped" : ""), layer.expert[t]);
-    cell.setAttribute("aria-label", describe(t, l));
-    cell.dataset.t = t;
-    cell.dataset.l = l;
-    cell.tabIndex = -1;
-    node.append(cell);
-    return cell;
-  }));
+  tokens.forEach((t) => (cells[t] = []));
+  data.layers.forEach((layer, l) => {
+    const parts = make("div", "grid-parts");
+    let last = null;
+    for (const t of tokens) {
+      const route = [layer.expert[t], layer.dropped[t], Boolean(layer.before?.[t])].join(" ");
+      if (!last || last.route !== route) {
+        last = { cell: cellFor(layer, t, l), route, size: 0 };
+        parts.append(last.cell);
+      }
+      last.cell.style.flexGrow = ++last.size;
+      cells[t][l] = last.cell;
+    }
+    node.append(parts);
+  });
   return node;
+}
+
+function cellFor(layer, t, l) {
+  const marks = (layer.dropped[t] ? " dropped" : "") + (layer.before?.[t] ? " changed" : "");
+  const cell = button("cell " + shade(layer.expert[t]) + marks, layer.expert[t]);
+  cell.setAttribute("aria-label", describe(t, l));
+  cell.dataset.t = t;
+  cell.dataset.l = l;
+  cell.tabIndex = -1;
+  return cell;
+}
+
+function matterBar(tokens, most) {
+  const box = make("span", "grid-matter"), bar = make("i");
+  const strongest = tokens.reduce((a, b) => (Math.abs(data.matters[b]) > Math.abs(data.matters[a]) ? b : a));
+  const change = data.matters[strongest];
+  bar.className = change < 0 ? "helps" : "harms";
+  bar.style.height = `${Math.round((20 * Math.abs(change)) / most)}px`;
+  box.title = mattering(strongest);
+  box.append(bar);
+  return box;
 }
 
 // Each line of the wrapped flow gets its own layer labels, level with its cells.
@@ -104,7 +152,7 @@ function labelLines(gutter, flow) {
   for (const word of flow.children) {
     if (word.offsetTop === last) continue;
     last = word.offsetTop;
-    for (const cell of word.querySelectorAll(".grid-column:first-child .cell")) {
+    for (const cell of word.querySelectorAll(".grid-column:first-child .grid-parts > .cell:first-child")) {
       const label = make("span", "grid-label", data.layers[cell.dataset.l].title);
       const box = cell.getBoundingClientRect();
       label.dataset.short = "L" + data.layers[cell.dataset.l].title.replace(/\D+/g, "");
@@ -130,10 +178,27 @@ function legend() {
   const dropped = make("span", "grid-key");
   dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the queue was full, the token passes unchanged");
   node.append(chips, dropped);
+  if (data.layers.some((layer) => layer.before)) {
+    const changed = make("span", "grid-key");
+    changed.append(make("span", "cell chip changed x2", "2"), " another route than before");
+    node.append(changed);
+  }
+  if (data.matters) {
+    const helps = make("span", "grid-key"), harms = make("span", "grid-key");
+    helps.append(make("s", "swatch helps"), ` without this token ${data.label} is less likely`);
+    harms.append(make("s", "swatch harms"), " more likely");
+    node.append(helps, harms);
+  }
   if (data.unknown.some(Boolean)) {
     const unknown = make("span", "grid-key");
     unknown.append(make("span", "grid-token unknown", "word"), " not in the vocabulary");
     node.append(unknown);
+  }
+  if (data.joined.some(Boolean)) {
+    const whole = button("layer-choice", "whole words");
+    whole.dataset.together = "";
+    whole.setAttribute("aria-pressed", String(together));
+    node.append(whole);
   }
   return node;
 }
@@ -163,7 +228,7 @@ function mark() {
   chosen.classList.add("selected");
   chosen.setAttribute("aria-current", "true");
   cells[current[0]][current[1]].tabIndex = 0;
-  for (const choice of root.querySelectorAll(".layer-choice")) {
+  for (const choice of root.querySelectorAll(".layer-choice[data-layer]")) {
     choice.setAttribute("aria-pressed", String(Number(choice.dataset.layer) === data.selected.layer));
   }
   markLabels();
@@ -210,6 +275,8 @@ function showTip(cell) {
   head.dir = "auto";
   const rows = [head, make("span", "", `${f.title} · expert ${f.expert}`),
     make("span", "", `probability ${f.probability} · ${f.place}`)];
+  if (f.before) rows.push(make("span", "", f.before));
+  if (mattering(t)) rows.push(make("span", "", mattering(t)));
   if (data.unknown[t]) rows.push(make("span", "", "not in the vocabulary"));
   tip.replaceChildren(...rows);
   tip.hidden = false;
@@ -233,7 +300,11 @@ root.addEventListener("click", (event) => {
   const cell = cellOf(event), chip = event.target.closest("button.chip"), choice = event.target.closest(".layer-choice");
   if (cell) choose(Number(cell.dataset.t), Number(cell.dataset.l));
   else if (chip) light(Number(chip.dataset.expert));
-  else if (choice) choose(data.selected.token, Number(choice.dataset.layer));
+  else if (choice && "together" in choice.dataset) {
+    together = !together;
+    draw();
+    root.querySelector("[data-together]").focus();
+  } else if (choice) choose(data.selected.token, Number(choice.dataset.layer));
 });
 root.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
@@ -244,7 +315,7 @@ root.addEventListener("keydown", (event) => {
   const cell = cellOf(event);
   if (!cell) return;
   const tokens = cells.length, layers = data.layers.length;
-  let t = Number(cell.dataset.t), l = Number(cell.dataset.l);
+  let t = current[0], l = current[1];
   // Keys follow the eye: in right-to-left text the next token is on the left.
   const forward = getComputedStyle(root.querySelector(".grid-flow")).direction === "rtl" ? -1 : 1;
   if (event.key === "ArrowRight") t += forward;
@@ -255,6 +326,9 @@ root.addEventListener("keydown", (event) => {
   else if (event.key === "End") t = tokens - 1;
   else return;
   event.preventDefault();
+  // Pieces that share a cell are one step.
+  const step = Math.sign(t - current[0]), inside = (token) => token >= 0 && token < tokens;
+  while (step && Math.abs(t - current[0]) < tokens && inside(t) && cells[t][l] === cell) t += step;
   focusCell(Math.min(Math.max(t, 0), tokens - 1), Math.min(Math.max(l, 0), layers - 1));
 });
 root.addEventListener("pointerover", (event) => (cellOf(event) ? showTip(cellOf(event)) : hideTip()));

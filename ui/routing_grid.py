@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import torch
 
-from switch_model import Prediction
+from switch_model import Prediction, Routing
 from switch_model.routing import UNLIMITED
 
 _SCRIPT = Path(__file__).with_suffix(".js")
@@ -29,11 +29,18 @@ def create_routing_grid(value: dict[str, Any] | None = None) -> gr.HTML:
     )
 
 
-def grid_value(prediction: Prediction, selected: tuple[int, int]) -> dict[str, Any]:
+def grid_value(
+    prediction: Prediction,
+    selected: tuple[int, int],
+    base: Prediction | None = None,
+    matters_T: torch.Tensor | None = None,
+) -> dict[str, Any]:
     """What the script draws: tokens, and per layer the lists expert, gate (in thousandths), slot and dropped.
 
     Args:
         selected: (token, layer) indices to start with.
+        base: the prediction before the routing was changed: where a token went then is told apart.
+        matters_T: the change of the predicted class's probability without each token.
     """
     records = prediction.routing
     tokens = {
@@ -43,6 +50,8 @@ def grid_value(prediction: Prediction, selected: tuple[int, int]) -> dict[str, A
         "special": [start == end for start, end in prediction.offsets],
         "selected": {"token": selected[0], "layer": selected[1]},
         "experts": records[0].num_experts if records else 0,
+        "matters": None if matters_T is None else (matters_T * 1000).round().int().tolist(),
+        "label": prediction.label,
     }
     if not records:
         return tokens | {"layers": []}
@@ -51,6 +60,7 @@ def grid_value(prediction: Prediction, selected: tuple[int, int]) -> dict[str, A
     gate_LT = torch.cat([record.gate for record in records])
     slot_LT = torch.cat([record.slot for record in records])
     capacity_L = torch.cat([record.capacity for record in records])
+    changed = base is not None and base is not prediction
     dropped_LT = slot_LT >= capacity_L.unsqueeze(-1)
     lists = zip(
         records,
@@ -70,10 +80,18 @@ def grid_value(prediction: Prediction, selected: tuple[int, int]) -> dict[str, A
                 "gate": gate_T,
                 "slot": slot_T,
                 "dropped": dropped_T,
+                "before": _before(record, base.routing[index]) if changed else None,
             }
-            for record, capacity, expert_T, gate_T, slot_T, dropped_T in lists
+            for index, (record, capacity, expert_T, gate_T, slot_T, dropped_T) in enumerate(lists)
         ]
     }
+
+
+def _before(record: Routing, base: Routing) -> list[list[int] | None]:
+    """[expert, dropped] of each token whose route was another one before; None where it was the same."""
+    same_T = ((record.expert == base.expert) & (record.dropped == base.dropped))[0].tolist()
+    routes = zip(same_T, base.expert[0].tolist(), base.dropped[0].int().tolist(), strict=True)
+    return [None if same else [expert, dropped] for same, expert, dropped in routes]
 
 
 def layer_title(name: str) -> str:

@@ -1,0 +1,95 @@
+"""Changing the routing in the Explore tab: switches, capacity, force, steps back, what matters. Handlers only."""
+
+import math
+
+import pytest
+
+from switch_model import Interventions, Predictor
+from switch_model.counterfactuals import importance
+from tests.ui_support import save_tiny_checkpoint
+from ui.explore import Explorer, look
+from ui.models import ModelShelf
+from ui.samples import SampleLibrary
+
+TEXT = "Oil prices rose as traders worried about the team."
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint):
+    return Predictor.from_checkpoint(checkpoint, "cpu")
+
+
+@pytest.fixture(scope="module")
+def explorer(checkpoint):
+    return Explorer(ModelShelf({"tiny": checkpoint}, "cpu"), SampleLibrary())
+
+
+def test_changes_are_what_the_predictor_says_of_them_and_can_be_taken_back(explorer, predictor):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    view, *_ = look(view, 2, 1)
+    wish = {"kind": "change", "off": [[0, 3], [1, 0]], "capacity": 0.25}
+    changed, card, _, grid, panel, *_ = explorer.intervene(view, wish)
+    expected = predictor(TEXT, Interventions({("encoder.1", 3), ("encoder.3", 0)}, capacity_factor=0.25))
+    assert changed.prediction.scores == pytest.approx(expected.scores) and changed.base is view.base
+    assert (changed.token, changed.layer) == (2, 1) and "with your changes" in card
+    for layer, now, was in zip(grid["layers"], expected.routing, view.base.routing, strict=True):
+        moved_T = (now.expert != was.expert) | (now.dropped != was.dropped)
+        assert [before is not None for before in layer["before"]] == moved_T[0].tolist()
+    assert panel["layers"][0]["off"] == [0, 0, 0, 1] and len(panel["said"]) == 3 and panel["undo"]
+
+    forced, *_ = explorer.intervene(changed, {"kind": "force", "expert": 2})
+    assert forced.prediction.routing[1].expert[0, 2] == 2 and forced.changes.ablate == changed.changes.ablate
+    back, *_ = explorer.intervene(forced, {"kind": "undo"})
+    assert back.changes == changed.changes and back.past == changed.past
+    plain, card, _, grid, *_ = explorer.intervene(forced, {"kind": "reset"})
+    assert plain.prediction is view.base and "with your changes" not in card
+    assert all(layer["before"] is None for layer in grid["layers"])
+
+
+def test_a_sliding_capacity_is_one_step_back(explorer):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    for factor in (2.0, 1.5, 0.5, "none"):
+        view, *_ = explorer.intervene(view, {"kind": "change", "off": [], "capacity": factor})
+    assert math.isinf(view.changes.capacity_factor) and view.past == (Interventions(),)
+    assert not any(record.dropped.any() for record in view.prediction.routing)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"kind": "change", "off": [[9, 9], "x", [0], None, [0, -1], [True, 0.5]], "capacity": "much"},
+        {"kind": "change", "off": None, "capacity": -1},
+        {"kind": "force", "expert": 10**9},
+        {"kind": "undo"},
+    ],
+)
+def test_wishes_that_make_no_sense_change_nothing(explorer, wish):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    assert explorer.intervene(view, wish)[0].changes == Interventions()
+    assert explorer.intervene(None, wish)[0] is None
+
+
+def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
+    measured, _, _, grid, panel, *_ = explorer.intervene(view, {"kind": "measure"})
+    changes = importance(predictor, TEXT, view.changes)[2]
+    assert panel["layers"][1]["matters"] == [round(1000 * change) for change in changes[1].tolist()]
+    assert len(grid["matters"]) == len(view.prediction.tokens) and measured.changes == view.changes
+    # Other changes, other measures.
+    assert explorer.intervene(measured, {"kind": "reset"})[0].matters is None
+
+
+def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    assert explorer.look_closer(view)[2].count("data-expert=") == 4
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
+    card = explorer.look_closer(look(view, 0, 0)[0])[2]
+    assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
+    assert "routed by a sparse model" in explorer.look_closer(None)[2]

@@ -1,0 +1,187 @@
+// Draws the expert panel from props.value (see expert_panel.py) and reports what a person wishes.
+// gr.HTML gives: element, props, trigger, watch. The template never changes, so Gradio leaves these elements alone.
+
+const root = element.querySelector(".panel-root");
+let data = null;    // the value being drawn
+let wish = null;    // {off: Set of "layer expert", at: stop}: what the switches show, ahead of the answer
+let sent = 0;       // number of the last message
+let awaited = 0;    // number of the one that is on its way, 0 = none
+let next = null;    // what is to be sent once that is answered: only the last wish counts
+let patience = null;
+
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const act = (name, text, enabled = true) => {
+  const node = make("button", "panel-act", text);
+  node.type = "button";
+  node.dataset.act = name;
+  node.disabled = !enabled;
+  return node;
+};
+const points = (change) => `${change > 0 ? "+" : change < 0 ? "−" : "±"}${(Math.abs(change) / 10).toFixed(1)}`;
+
+function draw() {
+  const focused = document.activeElement?.dataset?.key;
+  const sliding = root.querySelector("input:active") !== null;
+  data = props.value;
+  if (!data || !data.layers || !data.layers.length) {
+    wish = null;
+    root.replaceChildren(make("p", "grid-empty", "Route a text with a sparse model to change its routing."));
+    return;
+  }
+  // While a newer wish waits to be sent, an older answer does not take it back.
+  if (!next) {
+    const off = data.layers.flatMap((layer, l) => layer.off.flatMap((isOff, e) => (isOff ? [`${l} ${e}`] : [])));
+    wish = { off: new Set(off), at: sliding ? wish.at : data.at };
+  }
+  const rows = make("div", "panel-rows");
+  const most = Math.max(1, ...data.layers.flatMap((layer) => (layer.matters || []).map(Math.abs)));
+  data.layers.forEach((layer, l) => rows.append(row(layer, l, most)));
+  if (sliding) slider(root.querySelector(".panel-capacity"));
+  const capacity = sliding ? root.querySelector(".panel-capacity") : slider(make("div", "panel-capacity"));
+  const parts = [rows, ...(data.layers[0].matters ? [key()] : []), capacity, acts()];
+  if (sliding) {
+    // The slider under the finger must stay the same element.
+    [...root.children].forEach((child) => child !== capacity && child.remove());
+    const place = parts.indexOf(capacity);
+    parts.slice(0, place).forEach((part) => capacity.before(part));
+    capacity.after(...parts.slice(place + 1));
+  } else {
+    root.replaceChildren(...parts);
+  }
+  if (focused) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (data.serial === awaited) answered();
+}
+
+function row(layer, l, most) {
+  const node = make("div", "panel-row");
+  const label = make("span", "panel-label", layer.title);
+  label.dataset.short = "L" + layer.title.replace(/\D+/g, "");
+  const experts = make("div", "panel-experts");
+  layer.off.forEach((_, e) => {
+    const chip = make("button", `cell chip switch x${e % 256}`, e);
+    chip.type = "button";
+    chip.dataset.l = l;
+    chip.dataset.e = e;
+    chip.dataset.key = `${l} ${e}`;
+    show(chip, wish.off.has(`${l} ${e}`), layer.tokens[e]);
+    const holder = make("span", "panel-expert");
+    holder.append(chip);
+    if (layer.matters) {
+      const change = layer.matters[e], bar = make("i", change < 0 ? "helps" : "harms");
+      bar.style.height = `${Math.round((16 * Math.abs(change)) / most)}px`;
+      const box = make("span", "panel-bar");
+      box.append(bar);
+      box.title = `without expert ${e}: ${data.label} ${points(change)} points`;
+      chip.setAttribute("aria-label", `${chip.getAttribute("aria-label")}; ${box.title}`);
+      holder.append(box);
+    }
+    experts.append(holder);
+  });
+  node.append(label, experts);
+  return node;
+}
+
+function show(chip, off, tokens) {
+  const { l, e } = chip.dataset;
+  chip.setAttribute("aria-pressed", String(!off));
+  chip.classList.toggle("off", off);
+  const count = `${tokens} token${tokens === 1 ? "" : "s"}`;
+  chip.title = off ? `expert ${e} is off: click to switch it on` : `expert ${e}: ${count}. Click to switch it off`;
+  chip.setAttribute("aria-label", `${data.layers[l].title}, expert ${e}, ${off ? "off" : `on, ${count}`}`);
+}
+
+function key() {
+  const node = make("p", "facts key");
+  const helps = make("span"), harms = make("span");
+  helps.append(make("s", "swatch helps"), `without it ${data.label} is less likely`);
+  harms.append(make("s", "swatch harms"), "more likely");
+  node.append(helps, harms);
+  return node;
+}
+
+function slider(node) {
+  const own = data.own, stop = (at) => (data.stops[at] === "none" ? "no limit" : String(data.stops[at]));
+  if (!node.firstChild) {
+    const input = make("input");
+    input.type = "range";
+    input.dataset.key = "capacity";
+    input.min = 0;
+    input.max = data.stops.length - 1;
+    input.setAttribute("aria-label", "capacity factor");
+    node.append(make("span", "panel-label", "capacity"), input, make("output"));
+  }
+  const input = node.querySelector("input");
+  if (!input.matches(":active")) input.value = wish.at;
+  const say = (at) => {
+    const words = stop(at) + (at === own ? " (the model’s own)" : "");
+    node.querySelector("output").textContent = words;
+    input.setAttribute("aria-valuetext", words);
+  };
+  say(Number(input.value));
+  input.oninput = () => {
+    wish.at = Number(input.value);
+    say(wish.at);
+    sendWish();
+  };
+  return node;
+}
+
+function acts() {
+  const node = make("div", "panel-acts"), said = make("p", "facts");
+  said.setAttribute("role", "status");
+  said.textContent = data.said.length
+    ? `Changed: ${data.said.join(" · ")}.`
+    : "Click an expert to switch it off, or move the capacity. A cell’s token can be sent elsewhere below.";
+  const buttons = make("div", "panel-buttons");
+  buttons.append(
+    act("undo", "Undo", data.undo),
+    act("reset", "Reset", data.said.length > 0),
+    act("measure", "What matters?"),
+  );
+  node.append(said, buttons);
+  return node;
+}
+
+function sendWish() {
+  const off = [...wish.off].map((place) => place.split(" ").map(Number));
+  send({ kind: "change", off, capacity: wish.at === data.own ? null : data.stops[wish.at] });
+}
+
+function send(message) {
+  if (awaited) {
+    next = message;
+    return;
+  }
+  awaited = ++sent;
+  trigger("intervene", { ...message, serial: sent });
+  patience = setTimeout(answered, 5000); // An answer that got lost must not silence the panel.
+}
+
+function answered() {
+  clearTimeout(patience);
+  const message = next;
+  awaited = 0;
+  next = null;
+  if (message) send(message);
+}
+
+root.addEventListener("click", (event) => {
+  const chip = event.target.closest("button.switch"), button = event.target.closest("button.panel-act");
+  if (chip) {
+    const place = `${chip.dataset.l} ${chip.dataset.e}`, off = !wish.off.has(place);
+    if (off) wish.off.add(place);
+    else wish.off.delete(place);
+    show(chip, off, data.layers[chip.dataset.l].tokens[chip.dataset.e]);
+    sendWish();
+  } else if (button) {
+    send({ kind: button.dataset.act });
+  }
+});
+
+watch("value", draw);
+draw();

@@ -1,0 +1,94 @@
+"""The expert panel: every expert of every layer as a switch, the capacity as a slider, and steps back.
+
+The component's value is plain data, drawn by its script (as in routing_grid.py). Its event `intervene` tells what a
+person did: evt.kind "change" with the whole wish (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one at
+a time, numbered (evt.serial), and waits for a value with that number: of several quick wishes the last one counts.
+Try it: create_expert_panel(panel_value(view, config))
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from switch_model import Interventions, SwitchConfig
+from switch_model.routing import UNLIMITED, Routing
+from ui.routing_grid import layer_title
+from ui.view import View
+
+_SCRIPT = Path(__file__).with_suffix(".js")
+# Where the slider stops; the model's own factor is added.
+CAPACITY_STOPS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, math.inf)
+
+
+def create_expert_panel(value: dict[str, Any] | None = None) -> gr.HTML:
+    """The component."""
+    return gr.HTML(
+        value,
+        html_template='<h2>Change the routing</h2><div class="panel-root"></div>',
+        js_on_load=_SCRIPT.read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id="expert-panel",
+    )
+
+
+def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, Any]:
+    """What the script draws: per layer which experts are off, how many tokens chose each, what each matters; the
+    capacity's stops ("none" = dropless) and which one is the model's own; the changes in words.
+
+    Args:
+        serial: of the event that is answered.
+    """
+    changes, matters = view.changes, view.matters
+    records = view.prediction.routing
+    own = own_factor(records[0], config) if records else math.inf
+    stops = sorted({*CAPACITY_STOPS, own})
+    factor = own if changes.capacity_factor is None else changes.capacity_factor
+    return {
+        "layers": [
+            {
+                "name": record.name,
+                "title": layer_title(record.name),
+                "off": [int((record.name, expert) in changes.ablate) for expert in range(record.num_experts)],
+                "tokens": record.choices.tolist(),
+                "matters": _thousandths(matters.experts[index].tolist()) if matters else None,
+            }
+            for index, record in enumerate(records)
+        ],
+        "label": matters.label if matters else view.prediction.label,
+        "stops": ["none" if math.isinf(stop) else stop for stop in stops],
+        "own": stops.index(own),
+        "at": min(range(len(stops)), key=lambda index: (abs(stops[index] - factor), index)) if factor in stops
+        else stops.index(own),
+        "said": changes_in_words(changes, view.base.tokens),
+        "undo": bool(view.past),
+        "serial": serial,
+    }  # fmt: skip
+
+
+def own_factor(record: Routing, config: SwitchConfig) -> float:
+    """The capacity factor that the model routes this text with; where it has an absolute capacity, what that makes."""
+    if config.expert_capacity is None:
+        return math.inf if config.eval_capacity_factor is None else float(config.eval_capacity_factor)
+    capacity, tokens = int(record.capacity), int(record.mask.sum())
+    return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
+
+
+def changes_in_words(changes: Interventions, tokens: list[str]) -> list[str]:
+    """A phrase for each change: "expert 3 of layer 1 off"."""
+    said = [f"expert {expert} of {layer_title(layer)} off" for layer, expert in sorted(changes.ablate)]
+    said += [
+        f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer)}"
+        for (layer, token), expert in sorted(changes.force.items())
+    ]
+    if changes.capacity_factor is not None:
+        factor = changes.capacity_factor
+        said.append("no capacity limit" if math.isinf(factor) else f"capacity factor {factor:g}")
+    if changes.capacity_group is not None:
+        said.append(f"capacity counted per {changes.capacity_group}")
+    return said
+
+
+def _thousandths(values: list[float]) -> list[int]:
+    return [round(1000 * value) for value in values]

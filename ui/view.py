@@ -1,0 +1,93 @@
+"""What one visitor is looking at: a text under a model, as it is and with their changes to its routing.
+
+Plain data without Gradio, so that every card, picture and report can be made of it.
+Try it: View.of(loaded_model, "ag_news", "Oil prices rose.")
+"""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from switch_model import Interventions, Prediction
+from ui.models import LoadedModel
+from ui.routing_grid import default_selection
+
+NO_CHANGES = Interventions()
+# Steps back that are kept.
+MAX_PAST = 50
+
+
+@dataclass(frozen=True)
+class Matters:
+    """What the predicted class rests on, as changes of its probability.
+
+    Attributes:
+        label: the class.
+        experts: (L, E) when an expert of a layer is ablated.
+        tokens: (T,) when the model does not see a token.
+    """
+
+    label: str
+    experts: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """One visitor's view.
+
+    Attributes:
+        model: its key on the shelf.
+        text: what was routed.
+        base: the prediction as the model routes by itself.
+        prediction: the same with `changes`.
+        token, layer: what is looked at more closely.
+        true_label: of the sample that the text is; None = unknown.
+        changes: to the routing.
+        past: the changes before, the last one at the end.
+        matters: what was measured of this very prediction; None = nothing yet.
+    """
+
+    model: str
+    text: str
+    base: Prediction
+    prediction: Prediction
+    token: int
+    layer: int
+    true_label: str | None = None
+    changes: Interventions = NO_CHANGES
+    past: tuple[Interventions, ...] = field(default=())
+    matters: Matters | None = None
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, model: str, text: str, layer: int = 0, true_label: str | None = None) -> "View":
+        """A text just routed. Raises ValueError when it has no tokens."""
+        prediction = loaded.predictor(text)
+        return cls(model, text, prediction, prediction, *default_selection(prediction, layer), true_label)
+
+    @property
+    def changed(self) -> bool:
+        return self.changes != NO_CHANGES
+
+    def looking_at(self, token: int, layer: int) -> "View":
+        """Another token and layer, kept within what there is: a browser may send anything."""
+        tokens, layers = len(self.prediction.tokens), len(self.prediction.routing)
+        return replace(self, token=min(max(token, 0), tokens - 1), layer=min(max(layer, 0), max(layers - 1, 0)))
+
+    def with_changes(self, loaded: LoadedModel, changes: Interventions) -> "View":
+        """The same text with other changes, which `undone` takes back. Raises ValueError when they do not fit."""
+        if changes == self.changes:
+            return self
+        # A slider on its way leaves one step behind, not a dozen.
+        sliding = self.past and self.past[-1] == replace(self.changes, capacity_factor=self.past[-1].capacity_factor)
+        sliding = sliding and changes == replace(self.changes, capacity_factor=changes.capacity_factor)
+        past = self.past if sliding else (*self.past, self.changes)[-MAX_PAST:]
+        return self._routed(loaded, changes, past)
+
+    def undone(self, loaded: LoadedModel) -> "View":
+        """One step back."""
+        return self._routed(loaded, self.past[-1], self.past[:-1]) if self.past else self
+
+    def _routed(self, loaded: LoadedModel, changes: Interventions, past: tuple[Interventions, ...]) -> "View":
+        prediction = self.base if changes == NO_CHANGES else loaded.predictor(self.text, changes)
+        return replace(self, prediction=prediction, changes=changes, past=past, matters=None)

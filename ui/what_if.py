@@ -1,0 +1,78 @@
+"""The card “what if”: one token under each expert of a layer, what the model then says; a click sends it there.
+
+Try it: what_if_card(view, what_if(predictor, view.text, view.token, "encoder.1", view.changes))
+"""
+
+from html import escape
+
+import gradio as gr
+
+from switch_model.counterfactuals import WhatIf
+from ui.palette import MAX_COLOURS
+from ui.routing_grid import layer_title
+from ui.view import View
+
+_TITLE = "What if this token went elsewhere?"
+# Differences below this are the noise of rounding.
+NOTHING = 0.00005
+
+_FORCE = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-expert]");
+  if (button) trigger("force", { expert: Number(button.dataset.expert) });
+});
+"""
+
+
+def create_what_if(value: str = "") -> gr.HTML:
+    """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it."""
+    return gr.HTML(value, js_on_load=_FORCE, apply_default_css=False, elem_id="what-if")
+
+
+def what_if_card(view: View | None, answer: WhatIf | None) -> str:
+    """A row per expert, the best one for the predicted class first."""
+    if view is None or answer is None:
+        return f'<h2>{_TITLE}</h2><p class="facts">Appears once a text is routed by a sparse model.</p>'
+    record = view.prediction.routing[view.layer]
+    probs_E = record.probs[0, view.token].tolist()
+    forced = view.changes.force.get((record.name, view.token))
+    on = [expert for expert, probability in enumerate(answer.probability) if probability is not None]
+    rows = "".join(
+        _row(expert, answer, probs_E[expert], own=expert == answer.expert)
+        for expert in sorted(on, key=lambda expert: (-answer.probability[expert], expert))
+    )
+    token = f'<bdi class="quoted">{escape(view.prediction.tokens[view.token].strip() or "␣")}</bdi>'
+    back = (
+        '<button type="button" class="panel-act" data-expert="-1">Let the router choose</button>'
+        if forced is not None
+        else ""
+    )
+    return (
+        f"<h2>What if {token} went elsewhere in {layer_title(record.name)}?</h2>"
+        f'<div class="what-if" role="group" aria-label="Experts for this token">{rows}</div>'
+        f'<p class="facts">{_verdict(answer, forced, bool(record.dropped[0, view.token]))}</p>{back}'
+    )
+
+
+def _row(expert: int, answer: WhatIf, gate: float, own: bool) -> str:
+    probability, label = answer.probability[expert], answer.labels[expert]
+    says = "" if label == answer.label else f'<b class="wrong"> → {escape(label)}</b>'
+    hint = "this is where it goes" if own else f"send it to expert {expert}"
+    return (
+        f'<button type="button" class="what-row{" own" if own else ""}" data-expert="{expert}" title="{hint}">'
+        f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
+        f'<span class="what-gate">router {gate:.2f}</span>'
+        f'<i><u style="width:{100 * probability:.1f}%"></u></i>'
+        f"<span>{100 * probability:.2f} %{says}</span></button>"
+    )
+
+
+def _verdict(answer: WhatIf, forced: int | None, dropped: bool) -> str:
+    label, regret = escape(answer.label), answer.regret
+    who = "Your choice" if forced is not None else "The router’s choice"
+    said = f"Probability of {label} under each expert. "
+    if dropped:
+        said += f"Expert {answer.expert} was full, so that the token passes unchanged. "
+    if regret < NOTHING:
+        return said + f"{who} is the best for it: regret 0."
+    return said + f"{who} has a regret of {100 * regret:.2f} points: expert {answer.best} would have been the best."
