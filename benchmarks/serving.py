@@ -91,7 +91,7 @@ def seconds_to_import(names: list[str]) -> float:
 
 def handler_ratio() -> tuple[float, float]:
     """(the page's handler / the bare forward, the forward's milliseconds) for a text of about 100 tokens."""
-    from ui.explore import Explorer
+    from ui.explorer import Explorer
     from ui.models import ModelShelf
     from ui.samples import SampleLibrary
 

@@ -89,3 +89,28 @@ class RoutingTotals:
     def summary(self) -> list[dict[str, Any]]:
         """One dict per sparse layer: its name under "layer", then the measures."""
         return [{"layer": name, **totals.summary()} for name, totals in self.layers.items()]
+
+
+def shared_information(counts: Tensor) -> float:
+    """How much of the column the row tells, 0 to 1: I(row; column) / H(column) of a table of counts; 0 where H is 0."""
+    joint = counts.double() / counts.sum().clamp(min=1)
+    rows, columns = joint.sum(dim=1), joint.sum(dim=0)
+    entropy = float(torch.special.entr(columns).sum())
+    if entropy == 0:
+        return 0.0
+    together = float(torch.special.entr(joint).sum())
+    # Rounding may take it a hair below 0.
+    return max(float(torch.special.entr(rows).sum()) + entropy - together, 0.0) / entropy
+
+
+def shuffled_information(here: Routing, there: Routing, rounds: int = 100, seed: int = 0) -> float:
+    """The mean of `shared_information` when the tokens of the second layer are shuffled: what chance alone makes of
+    so few tokens, beside which the value itself must be read."""
+    first, second = here.expert[here.mask], there.expert[there.mask]
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(rounds):
+        pair = first * there.num_experts + second[torch.randperm(len(second), generator=generator)]
+        counts = torch.bincount(pair, minlength=here.num_experts * there.num_experts)
+        values.append(shared_information(counts.view(here.num_experts, there.num_experts)))
+    return sum(values) / len(values)

@@ -4,13 +4,14 @@ Backgrounds are transparent and colours readable on light and dark pages. Import
 Try it: router_probabilities(prediction.routing[0], prediction.tokens).show()
 """
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from switch_model.routing import Routing
+from switch_model.routing import Routing, transitions
 
 # Readable on white and on near-black alike; the app's style sheet sharpens it for either.
 _INK = "#7d8590"
@@ -119,6 +120,118 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
         showlegend=False,
     )
     return figure
+
+
+def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure:
+    """Sankey diagram of one text's tokens through the experts of its sparse layers, left to right.
+
+    Args:
+        records: at least two, of the same tokens.
+        colours: one per expert, "#rrggbb".
+
+    Raises:
+        ValueError: when there are fewer than two records.
+    """
+    if len(records) < 2:
+        raise ValueError(f"A flow needs two sparse layers at least: there {'is' if records else 'are'} {len(records)}.")
+    # 1. A node for each expert that any token chose; its place is given, so that experts keep their order.
+    nodes = [
+        (layer, expert) for layer, one in enumerate(records) for expert in one.choices.nonzero().flatten().tolist()
+    ]
+    number = {node: index for index, node in enumerate(nodes)}
+    # 2. A band for each pair of experts in neighbouring layers that tokens share.
+    bands = [
+        (number[layer, i], number[layer + 1, j], int(counts[i, j]), i, j)
+        for layer, (here, there) in enumerate(itertools.pairwise(records))
+        for counts in [transitions(here, there)]
+        for i, j in counts.nonzero().tolist()
+    ]
+    figure = go.Figure(
+        go.Sankey(
+            arrangement="snap",
+            node={
+                "label": [str(expert) for _, expert in nodes],
+                "color": [colours[expert % len(colours)] for _, expert in nodes],
+                "x": [0.001 + 0.998 * layer / (len(records) - 1) for layer, _ in nodes],
+                "y": _stacked_places(records, nodes),
+                "customdata": [f"{records[layer].name}, expert {expert}" for layer, expert in nodes],
+                "hovertemplate": "%{customdata}: %{value} tokens<extra></extra>",
+                "pad": 8,
+                "thickness": 16,
+                "line": {"width": 0},
+            },
+            link={
+                "source": [band[0] for band in bands],
+                "target": [band[1] for band in bands],
+                "value": [band[2] for band in bands],
+                "color": [_see_through(colours[band[3] % len(colours)]) for band in bands],
+                "hovertemplate": "expert %{source.label} → expert %{target.label}: %{value} tokens<extra></extra>",
+            },
+        )
+    )
+    figure.update_layout(
+        height=min(max(30 * records[0].num_experts, 220), 560),
+        margin={"l": 10, "r": 10, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
+    )
+    return figure
+
+
+def transition_matrix(here: Routing, there: Routing) -> go.Figure:
+    """Heat map of P(expert of the later layer | expert of the earlier one): a row per earlier expert that has tokens.
+
+    Hovering tells the share that the later expert has of all tokens: what shuffled tokens would give on average.
+    """
+    counts = transitions(here, there)
+    rows = counts.sum(dim=1).nonzero().flatten().tolist()
+    totals = counts.sum(dim=1, keepdim=True).clamp(min=1)
+    chance = (counts.sum(dim=0) / counts.sum().clamp(min=1)).tolist()
+    figure = go.Figure(
+        go.Heatmap(
+            z=(counts / totals)[rows].numpy().round(3),
+            x=[str(expert) for expert in range(there.num_experts)],
+            y=[str(expert) for expert in rows],
+            zmin=0,
+            zmax=1,
+            colorscale=_SCALE,
+            xgap=1,
+            ygap=1,
+            customdata=[[(int(counts[i, j]), chance[j]) for j in range(there.num_experts)] for i in rows],
+            hovertemplate="expert %{y} → expert %{x}: %{z:.2f} (%{customdata[0]} tokens)<br>"
+            "of all tokens: %{customdata[1]:.2f}<extra></extra>",
+            colorbar={"thickness": 8, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "tickfont": {"size": 11}},
+        )
+    )
+    plain = {"type": "category", "showgrid": False, "zeroline": False}
+    figure.update_xaxes(title=f"expert in {there.name}", **plain)
+    figure.update_yaxes(title=f"expert in {here.name}", autorange="reversed", **plain)
+    figure.update_layout(
+        height=min(max(26 * len(rows), 120), 480) + 60,
+        margin={"l": 50, "r": 8, "t": 8, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
+        dragmode=False,
+    )
+    return figure
+
+
+def _stacked_places(records: Sequence[Routing], nodes: list[tuple[int, int]]) -> list[float]:
+    """The middle of each node, from the top: experts below each other by number, as high as they have tokens."""
+    places = []
+    for layer, record in enumerate(records):
+        counts = [int(record.choices[expert]) for one, expert in nodes if one == layer]
+        total, above = max(sum(counts), 1), 0.0
+        for count in counts:
+            places.append(min(max((above + count / 2) / total, 0.001), 0.999))
+            above += count
+    return places
+
+
+def _see_through(colour: str) -> str:
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.45)"
 
 
 def reads_from_the_right(tokens: Sequence[str]) -> bool:

@@ -164,3 +164,10 @@ def router_z_loss(routing: Routing) -> Tensor:
     z_BT = routing.logits.logsumexp(dim=-1)
     z_BT = torch.where(routing.mask & z_BT.isfinite(), z_BT, 0.0)
     return z_BT.square().sum() / routing.mask.sum().clamp(min=1)
+
+
+def transitions(here: Routing, there: Routing) -> Tensor:
+    """(E, E') how many real tokens that chose expert i of one layer choose expert j of another."""
+    pair_BT = here.expert * there.num_experts + there.expert
+    counts = torch.bincount(pair_BT[here.mask], minlength=here.num_experts * there.num_experts)
+    return counts.view(here.num_experts, there.num_experts)

@@ -7,7 +7,7 @@ import pytest
 from switch_model import Interventions, Predictor
 from switch_model.counterfactuals import importance
 from tests.ui_support import save_tiny_checkpoint
-from ui.explore import Explorer, look
+from ui.explorer import Explorer, look
 from ui.models import ModelShelf
 from ui.samples import SampleLibrary
 

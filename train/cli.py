@@ -25,6 +25,7 @@ other commands (each has --help):
   python -m train stop RUN         end a run after its step, with a checkpoint
   python -m train resume RUN       go on with a stopped run
   python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
+  python -m train analyze …        where the tokens of a whole data set go
   python -m train predict …        classes of texts, with or without their routing
   python -m train package …        a finished run as a small checkpoint folder with a model card
   python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
@@ -206,6 +207,40 @@ def _predict(argv: list[str]) -> None:
     print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file)
 
 
+def _analyze(argv: list[str]) -> None:
+    parser = _parser("analyze", "Where a checkpoint sends the tokens of a whole data set: HTML report and tables.")
+    parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--dataset", required=True, help="as in training; classes are used where there are such")
+    parser.add_argument("--split", help="none = the one to report on")
+    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--text_column", help="as in training")
+    parser.add_argument("--label_column", help="as in training")
+    parser.add_argument("--num_samples", type=_positive, help="rows, drawn at random; none = all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--importance", type=_natural, default=32, help="texts to measure importance on; 0 = none")
+    parser.add_argument("--output", required=True, help="folder for report.html, measures.json and two parquet tables")
+    options = parser.parse_args(argv)
+    from switch_model.corpus import route_corpus
+    from switch_model.predictor import Predictor
+    from train.analyze import importances, rows_to_analyze, write_report
+    from train.corpus_report import facts_in_words
+
+    predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    columns = {key: getattr(options, key) for key in ("data_dir", "text_column", "label_column", "num_samples")}
+    rows = rows_to_analyze(predictor.model.config.labels, options.dataset, options.split, **columns)
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done:,} of {total:,} texts", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    corpus = route_corpus(predictor, rows.texts, rows.true, progress)
+    importance = importances(predictor, corpus, options.importance) if options.importance else None
+    title = f"{Path(options.checkpoint).name} on {Path(options.dataset).name}"
+    write_report(corpus, importance, title, rows.note, Path(options.output))
+    print(f"{facts_in_words(corpus)} {rows.note}".rstrip())
+    print(f"Report: {Path(options.output) / 'report.html'}")
+
+
 def _package(argv: list[str]) -> None:
     parser = _parser(
         "package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there."
@@ -315,6 +350,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": _resume,
     "evaluate": _evaluate,
     "predict": _predict,
+    "analyze": _analyze,
     "package": _package,
     "publish": _publish,
     "convert": _convert,

@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from ui.explore import Explorer, create_explore_tab
+from ui.analyse import Analyst, create_analyse_tab
+from ui.explore import create_explore_tab
+from ui.explorer import Explorer
 from ui.models import ModelShelf
 from ui.palette import CELL_INK, palette_css
 from ui.samples import SampleLibrary
@@ -47,6 +49,8 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Explore", id="explore"):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
+            with gr.Tab("Analyse", id="analyse"):
+                create_analyse_tab(demo, Analyst(shelf, workshop), pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page"):
                 create_train_tab(demo, workshop, pages, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.

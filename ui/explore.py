@@ -1,270 +1,34 @@
 """The Explore tab: type a text or pick a sample -> its class, where every token went, what changes when one intervenes.
 
-Handlers take values and return values; `Explorer` only holds what all visitors share (models, samples).
-Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
+Try it: python app.py
 """
 
-import math
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from switch_model import CheckpointError, Interventions, Prediction
-from switch_model.counterfactuals import importance, leave_one_out, what_if
-from ui.cards import HOW_TO_READ, empty_card, load_card, message_card, prediction_card, reading_notice, token_card
-from ui.expert_panel import create_expert_panel, panel_value
-from ui.models import LoadedModel, ModelShelf
-from ui.routing_grid import create_routing_grid, grid_value, layer_title
-from ui.sample_table import create_sample_table, failure_html, rows_html, waiting_html
-from ui.samples import BUNDLED, Sample, SampleLibrary
-from ui.view import NO_CHANGES, Matters, View
-from ui.what_if import create_what_if, what_if_card
-
-EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
+from ui.cards import HOW_TO_READ
+from ui.expert_panel import create_expert_panel
+from ui.explorer import Explorer, on_look
+from ui.flow import create_flow
+from ui.models import ModelShelf
+from ui.neighbours import create_neighbours
+from ui.routing_grid import create_routing_grid
+from ui.sample_table import create_sample_table, waiting_html
+from ui.samples import BUNDLED
+from ui.what_if import create_what_if
 
 
 @dataclass(frozen=True)
 class ExploreTab:
-    """What other tabs need to open a model here: the shelf, the picker, and what follows a choice in it."""
+    """What other tabs need to open a model or a text here: the shelf, picker and box, and what follows a choice."""
 
     shelf: ModelShelf
     model: gr.Dropdown
+    text: gr.Textbox
     choosing: dict[str, Any]
     picture: dict[str, Any]
-
-
-# What `Explorer.route` returns, in the order of the components that show it.
-Routed = tuple[View | None, str, str, dict[str, Any] | None, dict[str, Any] | None, str, str]
-
-
-class Explorer:
-    """The handlers of the tab."""
-
-    def __init__(self, shelf: ModelShelf, library: SampleLibrary):
-        self.shelf = shelf
-        self.library = library
-
-    # -- the text -------------------------------------------------------------------------------------------------
-
-    def route(self, model: str | None, text: str, sample: Sample | None, view: View | None = None) -> Routed:
-        """Classify `text`: (view, prediction card, notice, grid, expert panel, token card, load card).
-
-        Args:
-            sample: the sample picked last; its label counts as long as the text is still that sample's.
-            view: what was shown before; its layer stays chosen.
-        """
-        # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
-        text = (text or "").encode("utf-8", "replace").decode("utf-8")
-        if not text.strip():
-            return _nothing(EMPTY_TEXT)
-        try:
-            loaded = self.shelf.load(model)
-            true_label = sample.label if sample and sample.text.strip() == text.strip() else None
-            start = perf_counter()
-            view = View.of(loaded, model, text, view.layer if view else 0, true_label)
-            return _shown(view, loaded, 1000 * (perf_counter() - start))
-        except (CheckpointError, ValueError) as error:
-            return _nothing(str(error))
-
-    def choose_model(self, model: str | None, text: str, sample: Sample | None, view: View | None) -> tuple[Any, ...]:
-        """Another model for the same text: (caption, what `route` returns)."""
-        return self.caption(model), *self.route(model, text, sample, view)
-
-    def caption(self, model: str | None) -> str:
-        """The model's size in one line; nothing when it can't be opened, which the prediction card then explains."""
-        try:
-            return self.shelf.load(model).caption
-        except CheckpointError:
-            return ""
-
-    # -- changing the routing -------------------------------------------------------------------------------------
-
-    def intervene(self, view: View | None, wish: dict[str, Any]) -> Routed:
-        """What the expert panel or the what-if card asks for: what `route` returns. What can't be done is left out."""
-        if view is None:
-            return _nothing(EMPTY_TEXT)
-        try:
-            loaded = self.shelf.load(view.model)
-            start = perf_counter()
-            changed = _fulfilled(view, loaded, wish)
-            milliseconds = 1000 * (perf_counter() - start)
-            milliseconds = milliseconds if changed.prediction is not view.prediction else None
-            return _shown(changed, loaded, milliseconds, _whole(wish.get("serial"), 2**53) or 0)
-        except (CheckpointError, ValueError) as error:
-            return _nothing(str(error))
-
-    def on_intervene(self, view: View | None, event: gr.EventData) -> Routed:
-        return self.intervene(view, event._data)
-
-    def on_force(self, view: View | None, event: gr.EventData) -> Routed:
-        return self.intervene(view, {"kind": "force", "expert": event.expert})
-
-    def look_closer(self, view: View | None) -> tuple[str, Any, str]:
-        """(title, heat map of the router's probabilities, what-if card). A step of its own: the class does not wait."""
-        if view is None or not view.prediction.routing:
-            return *draw_probabilities(view), what_if_card(None, None)
-        try:
-            predictor = self.shelf.load(view.model).predictor
-            layer = view.prediction.routing[view.layer].name
-            answer = what_if(predictor, view.text, view.token, layer, view.changes)
-        except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
-            answer = None
-        return *draw_probabilities(view), what_if_card(view, answer)
-
-    # -- the samples ----------------------------------------------------------------------------------------------
-
-    def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> tuple[Any, ...]:
-        """A random sample: (text, sample, what `route` returns)."""
-        try:
-            labels = self.shelf.load(model).labels
-        except CheckpointError:  # `route` will say so.
-            labels = []
-        sample = self.library.draw(source, other_than=text, labels=labels)
-        return sample.text, sample, *self.route(model, sample.text, sample, view)
-
-    def open_samples(self, source: str, query: str) -> tuple[Any, str]:
-        """Show the panel: (its visibility, the table)."""
-        return gr.update(visible=True), self.search_samples(source, query)
-
-    def search_samples(self, source: str, query: str) -> str:
-        """The table of samples that match."""
-        if source == BUNDLED:
-            return rows_html(self.library.search(source, query))
-        from train.tables import DataError
-
-        try:
-            return rows_html(self.library.search(source, query))
-        except DataError as error:
-            return failure_html(str(error))
-
-    def pick_sample(self, model: str | None, source: str, view: View | None, row: int) -> tuple[Any, ...]:
-        """The picked row: (panel closed, text, sample, what `route` returns)."""
-        sample = self.library.pick(source, row)
-        return gr.update(visible=False), sample.text, sample, *self.route(model, sample.text, sample, view)
-
-    def on_pick(self, model: str | None, source: str, view: View | None, event: gr.EventData) -> tuple[Any, ...]:
-        return self.pick_sample(model, source, view, int(event.row))
-
-    # -- named endpoints for gradio_client ------------------------------------------------------------------------
-
-    def predict(self, text: str) -> dict[str, Any]:
-        """Class of a text: {"label": the likeliest class, "scores": {class: probability}}."""
-        prediction = self._answer(text)
-        return {"label": prediction.label, "scores": prediction.scores}
-
-    def trace(self, text: str) -> list[dict[str, Any]]:
-        """Where each token went: one routing record per sparse layer, as Routing.to_dict() writes it."""
-        return [record.to_dict() for record in self._answer(text).routing]
-
-    def _answer(self, text: str) -> Prediction:
-        if not isinstance(text, str) or not text.strip():
-            raise gr.Error("The text is empty: there is nothing to classify.", print_exception=False)
-        try:
-            return self.shelf.load(self.shelf.default).predictor(text)
-        except (CheckpointError, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-
-# -- the closer look: needs no models, only what the visitor is looking at ---------------------------------------------
-
-
-def look(view: View | None, token: int, layer: int) -> tuple[View | None, str, str]:
-    """Another token or layer of the same prediction: (view, token card, load card)."""
-    if view is None:
-        return None, "", ""
-    view = view.looking_at(token, layer)
-    return view, *_closer(view)
-
-
-def on_look(view: View | None, event: gr.EventData) -> tuple[View | None, str, str]:
-    return look(view, int(event.token), int(event.layer))
-
-
-def draw_probabilities(view: View | None) -> tuple[str, Any]:
-    """The heat map of the chosen layer: (title, figure)."""
-    if view is None or not view.prediction.routing:
-        return empty_card("Router probabilities"), None
-    from switch_model.plots import router_probabilities
-
-    record = view.prediction.routing[view.layer]
-    title = f"<h2>Router probabilities, {layer_title(record.name)}</h2>"
-    return title, router_probabilities(record, view.prediction.tokens, view.token)
-
-
-def _shown(view: View, loaded: LoadedModel, milliseconds: float | None, serial: int = 0) -> Routed:
-    return (
-        view,
-        prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
-        reading_notice(view.prediction),
-        grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens),
-        panel_value(view, loaded.predictor.model.config, serial),
-        *_closer(view),
-    )
-
-
-def _closer(view: View) -> tuple[str, str]:
-    if not view.prediction.routing:
-        message = "This model has no sparse layer: every token takes the same path."
-        return message_card("One token", message), message_card("Load per expert", message)
-    return token_card(view.prediction, view.token, view.layer), load_card(view.prediction, view.layer)
-
-
-def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
-    """The view with what was asked for. A browser may ask for anything: what makes no sense is left out."""
-    config, kind = loaded.predictor.model.config, wish.get("kind")
-    layers = config.sparse_layers
-    if not layers:
-        return view
-    if kind == "undo":
-        return view.undone(loaded)
-    if kind == "reset":
-        return view.with_changes(loaded, NO_CHANGES)
-    if kind == "measure":
-        label, _, experts = importance(loaded.predictor, view.text, view.changes)
-        tokens = leave_one_out(loaded.predictor, view.text, view.changes)[1]
-        return replace(view, matters=Matters(label, experts, tokens))
-    changes = view.changes
-    if kind == "force":
-        place, expert = (layers[view.layer], view.token), _whole(wish.get("expert"), config.num_experts)
-        force = {other: chosen for other, chosen in changes.force.items() if other != place}
-        if expert is not None and (place[0], expert) not in changes.ablate:
-            force[place] = expert
-        return view.with_changes(loaded, replace(changes, force=force))
-    if kind == "change":
-        off = wish.get("off") if isinstance(wish.get("off"), list) else []
-        places = [place for place in off if isinstance(place, list) and len(place) == 2]
-        indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
-        ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
-        force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
-        return view.with_changes(loaded, Interventions(ablate, force, _factor(wish.get("capacity"))))
-    return view
-
-
-def _whole(value: Any, below: int) -> int | None:
-    return value if isinstance(value, int) and 0 <= value < below else None
-
-
-def _factor(value: Any) -> float | None:
-    if value == "none":
-        return math.inf
-    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else None
-
-
-def _nothing(message: str) -> Routed:
-    return (
-        None,
-        message_card("Prediction", message),
-        "",
-        None,
-        None,
-        empty_card("One token"),
-        empty_card("Load per expert"),
-    )
-
-
-# -- layout -----------------------------------------------------------------------------------------------------------
 
 
 def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
@@ -363,10 +127,14 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
             apply_default_css=False,
         )
 
+    flow_open, flow = create_flow(view)
+    create_neighbours(explorer.shelf, view)
+
     # Helpers of this page are private: only the two named endpoints below are for programs.
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     result = [view, prediction, notice, grid, switches, token, load]
-    picture = {"fn": explorer.look_closer, "inputs": [view], "outputs": [title, plot, what], **quiet}
+    outputs = [title, plot, what, *flow]
+    picture = {"fn": explorer.draw, "inputs": [view, flow_open], "outputs": outputs, **quiet}
 
     run.click(explorer.route, [model, text, sample, view], result, **quiet).then(**picture)
     choosing = {
@@ -392,7 +160,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     gr.api(explorer.predict, api_name="predict")
     gr.api(explorer.trace, api_name="trace")
-    return ExploreTab(explorer.shelf, model, choosing, picture)
+    return ExploreTab(explorer.shelf, model, text, choosing, picture)
 
 
 def close_samples() -> Any:

@@ -65,7 +65,7 @@ function draw() {
   cells = [];
   if (lines) lines.disconnect();
   if (!data || !data.layers || !data.layers.length) {
-    root.replaceChildren(make("p", "grid-empty", "Route a text to see where its tokens go."));
+    root.replaceChildren(make("p", "grid-empty", props.value?.said || "Route a text to see where its tokens go."));
     return;
   }
   current = [data.selected.token, data.selected.layer];
@@ -88,7 +88,7 @@ function draw() {
   const tip = make("div", "grid-tip");
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
-  root.replaceChildren(body, legend(), layerBar(), tip);
+  root.replaceChildren(body, legend(), ...(data.still ? [] : [layerBar()]), tip);
   mark();
   lines = new ResizeObserver(() => labelLines(gutter, flow));
   lines.observe(flow);

@@ -18,14 +18,14 @@ _SCRIPT = Path(__file__).with_suffix(".js")
 _TEMPLATE = '<div class="grid-root"></div>'
 
 
-def create_routing_grid(value: dict[str, Any] | None = None) -> gr.HTML:
+def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "routing-grid") -> gr.HTML:
     """The component. Its event `look` tells which token and layer a person chose: evt.token, evt.layer."""
     return gr.HTML(
         value,
         html_template=_TEMPLATE,
         js_on_load=_SCRIPT.read_text(encoding="utf-8"),
         apply_default_css=False,
-        elem_id="routing-grid",
+        elem_id=elem_id,
     )
 
 

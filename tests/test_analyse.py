@@ -1,0 +1,122 @@
+"""The Analyse tab's handlers and `python -m train analyze`: a file in, measures, tables, cards and texts out."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from switch_model import Predictor
+from tests.ui_support import save_tiny_checkpoint
+from train.analyze import rows_to_analyze
+from train.cli import main
+from ui.analyse import Analyst, cell_texts, layer_view, search, summary, tables
+from ui.models import ModelShelf
+from ui.workshop import Caps, Workshop
+
+ROWS = [
+    ("Oil prices rose as traders worried", "Business"),
+    ("The team won <b>again</b>", "Sports"),
+    ("The winter alert worried the team", "World"),
+    ("Oil, oil and more oil", "Business"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "news.csv"
+    path.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS * 3), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def analyst(checkpoint, tmp_path_factory):
+    return Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path_factory.mktemp("runs")))
+
+
+@pytest.fixture(scope="module")
+def analysis(analyst, table):
+    return [*analyst.run("tiny", "toy", str(table), "", 0)][-1][0]
+
+
+def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
+    assert len(analysis.corpus.texts) == 12 and analysis.corpus.labelled
+    facts, layers, loads, _, picker, matrix, shown = summary(analysis)
+    assert "12 texts" in facts and "tiny on news.csv" in facts and "encoder.1" in layers and shown["visible"]
+    assert loads.data[0].z.shape == (2, 4) and [value for _, value in picker["choices"]] == ["encoder.1", "encoder.3"]
+    assert matrix.count("data-true") == 16
+    told, lifts, *_ = layer_view(analysis, "encoder.3")
+    assert "shuffled" in told and lifts.data[0].z.shape == (4, 4)
+    few = [*analyst.run("tiny", "toy", str(table), "", 5)][-1][0]
+    assert len(few.corpus.texts) == 5
+
+
+def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):
+    found = search(analysis, "encoder.1", -1, "OIL")
+    assert found.count("data-row") == 6 and "<mark>" in found and "12 places" in found
+    assert "No text matches" in search(analysis, "encoder.1", 0, "zebra")
+    team = search(analysis, "encoder.1", -1, "won")
+    assert "<b>again" not in team and "&lt;b" in team
+    corpus = analysis.corpus
+    shown = cell_texts(analysis, int(corpus.true[0]), int(corpus.predicted[0]))
+    assert 'data-row="0"' in shown
+    assert cell_texts(analysis, 99, -1) == ""
+
+
+def test_an_experts_card_is_cautious_and_measures_when_asked(analyst, analysis):
+    plain, measured = (analyst.card(analysis, "encoder.1", 1, asked) for asked in (False, True))
+    assert "Thin evidence" in plain and "without it" not in plain and "without it" in measured
+    assert analyst.card(None, None, None, False) == ""
+
+
+def test_what_is_wrong_is_said(analyst, tmp_path):
+    broken = tmp_path / "empty.csv"
+    broken.write_text("", encoding="utf-8")
+    *_, (analysis, said) = analyst.run("tiny", "toy", str(broken), "", 0)
+    assert "is empty" in said and not hasattr(analysis, "corpus")
+    *_, (_, said) = analyst.run("gone", "toy", None, "", 0)
+    assert "There is no model" in said
+
+
+def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("ui.analyse.PUBLIC_ROWS", 7)
+    public = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path, caps=Caps()))
+    analysis = [*public.run("tiny", "toy", None, "", 0)][-1][0]
+    assert len(analysis.corpus.texts) == 7 and "7 rows at most" in analysis.note
+
+
+def test_tables_hold_every_token(analysis):
+    tokens, texts, _ = tables(analysis)
+    read = pq.read_table(tokens)
+    assert read.num_rows == len(analysis.corpus.token) and "encoder.3 expert" in read.column_names
+    assert pq.read_table(texts).column("text").to_pylist() == analysis.corpus.texts
+
+
+def test_classes_are_used_where_they_fit(checkpoint, tmp_path):
+    labels = Predictor.from_checkpoint(checkpoint, "cpu").model.config.labels
+    path = tmp_path / "other.csv"
+    path.write_text("text,label\na film,pos\na bore,neg\n", encoding="utf-8")
+    other = rows_to_analyze(labels, str(path))
+    assert other.true == [-1, -1] and "does not know the classes neg, pos" in other.note
+    path.write_text("text,id\na film,1\na bore,2\n", encoding="utf-8")
+    assert "no classes" in rows_to_analyze(labels, str(path)).note
+
+
+def test_the_command_line_writes_a_report_that_stands_alone(checkpoint, table, tmp_path, capsys):
+    folder = tmp_path / "report"
+    command = ["analyze", "--checkpoint", str(checkpoint), "--dataset", str(table), "--output", str(folder)]
+    assert main([*command, "--importance", "2"]) == 0
+    assert "12 texts" in capsys.readouterr().out
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert (
+        "<b>again" not in report and "Expert 3 of encoder.3" in report and "src=" not in report.split("</script>")[-1]
+    )
+    figures = json.loads((folder / "measures.json").read_text())
+    assert len(figures["layers"]) == 2 and len(figures["layers"][0]["experts"]) == 4
+    assert figures["layers"][0]["experts"][0]["importance"] is not None
+    assert pq.read_table(folder / "tokens.parquet").num_rows == figures["tokens"]
+    assert main([*command[:3], "--dataset", "nowhere.csv", "--output", str(folder)]) == 2

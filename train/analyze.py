@@ -1,0 +1,142 @@
+"""Analyse where a model sends the tokens of a whole data set: rows in, a folder with report, tables and figures out.
+
+Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.csv --output report
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from switch_model.corpus import Corpus
+from switch_model.counterfactuals import mean_importance
+from switch_model.predictor import Predictor
+from switch_model.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
+from train.data import load_split
+from train.tables import DataError, listed
+
+# Texts that an expert's importance is measured on: a pass over all of them for each expert.
+IMPORTANCE_TEXTS = 32
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts with the model's own class indices (-1 = unknown), and a sentence about what could not be used."""
+
+    texts: list[str]
+    true: list[int]
+    note: str
+
+
+def rows_to_analyze(
+    labels: list[str],
+    dataset: str,
+    split: str | None = None,
+    *,
+    data_dir: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    num_samples: int | None = None,
+) -> Rows:
+    """Rows of a data set for a model with the classes `labels`; classes are used where there are such, and fit.
+
+    Raises:
+        DataError: when there are no texts to be had.
+    """
+    columns = {"data_dir": data_dir, "text_column": text_column}
+    try:
+        rows, names = load_split(dataset, split, label_column=label_column, **columns)
+    except DataError:
+        if label_column:
+            raise
+        # Perhaps it has texts and no classes. What else is wrong comes up again.
+        rows, names = load_split(dataset, split, labelled=False, **columns)
+    if num_samples is not None and num_samples < len(rows):
+        rows = rows.shuffle(seed=0).select(range(num_samples))
+    texts = list(rows["text"])
+    if not names:
+        return Rows(texts, [-1] * len(texts), "The data have no classes: predicted ones stand in for them.")
+    if unknown := [name for name in names if name not in labels]:
+        note = f"The model does not know the classes {listed(unknown)}: predicted ones stand in for the data's."
+        return Rows(texts, [-1] * len(texts), note)
+    index_of = [labels.index(name) for name in names]
+    return Rows(texts, [index_of[label] for label in rows["label"]], "")
+
+
+def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
+    """(L, E, 2) mean change of the predicted class's probability without each expert, and the share of texts whose
+    class changes, over some texts drawn at random."""
+    chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
+    some = [corpus.texts[index] for index in chosen.tolist()]
+    return np.array(
+        [
+            [mean_importance(predictor, some, layer, expert) for expert in range(corpus.num_experts)]
+            for layer in corpus.layers
+        ]
+    )
+
+
+def measures(corpus: Corpus, importance: np.ndarray | None) -> dict[str, Any]:
+    """All figures of a report, ready for JSON: per layer what `Corpus.measures` has, mutual information with the
+    classes, lift, right against wrong, and per expert its most telling tokens and its importance."""
+    layers = []
+    for index, name in enumerate(corpus.layers):
+        experts = [
+            {
+                "expert": expert,
+                "tokens": [asdict(one) for one in vocabulary(corpus, name, expert)[:10]],
+                "importance": None if importance is None else float(importance[index, expert, 0]),
+                "changes_class": None if importance is None else float(importance[index, expert, 1]),
+            }
+            for expert in range(corpus.num_experts)
+        ]
+        counts = class_counts(corpus, name)
+        layers.append(
+            corpus.measures[index]
+            | {
+                "class_information": asdict(class_information(corpus, name)),
+                "class_counts": counts.tolist(),
+                "class_lift": lift(counts).round(4).tolist(),
+                "right_against_wrong": _right_wrong(corpus, name),
+                "experts": experts,
+            }
+        )
+    return {
+        "texts": len(corpus.texts),
+        "tokens": len(corpus.token),
+        "classes": corpus.classes,
+        "accuracy": corpus.accuracy,
+        "layers": layers,
+    }
+
+
+def write_report(corpus: Corpus, importance: np.ndarray | None, title: str, note: str, folder: Path) -> None:
+    """report.html, measures.json, tokens.parquet and texts.parquet. Raises DataError when they can't be written."""
+    from train.corpus_report import report_html
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tables(corpus, folder)
+        (folder / "measures.json").write_text(json.dumps(measures(corpus, importance), indent=2) + "\n", "utf-8")
+        (folder / "report.html").write_text(report_html(corpus, importance, title, note), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder} can't be written: {error.strerror}.") from error
+
+
+def write_tables(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
+    """tokens.parquet, a row per token, and texts.parquet, a row per text."""
+    paths = folder / "tokens.parquet", folder / "texts.parquet"
+    for path, columns in zip(paths, (corpus.tokens_table(), corpus.texts_table()), strict=True):
+        pq.write_table(pa.table(columns), path)
+    return paths
+
+
+def _right_wrong(corpus: Corpus, layer: str) -> dict[str, float] | None:
+    try:
+        return asdict(right_against_wrong(corpus, layer)[1])
+    except ValueError:
+        return None

@@ -1,0 +1,52 @@
+"""The flow card: how the tokens of a text move from expert to expert, and how far that is from chance.
+
+It is drawn while it is open, and only then: two pictures more for every click would make the page slow for nothing.
+Try it: draw_flow(view, opened=True)
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from ui.palette import MAX_COLOURS, expert_colour
+from ui.routing_grid import layer_title
+from ui.view import View
+
+_NOTHING = '<p class="facts">A flow needs a text and a model with two sparse layers at least.</p>'
+
+
+def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
+    """(sentence, Sankey diagram, transition matrix from the chosen layer to the next); nothing new while closed."""
+    if not opened:
+        return gr.skip(), gr.skip(), gr.skip()
+    records = view.prediction.routing if view else ()
+    if len(records) < 2:
+        return _NOTHING, None, None
+    from switch_model.analysis import shared_information, shuffled_information
+    from switch_model.plots import expert_flow, transition_matrix
+    from switch_model.routing import transitions
+
+    first = min(view.layer, len(records) - 2)
+    here, there = records[first], records[first + 1]
+    told, chance = shared_information(transitions(here, there)), shuffled_information(here, there)
+    said = (
+        f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {100 * told:.0f} % "
+        f"of its expert there; with shuffled tokens, by chance alone, it would be {100 * chance:.0f} %."
+    )
+    colours = [expert_colour(expert) for expert in range(min(here.num_experts, MAX_COLOURS))]
+    return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), transition_matrix(here, there)
+
+
+def create_flow(view: gr.State) -> tuple[gr.State, list[Any]]:
+    """Lay it out. Returns whether it is open, and what `draw_flow` fills, for who draws when the view changes."""
+    opened = gr.State(False)
+    with gr.Accordion("Flow from layer to layer", open=False, elem_classes="card run-plots", elem_id="flow") as card:
+        said = gr.HTML(_NOTHING, apply_default_css=False, elem_id="flow-said")
+        with gr.Row():
+            sankey = gr.Plot(show_label=False, container=False, buttons=[], scale=3, elem_id="sankey")
+            matrix = gr.Plot(show_label=False, container=False, buttons=[], scale=2, elem_id="transitions")
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    parts = [said, sankey, matrix]
+    card.expand(lambda: True, None, [opened], **quiet).then(draw_flow, [view, opened], parts, **quiet)
+    card.collapse(lambda: False, None, [opened], **quiet)
+    return opened, parts
