@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from switch_model.corpus import Corpus
+from switch_model.routing import layer_title
 from switch_model.specialization import class_counts, drop_rate_by_position, lift
 
 _INK = "#7d8590"
@@ -24,7 +25,7 @@ def layer_loads(corpus: Corpus) -> go.Figure:
         go.Heatmap(
             z=load.round(3),
             x=[str(expert) for expert in range(corpus.num_experts)],
-            y=list(corpus.layers),
+            y=[layer_title(name) for name in corpus.layers],
             zmin=0,
             zmax=max(2.0, float(load.max())),
             colorscale=_LOAD,
@@ -55,7 +56,8 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             xgap=1,
             ygap=1,
             customdata=counts,
-            texttemplate="%{z:+.1f}" if corpus.num_experts <= 16 else None,
+            text=[[f"{value:+.1f}" for value in row] for row in values],
+            texttemplate="%{text}" if corpus.num_experts <= 16 else None,
             hovertemplate="%{y}, expert %{x}: lift %{z:+.2f} (%{customdata:,} tokens)<extra></extra>",
             colorbar={"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11}},
         )
@@ -71,7 +73,7 @@ def drops_by_position(corpus: Corpus) -> go.Figure:
         figure.add_scatter(
             x=[(first + last) / 2 for first, last, _ in stretches],
             y=[rate for *_, rate in stretches],
-            name=layer,
+            name=layer_title(layer),
             mode="lines+markers",
             line={"color": _LINES[index % len(_LINES)], "width": 2},
             marker={"size": 5},

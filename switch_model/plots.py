@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from switch_model.routing import Routing, transitions
+from switch_model.routing import Routing, layer_title, transitions
 
 # Readable on white and on near-black alike; the app's style sheet sharpens it for either.
 _INK = "#7d8590"
@@ -154,7 +154,7 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
                 "color": [colours[expert % len(colours)] for _, expert in nodes],
                 "x": [0.001 + 0.998 * layer / (len(records) - 1) for layer, _ in nodes],
                 "y": _stacked_places(records, nodes),
-                "customdata": [f"{records[layer].name}, expert {expert}" for layer, expert in nodes],
+                "customdata": [f"{layer_title(records[layer].name)}, expert {expert}" for layer, expert in nodes],
                 "hovertemplate": "%{customdata}: %{value} tokens<extra></extra>",
                 "pad": 8,
                 "thickness": 16,
@@ -204,8 +204,8 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
         )
     )
     plain = {"type": "category", "showgrid": False, "zeroline": False}
-    figure.update_xaxes(title=f"expert in {there.name}", **plain)
-    figure.update_yaxes(title=f"expert in {here.name}", autorange="reversed", **plain)
+    figure.update_xaxes(title=f"expert in {layer_title(there.name)}", **plain)
+    figure.update_yaxes(title=f"expert in {layer_title(here.name)}", autorange="reversed", **plain)
     figure.update_layout(
         height=min(max(26 * len(rows), 120), 480) + 60,
         margin={"l": 50, "r": 8, "t": 8, "b": 44},

@@ -171,3 +171,9 @@ def transitions(here: Routing, there: Routing) -> Tensor:
     pair_BT = here.expert * there.num_experts + there.expert
     counts = torch.bincount(pair_BT[here.mask], minlength=here.num_experts * there.num_experts)
     return counts.view(here.num_experts, there.num_experts)
+
+
+def layer_title(name: str) -> str:
+    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"."""
+    stack, _, index = name.rpartition(".")
+    return f"layer {index}" if stack in ("encoder", "") else f"{stack} layer {index}"

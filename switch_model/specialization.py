@@ -118,7 +118,7 @@ def vocabulary(corpus: Corpus, layer: str, expert: int, least: int = LEAST_OCCUR
         ratio = float(np.log2(raised / overall)) if overall else 0.0
         found.append(TokenShare(corpus.names[number], int(counts[number]), float(share), ratio))
     # Of equal lifts the one with more occurrences says more.
-    return sorted(found, key=lambda one: (-round(one.lift, 2), -one.count))
+    return sorted(found, key=lambda one: (-round(one.lift, 1), -one.count))
 
 
 def contexts(corpus: Corpus, layer: str, expert: int, count: int = 5, around: int = 40, seed: int = 0) -> list[Context]:

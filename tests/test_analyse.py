@@ -46,7 +46,7 @@ def analysis(analyst, table):
 def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     assert len(analysis.corpus.texts) == 12 and analysis.corpus.labelled
     facts, layers, loads, _, picker, matrix, shown = summary(analysis)
-    assert "12 texts" in facts and "tiny on news.csv" in facts and "encoder.1" in layers and shown["visible"]
+    assert "12 texts" in facts and "tiny on news.csv" in facts and "layer 1" in layers and shown["visible"]
     assert loads.data[0].z.shape == (2, 4) and [value for _, value in picker["choices"]] == ["encoder.1", "encoder.3"]
     assert matrix.count("data-true") == 16
     told, lifts, *_ = layer_view(analysis, "encoder.3")
@@ -112,9 +112,7 @@ def test_the_command_line_writes_a_report_that_stands_alone(checkpoint, table, t
     assert main([*command, "--importance", "2"]) == 0
     assert "12 texts" in capsys.readouterr().out
     report = (folder / "report.html").read_text(encoding="utf-8")
-    assert (
-        "<b>again" not in report and "Expert 3 of encoder.3" in report and "src=" not in report.split("</script>")[-1]
-    )
+    assert "<b>again" not in report and "Expert 3 of layer 3" in report and "src=" not in report.split("</script>")[-1]
     figures = json.loads((folder / "measures.json").read_text())
     assert len(figures["layers"]) == 2 and len(figures["layers"][0]["experts"]) == 4
     assert figures["layers"][0]["experts"][0]["importance"] is not None

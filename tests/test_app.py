@@ -12,13 +12,14 @@ from gradio_client.exceptions import AppError
 import app
 from switch_model import CheckpointError, Predictor, Routing
 from switch_model.plots import router_probabilities
+from switch_model.routing import layer_title
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from ui.cards import load_card, prediction_card, token_card
 from ui.demo import QUEUE_SECONDS, build_demo, launch_options
 from ui.explorer import Explorer, draw_probabilities, look
 from ui.models import ModelShelf
 from ui.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
-from ui.routing_grid import grid_value, joined_tokens, layer_title
+from ui.routing_grid import grid_value, joined_tokens
 from ui.sample_table import rows_html
 from ui.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
 from ui.workshop import Workshop

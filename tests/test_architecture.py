@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "plots": {"routing"},
     "corpus": {"analysis", "predictor"},
     "specialization": {"corpus"},
-    "corpus_plots": {"corpus", "specialization"},
+    "corpus_plots": {"corpus", "routing", "specialization"},
     "stack": {"config", "dropout", "routing", "interventions", "layers", "attention", "sparse_mlp"},
     "modeling": {"config", "dropout", "embedding", "routing", "interventions", "outputs", "sparse_mlp", "stack"},
     "checkpoint": {"config", "modeling"},

@@ -197,6 +197,26 @@ def cells_of_layer(page, layer):
     return page.locator(f'.cell[data-t][data-l="{layer}"]').all()
 
 
+def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path):
+    page = open_page()
+    table = tmp_path / "news.csv"
+    rows = "".join(
+        f"oil prices rose {word},Business\nthe team won {word},Sports\n" for word in ("as", "about", "winter")
+    )
+    table.write_text("text,label\n" + rows, encoding="utf-8")
+    page.get_by_role("tab", name="Analyse").click()
+    page.set_input_files("[data-testid='Your own table…-upload-button']", str(table))
+    page.wait_for_selector("#confusion [data-true]:enabled")
+    page.locator("#confusion [data-true]:enabled").first.click()
+    page.wait_for_selector("#cell-texts .sample")
+    text = page.locator("#cell-texts .sample span").first.inner_text()
+    page.locator("#cell-texts .sample").first.click()
+    page.wait_for_function(f"document.querySelector('#text textarea').value === {text!r}")
+    words = text.split()
+    page.wait_for_function(f"document.querySelectorAll('.grid-token').length === {len(words)}")
+    assert page.locator("#routing-grid .grid-token").all_text_contents() == words
+
+
 def test_hostile_text_stays_text(open_page):
     page = open_page()
     route(page, HOSTILE)

@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from switch_model.corpus import Corpus
+from switch_model.routing import layer_title
 from switch_model.specialization import (
     AgainstChance,
     Context,
@@ -53,7 +54,9 @@ def layer_table(corpus: Corpus) -> str:
         one, told = corpus.measures[index], class_information(corpus, name)
         numbers = [f"{one[key]:.2f}" for key in ("load_cv", "load_entropy", "token_entropy", "balance_loss")]
         numbers += [f"{one['drop_rate']:.1%}", told_in_words(told)]
-        rows.append(f"<tr><th>{name}</th>{''.join(f'<td class=number>{number}</td>' for number in numbers)}</tr>")
+        rows.append(
+            f"<tr><th>{layer_title(name)}</th>{''.join(f'<td class=number>{number}</td>' for number in numbers)}</tr>"
+        )
     titles = "".join(f"<th{' class=number' if index else ''}>{title}</th>" for index, title in enumerate(head))
     return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -73,11 +76,11 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
     count, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
     facts = f"{count:,} tokens ({count / len(corpus.token):.1%}) of {texts:,} texts"
     if importance is not None:
-        facts += f" · without it the predicted class loses {-100 * importance[0]:.2f} points on average"
-        facts += f" and changes in {importance[1]:.0%} of the texts tried"
+        facts += f" · without it the predicted class gets {100 * importance[0]:+.2f} points on average"
+        facts += f", and the class in {importance[1]:.0%} of the texts tried"
     warned = caution(corpus, layer, expert)
     return (
-        f"<h3>Expert {expert} of {escape(layer)}</h3><p class=facts>{facts}</p>"
+        f"<h3>Expert {expert} of {layer_title(layer)}</h3><p class=facts>{facts}</p>"
         + (f'<p class="caution">{warned}</p>' if warned else "")
         + _tokens_table(corpus, layer, expert)
         + _classes_line(corpus, layer, expert)
@@ -143,7 +146,7 @@ def report_html(corpus: Corpus, importance: np.ndarray | None, title: str, note:
     if (matrix := confusion(corpus)) is not None and len(matrix) <= MAX_MATRIX:
         parts.append(f"<h2>True class (row) and predicted class (column)</h2>{_matrix_html(matrix, corpus.classes)}")
     for index, layer in enumerate(corpus.layers):
-        parts.append(f"<h2>{escape(layer)}: which classes use which expert (log2 lift)</h2>")
+        parts.append(f"<h2>{layer_title(layer).capitalize()}: which classes use which expert (log2 lift)</h2>")
         parts.append(f"<p class=facts>{information_in_words(corpus, layer)}</p>{picture(class_lift(corpus, layer))}")
         said, loads = right_wrong_in_words(corpus, layer)
         parts.append(f"<p class=facts>{said}</p>")

@@ -16,10 +16,10 @@ import gradio as gr
 from switch_model import CheckpointError
 from switch_model.corpus import Corpus, route_in_steps
 from switch_model.counterfactuals import mean_importance
+from switch_model.routing import layer_title
 from switch_model.specialization import Context, find
 from ui.explore import ExploreTab
 from ui.models import ModelShelf
-from ui.routing_grid import layer_title
 from ui.samples import DATASET_NAMES
 from ui.workshop import Workshop
 
@@ -264,34 +264,34 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
     small = {"filterable": False, "min_width": 140} | bare
     with gr.Column(elem_classes="card"):
         gr.HTML("<h2>Where a whole data set goes</h2>", **plain)
-        with gr.Row(elem_classes="search"):
+        with gr.Row(elem_classes="columns"):
             model = gr.Dropdown(
-                analyst.shelf.choices(), value=analyst.shelf.default, label="Model", elem_id="analyse-model", **small
+                analyst.shelf.choices(),
+                value=analyst.shelf.default,
+                label="Model",
+                filterable=False,
+                min_width=140,
+                elem_id="analyse-model",
             )
             dataset = gr.Dropdown(
-                ["toy", *DATASET_NAMES], value="ag_news", label="Data set", elem_id="analyse-data", **small
-            )
-            split = gr.Textbox(
-                label="Split",
-                show_label=False,
-                container=False,
-                placeholder="split (the one to report on)",
+                ["toy", *DATASET_NAMES],
+                value="ag_news",
+                label="Data set",
+                filterable=False,
                 min_width=140,
+                elem_id="analyse-data",
             )
-            limit = gr.Number(
-                None,
-                label="Rows",
-                show_label=False,
-                container=False,
-                placeholder="rows (all)",
-                min_width=110,
-                precision=0,
-            )
-            upload = gr.UploadButton(
-                "Your own table…", file_types=[".csv", ".tsv", ".jsonl", ".json", ".parquet"], min_width=0, scale=0,
-                elem_id="analyse-upload",
-            )  # fmt: skip
+            split = gr.Textbox(label="Split", placeholder="the one to report on", max_lines=1, min_width=140)
+            limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
+        with gr.Row(elem_classes="buttons"):
             go = gr.Button("Analyse", variant="primary", min_width=0, scale=0, elem_id="analyse")
+            upload = gr.UploadButton(
+                "Your own table…",
+                file_types=[".csv", ".tsv", ".jsonl", ".json", ".parquet"],
+                min_width=0,
+                scale=0,
+                elem_id="analyse-upload",
+            )
             cancel = gr.Button("Cancel", min_width=0, scale=0, visible=False, elem_id="analyse-cancel")
         progress = gr.HTML(_EMPTY, elem_id="analyse-progress", **plain)
     with gr.Column(visible=False, elem_id="analysis") as shown:
@@ -319,7 +319,8 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
                     gr.HTML("<h2>One expert</h2>", **plain)
                     expert = gr.Dropdown([], label="Expert", elem_id="analyse-expert", **small)
                 card = gr.HTML("", elem_id="expert-card", **plain)
-                measure = gr.Button("Measure its importance", min_width=0, scale=0, elem_id="measure-expert")
+                with gr.Row(elem_classes="buttons"):
+                    measure = gr.Button("Measure its importance", min_width=0, scale=0, elem_id="measure-expert")
             with gr.Column(elem_classes="card", min_width=300):
                 gr.HTML("<h2>Search the routes</h2>", **plain)
                 with gr.Row(elem_classes="search"):
@@ -332,6 +333,7 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
                         scale=2,
                     )
                     wanted = gr.Dropdown([(_ANY, -1)], value=-1, label="Expert", elem_id="route-expert", **small)
+                with gr.Row(elem_classes="buttons"):
                     seek = gr.Button("Find", min_width=0, scale=0, elem_id="route-find")
                 hits = gr.HTML("", js_on_load=_PICK, elem_id="route-hits", **plain)
         with gr.Column(elem_classes="card"):
@@ -379,7 +381,7 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
     matrix.pick(open_cell, [analysis], [texts], **quiet)
     for picked in (hits.pick, texts.pick):
         opening = picked(open_text, [analysis], [pages, explore.model, explore.text], **quiet)
-        opening.success(**explore.choosing).then(**explore.picture)
+        opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.picture)
     save.click(tables, [analysis], [files], **quiet).then(lambda: gr.update(visible=True), None, [files], **quiet)
 
 

@@ -8,9 +8,8 @@ from html import escape
 import torch
 
 from switch_model import Prediction, Routing
-from switch_model.routing import UNLIMITED, load_balancing_loss
+from switch_model.routing import UNLIMITED, layer_title, load_balancing_loss
 from ui.palette import MAX_COLOURS
-from ui.routing_grid import layer_title
 
 # Bars in a list that a person still reads; the rest is summed up in one line.
 MAX_CLASSES, MAX_EXPERTS = 12, 6

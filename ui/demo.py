@@ -49,7 +49,7 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Explore", id="explore"):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
-            with gr.Tab("Analyse", id="analyse"):
+            with gr.Tab("Analyse", id="analyse", elem_id="analyse-page"):
                 create_analyse_tab(demo, Analyst(shelf, workshop), pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page"):
                 create_train_tab(demo, workshop, pages, explore)

@@ -13,8 +13,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Interventions, SwitchConfig
-from switch_model.routing import UNLIMITED, Routing
-from ui.routing_grid import layer_title
+from switch_model.routing import UNLIMITED, Routing, layer_title
 from ui.view import View
 
 _SCRIPT = Path(__file__).with_suffix(".js")

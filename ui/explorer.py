@@ -13,11 +13,12 @@ import gradio as gr
 
 from switch_model import CheckpointError, Interventions, Prediction
 from switch_model.counterfactuals import importance, leave_one_out, what_if
+from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
 from ui.expert_panel import panel_value
 from ui.flow import draw_flow
 from ui.models import LoadedModel, ModelShelf
-from ui.routing_grid import grid_value, layer_title
+from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
 from ui.view import NO_CHANGES, Matters, View

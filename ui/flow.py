@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 
 from ui.palette import MAX_COLOURS, expert_colour
-from ui.routing_grid import layer_title
 from ui.view import View
 
 _NOTHING = '<p class="facts">A flow needs a text and a model with two sparse layers at least.</p>'
@@ -24,7 +23,7 @@ def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
         return _NOTHING, None, None
     from switch_model.analysis import shared_information, shuffled_information
     from switch_model.plots import expert_flow, transition_matrix
-    from switch_model.routing import transitions
+    from switch_model.routing import layer_title, transitions
 
     first = min(view.layer, len(records) - 2)
     here, there = records[first], records[first + 1]

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from switch_model.routing import layer_title
 from train.process import go_on, start
 from train.runs import Run, RunError, State
-from ui.routing_grid import layer_title
 from ui.run_words import dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of
 

@@ -77,11 +77,12 @@ def create_neighbours(shelf: ModelShelf, view: gr.State) -> None:
                 lines=3,
                 max_lines=8,
                 placeholder="Other texts, one per line",
-                scale=4,
+                scale=3,
                 min_width=240,
                 elem_id="others",
             )
             where = gr.Radio([_LAST, _FIRST], value=_LAST, label="Your text comes", min_width=200, elem_id="where")
+        with gr.Row(elem_classes="buttons"):
             run = gr.Button("Route them together", elem_id="together", min_width=0, scale=0)
         said = gr.HTML("", apply_default_css=False, elem_id="neighbours-said")
         grid = create_routing_grid({"said": "Nothing routed together yet."}, elem_id="neighbours-grid")

@@ -12,7 +12,7 @@ import gradio as gr
 import torch
 
 from switch_model import Prediction, Routing
-from switch_model.routing import UNLIMITED
+from switch_model.routing import UNLIMITED, layer_title
 
 _SCRIPT = Path(__file__).with_suffix(".js")
 _TEMPLATE = '<div class="grid-root"></div>'
@@ -92,12 +92,6 @@ def _before(record: Routing, base: Routing) -> list[list[int] | None]:
     same_T = ((record.expert == base.expert) & (record.dropped == base.dropped))[0].tolist()
     routes = zip(same_T, base.expert[0].tolist(), base.dropped[0].int().tolist(), strict=True)
     return [None if same else [expert, dropped] for same, expert, dropped in routes]
-
-
-def layer_title(name: str) -> str:
-    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"."""
-    stack, _, index = name.rpartition(".")
-    return f"layer {index}" if stack in ("encoder", "") else f"{stack} layer {index}"
 
 
 def joined_tokens(prediction: Prediction) -> list[int]:

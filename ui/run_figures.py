@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.plots import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
+from switch_model.routing import layer_title
 from ui.palette import CELL_INK, MAX_COLOURS, expert_colour
-from ui.routing_grid import layer_title
 from ui.run_words import Records, finite, layer_load, lines_of, probe_layer, probe_lines, routing_lines
 
 # Readable on white and on near-black alike (3 to 1 and better); the app's style sheet sharpens the ink for either.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ui.routing_grid import layer_title
+from switch_model.routing import layer_title
 
 Records = Sequence[Mapping[str, Any]]
 

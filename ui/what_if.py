@@ -8,8 +8,8 @@ from html import escape
 import gradio as gr
 
 from switch_model.counterfactuals import WhatIf
+from switch_model.routing import layer_title
 from ui.palette import MAX_COLOURS
-from ui.routing_grid import layer_title
 from ui.view import View
 
 _TITLE = "What if this token went elsewhere?"
