@@ -6,13 +6,11 @@ Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 """
 
 import json
-import shutil
 import struct
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +20,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, unzip
 from switch_model.config import RULES, SwitchConfig
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification, SwitchPreTrainedModel
 
-REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-OPTIONAL_FILES = ("tokenizer_config.json", "README.md", "training.json")
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
     "SwitchForMaskedLM": SwitchForMaskedLM,
@@ -38,7 +35,6 @@ MAX_TENSORS = 4_096
 MAX_JSON_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 20_000_000
 MAX_PARAMETERS = 2_000_000_000
-MAX_ZIP_BYTES = 8_000_000_000
 MAX_LAYERS, MAX_EXPERTS, MAX_LABELS = 128, 1_024, 10_000
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
@@ -65,10 +61,6 @@ _LIBRARY_CONFIG_KEYS = frozenset(
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 
 
-class CheckpointError(Exception):
-    """Says why a checkpoint can't be opened and what would be accepted."""
-
-
 def load_checkpoint(
     folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
 ) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
@@ -87,7 +79,7 @@ def load_checkpoint(
     source = Path(folder_zip_or_hub_id)
     if source.is_file():
         with tempfile.TemporaryDirectory() as scratch:
-            return _load_folder(_unzip(source, Path(scratch)), device)
+            return _load_folder(unzip(source, Path(scratch)), device)
     if source.is_dir():
         return _load_folder(source, device)
     return _load_folder(_download(str(folder_zip_or_hub_id)), device)
@@ -197,7 +189,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
             f"config.json says model_type={values.get('model_type')!r}; this package opens {SwitchConfig.model_type!r}."
         )
     architectures = values.get("architectures") or ["SwitchForSequenceClassification"]
-    if not (isinstance(architectures, list) and len(architectures) == 1 and architectures[0] in MODEL_CLASSES):
+    if not (isinstance(architectures, list) and len(architectures) == 1 and str(architectures[0]) in MODEL_CLASSES):
         raise CheckpointError(f"config.json names architectures={architectures!r}; known: {', '.join(MODEL_CLASSES)}.")
     own = {field.name for field in fields(SwitchConfig)} & set(RULES)
     unknown = sorted(set(values) - own - _LIBRARY_CONFIG_KEYS)
@@ -268,7 +260,7 @@ def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
         shape = entry.get("shape") if isinstance(entry, dict) else None
         if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
             raise CheckpointError(f"The header of model.safetensors describes {name!r} badly.")
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise CheckpointError(f"The weight {name} has dtype {dtype!r}; accepted: {', '.join(_DTYPES)}.")
         tensors[name] = (dtype, shape)
     return tensors
@@ -321,7 +313,7 @@ def _token_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-# Stages of a tokenizer.json that do bounded work. Those that carry a regular expression are allowed only without one.
+# Stages of a tokenizer.json that do bounded work, as long as they carry no regular expression.
 _TOKENIZER_STAGES = {
     "normalizer": {
         "Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Nmt",
@@ -334,20 +326,42 @@ _TOKENIZER_STAGES = {
 }  # fmt: skip
 
 
+# WordPiece tries every ending of a word: longer ones are "unknown" at once.
+MAX_WORD = 1_000
+
+
 def _check_tokenizer(values: dict[str, Any]) -> None:
+    model = values.get("model")
+    longest = model.get("max_input_chars_per_word", 100) if isinstance(model, dict) else 100
+    if type(longest) is not int or not 1 <= longest <= MAX_WORD:
+        raise CheckpointError(f"tokenizer.json: max_input_chars_per_word must be 1 to {MAX_WORD:,}.")
     for stage, allowed in _TOKENIZER_STAGES.items():
         pending = [values.get(stage)]
         while pending:
             part = pending.pop()
             if part is None:
                 continue
-            if not isinstance(part, dict) or part.get("type") not in allowed:
-                kind = part.get("type") if isinstance(part, dict) else part
+            kind = part.get("type") if isinstance(part, dict) else part
+            if not isinstance(part, dict) or not isinstance(kind, str) or kind not in allowed:
                 raise CheckpointError(f"tokenizer.json: the {stage} {kind!r} is not accepted.")
-            if isinstance(part.get("pattern"), dict) and "Regex" in part["pattern"]:
-                raise CheckpointError(f"tokenizer.json: a {stage} with a regular expression is not accepted.")
-            children = part.get("normalizers") or part.get("pretokenizers") or []
-            pending.extend(children if isinstance(children, list) else [])
+            for children in (part.get("normalizers"), part.get("pretokenizers")):
+                pending.extend(children if isinstance(children, list) else [])
+    # Wherever one may hide. The model itself holds words alone, and may be large.
+    if _names_a_regex({key: value for key, value in values.items() if key != "model"}):
+        raise CheckpointError("tokenizer.json: a part with a regular expression is not accepted.")
+
+
+def _names_a_regex(values: Any) -> bool:
+    pending = [values]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if "Regex" in part:
+                return True
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return False
 
 
 def _read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -360,31 +374,6 @@ def _read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path.name} must hold a JSON object.")
     return values
-
-
-def _unzip(archive: Path, scratch: Path) -> Path:
-    """Copy the known files of a zipped checkpoint folder to `scratch`, whatever else the archive holds."""
-    try:
-        with zipfile.ZipFile(archive) as contents:
-            files: dict[str, zipfile.ZipInfo] = {}
-            for member in contents.infolist():
-                # Only the last part of a member's path is used: no member can leave the folder.
-                name = PurePosixPath(member.filename.replace("\\", "/")).name
-                if member.is_dir() or name not in REQUIRED_FILES + OPTIONAL_FILES:
-                    continue
-                if name in files:
-                    raise CheckpointError(f"The zip holds {name} twice: zip one checkpoint folder.")
-                files[name] = member
-            if sum(member.file_size for member in files.values()) > MAX_ZIP_BYTES:
-                raise CheckpointError(f"The zip unpacks to more than {MAX_ZIP_BYTES / 1e9:g} GB.")
-            for name, member in files.items():
-                with contents.open(member) as packed, (scratch / name).open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-        raise CheckpointError(
-            f"{archive.name} is no zip of a checkpoint folder. Give a folder, a .zip of one, or a hub id."
-        ) from error
-    return scratch
 
 
 def _download(hub_id: str) -> Path:

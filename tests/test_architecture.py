@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "corpus_plots": {"corpus", "routing", "specialization"},
     "stack": {"config", "dropout", "routing", "interventions", "layers", "attention", "sparse_mlp"},
     "modeling": {"config", "dropout", "embedding", "routing", "interventions", "outputs", "sparse_mlp", "stack"},
-    "checkpoint": {"config", "modeling"},
+    "archive": set(),
+    "checkpoint": {"archive", "config", "modeling"},
     "counterfactuals": {"interventions", "predictor"},
     "predictor": {"interventions", "routing", "modeling", "checkpoint"},
 }

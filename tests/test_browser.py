@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+import shutil
 
 import pytest
 
@@ -215,6 +216,25 @@ def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path)
     words = text.split()
     page.wait_for_function(f"document.querySelectorAll('.grid-token').length === {len(words)}")
     assert page.locator("#routing-grid .grid-token").all_text_contents() == words
+
+
+def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
+    page = open_page()
+    folder = save_tiny_checkpoint(tmp_path / "mine", num_experts=6)
+    archive = shutil.make_archive(str(tmp_path / "mine"), "zip", folder)
+    chooser = "[data-testid='Upload a zip or files…-upload-button']"
+    page.get_by_role("tab", name="Models").click()
+    page.set_input_files(chooser, archive)
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('6 experts')", timeout=60_000)
+    (tmp_path / "evil.pt").write_bytes(b"\x80\x04evil.")
+    page.set_input_files(chooser, str(tmp_path / "evil.pt"))
+    page.wait_for_function("document.querySelector('#reception').textContent.includes('never is here')")
+    page.click("#explore-model")
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 6")
+    # Nobody else is offered it.
+    other = open_page()
+    other.click("#model input")
+    assert "mine" not in " ".join(other.locator("[role=option]").all_inner_texts())
 
 
 def test_hostile_text_stays_text(open_page):

@@ -44,7 +44,7 @@ def test_a_zip_of_the_folder_opens_and_leaves_nothing_behind(folder, tmp_path):
     with zipfile.ZipFile(archive, "w") as contents:
         for path in folder.iterdir():
             contents.write(path, f"tiny/{path.name}")
-        contents.writestr("../../evil.txt", "no")
+        contents.writestr("tiny/notes.txt", "not asked for")
     before = set(tmp_path.rglob("*"))
     model, _ = load_checkpoint(archive)
     assert torch.equal(model.shared.weight, load_checkpoint(folder)[0].shared.weight)
@@ -102,6 +102,28 @@ HOSTILE = {
             pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False},
         ),
         "pre_tokenizer 'Split' is not accepted",
+    ),
+    "regex behind a decoy": (
+        lambda f: edit_json(
+            f / "tokenizer.json",
+            pre_tokenizer={
+                "type": "Sequence",
+                "normalizers": [{"type": "Lowercase"}],
+                "pretokenizers": [{"type": "Split", "pattern": {"Regex": "(a+)+$"}}],
+            },
+        ),
+        "'Split' is not accepted",
+    ),
+    "regex decoder": (
+        lambda f: edit_json(f / "tokenizer.json", decoder={"type": "Replace", "pattern": {"Regex": "(a+)+$"}}),
+        "regular expression",
+    ),
+    "endless words": (
+        lambda f: edit_json(
+            f / "tokenizer.json",
+            model=json.loads((f / "tokenizer.json").read_text())["model"] | {"max_input_chars_per_word": 10**9},
+        ),
+        "max_input_chars_per_word",
     ),
     "regex normalizer": (
         lambda f: edit_json(

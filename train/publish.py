@@ -21,7 +21,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from switch_model.checkpoint import OPTIONAL_FILES, REQUIRED_FILES, load_checkpoint
+from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES
+from switch_model.checkpoint import load_checkpoint
 from train.card import model_card
 
 # Seconds. The client itself would wait for minutes, and try again.

@@ -12,6 +12,7 @@ from ui.analyse import Analyst, create_analyse_tab
 from ui.explore import create_explore_tab
 from ui.explorer import Explorer
 from ui.models import ModelShelf
+from ui.models_tab import Reception, create_models_tab
 from ui.palette import CELL_INK, palette_css
 from ui.samples import SampleLibrary
 from ui.theme import create_theme
@@ -51,6 +52,8 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
             with gr.Tab("Analyse", id="analyse", elem_id="analyse-page"):
                 create_analyse_tab(demo, Analyst(shelf, workshop), pages, explore)
+            with gr.Tab("Models", id="models", elem_id="models-page"):
+                create_models_tab(demo, Reception(shelf), pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page"):
                 create_train_tab(demo, workshop, pages, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.

@@ -3,6 +3,7 @@
 Try it: ModelShelf.find().load("ag_news").predictor("Oil prices rose.").label
 """
 
+import secrets
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ class ModelShelf:
         self._sources = dict(sources)
         self._device = device
         self._loaded: dict[str, LoadedModel] = {}
+        self._private: dict[str, str] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -77,11 +79,11 @@ class ModelShelf:
 
     @property
     def default(self) -> str | None:
-        return next(iter(self._sources), None)
+        return next((key for key in self._sources if key not in self._private), None)
 
     def choices(self) -> list[tuple[str, str]]:
-        """(title, key) of every model, for a picker."""
-        return [(_TITLES.get(key, key), key) for key in self._sources]
+        """(title, key) of every model that all may use, for a picker."""
+        return [(self.title(key), key) for key in self._sources if key not in self._private]
 
     def add(self, folder: Path, key: str) -> str:
         """Put a run's best checkpoint on the shelf, anew when it was there: it may have got better. Returns its key.
@@ -96,12 +98,55 @@ class ModelShelf:
         self.load(key)
         return key
 
+    def add_private(self, folder: Path, name: str) -> str:
+        """Put one visitor's own model on the shelf: nobody else is offered it, or can guess its key, which is returned.
+
+        Raises CheckpointError when it can't be opened.
+        """
+        key = f"{name} #{secrets.token_urlsafe(12)}"
+        with self._lock:
+            self._sources[key] = folder
+            self._private[key] = name
+        try:
+            self.load(key)
+        except CheckpointError:
+            self.remove(key)
+            raise
+        return key
+
+    def remove(self, key: str) -> None:
+        """Forget a private model."""
+        with self._lock:
+            if self._private.pop(key, None) is not None:
+                self._loaded.pop(key, None)
+                self._sources.pop(key, None)
+
+    def title(self, key: str) -> str:
+        """Its name for people."""
+        return self._private.get(key) or _TITLES.get(key, key)
+
+    def folder(self, key: str) -> Path:
+        """Where a model lies; for a hub id, a path that is not there."""
+        return Path(self._sources.get(key, ""))
+
+    def card(self, key: str) -> str:
+        """The model card's text; "" where there is none at hand."""
+        path = self.folder(key) / "README.md"
+        if not path.is_file():
+            return ""
+        text = path.read_text(encoding="utf-8", errors="replace")
+        # The lines between dashes at the top are for machines.
+        text = text.split("\n---", 1)[-1].lstrip("-\n") if text.startswith("---") else text
+        # A stranger's card may hold words, but no picture that tells its owner who looks at it.
+        return text.replace("<", "&lt;").replace("![", "[") if key in self._private else text
+
     def load(self, key: str | None) -> LoadedModel:
         """The model behind `key`. Raises CheckpointError when it can't be opened or is not on the shelf."""
         if key is None:
             raise CheckpointError(NO_MODEL)
         if key not in self._sources:
-            raise CheckpointError(f"There is no model {key!r}. There are: {', '.join(self._sources) or 'none'}.")
+            there = ", ".join(self.title(other) for other in self._sources if other not in self._private)
+            raise CheckpointError(f"There is no model {key!r}. There are: {there or 'none'}.")
         if key in self._loaded:
             return self._loaded[key]
         # Under a lock, so that two first visitors don't open the same files at once.
@@ -110,7 +155,7 @@ class ModelShelf:
                 predictor = Predictor.from_checkpoint(self._sources[key], self._device)
                 # The first pass sets torch up and is slow: no visitor's text should be timed with it.
                 predictor("a few words to warm up with " * 6)
-                title = _TITLES.get(key, key)
+                title = self.title(key)
                 self._loaded[key] = LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
             return self._loaded[key]
 

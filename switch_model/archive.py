@@ -1,0 +1,74 @@
+"""A zipped checkpoint folder -> its known files. Every member is looked at before anything is unpacked.
+
+Try it: unzip(Path("my_model.zip"), Path("an/empty/folder"))
+"""
+
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+OPTIONAL_FILES = ("tokenizer_config.json", "README.md", "training.json")
+
+# Limits for files of unknown origin: far above what any checkpoint needs.
+MAX_ZIP_BYTES = 8_000_000_000
+MAX_MEMBERS = 1_000
+MAX_MESSAGE = 600
+# Weights hardly shrink; JSON shrinks to a tenth. Beyond this, a member is made to fill a disk.
+MAX_RATIO, RATIO_COUNTS_FROM = 200, 10_000_000
+
+
+class CheckpointError(Exception):
+    """Says why a checkpoint can't be opened and what would be accepted. What it quotes of a file is cut."""
+
+    def __init__(self, message: str):
+        super().__init__(message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} …")
+
+
+def unzip(archive: Path, scratch: Path) -> Path:
+    """Copy the known files of a zipped checkpoint folder to `scratch`, which is returned.
+
+    Raises:
+        CheckpointError: when it is no zip, or holds what no checkpoint does.
+    """
+    try:
+        with zipfile.ZipFile(archive) as contents:
+            for name, member in _members(contents).items():
+                with contents.open(member) as packed, (scratch / name).open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+    # NotImplementedError: the zip is compressed in a way that zipfile can't read. RuntimeError: it has a password.
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"{archive.name} is no zip of a checkpoint folder. Give a folder, a .zip of one, or a hub id."
+        ) from error
+    return scratch
+
+
+def _members(contents: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The known files by name. Raises CheckpointError for the first member that no checkpoint folder would have."""
+    members = contents.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise CheckpointError(f"The zip holds {len(members):,} files: at most {MAX_MEMBERS:,}.")
+    files: dict[str, zipfile.ZipInfo] = {}
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        shown = member.filename[:80]
+        if not path.parts:  # The folder itself.
+            continue
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise CheckpointError(f"The zip holds a path that leads out of its folder: {shown!r}.")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise CheckpointError(f"The zip holds a link: {shown!r}. Zip the files themselves.")
+        if member.file_size > max(RATIO_COUNTS_FROM, MAX_RATIO * member.compress_size):
+            raise CheckpointError(
+                f"{shown!r} unpacks to more than {MAX_RATIO} times its size: that is no checkpoint file."
+            )
+        if member.is_dir() or path.name not in REQUIRED_FILES + OPTIONAL_FILES:
+            continue
+        if path.name in files:
+            raise CheckpointError(f"The zip holds {path.name} twice: zip one checkpoint folder.")
+        files[path.name] = member
+    if sum(member.file_size for member in files.values()) > MAX_ZIP_BYTES:
+        raise CheckpointError(f"The zip unpacks to more than {MAX_ZIP_BYTES / 1e9:g} GB.")
+    return files

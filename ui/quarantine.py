@@ -1,0 +1,166 @@
+"""A stranger's checkpoint, opened first in a process of its own with little memory and time.
+
+Opening reads JSON and safetensors only (switch_model/checkpoint.py); should a file still find a way to hang a parser or
+eat memory, it does so there. What comes out is a folder that is known to open, run and end.
+Try it: examine([Path("my_model.zip")], Path("an/empty/folder"))
+"""
+
+import json
+import multiprocessing
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from switch_model import CheckpointError
+from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
+
+# What one checkpoint may take: seconds from start to end, bytes of memory beyond the bare process, bytes in one file.
+SECONDS, MEMORY, FILE_BYTES = 60, 1_200_000_000, 1_000_000_000
+MAX_PARAMETERS = 200_000_000
+_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+_one_at_a_time = threading.Lock()
+
+
+def examine(uploaded: list[Path], folder: Path, hub_id: str | None = None) -> dict[str, Any]:
+    """Bring a checkpoint into `folder` and open it, all in a child process.
+
+    Args:
+        uploaded: one zip, or the loose files of a checkpoint folder.
+        hub_id: fetch this one instead.
+
+    Returns:
+        parameters, active (parameters per token), and seconds that opening took.
+
+    Raises:
+        CheckpointError: with what is wrong and what would be accepted; then `folder` is empty again.
+    """
+    if not hub_id:
+        _check_names(uploaded)
+    with _one_at_a_time:  # Two large uploads at once would take twice the memory.
+        try:
+            return _in_a_child(uploaded, folder, hub_id)
+        except CheckpointError:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            raise
+
+
+def _check_names(uploaded: list[Path]) -> None:
+    if not uploaded:
+        raise CheckpointError(f"Nothing was uploaded. Give a zip, or the files {', '.join(REQUIRED_FILES)}.")
+    for path in uploaded:
+        if path.suffix.lower() in _PICKLES:
+            raise CheckpointError(
+                f"{path.name} is a pickle file: it can run code when it is opened, and so never is here. Turn it into "
+                "a checkpoint folder on your own machine: python -m train convert old.pt --help"
+            )
+    if len(uploaded) == 1 and uploaded[0].suffix.lower() == ".zip":
+        return
+    strange = [path.name for path in uploaded if path.name not in REQUIRED_FILES + OPTIONAL_FILES]
+    if strange:
+        raise CheckpointError(
+            f"{strange[0]} is no file of a checkpoint. Give one zip, or the files {', '.join(REQUIRED_FILES)} "
+            f"(and {', '.join(OPTIONAL_FILES)})."
+        )
+
+
+def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["switch_model.predictor"])
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(sender, uploaded, folder, hub_id), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(SECONDS):
+            raise CheckpointError(f"Opening it took more than {SECONDS} seconds: it was given up.")
+        answer = json.loads(receiver.recv_bytes(1_000_000))
+    except (EOFError, OSError) as error:
+        raise CheckpointError(
+            f"Opening it took more than {MEMORY / 1e9:g} GB of memory, or made the process end: it was given up."
+        ) from error
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+    if "error" in answer:
+        raise CheckpointError(answer["error"])
+    return answer
+
+
+def _child(sender: Any, uploaded: list[Path], folder: Path, hub_id: str | None) -> None:
+    try:
+        answer = _open(uploaded, folder, hub_id)
+    except CheckpointError as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"error": f"Opening it takes more than {MEMORY / 1e9:g} GB of memory."}
+    except Exception as error:  # Whatever a parser raises must reach its owner as words, not as a stack trace.
+        answer = {"error": f"It can't be opened ({type(error).__name__})."}
+    sender.send_bytes(json.dumps(answer).encode())
+    sender.close()
+
+
+def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
+    import time
+
+    import torch
+
+    from switch_model.checkpoint import estimated_parameters, read_config
+    from switch_model.predictor import Predictor
+
+    torch.set_num_threads(1)
+    _take_little()
+    begun = time.perf_counter()
+    if hub_id:
+        _fetch(hub_id, folder)
+    elif uploaded[0].suffix.lower() == ".zip":
+        unzip(uploaded[0], folder)
+    else:
+        for path in uploaded:
+            shutil.copyfile(path, folder / path.name)
+    if (folder / "config.json").is_file():
+        config, _ = read_config(folder / "config.json")
+        if estimated_parameters(config) > MAX_PARAMETERS:
+            raise CheckpointError(
+                f"It has more than {MAX_PARAMETERS / 1e6:g} million parameters: too many for this page."
+            )
+    predictor = Predictor.from_checkpoint(folder, "cpu")
+    predictor("a few words to try it with")
+    total, active = predictor.model.parameter_counts()
+    return {"parameters": total, "active": active, "seconds": time.perf_counter() - begun}
+
+
+def _fetch(hub_id: str, folder: Path) -> None:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        present = {file.rfilename: file.size or 0 for file in HfApi().model_info(hub_id, files_metadata=True).siblings}
+        wanted = [name for name in REQUIRED_FILES + OPTIONAL_FILES if name in present]
+        if sum(present[name] for name in wanted) > FILE_BYTES:
+            raise CheckpointError(f"{hub_id} is larger than {FILE_BYTES / 1e9:g} GB.")
+        for name in wanted:
+            hf_hub_download(hub_id, name, local_dir=folder)
+    except CheckpointError:
+        raise
+    except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
+        raise CheckpointError(f"The Hugging Face Hub gave no checkpoint {hub_id!r}. Is the name owner/name?") from error
+
+
+def _take_little() -> None:
+    """Bound this process's memory, file size and processor time, where the system can (Linux)."""
+    try:
+        import resource
+
+        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except (ImportError, OSError):
+        return  # Time is bounded by the parent all the same, and sizes by the checks of every file.
+    wanted = (
+        (resource.RLIMIT_DATA, held + MEMORY),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_CPU, SECONDS),
+    )
+    for kind, most in wanted:
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
