@@ -60,14 +60,14 @@ def open_page(browser, address):
     def watch_failure(error):
         wrong.append(f"page error: {error}")
 
-    def open_it(width=1200, height=900, theme="light"):
+    def open_it(fragment="", width=1200, height=900, theme="light"):
         page = browser.new_page(viewport={"width": width, "height": height})
         pages.append(page)
         page.set_default_timeout(15_000)
         page.on("request", watch_request)
         page.on("console", watch_console)
         page.on("pageerror", watch_failure)
-        page.goto(f"{address}?__theme={theme}")
+        page.goto(f"{address}?__theme={theme}{fragment}")
         page.wait_for_selector("#probabilities .js-plotly-plot")
         return page
 
@@ -235,6 +235,27 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     other = open_page()
     other.click("#model input")
     assert "mine" not in " ".join(other.locator("[role=option]").all_inner_texts())
+
+
+def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
+    page = open_page()
+    route(page, TEXT)
+    page.click('.switch[data-l="0"][data-e="1"]')
+    page.wait_for_selector("#prediction .changed-bars")
+    experts = page.locator(".cell[data-t]").all_inner_texts()
+    page.click("#copy-link")
+    page.wait_for_function("location.hash.startsWith('#s=')")
+    other = open_page(page.evaluate("location.hash"))
+    other.wait_for_selector("#prediction .changed-bars")
+    assert other.input_value("#text textarea") == TEXT
+    assert other.locator("#routing-grid .cell[data-t]").all_inner_texts() == experts
+    with page.expect_download() as record:
+        page.click("#keep-json")
+    record.value.save_as(tmp_path / "record.json")
+    route(page, "the team won")
+    page.set_input_files("[data-testid='Open a record…-upload-button']", str(tmp_path / "record.json"))
+    page.wait_for_function("document.querySelector('#notice').textContent.includes('was saved')")
+    assert page.locator("#routing-grid .cell[data-t]").all_inner_texts() == experts
 
 
 def test_hostile_text_stays_text(open_page):

@@ -3,7 +3,6 @@
 Try it: build_demo(ModelShelf.find(), Workshop(Path("runs"))).launch(**launch_options())
 """
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,11 +14,9 @@ from ui.models import ModelShelf
 from ui.models_tab import Reception, create_models_tab
 from ui.palette import CELL_INK, palette_css
 from ui.samples import SampleLibrary
-from ui.theme import create_theme
+from ui.theme import STYLE_SHEET, create_theme
 from ui.train_tab import create_train_tab
 from ui.workshop import Workshop
-
-STYLE_SHEET = Path(__file__).resolve().parent.parent / "assets" / "style.css"
 
 # How long an event may lie before it is seen.
 QUEUE_SECONDS = 0.01

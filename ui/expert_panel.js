@@ -30,7 +30,7 @@ function draw() {
   data = props.value;
   if (!data || !data.layers || !data.layers.length) {
     wish = null;
-    root.replaceChildren(make("p", "grid-empty", "Route a text with a sparse model to change its routing."));
+    root.replaceChildren(make("p", "grid-empty", data?.said || "Route a text with a sparse model to change its routing."));
     return;
   }
   // While a newer wish waits to be sent, an older answer does not take it back.

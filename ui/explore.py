@@ -12,6 +12,7 @@ from ui.cards import HOW_TO_READ
 from ui.expert_panel import create_expert_panel
 from ui.explorer import Explorer, on_look
 from ui.flow import create_flow
+from ui.keeping import create_keeping
 from ui.models import ModelShelf
 from ui.neighbours import create_neighbours
 from ui.routing_grid import create_routing_grid
@@ -149,7 +150,10 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     grid.look(on_look, [view], [view, token, load], trigger_mode="always_last", **quiet).then(**picture)
     switches.intervene(explorer.on_intervene, [view], result, trigger_mode="multiple", **quiet).then(**picture)
     what.force(explorer.on_force, [view], result, trigger_mode="multiple", **quiet).then(**picture)
-    demo.load(**picture)
+    link = gr.Textbox(visible="hidden", elem_id="link")
+    restored = [text, model, caption, *result]
+    demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
+    create_keeping(explorer, view, link, [text, caption, *result], picture)
 
     browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
     close.click(close_samples, None, [panel], **quiet)

@@ -4,14 +4,17 @@
 Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
 """
 
+import json
 import math
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import gradio as gr
 
-from switch_model import CheckpointError, Interventions, Prediction
+from switch_model import CheckpointError, Interventions, Prediction, SwitchConfig
 from switch_model.counterfactuals import importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
@@ -21,9 +24,11 @@ from ui.models import LoadedModel, ModelShelf
 from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
+from ui.share import read_link, read_record, record_of, routing_csv
 from ui.view import NO_CHANGES, Matters, View
 from ui.what_if import what_if_card
 
+SAVED = "This view was saved: it shows what a model did then. Route a text to go on with a model."
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
 
 
@@ -56,7 +61,7 @@ class Explorer:
             true_label = sample.label if sample and sample.text.strip() == text.strip() else None
             start = perf_counter()
             view = View.of(loaded, model, text, view.layer if view else 0, true_label)
-            return _shown(view, loaded, 1000 * (perf_counter() - start))
+            return _shown(view, loaded.predictor.model.config, 1000 * (perf_counter() - start))
         except (CheckpointError, ValueError) as error:
             return _nothing(str(error))
 
@@ -77,13 +82,16 @@ class Explorer:
         """What the expert panel or the what-if card asks for: what `route` returns. What can't be done is left out."""
         if view is None:
             return _nothing(EMPTY_TEXT)
+        if not view.model:
+            return _shown(view, None, None)
         try:
             loaded = self.shelf.load(view.model)
             start = perf_counter()
             changed = _fulfilled(view, loaded, wish)
             milliseconds = 1000 * (perf_counter() - start)
             milliseconds = milliseconds if changed.prediction is not view.prediction else None
-            return _shown(changed, loaded, milliseconds, _whole(wish.get("serial"), 2**53) or 0)
+            config, serial = loaded.predictor.model.config, _whole(wish.get("serial"), 2**53) or 0
+            return _shown(changed, config, milliseconds, serial)
         except (CheckpointError, ValueError) as error:
             return _nothing(str(error))
 
@@ -95,7 +103,7 @@ class Explorer:
 
     def look_closer(self, view: View | None) -> tuple[str, Any, str]:
         """(title, heat map of the router's probabilities, what-if card)."""
-        if view is None or not view.prediction.routing:
+        if view is None or not view.prediction.routing or not view.model:
             return *draw_probabilities(view), what_if_card(None, None)
         try:
             predictor = self.shelf.load(view.model).predictor
@@ -108,6 +116,49 @@ class Explorer:
     def draw(self, view: View | None, flow_opened: bool) -> tuple[Any, ...]:
         """What may follow the class: what `look_closer` and `draw_flow` return."""
         return *self.look_closer(view), *draw_flow(view, flow_opened)
+
+    # -- keeping and passing on -----------------------------------------------------------------------------------
+
+    def restore(self, link: str | None) -> tuple[Any, ...]:
+        """What a link shows: (text, model, caption, what `route` returns); nothing new without a link."""
+        if not link or not link.startswith("#s="):
+            return (gr.skip(),) * 10
+        try:
+            shared = read_link(link.removeprefix("#s="))
+            loaded = self.shelf.load(shared.model)
+            view = View.of(loaded, shared.model, shared.text).with_changes(loaded, shared.changes)
+            view = view.looking_at(shared.token, shared.layer)
+        except (CheckpointError, ValueError) as error:
+            return gr.skip(), gr.skip(), gr.skip(), *_nothing(str(error))
+        shown = _shown(view, loaded.predictor.model.config, None)
+        return shared.text, shared.model, loaded.caption, *shown
+
+    def open_record(self, file: str) -> tuple[Any, ...]:
+        """A saved record: (text, caption, what `route` returns)."""
+        try:
+            view, title = read_record(Path(file).read_bytes())
+        except (OSError, ValueError) as error:
+            return gr.skip(), gr.skip(), *_nothing(str(error))
+        return view.text, f"{title} · saved", *_shown(view, None, None)
+
+    def keep(self, view: View | None, kind: str) -> str:
+        """The path of a file with the view. Raises gr.Error when there is nothing to keep."""
+        if view is None:
+            raise gr.Error(EMPTY_TEXT, print_exception=False)
+        from ui.grid_picture import draw_grid
+        from ui.view_report import report_html
+
+        title = self.shelf.title(view.model) if view.model else "a model"
+        make = {
+            "json": lambda: json.dumps(record_of(view, title)).encode(),
+            "html": lambda: report_html(view, title).encode(),
+            "csv": lambda: routing_csv(view).encode(),
+            "svg": lambda: draw_grid(view, "svg"),
+            "png": lambda: draw_grid(view, "png"),
+        }[kind]
+        path = Path(tempfile.mkdtemp(prefix="view-")) / f"routing.{kind}"
+        path.write_bytes(make())
+        return str(path)
 
     # -- the samples ----------------------------------------------------------------------------------------------
 
@@ -189,13 +240,14 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     return title, router_probabilities(record, view.prediction.tokens, view.token)
 
 
-def _shown(view: View, loaded: LoadedModel, milliseconds: float | None, serial: int = 0) -> Routed:
+def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, serial: int = 0) -> Routed:
+    """`config` None = the view was saved, and its model is not at hand."""
     return (
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
-        reading_notice(view.prediction),
+        reading_notice(view.prediction) if config else f'<p class="notice" role="status">{SAVED}</p>',
         grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens),
-        panel_value(view, loaded.predictor.model.config, serial),
+        panel_value(view, config, serial) if config else {"said": SAVED},
         *_closer(view),
     )
 

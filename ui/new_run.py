@@ -22,6 +22,7 @@ from train.process import start, train_command
 from train.runs import Run, RunError
 from ui.argument_form import as_typed, create_form, given, values_of
 from ui.data_card import report_html
+from ui.downloads import hand_over
 from ui.run_words import duration
 from ui.workshop import Workshop, visitor_of
 
@@ -305,7 +306,7 @@ def create_new_run(
             )
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Train", variant="primary", min_width=0, scale=0, elem_id="start")
-                saved = gr.DownloadButton("Save arguments", size="lg", min_width=0, scale=0, elem_id="save-arguments")
+                saved = gr.Button("Save arguments", size="lg", min_width=0, scale=0, elem_id="save-arguments")
                 loaded = gr.UploadButton(
                     "Load arguments",
                     file_types=[".json", ".yaml", ".yml"],
@@ -344,7 +345,7 @@ def create_new_run(
     gr.on(_edits((name, probe)), trigger_mode="always_last", **shown)
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
     go.click(handlers.start, inputs, [wrong, tabs, watched], **quiet).then(**shown)
-    saved.click(handlers.save, inputs, [saved], **quiet)
+    hand_over(saved, handlers.save, inputs, "arguments")
     looked = {"fn": handlers.look_at, "inputs": [dataset, text_column, label_column], "outputs": data_card, **quiet}
     loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
     demo.load(**looked).then(**shown).then(**timed)

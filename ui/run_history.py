@@ -16,6 +16,7 @@ from switch_model import CheckpointError
 from train.history import summaries
 from train.housekeeping import archive, delete, rename
 from train.runs import RunError
+from ui.downloads import hand_over
 from ui.run_words import arguments_diff_html, duration
 from ui.workshop import Workshop, clean_name, visitor_of
 
@@ -143,7 +144,7 @@ def create_run_history(
             watch = gr.Button("Watch", elem_id="watch", **small)
             explore = gr.Button("Open in Explore", **small)
             go_on = gr.Button("Go on with other arguments", elem_id="go-on", **small)
-            packed = gr.DownloadButton("Download", elem_id="download-run", **small)
+            packed = gr.Button("Download", elem_id="download-run", **small)
             name_it = gr.Button("Rename …", elem_id="rename-run", **small)
             drop = gr.Button("Delete …", elem_id="delete-run", **small)
         with gr.Row(elem_classes="buttons", visible=False, elem_id="renaming") as renaming:
@@ -187,7 +188,7 @@ def create_run_history(
     refresh.click(**listed)
     table.select(handlers.choose, None, [chosen, said, *buttons, deleting], **quiet)
     watch.click(handlers.watch, [chosen], [tabs, watched], **quiet)
-    packed.click(handlers.download, [chosen], [packed], **quiet)
+    hand_over(packed, handlers.download, [chosen], "packed-run")
     name_it.click(_show, None, [renaming], **quiet)
     renamed.click(handlers.rename, [chosen, new_name], [chosen, said, table], **quiet).then(
         _hide, None, [renaming], **quiet

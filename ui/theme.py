@@ -3,7 +3,11 @@
 What this project draws itself is styled by assets/style.css, which uses the same colours as variables.
 """
 
+from pathlib import Path
+
 import gradio as gr
+
+STYLE_SHEET = Path(__file__).resolve().parent.parent / "assets" / "style.css"
 
 _LIGHT = {
     "bg": "#fbfaf7", "card": "#ffffff", "ink": "#1d2125", "dim": "#666d78", "line": "#e5e2da",

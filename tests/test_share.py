@@ -1,0 +1,104 @@
+"""Links, records and files of a view: what goes out comes back, and what is damaged says so."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from gradio.exceptions import Error
+
+from switch_model import Interventions
+from tests.ui_support import save_tiny_checkpoint
+from ui.explorer import Explorer, look
+from ui.keeping import make_link
+from ui.models import ModelShelf
+from ui.samples import SampleLibrary
+from ui.share import link_of, read_link, read_record, record_of, routing_csv
+
+TEXT = "Oil <b>prices</b> rose $5 as traders won, 石油"
+
+
+@pytest.fixture(scope="module")
+def explorer(tmp_path_factory):
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    return Explorer(ModelShelf({"tiny": folder}, "cpu"), SampleLibrary())
+
+
+@pytest.fixture
+def view(explorer):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": "none"})
+    view, *_ = explorer.intervene(look(view, 1, 1)[0], {"kind": "force", "expert": 2})
+    return view
+
+
+def test_a_link_brings_back_text_place_and_changes(explorer, view):
+    text, model, caption, again, *_ = explorer.restore("#s=" + link_of(view))
+    assert (text, model) == (TEXT, "tiny") and "experts" in caption
+    assert again.prediction.scores == pytest.approx(view.prediction.scores)
+    assert (again.token, again.layer, again.changes) == (1, 1, view.changes)
+    assert again.changes.force == {("encoder.3", 1): 2}
+
+
+@pytest.mark.parametrize("link", ["", "x", "é", "!" * 300_000, "eJyrVkrLz1eyUkpKLFKqBQAdUAQG", "eJwDAAAAAAE"])
+def test_damaged_links_say_so_and_change_nothing_else(explorer, link):
+    with pytest.raises(ValueError, match="link"):
+        read_link(link)
+    text, model, _, view, card, *_ = explorer.restore("#s=" + link)
+    assert view is None and "link" in card and not isinstance(text, str) and not isinstance(model, str)
+
+
+def test_a_link_to_an_unknown_model_or_layer_says_which(explorer, view):
+    assert "no model" in explorer.restore("#s=" + link_of(type(view)(**vars(view) | {"model": "gone"})))[4]
+    elsewhere = type(view)(**vars(view) | {"changes": Interventions(ablate={("encoder.9", 0)})})
+    assert "encoder.9" in explorer.restore("#s=" + link_of(elsewhere))[4]
+
+
+def test_private_models_and_saved_records_have_no_link(view):
+    assert make_link(view)[0]
+    assert make_link(type(view)(**vars(view) | {"model": "mine #x"}))[0] == ""
+    assert make_link(None)[0] == ""
+
+
+def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record_of(view, "Tiny")), encoding="utf-8")
+    shown = explorer.intervene(view, {"kind": "none"})
+    empty = Explorer(ModelShelf({}), SampleLibrary())
+    text, caption, again, card, notice, grid, _, token, load = empty.open_record(str(path))
+    assert text == TEXT and "Tiny" in caption and "was saved" in notice
+    # Grid, cards and changes are those of the live view, but for the model's name.
+    assert (grid, token, load) == (shown[3], shown[5], shown[6]) and "with your changes" in card
+    assert again.changes == view.changes and empty.intervene(again, {"kind": "undo"})[0] is again
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: record.pop("prediction"),
+        lambda record: record["prediction"]["tokens"].pop(),
+        lambda record: record["prediction"]["routing"][0]["expert"][0].__setitem__(0, 99),
+        lambda record: record["prediction"]["scores"].update(World="x"),
+        lambda record: record.update(force=[["encoder.1"]]),
+    ],
+)
+def test_a_damaged_record_is_refused_in_words(view, spoil):
+    record = record_of(view, "Tiny")
+    spoil(record)
+    with pytest.raises(ValueError, match="no record of this page"):
+        read_record(json.dumps(record).encode())
+
+
+def test_files_hold_what_is_on_screen(explorer, view):
+    rows = list(csv.DictReader(io.StringIO(routing_csv(view))))
+    assert len(rows) == 2 * len(view.prediction.tokens)
+    assert [int(row["expert"]) for row in rows[: len(rows) // 2]] == view.prediction.routing[0].expert[0].tolist()
+    report = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
+    assert "Changed: expert 3 of layer 1 off" in report and "<b>prices" not in report
+    assert 'src="http' not in report and "@import" not in report
+    assert Path(explorer.keep(view, "png")).read_bytes()[:4] == b"\x89PNG"
+    picture = Path(explorer.keep(view, "svg")).read_text(encoding="utf-8")
+    assert "<svg" in picture and "<script" not in picture
+    with pytest.raises(Error):
+        explorer.keep(None, "csv")

@@ -1,0 +1,82 @@
+"""The row below Explore: a link to what is on screen, files of it, and a saved record opened again.
+
+Try it: python app.py, then “Copy link”
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from ui.downloads import hand_over
+from ui.explorer import EMPTY_TEXT, Explorer
+from ui.share import link_of
+from ui.view import View
+
+_FILES = {
+    "html": "Report (HTML)",
+    "json": "Record (JSON)",
+    "csv": "Table (CSV)",
+    "svg": "Grid (SVG)",
+    "png": "Grid (PNG)",
+}
+_PRIVACY = (
+    "This page stores nothing of what you type: a text lies in memory while it is shown, and on a disk only when you "
+    "save it. A link keeps the text behind its #, which browsers send to no server."
+)
+# The address bar shows the link as well, for where a browser does not let pages copy.
+_COPY = """(link) => {
+  if (!link) return [link];
+  history.replaceState(null, "", "#s=" + link);
+  navigator.clipboard?.writeText(location.href).catch(() => {});
+  return [link];
+}"""
+
+
+def create_keeping(
+    explorer: Explorer, view: gr.State, link: gr.Textbox, opened: list[Any], picture: dict[str, Any]
+) -> None:
+    """Lay it out and connect it.
+
+    Args:
+        link: a hidden box that the link passes through.
+        opened: what `Explorer.open_record` fills.
+        picture: the event that draws what follows.
+    """
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    with gr.Column(elem_classes="card", elem_id="keeping"):
+        gr.HTML("<h2>Share and keep</h2>", apply_default_css=False)
+        with gr.Row(elem_classes="buttons"):
+            copy = gr.Button("Copy link", min_width=0, scale=0, elem_id="copy-link")
+            for kind, name in _FILES.items():
+                button = gr.Button(name, min_width=0, scale=0, elem_id=f"keep-{kind}")
+                hand_over(button, _keeper(explorer, kind), [view], f"keep-{kind}")
+            reopen = gr.UploadButton(
+                "Open a record…", file_types=[".json"], min_width=0, scale=0, elem_id="open-record"
+            )
+        said = gr.HTML("", apply_default_css=False, elem_id="link-said")
+        gr.HTML(f'<p class="facts">{_PRIVACY}</p>', apply_default_css=False)
+    copying = copy.click(make_link, [view], [link, said], **quiet)
+    copying.success(None, [link], [link], js=_COPY, **quiet)
+    reopen.upload(explorer.open_record, [reopen], opened, **quiet).then(**picture)
+
+
+def make_link(view: View | None) -> tuple[str, str]:
+    """(what stands behind #s=, what to say); "" where there is nothing that a link could open."""
+    if view is None:
+        return "", _said(EMPTY_TEXT)
+    if not view.model:
+        return "", _said("A saved record has no link: pass its file on.")
+    if "#" in view.model:
+        return "", _said("Only you can use this model: a link would open it for nobody else. Pass a file on.")
+    return link_of(view), _said("Copied; the address of this page is the link now.")
+
+
+def _said(sentence: str) -> str:
+    return f'<p class="facts" role="status">{sentence}</p>'
+
+
+def _keeper(explorer: Explorer, kind: str):
+    def keep(view: View | None) -> str:
+        return explorer.keep(view, kind)
+
+    return keep

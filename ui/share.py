@@ -1,0 +1,170 @@
+"""A view to keep or pass on: as a link, as JSON that opens again without the model, and as a table.
+
+Try it: read_link(link_of(view))
+"""
+
+import base64
+import csv
+import io
+import json
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from switch_model import Interventions, Prediction, Routing
+from switch_model.predictor import MAX_CHARACTERS
+from ui.view import View
+
+# Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
+MAX_LINK, MAX_UNPACKED, MAX_RECORD = 200_000, 1_000_000, 50_000_000
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a link holds: enough to make the view again with the model."""
+
+    model: str
+    text: str
+    token: int
+    layer: int
+    changes: Interventions
+
+
+def link_of(view: View) -> str:
+    """What stands behind # in a link: packed JSON, in letters that need no escaping."""
+    content = {
+        "v": VERSION,
+        "model": view.model,
+        "text": view.text,
+        "token": view.token,
+        "layer": view.layer,
+        **_changes_to_json(view.changes),
+    }
+    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def read_link(link: str) -> Shared:
+    """The inverse of `link_of`. Raises ValueError for what is no such link."""
+    if len(link) > MAX_LINK:
+        raise ValueError("This link is too long to be one of this page.")
+    try:
+        packed = base64.urlsafe_b64decode(link + "=" * (-len(link) % 4))
+        unpacking = zlib.decompressobj()
+        content = json.loads(unpacking.decompress(packed, MAX_UNPACKED))
+        return Shared(
+            str(content["model"]),
+            str(content["text"])[:MAX_CHARACTERS],
+            int(content["token"]),
+            int(content["layer"]),
+            _changes_from_json(content),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
+        raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
+
+
+def record_of(view: View, title: str) -> dict[str, Any]:
+    """Everything on screen as plain data: text, prediction before and after the changes, and the routing records."""
+    record = {
+        "v": VERSION,
+        "model": title,
+        "text": view.text,
+        "token": view.token,
+        "layer": view.layer,
+        "true_label": view.true_label,
+        **_changes_to_json(view.changes),
+        "prediction": _prediction_to_json(view.prediction),
+    }
+    return record | ({"before": _prediction_to_json(view.base)} if view.changed else {})
+
+
+def read_record(raw: bytes) -> tuple[View, str]:
+    """The view that `record_of` wrote, without a model (its key is ""), and the model's title.
+
+    Raises ValueError for what is no such record.
+    """
+    if len(raw) > MAX_RECORD:
+        raise ValueError(f"This file is larger than {MAX_RECORD / 1e6:g} MB: it is no record of one text.")
+    try:
+        content = json.loads(raw)
+        prediction = _prediction_from_json(content["prediction"])
+        base = _prediction_from_json(content["before"]) if "before" in content else prediction
+        if [record.expert.shape for record in base.routing] != [record.expert.shape for record in prediction.routing]:
+            raise ValueError("before and after do not fit together")
+        label = content.get("true_label")
+        view = View(
+            model="",
+            text=str(content["text"])[:MAX_CHARACTERS],
+            base=base,
+            prediction=prediction,
+            token=0,
+            layer=0,
+            true_label=None if label is None else str(label),
+            changes=_changes_from_json(content),
+        )
+        return view.looking_at(int(content["token"]), int(content["layer"])), str(content["model"])[:200]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
+        raise ValueError("This is no record of this page: save one with “Record (JSON)”, and open that.") from error
+
+
+def routing_csv(view: View) -> str:
+    """A row per token and sparse layer: expert, gate, place in the queue, capacity, and whether it was dropped."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["position", "token", "layer", "expert", "gate", "slot", "capacity", "dropped"])
+    for record in view.prediction.routing:
+        capacity = int(record.capacity)
+        columns = (record.expert[0], record.gate[0], record.slot[0], record.dropped[0])
+        for index, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+            expert, gate, slot, dropped = values
+            token = view.prediction.tokens[index]
+            writer.writerow([index, token, record.name, expert, f"{gate:.6f}", slot, capacity, int(dropped)])
+    return text.getvalue()
+
+
+def _changes_to_json(changes: Interventions) -> dict[str, Any]:
+    factor = changes.capacity_factor
+    return {
+        "ablate": sorted(map(list, changes.ablate)),
+        "force": [[layer, token, expert] for (layer, token), expert in sorted(changes.force.items())],
+        "capacity": "none" if factor is not None and math.isinf(factor) else factor,
+        "group": changes.capacity_group,
+    }
+
+
+def _changes_from_json(content: dict[str, Any]) -> Interventions:
+    factor = content.get("capacity")
+    return Interventions(
+        ablate={(layer, expert) for layer, expert in content.get("ablate", [])},
+        force={(layer, token): expert for layer, token, expert in content.get("force", [])},
+        capacity_factor=math.inf if factor == "none" else factor,
+        capacity_group=content.get("group"),
+    )
+
+
+def _prediction_to_json(prediction: Prediction) -> dict[str, Any]:
+    plain = {key: getattr(prediction, key) for key in ("label", "scores", "tokens", "offsets", "unknown", "truncated")}
+    return plain | {"routing": [record.to_dict() for record in prediction.routing]}
+
+
+def _prediction_from_json(content: dict[str, Any]) -> Prediction:
+    tokens = [str(token) for token in content["tokens"]]
+    routing = tuple(Routing.from_dict(record) for record in content["routing"])
+    offsets = [(int(start), int(end)) for start, end in content["offsets"]]
+    unknown = [bool(one) for one in content["unknown"]]
+    scores = {str(label): float(score) for label, score in content["scores"].items()}
+    experts = {record.num_experts for record in routing}
+    fits = (
+        tokens
+        and len(tokens) == len(offsets) == len(unknown)
+        and all(tuple(record.expert.shape) == (1, len(tokens)) and bool(record.mask.all()) for record in routing)
+        and all(int(record.expert.min()) >= 0 and int(record.expert.max()) < record.num_experts for record in routing)
+        and all(0.0 <= score <= 1.0 for score in scores.values())
+        and content["label"] in scores
+        and len(experts) <= 1
+    )
+    if not fits:
+        raise ValueError("the parts of the prediction do not fit together")
+    return Prediction(str(content["label"]), scores, tokens, offsets, unknown, bool(content["truncated"]), routing)
