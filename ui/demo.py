@@ -10,6 +10,7 @@ import gradio as gr
 from ui.analyse import Analyst, create_analyse_tab
 from ui.explore import create_explore_tab
 from ui.explorer import Explorer
+from ui.how_it_works import create_how_it_works
 from ui.models import ModelShelf
 from ui.models_tab import Reception, create_models_tab
 from ui.palette import CELL_INK, palette_css
@@ -53,6 +54,8 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
                 create_models_tab(demo, Reception(shelf), pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page"):
                 create_train_tab(demo, workshop, pages, explore)
+            with gr.Tab("How it works", id="how") as how:
+                create_how_it_works(how, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=64)
     # Gradio looks for new events a thousand times a second, which takes 7 % of a core from a run that trains beside it.

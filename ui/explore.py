@@ -28,6 +28,7 @@ class ExploreTab:
     shelf: ModelShelf
     model: gr.Dropdown
     text: gr.Textbox
+    view: gr.State
     choosing: dict[str, Any]
     picture: dict[str, Any]
 
@@ -164,7 +165,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     gr.api(explorer.predict, api_name="predict")
     gr.api(explorer.trace, api_name="trace")
-    return ExploreTab(explorer.shelf, model, text, choosing, picture)
+    return ExploreTab(explorer.shelf, model, text, view, choosing, picture)
 
 
 def close_samples() -> Any:

@@ -1,0 +1,38 @@
+"""The tab “How it works” shows the numbers of the very token that is looked at."""
+
+import pytest
+
+from switch_model.routing import load_balancing_loss, router_z_loss
+from tests.ui_support import save_tiny_checkpoint
+from ui.explorer import Explorer, look
+from ui.how_it_works import parameters_html, steps_html
+from ui.models import ModelShelf
+from ui.samples import SampleLibrary
+
+
+@pytest.fixture(scope="module")
+def explorer(tmp_path_factory):
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    return Explorer(ModelShelf({"tiny": folder}, "cpu"), SampleLibrary())
+
+
+def test_every_number_is_the_tokens_own(explorer):
+    config = explorer.shelf.load("tiny").predictor.model.config
+    view, *_ = explorer.route("tiny", "oil prices rose <b> as oil traders worried about oil oil oil", None)
+    record = view.prediction.routing[1]
+    dropped = record.dropped[0].nonzero().flatten().tolist()
+    assert dropped, "the tiny model is made to drop tokens"
+    kept = record.kept[0].nonzero().flatten().tolist()
+    for token in (dropped[0], kept[0]):
+        said = steps_html(look(view, token, 1)[0], config)
+        expert = int(record.expert[0, token])
+        assert f"expert {expert} alone" in said and f"{float(record.logits[0, token, expert]):+.2f}" in said
+        assert f"came as number {int(record.slot[0, token]) + 1}: " in said
+        assert ("too late: it is dropped" in said) == (token in dropped)
+        assert f"= {int(record.capacity)} tokens of this text at most" in said
+        assert f"{float(load_balancing_loss(record)):.2f}" in said and f"{float(router_z_loss(record)):.2f}" in said
+        assert "<b></b>" not in said
+    forced, *_ = explorer.intervene(look(view, 0, 1)[0], {"kind": "force", "expert": 3})
+    assert "You sent it to expert 3" in steps_html(forced, config)
+    assert "num_experts</th><td>4" in parameters_html(config)
+    assert "Route a text" in steps_html(None, None)
