@@ -58,7 +58,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
         (
             "Hidden state",
             "<i>n</i> = RMSNorm(<i>x</i>)",
-            f"What the layers before have made of {token}: {width}, scaled to one size. Router and experts see the same.",
+            f"What the layers before have made of {token}: {width}, scaled. Router and experts see the same.",
             "",
         ),
         (
