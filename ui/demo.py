@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ui.analyse import Analyst, create_analyse_tab
+from ui.compare import create_compare_tab
 from ui.explore import create_explore_tab
 from ui.explorer import Explorer
 from ui.how_it_works import create_how_it_works
@@ -44,14 +45,17 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
         workshop: where runs and data sets lie, and what visitors may ask for.
     """
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+        reception = Reception(shelf)
         gr.HTML(_HEADER, apply_default_css=False)
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Explore", id="explore"):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
             with gr.Tab("Analyse", id="analyse", elem_id="analyse-page"):
                 create_analyse_tab(demo, Analyst(shelf, workshop), pages, explore)
+            with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
+                create_compare_tab(reception, explore.view, compare)
             with gr.Tab("Models", id="models", elem_id="models-page"):
-                create_models_tab(demo, Reception(shelf), pages, explore)
+                create_models_tab(demo, reception, pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page"):
                 create_train_tab(demo, workshop, pages, explore)
             with gr.Tab("How it works", id="how") as how:

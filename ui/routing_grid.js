@@ -40,7 +40,7 @@ function facts(token, layer) {
 // Where a token went before the routing was changed; nothing where that is the same.
 function before(token, layer) {
   const route = data.layers[layer].before?.[token];
-  return route ? `before: expert ${route[0]}${route[1] ? ", dropped" : ""}` : "";
+  return route ? `${data.otherwise || "before"}: expert ${route[0]}${route[1] ? ", dropped" : ""}` : "";
 }
 
 function mattering(token) {
@@ -180,7 +180,7 @@ function legend() {
   node.append(chips, dropped);
   if (data.layers.some((layer) => layer.before)) {
     const changed = make("span", "grid-key");
-    changed.append(make("span", "cell chip changed x2", "2"), " another route than before");
+    changed.append(make("span", "cell chip changed x2", "2"), ` another route than ${data.otherwise || "before"}`);
     node.append(changed);
   }
   if (data.matters) {
