@@ -122,7 +122,7 @@ def create_compare_tab(reception: Reception, view: gr.State, tab: gr.Tab) -> Non
     boxes, models, cards, grids = [], [], [], []
     with gr.Column(elem_classes="card"):
         gr.HTML(f'<h2>Compare</h2><p class="facts">{_HINT}</p>', apply_default_css=False)
-        with gr.Row(elem_classes="columns"):
+        with gr.Row():
             for number, name in enumerate(("First", "Second")):
                 with gr.Column(min_width=280):
                     models.append(

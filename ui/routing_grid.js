@@ -225,8 +225,10 @@ function mark() {
   });
   root.querySelectorAll('.cell[tabindex="0"]').forEach((cell) => (cell.tabIndex = -1));
   const chosen = cells[data.selected.token][data.selected.layer];
-  chosen.classList.add("selected");
-  chosen.setAttribute("aria-current", "true");
+  if (!data.still) {
+    chosen.classList.add("selected");
+    chosen.setAttribute("aria-current", "true");
+  }
   cells[current[0]][current[1]].tabIndex = 0;
   for (const choice of root.querySelectorAll(".layer-choice[data-layer]")) {
     choice.setAttribute("aria-pressed", String(Number(choice.dataset.layer) === data.selected.layer));
@@ -236,11 +238,12 @@ function mark() {
 
 function markLabels() {
   for (const label of root.querySelectorAll(".grid-label")) {
-    label.classList.toggle("chosen", label.textContent === data.layers[data.selected.layer].title);
+    label.classList.toggle("chosen", !data.still && label.textContent === data.layers[data.selected.layer].title);
   }
 }
 
 function choose(token, layer) {
+  if (data.still) return; // A grid to compare with: nothing below follows it.
   data.selected = { token, layer };
   current = [token, layer];
   mark();
