@@ -37,8 +37,9 @@ def unzip(archive: Path, scratch: Path) -> Path:
             for name, member in _members(contents).items():
                 with contents.open(member) as packed, (scratch / name).open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
-    # NotImplementedError: the zip is compressed in a way that zipfile can't read. RuntimeError: it has a password.
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile and each of its decompressors raise kinds of their own.
         raise CheckpointError(
             f"{archive.name} is no zip of a checkpoint folder. Give a folder, a .zip of one, or a hub id."
         ) from error

@@ -44,7 +44,7 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
     """Heat map of log2 lift: a row per class, a column per expert; 0 = the class uses the expert as all texts do."""
     counts = class_counts(corpus, layer)
     values = lift(counts)
-    most = max(1.0, float(np.abs(values).max()))
+    most = max(1.0, float(np.nanmax(np.abs(values))))
     figure = go.Figure(
         go.Heatmap(
             z=values.round(3),
@@ -56,7 +56,7 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             xgap=1,
             ygap=1,
             customdata=counts,
-            text=[[f"{value:+.1f}" for value in row] for row in values],
+            text=[["" if np.isnan(value) else f"{value:+.1f}" for value in row] for row in values],
             texttemplate="%{text}" if corpus.num_experts <= 16 else None,
             hovertemplate="%{y}, expert %{x}: lift %{z:+.2f} (%{customdata:,} tokens)<extra></extra>",
             colorbar={"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11}},

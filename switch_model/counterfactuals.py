@@ -41,7 +41,10 @@ class WhatIf:
 
     @property
     def regret(self) -> float:
-        """What the best choice would have added to the predicted class's probability; 0 = the router chose best."""
+        """What the best choice would have added to the predicted class's probability; 0 = the router chose best, or all
+        experts are off."""
+        if self.probability[self.expert] is None:
+            return 0.0
         return self.probability[self.best] - self.probability[self.expert]
 
 

@@ -73,10 +73,12 @@ def class_counts(corpus: Corpus, layer: str, labels: np.ndarray | None = None) -
 
 
 def lift(counts: np.ndarray) -> np.ndarray:
-    """(C, E) log2 of p(expert | class) over p(expert), half a token added to every cell. 0 = as everywhere."""
-    counts = counts + PSEUDOCOUNT
+    """(C, E) log2 of p(expert | class) over p(expert), half a token added to every cell. 0 = as everywhere; NaN for a
+    class without a token."""
+    absent = counts.sum(axis=1, keepdims=True) == 0
+    counts = np.where(absent, np.nan, counts + PSEUDOCOUNT)
     given = counts / counts.sum(axis=1, keepdims=True)
-    return np.log2(given / (counts.sum(axis=0) / counts.sum()))
+    return np.log2(given / (np.nansum(counts, axis=0) / np.nansum(counts)))
 
 
 def class_information(corpus: Corpus, layer: str, seed: int = 0) -> AgainstChance:

@@ -93,3 +93,21 @@ def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
     card = explorer.look_closer(look(view, 0, 0)[0])[2]
     assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
     assert "routed by a sparse model" in explorer.look_closer(None)[2]
+
+
+def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    everything = [[0, expert] for expert in range(4)]
+    view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
+    assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
+    assert "Every expert of layer 1 is off" in explorer.look_closer(view)[2]
+
+
+def test_what_is_switched_off_stays_off_for_the_next_text(explorer, predictor):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": 0.5})
+    view, *_ = explorer.intervene(view, {"kind": "force", "expert": 1})
+    after, *_ = explorer.route("tiny", "The team won.", None, view)
+    kept = Interventions(ablate={("encoder.1", 3)}, capacity_factor=0.5)
+    assert after.changes == kept and after.prediction.scores == pytest.approx(predictor("The team won.", kept).scores)
+    assert not explorer.intervene(after, {"kind": "undo"})[0].changed

@@ -100,7 +100,7 @@ def measures(corpus: Corpus, importance: np.ndarray | None) -> dict[str, Any]:
             | {
                 "class_information": asdict(class_information(corpus, name)),
                 "class_counts": counts.tolist(),
-                "class_lift": lift(counts).round(4).tolist(),
+                "class_lift": [None if np.isnan(row).any() else row.round(4).tolist() for row in lift(counts)],
                 "right_against_wrong": _right_wrong(corpus, name),
                 "experts": experts,
             }

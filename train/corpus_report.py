@@ -103,8 +103,8 @@ def _tokens_table(corpus: Corpus, layer: str, expert: int) -> str:
 
 def _classes_line(corpus: Corpus, layer: str, expert: int) -> str:
     values = lift(class_counts(corpus, layer))[:, expert]
-    order = np.argsort(-np.abs(values))[:SHOWN_CLASSES]
-    said = " · ".join(f"{escape(corpus.classes[index])} {values[index]:+.2f}" for index in order.tolist())
+    order = [index for index in np.argsort(-np.abs(values)) if not np.isnan(values[index])][:SHOWN_CLASSES]
+    said = " · ".join(f"{escape(corpus.classes[index])} {values[index]:+.2f}" for index in order)
     kind = "classes" if corpus.labelled else "predicted classes"
     return f"<p class=facts>Lift of {kind}: {said}</p>"
 

@@ -4,7 +4,7 @@ A routed data set stays with the visitor who asked for it (gr.State). Handlers a
 Try it: python app.py, then the tab “Analyse”
 """
 
-import tempfile
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -17,9 +17,11 @@ from switch_model import CheckpointError
 from switch_model.corpus import Corpus, route_in_steps
 from switch_model.counterfactuals import mean_importance
 from switch_model.routing import layer_title
-from switch_model.specialization import Context, find
+from switch_model.specialization import THIN_TEXTS, Context, find
 from ui.explore import ExploreTab
+from ui.files import fresh_path, hand_over
 from ui.models import ModelShelf
+from ui.models_tab import Reception
 from ui.samples import DATASET_NAMES
 from ui.workshop import Workshop
 
@@ -72,9 +74,12 @@ class Analyst:
                     break
                 yield gr.skip(), _bar(done, total, f"{done:,} of {total:,} texts")
         except (CheckpointError, DataError, ValueError) as error:
-            yield gr.skip(), f'<p class="notice" role="alert">{escape(str(error))}</p>'
+            said = str(error).replace(source, Path(source).name)
+            yield gr.skip(), f'<p class="notice" role="alert">{escape(said)}</p>'
             return
         capped = f" A public page takes {most:,} rows at most." if most and len(corpus.texts) >= most else ""
+        if len(corpus.texts) < THIN_TEXTS:
+            capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
         title = f"{self.shelf.load(model).title} on {Path(source).name}"
         yield Analysis(corpus, model, title, found.note + capped), ""
 
@@ -142,6 +147,8 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str)
     if analysis is None or layer is None:
         return ""
     corpus = analysis.corpus
+    if expert in (None, -1) and not (word or "").strip():
+        return '<p class="message" role="status">Name a word or an expert.</p>'
     places = find(corpus, layer, None if expert in (None, -1) else expert, word or "")
     first: dict[int, Context] = {}
     for place in places:
@@ -204,7 +211,7 @@ def confusion_html(corpus: Corpus) -> str:
 
 
 def tables(analysis: Analysis | None) -> list[str]:
-    """tokens.parquet, texts.parquet and texts.csv, in a folder that Gradio clears away."""
+    """tokens.parquet, texts.parquet and texts.csv."""
     if analysis is None:
         raise gr.Error("Analyse a data set first.", print_exception=False)
     import pyarrow as pa
@@ -212,7 +219,7 @@ def tables(analysis: Analysis | None) -> list[str]:
 
     from train.analyze import write_tables
 
-    folder = Path(tempfile.mkdtemp(prefix="analysis-"))
+    folder = fresh_path("tokens.parquet").parent
     paths = write_tables(analysis.corpus, folder)
     pa.csv.write_csv(pa.table(analysis.corpus.texts_table()), folder / "texts.csv")
     return [*map(str, paths), str(folder / "texts.csv")]
@@ -251,10 +258,28 @@ element.addEventListener("click", (event) => {
 """
 
 
-def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explore: ExploreTab) -> None:
+def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
+    """All places of a search as a file: text, what stands before and after the token, classes. Raises gr.Error."""
+    if analysis is None or layer is None:
+        raise gr.Error("Analyse a data set first.", print_exception=False)
+    corpus, path = analysis.corpus, fresh_path("routes.csv")
+    classes = [*corpus.classes, ""]  # The last one stands for -1, unknown.
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "before", "token", "after", "true", "predicted"])
+        for place in find(corpus, layer, None if expert in (None, -1) else expert, word or ""):
+            true, predicted = classes[corpus.true[place.text]], classes[corpus.predicted[place.text]]
+            writer.writerow([place.text, place.before, place.token, place.after, true, predicted])
+    return str(path)
+
+
+def create_analyse_tab(
+    analyst: Analyst, reception: Reception, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
+) -> None:
     """Lay the tab out and connect it.
 
     Args:
+        reception: knows the models that a visitor may use.
         pages: the page's tabs, to move to Explore.
         explore: what a text is opened in.
     """
@@ -335,6 +360,7 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
                     wanted = gr.Dropdown([(_ANY, -1)], value=-1, label="Expert", elem_id="route-expert", **small)
                 with gr.Row(elem_classes="buttons"):
                     seek = gr.Button("Find", min_width=0, scale=0, elem_id="route-find")
+                    export = gr.Button("All as CSV", min_width=0, scale=0, elem_id="route-export")
                 hits = gr.HTML("", js_on_load=_PICK, elem_id="route-hits", **plain)
         with gr.Column(elem_classes="card"):
             gr.HTML("<h2>Right and wrong</h2>", **plain)
@@ -350,6 +376,9 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
             raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
         return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
 
+    def refresh(request: gr.Request) -> Any:
+        return gr.update(choices=reception.choices(request.session_hash))
+
     def open_cell(analysis: Analysis | None, event: gr.EventData) -> str:
         return cell_texts(analysis, int(event.true), int(event.predicted))
 
@@ -357,9 +386,10 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
     of_layer = [told, classes, right, right_loads, expert, wanted]
     inputs = [model, dataset, upload, split, limit]
     for source in (go.click, upload.upload):
-        begun = source(lambda: (gr.update(visible=True), "", ""), None, [cancel, hits, texts], **quiet)
+        begun = source(_clean, None, [cancel, hits, texts, analysis, shown, files], **quiet)
         running = begun.then(analyst.run, inputs, [analysis, progress], concurrency_limit=2, **quiet)
-        done = running.then(lambda: gr.update(visible=False), None, [cancel], **quiet)
+        # The upload was for this time: the next click takes the data set that the page names.
+        done = running.then(lambda: (gr.update(visible=False), None), None, [cancel, upload], **quiet)
         drawn = done.then(summary, [analysis], [facts, layers, loads, drops, layer, matrix, shown], **quiet)
         drawn.then(layer_view, [analysis, layer], of_layer, **quiet).then(
             _card_of(analyst, False), [analysis, layer, expert], [card], **quiet
@@ -377,12 +407,20 @@ def create_analyse_tab(demo: gr.Blocks, analyst: Analyst, pages: gr.Tabs, explor
     )
     expert.input(_card_of(analyst, False), [analysis, layer, expert], [card], **quiet)
     measure.click(_card_of(analyst, True), [analysis, layer, expert], [card], **quiet)
+    hand_over(export, hits_csv, [analysis, layer, wanted, word], "routes")
+    tab.select(refresh, None, [model], **quiet)
     gr.on([seek.click, word.submit], search, [analysis, layer, wanted, word], [hits], **quiet)
     matrix.pick(open_cell, [analysis], [texts], **quiet)
     for picked in (hits.pick, texts.pick):
         opening = picked(open_text, [analysis], [pages, explore.model, explore.text], **quiet)
         opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.picture)
     save.click(tables, [analysis], [files], **quiet).then(lambda: gr.update(visible=True), None, [files], **quiet)
+
+
+def _clean() -> tuple[Any, ...]:
+    """(cancel button, hits, texts, analysis, what is shown of it, files): nothing of an earlier data set stays."""
+    hidden = gr.update(visible=False)
+    return gr.update(visible=True), "", "", None, hidden, gr.update(visible=False, value=None)
 
 
 def _card_of(analyst: Analyst, measured: bool):

@@ -208,6 +208,8 @@ def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) ->
 
 
 def _place(expert: int, slot: int, capacity: int) -> str:
+    if capacity == 0:
+        return "Every expert of this layer is off: the token passes unchanged."
     if capacity == UNLIMITED:
         return f"expert {expert}, slot {slot + 1}, no limit"
     if slot >= capacity:

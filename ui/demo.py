@@ -34,6 +34,8 @@ document.addEventListener("keydown", (event) => {
     document.getElementById("route").click();
   }
 });
+// A link pasted into the address of a page that is open already.
+window.addEventListener("hashchange", () => location.hash.startsWith("#s=") && location.reload());
 </script>"""
 
 
@@ -50,8 +52,8 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Explore", id="explore"):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
-            with gr.Tab("Analyse", id="analyse", elem_id="analyse-page"):
-                create_analyse_tab(demo, Analyst(shelf, workshop), pages, explore)
+            with gr.Tab("Analyse", id="analyse", elem_id="analyse-page") as analyse:
+                create_analyse_tab(Analyst(shelf, workshop), reception, analyse, pages, explore)
             with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
                 create_compare_tab(reception, explore.view, compare)
             with gr.Tab("Models", id="models", elem_id="models-page"):

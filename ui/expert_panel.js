@@ -74,6 +74,7 @@ function row(layer, l, most) {
     if (layer.matters) {
       const change = layer.matters[e], bar = make("i", change < 0 ? "helps" : "harms");
       bar.style.height = `${Math.round((16 * Math.abs(change)) / most)}px`;
+      if (!change) bar.hidden = true;
       const box = make("span", "panel-bar");
       box.append(bar);
       box.title = `without expert ${e}: ${data.label} ${points(change)} points`;
@@ -118,7 +119,8 @@ function slider(node) {
   const input = node.querySelector("input");
   if (!input.matches(":active")) input.value = wish.at;
   const say = (at) => {
-    const words = stop(at) + (at === own ? " (the model’s own)" : "");
+    const slots = at === data.at && data.slots !== null ? `: ${data.slots} slots` : "";
+    const words = stop(at) + slots + (at === own ? " (the model’s own)" : "");
     node.querySelector("output").textContent = words;
     input.setAttribute("aria-valuetext", words);
   };

@@ -34,7 +34,8 @@ def create_expert_panel(value: dict[str, Any] | None = None) -> gr.HTML:
 
 def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, Any]:
     """What the script draws: per layer which experts are off, how many tokens chose each, what each matters; the
-    capacity's stops ("none" = dropless) and which one is the model's own; the changes in words.
+    capacity's stops ("none" = dropless), which one is the model's own, and the slots per expert that come of it; the
+    changes in words.
 
     Args:
         serial: of the event that is answered.
@@ -58,8 +59,8 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
         "label": matters.label if matters else view.prediction.label,
         "stops": ["none" if math.isinf(stop) else stop for stop in stops],
         "own": stops.index(own),
-        "at": min(range(len(stops)), key=lambda index: (abs(stops[index] - factor), index)) if factor in stops
-        else stops.index(own),
+        "at": min(range(len(stops)), key=lambda index: _apart(stops[index], factor)),
+        "slots": None if not records or int(records[0].capacity) == UNLIMITED else int(records[0].capacity),
         "said": changes_in_words(changes, view.base.tokens),
         "undo": bool(view.past),
         "serial": serial,
@@ -87,6 +88,10 @@ def changes_in_words(changes: Interventions, tokens: list[str]) -> list[str]:
     if changes.capacity_group is not None:
         said.append(f"capacity counted per {changes.capacity_group}")
     return said
+
+
+def _apart(one: float, other: float) -> float:
+    return 0.0 if one == other else abs(one - other)
 
 
 def _thousandths(values: list[float]) -> list[int]:

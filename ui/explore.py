@@ -154,7 +154,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     link = gr.Textbox(visible="hidden", elem_id="link")
     restored = [text, model, caption, *result]
     demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
-    create_keeping(explorer, view, link, [text, caption, *result], picture)
+    create_keeping(explorer, view, link, [text, *result], picture)
 
     browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
     close.click(close_samples, None, [panel], **quiet)

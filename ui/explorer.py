@@ -6,8 +6,8 @@ Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
 
 import json
 import math
-import tempfile
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,8 @@ from switch_model import CheckpointError, Interventions, Prediction, SwitchConfi
 from switch_model.counterfactuals import importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
-from ui.expert_panel import panel_value
+from ui.expert_panel import changes_in_words, panel_value
+from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
 from ui.models import LoadedModel, ModelShelf
 from ui.routing_grid import grid_value
@@ -28,7 +29,6 @@ from ui.share import read_link, read_record, record_of, routing_csv
 from ui.view import NO_CHANGES, Matters, View
 from ui.what_if import what_if_card
 
-SAVED = "This view was saved: it shows what a model did then. Route a text to go on with a model."
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
 
 
@@ -60,7 +60,9 @@ class Explorer:
             loaded = self.shelf.load(model)
             true_label = sample.label if sample and sample.text.strip() == text.strip() else None
             start = perf_counter()
-            view = View.of(loaded, model, text, view.layer if view else 0, true_label)
+            # What is switched off stays off for the next text; what was forced was this text's.
+            kept = replace(view.changes, force={}) if view and view.model == model else NO_CHANGES
+            view = View.of(loaded, model, text, view.layer if view else 0, true_label).with_changes(loaded, kept)
             return _shown(view, loaded.predictor.model.config, 1000 * (perf_counter() - start))
         except (CheckpointError, ValueError) as error:
             return _nothing(str(error))
@@ -89,7 +91,8 @@ class Explorer:
             start = perf_counter()
             changed = _fulfilled(view, loaded, wish)
             milliseconds = 1000 * (perf_counter() - start)
-            milliseconds = milliseconds if changed.prediction is not view.prediction else None
+            asked = all(changed.prediction is not known for known in (view.prediction, view.base))
+            milliseconds = milliseconds if asked else None
             config, serial = loaded.predictor.model.config, _whole(wish.get("serial"), 2**53) or 0
             return _shown(changed, config, milliseconds, serial)
         except (CheckpointError, ValueError) as error:
@@ -126,20 +129,25 @@ class Explorer:
         try:
             shared = read_link(link.removeprefix("#s="))
             loaded = self.shelf.load(shared.model)
-            view = View.of(loaded, shared.model, shared.text).with_changes(loaded, shared.changes)
+            view = View.of(loaded, shared.model, shared.text, true_label=shared.true_label)
+            view = view.with_changes(loaded, shared.changes)
             view = view.looking_at(shared.token, shared.layer)
         except (CheckpointError, ValueError) as error:
-            return gr.skip(), gr.skip(), gr.skip(), *_nothing(str(error))
+            # What was there stays, with a word about the link.
+            said = f'<p class="notice" role="alert">{escape(str(error))}</p>'
+            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 4)
         shown = _shown(view, loaded.predictor.model.config, None)
         return shared.text, shared.model, loaded.caption, *shown
 
     def open_record(self, file: str) -> tuple[Any, ...]:
-        """A saved record: (text, caption, what `route` returns)."""
+        """A saved record: (text, what `route` returns)."""
         try:
             view, title = read_record(Path(file).read_bytes())
         except (OSError, ValueError) as error:
-            return gr.skip(), gr.skip(), *_nothing(str(error))
-        return view.text, f"{title} · saved", *_shown(view, None, None)
+            return gr.skip(), *_nothing(str(error))
+        finally:
+            discard_upload(file)
+        return view.text, *_shown(replace(view, saved_from=title), None, None)
 
     def keep(self, view: View | None, kind: str) -> str:
         """The path of a file with the view. Raises gr.Error when there is nothing to keep."""
@@ -156,7 +164,7 @@ class Explorer:
             "svg": lambda: draw_grid(view, "svg"),
             "png": lambda: draw_grid(view, "png"),
         }[kind]
-        path = Path(tempfile.mkdtemp(prefix="view-")) / f"routing.{kind}"
+        path = fresh_path(f"routing.{kind}")
         path.write_bytes(make())
         return str(path)
 
@@ -245,11 +253,18 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
     return (
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
-        reading_notice(view.prediction) if config else f'<p class="notice" role="status">{SAVED}</p>',
+        reading_notice(view.prediction) if config else f'<p class="notice" role="status">{escape(_saved(view))}</p>',
         grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens),
-        panel_value(view, config, serial) if config else {"said": SAVED},
+        panel_value(view, config, serial) if config else {"said": _saved(view)},
         *_closer(view),
     )
+
+
+def _saved(view: View) -> str:
+    said = f"This view of {view.saved_from} was saved: it shows what the model did then. "
+    if changes := changes_in_words(view.changes, view.base.tokens):
+        said += f"Changed: {' · '.join(changes)}. "
+    return said + "Route a text to go on with a model."
 
 
 def _closer(view: View) -> tuple[str, str]:

@@ -27,10 +27,11 @@ def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
 
     first = min(view.layer, len(records) - 2)
     here, there = records[first], records[first + 1]
-    told, chance = shared_information(transitions(here, there)), shuffled_information(here, there)
+    told, (chance, high) = shared_information(transitions(here, there)), shuffled_information(here, there)
+    verdict = "more than chance" if told > high else "no more than chance"
     said = (
         f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {100 * told:.0f} % "
-        f"of its expert there; with shuffled tokens, by chance alone, it would be {100 * chance:.0f} %."
+        f"of its expert there; with shuffled tokens it would be {100 * chance:.0f} %: {verdict}."
     )
     colours = [expert_colour(expert) for expert in range(min(here.num_experts, MAX_COLOURS))]
     return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), transition_matrix(here, there)
@@ -42,8 +43,10 @@ def create_flow(view: gr.State) -> tuple[gr.State, list[Any]]:
     with gr.Accordion("Flow from layer to layer", open=False, elem_classes="card run-plots", elem_id="flow") as card:
         said = gr.HTML(_NOTHING, apply_default_css=False, elem_id="flow-said")
         with gr.Row():
-            sankey = gr.Plot(show_label=False, container=False, buttons=[], scale=3, elem_id="sankey")
-            matrix = gr.Plot(show_label=False, container=False, buttons=[], scale=2, elem_id="transitions")
+            with gr.Column(scale=3, min_width=300):
+                sankey = gr.Plot(show_label=False, container=False, buttons=[], elem_id="sankey")
+            with gr.Column(scale=2, min_width=300):
+                matrix = gr.Plot(show_label=False, container=False, buttons=[], elem_id="transitions")
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     parts = [said, sankey, matrix]
     card.expand(lambda: True, None, [opened], **quiet).then(draw_flow, [view, opened], parts, **quiet)

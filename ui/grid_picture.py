@@ -4,6 +4,7 @@ Try it: draw_grid(view, "svg")
 """
 
 import io
+import warnings
 from typing import Literal
 
 import matplotlib
@@ -48,7 +49,10 @@ def draw_grid(view: View, kind: Literal["svg", "png"]) -> bytes:
                 _cell(axes, left, top + (row + 1) * _HEIGHT, widths[token], experts[token], dropped[token])
             left += widths[token] + _GAP
     content = io.BytesIO()
-    figure.savefig(content, format=kind, facecolor="white", metadata={"Date": None} if kind == "svg" else None)
+    # In an SVG text stays text, for the fonts of whoever opens it; a PNG has matplotlib's own, which lack some scripts.
+    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(content, format=kind, facecolor="white", metadata={"Date": None} if kind == "svg" else None)
     return content.getvalue()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui.downloads import hand_over
 from ui.explorer import EMPTY_TEXT, Explorer
+from ui.files import hand_over
 from ui.share import link_of
 from ui.view import View
 
@@ -20,14 +20,16 @@ _FILES = {
     "png": "Grid (PNG)",
 }
 _PRIVACY = (
-    "This page stores nothing of what you type: a text lies in memory while it is shown, and on a disk only when you "
-    "save it. A link keeps the text behind its #, which browsers send to no server."
+    "This page stores nothing of what you type: a text lies in memory while it is shown. What you save or upload lies "
+    "on the server’s disk for an hour at most. A link keeps the text behind its #, which browsers send to no server."
 )
-# The address bar shows the link as well, for where a browser does not let pages copy.
+# Where a browser does not let pages copy, the address bar shows the link.
 _COPY = """(link) => {
   if (!link) return [link];
-  history.replaceState(null, "", "#s=" + link);
-  navigator.clipboard?.writeText(location.href).catch(() => {});
+  const address = location.href.split("#")[0] + "#s=" + link;
+  const show = () => history.replaceState(null, "", address);
+  if (navigator.clipboard) navigator.clipboard.writeText(address).catch(show);
+  else show();
   return [link];
 }"""
 
@@ -68,7 +70,9 @@ def make_link(view: View | None) -> tuple[str, str]:
         return "", _said("A saved record has no link: pass its file on.")
     if "#" in view.model:
         return "", _said("Only you can use this model: a link would open it for nobody else. Pass a file on.")
-    return link_of(view), _said("Copied; the address of this page is the link now.")
+    return link_of(view), _said(
+        "Copied: the link brings back what is shown now. (If not, it stands in the address bar.)"
+    )
 
 
 def _said(sentence: str) -> str:

@@ -16,6 +16,7 @@ import gradio as gr
 
 from switch_model import CheckpointError
 from ui.explore import ExploreTab
+from ui.files import discard_upload
 from ui.models import LoadedModel, ModelShelf, size_of
 from ui.quarantine import examine
 
@@ -49,7 +50,9 @@ class Reception:
         paths = [Path(getattr(file, "name", file)) for file in files or []]
         if len(self._own.get(session, {})) >= MAX_OWN:
             return None, _notice(f"You have {MAX_OWN} models open: reload this page to start afresh.")
-        if sum(map(len, self._own.values())) >= MAX_PRIVATE:
+        with self._lock:
+            held = sum(map(len, self._own.values()))
+        if held >= MAX_PRIVATE:
             return None, _notice("Too many visitors have models open just now. Try again in some minutes.")
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         try:
@@ -61,6 +64,9 @@ class Reception:
         except CheckpointError as error:
             shutil.rmtree(folder, ignore_errors=True)
             return None, _notice(str(error))
+        finally:
+            for path in paths:
+                discard_upload(path)
         with self._lock:
             self._own.setdefault(session, {})[key] = folder
         return key, f'<p class="facts" role="status">Opened in {found["seconds"]:.1f} s, for you alone.</p>'

@@ -44,7 +44,7 @@ def among(
 def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tuple[str, dict | None]:
     """What the page shows: (sentence, grid of the text in the batch with what differs from it alone)."""
     lines = [line for line in (others or "").splitlines() if line.strip()]
-    if view is None or not view.prediction.routing:
+    if view is None or not view.model or not view.prediction.routing:
         return _said("Route a text with a sparse model first."), None
     if not lines:
         return _said("Add a text or two: one per line."), None
@@ -57,10 +57,16 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
         return _said(str(error)), None
     drops = [sum(int(record.dropped.sum()) for record in one.routing) for one in (alone, together)]
     chances = [f"{alone.label} {100 * one.scores[alone.label]:.1f} %" for one in (alone, together)]
-    said = f"Alone: {drops[0]} drops, {chances[0]}. With {len(lines)} other text{'s' if len(lines) > 1 else ''}: "
+    moved = sum(
+        int(((one.dropped != two.dropped) | (one.expert != two.expert)).sum())
+        for one, two in zip(alone.routing, together.routing, strict=True)
+    )
+    texts = f"{len(lines)} other text{'s' if len(lines) > 1 else ''}"
+    said = f"“{view.text[:40].strip()}…” alone: {drops[0]} drops, {chances[0]}. With {texts}: "
     said += f"{drops[1]} drops, {chances[1]}" + (
         "." if together.label == alone.label else f"; now it says {together.label}."
     )
+    said += f" {moved} of {len(alone.tokens) * len(alone.routing)} routes differ."
     grid = grid_value(together, (view.token, view.layer), alone) | {"still": True}
     return _said(said), grid
 

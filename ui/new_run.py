@@ -5,7 +5,6 @@ Handlers take values and return values. Try it: NewRun(Workshop(Path("runs"))).p
 
 import json
 import shlex
-import tempfile
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -22,7 +21,7 @@ from train.process import start, train_command
 from train.runs import Run, RunError
 from ui.argument_form import as_typed, create_form, given, values_of
 from ui.data_card import report_html
-from ui.downloads import hand_over
+from ui.files import fresh_path, hand_over
 from ui.run_words import duration
 from ui.workshop import Workshop, visitor_of
 
@@ -174,7 +173,7 @@ class NewRun:
             arguments = self.arguments(*inputs)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        path = Path(tempfile.mkdtemp()) / f"{Path(arguments.train.output_dir).name}.json"
+        path = fresh_path(f"{Path(arguments.train.output_dir).name}.json")
         path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
         return str(path)
 

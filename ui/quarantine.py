@@ -15,8 +15,9 @@ from typing import Any
 from switch_model import CheckpointError
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
 
-# What one checkpoint may take: seconds from start to end, bytes of memory beyond the bare process, bytes in one file.
-SECONDS, MEMORY, FILE_BYTES = 60, 1_200_000_000, 1_000_000_000
+# What one checkpoint may take: seconds to open (and to fetch), bytes of memory beyond the bare process and in one file.
+SECONDS, FETCH_SECONDS, START_SECONDS = 10, 120, 60
+MEMORY, FILE_BYTES = 1_200_000_000, 1_000_000_000
 MAX_PARAMETERS = 200_000_000
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 _one_at_a_time = threading.Lock()
@@ -73,8 +74,10 @@ def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[
     child.start()
     sender.close()
     try:
-        if not receiver.poll(SECONDS):
-            raise CheckpointError(f"Opening it took more than {SECONDS} seconds: it was given up.")
+        seconds = FETCH_SECONDS if hub_id else SECONDS
+        # Its first message says that it has begun: starting the first child takes some seconds by itself.
+        if not (receiver.poll(START_SECONDS) and receiver.recv_bytes(10) and receiver.poll(seconds)):
+            raise CheckpointError(f"Opening it took more than {seconds:g} seconds: it was given up.")
         answer = json.loads(receiver.recv_bytes(1_000_000))
     except (EOFError, OSError) as error:
         raise CheckpointError(
@@ -90,6 +93,7 @@ def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[
 
 
 def _child(sender: Any, uploaded: list[Path], folder: Path, hub_id: str | None) -> None:
+    sender.send_bytes(b"begun")
     try:
         answer = _open(uploaded, folder, hub_id)
     except CheckpointError as error:
@@ -159,7 +163,7 @@ def _take_little() -> None:
     wanted = (
         (resource.RLIMIT_DATA, held + MEMORY),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_CPU, FETCH_SECONDS),
     )
     for kind, most in wanted:
         _, hard = resource.getrlimit(kind)

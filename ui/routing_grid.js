@@ -31,7 +31,8 @@ function facts(token, layer) {
   return {
     title: of.title, expert, dropped,
     probability: (of.gate[token] / 1000).toFixed(2),
-    place: of.capacity === null ? `slot ${slot}, no limit`
+    place: of.capacity === 0 ? "every expert is off: it passes unchanged"
+      : of.capacity === null ? `slot ${slot}, no limit`
       : dropped ? `place ${slot}, but only ${of.capacity} slots: dropped` : `slot ${slot} of ${of.capacity}`,
     before: before(token, layer),
   };
@@ -125,7 +126,8 @@ function column(tokens, most) {
 
 function cellFor(layer, t, l) {
   const marks = (layer.dropped[t] ? " dropped" : "") + (layer.before?.[t] ? " changed" : "");
-  const cell = button("cell " + shade(layer.expert[t]) + marks, layer.expert[t]);
+  const cell = layer.capacity === 0 ? button("cell" + marks, "–")
+    : button("cell " + shade(layer.expert[t]) + marks, layer.expert[t]);
   cell.setAttribute("aria-label", describe(t, l));
   cell.dataset.t = t;
   cell.dataset.l = l;
@@ -139,6 +141,7 @@ function matterBar(tokens, most) {
   const change = data.matters[strongest];
   bar.className = change < 0 ? "helps" : "harms";
   bar.style.height = `${Math.round((20 * Math.abs(change)) / most)}px`;
+  bar.hidden = !change;
   box.title = mattering(strongest);
   box.append(bar);
   return box;

@@ -3,7 +3,6 @@
 Try it: RunHistory(Workshop(Path("runs"))).table()
 """
 
-import tempfile
 import time
 from collections.abc import Sequence
 from html import escape
@@ -16,7 +15,7 @@ from switch_model import CheckpointError
 from train.history import summaries
 from train.housekeeping import archive, delete, rename
 from train.runs import RunError
-from ui.downloads import hand_over
+from ui.files import fresh_path, hand_over
 from ui.run_words import arguments_diff_html, duration
 from ui.workshop import Workshop, clean_name, visitor_of
 
@@ -99,7 +98,7 @@ class RunHistory:
         """A zip of the files that are safe to share."""
         try:
             run = self.workshop.run(name)
-            return str(archive(run, Path(tempfile.mkdtemp()) / f"{run.name}.zip"))
+            return str(archive(run, fresh_path(f"{run.name}.zip")))
         except RunError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

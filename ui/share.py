@@ -30,6 +30,7 @@ class Shared:
     token: int
     layer: int
     changes: Interventions
+    true_label: str | None
 
 
 def link_of(view: View) -> str:
@@ -40,6 +41,7 @@ def link_of(view: View) -> str:
         "text": view.text,
         "token": view.token,
         "layer": view.layer,
+        "true_label": view.true_label,
         **_changes_to_json(view.changes),
     }
     packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
@@ -54,12 +56,15 @@ def read_link(link: str) -> Shared:
         packed = base64.urlsafe_b64decode(link + "=" * (-len(link) % 4))
         unpacking = zlib.decompressobj()
         content = json.loads(unpacking.decompress(packed, MAX_UNPACKED))
+        _check_version(content)
+        label = content.get("true_label")
         return Shared(
             str(content["model"]),
             str(content["text"])[:MAX_CHARACTERS],
             int(content["token"]),
             int(content["layer"]),
             _changes_from_json(content),
+            None if label is None else str(label)[:200],
         )
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
         raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
@@ -89,6 +94,7 @@ def read_record(raw: bytes) -> tuple[View, str]:
         raise ValueError(f"This file is larger than {MAX_RECORD / 1e6:g} MB: it is no record of one text.")
     try:
         content = json.loads(raw)
+        _check_version(content)
         prediction = _prediction_from_json(content["prediction"])
         base = _prediction_from_json(content["before"]) if "before" in content else prediction
         if [record.expert.shape for record in base.routing] != [record.expert.shape for record in prediction.routing]:
@@ -122,6 +128,11 @@ def routing_csv(view: View) -> str:
             token = view.prediction.tokens[index]
             writer.writerow([index, token, record.name, expert, f"{gate:.6f}", slot, capacity, int(dropped)])
     return text.getvalue()
+
+
+def _check_version(content: dict[str, Any]) -> None:
+    if content.get("v") != VERSION:
+        raise ValueError("it is of another version")
 
 
 def _changes_to_json(changes: Interventions) -> dict[str, Any]:

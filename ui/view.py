@@ -46,6 +46,7 @@ class View:
         changes: to the routing.
         past: the changes before, the last one at the end.
         matters: what was measured of this very prediction; None = nothing yet.
+        saved_from: title of the model that a saved view was made with; its model's key is "".
     """
 
     model: str
@@ -58,6 +59,7 @@ class View:
     changes: Interventions = NO_CHANGES
     past: tuple[Interventions, ...] = field(default=())
     matters: Matters | None = None
+    saved_from: str = ""
 
     @classmethod
     def of(cls, loaded: LoadedModel, model: str, text: str, layer: int = 0, true_label: str | None = None) -> "View":

@@ -58,16 +58,24 @@ def _changes(view: View) -> str:
 def _static_grid(view: View) -> str:
     """The grid without its script: a column per token, a cell per layer."""
     records = view.prediction.routing
-    routes = [(record.expert[0].tolist(), record.dropped[0].tolist()) for record in records]
+    routes = [
+        (
+            record.expert[0].tolist(),
+            record.dropped[0].tolist(),
+            ((record.expert != base.expert) | (record.dropped != base.dropped))[0].tolist(),
+        )
+        for record, base in zip(records, view.base.routing, strict=True)
+    ]
     names = " · ".join(layer_title(record.name) for record in records)
     columns = "".join(
         f'<span class="static-column"><span class="grid-token">{escape(token.strip() or "␣")}</span>'
         + "".join(
-            f'<span class="cell x{experts[index] % MAX_COLOURS}{" dropped" if dropped[index] else ""}">'
-            f"{experts[index]}</span>"
-            for experts, dropped in routes
+            f'<span class="cell x{experts[index] % MAX_COLOURS}{" dropped" if dropped[index] else ""}'
+            f'{" changed" if changed[index] else ""}">{experts[index]}</span>'
+            for experts, dropped, changed in routes
         )
         + "</span>"
         for index, token in enumerate(view.prediction.tokens)
     )
-    return f'<p class="facts">From top to bottom: {names}. Struck through: dropped.</p><div dir="auto">{columns}</div>'
+    key = f"From top to bottom: {names}. Struck through: dropped." + (" Framed: changed." if view.changed else "")
+    return f'<p class="facts">{key}</p><div dir="auto">{columns}</div>'

@@ -32,13 +32,20 @@ def create_what_if(value: str = "") -> gr.HTML:
 def what_if_card(view: View | None, answer: WhatIf | None) -> str:
     """A row per expert, the best one for the predicted class first."""
     if view is None or answer is None:
-        return f'<h2>{_TITLE}</h2><p class="facts">Appears once a text is routed by a sparse model.</p>'
+        saved = view is not None and not view.model
+        said = "A saved view can’t be asked." if saved else "Appears once a text is routed by a sparse model."
+        return f'<h2>{_TITLE}</h2><p class="facts">{said}</p>'
     record = view.prediction.routing[view.layer]
+    if answer.probability[answer.expert] is None:
+        said = f"Every expert of {layer_title(record.name)} is off: its tokens pass unchanged."
+        return f'<h2>{_TITLE}</h2><p class="facts">{said}</p>'
     probs_E = record.probs[0, view.token].tolist()
     forced = view.changes.force.get((record.name, view.token))
     on = [expert for expert, probability in enumerate(answer.probability) if probability is not None]
+    now = answer.probability[answer.expert]
+    widest = max(NOTHING, *(abs(answer.probability[expert] - now) for expert in on))
     rows = "".join(
-        _row(expert, answer, probs_E[expert], own=expert == answer.expert)
+        _row(expert, answer, probs_E[expert], expert == answer.expert, widest)
         for expert in sorted(on, key=lambda expert: (-answer.probability[expert], expert))
     )
     token = f'<bdi class="quoted">{escape(view.prediction.tokens[view.token].strip() or "␣")}</bdi>'
@@ -54,7 +61,8 @@ def what_if_card(view: View | None, answer: WhatIf | None) -> str:
     )
 
 
-def _row(expert: int, answer: WhatIf, gate: float, own: bool) -> str:
+def _row(expert: int, answer: WhatIf, gate: float, own: bool, widest: float) -> str:
+    change = answer.probability[expert] - answer.probability[answer.expert]
     probability, label = answer.probability[expert], answer.labels[expert]
     says = "" if label == answer.label else f'<b class="wrong"> → {escape(label)}</b>'
     hint = "this is where it goes" if own else f"send it to expert {expert}"
@@ -62,15 +70,15 @@ def _row(expert: int, answer: WhatIf, gate: float, own: bool) -> str:
         f'<button type="button" class="what-row{" own" if own else ""}" data-expert="{expert}" title="{hint}">'
         f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
         f'<span class="what-gate">router {gate:.2f}</span>'
-        f'<i><u style="width:{100 * probability:.1f}%"></u></i>'
-        f"<span>{100 * probability:.2f} %{says}</span></button>"
+        f'<i><u class="{"harms" if change < 0 else "helps"}" style="width:{100 * abs(change) / widest:.1f}%"></u></i>'
+        f"<span>{f'{100 * probability:.2f} %' if own else f'{100 * change:+.2f}'}{says}</span></button>"
     )
 
 
 def _verdict(answer: WhatIf, forced: int | None, dropped: bool) -> str:
     label, regret = escape(answer.label), answer.regret
     who = "Your choice" if forced is not None else "The router’s choice"
-    said = f"Probability of {label} under each expert. "
+    said = f"Points that {label} would gain or lose under each expert. "
     if dropped:
         said += f"Expert {answer.expert} was full, so that the token passes unchanged. "
     if regret < NOTHING:
