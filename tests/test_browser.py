@@ -244,8 +244,8 @@ def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
     page.wait_for_selector("#prediction .changed-bars")
     experts = page.locator(".cell[data-t]").all_inner_texts()
     page.click("#copy-link")
-    page.wait_for_function("location.hash.startsWith('#s=')")
-    other = open_page(page.evaluate("location.hash"))
+    page.wait_for_function("document.querySelector('#link textarea, #link input').value.length > 20")
+    other = open_page("#s=" + page.input_value("#link textarea, #link input"))
     other.wait_for_selector("#prediction .changed-bars")
     assert other.input_value("#text textarea") == TEXT
     assert other.locator("#routing-grid .cell[data-t]").all_inner_texts() == experts

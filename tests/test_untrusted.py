@@ -3,6 +3,7 @@
 FUZZ=100000 python -m pytest tests/test_untrusted.py    as many mutations instead of 2,000
 """
 
+import copy
 import io
 import json
 import os
@@ -49,11 +50,13 @@ def mutated_json(values, chance: random.Random):
         holder, key = chance.choice(holders)
         what = chance.random()
         if what < 0.6:
-            holder[key] = chance.choice(ODD)
+            holder[key] = copy.deepcopy(chance.choice(ODD))
         elif what < 0.8:
             del holder[key]
         elif isinstance(holder, dict):
-            holder[chance.choice(["auto_map", "_attn_implementation", "x", str(key) + "s"])] = chance.choice(ODD)
+            holder[chance.choice(["auto_map", "_attn_implementation", "x", str(key) + "s"])] = copy.deepcopy(
+                chance.choice(ODD)
+            )
     return values
 
 

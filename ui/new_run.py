@@ -59,7 +59,9 @@ class NewRun:
             )
         except (DataError, ValueError, OSError) as error:
             pickers = (gr.update(choices=[NO_COLUMN, *self._columns(dataset)]),) * 2
-            return f'<p class="notice" role="alert">{escape(str(error))}</p>', *pickers, None
+            # Who uploaded a file knows its name, not where it lies here.
+            said = str(error).replace(dataset, Path(dataset).name) if dataset else str(error)
+            return f'<p class="notice" role="alert">{escape(said)}</p>', *pickers, None
         columns = [NO_COLUMN, *report.columns]
         facts = {"rows": report.rows, "classes": len(report.labels), "words": report.words}
         return (
@@ -331,6 +333,8 @@ def create_new_run(
     }
     data_card = [report, text_column, label_column, facts]
     chosen = [*data_card, preset, *form]
+    # No run is started on data that are known not to work; the card says why.
+    facts.change(lambda known: gr.update(interactive=known is not None), [facts], [go], **quiet)
     dataset.input(handlers.choose_data, [dataset], chosen, **quiet).then(**shown).then(**timed)
     upload.upload(handlers.upload, [upload], [dataset, *chosen], **quiet).then(**shown).then(**timed)
     gr.on(
