@@ -291,9 +291,12 @@ def _load_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFa
         raise CheckpointError(f"tokenizer.json can't be read: {error}.") from error
     backend.no_truncation()  # The Predictor truncates, and says so.
     backend.no_padding()
-    if backend.get_vocab_size() > config.vocab_size:
+    # A number far beyond would also keep transformers busy for a minute.
+    highest = max(backend.get_vocab().values(), default=-1)
+    if max(backend.get_vocab_size(), highest + 1) > config.vocab_size:
         raise CheckpointError(
-            f"The tokenizer has {backend.get_vocab_size():,} tokens, the model's vocab_size is {config.vocab_size:,}."
+            f"The tokenizer has {backend.get_vocab_size():,} tokens numbered up to {highest:,}, the model's vocab_size "
+            f"is {config.vocab_size:,}."
         )
     settings_path = folder / "tokenizer_config.json"
     settings = _read_json(settings_path) if settings_path.is_file() else {}

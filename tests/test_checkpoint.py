@@ -118,6 +118,14 @@ HOSTILE = {
         lambda f: edit_json(f / "tokenizer.json", decoder={"type": "Replace", "pattern": {"Regex": "(a+)+$"}}),
         "regular expression",
     ),
+    "number beyond": (
+        lambda f: edit_json(
+            f / "tokenizer.json",
+            model=(model := json.loads((f / "tokenizer.json").read_text())["model"])
+            | {"vocab": model["vocab"] | {"oil": 2**31}},
+        ),
+        "numbered up to",
+    ),
     "endless words": (
         lambda f: edit_json(
             f / "tokenizer.json",
