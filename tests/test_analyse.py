@@ -9,7 +9,7 @@ from switch_model import Predictor
 from tests.ui_support import save_tiny_checkpoint
 from train.analyze import rows_to_analyze
 from train.cli import main
-from ui.analyse import Analyst, cell_texts, layer_view, search, summary, tables
+from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.models import ModelShelf
 from ui.workshop import Caps, Workshop
 
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said(analyst, tmp_path):
 
 
 def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("ui.analyse.PUBLIC_ROWS", 7)
+    monkeypatch.setattr("ui.analyst.PUBLIC_ROWS", 7)
     public = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path, caps=Caps()))
     analysis = [*public.run("tiny", "toy", None, "", 0)][-1][0]
     assert len(analysis.corpus.texts) == 7 and "7 rows at most" in analysis.note

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui.analyse import Analyst, create_analyse_tab
+from ui.analyse import create_analyse_tab
+from ui.analyst import Analyst
 from ui.compare import create_compare_tab
 from ui.explore import create_explore_tab
 from ui.explorer import Explorer

@@ -1,0 +1,259 @@
+"""The handlers of the Analyse tab: a whole data set through a model, and what is shown of it.
+
+A routed data set stays with the visitor who asked for it; all but `Analyst` are plain functions of it.
+Try it: [*Analyst(shelf, workshop).run("ag_news", "toy", None, "", 100)][-1]
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError
+from switch_model.corpus import Corpus, route_in_steps
+from switch_model.counterfactuals import mean_importance
+from switch_model.routing import layer_title
+from switch_model.specialization import THIN_TEXTS, Context, find
+from ui.files import fresh_path
+from ui.models import ModelShelf
+from ui.workshop import Workshop
+
+# Rows that a public page analyses for one visitor.
+PUBLIC_ROWS = 2000
+# Texts in a list that a person still reads.
+SHOWN_TEXTS, SHOWN_CHARACTERS = 50, 240
+IMPORTANCE_TEXTS = 32
+ANY_EXPERT = "any expert"
+EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one visitor analysed: a routed data set, the model's key, and what could not be used of the data."""
+
+    corpus: Corpus
+    model: str
+    title: str
+    note: str
+
+
+class Analyst:
+    """The handlers of the tab that need the models or the disk."""
+
+    def __init__(self, shelf: ModelShelf, workshop: Workshop):
+        self.shelf, self.workshop = shelf, workshop
+
+    def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
+        """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
+        from train.analyze import rows_to_analyze
+        from train.tables import DataError
+
+        source = str(getattr(upload, "name", upload) or "") or dataset
+        yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
+        try:
+            predictor = self.shelf.load(model).predictor
+            most = PUBLIC_ROWS if self.workshop.caps else None
+            rows = min(filter(None, (int(limit or 0), most)), default=None)
+            chosen = split.strip() if split and split.strip() and source == dataset else None
+            found = rows_to_analyze(
+                predictor.model.config.labels, source, chosen, data_dir=self.workshop.data_dir, num_samples=rows
+            )
+            steps = route_in_steps(predictor, found.texts, found.true)
+            while True:
+                try:
+                    done, total = next(steps)
+                except StopIteration as end:
+                    corpus = end.value
+                    break
+                yield gr.skip(), _bar(done, total, f"{done:,} of {total:,} texts")
+        except (CheckpointError, DataError, ValueError) as error:
+            said = str(error).replace(source, Path(source).name)
+            yield gr.skip(), f'<p class="notice" role="alert">{escape(said)}</p>'
+            return
+        capped = f" A public page takes {most:,} rows at most." if most and len(corpus.texts) >= most else ""
+        if len(corpus.texts) < THIN_TEXTS:
+            capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
+        title = f"{self.shelf.load(model).title} on {Path(source).name}"
+        yield Analysis(corpus, model, title, found.note + capped), ""
+
+    def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
+        """An expert's card; `measured` = with its importance, which takes a moment."""
+        if analysis is None or layer is None or expert is None:
+            return ""
+        from train.corpus_report import expert_card
+
+        corpus, importance = analysis.corpus, None
+        if measured:
+            try:
+                predictor = self.shelf.load(analysis.model).predictor
+                texts = corpus.texts[:: max(len(corpus.texts) // IMPORTANCE_TEXTS, 1)][:IMPORTANCE_TEXTS]
+                importance = mean_importance(predictor, texts, layer, expert)
+            except (CheckpointError, ValueError) as error:
+                return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+        return expert_card(corpus, layer, expert, importance)
+
+
+def summary(analysis: Analysis | None) -> tuple[Any, ...]:
+    """(facts, table of layers, loads, drops, layer picker, confusion matrix, what is shown at all)."""
+    if analysis is None:
+        return (gr.skip(),) * 6 + (gr.update(visible=False),)
+    from switch_model.corpus_plots import drops_by_position, layer_loads
+    from train.corpus_report import facts_in_words, layer_table
+
+    corpus = analysis.corpus
+    facts = f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>"
+    layers = [(layer_title(name), name) for name in corpus.layers]
+    return (
+        facts,
+        f'<div class="run-diff">{layer_table(corpus)}</div>',
+        layer_loads(corpus),
+        drops_by_position(corpus),
+        gr.update(choices=layers, value=layers[0][1]),
+        confusion_html(corpus),
+        gr.update(visible=True),
+    )
+
+
+def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
+    """(sentence, lift of classes, sentence on right and wrong, their loads, expert picker, expert to search for)."""
+    if analysis is None or layer not in analysis.corpus.layers:
+        return (gr.skip(),) * 6
+    from switch_model.corpus_plots import class_lift, right_and_wrong_loads
+    from train.corpus_report import information_in_words, right_wrong_in_words
+
+    corpus = analysis.corpus
+    said, loads = right_wrong_in_words(corpus, layer)
+    experts = [(f"expert {expert}", expert) for expert in range(corpus.num_experts)]
+    busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
+    return (
+        f'<p class="facts">{information_in_words(corpus, layer)}</p>',
+        class_lift(corpus, layer),
+        f'<p class="facts">{escape(said)}</p>',
+        None if loads is None else right_and_wrong_loads(loads),
+        gr.update(choices=experts, value=busiest),
+        gr.update(choices=[(ANY_EXPERT, -1), *experts], value=-1),
+    )
+
+
+def search(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
+    """Texts in which a word went to an expert."""
+    if analysis is None or layer is None:
+        return ""
+    corpus = analysis.corpus
+    if expert in (None, -1) and not (word or "").strip():
+        return '<p class="message" role="status">Name a word or an expert.</p>'
+    places = find(corpus, layer, None if expert in (None, -1) else expert, word or "")
+    first: dict[int, Context] = {}
+    for place in places:
+        first.setdefault(place.text, place)
+    if not first:
+        return '<p class="message" role="status">No text matches. Tokens are the model’s: try another word.</p>'
+    said = f"{len(places):,} places in {len(first):,} texts" + _cut(len(first))
+    rows = "".join(
+        _row(index, escape(corpus.classes[corpus.predicted[index]]), _marked(place))
+        for index, place in list(first.items())[:SHOWN_TEXTS]
+    )
+    return f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+
+
+def cell_texts(analysis: Analysis | None, true: int, predicted: int) -> str:
+    """The texts of one cell of the confusion matrix, the surest first."""
+    if analysis is None:
+        return ""
+    corpus = analysis.corpus
+    size = len(corpus.classes)
+    if not (0 <= true < size and 0 <= predicted < size):  # A browser may send anything.
+        return ""
+    inside = ((corpus.true == true) & (corpus.predicted == predicted)).nonzero()[0]
+    inside = sorted(inside.tolist(), key=lambda index: -corpus.probability[index])
+    names = escape(corpus.classes[true]), escape(corpus.classes[predicted])
+    said = f"{len(inside):,} texts of {names[0]} predicted as {names[1]}" + _cut(len(inside))
+    rows = "".join(
+        _row(index, f"{corpus.probability[index]:.0%}", escape(corpus.texts[index][:SHOWN_CHARACTERS]))
+        for index in inside[:SHOWN_TEXTS]
+    )
+    return f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+
+
+def confusion_html(corpus: Corpus) -> str:
+    """The confusion matrix as buttons."""
+    from train.corpus_report import MAX_MATRIX, confusion
+
+    matrix = confusion(corpus)
+    if matrix is None:
+        return '<p class="facts">The true classes are unknown: there are no errors to show.</p>'
+    if len(matrix) > MAX_MATRIX:
+        return f'<p class="facts">{len(matrix)} classes are more than a matrix can show.</p>'
+    most = max(int(matrix.max()), 1)
+    head = "".join(f"<th>{escape(name)}</th>" for name in corpus.classes)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(
+            f'<td><button type="button" data-true="{i}" data-predicted="{j}" {"disabled" if not count else ""} '
+            f'style="background:rgba(64,120,176,{0.7 * count / most:.2f})">{count:,}</button></td>'
+            for j, count in enumerate(row)
+        )
+        + "</tr>"
+        for i, (name, row) in enumerate(zip(corpus.classes, matrix.tolist(), strict=True))
+    )
+    return (
+        '<p class="facts">A row per true class, a column per predicted one. Click a number to see its texts.</p>'
+        f'<div class="run-diff"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def tables(analysis: Analysis | None) -> list[str]:
+    """tokens.parquet, texts.parquet and texts.csv."""
+    if analysis is None:
+        raise gr.Error("Analyse a data set first.", print_exception=False)
+    import pyarrow as pa
+    import pyarrow.csv
+
+    from train.analyze import write_tables
+
+    folder = fresh_path("tokens.parquet").parent
+    paths = write_tables(analysis.corpus, folder)
+    pa.csv.write_csv(pa.table(analysis.corpus.texts_table()), folder / "texts.csv")
+    return [*map(str, paths), str(folder / "texts.csv")]
+
+
+def _bar(done: int, total: int, said: str) -> str:
+    share = 100 * done / max(total, 1)
+    return (
+        '<div class="run-bar at-work" role="progressbar" aria-label="texts done" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{share:.0f}"><u style="width:{share:.1f}%"></u></div><p class="facts" role="status">{said}</p>'
+    )
+
+
+def _row(index: int, head: str, words: str) -> str:
+    return (
+        f'<button type="button" class="sample" data-row="{index}"><b>{head}</b><span dir="auto">{words}</span></button>'
+    )
+
+
+def _marked(place: Context) -> str:
+    return f"{escape(place.before)}<mark>{escape(place.token)}</mark>{escape(place.after)}"
+
+
+def _cut(count: int) -> str:
+    return f" · the first {SHOWN_TEXTS} are shown" if count > SHOWN_TEXTS else ""
+
+
+def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
+    """All places of a search as a file: text, what stands before and after the token, classes. Raises gr.Error."""
+    if analysis is None or layer is None:
+        raise gr.Error("Analyse a data set first.", print_exception=False)
+    corpus, path = analysis.corpus, fresh_path("routes.csv")
+    classes = [*corpus.classes, ""]  # The last one stands for -1, unknown.
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "before", "token", "after", "true", "predicted"])
+        for place in find(corpus, layer, None if expert in (None, -1) else expert, word or ""):
+            true, predicted = classes[corpus.true[place.text]], classes[corpus.predicted[place.text]]
+            writer.writerow([place.text, place.before, place.token, place.after, true, predicted])
+    return str(path)
