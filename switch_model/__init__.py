@@ -3,18 +3,29 @@
 from switch_model import Predictor; Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").label
 """
 
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
 
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
 from switch_model.interventions import Interventions
-from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
 from switch_model.routing import Routing
 
 AutoConfig.register(SwitchConfig.model_type, SwitchConfig)
 AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClassification)
 AutoModelForMaskedLM.register(SwitchConfig, SwitchForMaskedLM)
+AutoModelForSeq2SeqLM.register(SwitchConfig, SwitchForConditionalGeneration)
+AutoModelForCausalLM.register(SwitchConfig, SwitchForCausalLM)
+AutoModel.register(SwitchConfig, SwitchEncoderModel)
 
 __all__ = [
     "CheckpointError",
@@ -23,8 +34,12 @@ __all__ = [
     "Predictor",
     "Routing",
     "SwitchConfig",
+    "SwitchEncoderModel",
+    "SwitchForCausalLM",
+    "SwitchForConditionalGeneration",
     "SwitchForMaskedLM",
     "SwitchForSequenceClassification",
+    "SwitchModel",
     "load_checkpoint",
     "save_checkpoint",
 ]

@@ -4,6 +4,7 @@ Legend: B batch, T query tokens, S key tokens, D d_model, H heads, K d_kv. T5 (1
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,10 @@ class RelativePositionBias(nn.Module):
         return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
 
 
+# What a cache does with a layer's new keys and values: all keys and values so far.
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries over keys, through torch's scaled_dot_product_attention."""
 
@@ -56,34 +61,57 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.dropout_rate = config.dropout_rate
         self.q = nn.Linear(config.d_model, inner, bias=False)
-        self.q.initial_std = (config.d_model * config.d_kv) ** -0.5  # With the 1/√K that the scores lack.
+        self.q.initial_std = query_std(config)
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
         self.o.initial_std = inner**-0.5 * residual_scale(config)
 
-    def forward(self, hidden: Tensor, bias: Tensor, memory: Tensor | None = None) -> Tensor:
-        """(B, T, D) queries over `memory` (B, S, D), or over themselves. `bias` (B or 1, H or 1, T, S) is added."""
-        memory = hidden if memory is None else memory
-        q_BHTK, k_BHSK, v_BHSK = (
-            projection(states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection, states in ((self.q, hidden), (self.k, memory), (self.v, memory))
+    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) -> keys and values, each (B, H, S, K)."""
+        return split_heads(self.k(memory), self.num_heads), split_heads(self.v(memory), self.num_heads)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        bias: Tensor,
+        memory: tuple[Tensor, Tensor] | None = None,
+        remember: Remember | None = None,
+    ) -> Tensor:
+        """(B, T, D) queries over themselves, or over keys and values given as `memory`. `bias` (B or 1, H or 1, T, S)
+        is added to the scores; `remember` joins the keys and values of earlier tokens to these."""
+        query_BHTK = split_heads(self.q(hidden), self.num_heads)
+        key_BHSK, value_BHSK = self.keys_and_values(hidden) if memory is None else memory
+        if remember is not None:
+            key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
+        rate = self.dropout_rate if self.training else 0.0
+        return self.o(attend(query_BHTK, key_BHSK, value_BHSK, bias, rate))
+
+
+def query_std(config: SwitchConfig) -> float:
+    """Of the query weights: with the 1/√K that the scores lack."""
+    return (config.d_model * config.d_kv) ** -0.5
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """(B, T, H·K) -> (B, H, T, K)."""
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def attend(query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float) -> Tensor:
+    """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped."""
+    dtype = query_BHTK.dtype
+    # What is the lowest number in float32 is -inf in half precision: no row may be all -inf.
+    bias = bias if bias.dtype == dtype else bias.clamp(min=torch.finfo(dtype).min).to(dtype)
+    if rate > 0 and not query_BHTK.is_cuda:
+        # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
+        weights_BHTS = (query_BHTK @ key_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)
+        context_BHTK = dropout(weights_BHTS, rate, True) @ value_BHSK
+    else:
+        context_BHTK = nn.functional.scaled_dot_product_attention(
+            query_BHTK, key_BHSK, value_BHSK, attn_mask=bias, dropout_p=rate, scale=1.0
         )
-        bias = bias.to(q_BHTK.dtype)
-        if self.training and self.dropout_rate > 0 and not hidden.is_cuda:
-            # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
-            weights_BHTS = (q_BHTK @ k_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)
-            context_BHTK = dropout(weights_BHTS, self.dropout_rate, self.training) @ v_BHSK
-        else:
-            context_BHTK = nn.functional.scaled_dot_product_attention(
-                q_BHTK,
-                k_BHSK,
-                v_BHSK,
-                attn_mask=bias,
-                dropout_p=self.dropout_rate if self.training else 0.0,
-                scale=1.0,
-            )
-        return self.o(context_BHTK.transpose(1, 2).flatten(2))
+    return context_BHTK.transpose(1, 2).flatten(2)
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -93,3 +121,9 @@ def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """
     zero = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return zero.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def causal_bias(num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, 1, T, S) zero at keys up to the query's own place, -inf behind it. The last query stands at the last key."""
+    future_TS = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).triu(num_keys - num_queries + 1)
+    return torch.zeros(future_TS.shape, dtype=dtype, device=device).masked_fill(future_TS, -math.inf)[None, None]

@@ -8,7 +8,7 @@ Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 import json
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,18 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, unzip
+from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import RULES, SwitchConfig
-from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification, SwitchPreTrainedModel
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
+from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
     "SwitchForMaskedLM": SwitchForMaskedLM,
+    "SwitchForConditionalGeneration": SwitchForConditionalGeneration,
+    "SwitchForCausalLM": SwitchForCausalLM,
+    "SwitchEncoderModel": SwitchEncoderModel,
+    "SwitchModel": SwitchModel,
 }
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
@@ -34,7 +40,7 @@ MAX_HEADER_BYTES = 1_000_000
 MAX_TENSORS = 4_096
 MAX_JSON_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 20_000_000
-MAX_PARAMETERS = 2_000_000_000
+MAX_PARAMETERS = 20_000_000_000
 MAX_LAYERS, MAX_EXPERTS, MAX_LABELS = 128, 1_024, 10_000
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
@@ -204,30 +210,50 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
     ):
         raise CheckpointError('config.json: id2label must map "0", "1", … to class names.')
     settings = {key: values[key] for key in own if key in values}
-    for key, limit in (("num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
+    for key, limit in (
+        ("num_layers", MAX_LAYERS),
+        ("num_decoder_layers", MAX_LAYERS),
+        ("num_experts", MAX_EXPERTS),
+    ):
         if isinstance(settings.get(key), int) and settings[key] > limit:
             raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of {limit}.")
-    for key in ("vocab_size", "bigram_buckets", "d_model", "d_ff", "d_kv", "num_heads"):
+    wide = (
+        "vocab_size",
+        "bigram_buckets",
+        "d_model",
+        "d_ff",
+        "d_kv",
+        "num_heads",
+        "max_positions",
+        "inputs_embeds_size",
+    )
+    for key in wide:
         if isinstance(settings.get(key), int) and settings[key] > 10_000_000:
             raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of 10,000,000.")
     try:
         config = SwitchConfig(**settings, id2label=labels)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"config.json: {error}") from error
-    size = estimated_parameters(config)
+    model_class = MODEL_CLASSES[architectures[0]]
+    size = estimated_parameters(config, model_class.stacks)
     if size > MAX_PARAMETERS:
         raise CheckpointError(f"config.json describes {size:,} parameters, above the limit of {MAX_PARAMETERS:,}.")
-    return config, MODEL_CLASSES[architectures[0]]
+    return config, model_class
 
 
-def estimated_parameters(config: SwitchConfig) -> int:
+def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder",)) -> int:
     """Weights of embeddings, attention and MLPs by arithmetic alone, before anything is built."""
     inner = 3 if config.dense_act_fn == "gated-gelu" else 2
     mlp = inner * config.d_model * config.d_ff
-    experts = sum(config.num_experts if config.is_sparse(layer) else 1 for layer in range(config.num_layers))
     attention = 4 * config.d_model * config.num_heads * config.d_kv
-    embeddings = (config.vocab_size + config.bigram_buckets) * config.d_model
-    return embeddings + config.num_layers * attention + experts * mlp
+    rows = config.vocab_size * (1 if config.tie_word_embeddings else 2) + config.bigram_buckets + config.max_positions
+    total = (rows + (config.inputs_embeds_size or 0)) * config.d_model
+    for stack in stacks:
+        for layer in range(config.depth(stack)):
+            total += mlp * (config.num_experts if config.is_sparse(layer, stack) else 1)
+            total += attention * (config.num_experts if config.attention_is_sparse(layer) else 1)
+            total += attention * (stack == "decoder" and len(stacks) > 1)
+    return total
 
 
 def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:

@@ -4,6 +4,7 @@ Names follow transformers' SwitchTransformersConfig where it has them. Try it:
 python -c "from switch_model import SwitchConfig; print(SwitchConfig(num_layers=4))"
 """
 
+import copy
 import difflib
 import math
 from collections.abc import Callable
@@ -16,6 +17,10 @@ ACTIVATIONS = ("relu", "gelu", "gated-gelu")
 PRIORITIES = ("position", "probability")
 CAPACITY_GROUPS = ("sequence", "batch")
 POOLINGS = ("mean", "first", "max", "mean+max")
+POSITIONS = ("relative", "sinusoidal", "learned")
+HEADS = ("linear", "mlp")
+ATTENTION_EXPERTS = ("none", "projections", "module")
+ROUTER_DTYPES = ("float32", "bfloat16", "float16")
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
@@ -85,6 +90,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_experts": _whole(1),
     "bigram_buckets": _whole(0),
     "encoder_sparse_step": _whole(0),
+    "num_decoder_layers": _or_none(_whole(1), "as many as num_layers"),
+    "decoder_sparse_step": _or_none(_whole(0), "as encoder_sparse_step"),
+    "is_decoder": _one_of(True, False),
+    "block_size": _whole(1),
+    "position": _one_of(*POSITIONS),
+    "max_positions": _whole(1),
+    "inputs_embeds_size": _or_none(_whole(1), "embeddings come in at d_model"),
+    "attention_experts": _one_of(*ATTENTION_EXPERTS),
+    "attention_sparse_step": _whole(0),
     "dense_act_fn": _one_of(*ACTIVATIONS),
     "dropout_rate": _PROBABILITY,
     "token_dropout": _PROBABILITY,
@@ -93,6 +107,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "router_jitter_noise": _PROBABILITY,
     "router_noise_eps": _number(0.0),
     "router_bias": _one_of(True, False),
+    "router_dtype": _one_of(*ROUTER_DTYPES),
     "router_priority": _one_of(*PRIORITIES),
     "capacity_factor": _or_none(_above_zero(), "no token is dropped in training"),
     "eval_capacity_factor": _or_none(_above_zero(), "no token is dropped in evaluation"),
@@ -109,10 +124,17 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "layer_norm_epsilon": _above_zero(),
     "initializer_factor": _above_zero(),
     "pooling": _one_of(*POOLINGS),
+    "cls_token": _one_of(True, False),
+    "classifier_head": _one_of(*HEADS),
     "classifier_dropout": _PROBABILITY,
     "label_smoothing": _PROBABILITY,
     "embedding_norm": _one_of(True, False),
+    "tie_word_embeddings": _one_of(True, False),
+    "scale_decoder_outputs": _one_of(True, False),
     "pad_token_id": _whole(0),
+    "bos_token_id": _or_none(_whole(0), "no token opens a text"),
+    "eos_token_id": _or_none(_whole(0), "generation ends at its length alone"),
+    "decoder_start_token_id": _or_none(_whole(0), "the padding token starts a decoder, as in T5"),
 }
 
 
@@ -129,6 +151,11 @@ def _check_names(id2label: Any, num_labels: int | None) -> None:
         raise ValueError(f"num_labels={num_labels} is not allowed: id2label names {len(id2label)} classes.")
 
 
+def _every(step: int, layer: int) -> bool:
+    """Which layers a step names: none for 0, all for 1, else 1, 1 + step, 1 + 2 step …, as in transformers."""
+    return step > 0 and (step == 1 or layer % step == 1)
+
+
 class SwitchConfig(PreTrainedConfig):
     """The shape and the routing of one Switch Transformer.
 
@@ -136,9 +163,21 @@ class SwitchConfig(PreTrainedConfig):
         vocab_size: rows of the token embedding.
         d_model, d_kv, d_ff: widths of the residual stream, of one attention head, of one expert's hidden layer.
         num_heads, num_layers, num_experts: attention heads, blocks, experts per sparse layer.
+        num_decoder_layers, decoder_sparse_step: blocks of a decoder, and which are sparse; None = as the encoder.
+        is_decoder: a decoder alone, no encoder; set by the model class.
+        block_size: tokens of a text that a causal stack counts its capacity from. Not the text's own length: then what
+            follows would decide whether a token finds room.
         bigram_buckets: rows of a hashed table of word-pair embeddings, added to the tokens' own; 0 = none.
         encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
             (counted from 0), as in transformers.
+        position: "relative" (T5's bias on attention scores), or "sinusoidal" (1706.03762, section 3.5) or "learned"
+            vectors added to the embeddings.
+        max_positions: tokens that have a learned position.
+        inputs_embeds_size: width of the `inputs_embeds` that come in, brought to d_model by a linear layer.
+        attention_experts: "none"; "projections" = a token's query, key and value come from the expert it is routed to
+            (Switch Transformers, appendix A); "module" = a whole self-attention per expert, chosen once per sequence
+            (encoders only: a causal stack must not know the whole sequence).
+        attention_sparse_step: which blocks that holds for, counted like encoder_sparse_step.
         dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
         dropout_rate: on embeddings, attention outputs, MLP outputs and inside dense MLPs.
         token_dropout: share of tokens hidden from the model during training.
@@ -146,22 +185,30 @@ class SwitchConfig(PreTrainedConfig):
         switch_dropout: on the router's input, in training; the experts see the undropped states.
         router_jitter_noise: the router's input times U(1 − ε, 1 + ε) in training (Switch Transformers, 2101.03961).
         router_noise_eps: standard deviation of Gaussian noise added to the logits in training.
-        router_priority: who gets the slots, "position" (first come) or "probability" (highest gate first).
+        router_dtype: what the logits are computed in. float32 but for imported checkpoints that say otherwise.
+        router_priority: who gets the slots, "position" (first come) or "probability" (highest gate first); a causal
+            stack goes by position.
         capacity_factor, eval_capacity_factor: slots per expert over an even share, in training and in evaluation;
             None = dropless.
         expert_capacity: an absolute number of slots, which overrides both factors.
         min_expert_capacity: lower bound of what the factors give, so that short texts are not starved.
-        capacity_group: capacity counts tokens of one "sequence" or of the whole "batch" (as the paper does).
+        capacity_group: capacity counts tokens of one "sequence" or of the whole "batch" (as the paper does); a causal
+            stack counts by sequence.
         router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
         relative_attention_num_buckets, relative_attention_max_distance: T5's relative position bias.
         layer_norm_epsilon, initializer_factor: as in T5.
         pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens.
+        cls_token: a learned vector stands before the first token; "first" pools it.
+        classifier_head: "linear", or "mlp" with one hidden layer of d_model.
         classifier_dropout: on that vector.
         label_smoothing: of the classification loss.
         embedding_norm: bring every token's embedding to RMS 1 before the first block. T5 does not; trained from small
             weights it keeps tokens of one text apart, where attention's common context would drown them.
         id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
+        tie_word_embeddings: a language model's output layer is its embedding table.
+        scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
+        bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
@@ -186,6 +233,15 @@ class SwitchConfig(PreTrainedConfig):
     num_experts: int = 8
     bigram_buckets: int = 0
     encoder_sparse_step: int = 1
+    num_decoder_layers: int | None = None
+    decoder_sparse_step: int | None = None
+    is_decoder: bool = False
+    block_size: int = 256
+    position: str = "relative"
+    max_positions: int = 512
+    inputs_embeds_size: int | None = None
+    attention_experts: str = "none"
+    attention_sparse_step: int = 1
     dense_act_fn: str = "relu"
     dropout_rate: float = 0.1
     token_dropout: float = 0.0
@@ -194,6 +250,7 @@ class SwitchConfig(PreTrainedConfig):
     router_jitter_noise: float = 0.0
     router_noise_eps: float = 0.0
     router_bias: bool = False
+    router_dtype: str = "float32"
     router_priority: str = "position"
     capacity_factor: float | None = 1.0
     eval_capacity_factor: float | None = 2.0
@@ -207,10 +264,17 @@ class SwitchConfig(PreTrainedConfig):
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
     pooling: str = "mean"
+    cls_token: bool = False
+    classifier_head: str = "linear"
     classifier_dropout: float = 0.1
     label_smoothing: float = 0.0
     embedding_norm: bool = False
+    tie_word_embeddings: bool = True
+    scale_decoder_outputs: bool = False
     pad_token_id: int = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
         # PreTrainedConfig would keep any unknown key silently: a misspelt field must not train a different model.
@@ -239,9 +303,13 @@ class SwitchConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not allowed(value):
                 raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
-        if self.pad_token_id >= self.vocab_size:
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            if value is not None and value >= self.vocab_size:
+                raise ValueError(f"{name}={value} is not allowed: it must be below vocab_size={self.vocab_size}.")
+        if self.attention_experts == "module" and "decoder" in self.stacks:
             raise ValueError(
-                f"pad_token_id={self.pad_token_id} is not allowed: it must be below vocab_size={self.vocab_size}."
+                'attention_experts="module" is not allowed in a decoder: it looks at the whole sequence at once.'
             )
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
             raise ValueError(
@@ -249,15 +317,41 @@ class SwitchConfig(PreTrainedConfig):
                 f"above a quarter of relative_attention_num_buckets={self.relative_attention_num_buckets}."
             )
 
-    def is_sparse(self, layer: int) -> bool:
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Which stacks a model of this config has: "encoder", "decoder" or both."""
+        return ("encoder", "decoder") if self.is_encoder_decoder else ("decoder",) if self.is_decoder else ("encoder",)
+
+    def depth(self, stack: str) -> int:
+        """How many blocks a stack has."""
+        return self.num_layers if stack == "encoder" else self.num_decoder_layers or self.num_layers
+
+    def is_sparse(self, layer: int, stack: str = "encoder") -> bool:
         """Whether the MLP of block `layer` (counted from 0) has experts. The one place where this is decided."""
-        step = self.encoder_sparse_step
-        return step > 0 and (step == 1 or layer % step == 1)
+        own = stack == "decoder" and self.decoder_sparse_step is not None
+        return _every(self.decoder_sparse_step if own else self.encoder_sparse_step, layer)
+
+    def attention_is_sparse(self, layer: int) -> bool:
+        """Whether the self-attention of block `layer` has experts."""
+        return self.attention_experts != "none" and _every(self.attention_sparse_step, layer)
 
     @property
     def sparse_layers(self) -> tuple[str, ...]:
-        """Names of the sparse layers in depth order, as they stand in Routing.name."""
-        return tuple(f"encoder.{layer}" for layer in range(self.num_layers) if self.is_sparse(layer))
+        """Names of the sparse layers, encoder first, in depth order, as they stand in Routing.name."""
+        names = []
+        for stack in self.stacks:
+            for layer in range(self.depth(stack)):
+                names += [f"{stack}.{layer}.attention"] if self.attention_is_sparse(layer) else []
+                names += [f"{stack}.{layer}"] if self.is_sparse(layer, stack) else []
+        return tuple(names)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "SwitchConfig":
+        """What `generate` sizes its cache by: the decoder may have other layers than the encoder."""
+        if not decoder or self.depth("decoder") == self.num_layers:
+            return self
+        config = copy.copy(self)
+        config.num_layers = self.depth("decoder")
+        return config
 
     @property
     def labels(self) -> list[str]:

@@ -95,9 +95,12 @@ def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int,
     return torch.tensor(off, device=device).unsqueeze(1) if any(map(any, off)) else None
 
 
-def forced_experts(rows: Sequence[Interventions], layer: str, mask: Tensor) -> Tensor | None:
+def forced_experts(
+    rows: Sequence[Interventions], layer: str, mask: Tensor, seen: Tensor | None = None
+) -> Tensor | None:
     """(B, T) the expert a token is forced to, -1 where it is free; None when all are free.
 
+    `seen` (B,): these tokens come after so many others, and others may still come.
     Raises ValueError when a token index lies beyond a sequence's last token.
     """
     wishes = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
@@ -107,7 +110,11 @@ def forced_experts(rows: Sequence[Interventions], layer: str, mask: Tensor) -> T
     forced_BT = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
     for index in range(batch):
         positions = mask[index].nonzero().flatten()
+        first = 0 if seen is None else int(seen[index])
         for token, expert in wishes[index if len(wishes) > 1 else 0].items():
+            token -= first
+            if seen is not None and not 0 <= token < len(positions):
+                continue  # It came before, or is yet to come.
             if token >= len(positions):
                 raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
             forced_BT[index, positions[token]] = expert

@@ -1,88 +1,39 @@
-"""The PreTrainedModel family: one stack, several heads. Saving, loading and the hub are transformers' own.
+"""Models with one encoder: raw hidden states, a class for a text, a token for each place.
 
-Legend: B batch, T tokens, D d_model, C classes.
+Legend: B batch, T tokens, D d_model, C classes, V tokens in the vocabulary.
 Try it: SwitchForSequenceClassification(SwitchConfig(num_labels=3))(input_ids=torch.ones(1, 9, dtype=torch.long)).logits
 """
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
 from switch_model.embedding import HashedBigrams
 from switch_model.interventions import AnyInterventions
-from switch_model.outputs import SwitchClassifierOutput, SwitchMaskedLMOutput
-from switch_model.routing import Routing, load_balancing_loss, router_z_loss
-from switch_model.sparse_mlp import Experts, SparseMLP
+from switch_model.outputs import SwitchClassifierOutput, SwitchEncoderOutput, SwitchMaskedLMOutput
+from switch_model.positions import EMBEDDING_STD
+from switch_model.routing import Routing
 from switch_model.stack import Stack
 
-IGNORED_LABEL = -100
 
-
-class SwitchPreTrainedModel(PreTrainedModel):
-    """What every head shares: the config class and the initialisation."""
-
-    config_class = SwitchConfig
-    base_model_prefix = "encoder"
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module carries its own `initial_std`.
-
-        Only modules that own a weight are asked for here: transformers passes over all others outside its own code.
-        """
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            fan_in = module.weight.shape[-1]
-            std = getattr(module, "initial_std", fan_in**-0.5)
-            init.normal_(module.weight, std=std * self.config.initializer_factor)
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.RMSNorm):
-            init.ones_(module.weight)
-        elif isinstance(module, Experts):
-            module.reset_parameters()
-
-    def parameter_counts(self) -> tuple[int, int]:
-        """(all parameters, those that take part in computing one token).
-
-        For one token, a sparse layer computes one expert and the embedding table gives one row.
-        """
-        total = self.num_parameters()
-        tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
-        idle = sum((table.num_embeddings - 1) * table.embedding_dim for table in tables)
-        for module in self.modules():
-            if isinstance(module, SparseMLP):
-                experts = sum(weight.numel() for weight in module.experts.weights)
-                idle += experts - experts // self.config.num_experts
-        return total, total - idle
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.shared
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.shared = value
-
-
-def mean_over_layers(loss, records: tuple[Routing, ...]) -> Tensor | None:
-    """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
-    return torch.stack([loss(record) for record in records]).mean() if records else None
-
-
-class _EncoderHead(SwitchPreTrainedModel):
-    """Token ids or embeddings -> hidden states: what every model with one encoder does before its own head."""
+class EncoderPart(SwitchPreTrainedModel):
+    """Token ids or embeddings -> hidden states: what every model with an encoder does before anything of its own."""
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
-        self.shared = nn.Embedding(config.vocab_size, config.d_model)
-        # Not T5's 1.0: Adam moves a weight by about the learning rate whatever its size, so that rare words could not
-        # leave a large random start.
-        self.shared.initial_std = 0.02
+        config = self.config
         self.bigrams = HashedBigrams(config) if config.bigram_buckets else None
+        self.cls = nn.Parameter(torch.empty(config.d_model)) if config.cls_token else None
         self.encoder = Stack(config, name="encoder")
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.cls is not None:
+            init.normal_(self.cls, std=EMBEDDING_STD * self.config.initializer_factor)
 
     def _encode(
         self,
@@ -91,50 +42,92 @@ class _EncoderHead(SwitchPreTrainedModel):
         inputs_embeds: Tensor | None,
         interventions: AnyInterventions,
     ) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
-        """Hidden states (B, T, D), the mask (B, T) of what the model saw, and the records."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give either input_ids or inputs_embeds.")
-        embeddings_BTD = self.shared(input_ids) if inputs_embeds is None else inputs_embeds
-        mask_BT = self._mask(attention_mask, embeddings_BTD)
+        """Hidden states (B, T, D), the mask (B, T) of what the model saw, and the records; one token more with a CLS
+        token."""
+        embeddings_BTD = self._embed(input_ids, inputs_embeds)
+        self._check(interventions, len(embeddings_BTD))
+        mask_BT = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
+        mask_BT = self._hide_tokens(mask_BT)
         if self.bigrams is not None and input_ids is not None:
             embeddings_BTD = embeddings_BTD + self.bigrams(input_ids, mask_BT)
-        if self.config.embedding_norm:
-            embeddings_BTD = nn.functional.rms_norm(embeddings_BTD, embeddings_BTD.shape[-1:])
+        if self.cls is not None:
+            embeddings_BTD, mask_BT = self._with_cls(embeddings_BTD, mask_BT)
         hidden_BTD, records = self.encoder(embeddings_BTD, mask_BT, interventions)
         return hidden_BTD, mask_BT, records
 
-    def _mask(self, attention_mask: Tensor | None, embeddings_BTD: Tensor) -> Tensor:
-        shape_BT = embeddings_BTD.shape[:2]
-        if attention_mask is None:
-            mask_BT = torch.ones(shape_BT, dtype=torch.bool, device=embeddings_BTD.device)
-        else:
-            mask_BT = attention_mask.bool()
-        if self.training and self.config.token_dropout > 0:
-            seen_BT = torch.rand(shape_BT, device=mask_BT.device) >= self.config.token_dropout
-            seen_BT = seen_BT & mask_BT
-            # A text of which nothing is left would teach noise.
-            mask_BT = torch.where(seen_BT.any(dim=1, keepdim=True), seen_BT, mask_BT)
-        return mask_BT
+    def _hide_tokens(self, mask_BT: Tensor) -> Tensor:
+        """Token dropout, in training."""
+        if not (self.training and self.config.token_dropout > 0):
+            return mask_BT
+        seen_BT = torch.rand(mask_BT.shape, device=mask_BT.device) >= self.config.token_dropout
+        seen_BT = seen_BT & mask_BT
+        # A text of which nothing is left would teach noise.
+        return torch.where(seen_BT.any(dim=1, keepdim=True), seen_BT, mask_BT)
 
-    def _auxiliary(
-        self, records: tuple[Routing, ...], wanted: bool
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | float]:
-        """Balance loss, z-loss, and what they add to the loss. A plain prediction pays nothing for them."""
-        if not (wanted and records):
-            return None, None, 0.0
-        aux_loss = mean_over_layers(load_balancing_loss, records)
-        z_loss = mean_over_layers(router_z_loss, records)
-        return aux_loss, z_loss, self.config.router_aux_loss_coef * aux_loss + self.config.router_z_loss_coef * z_loss
+    def _with_cls(self, embeddings_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """One token more, right before the first real one: behind padding that stands on the left."""
+        batch, tokens, width = embeddings_BTD.shape
+        none_B1D, place_T = embeddings_BTD.new_zeros(batch, 1, width), torch.arange(tokens + 1, device=mask_BT.device)
+        first_B1 = _first_real(mask_BT).unsqueeze(1)
+        plain_BTD = torch.cat([embeddings_BTD, none_B1D], dim=1)
+        shifted_BTD = torch.cat([none_B1D, embeddings_BTD], dim=1)
+        after_BT1, here_BT1 = (place_T > first_B1).unsqueeze(-1), (place_T == first_B1).unsqueeze(-1)
+        joined_BTD = torch.where(here_BT1, self.cls, torch.where(after_BT1, shifted_BTD, plain_BTD))
+        none_B1 = mask_BT.new_zeros(batch, 1)
+        moved_BT = torch.where(
+            place_T > first_B1, torch.cat([none_B1, mask_BT], dim=1), torch.cat([mask_BT, none_B1], dim=1)
+        )
+        return joined_BTD, moved_BT | (place_T == first_B1)
 
 
-class SwitchForSequenceClassification(_EncoderHead):
-    """An encoder, a pooled vector, a linear layer: one class for a text."""
+def _first_real(mask_BT: Tensor) -> Tensor:
+    """(B,) index of the first real token. Not always 0: padding may stand on the left."""
+    return mask_BT.long().argmax(dim=1)
+
+
+def without_cls(hidden: Tensor, mask: Tensor) -> Tensor:
+    """(B, T + 1, D) -> (B, T, D): the states of the tokens that came in."""
+    place_T = torch.arange(hidden.shape[1] - 1, device=mask.device)
+    before_BT1 = (place_T < _first_real(mask).unsqueeze(1)).unsqueeze(-1)
+    return torch.where(before_BT1, hidden[:, :-1], hidden[:, 1:])
+
+
+class SwitchEncoderModel(EncoderPart):
+    """An encoder alone: the raw hidden states."""
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        interventions: AnyInterventions = None,
+        output_routing: bool = False,
+        return_dict: bool | None = None,
+    ) -> SwitchEncoderOutput | tuple:
+        """Hidden states (B, T, D) of (B, T) token ids, or of (B, T, D) embeddings; T + 1 with a CLS token.
+
+        The arguments are those of SwitchForSequenceClassification.
+        """
+        hidden_BTD, _, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
+        output = SwitchEncoderOutput(hidden_BTD, aux_loss, z_loss, records if output_routing else None)
+        return output if return_dict is None or return_dict else output.to_tuple()
+
+
+class SwitchForSequenceClassification(EncoderPart):
+    """An encoder, a pooled vector, a linear layer or a small MLP: one class for a text."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        config = self.config
         pooled = config.d_model * (2 if config.pooling == "mean+max" else 1)
         self.dropout = Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(pooled, config.num_labels)
+        self.hidden_layer = nn.Linear(pooled, config.d_model) if config.classifier_head == "mlp" else None
+        self.classifier = nn.Linear(config.d_model if self.hidden_layer else pooled, config.num_labels)
         # A small classifier starts undecided whatever the pooling.
         self.classifier.initial_std = 0.02
         self.post_init()
@@ -149,7 +142,7 @@ class SwitchForSequenceClassification(_EncoderHead):
         output_routing: bool = False,
         return_dict: bool | None = None,
     ) -> SwitchClassifierOutput | tuple:
-        """Classify (B, T) token ids, or (B, T, D) embeddings.
+        """Classify (B, T) token ids, or (B, T, D) embeddings: continuous features, or another encoder's states.
 
         Args:
             attention_mask: (B, T), non-zero at real tokens; None = all are real.
@@ -164,7 +157,10 @@ class SwitchForSequenceClassification(_EncoderHead):
         hidden_BTD, mask_BT, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
 
         # 2. Pool and classify.
-        logits_BC = self.classifier(self.dropout(pool(hidden_BTD, mask_BT, self.config.pooling)))
+        pooled_BD = self.dropout(pool(hidden_BTD, mask_BT, self.config.pooling))
+        if self.hidden_layer is not None:
+            pooled_BD = self.dropout(nn.functional.gelu(self.hidden_layer(pooled_BD)))
+        logits_BC = self.classifier(pooled_BD)
 
         # 3. Losses.
         wanted = labels is not None or self.training or output_routing
@@ -177,10 +173,11 @@ class SwitchForSequenceClassification(_EncoderHead):
         return output if return_dict is None or return_dict else output.to_tuple()
 
 
-class SwitchForMaskedLM(_EncoderHead):
+class SwitchForMaskedLM(EncoderPart):
     """An encoder that says which token stood where: BERT's pretraining task (1810.04805, section 3.1).
 
-    The output layer is the embedding table itself, after one small layer of its own.
+    The output layer is the embedding table itself, after one small layer of its own. With `inputs_embeds` it reads the
+    states of any other encoder: SwitchForMaskedLM(config)(inputs_embeds=bert(**tokens).last_hidden_state).
     """
 
     def __init__(self, config: SwitchConfig):
@@ -210,7 +207,9 @@ class SwitchForMaskedLM(_EncoderHead):
         Raises:
             ValueError: without input, or when interventions do not fit.
         """
-        hidden_BTD, _, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        hidden_BTD, mask_BT, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        if self.cls is not None:
+            hidden_BTD = without_cls(hidden_BTD, mask_BT)
         if labels is not None:
             hidden_BTD = hidden_BTD[labels != IGNORED_LABEL]
         inner = self.transform_norm(nn.functional.gelu(self.transform(hidden_BTD)))
@@ -228,7 +227,7 @@ class SwitchForMaskedLM(_EncoderHead):
 def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
     """(B, T, D) -> (B, D), or (B, 2 D) for "mean+max", over real tokens; zeros for a row without any."""
     if how == "first":
-        first_B = mask.long().argmax(dim=1)  # Not index 0: padding may stand on the left.
+        first_B = _first_real(mask)
         chosen_BD = hidden[torch.arange(len(hidden), device=hidden.device), first_B]
         return chosen_BD * mask.any(dim=1, keepdim=True)
     parts = []

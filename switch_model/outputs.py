@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from switch_model.routing import Routing
@@ -38,6 +39,61 @@ class SwitchMaskedLMOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+    routing: tuple[Routing, ...] | None = None
+
+
+@dataclass
+class SwitchEncoderOutput(ModelOutput):
+    """Of SwitchEncoderModel.
+
+    Attributes:
+        last_hidden_state: (B, T, D).
+        aux_loss, z_loss, routing: as in SwitchClassifierOutput.
+    """
+
+    last_hidden_state: Tensor | None = None
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+    routing: tuple[Routing, ...] | None = None
+
+
+@dataclass
+class SwitchModelOutput(ModelOutput):
+    """Of SwitchModel, for B texts of S tokens and T tokens of answers.
+
+    Attributes:
+        last_hidden_state: (B, T, D) of the decoder.
+        past_key_values: the decoder's keys and values; only when a cache was asked for.
+        encoder_last_hidden_state: (B, S, D).
+        aux_loss, z_loss: scalars, each the mean over the sparse layers of both stacks.
+        routing: one record per sparse layer, the encoder's first; only with output_routing=True.
+    """
+
+    last_hidden_state: Tensor | None = None
+    past_key_values: Cache | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+    routing: tuple[Routing, ...] | None = None
+
+
+@dataclass
+class SwitchLMOutput(ModelOutput):
+    """Of SwitchForConditionalGeneration and SwitchForCausalLM.
+
+    Attributes:
+        loss: scalar, cross-entropy per labelled token + weighted auxiliary losses; only when labels were given.
+        logits: (B, T, V).
+        encoder_last_hidden_state: (B, S, D); None without an encoder.
+        past_key_values, aux_loss, z_loss, routing: as in SwitchModelOutput.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    encoder_last_hidden_state: Tensor | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None

@@ -20,23 +20,30 @@ class Top1Router(nn.Module):
     """Scores every token against every expert and takes the best one.
 
     The linear layer runs in float32 with autocast off whatever the model's dtype: bfloat16 logits flip close choices.
+    In a causal stack nothing may depend on what follows: slots go by position, and their number follows from the
+    configured block size.
     """
 
-    def __init__(self, config: SwitchConfig, name: str = ""):
+    def __init__(self, config: SwitchConfig, name: str = "", causal: bool = False):
         super().__init__()
         self.config = config
         self.name = name
+        self.causal = causal
+        self.dtype = getattr(torch, config.router_dtype)
         self.classifier = nn.Linear(config.d_model, config.num_experts, bias=config.router_bias)
 
-    def forward(self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None) -> Routing:
+    def forward(
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
+    ) -> Routing:
         """Route (B, T, D) hidden states; `mask` (B, T) is True at real tokens.
 
-        Raises ValueError when interventions do not fit the batch.
+        `seen` (B,) says how many tokens of each sequence came before these, in incremental decoding, where nothing is
+        dropped. Raises ValueError when interventions do not fit the batch.
         """
-        return self.with_lengths(hidden, mask, interventions)[0]
+        return self.with_lengths(hidden, mask, interventions, seen)[0]
 
     def with_lengths(
-        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
     ) -> tuple[Routing, Tensor]:
         """The record, and how long each expert's queue is in each capacity group, drops included: (E, G) int32."""
         rows = rows_of(interventions, batch=hidden.shape[0])
@@ -52,19 +59,22 @@ class Top1Router(nn.Module):
             off_R1E = ablated_experts(rows, self.name, self.config.num_experts, hidden.device)
             if off_R1E is not None:
                 logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)
-            forced_BT = forced_experts(rows, self.name, mask)
+            forced_BT = forced_experts(rows, self.name, mask, seen)
 
         # 3. The choice.
         # max names the first of equal logits, as argmax does, and is several times faster over few experts.
         padding_BT = ~mask
-        expert_BT = logits_BTE.detach().max(dim=-1).indices.masked_fill_(padding_BT, 0)
+        expert_BT = self._best(logits_BTE.detach()).masked_fill_(padding_BT, 0)
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
 
         # 4. Places in the queues, and how long the queues may be.
         per_batch = self._counts_over_batch(interventions)
         slot_BT, length_EG = self._slots(logits_BTE, expert_BT, padding_BT, per_batch)
-        capacity_B = self._capacity(mask, rows, per_batch)
+        if seen is None:
+            capacity_B = self._capacity(mask, rows, per_batch)
+        else:
+            capacity_B = torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
         if rows and off_R1E is not None:
             # With every expert of the layer off nobody can take a token: the residual alone carries it on.
             capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
@@ -76,7 +86,7 @@ class Top1Router(nn.Module):
         # Entering the context costs as much as the product itself for a short text.
         autocast = torch.is_autocast_enabled(hidden.device.type)
         with torch.autocast(hidden.device.type, enabled=False) if autocast else nullcontext():
-            hidden_BTD = hidden.float()
+            hidden_BTD = hidden.to(self.dtype)
             if self.training:
                 # Out of place, every one of them: the experts must see the clean hidden states.
                 if config.switch_dropout > 0:
@@ -86,15 +96,27 @@ class Top1Router(nn.Module):
                         1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise
                     )
                     hidden_BTD = hidden_BTD * noise_BTD
-            bias_E = None if self.classifier.bias is None else self.classifier.bias.float()
-            logits_BTE = nn.functional.linear(hidden_BTD, self.classifier.weight.float(), bias_E)
+            bias_E = None if self.classifier.bias is None else self.classifier.bias.to(self.dtype)
+            logits_BTE = nn.functional.linear(hidden_BTD, self.classifier.weight.to(self.dtype), bias_E).float()
             if self.training and config.router_noise_eps > 0:
                 logits_BTE = logits_BTE + torch.randn_like(logits_BTE) * config.router_noise_eps
             # Experts first in memory: what is computed over experts later then runs along tokens, where a softmax over
             # eight numbers at a time would be the slowest step of the layer.
             return logits_BTE.movedim(-1, 0).contiguous().movedim(0, -1)
 
+    def _best(self, logits_BTE: Tensor) -> Tensor:
+        """(B, T) the most probable expert, the first of equal ones."""
+        if self.dtype != torch.float32:  # Probabilities that round to the same number are equal ones.
+            logits_BTE = logits_BTE.softmax(dim=-1).to(self.dtype)
+        return logits_BTE.max(dim=-1).indices
+
+    def gate(self, routing: Routing) -> Tensor:
+        """(B, T) what each token's output is multiplied with: the record's gate, at the router's own precision."""
+        return routing.gate if self.dtype == torch.float32 else routing.gate.to(self.dtype).float()
+
     def _counts_over_batch(self, interventions: AnyInterventions) -> bool:
+        if self.causal:
+            return False
         if interventions is None:
             return self.config.capacity_group == "batch"
         if isinstance(interventions, Interventions):
@@ -108,7 +130,7 @@ class Top1Router(nn.Module):
         # A group is a row: one sequence, or the whole batch. Padding stands in no queue.
         num_experts = self.config.num_experts
         choice_GN = expert_BT.masked_fill(padding_BT, num_experts).view(1 if per_batch else len(padding_BT), -1)
-        if self.config.router_priority == "position":
+        if self.causal or self.config.router_priority == "position":
             slot_GN, length_EG = place_in_queue(choice_GN, num_experts)
         else:
             gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
@@ -127,6 +149,8 @@ class Top1Router(nn.Module):
         tokens_B = mask.sum(dim=1)
         if per_batch:
             tokens_B = tokens_B.sum().expand(mask.shape[0])
+        if self.causal:
+            tokens_B = torch.full_like(tokens_B, config.block_size)
 
         if all(factor is None for factor in factors):
             if config.expert_capacity is not None:

@@ -213,19 +213,21 @@ class SparseMLP(nn.Module):
     Usable alone: it initialises itself. `name` labels the record ("encoder.0").
     """
 
-    def __init__(self, config: SwitchConfig, name: str = ""):
+    def __init__(self, config: SwitchConfig, name: str = "", causal: bool = False):
         super().__init__()
         self.config = config
-        self.router = Top1Router(config, name)
+        self.router = Top1Router(config, name, causal)
         self.experts = Experts(config)
         # For use alone; inside a model, transformers does the same once more.
         init.normal_(self.router.classifier.weight, std=config.initializer_factor * config.d_model**-0.5)
 
-    def forward(self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None) -> tuple[Tensor, Routing]:
-        """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens."""
+    def forward(
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Routing]:
+        """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens. `seen` as in Top1Router."""
         # 1. Who goes where, and who has a slot.
         mask = mask.bool()
-        routing, length_EG = self.router.with_lengths(hidden, mask, interventions)
+        routing, length_EG = self.router.with_lengths(hidden, mask, interventions, seen)
         groups = length_EG.shape[1]
         length_EG = torch.minimum(length_EG, routing.capacity[:groups])  # A shared group has one capacity.
 
@@ -237,5 +239,5 @@ class SparseMLP(nn.Module):
 
         # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_
-        output_ND = multiply(output_ND, routing.gate.flatten().unsqueeze(-1)).to(hidden.dtype)
+        output_ND = multiply(output_ND, self.router.gate(routing).flatten().unsqueeze(-1)).to(hidden.dtype)
         return output_ND.view_as(hidden), routing

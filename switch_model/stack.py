@@ -1,74 +1,182 @@
 """Stack: the blocks of a Switch Transformer, from embeddings to hidden states, with the record of every sparse layer.
 
-Legend: B batch, T tokens, D d_model. T5's pre-norm layout (1910.10683) with the MLPs of sparse layers replaced.
+Legend: B batch, T tokens, S tokens with those of a cache or of another sequence, D d_model.
+T5's pre-norm layout (1910.10683) with the MLPs of sparse layers replaced. One stack serves as encoder, as decoder, and
+as decoder over an encoder.
 """
 
-from torch import Tensor, nn
+from dataclasses import dataclass
 
-from switch_model.attention import Attention, RelativePositionBias, padding_bias
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, EncoderDecoderCache
+
+from switch_model.attention import Attention, RelativePositionBias, Remember, causal_bias, padding_bias
+from switch_model.attention_experts import AttentionModules, ProjectionExperts
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
-from switch_model.interventions import AnyInterventions, rows_of
+from switch_model.interventions import AnyInterventions
 from switch_model.layers import DenseMLP
+from switch_model.positions import absolute_positions
 from switch_model.routing import Routing
 from switch_model.sparse_mlp import SparseMLP
 
 
-class Block(nn.Module):
-    """Self-attention, then a dense or a sparse MLP, each on a normalised copy and added to the residual stream."""
+@dataclass(frozen=True)
+class Inputs:
+    """What every block of a stack is given besides the hidden states.
 
-    def __init__(self, config: SwitchConfig, name: str, sparse: bool):
+    Attributes:
+        mask: (B, T) bool, True = a real token.
+        bias: (B, H or 1, T, S) added to the scores of self-attention: positions, padding, the future.
+        interventions: changes to the routing.
+        memory, memory_bias: (B, S', D) what cross-attention looks at, and (B, 1, 1, S') its padding.
+        cache: keys and values of earlier tokens.
+        seen: (B,) how many tokens of each sequence came before these; None without a cache.
+    """
+
+    mask: Tensor
+    bias: Tensor
+    interventions: AnyInterventions
+    memory: Tensor | None = None
+    memory_bias: Tensor | None = None
+    cache: Cache | None = None
+    seen: Tensor | None = None
+
+
+class Block(nn.Module):
+    """Self-attention, attention over an encoder's states where there are any, then a dense or a sparse MLP: each on a
+    normalised copy and added to the residual stream."""
+
+    def __init__(self, config: SwitchConfig, stack: str, layer: int, causal: bool, cross: bool):
         super().__init__()
+        self.layer = layer
+        name = f"{stack}.{layer}"
         self.attention_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.attention = Attention(config)
+        if config.attention_is_sparse(layer):
+            kind = {"projections": ProjectionExperts, "module": AttentionModules}[config.attention_experts]
+            self.attention = kind(config, f"{name}.attention", causal)
+        else:
+            self.attention = Attention(config)
+        if cross:
+            self.cross_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+            self.cross_attention = Attention(config)
         self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.mlp = SparseMLP(config, name) if sparse else DenseMLP(config)
+        self.mlp = SparseMLP(config, name, causal) if config.is_sparse(layer, stack) else DenseMLP(config)
         self.dropout = Dropout(config.dropout_rate)
 
-    def forward(
-        self, hidden: Tensor, mask: Tensor, bias: Tensor, interventions: AnyInterventions
-    ) -> tuple[Tensor, Routing | None]:
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), bias))
-        normed, routing = self.mlp_norm(hidden), None
+    def forward(self, hidden: Tensor, given: Inputs) -> tuple[Tensor, list[Routing]]:
+        records = []
+
+        # 1. Among themselves.
+        normed, remember = self.attention_norm(hidden), self._remember(given.cache)
+        if isinstance(self.attention, Attention):
+            update = self.attention(normed, given.bias, remember=remember)
+        else:
+            update, routing = self.attention(normed, given.mask, given.bias, given.interventions, remember, given.seen)
+            records.append(routing)
+        hidden = hidden + self.dropout(update)
+
+        # 2. Over the encoder's states.
+        if given.memory is not None:
+            memory = self._memory(given)
+            hidden = hidden + self.dropout(self.cross_attention(self.cross_norm(hidden), given.memory_bias, memory))
+
+        # 3. Each token by itself.
+        normed = self.mlp_norm(hidden)
         if isinstance(self.mlp, SparseMLP):
-            update, routing = self.mlp(normed, mask, interventions)
+            update, routing = self.mlp(normed, given.mask, given.interventions, given.seen)
+            records.append(routing)
         else:
             update = self.mlp(normed)
-        return hidden + self.dropout(update), routing
+        return hidden + self.dropout(update), records
+
+    def _remember(self, cache: Cache | None) -> Remember | None:
+        if cache is None:
+            return None
+        own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        return lambda keys, values: own.update(keys, values, self.layer)
+
+    def _memory(self, given: Inputs) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoder's states: computed once, then the cache's."""
+        cache = given.cache
+        if not isinstance(cache, EncoderDecoderCache):
+            return self.cross_attention.keys_and_values(given.memory)
+        if cache.is_updated.get(self.layer):
+            layer = cache.cross_attention_cache.layers[self.layer]
+            return layer.keys, layer.values
+        cache.is_updated[self.layer] = True
+        return cache.cross_attention_cache.update(*self.cross_attention.keys_and_values(given.memory), self.layer)
 
 
 class Stack(nn.Module):
-    """`num_layers` blocks under one relative position bias, and a final norm.
+    """The blocks of an encoder or a decoder under one rule for positions, and a final norm.
 
     Takes embeddings, not token ids: whoever owns the vocabulary (a classifier, a language model, another encoder)
-    stays outside. `name` is the first half of the records' names.
+    stays outside. `name`, "encoder" or "decoder", is the first part of the records' names; a decoder is causal, and
+    with `cross` it attends to an encoder's states too.
     """
 
-    def __init__(self, config: SwitchConfig, name: str = "encoder"):
+    main_input_name = "input_ids"  # What `generate` asks an encoder for.
+
+    def __init__(self, config: SwitchConfig, name: str = "encoder", cross: bool = False):
         super().__init__()
         self.config = config
-        self.position_bias = RelativePositionBias(config)
+        self.causal = name == "decoder"
+        self.positions = absolute_positions(config)
+        self.position_bias = None if self.positions else RelativePositionBias(config, bidirectional=not self.causal)
         self.blocks = nn.ModuleList(
-            Block(config, f"{name}.{layer}", config.is_sparse(layer)) for layer in range(config.num_layers)
+            Block(config, name, layer, self.causal, cross) for layer in range(config.depth(name))
         )
         self.final_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.dropout = Dropout(config.dropout_rate)
 
     def forward(
-        self, embeddings: Tensor, mask: Tensor, interventions: AnyInterventions = None
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        interventions: AnyInterventions = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> tuple[Tensor, tuple[Routing, ...]]:
-        """(B, T, D) embeddings and a (B, T) bool mask -> (B, T, D) hidden states and a record per sparse layer.
+        """(B, T, D) embeddings and a (B, S) bool mask -> (B, T, D) hidden states and a record per sparse layer.
 
-        Raises ValueError when interventions name a layer, an expert or a token that is not there.
+        Args:
+            mask: of these tokens, or of those in the cache and these.
+            memory, memory_mask: (B, S', D) states of an encoder and their (B, S') bool mask.
+            cache: transformers' cache of earlier tokens; these are added to it.
+
+        Raises ValueError when interventions name an expert or a token that is not there.
         """
-        for row in rows_of(interventions, batch=len(embeddings)):
-            row.check_layers(self.config.sparse_layers)
-        tokens = embeddings.shape[1]
-        bias = self.position_bias(tokens, tokens, embeddings.device)
-        bias = bias + padding_bias(mask, bias.dtype)
+        # 1. Who came before, where everybody stands, and who may look at whom.
+        tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
+        before = 0 if cache is None else cache.get_seq_length()
+        if before and mask.shape[1] == tokens:
+            mask = torch.cat([mask.new_ones(len(mask), before), mask], dim=1)
+        bias = padding_bias(mask, dtype)
+        if self.position_bias is not None:
+            bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
+        else:
+            places_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Padding on the left shifts nobody.
+            embeddings = embeddings + self.positions(places_BS[:, before:])
+        if self.config.embedding_norm:
+            embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
+        if self.causal and tokens > 1:
+            bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
+        given = Inputs(
+            mask=mask[:, before:],
+            bias=bias,
+            interventions=interventions,
+            memory=memory,
+            memory_bias=None if memory is None else padding_bias(memory_mask, dtype),
+            cache=cache,
+            seen=None if cache is None else mask[:, :before].sum(dim=1),
+        )
+
+        # 2. The blocks.
         hidden, records = self.dropout(embeddings), []
         for block in self.blocks:
-            hidden, routing = block(hidden, mask, bias, interventions)
-            if routing is not None:
-                records.append(routing)
+            hidden, own = block(hidden, given)
+            records += own
         return self.dropout(self.final_norm(hidden)), tuple(records)

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from switch_model import Predictor
-from switch_model.modeling import SwitchPreTrainedModel
+from switch_model.base import SwitchPreTrainedModel
 
 
 def make_probe(

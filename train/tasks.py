@@ -13,12 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
-from switch_model.modeling import (
-    IGNORED_LABEL,
-    SwitchForMaskedLM,
-    SwitchForSequenceClassification,
-    SwitchPreTrainedModel,
-)
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from train.tokenizer import PaddingCollator
 
 # Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).

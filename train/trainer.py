@@ -18,7 +18,7 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from switch_model.analysis import RoutingTotals
-from switch_model.modeling import SwitchPreTrainedModel
+from switch_model.base import SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
 from train.runs import Run

@@ -14,9 +14,9 @@ import transformers
 from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerFast, set_seed
 
+from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import load_checkpoint, save_checkpoint
 from switch_model.memory import keep_freed_memory
-from switch_model.modeling import SwitchPreTrainedModel
 from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves

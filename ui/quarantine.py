@@ -125,8 +125,8 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
         for path in uploaded:
             shutil.copyfile(path, folder / path.name)
     if (folder / "config.json").is_file():
-        config, _ = read_config(folder / "config.json")
-        if estimated_parameters(config) > MAX_PARAMETERS:
+        config, model_class = read_config(folder / "config.json")
+        if estimated_parameters(config, model_class.stacks) > MAX_PARAMETERS:
             raise CheckpointError(
                 f"It has more than {MAX_PARAMETERS / 1e6:g} million parameters: too many for this page."
             )

@@ -1,0 +1,124 @@
+"""What every model of the family shares: config, embedding table, initialisation, auxiliary losses.
+
+Legend: B batch, T tokens, D d_model.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from switch_model.attention_experts import AttentionModules, ProjectionExperts
+from switch_model.config import SwitchConfig
+from switch_model.interventions import AnyInterventions, rows_of
+from switch_model.positions import EMBEDDING_STD
+from switch_model.routing import Routing, load_balancing_loss, router_z_loss
+from switch_model.sparse_mlp import Experts
+
+IGNORED_LABEL = -100
+
+
+class SwitchPreTrainedModel(PreTrainedModel):
+    """What every head shares: the config class and the initialisation."""
+
+    config_class = SwitchConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+
+    # Which stacks a model of this class has.
+    stacks: tuple[str, ...] = ("encoder",)
+
+    def __init__(self, config: SwitchConfig):
+        both, decoder = len(self.stacks) > 1, self.stacks == ("decoder",)
+        unstarted = both and config.decoder_start_token_id is None
+        if unstarted or (config.is_encoder_decoder, config.is_decoder) != (both, decoder):
+            config = copy.deepcopy(config)  # It may serve another model too.
+            config.is_encoder_decoder, config.is_decoder = both, decoder
+            if unstarted:
+                config.decoder_start_token_id = config.pad_token_id
+            config.validate()
+        super().__init__(config)
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.shared.initial_std = EMBEDDING_STD
+        wide = config.inputs_embeds_size
+        self.input_projection = nn.Linear(wide, config.d_model) if wide else None
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module carries its own `initial_std`.
+
+        Only modules that own a weight are asked for here: transformers passes over all others outside its own code.
+        """
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            fan_in = module.weight.shape[-1]
+            std = getattr(module, "initial_std", fan_in**-0.5)
+            init.normal_(module.weight, std=std * self.config.initializer_factor)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.RMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
+            module.reset_parameters()
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """(all parameters, those that take part in computing one token).
+
+        For one token, a sparse layer computes one expert and the embedding table gives one row.
+        """
+        total = self.num_parameters()
+        tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        idle = sum((table.num_embeddings - 1) * table.embedding_dim for table in tables)
+        for module in self.modules():
+            if isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
+                experts = sum(weight.numel() for weight in module.weights)
+                idle += experts - experts // self.config.num_experts
+        return total, total - idle
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.shared
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.shared = value
+
+    def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """(B, T) token ids, or (B, T, width) vectors -> (B, T, D). Raises ValueError when there is not exactly one of
+        both, or when the vectors are of another width."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give either input_ids or inputs_embeds.")
+        if inputs_embeds is None:
+            return self.shared(input_ids)
+        expected = self.config.inputs_embeds_size or self.config.d_model
+        if inputs_embeds.shape[-1] != expected:
+            raise ValueError(
+                f"inputs_embeds has width {inputs_embeds.shape[-1]}, this model takes {expected}: "
+                f"make it with SwitchConfig(inputs_embeds_size={inputs_embeds.shape[-1]})."
+            )
+        return inputs_embeds if self.input_projection is None else self.input_projection(inputs_embeds)
+
+    def _check(self, interventions: AnyInterventions, batch: int) -> None:
+        """Raise ValueError when interventions name a layer that no stack has, or are not one per row."""
+        for row in rows_of(interventions, batch):
+            row.check_layers(self.config.sparse_layers)
+
+    def _auxiliary(
+        self, records: tuple[Routing, ...], wanted: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | float]:
+        """Balance loss, z-loss, and what they add to the loss. A plain prediction pays nothing for them."""
+        if not (wanted and records):
+            return None, None, 0.0
+        aux_loss = mean_over_layers(load_balancing_loss, records)
+        z_loss = mean_over_layers(router_z_loss, records)
+        return aux_loss, z_loss, self.config.router_aux_loss_coef * aux_loss + self.config.router_z_loss_coef * z_loss
+
+
+def mean_over_layers(loss, records: tuple[Routing, ...]) -> Tensor | None:
+    """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
+    return torch.stack([loss(record) for record in records]).mean() if records else None
+
+
+def real_tokens(attention_mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
+    """(B, T) bool from an attention mask, non-zero at real tokens; None = all are real."""
+    return torch.ones(shape, dtype=torch.bool, device=device) if attention_mask is None else attention_mask.bool()

@@ -1,0 +1,294 @@
+"""Models that write: an encoder with a decoder over it, or a decoder alone. `generate` is transformers' own.
+
+Legend: B batch, S tokens of the text, T tokens of the answer, D d_model, V tokens in the vocabulary.
+T5's layout (1910.10683) with the sparse MLPs of Switch Transformers (2101.03961, section 2) in both stacks.
+Try it: SwitchForConditionalGeneration(SwitchConfig(eos_token_id=1)).generate(torch.ones(1, 9, dtype=torch.long))
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
+from switch_model.config import SwitchConfig
+from switch_model.interventions import AnyInterventions
+from switch_model.modeling import EncoderPart
+from switch_model.outputs import SwitchEncoderOutput, SwitchLMOutput, SwitchModelOutput
+from switch_model.routing import Routing
+from switch_model.stack import Stack
+
+
+class _EncoderView:
+    """A model's encoder as `generate` calls it: token ids in, hidden states out."""
+
+    def __init__(self, model: "EncoderDecoder"):
+        self.model = model
+
+    def __call__(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        interventions: AnyInterventions = None,
+        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SwitchEncoderOutput:
+        hidden_BSD, _, records = self.model._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        return SwitchEncoderOutput(hidden_BSD, routing=records)
+
+    forward = __call__
+
+
+class EncoderDecoder(EncoderPart):
+    """Two texts -> the decoder's hidden states: what both models with two stacks do before anything of their own."""
+
+    stacks = ("encoder", "decoder")
+    _supports_cache_class = True
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        self.decoder = Stack(self.config, name="decoder", cross=True)
+
+    def get_encoder(self, modality: str | None = None) -> _EncoderView:
+        return _EncoderView(self)
+
+    def shift_right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, T) -> what the decoder reads (B, T), and which of those are real tokens.
+
+        An input is none where it would be an ignored label, or where nothing is asked for any more.
+        """
+        before_BT = torch.cat(
+            [torch.full_like(labels[:, :1], self.config.decoder_start_token_id), labels[:, :-1]], dim=1
+        )
+        asked_BT = (labels != IGNORED_LABEL).long().flip(1).cumsum(dim=1).flip(1) > 0
+        known_BT = before_BT != IGNORED_LABEL
+        return before_BT.masked_fill(~known_BT, self.config.pad_token_id), known_BT & asked_BT
+
+    def _answer(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        decoder_input_ids: Tensor | None,
+        decoder_attention_mask: Tensor | None,
+        decoder_inputs_embeds: Tensor | None,
+        encoder_outputs: SwitchEncoderOutput | tuple | None,
+        cache: Cache | None,
+        interventions: AnyInterventions,
+    ) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
+        """The decoder's states (B, T, D), the encoder's (B, S, D), and the records of both."""
+        # 1. The text, unless it was read before.
+        if encoder_outputs is None:
+            memory_BSD, memory_mask_BS, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        else:
+            memory_BSD = encoder_outputs[0]
+            records = getattr(encoder_outputs, "routing", None) or ()
+            memory_mask_BS = real_tokens(attention_mask, memory_BSD.shape[:2], memory_BSD.device)
+            if self.cls is not None and memory_mask_BS.shape[1] < memory_BSD.shape[1]:
+                _, memory_mask_BS = self._with_cls(memory_BSD[:, 1:], memory_mask_BS)
+
+        # 2. The answer so far.
+        if decoder_inputs_embeds is None:
+            if decoder_input_ids is None:
+                raise ValueError(
+                    "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
+                )
+            decoder_inputs_embeds = self.shared(decoder_input_ids)
+        mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
+        hidden_BTD, more = self.decoder(
+            decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache
+        )
+        return hidden_BTD, memory_BSD, (*records, *more)
+
+
+class SwitchModel(EncoderDecoder):
+    """Encoder and decoder without a head: the raw hidden states."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        encoder_outputs: SwitchEncoderOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        interventions: AnyInterventions = None,
+        output_routing: bool = False,
+        return_dict: bool | None = None,
+    ) -> SwitchModelOutput | tuple:
+        """The decoder's states (B, T, D) for a text (B, S) and the tokens (B, T) that answer it.
+
+        The arguments are those of SwitchForConditionalGeneration.
+        """
+        cache = _cache(past_key_values, use_cache, crossed=True)
+        hidden_BTD, memory_BSD, records = self._answer(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            decoder_input_ids,
+            decoder_attention_mask,
+            decoder_inputs_embeds,
+            encoder_outputs,
+            cache,
+            interventions,
+        )
+        aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
+        records = records if output_routing else None
+        output = SwitchModelOutput(hidden_BTD, cache, memory_BSD, aux_loss, z_loss, records)
+        return output if return_dict is None or return_dict else output.to_tuple()
+
+
+class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
+    """Hidden states -> token logits and the loss: the same for both models that write."""
+
+    def _add_head(self) -> None:
+        config = self.config
+        # Tied, the embedding table itself is the output layer, and there is nothing to keep in step.
+        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head if self.lm_head is not None else self.shared
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        if self.lm_head is not None:
+            self.lm_head = value
+
+    def _token_logits(self, hidden: Tensor) -> Tensor:
+        if self.config.scale_decoder_outputs:
+            hidden = hidden * self.config.d_model**-0.5
+        return nn.functional.linear(hidden, self.get_output_embeddings().weight)
+
+    def _token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over labelled tokens."""
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL, label_smoothing=smoothing
+        )
+
+
+class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
+    """An encoder that reads and a decoder that writes: translation, span corruption, summaries."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        self._add_head()
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        encoder_outputs: SwitchEncoderOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        interventions: AnyInterventions = None,
+        output_routing: bool = False,
+        return_dict: bool | None = None,
+    ) -> SwitchLMOutput | tuple:
+        """Logits of each next token of an answer (B, T) to a text (B, S).
+
+        Args:
+            input_ids, attention_mask, inputs_embeds: the text, as in SwitchForSequenceClassification.
+            decoder_input_ids, decoder_inputs_embeds: the answer, beginning with the start token; made of `labels` when
+                absent. In the decoder too, what is padding follows from `decoder_attention_mask` alone: a start token
+                that equals padding is a token.
+            encoder_outputs: what the encoder gave before; instead of the text.
+            past_key_values, use_cache: transformers' cache, for tokens one after the other; with one, nothing is
+                dropped in the decoder.
+            labels: (B, T) the answer's tokens, -100 where none is asked for; adds the loss.
+            interventions: one for all rows, or a list with one per row; they name layers of both stacks.
+            output_routing: return the records too, the encoder's first.
+
+        Raises:
+            ValueError: without input, or when interventions do not fit.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids, decoder_attention_mask = self.shift_right(labels)
+        cache = _cache(past_key_values, use_cache, crossed=True)
+        hidden_BTD, memory_BSD, records = self._answer(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            decoder_input_ids,
+            decoder_attention_mask,
+            decoder_inputs_embeds,
+            encoder_outputs,
+            cache,
+            interventions,
+        )
+        logits_BTV = self._token_logits(hidden_BTD)
+        wanted = labels is not None or self.training or output_routing
+        aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
+        loss = None if labels is None else self._token_loss(logits_BTV, labels) + auxiliary
+        records = records if output_routing else None
+        output = SwitchLMOutput(loss, logits_BTV, cache, memory_BSD, aux_loss, z_loss, records)
+        return output if return_dict is None or return_dict else output.to_tuple()
+
+
+class SwitchForCausalLM(_LanguageModel):
+    """A decoder alone, which goes on writing: GPT's task with Switch layers."""
+
+    stacks = ("decoder",)
+    base_model_prefix = "decoder"
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        self.decoder = Stack(self.config, name="decoder")
+        self._add_head()
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        interventions: AnyInterventions = None,
+        output_routing: bool = False,
+        return_dict: bool | None = None,
+    ) -> SwitchLMOutput | tuple:
+        """Logits (B, T, V) of each next token.
+
+        Args:
+            attention_mask: (B, T), or (B, tokens in the cache + T); non-zero at real tokens.
+            labels: (B, T) usually input_ids themselves: they are shifted here; -100 where none is asked for.
+            The others as in SwitchForConditionalGeneration.
+
+        Raises:
+            ValueError: without input, or when interventions do not fit.
+        """
+        embeddings_BTD = self._embed(input_ids, inputs_embeds)
+        self._check(interventions, len(embeddings_BTD))
+        cache = _cache(past_key_values, use_cache, crossed=False)
+        mask_BS = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
+        hidden_BTD, records = self.decoder(embeddings_BTD, mask_BS, interventions, cache=cache)
+        logits_BTV = self._token_logits(hidden_BTD)
+        wanted = labels is not None or self.training or output_routing
+        aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
+        loss = None
+        if labels is not None:
+            loss = self._token_loss(logits_BTV[:, :-1], labels[:, 1:]) + auxiliary
+        output = SwitchLMOutput(loss, logits_BTV, cache, None, aux_loss, z_loss, records if output_routing else None)
+        return output if return_dict is None or return_dict else output.to_tuple()
+
+
+def _cache(given: Cache | None, wanted: bool | None, crossed: bool) -> Cache | None:
+    if given is not None or not wanted:
+        return given
+    return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossed else DynamicCache()
