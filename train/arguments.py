@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from switch_model.config import SwitchConfig
-from train.presets import default_preset, preset
+from train.presets import default_preset, default_task, preset
 
 
-def _argument(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _argument(default: Any, help: str, alias: str | None = None) -> Any:
+    return field(default=default, metadata={"help": help} | ({"aliases": [alias]} if alias else {}))
 
 
 @dataclass
@@ -24,8 +24,8 @@ class DataArguments:
 
     dataset: str = _argument(
         "toy",
-        "toy, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, a folder of --data_dir, a hub id, or a CSV, TSV, "
-        "JSONL or parquet file",
+        "toy, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, en_hi, samanantar, tiny_stories, a folder of "
+        "--data_dir, a hub id, or a CSV, TSV, JSONL or parquet file",
     )
     data_dir: str | None = _argument(
         None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"
@@ -34,13 +34,17 @@ class DataArguments:
         None, "column of texts, or two with a comma between for pairs; none = found by name"
     )
     label_column: str | None = _argument(None, "column of classes in a file; none = found by name")
+    target_column: str | None = _argument(None, "column of what is to be written, in translation; none = found by name")
+    language: str | None = _argument(None, "part of a data set on the hub, such as samanantar's hi, ta or bn")
     validation_size: float = _argument(
         0.05, "share of the training rows held out to choose the best checkpoint, where the data set has no own split"
     )
     num_samples: int | None = _argument(None, "use so many training rows; none = all (toy: 1000)")
     num_classes: int = _argument(3, "classes of the toy data set")
     vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
-    tokenizer: str | None = _argument(None, "hub id or folder of a tokenizer; none = train one on the training texts")
+    tokenizer: str | None = _argument(
+        None, "hub id or folder of a tokenizer, such as ai4bharat/IndicBARTSS or gpt2; none = train one on the texts"
+    )
     seq_len: int = _argument(16, "tokens per text; longer texts are cut")
 
 
@@ -56,6 +60,16 @@ class ModelArguments:
     num_experts: int = _argument(2, "experts per sparse layer")
     bigram_buckets: int = _argument(0, "rows of a hashed table of word-pair embeddings; 0 = words only")
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
+    num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
+    decoder_sparse_step: int | None = _argument(None, "sparse_step of a decoder; none = as the encoder's")
+    attention_experts: Literal["none", "projections", "module"] = _argument(
+        "none", "experts in attention: for each token's query, key and value, or a whole attention per text"
+    )
+    attention_sparse_step: int = _argument(1, "which blocks attention_experts holds for, as in sparse_step")
+    position: Literal["relative", "sinusoidal", "learned"] = _argument("relative", "how tokens know where they stand")
+    cls_token: bool = _argument(False, "a learned token before the text, which --pooling first reads")
+    classifier_head: Literal["linear", "mlp"] = _argument("linear", "what turns the pooled vector into classes")
+    tie_word_embeddings: bool = _argument(True, "a model that writes: its output layer is its embedding table")
     dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
     pooling: Literal["mean", "first", "max", "mean+max"] = _argument("mean", "how token states become one vector")
     embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
@@ -74,28 +88,34 @@ class ModelArguments:
     capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
     aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
     z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
-    label_smoothing: float = _argument(0.1, "label smoothing of the classification loss")
+    label_smoothing: float = _argument(0.1, "label smoothing of the loss, in classification and in writing")
 
 
 @dataclass
 class TrainArguments:
     """How the model is trained."""
 
-    task: Literal["classification", "mlm"] = _argument(
-        "classification", "classification, or mlm: guess hidden tokens, which needs no classes"
+    task: Literal["classification", "mlm", "span_corruption", "translation", "clm"] = _argument(
+        "classification",
+        "classification; mlm: guess hidden tokens; span_corruption: write what was cut out, as T5; translation; clm: "
+        "guess the next token (en_hi and samanantar: translation, tiny_stories: clm)",
     )
     init_from: str | None = _argument(
         None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip or hub id)"
     )
-    mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm")
+    mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm or span_corruption")
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
         None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
     )
     epochs: float = _argument(3.0, "passes over the training rows")
     max_steps: int | None = _argument(None, "end after so many steps, where the epochs would take more")
+    total_iters: int | None = _argument(None, "train exactly so many steps, whatever epochs that takes")
     max_minutes: float | None = _argument(None, "end after so many minutes of training")
     batch_size: int = _argument(32, "texts per step")
     gradient_accumulation_steps: int = _argument(1, "batches per step of the optimizer")
+    total_batch_size: int | None = _argument(
+        None, "tokens per step of the optimizer: as many batches are accumulated as come nearest"
+    )
     optimizer: Literal["adafactor", "adamw"] = _argument("adafactor", "optimizer")
     lr: float | None = _argument(None, "learning rate; none = Adafactor with relative steps (adamw: 1e-3)")
     lr_schedule: Literal["constant", "linear", "cosine"] = _argument("linear", "how a fixed learning rate decays")
@@ -115,7 +135,10 @@ class TrainArguments:
     seed: int = _argument(0, "seed of weights, data order and noise")
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
     logging_steps: int = _argument(50, "steps between two lines of training metrics")
-    eval_steps: int | None = _argument(None, "steps between two evaluations, each with a checkpoint; none = an epoch")
+    eval_steps: int | None = _argument(
+        None, "steps between two evaluations, each with a checkpoint; none = an epoch", "--eval_check"
+    )
+    eval_iters: int | None = _argument(None, "measure so many batches of the validation rows; none = all")
     probe: str | None = _argument(None, "a text whose routing is noted at every evaluation, to watch it settle")
     report_to: str = _argument("none", "none, tensorboard, wandb, or both with a comma between")
     run_name: str | None = _argument(None, "name of the run where it is reported; none = its folder's")
@@ -142,6 +165,12 @@ SHAPE = {
     "dense_act_fn": "dense_act_fn",
     "router_bias": "router_bias",
     "embedding_norm": "embedding_norm",
+    "num_decoder_layers": "num_decoder_layers",
+    "decoder_sparse_step": "decoder_sparse_step",
+    "attention_experts": "attention_experts",
+    "attention_sparse_step": "attention_sparse_step",
+    "position": "position",
+    "cls_token": "cls_token",
 }
 # Where a field of SwitchConfig goes by another name than its flag.
 FLAGS = {
@@ -195,15 +224,18 @@ class Arguments:
     def resolve(cls, given: dict[str, Any]) -> "Arguments":
         """Defaults, over them the preset, over both what was given. Raises ValueError as `from_dict` does."""
         dataset = given.get("dataset", "toy")
+        task = given.get("task") or default_task(dataset)
         name = given.get("preset") or default_preset(dataset) or "none"
-        chosen = {} if name == "none" else preset(name, dataset)
-        return cls.from_dict(chosen | given | {"preset": name})
+        chosen = {} if name == "none" else preset(name, dataset, task)
+        return cls.from_dict(chosen | given | {"preset": name, "task": task})
 
     def command(self, portable: bool = True) -> str:
         """The shortest command that trains the same model: wherever data and folders lie, or on this machine."""
         values = self.portable() if portable else self.to_dict()
-        start = {"dataset": values["dataset"], "preset": values["preset"] or "none"}
+        start = {key: values[key] for key in ("dataset", "task")} | {"preset": values["preset"] or "none"}
         given = {} if start["dataset"] == "toy" else {"dataset": start["dataset"]}
+        if start["task"] != default_task(start["dataset"]):
+            given["task"] = start["task"]
         if start["preset"] != (default_preset(start["dataset"]) or "none"):
             given["preset"] = start["preset"]
         implied = Arguments.resolve(start).to_dict()
@@ -219,7 +251,7 @@ class Arguments:
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
         data, train = self.data, self.train
-        accumulated = train.gradient_accumulation_steps
+        accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
         rules = [
             ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
             ("d_kv", self.model.d_kv, self.model.d_kv is None or self.model.d_kv >= 1, "at least 1"),
@@ -230,6 +262,9 @@ class Arguments:
             ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
             ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
             ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
+            ("total_iters", train.total_iters, train.total_iters is None or train.total_iters >= 1, "at least 1"),
+            ("total_batch_size", tokens_per_step, tokens_per_step is None or tokens_per_step >= 1, "at least 1"),
+            ("eval_iters", train.eval_iters, train.eval_iters is None or train.eval_iters >= 1, "at least 1"),
             ("max_minutes", train.max_minutes, train.max_minutes is None or train.max_minutes > 0, "above 0"),
             ("batch_size", train.batch_size, 1 <= train.batch_size <= 1_000_000, "from 1 to 1000000"),
             ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
@@ -264,7 +299,9 @@ class Arguments:
 
     def adopt(self, source: SwitchConfig) -> None:
         """Take the shape of the model one starts from. Raises ValueError for a flag that asks for another."""
-        implied = Arguments.resolve({"dataset": self.data.dataset, "preset": self.train.preset})
+        implied = Arguments.resolve(
+            {"dataset": self.data.dataset, "preset": self.train.preset, "task": self.train.task}
+        )
         for name in ("tokenizer", "vocab_size"):
             if getattr(self.data, name) != getattr(implied.data, name):
                 raise ValueError(f"--{name} does not go with --init_from: that model brings its own. Leave it out.")
@@ -278,22 +315,49 @@ class Arguments:
                 )
             setattr(self.model, name, theirs)
 
-    def config(self, vocab_size: int, pad_token_id: int, labels: list[str]) -> SwitchConfig:
+    def config(
+        self,
+        vocab_size: int,
+        pad_token_id: int,
+        labels: list[str],
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
+    ) -> SwitchConfig:
         """The model's configuration. Raises ValueError naming the flag that is wrong."""
         try:
-            return self._config(vocab_size, pad_token_id, labels)
+            return self._config(vocab_size, pad_token_id, labels, bos_token_id, eos_token_id)
         except ValueError as error:
             # In the words of the command line.
             field_name, _, rest = str(error).partition("=")
             flag = FLAGS.get(field_name, field_name)
             raise ValueError(f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)) from error
 
-    def _config(self, vocab_size: int, pad_token_id: int, labels: list[str]) -> SwitchConfig:
+    def _config(
+        self,
+        vocab_size: int,
+        pad_token_id: int,
+        labels: list[str],
+        bos_token_id: int | None,
+        eos_token_id: int | None,
+    ) -> SwitchConfig:
         model = self.model
         heads = max(model.num_heads, 1)
         return SwitchConfig(
             vocab_size=vocab_size,
             pad_token_id=pad_token_id,
+            bos_token_id=bos_token_id,
+            eos_token_id=eos_token_id,
+            block_size=self.data.seq_len,
+            # An end token and a CLS token may come on top.
+            max_positions=self.data.seq_len + 2,
+            position=model.position,
+            cls_token=model.cls_token,
+            classifier_head=model.classifier_head,
+            attention_experts=model.attention_experts,
+            attention_sparse_step=model.attention_sparse_step,
+            num_decoder_layers=model.num_decoder_layers,
+            decoder_sparse_step=model.decoder_sparse_step,
+            tie_word_embeddings=model.tie_word_embeddings,
             id2label=dict(enumerate(labels)) if labels else None,
             d_model=model.d_model,
             d_kv=model.d_kv or max(model.d_model // heads, 1),

@@ -70,6 +70,9 @@ DATASETS: dict[str, DatasetSource] = {
     ),
     "qnli": _glue("qnli", ("entailment", "not_entailment"), "question", "sentence"),
     "rte": _glue("rte", ("entailment", "not_entailment"), "sentence1", "sentence2"),
+    "tiny_stories": DatasetSource(("train", "validation"), hub_id="roneneldan/TinyStories"),
+    # English and a language of India each; --language says which.
+    "samanantar": DatasetSource(("train",), hub_id="ai4bharat/samanantar", text_columns=("src", "tgt")),
 }
 # What has no classes, and why it is refused.
 REFUSED = {
@@ -122,17 +125,20 @@ def load_split(
     return Dataset.from_dict(chosen, features=label_features(names)), names
 
 
-def read_rows(dataset: str, split: str | None = None, data_dir: str | None = None) -> tuple[Dataset, list[str] | None]:
+def read_rows(
+    dataset: str, split: str | None = None, data_dir: str | None = None, language: str | None = None
+) -> tuple[Dataset, list[str] | None]:
     """One split with all its columns as they are stored, and the class names by index where they are known.
 
-    Takes what `load_split` takes. Raises DataError when it can't be had, with what to do.
+    Takes what `load_split` takes; `language` names a part of a data set on the hub.
+    Raises DataError when it can't be had, with what to do.
     """
     if dataset in REFUSED:
         raise DataError(REFUSED[dataset])
     if dataset == "toy":
         return make_toy_split(split)
     source = DATASETS.get(dataset)
-    names = list(source.labels) if source else None
+    names = list(source.labels) or None if source else None
     if is_table(dataset):
         _known_split(dataset, split, ("train",))
         return read_table(Path(dataset)), None
@@ -140,9 +146,10 @@ def read_rows(dataset: str, split: str | None = None, data_dir: str | None = Non
         rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
         return rows, names or stored_names
     if source:
-        return _read_hub(source.hub_id, source.hub_config, _known_split(dataset, split, source.splits)), names
+        part = source.hub_config or language
+        return _read_hub(source.hub_id, part, _known_split(dataset, split, source.splits)), names
     if dataset.count("/") == 1:
-        return _read_hub(dataset, None, split or "test"), None
+        return _read_hub(dataset, language, split or "test"), None
     raise DataError(
         f"{dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
         f"owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
@@ -219,10 +226,10 @@ def load_training_data(
         return TrainingData(rows, align_labels(own, own_labels, labels), labels)
     if dataset in DATASETS and DATASETS[dataset].fragments:
         return TrainingData(*cut_by_sentence(rows, validation_size), labels)
-    return TrainingData(*_cut(rows, validation_size, len(present)), labels)
+    return TrainingData(*cut(rows, validation_size, len(present)), labels)
 
 
-def _cut(rows: Dataset, share: float, classes: int) -> tuple[Dataset, Dataset]:
+def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
     """Rows to train on and rows held out, of every class alike where each has two rows at least; 0 classes = any rows.
 
     The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
@@ -241,6 +248,18 @@ def _known_split(dataset: str, split: str | None, splits: tuple[str, ...]) -> st
     if split is not None and split not in splits:
         raise DataError(f"{dataset} has no split {split!r}: it has {', '.join(splits)}.")
     return split or splits[-1]
+
+
+def local_file(dataset: str, split: str | None, data_dir: str | None) -> Path | None:
+    """The parquet file of a split in a folder of data sets; None where there is no such folder, or it is no name.
+
+    Raises DataError when the folder lacks it.
+    """
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    if not folder or dataset == "toy" or is_table(dataset):
+        return None
+    own = Path(folder) / dataset
+    return own / f"{_known_split(dataset, split or report_split(dataset, folder), _local_splits(own))}.parquet"
 
 
 def _local_splits(folder: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from train.arguments import GROUPS, Arguments
-from train.presets import preset
+from train.presets import default_task, preset
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +69,9 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         written = vars(_known_only(parser, flags_in_file(path)))
         if flags.get("preset", "none") != "none":
             # A flag wins over the file, hence all that this flag stands for.
-            written |= preset(flags["preset"], flags.get("dataset", written.get("dataset", "toy")))
+            dataset = flags.get("dataset", written.get("dataset", "toy"))
+            task = flags.get("task", written.get("task", default_task(dataset)))
+            written |= preset(flags["preset"], dataset, task)
     return Arguments.resolve(written | flags), max_runs
 
 

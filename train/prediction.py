@@ -19,9 +19,10 @@ from train.arguments import Arguments
 from train.columns import choose_columns, texts_of
 from train.data import load_split
 from train.evaluation import load_rows
+from train.rows import make_tokenizer, read_data
 from train.tables import read_table
 from train.toy import make_toy_split
-from train.training import make_tokenizer, pick_device, read_data
+from train.training import pick_device
 
 SHOWN_CHARACTERS = 60
 

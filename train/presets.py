@@ -90,9 +90,109 @@ FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def preset(name: str, dataset: str) -> dict[str, Any]:
-    """The arguments that a preset sets for a data set."""
+# What models that write want: no pooled vector, longer training, and a schedule that ends low.
+_WRITING: dict[str, Any] = {
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "lr_schedule": "cosine",
+    "switch_dropout": 0.0,
+    "capacity_factor": 2.0,
+    "capacity_factor_eval": 4.0,
+    "ema_decay": 0.998,
+}
+# By task: sizes, how long each is trained, and how fast it learns.
+FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
+    "translation": {
+        "tiny": {
+            "seq_len": 48,
+            "vocab_size": 4000,
+            "d_model": 96,
+            "d_ff": 192,
+            "num_layers": 2,
+            "num_experts": 4,
+            "lr": 3e-3,
+            "batch_size": 64,
+            "epochs": 4.0,
+        },
+        "small": {
+            "seq_len": 64,
+            "vocab_size": 6000,
+            "d_model": 128,
+            "d_ff": 256,
+            "num_layers": 3,
+            "num_experts": 4,
+            "lr": 2e-3,
+            "warmup": 500,
+            "batch_size": 64,
+            "epochs": 20.0,
+        },
+        "base": {
+            "seq_len": 128,
+            "vocab_size": 16_000,
+            "d_model": 256,
+            "d_ff": 512,
+            "num_layers": 4,
+            "num_experts": 8,
+            "dropout": 0.2,
+            "lr": 7e-4,
+            "warmup": 1000,
+            "batch_size": 64,
+            "epochs": 30.0,
+        },
+    },
+    "clm": {
+        "tiny": {
+            "seq_len": 128,
+            "vocab_size": 2000,
+            "d_model": 96,
+            "d_ff": 192,
+            "num_layers": 2,
+            "num_experts": 4,
+            "dropout": 0.0,
+            "expert_dropout": 0.0,
+            "lr": 3e-3,
+            "batch_size": 16,
+            "epochs": 1.0,
+        },
+        "small": {
+            "seq_len": 256,
+            "vocab_size": 4000,
+            "d_model": 128,
+            "d_ff": 256,
+            "num_layers": 4,
+            "num_experts": 4,
+            "lr": 2e-3,
+            "warmup": 200,
+            "batch_size": 8,
+            "epochs": 6.0,
+        },
+        "base": {
+            "seq_len": 512,
+            "vocab_size": 16_000,
+            "d_model": 256,
+            "d_ff": 1024,
+            "num_layers": 6,
+            "num_experts": 8,
+            "lr": 7e-4,
+            "warmup": 1000,
+            "batch_size": 16,
+            "epochs": 4.0,
+            "eval_steps": 1000,
+        },
+    },
+}
+
+
+def preset(name: str, dataset: str, task: str = "classification") -> dict[str, Any]:
+    """The arguments that a preset sets for a data set and a task."""
+    if task in FOR_TASK:
+        return _WRITING | FOR_TASK[task][name]
     return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {}).get(name, {})
+
+
+def default_task(dataset: str) -> str:
+    """What a data set is for, where it says so itself."""
+    return {"en_hi": "translation", "samanantar": "translation", "tiny_stories": "clm"}.get(dataset, "classification")
 
 
 def default_preset(dataset: str) -> str | None:

@@ -27,10 +27,11 @@ from optuna.trial import TrialState, create_trial
 from train.arguments import Arguments
 from train.history import aligned, best_figure, clock
 from train.process import StopRequest, go_on, start
+from train.rows import read_data
 from train.runs import RUNS, Run, RunError, free_folder, write_whole
 from train.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
 from train.tasks import TASKS
-from train.training import pick_device, read_data
+from train.training import pick_device
 
 SAMPLERS = ("random", "grid", "tpe")
 DEFAULT_TRIALS = 10

@@ -1,24 +1,25 @@
-"""What a run can learn: for each task its model, its batches, and the figure that says which checkpoint is best.
+"""What a run can learn: for each task its model, its rows and batches, and the figure that says which checkpoint is
+best.
 
 Try it: python -m train --help (--task)
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import numpy as np
-import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
+from train.arguments import TrainArguments
+from train.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator
 from train.tokenizer import PaddingCollator
 
-# Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).
-MASKED, REPLACED = 0.8, 0.1
+Collator = Callable[[PreTrainedTokenizerFast, TrainArguments], Callable[[list], dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,40 @@ class Task:
 
     Attributes:
         model_class: what is trained.
-        labelled: whether rows need a class.
+        rows: what a row is: a text with its class, a text, a text and its translation, or a block of a stream of texts.
+        aim: what the model learns to tell, in words.
         best: the validation figure that chooses the best checkpoint.
         higher_is_better: which way.
         hits: (logits, labels) of a batch -> (answers that are right, answers in all).
+        collator: how rows become a batch.
         metrics: what the Trainer computes from all validation logits; None = loss and hits are enough.
     """
 
     model_class: type[SwitchPreTrainedModel]
-    labelled: bool
+    rows: Literal["classes", "texts", "pairs", "blocks"]
+    aim: str
     best: str
     higher_is_better: bool
     hits: Callable[[Tensor, Tensor], tuple[Tensor, int]]
-    metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    collator: Collator
+    metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows need a class."""
+        return self.rows == "classes"
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model generates text."""
+        return self.model_class.can_generate()
 
     def better(self, value: float, than: float) -> bool:
         return value > than if self.higher_is_better else value < than
 
     def describe(self, value: float) -> str:
-        return f"{self.best} {value:.2%}" if self.best == "accuracy" else f"{self.best} {value:.4f}"
+        shown = {"accuracy": f"{value:.2%}", "bleu": f"{value:.1f}"}
+        return f"{'BLEU' if self.best == 'bleu' else self.best} {shown.get(self.best, f'{value:.4f}')}"
 
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -65,46 +81,80 @@ def _masked_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     return (logits.argmax(-1) == labels[labels != IGNORED_LABEL]).sum(), len(logits)
 
 
+def _token_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    asked = labels != IGNORED_LABEL
+    return ((logits.argmax(-1) == labels) & asked).sum(), int(asked.sum())
+
+
+def _next_token_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    return _token_hits(logits[:, :-1], labels[:, 1:])
+
+
+def _padding(tokenizer: PreTrainedTokenizerFast, train: TrainArguments) -> PaddingCollator:
+    return PaddingCollator(tokenizer.pad_token_id)
+
+
+def _masking(tokenizer: PreTrainedTokenizerFast, train: TrainArguments) -> MaskingCollator:
+    return MaskingCollator(tokenizer, train.mlm_probability, train.seed)
+
+
+def _corrupting(tokenizer: PreTrainedTokenizerFast, train: TrainArguments) -> SpanCorruptionCollator:
+    return SpanCorruptionCollator(tokenizer, train.mlm_probability, train.seed)
+
+
+def _pairing(tokenizer: PreTrainedTokenizerFast, train: TrainArguments) -> PairCollator:
+    return PairCollator(tokenizer.pad_token_id)
+
+
+def _blocks(tokenizer: PreTrainedTokenizerFast, train: TrainArguments) -> BlockCollator:
+    return BlockCollator()
+
+
 TASKS = {
     "classification": Task(
-        SwitchForSequenceClassification, True, "accuracy", True, _classification_hits, classification_metrics
+        model_class=SwitchForSequenceClassification,
+        rows="classes",
+        aim="classes",
+        best="accuracy",
+        higher_is_better=True,
+        hits=_classification_hits,
+        collator=_padding,
+        metrics=classification_metrics,
     ),
-    "mlm": Task(SwitchForMaskedLM, False, "loss", False, _masked_hits, None),
+    "mlm": Task(
+        model_class=SwitchForMaskedLM,
+        rows="texts",
+        aim="hidden tokens to guess",
+        best="loss",
+        higher_is_better=False,
+        hits=_masked_hits,
+        collator=_masking,
+    ),
+    "span_corruption": Task(
+        model_class=SwitchForConditionalGeneration,
+        rows="texts",
+        aim="spans cut out of texts to write again",
+        best="loss",
+        higher_is_better=False,
+        hits=_token_hits,
+        collator=_corrupting,
+    ),
+    "translation": Task(
+        model_class=SwitchForConditionalGeneration,
+        rows="pairs",
+        aim="translations to write",
+        best="bleu",
+        higher_is_better=True,
+        hits=_token_hits,
+        collator=_pairing,
+    ),
+    "clm": Task(
+        model_class=SwitchForCausalLM,
+        rows="blocks",
+        aim="the next token to guess",
+        best="loss",
+        higher_is_better=False,
+        hits=_next_token_hits,
+        collator=_blocks,
+    ),
 }
-
-
-class MaskingCollator:
-    """Rows -> one batch for masked-token training, padded on the right.
-
-    Which tokens are hidden follows from (seed, epoch, row) alone: neither the order of batches nor a stop and a resume
-    in between changes it.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, probability: float, seed: int):
-        if tokenizer.mask_token_id is None:
-            raise ValueError("This tokenizer has no mask token: --task mlm needs one.")
-        self.collate = PaddingCollator(tokenizer.pad_token_id)
-        self.mask_id, self.vocab_size = tokenizer.mask_token_id, len(tokenizer)
-        self.special = np.array(sorted(tokenizer.all_special_ids))
-        self.probability, self.seed = probability, seed
-        self.epoch = 0
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        ids, labels = zip(*(self._hide(row) for row in rows), strict=True)
-        batch = self.collate([{"input_ids": own, "labels": 0} for own in ids])
-        padded = [torch.from_numpy(own) for own in labels]
-        batch["labels"] = torch.nn.utils.rnn.pad_sequence(padded, batch_first=True, padding_value=IGNORED_LABEL)
-        return batch
-
-    def _hide(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        random = np.random.default_rng((self.seed, self.epoch, row["row"]))
-        ids = np.array(row["input_ids"], dtype=np.int64)
-        guessable = ~np.isin(ids, self.special)
-        chosen = guessable & (random.random(len(ids)) < self.probability)
-        if not chosen.any() and guessable.any():
-            chosen[random.choice(np.flatnonzero(guessable))] = True
-        labels = np.where(chosen, ids, IGNORED_LABEL)
-        how = random.random(len(ids))
-        ids = np.where(chosen & (how < MASKED), self.mask_id, ids)
-        replace = chosen & (how >= MASKED) & (how < MASKED + REPLACED)
-        return np.where(replace, random.integers(self.vocab_size, size=len(ids)), ids), labels

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -17,6 +17,30 @@ from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
 from train.tables import DataError
 
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
+
+
+# Of tokenizers for models that write. Sentinels stand for what was cut out of a text (T5, 1910.10683).
+START, END, SENTINELS = "<s>", "</s>", 100
+WRITING_TOKENS = {
+    "pad_token": "<pad>",
+    "eos_token": END,
+    "unk_token": "<unk>",
+    "bos_token": START,
+    "mask_token": "<mask>",
+    "sep_token": SEPARATOR_TOKEN,
+}
+
+
+def sentinel(index: int) -> str:
+    return f"<extra_id_{index}>"
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that stand for spans cut out, in their order; none where a tokenizer has none."""
+    vocabulary, found = tokenizer.get_vocab(), []
+    while (index := vocabulary.get(sentinel(len(found)))) is not None:
+        found.append(index)
+    return found
 
 
 def train_tokenizer(
@@ -35,6 +59,45 @@ def train_tokenizer(
     trainer = trainer_kind(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False)
     backend.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **SPECIAL_TOKENS)
+
+
+def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A unigram tokenizer as SentencePiece makes them (1804.10959, 1808.06226): case and script stay as they are, any
+    language's words can be put together again, and an end token closes every text."""
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.Sequence([normalizers.Replace("<br />", " "), normalizers.NFKC()])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    backend.decoder = decoders.Metaspace()
+    special = [*WRITING_TOKENS.values(), *(sentinel(index) for index in range(SENTINELS))]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token=WRITING_TOKENS["unk_token"], show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    close_texts(backend)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **WRITING_TOKENS)
+
+
+def train_byte_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer as GPT-2's: every text comes back to the last character."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = {key: token for key, token in WRITING_TOKENS.items() if key in ("pad_token", "eos_token")}
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **special)
+
+
+def close_texts(backend: Tokenizer, end: str = END) -> None:
+    """Have every text end with the end token."""
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, backend.token_to_id(end))]
+    )
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
@@ -68,6 +131,20 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
     features = features.add_column("length", lengths).add_column("row", range(len(lengths)))
     empty = lengths.count(0)
     return features.filter(lambda length: length > 0, input_columns="length", desc="Filtering") if empty else features
+
+
+def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are left out."""
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        settings = dict(truncation=True, add_special_tokens=True, return_attention_mask=False)
+        ids, labels = (tokenizer(batch[side], **settings)["input_ids"] for side in ("text", "target"))
+        lengths = [len(own) + len(answer) for own, answer in zip(ids, labels, strict=True)]
+        return {"input_ids": ids, "labels": labels, "length": lengths}
+
+    features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+    features = features.add_column("row", range(len(features)))
+    return features.filter(lambda ids: len(ids) > 1, input_columns="input_ids", desc="Filtering")
 
 
 class PaddingCollator:

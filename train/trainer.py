@@ -18,12 +18,13 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from switch_model.analysis import RoutingTotals
-from switch_model.base import SwitchPreTrainedModel
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
 from train.runs import Run
 from train.steering import Steering
 from train.tasks import Task
+from train.writing import Author
 
 AVERAGE_FILE = "averaged.safetensors"
 
@@ -125,15 +126,22 @@ class _Batches:
         self.routing = RoutingTotals()
         self.correct: Tensor | int = 0
         self.seen = 0
+        self.cross_entropy: Tensor | float = 0.0
 
-    def add(self, records: tuple[Routing, ...], correct: Tensor, seen: int) -> None:
+    def add(self, records: tuple[Routing, ...], correct: Tensor, seen: int, cross_entropy: Tensor) -> None:
         self.routing.add(records)
         self.correct = self.correct + correct
         self.seen += seen
+        self.cross_entropy = self.cross_entropy + seen * cross_entropy
 
     @property
     def accuracy(self) -> float:
         return int(self.correct) / self.seen
+
+    @property
+    def nats(self) -> float:
+        """Mean cross-entropy of an answer, without the auxiliary losses."""
+        return float(self.cross_entropy) / self.seen
 
 
 class SwitchTrainer(Trainer):
@@ -150,6 +158,9 @@ class SwitchTrainer(Trainer):
         report: takes every line of metrics, for those who watch from elsewhere.
         probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
         tokens_before: tokens trained on before a resumed run was stopped.
+        train_lengths: tokens of each training row; None = as their column `length` says.
+        author: writes texts with the (averaged) model at every evaluation, and measures them.
+        characters_per_token: of the validation texts, for bits per character.
     """
 
     def __init__(
@@ -164,6 +175,9 @@ class SwitchTrainer(Trainer):
         report: Callable[[dict[str, Any]], None] | None = None,
         probe: Callable[[SwitchPreTrainedModel], dict[str, Any]] | None = None,
         tokens_before: int = 0,
+        train_lengths: list[int] | None = None,
+        author: Author | None = None,
+        characters_per_token: float | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -177,7 +191,9 @@ class SwitchTrainer(Trainer):
         self.probe = probe
         self.tokens: Tensor | int = tokens_before
         rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        self.order = LengthGroupedOrder(list(self.train_dataset["length"]), rows_per_step, settings.seed)
+        lengths = list(self.train_dataset["length"]) if train_lengths is None else train_lengths
+        self.author, self.characters_per_token = author, characters_per_token
+        self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
         self.add_callback(_TellEpoch(self))
         self.best: float | None = None
         self.batches = _Batches()
@@ -198,14 +214,45 @@ class SwitchTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs, output_routing=True)
-        self.batches.add(outputs.routing or (), *self.task.hits(outputs.logits.detach(), inputs["labels"]))
+        hits = self.task.hits(outputs.logits.detach(), inputs["labels"])
+        self.batches.add(outputs.routing or (), *hits, self._cross_entropy(outputs))
         if model.training:
             self.tokens = self.tokens + inputs["attention_mask"].sum()
+            if self.task.model_class.stacks == ("encoder", "decoder"):
+                self.tokens = self.tokens + (inputs["labels"] != IGNORED_LABEL).sum()
         if not torch.isfinite(outputs.loss.detach()):
             raise FloatingPointError(
                 f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
             )
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _cross_entropy(self, outputs) -> Tensor:
+        """What is left of the loss without the auxiliary losses."""
+        config, loss = self.kept_model.config, outputs.loss.detach()
+        if outputs.aux_loss is None:
+            return loss
+        auxiliary = config.router_aux_loss_coef * outputs.aux_loss + config.router_z_loss_coef * outputs.z_loss
+        return loss - auxiliary.detach()
+
+    def evaluation_loop(self, *args, **kwargs):
+        """The Trainer's, with what a model that guesses or writes tokens is measured by."""
+        output = super().evaluation_loop(*args, **kwargs)
+        figures: dict[str, float] = {}
+        if self.task.rows != "classes" and self.batches.seen:
+            nats = self.batches.nats
+            figures["perplexity"] = math.exp(min(nats, 700.0))
+            if self.characters_per_token is not None:
+                figures["bits_per_character"] = nats / math.log(2) / self.characters_per_token
+        if self.author is not None:
+            written, samples = self.author(self.model)
+            figures |= written
+            self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
+            for sample in samples:
+                print("\n".join(f"  {what}: {text}" for what, text in sample.items()), flush=True)
+            if self.report is not None:
+                self.report({"kind": "samples", "step": self.state.global_step, "samples": samples})
+        output.metrics.update({f"eval_{name}": value for name, value in figures.items()})
+        return output
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         return self.order

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset, disable_progress_bars
+from datasets import disable_progress_bars
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import SwitchPreTrainedModel
@@ -20,19 +20,19 @@ from switch_model.memory import keep_freed_memory
 from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves
-from train.data import TrainingData, load_training_data
 from train.probe import make_probe
 from train.process import StopRequest, recorded, wait_for_turn
 from train.reporting import log_in, reporting
+from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError
 from train.steering import Steering, last_value
 from train.tables import DataError
-from train.tasks import TASKS, MaskingCollator
-from train.tokenizer import PaddingCollator, load_tokenizer, tokenize, train_tokenizer
-from train.toy import TOY_VOCABULARY
+from train.tasks import TASKS
+from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
 
-DEFAULT_VOCABULARY = 16_000
+# Weights with a row for each token.
+TABLES = ("shared.weight", "lm_head.weight", "bias")
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:
@@ -93,40 +93,12 @@ def pick_device(wanted: str | None) -> str:
     return wanted
 
 
-def read_data(arguments: Arguments) -> TrainingData:
-    data = arguments.data
-    return load_training_data(
-        data.dataset,
-        data_dir=data.data_dir,
-        text_column=data.text_column,
-        label_column=data.label_column,
-        validation_size=data.validation_size,
-        num_samples=data.num_samples,
-        num_classes=data.num_classes,
-        vocab_size=data.vocab_size,
-        seq_len=data.seq_len,
-        seed=arguments.train.seed,
-        labelled=TASKS[arguments.train.task].labelled,
-    )
-
-
-def make_tokenizer(arguments: Arguments, data: TrainingData) -> PreTrainedTokenizerFast:
-    wanted = arguments.data
-    if wanted.tokenizer is not None:
-        return load_tokenizer(wanted.tokenizer, wanted.seq_len)
-    toy = wanted.dataset == "toy"
-    # The toy's own words and the special tokens; elsewhere as many tokens as were asked for.
-    size = (wanted.vocab_size or TOY_VOCABULARY) + 10 if toy else wanted.vocab_size or DEFAULT_VOCABULARY
-    return train_tokenizer(data.train["text"], size, wanted.seq_len, whole_words=toy)
-
-
 @dataclass(frozen=True)
 class Parts:
     """What a run trains: rows as token ids, and the model they fit; and how long, where that is not all epochs."""
 
     tokenizer: PreTrainedTokenizerFast
-    train_rows: Dataset
-    validation_rows: Dataset
+    rows: Rows
     model: SwitchPreTrainedModel
     max_steps: int | None
 
@@ -137,20 +109,26 @@ def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = N
     if arguments.train.init_from and tokenizer is None:
         source, source_tokenizer = load_checkpoint(arguments.train.init_from, "cpu")
         arguments.adopt(source.config)
+    task = TASKS[arguments.train.task]
     data = read_data(arguments)
     set_seed(arguments.train.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     disable_progress_bars()
-    tokenizer = source_tokenizer or make_tokenizer(arguments, data)
+    tokenizer = make_tokenizer(arguments, data, source_tokenizer)
     tokenizer.model_max_length = arguments.data.seq_len
-    train_rows, validation_rows = (tokenize(rows, tokenizer) for rows in (data.train, data.validation))
-    if not len(train_rows) or not len(validation_rows):
+    rows = make_rows(arguments, data, tokenizer)
+    if not len(rows.train) or not len(rows.validation):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
-    batches = math.ceil(len(train_rows) / arguments.train.batch_size)
+    if tokens_per_step := arguments.train.total_batch_size:
+        tokens = arguments.train.batch_size * rows.mean_tokens
+        arguments.train.gradient_accumulation_steps = max(round(tokens_per_step / tokens), 1)
+    batches = math.ceil(len(rows.train) / arguments.train.batch_size)
     steps = math.ceil(math.ceil(batches / arguments.train.gradient_accumulation_steps) * arguments.train.epochs)
     max_steps = arguments.train.max_steps
-    if max_steps is None or max_steps >= steps:
+    if arguments.train.total_iters is not None:
+        max_steps = steps = arguments.train.total_iters
+    elif max_steps is None or max_steps >= steps:
         max_steps = None
     else:
         steps = max_steps
@@ -158,20 +136,26 @@ def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = N
         raise ValueError(
             f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
         )
-    config = arguments.config(len(tokenizer), tokenizer.pad_token_id, data.labels)
-    model = TASKS[arguments.train.task].model_class(config)
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id) if task.writes else ()
+    labels = data.labels if task.labelled else []
+    model = task.model_class(arguments.config(len(tokenizer), tokenizer.pad_token_id, labels, *ends))
     if source is not None:
         start_from(model, source)
-    # Sorted by length: evaluation batches hold next to no padding.
-    return Parts(tokenizer, train_rows, validation_rows.sort("length"), model, max_steps)
+    return Parts(tokenizer, rows, model, max_steps)
 
 
 def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:
-    """Copy the weights that both have; returns the names of those that stay at their random start (a new head)."""
+    """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
+
+    Tokens that were added to a tokenizer have rows of their own behind those that are copied.
+    """
     own, theirs = model.state_dict(), source.state_dict()
-    shared = {
-        name: theirs[name] for name, weight in own.items() if name in theirs and theirs[name].shape == weight.shape
-    }
+    shared = {}
+    for name in own.keys() & theirs.keys():
+        if own[name].shape == theirs[name].shape:
+            shared[name] = theirs[name]
+        elif own[name].shape[1:] == theirs[name].shape[1:] and len(own[name]) > len(theirs[name]) and name in TABLES:
+            shared[name] = torch.cat([theirs[name], own[name][len(theirs[name]) :]])
     model.load_state_dict(shared, strict=False)
     return [name for name in own if name not in shared]
 
@@ -181,14 +165,14 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
     keep_freed_memory()
     # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
     torch.set_flush_denormal(True)
-    tokenizer, model = parts.tokenizer, parts.model
-    train_rows, validation_rows = parts.train_rows, parts.validation_rows
+    tokenizer, model, rows = parts.tokenizer, parts.model, parts.rows
     task = TASKS[arguments.train.task]
     total, active = model.parameter_counts()
-    aim = f"{model.config.num_labels} classes" if task.labelled else "hidden tokens to guess"
+    aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
+    kind = {"pairs": "pairs of texts", "blocks": f"blocks of {arguments.data.seq_len} tokens"}.get(task.rows, "texts")
     print(
-        f"{arguments.data.dataset}, preset {arguments.train.preset}: {len(train_rows):,} texts to train on, "
-        f"{len(validation_rows):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {len(rows.train):,} {kind} to train on, "
+        f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
         f"on {device}; into {run.folder}",
         flush=True,
     )
@@ -200,7 +184,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         training = {
             "arguments": arguments.portable(),
             "command": arguments.command(),
-            "rows": {"train": len(train_rows), "validation": len(validation_rows)},
+            "rows": {"train": len(rows.train), "validation": len(rows.validation)},
             "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
             "seconds": round(time.monotonic() - started, 1),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -209,10 +193,6 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         card = model_card(best.config, training, best.parameter_counts())
         run.replace_best(save_checkpoint(best, tokenizer, aside, training=training, card=card))
 
-    collators = [PaddingCollator(tokenizer.pad_token_id)] * 2
-    if not task.labelled:
-        settings = (tokenizer, arguments.train.mlm_probability, arguments.train.seed)
-        collators = [MaskingCollator(*settings), MaskingCollator(*settings)]
     with reporting(run, arguments, resume_from) as reported, StopRequest(run).noticed() as stop:
         steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
         trainer = SwitchTrainer(
@@ -227,10 +207,14 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             tokens_before=int(last_value(run, "tokens", resume_from)),
             model=model,
             args=training_arguments(arguments.train, task, run, device, parts.max_steps),
-            train_dataset=train_rows,
-            eval_dataset=validation_rows,
-            data_collator=collators[0],
-            eval_collator=collators[1],
+            train_dataset=rows.train,
+            eval_dataset=rows.validation,
+            train_lengths=rows.lengths,
+            author=rows.author,
+            characters_per_token=rows.characters_per_token,
+            # Two, for what is hidden is drawn by epoch.
+            data_collator=task.collator(tokenizer, arguments.train),
+            eval_collator=task.collator(tokenizer, arguments.train),
             compute_metrics=task.metrics,
         )
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

@@ -1,0 +1,81 @@
+"""Pairs of texts: one to read, one to write. The columns `text` and `target`.
+
+Try it: load_pairs("en_hi", "test", "folder/of/data")
+"""
+
+from datasets import Dataset
+
+from train.data import DATASETS, TrainingData, cut, has_own_validation, read_rows
+from train.tables import DataError, listed
+
+# How the two columns are found by name: the first pair that a table has.
+PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
+
+
+def choose_pair(
+    dataset: str, names: list[str], source_column: str | None = None, target_column: str | None = None
+) -> tuple[str, str]:
+    """The columns asked for, else those found by name, else the two that there are.
+
+    Raises DataError when that leaves a doubt.
+    """
+    for wanted in (source_column, target_column):
+        if wanted is not None and wanted not in names:
+            raise DataError(f"{dataset} has no column {wanted!r}: it has {listed(names)}.")
+    known = DATASETS[dataset].text_columns if dataset in DATASETS else ()
+    candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(names)]
+    found = candidates[0] if candidates else tuple(names) if len(names) == 2 else (None, None)
+    source, target = source_column or found[0], target_column or found[1]
+    if source is None or target is None or source == target:
+        raise DataError(
+            f"Which columns of {dataset} hold the text and its translation? Name two of {listed(names)} with "
+            "--text_column and --target_column."
+        )
+    return source, target
+
+
+def load_pairs(
+    dataset: str,
+    split: str | None = None,
+    data_dir: str | None = None,
+    text_column: str | None = None,
+    target_column: str | None = None,
+    language: str | None = None,
+) -> Dataset:
+    """One split as rows of `text` and `target`; rows without either are left out.
+
+    Takes what `data.load_split` takes, and `language`, for data sets that have one part for each.
+    Raises DataError when it can't be had.
+    """
+    rows, _ = read_rows(dataset, split, data_dir, language)
+    source, target = choose_pair(dataset, rows.column_names, text_column, target_column)
+    pairs = [
+        (str(text), str(answer))
+        for text, answer in zip(rows[source][:], rows[target][:], strict=True)
+        if text is not None and answer is not None and str(text).strip() and str(answer).strip()
+    ]
+    if not pairs:
+        raise DataError(f"{dataset} has no row with both a text and its translation.")
+    texts, answers = zip(*pairs, strict=True)
+    return Dataset.from_dict({"text": list(texts), "target": list(answers)})
+
+
+def load_training_pairs(
+    dataset: str,
+    *,
+    validation_size: float,
+    num_samples: int | None = None,
+    seed: int = 0,
+    data_dir: str | None = None,
+    **columns: str | None,
+) -> TrainingData:
+    """The training pairs and a validation split, which never holds rows of the split one reports on.
+
+    Raises DataError when they can't be had.
+    """
+    rows = load_pairs(dataset, "train", data_dir, **columns)
+    if num_samples is not None and num_samples < len(rows):
+        rows = rows.shuffle(seed=seed).select(range(num_samples))
+    if has_own_validation(dataset, data_dir):
+        return TrainingData(rows, load_pairs(dataset, "validation", data_dir, **columns), [])
+    return TrainingData(*cut(rows, validation_size), [])

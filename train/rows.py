@@ -1,0 +1,183 @@
+"""From what a run is asked to read to rows of token ids: one way for each kind of rows that tasks have.
+
+Try it: make_rows(arguments, read_data(arguments), tokenizer)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from train.arguments import Arguments
+from train.data import TrainingData, has_own_validation, load_training_data, local_file
+from train.packing import Blocks, held_out_every, packed, stream_texts
+from train.pairs import load_training_pairs
+from train.tables import DataError, is_table
+from train.tasks import TASKS
+from train.tokenizer import (
+    END,
+    SENTINELS,
+    close_texts,
+    load_tokenizer,
+    sentinel,
+    sentinel_ids,
+    tokenize,
+    tokenize_pairs,
+    train_byte_tokenizer,
+    train_tokenizer,
+    train_unigram_tokenizer,
+)
+from train.toy import TOY_VOCABULARY
+from train.writing import SHOWN_SAMPLES, Author, storyteller, translator
+
+DEFAULT_VOCABULARY = 16_000
+# A tokenizer is learned from so many texts of a stream at most, and prompts have so many words.
+TEXTS_FOR_A_TOKENIZER, PROMPT_WORDS = 50_000, 6
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run trains and validates on.
+
+    Attributes:
+        train, validation: rows as the task's collator takes them.
+        lengths: tokens of each training row.
+        author: what the model writes at an evaluation; None for models that do not.
+        characters_per_token: of the validation texts, where bits per character can be told.
+    """
+
+    train: Any
+    validation: Any
+    lengths: list[int]
+    author: Author | None = None
+    characters_per_token: float | None = None
+
+    @property
+    def mean_tokens(self) -> float:
+        return sum(self.lengths) / max(len(self.lengths), 1)
+
+
+def read_data(arguments: Arguments) -> TrainingData | None:
+    """The texts of a run; None where they are a stream, which is read as it is packed. Raises DataError."""
+    data, kind = arguments.data, TASKS[arguments.train.task].rows
+    if kind == "blocks":
+        return None
+    common: dict[str, Any] = dict(
+        data_dir=data.data_dir,
+        text_column=data.text_column,
+        validation_size=data.validation_size,
+        num_samples=data.num_samples,
+        seed=arguments.train.seed,
+    )
+    if kind == "pairs":
+        return load_training_pairs(data.dataset, target_column=data.target_column, language=data.language, **common)
+    return load_training_data(
+        data.dataset,
+        label_column=data.label_column,
+        num_classes=data.num_classes,
+        vocab_size=data.vocab_size,
+        seq_len=data.seq_len,
+        labelled=kind == "classes",
+        **common,
+    )
+
+
+def _streams(arguments: Arguments) -> dict[str, Iterator[str]]:
+    """The texts to train on and those held out, one after the other."""
+    data = arguments.data
+    asked = (data.data_dir, data.text_column, data.language)
+    if data.dataset == "toy":
+        toy = load_training_data("toy", num_samples=data.num_samples, seed=arguments.train.seed, labelled=False)
+        return {"train": iter(toy.train["text"]), "validation": iter(toy.validation["text"])}
+
+    def train_texts() -> Iterator[str]:
+        return islice(stream_texts(data.dataset, "train", *asked), data.num_samples)
+
+    if has_own_validation(data.dataset, data.data_dir):
+        return {"train": train_texts(), "validation": stream_texts(data.dataset, "validation", *asked)}
+    every = held_out_every(data.validation_size)
+    return {
+        "train": (text for index, text in enumerate(train_texts()) if index % every),
+        "validation": (text for index, text in enumerate(train_texts()) if index % every == 0),
+    }
+
+
+def make_tokenizer(
+    arguments: Arguments, data: TrainingData | None, source: PreTrainedTokenizerFast | None = None
+) -> PreTrainedTokenizerFast:
+    """`source`, of a model to start from, or the one that was asked for, or one trained on the training texts."""
+    wanted, kind = arguments.data, TASKS[arguments.train.task].rows
+    if source is not None or wanted.tokenizer is not None:
+        tokenizer = source or load_tokenizer(wanted.tokenizer, wanted.seq_len)
+        return _with_tokens_for(tokenizer, arguments.train.task)
+    size = wanted.vocab_size or DEFAULT_VOCABULARY
+    if kind == "blocks":
+        texts = islice(_streams(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
+        return train_byte_tokenizer(texts, size, wanted.seq_len)
+    if kind == "pairs":
+        return train_unigram_tokenizer([*data.train["text"], *data.train["target"]], size, wanted.seq_len)
+    if arguments.train.task == "span_corruption":
+        return train_unigram_tokenizer(data.train["text"], size, wanted.seq_len)
+    toy = wanted.dataset == "toy"
+    # The toy's own words and the special tokens; elsewhere as many tokens as were asked for.
+    size = (wanted.vocab_size or TOY_VOCABULARY) + 10 if toy else size
+    return train_tokenizer(data.train["text"], size, wanted.seq_len, whole_words=toy)
+
+
+def _with_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> PreTrainedTokenizerFast:
+    """The tokenizer, with the special tokens that a task needs and it may lack added behind its own."""
+    if task == "mlm" and tokenizer.mask_token is None:
+        tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    if TASKS[task].writes and tokenizer.eos_token is None:
+        tokenizer.add_special_tokens({"eos_token": END})
+    if task == "span_corruption" and not sentinel_ids(tokenizer):
+        tokenizer.add_tokens([sentinel(index) for index in range(SENTINELS)], special_tokens=True)
+    if task in ("span_corruption", "translation") and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+        close_texts(tokenizer.backend_tokenizer, tokenizer.eos_token)
+    return tokenizer
+
+
+def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTrainedTokenizerFast) -> Rows:
+    """Texts -> token ids. Raises DataError when the data can't be had."""
+    kind = TASKS[arguments.train.task].rows
+    batch_size = max(arguments.train.batch_size, 64)
+    most = None if arguments.train.eval_iters is None else arguments.train.eval_iters * batch_size
+    if kind == "blocks":
+        return _blocks(arguments, tokenizer, most)
+    held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
+    turn = tokenize_pairs if kind == "pairs" else tokenize
+    train, validation = turn(data.train, tokenizer), turn(held_out, tokenizer)
+    author = None
+    if kind == "pairs":
+        author = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
+    # Sorted by length: evaluation batches hold next to no padding.
+    return Rows(train, validation.sort("length"), list(train["length"]), author)
+
+
+def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int | None) -> Rows:
+    data = arguments.data
+    shown = islice(_streams(arguments)["validation"], SHOWN_SAMPLES)
+    prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in shown]
+    what: dict[str, Any] = {
+        key: getattr(data, key) for key in ("dataset", "text_column", "language", "num_samples", "validation_size")
+    }
+    if data.dataset == "toy":
+        what["seed"] = arguments.train.seed
+    path = Path(data.dataset) if is_table(data.dataset) else local_file(data.dataset, "train", data.data_dir)
+    if path:
+        state = path.stat()
+        what["file"] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    files, info = packed(what, tokenizer, _streams(arguments))
+    train, validation = (Blocks(files[name], info["dtype"], data.seq_len) for name in ("train", "validation"))
+    if not len(train) or not len(validation):
+        raise DataError(
+            f"{data.dataset} has {info['train']['tokens']:,} tokens to train on and {info['validation']['tokens']:,} "
+            f"to validate on: too few for blocks of {data.seq_len}. Take a smaller --seq_len, or more texts."
+        )
+    if most is not None:
+        validation.tokens = validation.tokens[: most * data.seq_len]
+    counts, author = info["validation"], storyteller(tokenizer, prompts)
+    return Rows(train, validation, [data.seq_len] * len(train), author, counts["characters"] / counts["tokens"])

@@ -1,0 +1,121 @@
+"""What a model writes, measured: BLEU and chrF of translations, and samples of text for those who watch a run.
+
+BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are sacreBLEU's (1804.08771), with its own tokenizer 13a.
+Try it: bleu_and_chrf(["the cat sat"], ["the cat sat down"])
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from sacrebleu.metrics import BLEU, CHRF
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.base import SwitchPreTrainedModel
+
+# What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
+BLEU_TOKENIZER = "13a"
+SHOWN_SAMPLES = 3
+
+
+def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """bleu and chrf from 0 to 100 over all answers together, and sacreBLEU's signature of both."""
+    bleu, chrf = BLEU(tokenize=BLEU_TOKENIZER), CHRF()
+    return {
+        "bleu": bleu.corpus_score(list(answers), [list(references)]).score,
+        "chrf": chrf.corpus_score(list(answers), [list(references)]).score,
+        "bleu_signature": str(bleu.get_signature()),
+        "chrf_signature": str(chrf.get_signature()),
+    }
+
+
+@torch.inference_mode()
+def translate(
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 64,
+    num_beams: int = 1,
+    max_new_tokens: int | None = None,
+) -> list[str]:
+    """The answers of an encoder-decoder to texts, in their order."""
+    ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
+    # Of about one length together: a batch is as slow as its longest answer.
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    answers = [""] * len(ids)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = tokenizer.pad(
+            {"input_ids": [ids[index] or [tokenizer.unk_token_id] for index in chosen]}, return_tensors="pt"
+        )
+        written = model.generate(
+            input_ids=batch["input_ids"].to(model.device),
+            attention_mask=batch["attention_mask"].to(model.device),
+            max_new_tokens=max_new_tokens or tokenizer.model_max_length,
+            num_beams=num_beams,
+            do_sample=False,
+        )
+        for index, answer in zip(chosen, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+            answers[index] = answer.strip()
+    return answers
+
+
+@torch.inference_mode()
+def continue_texts(
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 60,
+    temperature: float = 0.8,
+    top_k: int = 40,
+    seed: int = 0,
+) -> list[str]:
+    """What a causal model goes on with after each prompt, sampled; nobody else's random numbers move."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        written = []
+        for prompt in prompts:
+            ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_new_tokens,
+                do_sample=True,
+                temperature=temperature,
+                top_k=top_k,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            written.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    return written
+
+
+# What a run writes at an evaluation: figures, and samples of text.
+Author = Callable[[SwitchPreTrainedModel], tuple[dict[str, float], list[dict[str, str]]]]
+
+
+def translator(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], references: Sequence[str], batch_size: int
+) -> Author:
+    """Translates validation rows at every evaluation, greedily."""
+
+    def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
+        answers = translate(model, tokenizer, texts, batch_size=batch_size)
+        figures = bleu_and_chrf(answers, references)
+        shown = zip(texts[:SHOWN_SAMPLES], answers, references, strict=False)
+        samples = [{"text": text, "answer": answer, "reference": reference} for text, answer, reference in shown]
+        return {"bleu": figures["bleu"], "chrf": figures["chrf"]}, samples
+
+    return write
+
+
+def storyteller(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Author:
+    """Goes on with the same prompts at every evaluation."""
+
+    def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
+        answers = continue_texts(model, tokenizer, prompts)
+        return {}, [{"text": prompt, "answer": answer} for prompt, answer in zip(prompts, answers, strict=True)]
+
+    return write
