@@ -118,7 +118,7 @@ def test_runs_without_much_to_see_say_how_to_get_more(workshop, tmp_path):
     *_, (said, trail) = drift.route("mine", TEXT)
     assert trail is None and "one checkpoint, of step 7" in said and "--save_total_limit" in said
     assert show(None)[0]["visible"] is False
-    for name, text, words in (("mine", " ", "empty"), ("../mine", TEXT, "no run"), (None, TEXT, "No run")):
+    for name, text, words in (("mine", " ", "empty"), ("../mine", TEXT, "no run"), (None, TEXT, "Choose a run")):
         assert words in list(drift.route(name, text))[-1][0]
     empty = Drift(Workshop(tmp_path / "nothing"), "cpu")
     assert "No run has a checkpoint" in empty.refresh(None)[1]

@@ -71,10 +71,7 @@ class Drift:
         """(what to say, the trail once it is whole): a text, or where it is empty the other, under every checkpoint."""
         text = text if (text or "").strip() else other
         try:
-            run = self.workshop.run(name) if name else None
-            if run is None:
-                yield _said(_NO_RUNS), None
-                return
+            run = self.workshop.run(name)
             trail = Trail([], [])
             for step, prediction, progress in self._followed(run, text or ""):
                 trail.steps.append(step)
@@ -192,6 +189,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             with gr.Column(elem_classes="card run-plots", min_width=300):
                 gr.HTML("<h2>Class probabilities</h2>", **plain)
                 classes = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-classes")
+                gr.HTML('<p class="note">What the model said of the text at each checkpoint.</p>', **plain)
         with gr.Column(elem_classes="card prediction"):
             gr.HTML("<h2>One checkpoint</h2>", **plain)
             # Holds the pictures, and draws nothing.
