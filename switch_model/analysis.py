@@ -5,6 +5,7 @@ Try it: total = LayerTotals.of(record); total += LayerTotals.of(another); total.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -89,6 +90,41 @@ class RoutingTotals:
     def summary(self) -> list[dict[str, Any]]:
         """One dict per sparse layer: its name under "layer", then the measures."""
         return [{"layer": name, **totals.summary()} for name, totals in self.layers.items()]
+
+
+def routed_alike(here_T: Tensor, there_T: Tensor, num_experts: int) -> tuple[float, float]:
+    """Of the same tokens, routed twice: (share with the same expert both times, what chance would give of it).
+
+    Chance draws both experts of a token apart from each other, each by its own load: Σ f(expert) f'(expert).
+
+    Args:
+        here_T, there_T: the experts of T tokens, padding left out.
+
+    Raises:
+        ValueError: when there are no tokens, or not as many both times.
+    """
+    if here_T.shape != there_T.shape or not here_T.numel():
+        raise ValueError(f"Give the same tokens twice, one at least: there are {here_T.numel()} and {there_T.numel()}.")
+    here_E, there_E = (
+        torch.bincount(expert_T, minlength=num_experts).double() / len(expert_T) for expert_T in (here_T, there_T)
+    )
+    return float((here_T == there_T).double().mean()), float(here_E @ there_E)
+
+
+def saturation(records: Sequence[Routing], last: Sequence[Routing]) -> list[tuple[float, float]]:
+    """Router saturation (OLMoE, 2409.02060, §5, for top-1): per sparse layer, the share of tokens that a checkpoint
+    routes as the last one does, and what chance would give of it. The router's choice counts, dropped or not.
+
+    Args:
+        records: of the same texts under a checkpoint, and under the `last` one.
+
+    Raises:
+        ValueError: when the two are not of the same tokens and layers.
+    """
+    return [
+        routed_alike(one.expert[one.mask], two.expert[two.mask], two.num_experts)
+        for one, two in zip(records, last, strict=True)
+    ]
 
 
 def shared_information(counts: Tensor) -> float:

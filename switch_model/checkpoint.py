@@ -8,7 +8,7 @@ Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 import json
 import struct
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -169,22 +169,27 @@ def _load_folder(
     header = read_header(folder / "model.safetensors")
     with torch.device("meta"):
         model = model_class(config)
-    _compare(header, model.state_dict())
+    compare_header(header, model.state_dict())
     tokenizer = _load_tokenizer(folder, config)
+    model.load_state_dict(read_weights(folder / "model.safetensors"), strict=True, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(device), tokenizer
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a safetensors file whose header is known to fit, in float32. Raises CheckpointError."""
     try:
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"model.safetensors can't be read: {error}.") from error
+        raise CheckpointError(f"{path.name} can't be read: {error}.") from error
     # A copy in float32: half precision would run in half on the CPU, and a mapped file would stay open.
     weights = {name: tensor.float().clone() for name, tensor in weights.items()}
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"The weight {name} holds NaN or infinite values: the checkpoint is damaged.")
-    model.load_state_dict(weights, strict=True, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.eval().to(device), tokenizer
+    return weights
 
 
 def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
@@ -256,8 +261,11 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     return total
 
 
-def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
-    """Tensor name -> (dtype, shape) of a safetensors header, read and bounded here. Raises CheckpointError."""
+def read_header(path: Path, besides: Collection[str] = ()) -> dict[str, tuple[str, list[int]]]:
+    """Tensor name -> (dtype, shape) of a safetensors header, read and bounded here. Raises CheckpointError.
+
+    `besides`: names of tensors that are no weights, and are passed over.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -277,7 +285,8 @@ def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
         raise CheckpointError("The header of model.safetensors is no valid JSON.") from error
     if not isinstance(header, dict):
         raise CheckpointError("The header of model.safetensors is no JSON object.")
-    header.pop("__metadata__", None)
+    for name in ("__metadata__", *besides):
+        header.pop(name, None)
     if len(header) > MAX_TENSORS:
         raise CheckpointError(f"model.safetensors holds {len(header):,} tensors, above the limit of {MAX_TENSORS:,}.")
     tensors = {}
@@ -292,7 +301,8 @@ def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
     return tensors
 
 
-def _compare(header: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, torch.Tensor]) -> None:
+def compare_header(header: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, torch.Tensor]) -> None:
+    """Raise CheckpointError unless a header names exactly these weights in these shapes."""
     missing = sorted(set(expected) - set(header))
     extra = sorted(set(header) - set(expected))
     if missing or extra:

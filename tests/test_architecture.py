@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "outputs": {"routing"},
     "analysis": {"routing"},
     "plots": {"routing"},
+    "drift_plots": {"analysis", "routing"},
     "corpus": {"analysis", "predictor"},
     "specialization": {"corpus"},
     "corpus_plots": {"corpus", "routing", "specialization"},

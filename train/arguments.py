@@ -139,6 +139,10 @@ class TrainArguments:
         None, "steps between two evaluations, each with a checkpoint; none = an epoch", "--eval_check"
     )
     eval_iters: int | None = _argument(None, "measure so many batches of the validation rows; none = all")
+    save_total_limit: int | None = _argument(
+        2,
+        "newest checkpoints that a run keeps, each with its optimizer; none = all, to see a text drift in Compare",
+    )
     probe: str | None = _argument(None, "a text whose routing is noted at every evaluation, to watch it settle")
     report_to: str = _argument("none", "none, tensorboard, wandb, or both with a comma between")
     run_name: str | None = _argument(None, "name of the run where it is reported; none = its folder's")
@@ -252,6 +256,7 @@ class Arguments:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
         data, train = self.data, self.train
         accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
+        kept = train.save_total_limit
         rules = [
             ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
             ("d_kv", self.model.d_kv, self.model.d_kv is None or self.model.d_kv >= 1, "at least 1"),
@@ -277,6 +282,7 @@ class Arguments:
             ("seed", train.seed, 0 <= train.seed < 2**32, "from 0 to 4294967295"),
             ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
             ("eval_steps", train.eval_steps, train.eval_steps is None or train.eval_steps >= 1, "at least 1"),
+            ("save_total_limit", kept, kept is None or kept >= 1, "at least 1, or none for all"),
             ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
         ]
         for name, value, allowed, words in rules:

@@ -4,8 +4,9 @@ Try it: read_flags(["--dataset", "toy"], epilog="")
 """
 
 import argparse
+import types
+import typing
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     parser.add_argument(
         "--max_runs", type=int, help="wait until fewer than so many runs of the same folder run; none = start at once"
     )
-    optional = {item.name for group in GROUPS for item in fields(group) if item.default is None}
+    # From the annotations: HfArgumentParser has rewritten the types of the fields themselves.
+    hints = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
+    optional = {name for name, hint in hints.items() if types.NoneType in typing.get_args(hint)}
     for action in parser._actions:
         if action.dest == "help":
             continue

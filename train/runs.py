@@ -7,7 +7,7 @@ metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe
 log.txt               what the run said
 tokenizer/            what cuts its texts
 best/                 the best checkpoint so far, a complete checkpoint folder
-checkpoints/          the Trainer's own, for resuming
+checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
 training_curve.png, training_curve.html
 
 Whoever starts a run, shell or page, leaves the same folder. Only the run's own process writes its state, others read.
@@ -31,6 +31,8 @@ RUNS = Path("runs")
 # Has a process that is, or soon will be, at work.
 ACTIVE = ("queued", "running", "stopping")
 LOG_TAIL_BYTES = 8000
+# In a Trainer checkpoint: the average of the weights, where a run keeps one (torch's AveragedModel).
+AVERAGE_FILE = "averaged.safetensors"
 # Given back when a disk is full, so that a run can still say so.
 RESERVE_BYTES = 64 * 1024
 
@@ -244,7 +246,11 @@ class Run:
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete Trainer checkpoint; trainer_state.json is the file that the Trainer writes last."""
-        return max(self._checkpoints(complete=True), key=checkpoint_step, default=None)
+        return next(reversed(self.kept_checkpoints().values()), None)
+
+    def kept_checkpoints(self) -> dict[int, Path]:
+        """Step -> complete Trainer checkpoint, the earliest first. While a run trains, the earliest may go any time."""
+        return {checkpoint_step(path): path for path in sorted(self._checkpoints(complete=True), key=checkpoint_step)}
 
     def discard_incomplete(self) -> None:
         """Remove what a stopped write left behind."""
@@ -256,7 +262,7 @@ class Run:
         return [
             path
             for path in self.checkpoints.glob("checkpoint-*")
-            if (path / "trainer_state.json").is_file() == complete
+            if path.name.rsplit("-", 1)[1].isdecimal() and (path / "trainer_state.json").is_file() == complete
         ]
 
     def replace_best(self, written: Path) -> None:

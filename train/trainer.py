@@ -21,12 +21,10 @@ from switch_model.analysis import RoutingTotals
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
-from train.runs import Run
+from train.runs import AVERAGE_FILE, Run
 from train.steering import Steering
 from train.tasks import Task
 from train.writing import Author
-
-AVERAGE_FILE = "averaged.safetensors"
 
 
 def compiles(wanted: bool | None, device: str) -> bool:
@@ -57,7 +55,7 @@ def training_arguments(
         eval_steps=arguments.eval_steps,
         save_strategy="steps" if arguments.eval_steps else "epoch",
         save_steps=arguments.eval_steps or 500,
-        save_total_limit=2,
+        save_total_limit=arguments.save_total_limit,
         logging_steps=arguments.logging_steps,
         seed=arguments.seed,
         use_cpu=device == "cpu",

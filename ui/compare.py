@@ -1,4 +1,4 @@
-"""The Compare tab: two texts under one model, or one text under two, their tokens aligned where they share any.
+"""The Compare tab: two texts under one model, or one text under two, their tokens aligned where they share any; drift.
 
 Try it: compare(shelf, "ag_news", "Oil prices rose.", "ag_news", "Gold prices rose.")
 """
@@ -10,14 +10,18 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
+from switch_model.analysis import routed_alike
 from switch_model.routing import layer_title
 from ui.cards import message_card, prediction_card
+from ui.checkpoints import CheckpointShelf, same_run
+from ui.drift import Drift, create_drift
 from ui.models import ModelShelf
 from ui.models_tab import Reception
 from ui.routing_grid import create_routing_grid, grid_value
+from ui.workshop import Workshop
 
 _HINT = (
-    "Two texts under one model, or one text under two models (a run early and late, say: open its checkpoints first). "
+    "Two texts under one model, or one text under two models: a run of yours early and late, say. "
     "Tokens that both share are aligned; in the second grid those that take another route are framed."
 )
 _OTHER_MODELS = (
@@ -25,7 +29,7 @@ _OTHER_MODELS = (
 )
 
 
-def compare(shelf: ModelShelf, first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
+def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
     """(first card, second card, sentence and table, first grid, second grid). An empty second text = the first one."""
     other = other if (other or "").strip() else text
     try:
@@ -38,8 +42,9 @@ def compare(shelf: ModelShelf, first: str, text: str, second: str, other: str) -
     comparable = [record.name for record in here.routing] == [record.name for record in there.routing] and (
         not here.routing or here.routing[0].num_experts == there.routing[0].num_experts
     )
+    foreign = first != second and not same_run(first, second)
     grids = [grid_value(prediction, (0, 0)) | {"still": True} for prediction in predictions]
-    said = _in_words(here, there, pairs) + (f'<p class="note">{_OTHER_MODELS}</p>' if first != second else "")
+    said = _in_words(here, there, pairs) + (f'<p class="note">{_OTHER_MODELS}</p>' if foreign else "")
     if comparable:
         for index, layer in enumerate(grids[1]["layers"]):
             layer["before"] = _routes_before(here, there, pairs, index)
@@ -69,10 +74,8 @@ def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, 
         return ""
     rows = ""
     for one, two in zip(here.routing, there.routing, strict=True):
-        first = [int(one.expert[0, place]) for place, _ in pairs]
-        second = [int(two.expert[0, place]) for _, place in pairs]
-        alike = sum(a == b for a, b in zip(first, second, strict=True)) / len(pairs)
-        chance = sum(first.count(expert) * second.count(expert) for expert in range(one.num_experts)) / len(pairs) ** 2
+        places, others = zip(*pairs, strict=True)
+        alike, chance = routed_alike(one.expert[0, list(places)], two.expert[0, list(others)], one.num_experts)
         cells = f"<td class=number>{alike:.0%}</td><td class=number>{chance:.0%}</td>"
         rows += f"<tr><th>{layer_title(one.name)}</th>{cells}</tr>"
     head = "<th>layer</th><th class=number>routed alike</th><th class=number>by chance</th>"
@@ -111,14 +114,15 @@ def _titled(title: str, card: str) -> str:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_compare_tab(reception: Reception, view: gr.State, tab: gr.Tab) -> None:
+def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State, tab: gr.Tab) -> None:
     """Lay the tab out and connect it.
 
     Args:
         reception: knows the models that a visitor may use.
+        workshop: where runs lie, whose checkpoints are models too.
         view: what Explore shows, whose text it starts with.
     """
-    shelf = reception.shelf
+    shelf = CheckpointShelf(reception.shelf, workshop)
     boxes, models, cards, grids = [], [], [], []
     with gr.Column(elem_classes="card"):
         gr.HTML(f'<h2>Compare</h2><p class="facts">{_HINT}</p>', apply_default_css=False)
@@ -127,8 +131,8 @@ def create_compare_tab(reception: Reception, view: gr.State, tab: gr.Tab) -> Non
                 with gr.Column(min_width=280):
                     models.append(
                         gr.Dropdown(
-                            shelf.choices(),
-                            value=shelf.default,
+                            reception.choices(None),
+                            value=reception.shelf.default,
                             label=f"{name} model",
                             filterable=False,
                             elem_id=f"compare-model-{number}",
@@ -160,10 +164,11 @@ def create_compare_tab(reception: Reception, view: gr.State, tab: gr.Tab) -> Non
         return compare(shelf, first, text, second, other)
 
     def begin(view: Any, text: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        choices = gr.update(choices=reception.choices(request.session_hash))
+        choices = gr.update(choices=[*reception.choices(request.session_hash), *shelf.choices()])
         return (gr.skip() if text or view is None else view.text), choices, choices
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(begin, [view, boxes[0]], [boxes[0], *models], **quiet)
     inputs = [models[0], boxes[0], models[1], boxes[1]]
     run.click(route, inputs, [*cards, said, *grids], **quiet)
+    create_drift(Drift(workshop, reception.shelf.device), boxes[0], tab)

@@ -56,7 +56,7 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
             with gr.Tab("Analyse", id="analyse", elem_id="analyse-page") as analyse:
                 create_analyse_tab(Analyst(shelf, workshop), reception, analyse, pages, explore)
             with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
-                create_compare_tab(reception, explore.view, compare)
+                create_compare_tab(reception, workshop, explore.view, compare)
             with gr.Tab("Models", id="models", elem_id="models-page"):
                 create_models_tab(demo, reception, pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page"):

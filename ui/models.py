@@ -52,7 +52,7 @@ class ModelShelf:
 
     def __init__(self, sources: dict[str, str | Path], device: str | None = None):
         self._sources = dict(sources)
-        self._device = device
+        self.device = device
         self._loaded: dict[str, LoadedModel] = {}
         self._private: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ class ModelShelf:
         # Under a lock, so that two first visitors don't open the same files at once.
         with self._lock:
             if key not in self._loaded:
-                predictor = Predictor.from_checkpoint(self._sources[key], self._device)
+                predictor = Predictor.from_checkpoint(self._sources[key], self.device)
                 # The first pass sets torch up and is slow: no visitor's text should be timed with it.
                 predictor("a few words to warm up with " * 6)
                 title = self.title(key)

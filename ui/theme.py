@@ -24,7 +24,7 @@ _VARIABLES = {
     "background_fill_primary": "card", "background_fill_secondary": "bg", "block_background_fill": "card",
     "border_color_primary": "line", "border_color_accent": "accent", "block_border_color": "line",
     "panel_background_fill": "bg", "panel_border_color": "line",
-    "color_accent_soft": "bg", "link_text_color": "accent",
+    "slider_color": "accent", "color_accent_soft": "bg", "link_text_color": "accent",
     "input_background_fill": "card", "input_background_fill_focus": "card", "input_border_color": "line",
     "input_border_color_focus": "accent", "input_placeholder_color": "dim",
     "button_primary_background_fill": "accent", "button_primary_background_fill_hover": "hover",

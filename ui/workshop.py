@@ -32,14 +32,15 @@ class Caps:
     layers: int = 6
     width: int = 256
     experts: int = 64
+    checkpoints: int = 6
     probe: int = 2_000
     queue: int = 4
 
     def words(self) -> str:
         return (
             f"This page is public: a run takes at most {self.rows:,} rows, {self.steps:,} steps and "
-            f"{self.minutes:g} minutes; one run per visitor, {self.queue} in the queue. "
-            "On your own machine there are no limits."
+            f"{self.minutes:g} minutes, and keeps {self.checkpoints} checkpoints; one run per visitor, {self.queue} in "
+            "the queue. On your own machine there are no limits."
         )
 
     def apply(self, arguments: Arguments) -> Arguments:
@@ -81,6 +82,7 @@ class Caps:
                 train,
                 max_steps=min(train.max_steps or self.steps, self.steps),
                 max_minutes=min(train.max_minutes or self.minutes, self.minutes),
+                save_total_limit=min(train.save_total_limit or self.checkpoints, self.checkpoints),
             ),
         )
 
