@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from switch_model import Predictor
-from tests.ui_support import save_tiny_checkpoint
 from train.analyze import rows_to_analyze
 from train.cli import main
 from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
@@ -19,11 +18,6 @@ ROWS = [
     ("The winter alert worried the team", "World"),
     ("Oil, oil and more oil", "Business"),
 ]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

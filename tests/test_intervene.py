@@ -4,24 +4,13 @@ import math
 
 import pytest
 
-from switch_model import Interventions, Predictor
+from switch_model import Interventions
 from switch_model.counterfactuals import importance
-from tests.ui_support import save_tiny_checkpoint
 from ui.explorer import Explorer, look
 from ui.models import ModelShelf
 from ui.samples import SampleLibrary
 
 TEXT = "Oil prices rose as traders worried about the team."
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint):
-    return Predictor.from_checkpoint(checkpoint, "cpu")
 
 
 @pytest.fixture(scope="module")

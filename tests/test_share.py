@@ -10,7 +10,6 @@ import pytest
 from gradio.exceptions import Error
 
 from switch_model import Interventions
-from tests.ui_support import save_tiny_checkpoint
 from ui.explorer import Explorer, look
 from ui.keeping import make_link
 from ui.models import ModelShelf
@@ -21,9 +20,8 @@ TEXT = "Oil <b>prices</b> rose $5 as traders won, 石油"
 
 
 @pytest.fixture(scope="module")
-def explorer(tmp_path_factory):
-    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-    return Explorer(ModelShelf({"tiny": folder}, "cpu"), SampleLibrary())
+def explorer(checkpoint):
+    return Explorer(ModelShelf({"tiny": checkpoint}, "cpu"), SampleLibrary())
 
 
 @pytest.fixture
