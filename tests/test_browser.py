@@ -271,6 +271,14 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     other = open_page()
     other.click("#model input")
     assert "mine" not in " ".join(other.locator("[role=option]").all_inner_texts())
+    # Removed, it is gone from every picker, and Explore goes on with the default model.
+    page.get_by_role("tab", name="Models").click()
+    page.click("#remove-model")
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('4 experts')")
+    page.locator("#remove-model").wait_for(state="hidden")
+    page.get_by_role("tab", name="Explore").click()
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 4")
+    assert page.input_value("#model input") == "tiny"
 
 
 def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
