@@ -117,9 +117,14 @@ def create_analyse_tab(
             gr.HTML("<h2>Right and wrong</h2>", **plain)
             matrix = gr.HTML("", js_on_load=_PICK, elem_id="confusion", **plain)
             texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **plain)
-        with gr.Row(elem_classes="buttons"):
-            save = gr.Button("Tables as parquet and CSV", min_width=0, scale=0, elem_id="save-tables")
-        files = gr.File(visible=False, label="Tables", file_count="multiple", elem_id="analysis-files")
+        with gr.Column(elem_classes="card"):
+            gr.HTML("<h2>Keep</h2>", **plain)
+            with gr.Row(elem_classes="buttons"):
+                save = gr.Button("Tables as parquet and CSV", min_width=0, scale=0, elem_id="save-tables")
+            files = gr.File(
+                visible=False, label="Tables", show_label=False, file_count="multiple", interactive=False,
+                elem_id="analysis-files",
+            )  # fmt: skip
 
     def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         index = int(event.row)

@@ -59,6 +59,8 @@ def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool
 _OWN_STYLE = """
 body.saved { font: 15px/1.5 system-ui, sans-serif; color: var(--sx-ink); }
 body.saved { max-width: 1080px; margin: 0 auto; padding: 20px; }
+.saved * { box-sizing: border-box; }
+.saved .flow { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 12px; }
 body.saved .card { margin-top: 14px; }
 .static-column { display: inline-flex; flex-direction: column; margin: 0 4px 12px 0; vertical-align: top; }
 .static-column .cell { display: block; cursor: default; }
@@ -82,7 +84,9 @@ def _picture(figure: Any, with_library: bool = False) -> str:
 
 def _flow(view: View) -> str:
     said, sankey, matrix = draw_flow(view, opened=True)
-    pictures = "" if sankey is None else f'<div id="sankey">{_picture(sankey)}</div>{_picture(matrix)}'
+    pictures = (
+        "" if sankey is None else f'<div class="flow"><div id="sankey">{_picture(sankey)}</div>{_picture(matrix)}</div>'
+    )
     return f'<div class="card run-plots"><h2>Flow from layer to layer</h2>{said}{pictures}</div>'
 
 

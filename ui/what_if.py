@@ -68,12 +68,13 @@ def _row(expert: int, answer: WhatIf, gate: float, own: bool, widest: float, sti
     hint = "this is where it goes" if own else f"send it to expert {expert}"
     tag = "div" if still else "button"
     acts = "" if still else f' type="button" data-expert="{expert}" title="{hint}"'
+    value = f"{100 * probability:.2f} %" if own else f"{100 * change:+.2f}".replace("-", "−")
     return (
         f'<{tag} class="what-row{" own" if own else ""}"{acts}>'
         f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
         f'<span class="what-gate">router {gate:.2f}</span>'
         f'<i><u class="{"harms" if change < 0 else "helps"}" style="width:{100 * abs(change) / widest:.1f}%"></u></i>'
-        f"<span>{f'{100 * probability:.2f} %' if own else f'{100 * change:+.2f}'}{says}</span></{tag}>"
+        f"<span>{value}{says}</span></{tag}>"
     )
 
 
