@@ -15,6 +15,21 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The tiny checkpoint of tests/ui_support.py, to be read and not changed."""
+    from tests.ui_support import save_tiny_checkpoint
+
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def predictor(checkpoint):
+    from switch_model import Predictor
+
+    return Predictor.from_checkpoint(checkpoint, "cpu")
+
+
+@pytest.fixture(scope="session")
 def toy_run(tmp_path_factory):
     """A run folder, trained on the toy data with the command line's own defaults but for three epochs."""
     from train.runs import Run

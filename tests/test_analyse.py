@@ -1,12 +1,12 @@
 """The Analyse tab's handlers and `python -m train analyze`: a file in, measures, tables, cards and texts out."""
 
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
 
 from switch_model import Predictor
-from tests.ui_support import save_tiny_checkpoint
 from train.analyze import rows_to_analyze
 from train.cli import main
 from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
@@ -19,11 +19,6 @@ ROWS = [
     ("The winter alert worried the team", "World"),
     ("Oil, oil and more oil", "Business"),
 ]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +60,14 @@ def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):
     shown = cell_texts(analysis, int(corpus.true[0]), int(corpus.predicted[0]))
     assert 'data-row="0"' in shown
     assert cell_texts(analysis, 99, -1) == ""
+
+
+def test_every_text_found_is_on_some_page(analysis, monkeypatch):
+    monkeypatch.setattr("ui.analyst.PAGE_TEXTS", 4)
+    pages = [search(analysis, "encoder.1", -1, "oil", page) for page in (0, 1, 99)]
+    rows = [re.findall(r'data-row="(\d+)"', page) for page in pages]
+    assert [len(found) for found in rows] == [4, 2, 2] and rows[1] == rows[2] and not set(rows[0]) & set(rows[1])
+    assert "1–4 of 6" in pages[0] and 'data-page="1"' in pages[0] and "5–6 of 6" in pages[1]
 
 
 def test_an_experts_card_is_cautious_and_measures_when_asked(analyst, analysis):

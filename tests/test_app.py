@@ -10,7 +10,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import app
-from switch_model import CheckpointError, Predictor, Routing
+from switch_model import CheckpointError, Routing
 from switch_model.plots import router_probabilities
 from switch_model.routing import layer_title
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
@@ -26,16 +26,6 @@ from ui.workshop import Workshop
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> ${alert(3)} {{7*7}} `C:\\users\\new`"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint):
-    return Predictor.from_checkpoint(checkpoint, "cpu")
 
 
 @pytest.fixture

@@ -181,6 +181,42 @@ def test_switch_force_and_slide_then_take_it_back(open_page):
     assert page.locator(".panel-bar").count() == 2 * 4
 
 
+def test_each_of_several_quick_clicks_is_a_step_back(open_page):
+    page = open_page()
+    route(page, TEXT)
+    # In one go: all but the first wait for an answer.
+    page.evaluate("[0, 1, 2].forEach((e) => document.querySelector(`.switch[data-l='0'][data-e='${e}']`).click())")
+    for count in (3, 2, 1, 0):
+        page.wait_for_function(
+            "count => document.querySelectorAll('.switch.off').length === count "
+            "&& document.querySelector('.panel-acts .facts').textContent.split('layer 1 off').length === count + 1",
+            arg=count,
+        )
+        if count:
+            page.click('[data-act="undo"]:enabled')
+
+
+def test_an_edited_text_is_marked_until_it_is_routed_or_typed_back(open_page):
+    page = open_page()
+    hint = page.locator("#routing-grid .notice")
+    assert hint.is_hidden()
+    route(page, TEXT)
+    hint.wait_for(state="hidden")
+    page.locator("#text textarea").press("End")
+    page.keyboard.type("s")
+    hint.wait_for(state="visible")
+    page.keyboard.press("Backspace")
+    hint.wait_for(state="hidden")
+    page.keyboard.type(" the")
+    hint.wait_for(state="visible")
+    page.keyboard.press("Control+Enter")
+    hint.wait_for(state="hidden")
+    page.keyboard.type("x")
+    hint.wait_for(state="visible")
+    page.click("#random")
+    hint.wait_for(state="hidden")
+
+
 def test_whole_words_show_the_experts_of_their_pieces(open_page):
     page = open_page()
     route(page, "oilteam prices")
@@ -235,6 +271,14 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     other = open_page()
     other.click("#model input")
     assert "mine" not in " ".join(other.locator("[role=option]").all_inner_texts())
+    # Removed, it is gone from every picker, and Explore goes on with the default model.
+    page.get_by_role("tab", name="Models").click()
+    page.click("#remove-model")
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('4 experts')")
+    page.locator("#remove-model").wait_for(state="hidden")
+    page.get_by_role("tab", name="Explore").click()
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 4")
+    assert page.input_value("#model input") == "tiny"
 
 
 def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):

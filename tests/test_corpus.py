@@ -26,11 +26,6 @@ TRUE = [2, 0, 1, 2, 1]
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory):
-    return Predictor.from_checkpoint(save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"), "cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus(predictor):
     return route_corpus(predictor, TEXTS, TRUE)
 

@@ -2,26 +2,17 @@
 
 import math
 
+import gradio as gr
 import pytest
 
-from switch_model import Interventions, Predictor
+from switch_model import Interventions
 from switch_model.counterfactuals import importance
-from tests.ui_support import save_tiny_checkpoint
 from ui.explorer import Explorer, look
 from ui.models import ModelShelf
+from ui.neighbours import asked_about, forget
 from ui.samples import SampleLibrary
 
 TEXT = "Oil prices rose as traders worried about the team."
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint):
-    return Predictor.from_checkpoint(checkpoint, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +44,15 @@ def test_changes_are_what_the_predictor_says_of_them_and_can_be_taken_back(explo
 
 def test_a_sliding_capacity_is_one_step_back(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
-    for factor in (2.0, 1.5, 0.5, "none"):
-        view, *_ = explorer.intervene(view, {"kind": "change", "off": [], "capacity": factor})
+    for index, factor in enumerate((2.0, 1.5, 0.5, "none")):
+        wish = {"kind": "change", "off": [], "capacity": factor, "sliding": index > 0}
+        view, *_ = explorer.intervene(view, wish)
     assert math.isinf(view.changes.capacity_factor) and view.past == (Interventions(),)
     assert not any(record.dropped.any() for record in view.prediction.routing)
+    # A second slide, and a click that calls itself one, are steps of their own.
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [], "capacity": 2.0, "sliding": False})
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 1]], "capacity": 2.0, "sliding": True})
+    assert [past.capacity_factor for past in view.past] == [None, math.inf, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +97,18 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.look_closer(view)[2]
+
+
+def test_an_answer_on_neighbours_goes_when_the_view_moves_on(explorer):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    asked = asked_about(view)
+    assert forget(look(view, 1, 1)[0], asked) == forget(view, None) == (gr.skip(),) * 3
+    for moved in (
+        explorer.route("tiny", "The team won.", None, view)[0],
+        explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})[0],
+        None,
+    ):
+        assert forget(moved, asked)[::2] == ("", None)
 
 
 def test_what_is_switched_off_stays_off_for_the_next_text(explorer, predictor):

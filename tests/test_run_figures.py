@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from ui import run_figures, run_words
+from ui import run_figures, run_routing_figures, run_words
 from ui.palette import expert_colour
 
 HOSTILE = "<script>alert(1)</script>"
@@ -54,11 +54,11 @@ PARTIAL = [
 def test_nothing_fails_on_what_is_missing_and_no_nan_is_drawn(records):
     figures = [
         run_figures.learning_curves(records),
-        run_figures.load_heat_map(records),
+        run_routing_figures.load_heat_map(records),
         run_figures.routing_health(records),
         run_figures.twin_curves({"one": records, "two": []}),
         run_figures.compare_curves({"one": records}, "accuracy", "tokens"),
-        run_figures.probe_figure(records, "encoder.7"),
+        run_routing_figures.probe_figure(records, "encoder.7"),
     ]
     for figure in figures:
         assert figure.layout.height <= 620
@@ -78,7 +78,7 @@ def test_learning_curves_hold_both_losses_and_both_accuracies():
 
 
 def test_heat_map_is_load_over_an_even_share_with_a_panel_per_layer():
-    figure = run_figures.load_heat_map(RUN)
+    figure = run_routing_figures.load_heat_map(RUN)
     assert [title.text for title in figure.layout.annotations] == ["layer 0", "layer 1"]
     assert [list(map(list, panel.z)) for panel in figure.data] == [[[1, 1]] * 4, [[1, 2], [1, 2], [1, 0], [1, 0]]]
 
@@ -86,8 +86,8 @@ def test_heat_map_is_load_over_an_even_share_with_a_panel_per_layer():
 def test_a_long_run_of_a_large_model_stays_light_and_low():
     load = [1 / 64] * 64
     records = [train_line(step, routing(*[load] * 12)) for step in range(1, 2001)]
-    figure = run_figures.load_heat_map(records)
-    assert figure.layout.height <= run_figures.MAX_HEIGHT
+    figure = run_routing_figures.load_heat_map(records)
+    assert figure.layout.height <= run_routing_figures.MAX_HEIGHT
     assert len(figure.to_json()) < 700_000
     for trace in run_figures.learning_curves(records).data:
         assert len(trace.x) <= run_figures.MAX_POINTS
@@ -105,7 +105,7 @@ def test_twins_are_drawn_against_steps_minutes_and_tokens_in_one_colour_per_run(
 
 def test_probe_shows_experts_in_their_colours_and_marks_what_was_dropped():
     records = [probe_line(50, [3, 0, 1], [True] * 3), probe_line(100, [3, 2, 1], [True, False, True])]
-    (heat,) = run_figures.probe_figure(records, "encoder.1").data
+    (heat,) = run_routing_figures.probe_figure(records, "encoder.1").data
     assert [list(row) for row in heat.text] == [["3", "0", "1"], ["3", "2×", "1"]]
     # The scale runs from -0.5 to 3.5: a quarter per expert, each of one colour.
     assert heat.colorscale[6:] == ((0.75, expert_colour(3)), (1.0, expert_colour(3)))

@@ -10,7 +10,6 @@ import pytest
 from gradio.exceptions import Error
 
 from switch_model import Interventions
-from tests.ui_support import save_tiny_checkpoint
 from ui.explorer import Explorer, look
 from ui.keeping import make_link
 from ui.models import ModelShelf
@@ -21,9 +20,8 @@ TEXT = "Oil <b>prices</b> rose $5 as traders won, 石油"
 
 
 @pytest.fixture(scope="module")
-def explorer(tmp_path_factory):
-    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-    return Explorer(ModelShelf({"tiny": folder}, "cpu"), SampleLibrary())
+def explorer(checkpoint):
+    return Explorer(ModelShelf({"tiny": checkpoint}, "cpu"), SampleLibrary())
 
 
 @pytest.fixture
@@ -103,3 +101,17 @@ def test_files_hold_what_is_on_screen(explorer, view):
     assert "<svg" in picture and "<script" not in picture
     with pytest.raises(Error):
         explorer.keep(None, "csv")
+
+
+def test_the_report_holds_what_was_asked_and_opened(explorer, view):
+    short = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
+    assert short.count("what-row") - 1 >= 3 and "data-expert" not in short and "Flow from" not in short
+    measured, *_ = explorer.intervene(view, {"kind": "measure"})
+    report = Path(explorer.keep(measured, "html", True)).read_text(encoding="utf-8")
+    assert "What matters to" not in short and f"What matters to {view.prediction.label}" in report
+    assert report.count('class="grid-matter"') == len(view.prediction.tokens) and "Flow from layer 1" not in short
+    assert "of its expert there" in report and '"type":"sankey"' in report
+    # plotly once, and little beside it.
+    from plotly.offline import get_plotlyjs
+
+    assert 0 < len(report.encode()) - len(get_plotlyjs().encode()) < 2_000_000

@@ -221,7 +221,12 @@ def test_a_visitors_model_is_theirs_alone_and_goes_with_them(good, tmp_path):
     for _ in range(MAX_OWN - 1):
         reception.receive([str(tmp_path / "model.zip")], "", "me")
     assert "You have" in reception.receive([str(tmp_path / "model.zip")], "", "me")[1]
-    folder = shelf.folder(key)
+    folder, (_, _, other) = shelf.folder(key), reception._own["me"]
+    reception.remove("you", key)
+    assert shelf.load(key) and reception.owns("me", key) and not reception.owns("you", key)
+    removed = shelf.folder(other)
+    assert "is removed" in reception.remove("me", other) and not removed.exists()
+    assert reception.offer("me", other)["value"] == "tiny" and reception.offer("me", key)["value"] == key
     reception.forget("me")
     assert not folder.exists() and reception.choices("me") == shelf.choices()
     with pytest.raises(CheckpointError, match="There is no model"):

@@ -15,9 +15,10 @@ from ui.samples import DATASET_NAMES
 
 _PICK = """
 element.addEventListener("click", (event) => {
-  const row = event.target.closest("[data-row]"), cell = event.target.closest("[data-true]");
-  if (row) trigger("pick", { row: Number(row.dataset.row) });
-  if (cell) trigger("pick", { true: Number(cell.dataset.true), predicted: Number(cell.dataset.predicted) });
+  const hit = event.target.closest("[data-row], [data-page], [data-true]");
+  if (!hit) return;
+  const numbers = Object.fromEntries(Object.entries(hit.dataset).map(([name, value]) => [name, Number(value)]));
+  trigger("page" in numbers ? "turn" : "pick", numbers);
 });
 """
 
@@ -33,6 +34,7 @@ def create_analyse_tab(
         explore: what a text is opened in.
     """
     analysis = gr.State(None)
+    sought = gr.State(None)  # What the hits on screen were searched with.
     plain = {"apply_default_css": False}
     bare = {"show_label": False, "container": False}
     small = {"filterable": False, "min_width": 140} | bare
@@ -115,21 +117,37 @@ def create_analyse_tab(
             gr.HTML("<h2>Right and wrong</h2>", **plain)
             matrix = gr.HTML("", js_on_load=_PICK, elem_id="confusion", **plain)
             texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **plain)
-        with gr.Row(elem_classes="buttons"):
-            save = gr.Button("Tables as parquet and CSV", min_width=0, scale=0, elem_id="save-tables")
-        files = gr.File(visible=False, label="Tables", file_count="multiple", elem_id="analysis-files")
+        with gr.Column(elem_classes="card"):
+            gr.HTML("<h2>Keep</h2>", **plain)
+            with gr.Row(elem_classes="buttons"):
+                save = gr.Button("Tables as parquet and CSV", min_width=0, scale=0, elem_id="save-tables")
+            files = gr.File(
+                visible=False, label="Tables", show_label=False, file_count="multiple", interactive=False,
+                elem_id="analysis-files",
+            )  # fmt: skip
 
-    def open_text(analysis: Analysis | None, event: gr.EventData) -> tuple[Any, Any, Any]:
+    def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         index = int(event.row)
         if analysis is None or not 0 <= index < len(analysis.corpus.texts):
             raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
+        if analysis.model not in dict(map(reversed, reception.choices(request.session_hash))):
+            raise gr.Error("You removed that model: analyse the data set with another one.", print_exception=False)
         return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
 
-    def refresh(request: gr.Request) -> Any:
-        return gr.update(choices=reception.choices(request.session_hash))
+    def refresh(chosen: str | None, request: gr.Request) -> Any:
+        return reception.offer(request.session_hash, chosen)
 
     def open_cell(analysis: Analysis | None, event: gr.EventData) -> str:
         return cell_texts(analysis, int(event.true), int(event.predicted))
+
+    def turn_cell(analysis: Analysis | None, event: gr.EventData) -> str:
+        return cell_texts(analysis, int(event.true), int(event.predicted), int(event.page))
+
+    def find_texts(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> tuple[str, Any]:
+        return search(analysis, layer, expert, word), (layer, expert, word)
+
+    def turn_hits(analysis: Analysis | None, sought: tuple | None, event: gr.EventData) -> str:
+        return search(analysis, *sought, int(event.page)) if sought else ""
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     of_layer = [told, classes, right, right_loads, expert, wanted]
@@ -157,9 +175,11 @@ def create_analyse_tab(
     expert.input(_card_of(analyst, False), [analysis, layer, expert], [card], **quiet)
     measure.click(_card_of(analyst, True), [analysis, layer, expert], [card], **quiet)
     hand_over(export, hits_csv, [analysis, layer, wanted, word], "routes")
-    tab.select(refresh, None, [model], **quiet)
-    gr.on([seek.click, word.submit], search, [analysis, layer, wanted, word], [hits], **quiet)
+    tab.select(refresh, [model], [model], **quiet)
+    gr.on([seek.click, word.submit], find_texts, [analysis, layer, wanted, word], [hits, sought], **quiet)
+    hits.turn(turn_hits, [analysis, sought], [hits], **quiet)
     matrix.pick(open_cell, [analysis], [texts], **quiet)
+    texts.turn(turn_cell, [analysis], [texts], **quiet)
     for picked in (hits.pick, texts.pick):
         opening = picked(open_text, [analysis], [pages, explore.model, explore.text], **quiet)
         opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.picture)

@@ -24,8 +24,8 @@ from ui.workshop import Workshop
 
 # Rows that a public page analyses for one visitor.
 PUBLIC_ROWS = 2000
-# Texts in a list that a person still reads.
-SHOWN_TEXTS, SHOWN_CHARACTERS = 50, 240
+# Texts on a page of a list, and of each its beginning.
+PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 IMPORTANCE_TEXTS = 32
 ANY_EXPERT = "any expert"
 EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
@@ -139,8 +139,8 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
     )
 
 
-def search(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
-    """Texts in which a word went to an expert."""
+def search(analysis: Analysis | None, layer: str | None, expert: int, word: str, page: int = 0) -> str:
+    """Texts in which a word went to an expert, a page of them."""
     if analysis is None or layer is None:
         return ""
     corpus = analysis.corpus
@@ -152,16 +152,17 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str)
         first.setdefault(place.text, place)
     if not first:
         return '<p class="message" role="status">No text matches. Tokens are the model’s: try another word.</p>'
-    said = f"{len(places):,} places in {len(first):,} texts" + _cut(len(first))
+    said = f"{len(places):,} places in {len(first):,} texts"
+    found, page = list(first.items()), _page_within(page, len(first))
     rows = "".join(
         _row(index, escape(corpus.classes[corpus.predicted[index]]), _marked(place))
-        for index, place in list(first.items())[:SHOWN_TEXTS]
+        for index, place in found[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
     )
-    return f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+    return _listed(said, rows, page, len(found))
 
 
-def cell_texts(analysis: Analysis | None, true: int, predicted: int) -> str:
-    """The texts of one cell of the confusion matrix, the surest first."""
+def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int = 0) -> str:
+    """The texts of one cell of the confusion matrix, the surest first, a page of them."""
     if analysis is None:
         return ""
     corpus = analysis.corpus
@@ -171,12 +172,12 @@ def cell_texts(analysis: Analysis | None, true: int, predicted: int) -> str:
     inside = ((corpus.true == true) & (corpus.predicted == predicted)).nonzero()[0]
     inside = sorted(inside.tolist(), key=lambda index: -corpus.probability[index])
     names = escape(corpus.classes[true]), escape(corpus.classes[predicted])
-    said = f"{len(inside):,} texts of {names[0]} predicted as {names[1]}" + _cut(len(inside))
+    said, page = f"{len(inside):,} texts of {names[0]} predicted as {names[1]}", _page_within(page, len(inside))
     rows = "".join(
         _row(index, f"{corpus.probability[index]:.0%}", escape(corpus.texts[index][:SHOWN_CHARACTERS]))
-        for index in inside[:SHOWN_TEXTS]
+        for index in inside[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
     )
-    return f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+    return _listed(said, rows, page, len(inside), f'data-true="{true}" data-predicted="{predicted}"')
 
 
 def confusion_html(corpus: Corpus) -> str:
@@ -240,8 +241,25 @@ def _marked(place: Context) -> str:
     return f"{escape(place.before)}<mark>{escape(place.token)}</mark>{escape(place.after)}"
 
 
-def _cut(count: int) -> str:
-    return f" · the first {SHOWN_TEXTS} are shown" if count > SHOWN_TEXTS else ""
+def _page_within(page: int, count: int) -> int:
+    """A page that is there, counted from 0: a browser may ask for any."""
+    return min(max(page, 0), max(count - 1, 0) // PAGE_TEXTS)
+
+
+def _listed(said: str, rows: str, page: int, count: int, what: str = "") -> str:
+    """A page of texts below a sentence, and buttons to the pages beside it; `what` says as attributes of which list."""
+    listed = f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+    if count <= PAGE_TEXTS:
+        return listed
+    first, last = page * PAGE_TEXTS + 1, min((page + 1) * PAGE_TEXTS, count)
+    back, on = (
+        f'<button type="button" class="panel-act" {what} data-page="{there}" {possible}>{name}</button>'
+        for name, there, possible in (
+            ("Back", page - 1, "" if page else "disabled"),
+            ("Next", page + 1, "" if last < count else "disabled"),
+        )
+    )
+    return f'{listed}<div class="turn">{back}<span class="facts">{first:,}–{last:,} of {count:,}</span>{on}</div>'
 
 
 def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:

@@ -163,12 +163,13 @@ def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State,
     def route(first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
         return compare(shelf, first, text, second, other)
 
-    def begin(view: Any, text: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        choices = gr.update(choices=[*reception.choices(request.session_hash), *shelf.choices()])
-        return (gr.skip() if text or view is None else view.text), choices, choices
+    def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        kept = shelf.choices()
+        pickers = (reception.offer(request.session_hash, chosen, kept) for chosen in (first, second))
+        return (gr.skip() if text or view is None else view.text), *pickers
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(begin, [view, boxes[0]], [boxes[0], *models], **quiet)
+    tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **quiet)
     inputs = [models[0], boxes[0], models[1], boxes[1]]
     run.click(route, inputs, [*cards, said, *grids], **quiet)
     create_drift(Drift(workshop, reception.shelf.device), boxes[0], tab)

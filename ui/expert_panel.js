@@ -6,7 +6,8 @@ let data = null;    // the value being drawn
 let wish = null;    // {off: Set of "layer expert", at: stop}: what the switches show, ahead of the answer
 let sent = 0;       // number of the last message
 let awaited = 0;    // number of the one that is on its way, 0 = none
-let next = null;    // what is to be sent once that is answered: only the last wish counts
+let waiting = [];   // what is to be sent once that is answered: each click, and of a sliding capacity the last place
+let held = false;   // whether the slider has moved since it was taken hold of: what follows is the same step back
 let patience = null;
 
 const make = (tag, className, text) => {
@@ -34,7 +35,7 @@ function draw() {
     return;
   }
   // While a newer wish waits to be sent, an older answer does not take it back.
-  if (!next) {
+  if (!waiting.length) {
     const off = data.layers.flatMap((layer, l) => layer.off.flatMap((isOff, e) => (isOff ? [`${l} ${e}`] : [])));
     wish = { off: new Set(off), at: sliding ? wish.at : data.at };
   }
@@ -125,10 +126,13 @@ function slider(node) {
     input.setAttribute("aria-valuetext", words);
   };
   say(Number(input.value));
+  input.onpointerdown = () => (held = false);
   input.oninput = () => {
     wish.at = Number(input.value);
     say(wish.at);
-    sendWish();
+    const sliding = held;
+    sendWish({ sliding });
+    held = true;
   };
   return node;
 }
@@ -149,16 +153,24 @@ function acts() {
   return node;
 }
 
-function sendWish() {
+function sendWish(more) {
   const off = [...wish.off].map((place) => place.split(" ").map(Number));
-  send({ kind: "change", off, capacity: wish.at === data.own ? null : data.stops[wish.at] });
+  send({ kind: "change", off, capacity: wish.at === data.own ? null : data.stops[wish.at], ...more });
 }
 
 function send(message) {
-  if (awaited) {
-    next = message;
-    return;
+  held = false;
+  const last = waiting.at(-1);
+  if (awaited && message.sliding && last?.sliding !== undefined) {
+    waiting.splice(-1, 1, { ...message, sliding: last.sliding });
+  } else if (awaited) {
+    waiting.push(message);
+  } else {
+    dispatch(message);
   }
+}
+
+function dispatch(message) {
   awaited = ++sent;
   trigger("intervene", { ...message, serial: sent });
   patience = setTimeout(answered, 5000); // An answer that got lost must not silence the panel.
@@ -166,10 +178,8 @@ function send(message) {
 
 function answered() {
   clearTimeout(patience);
-  const message = next;
   awaited = 0;
-  next = null;
-  if (message) send(message);
+  if (waiting.length) dispatch(waiting.shift());
 }
 
 root.addEventListener("click", (event) => {
@@ -181,6 +191,7 @@ root.addEventListener("click", (event) => {
     show(chip, off, data.layers[chip.dataset.l].tokens[chip.dataset.e]);
     sendWish();
   } else if (button) {
+    if (button.dataset.act === "reset") wish = { off: new Set(), at: data.own }; // A quick click starts from there.
     send({ kind: button.dataset.act });
   }
 });

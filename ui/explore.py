@@ -130,13 +130,13 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         )
 
     flow_open, flow = create_flow(view)
-    create_neighbours(explorer.shelf, view)
+    neighbours_of, neighbours = create_neighbours(explorer.shelf, view)
 
     # Helpers of this page are private: only the two named endpoints below are for programs.
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     result = [view, prediction, notice, grid, switches, token, load]
-    outputs = [title, plot, what, *flow]
-    picture = {"fn": explorer.draw, "inputs": [view, flow_open], "outputs": outputs, **quiet}
+    outputs = [title, plot, what, *flow, *neighbours]
+    picture = {"fn": explorer.draw, "inputs": [view, flow_open, neighbours_of], "outputs": outputs, **quiet}
 
     run.click(explorer.route, [model, text, sample, view], result, **quiet).then(**picture)
     choosing = {
@@ -154,7 +154,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     link = gr.Textbox(visible="hidden", elem_id="link")
     restored = [text, model, caption, *result]
     demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
-    create_keeping(explorer, view, link, [text, *result], picture)
+    create_keeping(explorer, [view, flow_open], link, [text, *result], picture)
 
     browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
     close.click(close_samples, None, [panel], **quiet)

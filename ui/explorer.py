@@ -15,13 +15,14 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Interventions, Prediction, SwitchConfig
-from switch_model.counterfactuals import importance, leave_one_out, what_if
+from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
 from ui.expert_panel import changes_in_words, panel_value
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
 from ui.models import LoadedModel, ModelShelf
+from ui.neighbours import forget
 from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
@@ -106,19 +107,21 @@ class Explorer:
 
     def look_closer(self, view: View | None) -> tuple[str, Any, str]:
         """(title, heat map of the router's probabilities, what-if card)."""
+        return *draw_probabilities(view), what_if_card(view, self._answer_what_if(view))
+
+    def _answer_what_if(self, view: View | None) -> WhatIf | None:
         if view is None or not view.prediction.routing or not view.model:
-            return *draw_probabilities(view), what_if_card(None, None)
+            return None
         try:
             predictor = self.shelf.load(view.model).predictor
             layer = view.prediction.routing[view.layer].name
-            answer = what_if(predictor, view.text, view.token, layer, view.changes)
+            return what_if(predictor, view.text, view.token, layer, view.changes)
         except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
-            answer = None
-        return *draw_probabilities(view), what_if_card(view, answer)
+            return None
 
-    def draw(self, view: View | None, flow_opened: bool) -> tuple[Any, ...]:
-        """What may follow the class: what `look_closer` and `draw_flow` return."""
-        return *self.look_closer(view), *draw_flow(view, flow_opened)
+    def draw(self, view: View | None, flow_opened: bool, neighbours_of: Any) -> tuple[Any, ...]:
+        """What may follow the class: what `look_closer`, `draw_flow` and `neighbours.forget` return."""
+        return *self.look_closer(view), *draw_flow(view, flow_opened), *forget(view, neighbours_of)
 
     # -- keeping and passing on -----------------------------------------------------------------------------------
 
@@ -149,7 +152,7 @@ class Explorer:
             discard_upload(file)
         return view.text, *_shown(replace(view, saved_from=title), None, None)
 
-    def keep(self, view: View | None, kind: str) -> str:
+    def keep(self, view: View | None, kind: str, flow_opened: bool = False) -> str:
         """The path of a file with the view. Raises gr.Error when there is nothing to keep."""
         if view is None:
             raise gr.Error(EMPTY_TEXT, print_exception=False)
@@ -159,7 +162,7 @@ class Explorer:
         title = self.shelf.title(view.model) if view.model else "a model"
         make = {
             "json": lambda: json.dumps(record_of(view, title)).encode(),
-            "html": lambda: report_html(view, title).encode(),
+            "html": lambda: report_html(view, title, self._answer_what_if(view), flow_opened).encode(),
             "csv": lambda: routing_csv(view).encode(),
             "svg": lambda: draw_grid(view, "svg"),
             "png": lambda: draw_grid(view, "png"),
@@ -254,7 +257,8 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
         reading_notice(view.prediction) if config else f'<p class="notice" role="status">{escape(_saved(view))}</p>',
-        grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens),
+        grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens)
+        | {"text": view.text},
         panel_value(view, config, serial) if config else {"said": _saved(view)},
         *_closer(view),
     )
@@ -301,7 +305,8 @@ def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
         indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
         ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
         force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
-        return view.with_changes(loaded, Interventions(ablate, force, _factor(wish.get("capacity"))))
+        changes = Interventions(ablate, force, _factor(wish.get("capacity")))
+        return view.with_changes(loaded, changes, wish.get("sliding") is True)
     return view
 
 

@@ -4,6 +4,7 @@ Pure functions of a View; formulas stand beside their source.
 Try it: steps_html(view, config)
 """
 
+import math
 from html import escape
 
 import gradio as gr
@@ -65,7 +66,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
             "Router logits",
             "<i>h</i> = <i>W</i>ᵣ · <i>n</i>",
             f"One matrix gives a number for each of the {experts} experts, in float32.",
-            _cells(order, [f"{logits[one]:+.2f}" for one in range(experts)]),
+            _cells(order, [f"{logits[one]:+.2f}" if math.isfinite(logits[one]) else "off" for one in range(experts)]),
         ),
         (
             "Softmax",

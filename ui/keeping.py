@@ -35,11 +35,12 @@ _COPY = """(link) => {
 
 
 def create_keeping(
-    explorer: Explorer, view: gr.State, link: gr.Textbox, opened: list[Any], picture: dict[str, Any]
+    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opened: list[Any], picture: dict[str, Any]
 ) -> None:
     """Lay it out and connect it.
 
     Args:
+        shown: the view, and whether its flow is on screen.
         link: a hidden box that the link passes through.
         opened: what `Explorer.open_record` fills.
         picture: the event that draws what follows.
@@ -51,13 +52,13 @@ def create_keeping(
             copy = gr.Button("Copy link", min_width=0, scale=0, elem_id="copy-link")
             for kind, name in _FILES.items():
                 button = gr.Button(name, min_width=0, scale=0, elem_id=f"keep-{kind}")
-                hand_over(button, _keeper(explorer, kind), [view], f"keep-{kind}")
+                hand_over(button, _keeper(explorer, kind), shown, f"keep-{kind}")
             reopen = gr.UploadButton(
                 "Open a record…", file_types=[".json"], min_width=0, scale=0, elem_id="open-record"
             )
         said = gr.HTML("", apply_default_css=False, elem_id="link-said")
         gr.HTML(f'<p class="facts">{_PRIVACY}</p>', apply_default_css=False)
-    copying = copy.click(make_link, [view], [link, said], **quiet)
+    copying = copy.click(make_link, shown[:1], [link, said], **quiet)
     copying.success(None, [link], [link], js=_COPY, **quiet)
     reopen.upload(explorer.open_record, [reopen], opened, **quiet).then(**picture)
 
@@ -80,7 +81,7 @@ def _said(sentence: str) -> str:
 
 
 def _keeper(explorer: Explorer, kind: str):
-    def keep(view: View | None) -> str:
-        return explorer.keep(view, kind)
+    def keep(view: View | None, flow_opened: bool) -> str:
+        return explorer.keep(view, kind, flow_opened)
 
     return keep

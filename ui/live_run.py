@@ -114,7 +114,7 @@ class LiveRun:
 
     def draw(self, name: str | None, layer: str | None) -> "Pictures":
         """The pictures of a run's metrics; blanks when there is no such run."""
-        from ui import run_figures
+        from ui import run_figures, run_routing_figures
 
         try:
             run = self.workshop.run(name)
@@ -135,12 +135,12 @@ class LiveRun:
         if layers:
             pictures = pictures._replace(
                 routing=gr.update(visible=True),
-                load=run_figures.load_heat_map(records),
+                load=run_routing_figures.load_heat_map(records),
                 health=run_figures.routing_health(records),
                 layer=gr.update(choices=[(layer_title(one), one) for one in layers], value=layer, visible=watched),
             )
         if watched:
-            pictures = pictures._replace(probe=run_figures.probe_figure(records, layer))
+            pictures = pictures._replace(probe=run_routing_figures.probe_figure(records, layer))
         if len(partners) > 1:
             pictures = pictures._replace(partners=gr.update(visible=True), together=run_figures.twin_curves(partners))
         if lesson:
@@ -148,21 +148,21 @@ class LiveRun:
             pictures = pictures._replace(
                 lesson=gr.update(visible=True),
                 without_words=_facts(dead_experts(without)),
-                without=run_figures.load_heat_map(without),
+                without=run_routing_figures.load_heat_map(without),
                 with_words=_facts(dead_experts(with_it)),
-                with_it=run_figures.load_heat_map(with_it),
+                with_it=run_routing_figures.load_heat_map(with_it),
             )
         return pictures
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
         """Another layer of the text being watched: (words, picture)."""
-        from ui import run_figures
+        from ui import run_routing_figures
 
         try:
             records = self.workshop.run(name).metrics()
         except RunError:
             return "", None
-        return _facts(probe_words(records, layer)), run_figures.probe_figure(records, layer)
+        return _facts(probe_words(records, layer)), run_routing_figures.probe_figure(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ui.explore import ExploreTab
 from ui.files import discard_upload
 from ui.models import LoadedModel, ModelShelf, size_of
 from ui.quarantine import examine
+from ui.view import View
 
 # Checkpoints of visitors at once, all together, and of one visitor.
 MAX_PRIVATE, MAX_OWN = 16, 3
@@ -26,7 +28,7 @@ MAX_CARD = 100_000
 _ABOUT = (
     "A checkpoint is a folder: config.json, model.safetensors, tokenizer.json. Upload it zipped, or its files at once. "
     "It is opened in a process of its own with little memory and time; nothing in it can run code; only you can use "
-    "it, and it is gone when you close or reload this page."
+    "it, and it is gone when you remove it, or close or reload this page."
 )
 
 
@@ -45,11 +47,35 @@ class Reception:
         own = [(f"{self.shelf.title(key)} (yours)", key) for key in self._own.get(session, {})]
         return [*self.shelf.choices(), *own]
 
+    def offer(self, session: str | None, chosen: str | None, besides: Sequence[tuple[str, str]] = ()) -> Any:
+        """A picker as this visitor may use it now: what was chosen stays, or the default model comes in its place.
+
+        `besides`: (title, key) of what is on offer there alone.
+        """
+        choices = [*self.choices(session), *besides]
+        there = chosen in (key for _, key in choices)
+        return gr.update(choices=choices, value=chosen if there else self.shelf.default)
+
+    def owns(self, session: str | None, key: str | None) -> bool:
+        """Whether a model is this visitor's own."""
+        return key in self._own.get(session, {})
+
+    def remove(self, session: str | None, key: str | None) -> str:
+        """Close one of the visitor's own models: what to say."""
+        with self._lock:
+            folder = self._own.get(session, {}).pop(key, None)
+        if folder is None:
+            return _notice("Only a model that you opened yourself can be removed.")
+        title = self.shelf.title(key)
+        self.shelf.remove(key)
+        shutil.rmtree(folder, ignore_errors=True)
+        return f'<p class="facts" role="status">{escape(title)} is removed.</p>'
+
     def receive(self, files: list[Any] | None, hub_id: str, session: str) -> tuple[str | None, str]:
         """Open what was uploaded, or a hub repository: (key of the new model, what to say)."""
         paths = [Path(getattr(file, "name", file)) for file in files or []]
         if len(self._own.get(session, {})) >= MAX_OWN:
-            return None, _notice(f"You have {MAX_OWN} models open: reload this page to start afresh.")
+            return None, _notice(f"You have {MAX_OWN} models open: remove one first.")
         with self._lock:
             held = sum(map(len, self._own.values()))
         if held >= MAX_PRIVATE:
@@ -157,6 +183,7 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
             facts = gr.HTML(start[0], apply_default_css=False, elem_id="model-facts")
             with gr.Row(elem_classes="buttons"):
                 opened = gr.Button("Open in Explore", min_width=0, scale=0, elem_id="explore-model")
+                remove = gr.Button("Remove", visible=False, min_width=0, scale=0, elem_id="remove-model")
     with gr.Accordion("Model card", open=True, elem_classes="card"):
         card = gr.Markdown(start[1], elem_id="model-card")
     with gr.Accordion("Configuration", open=False, elem_classes="card"):
@@ -176,8 +203,22 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
         choices = reception.choices(session)
         return words, gr.update(choices=choices, value=key), gr.update(choices=choices)
 
-    def refresh(request: gr.Request) -> Any:
-        return gr.update(choices=reception.choices(request.session_hash))
+    def refresh(chosen: str | None, request: gr.Request) -> Any:
+        return reception.offer(request.session_hash, chosen)
+
+    def show(key: str | None, request: gr.Request) -> tuple[Any, ...]:
+        return *reception.page(key), gr.update(visible=reception.owns(request.session_hash, key))
+
+    def close(key: str | None, in_explore: str | None, request: gr.Request) -> tuple[Any, ...]:
+        session = request.session_hash
+        said = reception.remove(session, key)
+        return said, reception.offer(session, key), reception.offer(session, in_explore)
+
+    def follow(key: str | None, text: str, sample: Any, view: View | None) -> tuple[Any, ...]:
+        """Explore's text anew, if it was shown with the model that went; a saved record needs none."""
+        if view is None or view.model in ("", key):
+            return (gr.skip(),) * len(explore.choosing["outputs"])
+        return explore.choosing["fn"](key, text, sample, view)
 
     def leave(request: gr.Request) -> None:
         reception.forget(request.session_hash)
@@ -186,14 +227,14 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
         return gr.Tabs(selected="explore"), gr.update(value=key)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    outputs, shown = [said, model, explore.model], [facts, card, config]
+    outputs, shown = [said, model, explore.model], [facts, card, config, remove]
     waiting = "<p class=facts role=status>Opening it in a process of its own …</p>"
     for begin, handler, source in ((upload.upload, receive, upload), (fetch.click, fetch_hub, hub_id)):
         begun = begin(lambda: waiting, None, [said], **quiet)
-        begun.then(handler, [source], outputs, concurrency_limit=2, **quiet).then(
-            reception.page, [model], shown, **quiet
-        )
-    model.input(reception.page, [model], shown, **quiet)
-    model.focus(refresh, None, [model], **quiet)
+        begun.then(handler, [source], outputs, concurrency_limit=2, **quiet).then(show, [model], shown, **quiet)
+    model.input(show, [model], shown, **quiet)
+    model.focus(refresh, [model], [model], **quiet)
+    removed = remove.click(close, [model, explore.model], outputs, **quiet).then(show, [model], shown, **quiet)
+    removed.then(**explore.choosing | {"fn": follow}).then(**explore.picture)
     demo.unload(leave)
     opened.click(move, [model], [pages, explore.model], **quiet).success(**explore.choosing).then(**explore.picture)

@@ -5,6 +5,7 @@ Try it: among(predictor, "Oil prices rose.", ["The team won."], own_first=False)
 
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -19,6 +20,7 @@ _HINT = (
     "With capacity counted per batch, as in the paper, experts fill up over all texts of a batch: a token may lose its "
     "place to a text that it has nothing to do with. Add texts, one per line, and see."
 )
+_NOTHING = {"said": "Nothing routed together yet."}
 _FIRST, _LAST = "before the others", "after the others"
 
 
@@ -71,8 +73,19 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
     return _said(said), grid
 
 
-def create_neighbours(shelf: ModelShelf, view: gr.State) -> None:
-    """Lay it out and connect it."""
+def asked_about(view: View | None) -> Any:
+    """What an answer holds for: it stays while one looks at other tokens and layers."""
+    return view and (view.model, view.text, view.changes)
+
+
+def forget(view: View | None, asked: Any) -> tuple[Any, Any, Any]:
+    """(sentence, grid, what was asked about): empty once the view has moved on from it; else nothing new."""
+    return (gr.skip(),) * 3 if asked is None or asked == asked_about(view) else ("", _NOTHING, None)
+
+
+def create_neighbours(shelf: ModelShelf, view: gr.State) -> tuple[gr.State, list[Any]]:
+    """Lay it out and connect it. Returns what was asked about, and what `forget` fills when the view changes."""
+    asked = gr.State(None)
     with gr.Accordion("Neighbours in the batch", open=False, elem_classes="card", elem_id="neighbours"):
         gr.HTML(f'<p class="facts">{_HINT}</p>', apply_default_css=False)
         with gr.Row(elem_classes="search"):
@@ -91,13 +104,15 @@ def create_neighbours(shelf: ModelShelf, view: gr.State) -> None:
         with gr.Row(elem_classes="buttons"):
             run = gr.Button("Route them together", elem_id="together", min_width=0, scale=0)
         said = gr.HTML("", apply_default_css=False, elem_id="neighbours-said")
-        grid = create_routing_grid({"said": "Nothing routed together yet."}, elem_id="neighbours-grid")
+        grid = create_routing_grid(_NOTHING, elem_id="neighbours-grid")
 
-    def route(view: View | None, others: str, where: str) -> tuple[str, dict | None]:
-        return compare(shelf, view, others, where)
+    def route(view: View | None, others: str, where: str) -> tuple[Any, ...]:
+        return *compare(shelf, view, others, where), asked_about(view)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    run.click(route, [view, others, where], [said, grid], **quiet)
+    parts = [said, grid, asked]
+    run.click(route, [view, others, where], parts, **quiet)
+    return asked, parts
 
 
 def _said(sentence: str) -> str:

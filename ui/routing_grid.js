@@ -8,6 +8,8 @@ let current = [0, 0]; // (token, layer) under the one tab stop
 let lit = null;       // the only expert that stays lit, or null
 let together = false; // whether a word's pieces are one column
 let lines = null;     // watches the width, which decides where lines break
+const stale = element.querySelector(".notice");
+const BOX = "#text textarea";
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -298,6 +300,18 @@ function hideTip() {
   if (tip) tip.hidden = true;
 }
 
+// ---- a text edited since: what is drawn still belongs to the old one ----------------------------------------------
+
+const sameLines = (text) => text.replace(/\r\n?/g, "\n"); // As a browser's box holds it.
+
+function markStale() {
+  const box = typeof data?.text === "string" && document.querySelector(BOX);
+  const edited = Boolean(box) && sameLines(box.value) !== sameLines(data.text);
+  if (edited === !stale.hidden) return;
+  stale.hidden = !edited;
+  stale.textContent = edited ? "You changed the text: press “Route it” (Ctrl+Enter) to see its routing." : "";
+}
+
 // ---- events: one listener of each kind for the whole grid ---------------------------------------------------------
 
 const cellOf = (event) => event.target.closest?.(".cell[data-t]");
@@ -343,5 +357,10 @@ root.addEventListener("focusin", (event) => cellOf(event)?.matches(":focus-visib
 root.addEventListener("focusout", hideTip);
 addEventListener("scroll", hideTip, { passive: true, capture: true });
 
-watch("value", draw);
+document.addEventListener("input", (event) => event.target.matches?.(BOX) && markStale());
+watch("value", () => {
+  draw();
+  // A sample's text may reach its box after its routes.
+  [50, 500].forEach((wait) => setTimeout(markStale, wait));
+});
 draw();

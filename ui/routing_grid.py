@@ -2,6 +2,7 @@
 
 The component's value is plain data. Its script builds every element itself and writes text with textContent: gr.HTML
 evaluates ${…} in what a template has rendered, so that a visitor's text must never pass through one.
+A value with the whole `text` belongs to Explore's box: the script says so when that has been edited since.
 Try it: create_routing_grid(grid_value(prediction, default_selection(prediction)))
 """
 
@@ -15,7 +16,7 @@ from switch_model import Prediction, Routing
 from switch_model.routing import UNLIMITED, layer_title
 
 _SCRIPT = Path(__file__).with_suffix(".js")
-_TEMPLATE = '<div class="grid-root"></div>'
+_TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"></div>'
 
 
 def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "routing-grid") -> gr.HTML:

@@ -1,4 +1,4 @@
-"""Pictures of a run while it trains and after: pure functions, lines of metrics.jsonl in, plotly Figure out.
+"""Curves of a run while it trains and after: pure functions, lines of metrics.jsonl in, plotly Figure out.
 
 Any line may be missing or incomplete: what is there is drawn, and without anything a figure says so. A long run's lines
 are averaged into a bounded number of points, so that a page that polls stays light. Imported by name: plotly is slow to
@@ -13,27 +13,15 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from switch_model.plots import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
 from switch_model.routing import layer_title
-from ui.palette import CELL_INK, MAX_COLOURS, expert_colour
-from ui.run_words import Records, finite, layer_load, lines_of, probe_layer, probe_lines, routing_lines
+from ui.run_words import Records, finite, lines_of, routing_lines
 
 # Readable on white and on near-black alike (3 to 1 and better); the app's style sheet sharpens the ink for either.
 INK, GRID, CLEAR = "#7d8590", "rgba(125,133,144,0.22)", "rgba(0,0,0,0)"
 LOSS, ACCURACY = "#3d86c6", "#cf6a2f"
 COLOURS = (LOSS, ACCURACY, "#2b9a73", "#c2659c", "#9c7f1b", "#8a7ad0", "#2a9aa8", "#7d8590")
 DASHES = ("solid", "dash", "dot")
-# From starved over even, where the page shows through, to crowded.
-STARVED, FEW = "rgba(214,96,38,1)", "rgba(214,96,38,0.5)"
-EVEN, MORE, CROWDED = "rgba(125,133,144,0.10)", "rgba(52,116,190,0.6)", "rgba(52,116,190,1)"
-# Loads above so many even shares look the same.
-MAX_TIMES_EVEN = 4
-
 MAX_POINTS = 300
-MAX_COLUMNS = 90
-MAX_HEIGHT = 600
-# A watched text has a row per evaluation, up to so many; with more tokens their cells hold no number.
-MAX_ROWS, MAX_NUMBERED_TOKENS = 24, 45
 
 HEALTH = (
     ("balance_loss", "balance loss (1 = even)", ".3f"),
@@ -65,7 +53,7 @@ def learning_curves(records: Records) -> go.Figure:
                 )
                 figure.add_trace(line, secondary_y=key == "accuracy")
     if not any(drawn.values()):
-        return _empty("Appears with the first lines of metrics.")
+        return empty("Appears with the first lines of metrics.")
     figure.update_yaxes(title="loss", secondary_y=False)
     # Its own grid would cross the other one's.
     figure.update_yaxes(
@@ -74,7 +62,7 @@ def learning_curves(records: Records) -> go.Figure:
     figure.update_xaxes(title="step", unifiedhovertitle={"text": "step %{x:,.0f}"}, rangemode="tozero")
     # Between two evaluations the nearest one is told, with its step.
     figure.update_layout(hoverdistance=-1)
-    return _styled(figure, height=340, hovermode="x unified")
+    return styled(figure, height=340, hovermode="x unified")
 
 
 def compare_curves(
@@ -108,7 +96,7 @@ def _compared(runs: Mapping[str, Records], value: str, panels: Sequence[str], he
                 if not xs:
                     continue
                 line = _line(
-                    _plain(name, 40),
+                    plain(name, 40),
                     [x / divisor for x in xs],
                     ys,
                     colour,
@@ -123,14 +111,14 @@ def _compared(runs: Mapping[str, Records], value: str, panels: Sequence[str], he
                 figure.add_trace(line, row=1, col=column)
         figure.update_xaxes(title=unit, rangemode="tozero", col=column)
     if not figure.data:
-        return _empty(f"None of these runs has noted its {value}{' against these' if len(panels) == 1 else ''} yet.")
+        return empty(f"None of these runs has noted its {value}{' against these' if len(panels) == 1 else ''} yet.")
     for trace in figure.data:
         # A run without an evaluation yet is named by its training.
         if trace.legendgroup not in named:
             named.add(trace.legendgroup)
             trace.showlegend = True
     figure.update_yaxes(title=f"{value} (faint: training)", tickformat=".0%" if value == "accuracy" else None, col=1)
-    return _styled(figure, height=height, hovermode="closest")
+    return styled(figure, height=height, hovermode="closest")
 
 
 def _unit(over: str, values: Iterable[Any]) -> tuple[str, float]:
@@ -144,126 +132,14 @@ def _unit(over: str, values: Iterable[Any]) -> tuple[str, float]:
     return NAMES_OF_AXES.get(over, over), 1
 
 
-# ---- routing ----
-
-
-def load_heat_map(records: Records) -> go.Figure:
-    """Load of every expert over steps, a panel per sparse layer: 1 = an even share, 0 = no token at all."""
-    layers = {name: panel for name, panel in _loads(routing_lines(records)).items() if panel[0]}
-    if not layers:
-        return _empty("Appears with the first lines of metrics of a model with experts.")
-    most = max(len(columns[-1]) for _, columns in layers.values())
-    columns, panel_height = _panels(len(layers), most)
-    rows = math.ceil(len(layers) / columns)
-    gap = 22
-    plot_height = rows * panel_height + (rows - 1) * gap
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[layer_title(name) for name in layers],
-        vertical_spacing=gap / plot_height if rows > 1 else 0,
-        horizontal_spacing=0.07,
-    )
-    for index, (name, (steps, loads)) in enumerate(layers.items()):
-        row, column, experts = index // columns + 1, index % columns + 1, len(loads[-1])
-        figure.add_trace(
-            go.Heatmap(
-                x=steps,
-                z=[[round(share * experts, 2) for share in over_time] for over_time in zip(*loads, strict=True)],
-                coloraxis="coloraxis",
-                ygap=1 if panel_height >= 8 * experts else 0,
-                name=layer_title(name),
-                hovertemplate=f"{layer_title(name)}, expert %{{y}}<br>step %{{x:,.0f}}: %{{z:.2f}} × an even share"
-                "<extra></extra>",
-            ),
-            row=row,
-            col=column,
-        )
-        last = index + columns >= len(layers)
-        figure.update_xaxes(
-            title="step" if last else None,
-            showticklabels=last,
-            nticks=5,
-            # Around a single step plotly would name halves of it.
-            tickvals=steps if len(steps) == 1 else None,
-            showgrid=False,
-            row=row,
-            col=column,
-        )
-        figure.update_yaxes(
-            range=[experts - 0.5, -0.5],
-            tickvals=list(range(0, experts, _every(panel_height / experts))),
-            title="expert" if column == 1 and rows <= 4 else None,
-            showgrid=False,
-            row=row,
-            col=column,
-        )
-    for title in figure.layout.annotations:
-        title.update(font={"size": 12}, x=_left(figure, title.x, columns), xanchor="left")
-    top = min(max(most, 2), MAX_TIMES_EVEN)
-    figure.update_layout(
-        coloraxis={
-            "cmin": 0,
-            "cmax": top,
-            "colorscale": ((0, STARVED), (0.5 / top, FEW), (1 / top, EVEN), (0.5 + 0.5 / top, MORE), (1, CROWDED)),
-            "colorbar": {
-                "thickness": 8,
-                "outlinewidth": 0,
-                "tickvals": list(range(top + 1)),
-                "ticktext": ["0", "even", *map(str, range(2, top)), f"≥ {top}" if most > top else str(top)],
-                "tickfont": {"size": 11},
-                "lenmode": "pixels",
-                "len": min(plot_height, 220),
-            },
-        }
-    )
-    return _styled(figure, height=plot_height + 22 + 42, top=22, hovermode="closest")
-
-
-def _loads(lines: Records) -> dict[str, tuple[list[float], list[list[float]]]]:
-    """Layer -> (steps, loads), both averaged into at most MAX_COLUMNS columns. Its last line says how many experts."""
-    seen: dict[str, list[tuple[float, list[float]]]] = {}
-    for line in lines:
-        for layer in line["routing"]:
-            if load := layer_load(layer):
-                seen.setdefault(str(layer.get("layer", "")), []).append((line["step"], load))
-    found = {}
-    for name, pairs in seen.items():
-        pairs = [pair for pair in pairs if len(pair[1]) == len(pairs[-1][1])]
-        chunks = _chunks(pairs, MAX_COLUMNS)
-        steps = [round(_mean(step for step, _ in chunk)) for chunk in chunks]
-        loads = [[_mean(shares) for shares in zip(*(load for _, load in chunk), strict=True)] for chunk in chunks]
-        found[name] = steps, loads
-    return found
-
-
-def _panels(layers: int, experts: int) -> tuple[int, int]:
-    """(columns of panels, height of one in pixels): stacked, and side by side only when they would get too thin."""
-    room, title = MAX_HEIGHT - 64, 22
-    wanted = min(max(4 * experts, 40), 110)
-    for columns in (1, 2, 3):
-        height = room // math.ceil(layers / columns) - title
-        if height >= wanted:
-            break
-    return columns, max(min(height, 16 * experts, 200), 24)
-
-
-def _left(figure: go.Figure, middle: float, columns: int) -> float:
-    """The left edge of the panel that a centred title stands above."""
-    domains = [axis.domain for axis in figure.select_xaxes()][:columns]
-    return min(domains, key=lambda domain: abs(sum(domain) / 2 - middle))[0]
-
-
-def _every(pixels: float) -> int:
-    """Of rows so many pixels high, every how many-th has room for its number."""
-    return next((every for every in (1, 2, 4, 8, 16, 32) if every * pixels >= 13), 64)
+# ---- health of the routing ----
 
 
 def routing_health(records: Records) -> go.Figure:
     """Balance loss, z-loss, drop rate and token entropy over steps: four panels, a line per sparse layer."""
     lines = routing_lines(records)
     if not lines:
-        return _empty("Appears with the first lines of metrics of a model with experts.")
+        return empty("Appears with the first lines of metrics of a model with experts.")
     steps = [line["step"] for line in lines]
     names = list(dict.fromkeys(str(layer.get("layer", "")) for line in lines for layer in line["routing"]))
     figure = make_subplots(
@@ -298,98 +174,9 @@ def routing_health(records: Records) -> go.Figure:
         )
     figure.add_hline(1, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=1)
     figure.update_annotations(font={"size": 12})
-    figure = _styled(figure, height=430, top=30, hovermode="closest")
+    figure = styled(figure, height=430, top=30, hovermode="closest")
     # Above the titles of the panels.
     return figure.update_layout(legend={"y": 1.075})
-
-
-# ---- the text being watched ----
-
-
-def probe_figure(records: Records, layer: str | None = None) -> go.Figure:
-    """How one text's routing settles in one layer: a column per token, a row per evaluation, the latest at the bottom.
-
-    A cell has its expert's colour and number; × marks a dropped token.
-
-    Args:
-        layer: "encoder.1"; None, or one that is not there, = the first.
-    """
-    lines = [line for line in probe_lines(records) if probe_layer(line, layer)]
-    if not lines:
-        return _empty("Appears with the first evaluation of a run that watches a text.")
-    # Of many evaluations the first, the last and evenly spread ones between.
-    spread = min(len(lines), MAX_ROWS)
-    lines = [lines[round(row * (len(lines) - 1) / max(spread - 1, 1))] for row in range(spread)]
-    layers = [probe_layer(line, layer) for line in lines]
-    names = [_plain(str(piece).strip() or "␣", MAX_NAME) for piece in lines[-1]["pieces"]]
-    rows, count = len(lines), len(names)
-    experts = 1 + max(max(routed["expert"]) for routed in layers)
-    dropped = [[not kept for kept in routed.get("kept") or ()] or [False] * count for routed in layers]
-    numbered = count <= MAX_NUMBERED_TOKENS
-    # The middle of the scale's n-th step is n; experts of a colour share one.
-    steps = [
-        ((expert + side) / experts, expert_colour(expert % MAX_COLOURS)) for expert in range(experts) for side in (0, 1)
-    ]
-    figure = go.Figure(
-        go.Heatmap(
-            z=[routed["expert"] for routed in layers],
-            zmin=-0.5,
-            zmax=experts - 0.5,
-            colorscale=steps,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            text=[
-                [
-                    (str(expert) if numbered else "") + ("×" if drop else "")
-                    for expert, drop in zip(routed["expert"], drops, strict=False)
-                ]
-                for routed, drops in zip(layers, dropped, strict=True)
-            ],
-            texttemplate="%{text}",
-            textfont={"color": CELL_INK, "size": 11 if count <= 30 else 9},
-            customdata=[_probe_words(*row, names) for row in zip(lines, layers, dropped, strict=True)],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    )
-    named = count <= MAX_NAMED_TOKENS
-    upright = named and count > MAX_LEVEL_NAMES
-    size = 11 if count <= 45 else 9
-    figure.update_xaxes(
-        tickvals=list(range(count)) if named else None,
-        ticktext=names if named else None,
-        tickangle=-90 if upright else 0,
-        tickfont={"size": size},
-        title=None if named else "token",
-        range=[count - 0.5, -0.5] if reads_from_the_right(lines[-1]["pieces"]) else [-0.5, count - 0.5],
-        showgrid=False,
-    )
-    figure.update_yaxes(
-        range=[rows - 0.5, -0.5],
-        tickvals=list(range(rows)),
-        ticktext=[f"{line['step']:,}" for line in lines],
-        title="step",
-        showgrid=False,
-    )
-    if any(map(any, dropped)):
-        figure.add_annotation(
-            text="× dropped: the expert was full", x=1, y=1, xref="paper", yref="paper",
-            xanchor="right", yanchor="bottom", showarrow=False, font={"size": 11},
-        )  # fmt: skip
-    longest = min(max(len(str(piece)) for piece in lines[-1]["pieces"]), MAX_NAME)
-    bottom = 20 + round(0.72 * size * longest) if upright else 28 if named else 40
-    return _styled(figure, height=max(22 * rows, 44) + bottom + 24, top=22, hovermode="closest")
-
-
-def _probe_words(line, layer, drops: list[bool], names: list[str]) -> list[str]:
-    """What one row's cells say when pointed at."""
-    gates = layer.get("gate") or [None] * len(names)
-    return [
-        f"{name}<br>step {line['step']:,}: expert {expert}"
-        + ("" if finite(gate) is None else f", gate {gate:.2f}")
-        + (", dropped" if drop else "")
-        for name, expert, gate, drop in zip(names, layer["expert"], gates, drops, strict=False)
-    ]
 
 
 # ---- what they share ----
@@ -399,18 +186,19 @@ def _curve(lines: Records, x: str, y: str) -> Curve:
     """The points of the lines that have both numbers, averaged into at most MAX_POINTS."""
     points = [(line.get(x), line.get(y)) for line in lines]
     points = sorted(point for point in points if finite(point[0]) is not None and finite(point[1]) is not None)
-    chunks = _chunks(points, MAX_POINTS)
-    xs = [_mean(x for x, _ in chunk) if len(chunk) > 1 else chunk[0][0] for chunk in chunks]
-    return xs, [float(f"{_mean(y for _, y in chunk):.5g}") for chunk in chunks]
+    together = in_chunks(points, MAX_POINTS)
+    xs = [mean(x for x, _ in chunk) if len(chunk) > 1 else chunk[0][0] for chunk in together]
+    return xs, [float(f"{mean(y for _, y in chunk):.5g}") for chunk in together]
 
 
-def _chunks(items: list, most: int) -> list[list]:
+def in_chunks(items: list, most: int) -> list[list]:
     """Neighbours together, in at most `most` lists of about equal length."""
     size = math.ceil(len(items) / most)
     return [items[start : start + size] for start in range(0, len(items), size)] if items else []
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
+    """Of one value at least."""
     values = list(values)
     return sum(values) / len(values)
 
@@ -448,21 +236,22 @@ def _line(
     )
 
 
-def _plain(text: str, most: int) -> str:
+def plain(text: str, most: int) -> str:
     """A text as plotly shows it: it reads a little HTML, which a name must not become."""
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _empty(words: str) -> go.Figure:
+def empty(words: str) -> go.Figure:
+    """Words in a picture's place."""
     figure = go.Figure()
     figure.add_annotation(text=words, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    return _styled(figure, height=120)
+    return styled(figure, height=120)
 
 
-def _styled(figure: go.Figure, height: int, top: int = 8, hovermode: str | bool = False) -> go.Figure:
+def styled(figure: go.Figure, height: int, top: int = 8, hovermode: str | bool = False) -> go.Figure:
     """The page's look. Nothing to drag: on a phone the finger scrolls the page."""
     axis = {"gridcolor": GRID, "zeroline": False, "ticks": "", "ticklabelstandoff": 4, "automargin": True}
     title = {"title_standoff": 6, "title_font_size": 12}

@@ -76,14 +76,16 @@ class View:
         tokens, layers = len(self.prediction.tokens), len(self.prediction.routing)
         return replace(self, token=min(max(token, 0), tokens - 1), layer=min(max(layer, 0), max(layers - 1, 0)))
 
-    def with_changes(self, loaded: LoadedModel, changes: Interventions) -> "View":
-        """The same text with other changes, which `undone` takes back. Raises ValueError when they do not fit."""
+    def with_changes(self, loaded: LoadedModel, changes: Interventions, sliding: bool = False) -> "View":
+        """The same text with other changes, which `undone` takes back. Raises ValueError when they do not fit.
+
+        Args:
+            sliding: the capacity goes on from the change before: both are one step back.
+        """
         if changes == self.changes:
             return self
-        # A slider on its way leaves one step behind, not a dozen.
-        sliding = self.past and self.past[-1] == replace(self.changes, capacity_factor=self.past[-1].capacity_factor)
         sliding = sliding and changes == replace(self.changes, capacity_factor=changes.capacity_factor)
-        past = self.past if sliding else (*self.past, self.changes)[-MAX_PAST:]
+        past = self.past if sliding and self.past else (*self.past, self.changes)[-MAX_PAST:]
         return self._routed(loaded, changes, past)
 
     def undone(self, loaded: LoadedModel) -> "View":

@@ -1,21 +1,33 @@
 """What is on screen as one HTML file: opens offline, in any browser, long after the model is gone.
 
+What stands on the page stands here: the text, its class, the grid, the changes, what matters once it was measured, the
+card “what if”, the chosen token, the loads, the probabilities and an open flow.
 Try it: report_html(view, "AG News")
 """
 
 from html import escape
+from typing import Any
 
+from switch_model.counterfactuals import WhatIf
 from switch_model.plots import router_probabilities
 from switch_model.routing import layer_title
 from ui.cards import load_card, prediction_card, token_card
 from ui.expert_panel import changes_in_words
+from ui.flow import draw_flow
 from ui.palette import CELL_INK, MAX_COLOURS, palette_css
 from ui.theme import STYLE_SHEET
 from ui.view import View
+from ui.what_if import what_if_card
 
 
-def report_html(view: View, title: str) -> str:
-    """The whole file, with the page's own looks."""
+def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool = False) -> str:
+    """The whole file, with the page's own looks.
+
+    Args:
+        title: the model's name for people.
+        answer: what the chosen token would do elsewhere; None = the model can't be asked.
+        flow: whether the flow from layer to layer is on screen.
+    """
     prediction, before = view.prediction, view.base if view.changed else None
     parts = [
         '<div class="page-head"><h1>Switch Explorer</h1><p>A saved view: nothing here asks a model.</p></div>',
@@ -26,12 +38,15 @@ def report_html(view: View, title: str) -> str:
     if prediction.routing:
         record = prediction.routing[view.layer]
         figure = router_probabilities(record, prediction.tokens, view.token)
-        picture = figure.to_html(full_html=False, include_plotlyjs="inline", config={"displayModeBar": False})
         parts += [
             f'<div class="card"><h2>Where each token went</h2>{_static_grid(view)}</div>',
+            _what_matters(view),
+            f'<div class="card" id="what-if">{what_if_card(view, answer, still=True)}</div>' if answer else "",
             f'<div class="card">{token_card(prediction, view.token, view.layer)}</div>',
             *(f'<div class="card">{load_card(prediction, layer)}</div>' for layer in range(len(prediction.routing))),
-            f'<div class="card"><h2>Router probabilities, {layer_title(record.name)}</h2>{picture}</div>',
+            f'<div class="card"><h2>Router probabilities, {layer_title(record.name)}</h2>'
+            f"{_picture(figure, with_library=True)}</div>",
+            _flow(view) if flow else "",
         ]
     style = f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}\n{STYLE_SHEET.read_text(encoding='utf-8')}\n{_OWN_STYLE}"
     return (
@@ -44,15 +59,58 @@ def report_html(view: View, title: str) -> str:
 _OWN_STYLE = """
 body.saved { font: 15px/1.5 system-ui, sans-serif; color: var(--sx-ink); }
 body.saved { max-width: 1080px; margin: 0 auto; padding: 20px; }
+.saved * { box-sizing: border-box; }
+.saved .flow { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 12px; }
 body.saved .card { margin-top: 14px; }
 .static-column { display: inline-flex; flex-direction: column; margin: 0 4px 12px 0; vertical-align: top; }
 .static-column .cell { display: block; cursor: default; }
+.saved .what-row { cursor: default; } .saved .what-row:hover { background: none; }
+.saved .matters :is(td, th) { text-align: right; font-variant-numeric: tabular-nums; padding: 4px 12px 4px 0; }
+.saved .matters th:first-child { text-align: left; }
 """
 
 
 def _changes(view: View) -> str:
     said = changes_in_words(view.changes, view.base.tokens)
     return f'<p class="facts">Changed: {escape(" · ".join(said))}.</p>' if said else ""
+
+
+def _picture(figure: Any, with_library: bool = False) -> str:
+    """A figure as HTML; the first one of a file brings plotly along."""
+    return figure.to_html(
+        full_html=False, include_plotlyjs="inline" if with_library else False, config={"displayModeBar": False}
+    )
+
+
+def _flow(view: View) -> str:
+    said, sankey, matrix = draw_flow(view, opened=True)
+    pictures = (
+        "" if sankey is None else f'<div class="flow"><div id="sankey">{_picture(sankey)}</div>{_picture(matrix)}</div>'
+    )
+    return f'<div class="card run-plots"><h2>Flow from layer to layer</h2>{said}{pictures}</div>'
+
+
+def _what_matters(view: View) -> str:
+    """What the predicted class loses or gains without each expert, in points; nothing before it was measured."""
+    if view.matters is None:
+        return ""
+    changes_LE = (100 * view.matters.experts).tolist()
+    head = "".join(f"<th>{expert}</th>" for expert in range(len(changes_LE[0])))
+    rows = "".join(
+        f"<tr><th>{layer_title(record.name)}</th>{''.join(f'<td>{_points(change)}</td>' for change in changes_E)}</tr>"
+        for record, changes_E in zip(view.prediction.routing, changes_LE, strict=True)
+    )
+    return (
+        f'<div class="card"><h2>What matters to {escape(view.matters.label)}</h2>'
+        '<p class="facts">Points that it gains or loses without an expert. Bars above the tokens in the grid: without '
+        'that token.</p><div class="run-diff matters"><table>'
+        f"<thead><tr><th>without expert</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
+    )
+
+
+def _points(change: float) -> str:
+    change = round(change, 1)
+    return f"{'+' if change > 0 else '−' if change < 0 else '±'}{abs(change):.1f}"
 
 
 def _static_grid(view: View) -> str:
@@ -67,8 +125,11 @@ def _static_grid(view: View) -> str:
         for record, base in zip(records, view.base.routing, strict=True)
     ]
     names = " · ".join(layer_title(record.name) for record in records)
+    matters_T = [0.0] * len(view.prediction.tokens) if view.matters is None else view.matters.tokens.tolist()
+    most = max(0.001, *map(abs, matters_T))
     columns = "".join(
-        f'<span class="static-column"><span class="grid-token">{escape(token.strip() or "␣")}</span>'
+        f'<span class="static-column">{"" if view.matters is None else _matter_bar(matters_T[index], most)}'
+        f'<span class="grid-token">{escape(token.strip() or "␣")}</span>'
         + "".join(
             f'<span class="cell x{experts[index] % MAX_COLOURS}{" dropped" if dropped[index] else ""}'
             f'{" changed" if changed[index] else ""}">{experts[index]}</span>'
@@ -78,4 +139,14 @@ def _static_grid(view: View) -> str:
         for index, token in enumerate(view.prediction.tokens)
     )
     key = f"From top to bottom: {names}. Struck through: dropped." + (" Framed: changed." if view.changed else "")
+    if view.matters is not None:
+        label = escape(view.matters.label)
+        key += f' <s class="swatch helps"></s> without this token {label} is less likely'
+        key += ' <s class="swatch harms"></s> more likely'
     return f'<p class="facts">{key}</p><div dir="auto">{columns}</div>'
+
+
+def _matter_bar(change: float, most: float) -> str:
+    height = 0 if abs(change) < 0.0005 else max(round(20 * abs(change) / most), 1)
+    bar = f'<i class="{"helps" if change < 0 else "harms"}" style="height:{height}px"></i>' if height else ""
+    return f'<span class="grid-matter" title="without this token: {_points(100 * change)} points">{bar}</span>'

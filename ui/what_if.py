@@ -29,8 +29,8 @@ def create_what_if(value: str = "") -> gr.HTML:
     return gr.HTML(value, js_on_load=_FORCE, apply_default_css=False, elem_id="what-if")
 
 
-def what_if_card(view: View | None, answer: WhatIf | None) -> str:
-    """A row per expert, the best one for the predicted class first."""
+def what_if_card(view: View | None, answer: WhatIf | None, still: bool = False) -> str:
+    """A row per expert, the best one for the predicted class first. `still` = nothing in it can be clicked."""
     if view is None or answer is None:
         saved = view is not None and not view.model
         said = "A saved view can’t be asked." if saved else "Appears once a text is routed by a sparse model."
@@ -45,13 +45,13 @@ def what_if_card(view: View | None, answer: WhatIf | None) -> str:
     now = answer.probability[answer.expert]
     widest = max(NOTHING, *(abs(answer.probability[expert] - now) for expert in on))
     rows = "".join(
-        _row(expert, answer, probs_E[expert], expert == answer.expert, widest)
+        _row(expert, answer, probs_E[expert], expert == answer.expert, widest, still)
         for expert in sorted(on, key=lambda expert: (-answer.probability[expert], expert))
     )
     token = f'<bdi class="quoted">{escape(view.prediction.tokens[view.token].strip() or "␣")}</bdi>'
     back = (
         '<button type="button" class="panel-act" data-expert="-1">Let the router choose</button>'
-        if forced is not None
+        if forced is not None and not still
         else ""
     )
     return (
@@ -61,17 +61,20 @@ def what_if_card(view: View | None, answer: WhatIf | None) -> str:
     )
 
 
-def _row(expert: int, answer: WhatIf, gate: float, own: bool, widest: float) -> str:
+def _row(expert: int, answer: WhatIf, gate: float, own: bool, widest: float, still: bool) -> str:
     change = answer.probability[expert] - answer.probability[answer.expert]
     probability, label = answer.probability[expert], answer.labels[expert]
     says = "" if label == answer.label else f'<b class="wrong"> → {escape(label)}</b>'
     hint = "this is where it goes" if own else f"send it to expert {expert}"
+    tag = "div" if still else "button"
+    acts = "" if still else f' type="button" data-expert="{expert}" title="{hint}"'
+    value = f"{100 * probability:.2f} %" if own else f"{100 * change:+.2f}".replace("-", "−")
     return (
-        f'<button type="button" class="what-row{" own" if own else ""}" data-expert="{expert}" title="{hint}">'
+        f'<{tag} class="what-row{" own" if own else ""}"{acts}>'
         f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
         f'<span class="what-gate">router {gate:.2f}</span>'
         f'<i><u class="{"harms" if change < 0 else "helps"}" style="width:{100 * abs(change) / widest:.1f}%"></u></i>'
-        f"<span>{f'{100 * probability:.2f} %' if own else f'{100 * change:+.2f}'}{says}</span></button>"
+        f"<span>{value}{says}</span></{tag}>"
     )
 
 
