@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     # After the flags are read, so that --help and a wrong flag answer at once.
     from switch_model import CheckpointError
     from ui.demo import build_demo, launch_options
-    from ui.models import ModelShelf, check_device
+    from ui.models import ModelShelf, check_device, serve_many
     from ui.workshop import Caps, Workshop
 
     try:
@@ -61,6 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (CheckpointError, ValueError) as error:
         fail(str(error))
     caps = Caps() if options.public or ON_A_SPACE else None
+    if caps:
+        serve_many()
     demo = build_demo(shelf, Workshop(Path(options.runs_dir), options.data_dir, options.max_runs, caps))
     address = {"server_name": options.host, "server_port": options.port, "share": options.share}
     try:

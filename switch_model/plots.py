@@ -49,77 +49,85 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
     named, size = count <= MAX_NAMED_TOKENS, 11 if count <= 45 else 9
     # With many experts every probability is small: the scale ends at the largest one, and says so.
     highest = min(math.ceil(10 * float(probs_ET.max(initial=0.1))) / 10, 1.0)
-    figure = go.Figure(
-        go.Heatmap(
-            z=probs_ET,
-            zmin=0,
-            zmax=highest,
-            colorscale=_SCALE,
-            xgap=1,
-            ygap=1,
-            customdata=[names] * experts,
-            hovertemplate="%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
-            colorbar={
-                "thickness": 8,
-                "outlinewidth": 0,
-                "tickvals": [0, highest / 2, highest],
-                "tickformat": ".2~f",
-                "tickfont": {"size": 11},
-            },
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=list(range(count)),
-            y=expert_T,
-            mode="markers",
-            marker={"size": 4, "color": "#e07b53", "line": {"width": 0}},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
-    if selected is not None:
-        figure.add_shape(
-            type="rect",
-            x0=selected - 0.5,
-            x1=selected + 0.5,
-            y0=-0.5,
-            y1=experts - 0.5,
-            line={"color": _INK, "width": 1.5},
-        )
-    figure.update_xaxes(
-        tickvals=list(range(count)) if named else None,
-        ticktext=names if named else None,
-        tickangle=-90 if named and count > MAX_LEVEL_NAMES else 0,
-        tickfont={"size": size},
-        title=None if named else "token",
-        # A text that reads from the right has its columns from the right, as its grid has.
-        range=[count - 0.5, -0.5] if reads_from_the_right(tokens) else [-0.5, count - 0.5],
-        showgrid=False,
-        zeroline=False,
-    )
-    figure.update_yaxes(
-        range=[experts - 0.5, -0.5],
-        dtick=1 if experts <= 16 else None,
-        showgrid=False,
-        zeroline=False,
-        title="expert",
-    )
-    # Tall enough to see each expert's row, yet never taller than a screen.
-    rows = min(max(24 * experts, 140), 560)
     # Below it, room for the longest name where names stand upright, else for one line (and the axis title).
     upright = named and count > MAX_LEVEL_NAMES
     bottom = 14 + round(0.6 * size * min(max(map(len, tokens)), MAX_NAME)) if upright else 28 if named else 40
-    figure.update_layout(
-        height=rows + bottom + 10,
-        margin={"l": 44, "r": 8, "t": 8, "b": bottom},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
-        dragmode=False,
-        showlegend=False,
-    )
-    return figure
+    # Tall enough to see each expert's row, yet never taller than a screen.
+    rows = min(max(24 * experts, 140), 560)
+    heat = {
+        "type": "heatmap",
+        "z": probs_ET,
+        "zmin": 0,
+        "zmax": highest,
+        "colorscale": _SCALE,
+        "xgap": 1,
+        "ygap": 1,
+        "customdata": [names] * experts,
+        "hovertemplate": "%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
+        "colorbar": {
+            "thickness": 8,
+            "outlinewidth": 0,
+            "ticks": "",
+            "tickvals": [0, highest / 2, highest],
+            "tickformat": ".2~f",
+            "tickfont": {"size": 11},
+        },
+    }
+    chosen = {
+        "type": "scatter",
+        "x": list(range(count)),
+        "y": expert_T,
+        "mode": "markers",
+        "marker": {"size": 4, "color": "#e07b53", "line": {"width": 0}},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    frame = {
+        "type": "rect",
+        "x0": (selected or 0) - 0.5,
+        "x1": (selected or 0) + 0.5,
+        "y0": -0.5,
+        "y1": experts - 0.5,
+        "line": {"color": _INK, "width": 1.5},
+    }
+    layout = {
+        # The default one is as large as all the rest, and none of its colours is seen here.
+        "template": "none",
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left"},
+        "shapes": [] if selected is None else [frame],
+        "xaxis": {
+            "tickvals": list(range(count)) if named else None,
+            "ticktext": names if named else None,
+            "tickangle": -90 if upright else 0,
+            "tickfont": {"size": size},
+            "title": {"text": None if named else "token", "standoff": 15},
+            "automargin": True,
+            "ticks": "",
+            # A text that reads from the right has its columns from the right, as its grid has.
+            "range": [count - 0.5, -0.5] if reads_from_the_right(tokens) else [-0.5, count - 0.5],
+            "showgrid": False,
+            "zeroline": False,
+        },
+        "yaxis": {
+            "range": [experts - 0.5, -0.5],
+            "dtick": 1 if experts <= 16 else None,
+            "showgrid": False,
+            "zeroline": False,
+            "title": {"text": "expert", "standoff": 15},
+            "automargin": True,
+            "ticks": "",
+        },
+        "height": rows + bottom + 10,
+        "margin": {"l": 44, "r": 8, "t": 8, "b": bottom},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
+        "dragmode": False,
+        "showlegend": False,
+    }
+    # All at once: every update_… of a figure checks it anew, and this one is drawn after every click.
+    return go.Figure({"data": [heat, chosen], "layout": layout})
 
 
 def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure:

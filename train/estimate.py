@@ -3,6 +3,8 @@
 Try it: estimate(Arguments.resolve({"dataset": "toy"}), rows=1000, classes=3, words=[10, 12])
 """
 
+import functools
+import json
 import math
 import statistics
 import time
@@ -68,13 +70,22 @@ def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int]
         steps = min(steps, train.max_steps)
     seconds = None
     if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
-        per_step = train.gradient_accumulation_steps * _time_step(task.model_class(config), train.batch_size, tokens)
+        per_step = train.gradient_accumulation_steps * _seconds(
+            train.task, config.to_json_string(use_diff=False), train.batch_size, tokens
+        )
         evaluations = steps / (train.eval_steps or updates_per_epoch)
         validation = evaluations * held_out / train.batch_size * per_step * EVALUATION_SHARE
         seconds = PREPARATION + PREPARATION_PER_ROW * rows + steps * per_step + validation
         if train.max_minutes is not None:
             seconds = min(seconds, 60 * train.max_minutes)
     return Estimate(total, active, steps, tokens, seconds)
+
+
+@functools.lru_cache(maxsize=64)
+def _seconds(task: str, config: str, batch_size: int, tokens: int) -> float:
+    """As `_time_step`, once for each shape: everyone who opens the page asks about the same one first."""
+    model_class = TASKS[task].model_class
+    return _time_step(model_class(model_class.config_class.from_dict(json.loads(config))), batch_size, tokens)
 
 
 def _time_step(model: torch.nn.Module, batch_size: int, tokens: int) -> float:

@@ -24,7 +24,7 @@ element.addEventListener("click", (event) => {
 
 
 def create_analyse_tab(
-    analyst: Analyst, reception: Reception, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
+    demo: gr.Blocks, analyst: Analyst, reception: Reception, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
 ) -> None:
     """Lay the tab out and connect it.
 
@@ -137,6 +137,11 @@ def create_analyse_tab(
     def refresh(chosen: str | None, request: gr.Request) -> Any:
         return reception.offer(request.session_hash, chosen)
 
+    def leave(request: gr.Request) -> None:
+        # Gradio keeps the state of who left for an hour; a routed data set is too large for that.
+        if request.session_hash in demo.state_holder:
+            demo.state_holder[request.session_hash][analysis._id] = None
+
     def open_cell(analysis: Analysis | None, event: gr.EventData) -> str:
         return cell_texts(analysis, int(event.true), int(event.predicted))
 
@@ -149,6 +154,7 @@ def create_analyse_tab(
     def turn_hits(analysis: Analysis | None, sought: tuple | None, event: gr.EventData) -> str:
         return search(analysis, *sought, int(event.page)) if sought else ""
 
+    demo.unload(leave)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     of_layer = [told, classes, right, right_loads, expert, wanted]
     inputs = [model, dataset, upload, split, limit]

@@ -5,6 +5,7 @@ Try it: [*Analyst(shelf, workshop).run("ag_news", "toy", None, "", 100)][-1]
 """
 
 import csv
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -26,12 +27,15 @@ from ui.workshop import Workshop
 PUBLIC_ROWS = 2000
 # Texts on a page of a list, and of each its beginning.
 PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
+# Routed data sets that a public page holds at once, of all visitors.
+MAX_HELD = 24
 IMPORTANCE_TEXTS = 32
 ANY_EXPERT = "any expert"
+FULL = "Too many visitors have a data set open just now. Try again in some minutes."
 EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysis:
     """What one visitor analysed: a routed data set, the model's key, and what could not be used of the data."""
 
@@ -46,12 +50,17 @@ class Analyst:
 
     def __init__(self, shelf: ModelShelf, workshop: Workshop):
         self.shelf, self.workshop = shelf, workshop
+        # Only counted here: each lives as long as its visitor's state holds it.
+        self._held: weakref.WeakSet[Analysis] = weakref.WeakSet()
 
     def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
         """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
         from train.analyze import rows_to_analyze
         from train.tables import DataError
 
+        if self.workshop.caps and len(self._held) >= MAX_HELD:
+            yield gr.skip(), f'<p class="notice" role="alert">{FULL}</p>'
+            return
         source = str(getattr(upload, "name", upload) or "") or dataset
         yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
         try:
@@ -78,7 +87,9 @@ class Analyst:
         if len(corpus.texts) < THIN_TEXTS:
             capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
         title = f"{self.shelf.load(model).title} on {Path(source).name}"
-        yield Analysis(corpus, model, title, found.note + capped), ""
+        analysis = Analysis(corpus, model, title, found.note + capped)
+        self._held.add(analysis)
+        yield analysis, ""
 
     def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
         """An expert's card; `measured` = with its importance, which takes a moment."""

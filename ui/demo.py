@@ -3,9 +3,12 @@
 Try it: build_demo(ModelShelf.find(), Workshop(Path("runs"))).launch(**launch_options())
 """
 
+import os
 from typing import Any
 
 import gradio as gr
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse
 
 from ui.analyse import create_analyse_tab
 from ui.analyst import Analyst
@@ -21,8 +24,16 @@ from ui.theme import STYLE_SHEET, create_theme
 from ui.train_tab import create_train_tab
 from ui.workshop import Workshop
 
+# Nobody reads Gradio's statistics of its events, which it would draw up anew, with pandas, after every one.
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+
 # How long an event may lie before it is seen.
 QUEUE_SECONDS = 0.01
+# Events of all visitors that may wait. A class that opens the page at once sends three each; the last of so many waits
+# some ten seconds.
+QUEUE_SIZE = 200
+BUSY = "Many people are using this page right now. What you typed is kept: try again in a few seconds."
 
 _HEADER = """<header class="page-head"><h1>Switch Explorer</h1>
 <p>See which expert reads each word, and what the model makes of it.</p></header>"""
@@ -54,7 +65,7 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
             with gr.Tab("Explore", id="explore"):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
             with gr.Tab("Analyse", id="analyse", elem_id="analyse-page") as analyse:
-                create_analyse_tab(Analyst(shelf, workshop), reception, analyse, pages, explore)
+                create_analyse_tab(demo, Analyst(shelf, workshop), reception, analyse, pages, explore)
             with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
                 create_compare_tab(reception, workshop, explore.view, compare)
             with gr.Tab("Models", id="models", elem_id="models-page"):
@@ -64,11 +75,18 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
             with gr.Tab("How it works", id="how") as how:
                 create_how_it_works(how, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
-    demo.queue(default_concurrency_limit=4, max_size=64)
+    demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)
     # Gradio looks for new events a thousand times a second, which takes 7 % of a core from a run that trains beside it.
     demo._queue.sleep_when_free = QUEUE_SECONDS
     demo._queue.progress_update_sleep_when_free = 10 * QUEUE_SECONDS
     return demo
+
+
+async def say_busy(request: Request, error: HTTPException) -> JSONResponse:
+    """What a visitor is told when the queue is full. With Gradio's own status the page would put words of its own."""
+    if str(error.detail).startswith("Queue is full"):
+        return JSONResponse({"detail": BUSY}, 429)
+    return JSONResponse({"detail": error.detail}, error.status_code)
 
 
 def launch_options(public: bool = False) -> dict[str, Any]:
@@ -87,6 +105,8 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "ssr_mode": False,
         "enable_monitoring": False,
         "max_file_size": "20mb" if public else "2gb",
-        "state_session_capacity": 1000,
+        # Visitors whose state is kept, half a megabyte each. The longest idle one goes first.
+        "state_session_capacity": 300,
+        "app_kwargs": {"exception_handlers": {503: say_busy}},
         "quiet": True,
     }

@@ -173,7 +173,13 @@ function send(message) {
 function dispatch(message) {
   awaited = ++sent;
   trigger("intervene", { ...message, serial: sent });
-  patience = setTimeout(answered, 5000); // An answer that got lost must not silence the panel.
+  patience = setTimeout(lost, 5000); // An answer that got lost must not silence the panel.
+}
+
+function lost() {
+  const newer = next;
+  answered();
+  if (!newer) draw(); // The switches show again what holds.
 }
 
 function answered() {

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ui.cards import HOW_TO_READ
 from ui.expert_panel import create_expert_panel
-from ui.explorer import Explorer, on_look
+from ui.explorer import Explorer
 from ui.flow import create_flow
 from ui.keeping import create_keeping
 from ui.models import ModelShelf
@@ -39,7 +39,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     explorer.route(explorer.shelf.default, first.text, first)  # The first pass of a shape is slow: not the one shown.
     start = explorer.route(explorer.shelf.default, first.text, first)
     closer = explorer.look_closer(start[0])
-    view, sample = gr.State(start[0]), gr.State(first)
+    view, sample = gr.State(), gr.State(first)
+    # As a function: Gradio copies a dataclass field by field, tensors too, whenever a visitor's state is set.
+    view.value = lambda: start[0]
 
     with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", scale=5, min_width=280):
@@ -136,9 +138,10 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     result = [view, prediction, notice, grid, switches, token, load]
     outputs = [title, plot, what, *flow, *neighbours]
-    picture = {"fn": explorer.draw, "inputs": [view, flow_open, neighbours_of], "outputs": outputs, **quiet}
+    seen = [view, flow_open, neighbours_of]
+    picture = {"fn": explorer.draw, "inputs": seen, "outputs": outputs, **quiet}
 
-    run.click(explorer.route, [model, text, sample, view], result, **quiet).then(**picture)
+    run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **quiet)
     choosing = {
         "fn": explorer.choose_model,
         "inputs": [model, text, sample, view],
@@ -148,9 +151,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     model.input(**choosing).then(**picture)
     lucky.click(explorer.draw_sample, [model, source, text, view], [text, sample, *result], **quiet).then(**picture)
     table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
-    grid.look(on_look, [view], [view, token, load], trigger_mode="always_last", **quiet).then(**picture)
-    switches.intervene(explorer.on_intervene, [view], result, trigger_mode="multiple", **quiet).then(**picture)
-    what.force(explorer.on_force, [view], result, trigger_mode="multiple", **quiet).then(**picture)
+    grid.look(explorer.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **quiet)
+    switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **quiet)
+    what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **quiet)
     link = gr.Textbox(visible="hidden", elem_id="link")
     restored = [text, model, caption, *result]
     demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)

@@ -99,11 +99,36 @@ class Explorer:
         except (CheckpointError, ValueError) as error:
             return _nothing(str(error))
 
-    def on_intervene(self, view: View | None, event: gr.EventData) -> Routed:
-        return self.intervene(view, event._data)
+    # -- what people do most, in one event each: an event costs the server more than drawing does -------------------
 
-    def on_force(self, view: View | None, event: gr.EventData) -> Routed:
-        return self.intervene(view, {"kind": "force", "expert": event.expert})
+    def on_route(
+        self,
+        model: str | None,
+        text: str,
+        sample: Sample | None,
+        view: View | None,
+        flow_opened: bool,
+        neighbours_of: Any,
+    ) -> tuple[Any, ...]:
+        """What `route` returns, then what `draw` does; likewise below."""
+        return self._drawn(self.route(model, text, sample, view), flow_opened, neighbours_of)
+
+    def on_intervene(
+        self, view: View | None, flow_opened: bool, neighbours_of: Any, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        return self._drawn(self.intervene(view, event._data), flow_opened, neighbours_of)
+
+    def on_force(
+        self, view: View | None, flow_opened: bool, neighbours_of: Any, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        wish = {"kind": "force", "expert": event.expert}
+        return self._drawn(self.intervene(view, wish), flow_opened, neighbours_of)
+
+    def on_look(self, view: View | None, flow_opened: bool, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        return self._drawn(look(view, int(event.token), int(event.layer)), flow_opened, neighbours_of)
+
+    def _drawn(self, shown: tuple[Any, ...], flow_opened: bool, neighbours_of: Any) -> tuple[Any, ...]:
+        return *shown, *self.draw(shown[0], flow_opened, neighbours_of)
 
     def look_closer(self, view: View | None) -> tuple[str, Any, str]:
         """(title, heat map of the router's probabilities, what-if card)."""
@@ -115,7 +140,7 @@ class Explorer:
         try:
             predictor = self.shelf.load(view.model).predictor
             layer = view.prediction.routing[view.layer].name
-            return what_if(predictor, view.text, view.token, layer, view.changes)
+            return what_if(predictor, view.text, view.token, layer, view.changes, view.prediction)
         except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
             return None
 
@@ -234,10 +259,6 @@ def look(view: View | None, token: int, layer: int) -> tuple[View | None, str, s
         return None, "", ""
     view = view.looking_at(token, layer)
     return view, *_closer(view)
-
-
-def on_look(view: View | None, event: gr.EventData) -> tuple[View | None, str, str]:
-    return look(view, int(event.token), int(event.layer))
 
 
 def draw_probabilities(view: View | None) -> tuple[str, Any]:

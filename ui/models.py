@@ -177,6 +177,11 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 50_000 else f"{count / 1e3:.1f} k"
 
 
+def serve_many() -> None:
+    """One thread for each pass: a text gains little from a second core, which serves another visitor better."""
+    torch.set_num_threads(1)
+
+
 def check_device(device: str | None) -> None:
     """Raise ValueError when this machine has no such device."""
     if device is None:
