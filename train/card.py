@@ -11,6 +11,31 @@ LICENCES = {
 }
 
 
+# What a model does, and what the hub calls that.
+PURPOSES = {
+    "classification": ("sorts texts into ", "text-classification"),
+    "mlm": ("guesses hidden tokens of a text", "fill-mask"),
+    "span_corruption": ("writes what was cut out of a text", "text2text-generation"),
+    "translation": ("translates", "translation"),
+    "clm": ("goes on with a text", "text-generation"),
+}
+
+
+def figures_in_words(figures: dict[str, Any]) -> str:
+    """The figures of an evaluation that say how good a model is."""
+    words = {
+        "bleu": "BLEU **{:.1f}**",
+        "chrf": "chrF {:.1f}",
+        "perplexity": "perplexity **{:.2f}** per token",
+        "bits_per_character": "{:.3f} bits per character",
+        "accuracy": "accuracy **{:.2%}**",
+        "macro_f1": "macro-F1 {:.2%}",
+        "loss": "loss {:.4f}",
+    }
+    said = [text.format(figures[name]) for name, text in words.items() if name in figures]
+    return ", ".join(said) + (f" ({figures['bleu_signature']})" if "bleu_signature" in figures else "")
+
+
 def model_card(
     config: SwitchConfig,
     training: dict[str, Any],
@@ -29,20 +54,24 @@ def model_card(
     dataset = arguments["dataset"]
     rows = training["rows"]
     validation = training["validation"]
-    classifies = arguments.get("task", "classification") == "classification"
+    task = arguments.get("task", "classification")
+    classifies = task == "classification"
+    writes = task in ("translation", "clm", "span_corruption")
+    purpose, pipeline = PURPOSES[task]
+    if classifies:
+        purpose += ", ".join(config.labels)
     lines = [
         "---",
         "license: apache-2.0",
         "library_name: transformers",
-        f"pipeline_tag: {'text-classification' if classifies else 'fill-mask'}",
+        f"pipeline_tag: {pipeline}",
         "tags: [mixture-of-experts, switch-transformer]",
         "---",
         "",
         f"# Switch Transformer, {dataset}",
         "",
-        f"A top-1 mixture of experts that "
-        f"{'sorts texts into ' + ', '.join(config.labels) if classifies else 'guesses hidden tokens of a text'}. "
-        f"{config.num_layers} blocks, {len(config.sparse_layers)} of them sparse with {config.num_experts} experts; "
+        f"A top-1 mixture of experts that {purpose}. {sum(map(config.depth, config.stacks))} blocks; "
+        f"{len(config.sparse_layers)} sparse layers with {config.num_experts} experts each; "
         f"{parameters[0]:,} parameters, {parameters[1]:,} active per token.",
         "",
         "## Training",
@@ -56,9 +85,8 @@ def model_card(
         f"- Seed {arguments['seed']}; {training['seconds'] / 60:.0f} minutes"
         f"{' on ' + training['machine'] if training.get('machine') else ''}; torch {training['versions']['torch']}, "
         f"transformers {training['versions']['transformers']}.",
-        f"- Validation, kept checkpoint (step {validation['step']}): accuracy {validation['accuracy']:.2%}, "
-        f"loss {validation['loss']:.4f}."
-        if "accuracy" in validation
+        f"- Validation, kept checkpoint (step {validation['step']}): {figures_in_words(validation)}."
+        if "loss" in validation
         else f"- Stopped at step {validation['step']}, before its first evaluation.",
         "",
     ]
@@ -71,8 +99,7 @@ def model_card(
             evaluation_command,
             "```",
             "",
-            f"{evaluation['split']} split{own_rows}, {evaluation['rows']:,} rows: "
-            f"accuracy **{evaluation['accuracy']:.2%}**, macro-F1 {evaluation['macro_f1']:.2%}. "
+            f"{evaluation['split']} split{own_rows}, {evaluation['rows']:,} rows: {figures_in_words(evaluation)}. "
             "The same command prints the routing:",
             "",
             "| layer | "
@@ -94,7 +121,8 @@ def model_card(
         "## Limits",
         "",
         f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only the language of "
-        f"its training texts{' and its own classes: any text gets one, fitting or not' if classifies else ''}. What an "
+        f"its training texts{' and its own classes: any text gets one, fitting or not' if classifies else ''}. "
+        f"{'What it writes may be wrong or offend: it is small, and nobody has checked it. ' if writes else ''}What an "
         'expert receives is shown exactly; what it is "for" is not claimed.',
         "",
         "## Licence",

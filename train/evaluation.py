@@ -10,10 +10,12 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from switch_model.analysis import RoutingTotals
-from switch_model.checkpoint import load_checkpoint, read_training, require_classifier
+from switch_model.checkpoint import load_checkpoint, read_training
+from switch_model.modeling import SwitchForSequenceClassification
 from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures
 from train.tables import DataError
+from train.text_evaluation import measure_texts
 from train.tokenizer import PaddingCollator, tokenize
 from train.toy import make_toy_split
 
@@ -41,19 +43,42 @@ def evaluate(
     batch_size: int = 64,
     num_samples: int | None = None,
     device: str | None = None,
+    target_column: str | None = None,
+    language: str | None = None,
+    num_beams: int = 1,
+    save_text: str | None = None,
 ) -> dict[str, Any]:
     """Measure `checkpoint` on a split (None = the one to report on, or all rows of a file).
 
+    Args:
+        num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
+
     Returns:
         checkpoint, dataset, split, rows, empty (texts without a token: counted as wrong in accuracy, in nothing else),
-        what `classification_figures` gives, and routing (the measures per sparse layer), ready for JSON.
+        what `classification_figures` gives, and routing (the measures per sparse layer), ready for JSON. For a model
+        without classes, what `measure_texts` gives.
 
     Raises:
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
-    require_classifier(model)
     split = split or report_split(dataset, data_dir)
+    if not isinstance(model, SwitchForSequenceClassification):
+        figures = measure_texts(
+            model,
+            tokenizer,
+            dataset,
+            split,
+            data_dir=data_dir,
+            text_column=text_column,
+            target_column=target_column,
+            language=language,
+            batch_size=batch_size,
+            num_samples=num_samples,
+            num_beams=num_beams,
+            save_text=save_text,
+        )
+        return {"checkpoint": str(checkpoint), "dataset": dataset, "split": split} | figures
     rows, names = load_rows(checkpoint, dataset, split, data_dir, text_column=text_column, label_column=label_column)
     rows = align_labels(rows, names, model.config.labels)
     if num_samples is not None:

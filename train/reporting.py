@@ -37,13 +37,25 @@ class Reporting:
     def __init__(self):
         self.callbacks: list[TrainerCallback] = []
         self._destinations: list[Callable[[int, dict[str, float], dict[str, list[int]]], None]] = []
+        self._listeners: list[Callable[[int, list[dict[str, str]]], None]] = []
 
-    def add(self, callback: TrainerCallback, send: Callable[[int, dict[str, float], dict[str, list[int]]], None]):
+    def add(
+        self,
+        callback: TrainerCallback,
+        send: Callable[[int, dict[str, float], dict[str, list[int]]], None],
+        tell: Callable[[int, list[dict[str, str]]], None],
+    ):
+        """`send` takes figures and `tell` samples of text, both with their step."""
         self.callbacks.append(callback)
         self._destinations.append(send)
+        self._listeners.append(tell)
 
     def record(self, record: dict[str, Any]) -> None:
         """Report what a line of metrics says beyond the Trainer's own figures."""
+        if samples := record.get("samples"):
+            for tell in self._listeners:
+                tell(record["step"], samples)
+            return
         scalars, loads = routing_figures(record)
         if scalars or loads:
             for send in self._destinations:
@@ -135,8 +147,12 @@ def _open_tensorboard(found: Reporting, run: Run, resume_from: Path | None) -> N
                 global_step=step,
             )
 
+    def tell(step: int, samples: list[dict[str, str]]) -> None:
+        lines = [f"**{what}** {text}" for sample in samples for what, text in sample.items()]
+        writer.add_text("samples", "\n\n".join(lines), step)
+
     # It closes the writer when training ends.
-    found.add(TensorBoardCallback(writer), send)
+    found.add(TensorBoardCallback(writer), send, tell)
 
 
 def _open_wandb(found: Reporting, run: Run, arguments: Arguments) -> None:
@@ -171,8 +187,12 @@ def _open_wandb(found: Reporting, run: Run, arguments: Arguments) -> None:
         # The name under which the Trainer's callback counts steps.
         wandb.log({**scalars, **histograms, "train/global_step": step})
 
+    def tell(step: int, samples: list[dict[str, str]]) -> None:
+        table = wandb.Table(columns=list(samples[0]), data=[list(sample.values()) for sample in samples])
+        wandb.log({"samples": table, "train/global_step": step})
+
     # It takes the run that is open.
-    found.add(WandbCallback(), send)
+    found.add(WandbCallback(), send, tell)
 
 
 def _keep_artifacts(run: Run, arguments: Arguments) -> None:
