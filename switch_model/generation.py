@@ -15,6 +15,7 @@ from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import EncoderPart
 from switch_model.outputs import SwitchEncoderOutput, SwitchLMOutput, SwitchModelOutput
+from switch_model.positions import EMBEDDING_STD
 from switch_model.routing import Routing
 from switch_model.stack import Stack
 
@@ -49,7 +50,11 @@ class EncoderDecoder(EncoderPart):
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
-        self.decoder = Stack(self.config, name="decoder", cross=True)
+        config = self.config
+        self.decoder_embedding = None if config.share_embeddings else nn.Embedding(config.vocab_size, config.d_model)
+        if self.decoder_embedding is not None:
+            self.decoder_embedding.initial_std = EMBEDDING_STD
+        self.decoder = Stack(config, name="decoder", cross=True)
 
     def get_encoder(self, modality: str | None = None) -> _EncoderView:
         return _EncoderView(self)
@@ -95,7 +100,7 @@ class EncoderDecoder(EncoderPart):
                 raise ValueError(
                     "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
                 )
-            decoder_inputs_embeds = self.shared(decoder_input_ids)
+            decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_input_ids)
         mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
         hidden_BTD, more = self.decoder(
             decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache
@@ -156,7 +161,7 @@ class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
         self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head if self.lm_head is not None else self.shared
+        return self.lm_head or getattr(self, "decoder_embedding", None) or self.shared
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         if self.lm_head is not None:
