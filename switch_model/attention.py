@@ -101,8 +101,11 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 def attend(query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float) -> Tensor:
     """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped."""
     dtype = query_BHTK.dtype
-    # What is the lowest number in float32 is -inf in half precision: no row may be all -inf.
-    bias = bias if bias.dtype == dtype else bias.clamp(min=torch.finfo(dtype).min).to(dtype)
+    if dtype.itemsize < 4:
+        # What is the lowest number in float32, or the lowest plus a little, is -inf in half precision: no row may be
+        # all -inf.
+        bias = bias.clamp(min=torch.finfo(dtype).min)
+    bias = bias.to(dtype)
     if rate > 0 and not query_BHTK.is_cuda:
         # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
         weights_BHTS = (query_BHTK @ key_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)

@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 1_000_000
 MAX_TENSORS = 4_096
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Numbers that are read, checked or converted at a time.
-CHUNK = 1 << 21
+CHUNK = 1 << 19
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Try it: python -m train --dataset toy --epochs 3
 """
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.checkpoint import load_checkpoint, read_config, save_checkpoint
+from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
 from train.arguments import Arguments
 from train.card import model_card
@@ -78,7 +80,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             run.discard_incomplete()
             kept = run.tokenizer if run.tokenizer.is_dir() else run.best
             tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
-            _run(run, arguments, _prepare(arguments, tokenizer), device, checkpoint)
+            begun_with = read_config(checkpoint / "config.json")[0]
+            _run(run, arguments, _prepare(arguments, tokenizer, begun_with), device, checkpoint)
     return run
 
 
@@ -131,8 +134,11 @@ class Parts:
     max_steps: int | None
 
 
-def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None) -> Parts:
-    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer."""
+def _prepare(
+    arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None, begun_with: SwitchConfig | None = None
+) -> Parts:
+    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
+    the configuration it began with."""
     source, source_tokenizer = None, tokenizer
     if arguments.train.init_from and tokenizer is None:
         source, source_tokenizer = load_checkpoint(arguments.train.init_from, "cpu")
@@ -159,11 +165,29 @@ def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = N
             f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
         )
     config = arguments.config(len(tokenizer), tokenizer.pad_token_id, data.labels)
+    if (shape := source.config if source is not None else begun_with) is not None:
+        config = with_shape_of(config, shape)
     model = TASKS[arguments.train.task].model_class(config)
     if source is not None:
         start_from(model, source)
     # Sorted by length: evaluation batches hold next to no padding.
     return Parts(tokenizer, train_rows, validation_rows.sort("length"), model, max_steps)
+
+
+# What shapes weights, or is part of what they learned, and has no flag.
+_INHERITED = (
+    "vocab_size", "position", "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance",
+    "attention_experts", "attention_sparse_step", "layer_norm_epsilon", "router_dtype", "inputs_embeds_size",
+)  # fmt: skip
+
+
+def with_shape_of(config: SwitchConfig, source: SwitchConfig) -> SwitchConfig:
+    """The configuration, with what no flag says taken from the model that one starts from."""
+    config = copy.deepcopy(config)
+    for name in _INHERITED:
+        setattr(config, name, getattr(source, name))
+    config.validate()
+    return config
 
 
 def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:
