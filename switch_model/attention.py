@@ -43,8 +43,9 @@ class RelativePositionBias(nn.Module):
         else:
             distance = (-distance).clamp(min=0)
         exact = buckets // 2
-        scale = (buckets - exact) / math.log(self.max_distance / exact)
-        far = exact + ((distance.clamp(min=1).float() / exact).log() * scale).long()
+        # In T5's own order: a distance on the border of two buckets falls as its last bit has it.
+        share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        far = exact + (share * (buckets - exact)).long()
         return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
 
 
