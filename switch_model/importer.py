@@ -215,7 +215,7 @@ def import_switch_transformers(
     tables = {"shared.weight": encoder_table, "decoder_embedding.weight": decoder_table}
     plan: list[tuple[str, torch.Size, list[str]]] = []
     for name, weight in model.state_dict().items():
-        sources = [tables[name]] if tables.get(name) else list(_their_names(name, config.num_experts))
+        sources = [tables[name]] if tables.get(name) else list(their_names(name, config.num_experts))
         missing = [source for source in sources if source not in weights.entries]
         if missing and name.split(".")[0] not in ("shared", "encoder", "decoder", "decoder_embedding", "lm_head"):
             continue  # A new head's own.
@@ -251,11 +251,14 @@ def _is_stacked(name: str) -> bool:
     return ".experts." in name
 
 
-def _their_names(name: str, num_experts: int) -> Iterator[str]:
+def their_names(name: str, num_experts: int) -> Iterator[str]:
     """The library's name, or one for each expert, of what is called `name` here."""
     stack, *rest = name.split(".")
-    if stack not in ("encoder", "decoder") or rest[0] == "final_norm":
-        yield f"{stack}.final_layer_norm.weight" if rest[0] == "final_norm" else name
+    if stack not in ("encoder", "decoder"):
+        yield name
+        return
+    if rest[0] == "final_norm":
+        yield f"{stack}.final_layer_norm.weight"
         return
     if rest[0] == "position_bias":
         yield f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
