@@ -57,6 +57,7 @@ _LIBRARY_CONFIG_KEYS = frozenset(
         "transformers_version",
         "_name_or_path",
         "tie_word_embeddings",
+        "use_cache",
     ]
 )
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")

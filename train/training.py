@@ -16,7 +16,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.checkpoint import load_checkpoint, read_config, save_checkpoint
+from switch_model.checkpoint import load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
 from train.arguments import Arguments
@@ -80,7 +80,7 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             run.discard_incomplete()
             kept = run.tokenizer if run.tokenizer.is_dir() else run.best
             tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
-            begun_with = read_config(checkpoint / "config.json")[0]
+            begun_with = SwitchConfig.from_pretrained(checkpoint)
             _run(run, arguments, _prepare(arguments, tokenizer, begun_with), device, checkpoint)
     return run
 
