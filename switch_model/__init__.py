@@ -25,7 +25,8 @@ AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClass
 AutoModelForMaskedLM.register(SwitchConfig, SwitchForMaskedLM)
 AutoModelForSeq2SeqLM.register(SwitchConfig, SwitchForConditionalGeneration)
 AutoModelForCausalLM.register(SwitchConfig, SwitchForCausalLM)
-AutoModel.register(SwitchConfig, SwitchEncoderModel)
+# Which of both is told by the config's `architectures`.
+AutoModel.register(SwitchConfig, (SwitchEncoderModel, SwitchModel))
 
 __all__ = [
     "CheckpointError",

@@ -43,8 +43,9 @@ class RelativePositionBias(nn.Module):
         else:
             distance = (-distance).clamp(min=0)
         exact = buckets // 2
-        scale = (buckets - exact) / math.log(self.max_distance / exact)
-        far = exact + ((distance.clamp(min=1).float() / exact).log() * scale).long()
+        # In T5's own order: a distance on the border of two buckets falls as its last bit has it.
+        share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        far = exact + (share * (buckets - exact)).long()
         return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
 
 
@@ -101,8 +102,11 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 def attend(query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float) -> Tensor:
     """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped."""
     dtype = query_BHTK.dtype
-    # What is the lowest number in float32 is -inf in half precision: no row may be all -inf.
-    bias = bias if bias.dtype == dtype else bias.clamp(min=torch.finfo(dtype).min).to(dtype)
+    if dtype.itemsize < 4:
+        # What is the lowest number in float32, or the lowest plus a little, is -inf in half precision: no row may be
+        # all -inf.
+        bias = bias.clamp(min=torch.finfo(dtype).min)
+    bias = bias.to(dtype)
     if rate > 0 and not query_BHTK.is_cuda:
         # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
         weights_BHTS = (query_BHTK @ key_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)

@@ -4,9 +4,12 @@ Legend: B batch, T tokens, D d_model.
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
@@ -27,6 +30,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     # Which stacks a model of this class has.
     stacks: tuple[str, ...] = ("encoder",)
@@ -62,6 +66,13 @@ class SwitchPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
         elif isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
             module.reset_parameters()
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **options
+    ) -> None:
+        """Never the reentrant kind: it loses the gradient of the records' logits, and says nothing."""
+        not_reentrant = partial(gradient_checkpointing_func, use_reentrant=False)
+        super()._set_gradient_checkpointing(enable, not_reentrant, **options)
 
     def parameter_counts(self) -> tuple[int, int]:
         """(all parameters, those that take part in computing one token).

@@ -6,25 +6,23 @@ Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 """
 
 import json
-import struct
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, unzip
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.config import RULES, SwitchConfig
+from switch_model.config import MAX_EXPERTS, MAX_LAYERS, RULES, SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.tensor_file import Entry, read_header, read_tensors, write_tensors
 
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
@@ -36,13 +34,10 @@ MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
 }
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
-MAX_HEADER_BYTES = 1_000_000
-MAX_TENSORS = 4_096
 MAX_JSON_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 20_000_000
 MAX_PARAMETERS = 20_000_000_000
-MAX_LAYERS, MAX_EXPERTS, MAX_LABELS = 128, 1_024, 10_000
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+MAX_LABELS = 10_000
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
 _LIBRARY_CONFIG_KEYS = frozenset(
     [
@@ -62,6 +57,7 @@ _LIBRARY_CONFIG_KEYS = frozenset(
         "transformers_version",
         "_name_or_path",
         "tie_word_embeddings",
+        "use_cache",
     ]
 )
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
@@ -123,12 +119,7 @@ def save_checkpoint(
     config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
     config |= {key: values[key] for key in (*RULES, "id2label", "label2id", "transformers_version")}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    weights = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it.
+    write_tensors(folder / "model.safetensors", model.state_dict(), dtype)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     settings = {"model_max_length": tokenizer.model_max_length}
     settings |= {key: getattr(tokenizer, key) for key in _SPECIAL_TOKENS if getattr(tokenizer, key) is not None}
@@ -170,26 +161,17 @@ def _load_folder(
     with torch.device("meta"):
         model = model_class(config)
     compare_header(header, model.state_dict())
-    tokenizer = _load_tokenizer(folder, config)
-    model.load_state_dict(read_weights(folder / "model.safetensors"), strict=True, assign=True)
+    tokenizer = read_tokenizer(folder, config)
+    try:
+        # In float32: half precision would run in half on the CPU.
+        weights = read_tensors(folder / "model.safetensors", header)
+    except OSError as error:
+        raise CheckpointError(f"model.safetensors can't be read: {error}.") from error
+    model.load_state_dict(weights, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.eval().to(device), tokenizer
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of a safetensors file whose header is known to fit, in float32. Raises CheckpointError."""
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} can't be read: {error}.") from error
-    # A copy in float32: half precision would run in half on the CPU, and a mapped file would stay open.
-    weights = {name: tensor.float().clone() for name, tensor in weights.items()}
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"The weight {name} holds NaN or infinite values: the checkpoint is damaged.")
-    return weights
 
 
 def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
@@ -251,7 +233,8 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     inner = 3 if config.dense_act_fn == "gated-gelu" else 2
     mlp = inner * config.d_model * config.d_ff
     attention = 4 * config.d_model * config.num_heads * config.d_kv
-    rows = config.vocab_size * (1 if config.tie_word_embeddings else 2) + config.bigram_buckets + config.max_positions
+    tables = 1 + (not config.tie_word_embeddings) + (not config.share_embeddings)
+    rows = config.vocab_size * tables + config.bigram_buckets + config.max_positions
     total = (rows + (config.inputs_embeds_size or 0)) * config.d_model
     for stack in stacks:
         for layer in range(config.depth(stack)):
@@ -261,47 +244,7 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     return total
 
 
-def read_header(path: Path, besides: Collection[str] = ()) -> dict[str, tuple[str, list[int]]]:
-    """Tensor name -> (dtype, shape) of a safetensors header, read and bounded here. Raises CheckpointError.
-
-    `besides`: names of tensors that are no weights, and are passed over.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise CheckpointError("model.safetensors is no safetensors file, or its header is damaged or too large.")
-        raw = file.read(length)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) != len(pairs):
-            raise CheckpointError("The header of model.safetensors names a tensor twice.")
-        return dict(pairs)
-
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("The header of model.safetensors is no valid JSON.") from error
-    if not isinstance(header, dict):
-        raise CheckpointError("The header of model.safetensors is no JSON object.")
-    for name in ("__metadata__", *besides):
-        header.pop(name, None)
-    if len(header) > MAX_TENSORS:
-        raise CheckpointError(f"model.safetensors holds {len(header):,} tensors, above the limit of {MAX_TENSORS:,}.")
-    tensors = {}
-    for name, entry in header.items():
-        dtype = entry.get("dtype") if isinstance(entry, dict) else None
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
-            raise CheckpointError(f"The header of model.safetensors describes {name!r} badly.")
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise CheckpointError(f"The weight {name} has dtype {dtype!r}; accepted: {', '.join(_DTYPES)}.")
-        tensors[name] = (dtype, shape)
-    return tensors
-
-
-def compare_header(header: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, torch.Tensor]) -> None:
+def compare_header(header: Mapping[str, Entry], expected: Mapping[str, torch.Tensor]) -> None:
     """Raise CheckpointError unless a header names exactly these weights in these shapes."""
     missing = sorted(set(expected) - set(header))
     extra = sorted(set(header) - set(expected))
@@ -310,13 +253,14 @@ def compare_header(header: Mapping[str, tuple[str, list[int]]], expected: Mappin
         parts += [f"it has {', '.join(extra[:3])}, which the model has not"] if extra else []
         raise CheckpointError(f"model.safetensors does not fit config.json: {'; '.join(parts)}.")
     for name, tensor in expected.items():
-        if list(tensor.shape) != header[name][1]:
+        if list(tensor.shape) != header[name].shape:
             raise CheckpointError(
-                f"The weight {name} has shape {header[name][1]}, but config.json asks for {list(tensor.shape)}."
+                f"The weight {name} has shape {header[name].shape}, but config.json asks for {list(tensor.shape)}."
             )
 
 
-def _load_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
+def read_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
+    """tokenizer.json and tokenizer_config.json under rules of our own. Raises CheckpointError."""
     path = folder / "tokenizer.json"
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
         raise CheckpointError(f"tokenizer.json is larger than {MAX_TOKENIZER_BYTES // 1_000_000} MB.")

@@ -21,6 +21,8 @@ POSITIONS = ("relative", "sinusoidal", "learned")
 HEADS = ("linear", "mlp")
 ATTENTION_EXPERTS = ("none", "projections", "module")
 ROUTER_DTYPES = ("float32", "bfloat16", "float16")
+# Of checkpoints from elsewhere: far above any model this package makes.
+MAX_LAYERS, MAX_EXPERTS = 128, 1_024
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
@@ -130,6 +132,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label_smoothing": _PROBABILITY,
     "embedding_norm": _one_of(True, False),
     "tie_word_embeddings": _one_of(True, False),
+    "share_embeddings": _one_of(True, False),
     "scale_decoder_outputs": _one_of(True, False),
     "pad_token_id": _whole(0),
     "bos_token_id": _or_none(_whole(0), "no token opens a text"),
@@ -206,6 +209,7 @@ class SwitchConfig(PreTrainedConfig):
             weights it keeps tokens of one text apart, where attention's common context would drown them.
         id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
         tie_word_embeddings: a language model's output layer is its embedding table.
+        share_embeddings: encoder and decoder read from one table; else the decoder has its own.
         scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
         bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder.
@@ -270,6 +274,7 @@ class SwitchConfig(PreTrainedConfig):
     label_smoothing: float = 0.0
     embedding_norm: bool = False
     tie_word_embeddings: bool = True
+    share_embeddings: bool = True
     scale_decoder_outputs: bool = False
     pad_token_id: int = 0
     bos_token_id: int | None = None
@@ -311,10 +316,12 @@ class SwitchConfig(PreTrainedConfig):
             raise ValueError(
                 'attention_experts="module" is not allowed in a decoder: it looks at the whole sequence at once.'
             )
-        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
+        # A decoder looks one way only, and has all buckets for it.
+        part, words = (2, "half") if "decoder" in self.stacks else (4, "a quarter")
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // part:
             raise ValueError(
                 f"relative_attention_max_distance={self.relative_attention_max_distance} is not allowed: it must be "
-                f"above a quarter of relative_attention_num_buckets={self.relative_attention_num_buckets}."
+                f"above {words} of relative_attention_num_buckets={self.relative_attention_num_buckets}."
             )
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from switch_model.analysis import RoutingTotals
-from switch_model.predictor import MAX_CHARACTERS, Predictor
+from switch_model.predictor import CLS_NAME, MAX_CHARACTERS, Predictor
 
 # A batch holds texts of about one length, and about so many tokens.
 TOKENS_PER_BATCH = 4096
@@ -31,7 +31,7 @@ class Corpus:
         num_experts: E.
         text: (K,) the text that a token is of.
         position: (K,) its place there, from 0.
-        token: (K,) its number in the vocabulary.
+        token: (K,) its number in the vocabulary; the vocabulary's size for the model's own CLS token.
         start, end: (K,) its characters in the text.
         expert: (L, K) the expert that it chose.
         dropped: (L, K) whether that one was full.
@@ -132,18 +132,19 @@ def route_in_steps(
     if not kept:
         raise ValueError("None of the texts has a visible character: there is nothing to analyse.")
     texts, encodings = [texts[index] for index in kept], [encodings[index] for index in kept]
-    lengths = np.array([len(encoding.ids) for encoding in encodings])
+    added = int(config.cls_token)
+    lengths = np.array([added + len(encoding.ids) for encoding in encodings])
     first = np.concatenate([[0], np.cumsum(lengths)])
     routes = np.zeros((2, len(config.sparse_layers), first[-1]), dtype=np.int16)
     predicted, probability = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts))
     totals, done = RoutingTotals(), 0
 
     for rows in _batches(lengths):
-        ids = torch.full((len(rows), int(lengths[rows].max())), config.pad_token_id)
+        ids = torch.full((len(rows), int(lengths[rows].max()) - added), config.pad_token_id)
         mask = torch.zeros_like(ids)
         for place, row in enumerate(rows):
-            ids[place, : lengths[row]] = torch.tensor(encodings[row].ids)
-            mask[place, : lengths[row]] = 1
+            ids[place, : lengths[row] - added] = torch.tensor(encodings[row].ids)
+            mask[place, : lengths[row] - added] = 1
         output = model(ids.to(model.device), mask.to(model.device), output_routing=True)
         totals.add(output.routing)
         best = output.logits.float().softmax(-1).cpu().max(dim=-1)
@@ -157,8 +158,9 @@ def route_in_steps(
         done += len(rows)
         yield done, len(texts)
 
-    token = np.concatenate([encoding.ids for encoding in encodings]).astype(np.int64)
-    offsets = np.concatenate([np.array(encoding.offsets, dtype=np.int64) for encoding in encodings])
+    own = [config.vocab_size] * added
+    token = np.concatenate([own + encoding.ids for encoding in encodings]).astype(np.int64)
+    offsets = np.concatenate([np.array([(0, 0)] * added + encoding.offsets, dtype=np.int64) for encoding in encodings])
     text = np.repeat(np.arange(len(texts)), lengths)
     return Corpus(
         texts=texts,
@@ -201,6 +203,9 @@ def _names(
     numbers, where = np.unique(token, return_index=True)
     names = {}
     for number, index in zip(numbers.tolist(), where.tolist(), strict=True):
+        if number == predictor.model.config.vocab_size:
+            names[number] = CLS_NAME
+            continue
         start, end = offsets[index]
         own = predictor.tokenizer.convert_ids_to_tokens(number)
         surface = "" if number == predictor.tokenizer.unk_token_id else texts[text[index]][start:end].strip()

@@ -128,6 +128,8 @@ def mean_importance(predictor: Predictor, texts: Sequence[str], layer: str, expe
 def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = None) -> tuple[str, Tensor]:
     """The predicted class, and (T,) the change of its probability when the model does not see that one token.
 
+    The model's own CLS token, the first where it has one, can't be hidden: its change is 0.
+
     Args:
         base: what is changed already. A token keeps its own forced expert when another one is left out.
     """
@@ -135,7 +137,8 @@ def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = 
     ids = torch.tensor(predictor.token_ids(text), device=predictor.model.device)
     tokens = len(ids)
     seen = torch.cat([torch.ones(1, tokens), 1 - torch.eye(tokens)]).long().to(ids.device)
-    changes = [base, *(replace(base, force=_force_without(base, token)) for token in range(tokens))]
+    first = int(predictor.model.config.cls_token)
+    changes = [base, *(replace(base, force=_force_without(base, first + token)) for token in range(tokens))]
     parts = []
     with torch.inference_mode():
         for start in range(0, len(seen), MAX_ROWS):
@@ -146,7 +149,7 @@ def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = 
     actual, *without = torch.cat(parts).float().softmax(dim=-1).cpu()
     label = int(actual.argmax())
     change = torch.stack([scores[label] for scores in without]) - actual[label]
-    return predictor.model.config.labels[label], change
+    return predictor.model.config.labels[label], torch.cat([torch.zeros(first), change])
 
 
 def _force_without(base: Interventions, left_out: int) -> dict[tuple[str, int], int]:

@@ -5,16 +5,19 @@ T5's layout (1910.10683) with the sparse MLPs of Switch Transformers (2101.03961
 Try it: SwitchForConditionalGeneration(SwitchConfig(eos_token_id=1)).generate(torch.ones(1, 9, dtype=torch.long))
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import EncoderPart
 from switch_model.outputs import SwitchEncoderOutput, SwitchLMOutput, SwitchModelOutput
+from switch_model.positions import EMBEDDING_STD
 from switch_model.routing import Routing
 from switch_model.stack import Stack
 
@@ -49,7 +52,11 @@ class EncoderDecoder(EncoderPart):
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
-        self.decoder = Stack(self.config, name="decoder", cross=True)
+        config = self.config
+        self.decoder_embedding = None if config.share_embeddings else nn.Embedding(config.vocab_size, config.d_model)
+        if self.decoder_embedding is not None:
+            self.decoder_embedding.initial_std = EMBEDDING_STD
+        self.decoder = Stack(config, name="decoder", cross=True)
 
     def get_encoder(self, modality: str | None = None) -> _EncoderView:
         return _EncoderView(self)
@@ -84,6 +91,7 @@ class EncoderDecoder(EncoderPart):
             memory_BSD, memory_mask_BS, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
         else:
             memory_BSD = encoder_outputs[0]
+            self._check(interventions, len(memory_BSD))
             records = getattr(encoder_outputs, "routing", None) or ()
             memory_mask_BS = real_tokens(attention_mask, memory_BSD.shape[:2], memory_BSD.device)
             if self.cls is not None and memory_mask_BS.shape[1] < memory_BSD.shape[1]:
@@ -95,7 +103,7 @@ class EncoderDecoder(EncoderPart):
                 raise ValueError(
                     "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
                 )
-            decoder_inputs_embeds = self.shared(decoder_input_ids)
+            decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_input_ids)
         mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
         hidden_BTD, more = self.decoder(
             decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache
@@ -156,11 +164,18 @@ class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
         self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head if self.lm_head is not None else self.shared
+        return self.lm_head or getattr(self, "decoder_embedding", None) or self.shared
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         if self.lm_head is not None:
             self.lm_head = value
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **inputs: Any) -> tuple[Tensor, dict[str, Any]]:
+        """Rows for beams and for several answers to a text: each with the interventions of its text."""
+        given = inputs.get("interventions")
+        if expand_size > 1 and isinstance(given, (list, tuple)):
+            inputs["interventions"] = [row for row in given for _ in range(expand_size)]
+        return super()._expand_inputs_for_generation(expand_size=expand_size, **inputs)
 
     def _token_logits(self, hidden: Tensor) -> Tensor:
         if self.config.scale_decoder_outputs:
@@ -289,6 +304,9 @@ class SwitchForCausalLM(_LanguageModel):
 
 
 def _cache(given: Cache | None, wanted: bool | None, crossed: bool) -> Cache | None:
+    own = given.self_attention_cache if isinstance(given, EncoderDecoderCache) else given
+    if isinstance(own, StaticCache):
+        raise ValueError("The cache of these models grows with the text: leave cache_implementation out.")
     if given is not None or not wanted:
         return given
     return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossed else DynamicCache()

@@ -4,6 +4,9 @@ Legend: B batch, T tokens, D d_model, C classes, V tokens in the vocabulary.
 Try it: SwitchForSequenceClassification(SwitchConfig(num_labels=3))(input_ids=torch.ones(1, 9, dtype=torch.long)).logits
 """
 
+from pathlib import Path
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -12,6 +15,7 @@ from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
 from switch_model.embedding import HashedBigrams
+from switch_model.importer import import_switch_transformers
 from switch_model.interventions import AnyInterventions
 from switch_model.outputs import SwitchClassifierOutput, SwitchEncoderOutput, SwitchMaskedLMOutput
 from switch_model.positions import EMBEDDING_STD
@@ -28,6 +32,19 @@ class EncoderPart(SwitchPreTrainedModel):
         self.bigrams = HashedBigrams(config) if config.bigram_buckets else None
         self.cls = nn.Parameter(torch.empty(config.d_model)) if config.cls_token else None
         self.encoder = Stack(config, name="encoder")
+
+    @classmethod
+    def from_switch_transformers(cls, path_or_hub_id: str | Path, dtype: torch.dtype | None = torch.float32) -> Self:
+        """The model with the weights of a transformers SwitchTransformers checkpoint, and with its logits.
+
+        Args:
+            path_or_hub_id: a folder with config.json and model.safetensors (or its shards), or a hub repository's name.
+            dtype: of the weights; None = as they are in the file.
+
+        Raises:
+            CheckpointError: (switch_model.checkpoint) with the reason, and what to do.
+        """
+        return import_switch_transformers(cls, path_or_hub_id, dtype)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -186,6 +203,12 @@ class SwitchForMaskedLM(EncoderPart):
         self.transform_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:  # Where only an encoder's weights are loaded, nothing else fills it.
+            init.zeros_(self.bias)
 
     def forward(
         self,

@@ -18,6 +18,8 @@ from switch_model.routing import Routing
 
 # Far above what any model reads, so that a pasted book costs no more than a long text.
 MAX_CHARACTERS = 200_000
+# What a token is called that the model itself puts before the text (SwitchConfig.cls_token).
+CLS_NAME = "[CLS]"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Prediction:
     Attributes:
         label: the most probable class.
         scores: class -> probability, in the model's order.
-        tokens: readable tokens: the text's own characters, or a special token's name.
+        tokens: readable tokens: the text's own characters, or a special token's name; the model's CLS token, where it
+            has one, is the first.
         offsets: (start, end) characters of each token in the text.
         unknown: for each token, whether the vocabulary lacks it (the model saw only "unknown word").
         truncated: whether the text was longer than the model reads.
@@ -50,7 +53,10 @@ class Predictor:
         self.model = model.eval()
         self.tokenizer = tokenizer
         # Once, not per call: the backend keeps truncation as state, which threads must not change under each other.
-        tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
+        config, limit = model.config, tokenizer.model_max_length
+        if config.position == "learned":
+            limit = min(limit, config.max_positions - int(config.cls_token))
+        tokenizer.backend_tokenizer.enable_truncation(limit)
 
     @classmethod
     def from_checkpoint(cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None) -> "Predictor":
@@ -99,6 +105,7 @@ class Predictor:
 
         # 3. One Prediction per text.
         labels, unknown_id = self.model.config.labels, self.tokenizer.unk_token_id
+        added = int(self.model.config.cls_token)
         predictions = []
         for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
             scores = dict(zip(labels, scores_BC[row], strict=True))
@@ -106,12 +113,13 @@ class Predictor:
                 Prediction(
                     label=max(scores, key=scores.get),
                     scores=scores,
-                    tokens=[
+                    tokens=[CLS_NAME] * added
+                    + [
                         text[start:end] or token
                         for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)
                     ],
-                    offsets=encoding.offsets,
-                    unknown=[token_id == unknown_id for token_id in encoding.ids],
+                    offsets=[(0, 0)] * added + encoding.offsets,
+                    unknown=[False] * added + [token_id == unknown_id for token_id in encoding.ids],
                     truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
                     routing=tuple(record.example(row) for record in records),
                 )
@@ -119,7 +127,8 @@ class Predictor:
         return predictions
 
     def token_ids(self, text: str) -> list[int]:
-        """The tokens that the model reads of a text. Raises ValueError when there are none."""
+        """The tokens that the model reads of a text, without its own CLS token. Raises ValueError when there are
+        none."""
         ids = self._encode(text.encode("utf-8", "replace").decode("utf-8")).ids
         if not ids:
             raise ValueError("The text is empty, or holds no visible character: there is nothing to classify.")

@@ -107,7 +107,7 @@ class Top1Router(nn.Module):
     def _best(self, logits_BTE: Tensor) -> Tensor:
         """(B, T) the most probable expert, the first of equal ones."""
         if self.dtype != torch.float32:  # Probabilities that round to the same number are equal ones.
-            logits_BTE = logits_BTE.softmax(dim=-1).to(self.dtype)
+            logits_BTE = logits_BTE.to(self.dtype).softmax(dim=-1)
         return logits_BTE.max(dim=-1).indices
 
     def gate(self, routing: Routing) -> Tensor:

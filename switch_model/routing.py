@@ -21,7 +21,7 @@ class Routing:
     """What one sparse layer decided. Facts only: everything else is derived from them.
 
     Attributes:
-        name: stack and block, counted from 0: "encoder.0", "decoder.3".
+        name: stack and block, counted from 0: "encoder.0", "decoder.3"; "encoder.0.attention" for that of attention.
         logits: (B, T, E) float32, raw router logits after noise and interventions; -inf for an ablated expert.
         expert: (B, T) int64, the chosen expert (0 at padding, where it means nothing).
         slot: (B, T) int64, place in that expert's queue counted from 0; -1 at padding.
@@ -174,6 +174,8 @@ def transitions(here: Routing, there: Routing) -> Tensor:
 
 
 def layer_title(name: str) -> str:
-    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"."""
-    stack, _, index = name.rpartition(".")
-    return f"layer {index}" if stack in ("encoder", "") else f"{stack} layer {index}"
+    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3.attention" -> "decoder layer 3 attention"."""
+    block = name.removesuffix(".attention")
+    stack, _, index = block.rpartition(".")
+    title = f"layer {index}" if stack in ("encoder", "") else f"{stack} layer {index}"
+    return title if block == name else f"{title} attention"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from switch_model.attention import Attention, RelativePositionBias, Remember, causal_bias, padding_bias
 from switch_model.attention_experts import AttentionModules, ProjectionExperts
@@ -44,7 +45,7 @@ class Inputs:
     seen: Tensor | None = None
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     """Self-attention, attention over an encoder's states where there are any, then a dense or a sparse MLP: each on a
     normalised copy and added to the residual stream."""
 
@@ -150,6 +151,8 @@ class Stack(nn.Module):
         Raises ValueError when interventions name an expert or a token that is not there.
         """
         # 1. Who came before, where everybody stands, and who may look at whom.
+        if self.training and self.blocks[0].gradient_checkpointing:
+            cache = None  # A block that is computed again would add its keys again.
         tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
         before = 0 if cache is None else cache.get_seq_length()
         if before and mask.shape[1] == tokens:

@@ -49,8 +49,23 @@ MISTAKES = [
     ("gradient flows through what ReLU cut off", "relu_experts", "threshold_backward.grad_input(to_inner, inner, 0,", "threshold_backward.grad_input(to_inner, inner, -1,"),
     ("an expert's gradient lands on another expert", "grouped_linear", "gradient_EFD.unbind(0), strict=True", "gradient_EFD.flip(0).unbind(0), strict=True"),
     ("weights start at torch's defaults", "base", "if isinstance(module, (nn.Linear, nn.Embedding)):", "if False:"),
+    ("a decoder sees the future", "stack", "if self.causal and tokens > 1:", "if False:"),
+    ("a causal stack counts its capacity from the text", "router", "tokens_B = torch.full_like(tokens_B, config.block_size)", "pass"),
+    ("cross-attention looks at padding", "stack", "else padding_bias(memory_mask, dtype)", "else padding_bias(memory_mask, dtype) * 0"),
+    ("cross-attention remembers the wrong layer", "stack", "cross_attention_cache.layers[self.layer]", "cross_attention_cache.layers[0]"),
+    ("decoding with a cache drops tokens", "router", "        if seen is None:\n            capacity_B = self._capacity", "        if True:\n            capacity_B = self._capacity"),
+    ("padding on the left moves learned positions", "stack", "places_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)", "places_BS = (torch.ones_like(mask).cumsum(dim=1) - 1).clamp(min=0)"),
+    ("a dropped token keeps its attention", "attention_experts", "output_BTD.masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing", "output_BTD, routing"),
+    ("an imported expert lands on another's place", "importer", "zip(sources, places, strict=True)", "zip(sources, reversed(places), strict=True)"),
 ]  # fmt: skip
-TESTS = ["test_routing", "test_oracle_bruteforce", "test_oracle_transformers", "test_model"]
+TESTS = [
+    "test_routing",
+    "test_oracle_bruteforce",
+    "test_oracle_transformers",
+    "test_model",
+    "test_oracle_heads",
+    "test_heads",
+]
 
 
 def caught_by(module: str, before: str, after: str) -> str | None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from switch_model import Interventions, Predictor, load_checkpoint
+from switch_model.corpus import route_corpus
 from switch_model.counterfactuals import importance, leave_one_out, what_if
+from switch_model.routing import layer_title
 from tests.ui_support import save_tiny_checkpoint
 
 TEXT = "oil prices rose as traders worried about winter"
@@ -63,3 +65,41 @@ def test_leaving_a_token_out_is_hiding_it_from_the_model(predictor):
     with torch.no_grad():
         without = predictor.model(ids, mask).logits.softmax(-1)[0, predictor.model.config.labels.index(label)]
     assert change_T[5] == pytest.approx(float(without) - predictor(TEXT).scores[label], abs=1e-6)
+
+
+def test_a_models_own_cls_token_is_the_first_token(tmp_path):
+    predictor = Predictor.from_checkpoint(save_tiny_checkpoint(tmp_path, cls_token=True, pooling="first"), "cpu")
+    prediction = predictor(TEXT)
+    assert prediction.tokens[0] == "[CLS]" and prediction.offsets[0] == (0, 0) and not prediction.unknown[0]
+    for record in prediction.routing:
+        assert record.expert.shape == (1, len(prediction.tokens)) == (1, len(prediction.offsets))
+    label, change_T = leave_one_out(predictor, TEXT, Interventions(force={("encoder.1", 0): 2}))
+    assert change_T.shape == (len(prediction.tokens),) and change_T[0] == 0 and change_T[1:].abs().max() > 0
+    ids, mask = torch.tensor([predictor.token_ids(TEXT)]), torch.ones(1, len(prediction.tokens) - 1)
+    mask[0, 3] = 0  # The fourth of the text is the fifth of the record.
+    forced = Interventions(force={("encoder.1", 0): 2})
+    with torch.no_grad():
+        without = predictor.model(ids, mask, interventions=forced).logits.softmax(-1)
+    before = predictor(TEXT, interventions=forced).scores[label]
+    index = predictor.model.config.labels.index(label)
+    assert change_T[4] == pytest.approx(float(without[0, index]) - before, abs=1e-6)
+
+    corpus = route_corpus(predictor, [TEXT, "oil won"])
+    mine = corpus.text == 0
+    assert corpus.names[int(corpus.token[mine][0])] == "[CLS]"
+    for layer, record in enumerate(prediction.routing):
+        assert corpus.expert[layer, mine].tolist() == record.expert[0].tolist()
+    assert corpus.measures[0]["tokens"] == len(corpus.token)
+    assert list(zip(corpus.start[mine].tolist(), corpus.end[mine].tolist(), strict=True)) == prediction.offsets
+
+
+def test_a_text_is_cut_to_the_positions_that_a_model_has_learned(tmp_path):
+    folder = save_tiny_checkpoint(tmp_path, position="learned", max_positions=6, cls_token=True)
+    prediction = Predictor.from_checkpoint(folder, "cpu")("oil " * 9)
+    assert prediction.truncated and len(prediction.tokens) == 6
+
+
+def test_layers_have_names_for_people():
+    names = ["encoder.1", "encoder.1.attention", "decoder.0", "decoder.2.attention"]
+    titles = ["layer 1", "layer 1 attention", "decoder layer 0", "decoder layer 2 attention"]
+    assert [layer_title(name) for name in names] == titles

@@ -190,10 +190,12 @@ def test_position_buckets_follow_t5():
     from transformers.models.t5.modeling_t5 import T5Attention
 
     distance = torch.arange(-300, 301)
-    for bidirectional in (True, False):
-        bias = RelativePositionBias(SwitchConfig(**SHAPE), bidirectional)
-        expected = T5Attention._relative_position_bucket(distance, bidirectional, num_buckets=32, max_distance=128)
-        assert torch.equal(bias._bucket(distance), expected)
+    for buckets, longest in [(32, 128), (8, 9), (8, 40), (16, 64), (64, 300)]:
+        config = SwitchConfig(**SHAPE, relative_attention_num_buckets=buckets, relative_attention_max_distance=longest)
+        for bidirectional in (True, False):
+            bias = RelativePositionBias(config, bidirectional)
+            expected = T5Attention._relative_position_bucket(distance, bidirectional, buckets, longest)
+            assert torch.equal(bias._bucket(distance), expected)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ import pytest
 
 from switch_model import CheckpointError, load_checkpoint
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
-from switch_model.checkpoint import read_config, read_header
+from switch_model.checkpoint import read_config
+from switch_model.tensor_file import read_header
 from tests.ui_support import save_tiny_checkpoint
 from ui.models import ModelShelf
 from ui.models_tab import MAX_OWN, Reception

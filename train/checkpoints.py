@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from switch_model import CheckpointError, Prediction, Predictor
-from switch_model.checkpoint import compare_header, read_header, read_weights
+from switch_model.checkpoint import compare_header
+from switch_model.tensor_file import read_header, read_tensors
 from train.runs import AVERAGE_FILE, Run
 
 WEIGHTS_FILE = "model.safetensors"
-# AveragedModel's name for what it averages, and its count of steps.
-_PREFIX, _COUNT = "module.", "n_averaged"
+# AveragedModel's name for what it averages.
+_PREFIX = "module."
 
 
 def open_run(run: Run, device: str | None = None) -> Predictor:
@@ -37,12 +38,11 @@ def go_to(predictor: Predictor, folder: Path) -> None:
     average = folder / AVERAGE_FILE
     path = average if average.is_file() else folder / WEIGHTS_FILE
     try:
-        header = read_header(path, besides=(_COUNT,))
+        header = read_header(path, others=True)  # An average counts its steps in a whole number.
         compare_header(_plain(header), predictor.model.state_dict())
-        weights = _plain(read_weights(path))
+        weights = _plain(read_tensors(path, header))
     except OSError as error:
         raise CheckpointError(f"{folder.name} is gone, or can't be read: {error.strerror}.") from error
-    weights.pop(_COUNT, None)
     predictor.model.load_state_dict(weights)
 
 

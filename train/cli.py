@@ -30,6 +30,7 @@ other commands (each has --help):
   python -m train package …        a finished run as a small checkpoint folder with a model card
   python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
   python -m train convert OLD.pt … a state dict as a checkpoint folder
+  python -m train import SOURCE …  a transformers SwitchTransformers checkpoint, such as google/switch-base-8
   python -m train sweep …          a search over any arguments, a run each
 """
 
@@ -284,6 +285,12 @@ def _convert(argv: list[str]) -> None:
     )
 
 
+def _import(argv: list[str]) -> None:
+    from train.import_checkpoint import command
+
+    command(argv)
+
+
 def _publish(argv: list[str]) -> None:
     parser = _parser(
         "publish",
@@ -354,6 +361,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "package": _package,
     "publish": _publish,
     "convert": _convert,
+    "import": _import,
     "sweep": _sweep,
 }
 

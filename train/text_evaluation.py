@@ -1,5 +1,5 @@
-"""Models that guess or write tokens, measured on a split: BLEU and chrF, perplexity and bits per character, and how many
-hidden tokens are found.
+"""Models that guess or write tokens, measured on a split: BLEU and chrF, perplexity and bits per character, hidden tokens
+that are found.
 
 Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split test
 """

@@ -3,6 +3,7 @@
 Try it: python -m train --dataset toy --epochs 3
 """
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
 from train.arguments import Arguments
 from train.card import model_card
@@ -78,7 +80,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             run.discard_incomplete()
             kept = run.tokenizer if run.tokenizer.is_dir() else run.best
             tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
-            _run(run, arguments, _prepare(arguments, tokenizer), device, checkpoint)
+            begun_with = SwitchConfig.from_pretrained(checkpoint)
+            _run(run, arguments, _prepare(arguments, tokenizer, begun_with), device, checkpoint)
     return run
 
 
@@ -103,8 +106,11 @@ class Parts:
     max_steps: int | None
 
 
-def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None) -> Parts:
-    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer."""
+def _prepare(
+    arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None, begun_with: SwitchConfig | None = None
+) -> Parts:
+    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
+    the configuration it began with."""
     source, source_tokenizer = None, tokenizer
     if arguments.train.init_from and tokenizer is None:
         source, source_tokenizer = load_checkpoint(arguments.train.init_from, "cpu")
@@ -138,10 +144,31 @@ def _prepare(arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = N
         )
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id) if task.writes else ()
     labels = data.labels if task.labelled else []
-    model = task.model_class(arguments.config(len(tokenizer), tokenizer.pad_token_id, labels, *ends))
+    config = arguments.config(len(tokenizer), tokenizer.pad_token_id, labels, *ends)
+    if (shape := source.config if source is not None else begun_with) is not None:
+        config = with_shape_of(config, shape)
+    model = task.model_class(config)
     if source is not None:
         start_from(model, source)
     return Parts(tokenizer, rows, model, max_steps)
+
+
+# What shapes weights, or is part of what they learned, and has no flag.
+_INHERITED = (
+    "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
+    "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs", "tie_word_embeddings",
+)  # fmt: skip
+
+
+def with_shape_of(config: SwitchConfig, source: SwitchConfig) -> SwitchConfig:
+    """The configuration, with what no flag says taken from the model that one starts from."""
+    config = copy.deepcopy(config)
+    for name in _INHERITED:
+        setattr(config, name, getattr(source, name))
+    # Rows that the tokenizer does not use, or tokens that the task added to it.
+    config.vocab_size = max(config.vocab_size, source.vocab_size)
+    config.validate()
+    return config
 
 
 def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:

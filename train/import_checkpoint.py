@@ -1,0 +1,81 @@
+"""A transformers SwitchTransformers checkpoint as a checkpoint folder of ours: the same logits, another layout.
+
+Try it: python -m train import google/switch-base-8 --output_dir switch-base-8
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, T5TokenizerFast
+
+from switch_model.checkpoint import CheckpointError, read_tokenizer, save_checkpoint
+from switch_model.config import SwitchConfig
+from switch_model.generation import SwitchForConditionalGeneration
+from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
+from switch_model.modeling import SwitchEncoderModel
+from train.flags import Parser
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def command(argv: list[str]) -> None:
+    """`python -m train import`. Raises CheckpointError as `import_checkpoint` does."""
+    parser = Parser(
+        prog="python -m train import",
+        description="A transformers SwitchTransformers checkpoint as a checkpoint folder: encoder and decoder, or the "
+        "encoder alone. Both start a classifier: python -m train --init_from FOLDER.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("source", help="a folder with config.json and safetensors, or a hub id")
+    parser.add_argument("--output_dir", required=True, help="folder to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
+    parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
+    options = parser.parse_args(argv)
+    dtype = DTYPES.get(options.dtype)
+    config = import_checkpoint(options.source, options.output_dir, dtype=dtype, encoder_only=options.encoder_only)
+    depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
+    sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
+    print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
+    print(f"Make a classifier of it: python -m train --init_from {options.output_dir} --dataset …")
+
+
+def import_checkpoint(
+    source: str, output: str | Path, *, dtype: torch.dtype | None = None, encoder_only: bool = False
+) -> SwitchConfig:
+    """Write a transformers checkpoint as a folder that `load_checkpoint` opens; returns the model's configuration.
+
+    Args:
+        source: a folder in transformers' layout, or a hub id.
+        dtype: of the weights on disk; None = as in the source.
+
+    Raises:
+        CheckpointError: when a file is missing, can't be read, or describes what this package has not.
+    """
+    folder = find_checkpoint(source)
+    # The small files first: a model of some gigabytes is not to be read for nothing.
+    tokenizer = _tokenizer(folder, read_config(folder))
+    model_class = SwitchEncoderModel if encoder_only else SwitchForConditionalGeneration
+    model = model_class.from_switch_transformers(folder, dtype=dtype)
+    save_checkpoint(model, tokenizer, output)
+    return model.config
+
+
+def _tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
+    if (folder / "tokenizer.json").is_file():
+        return read_tokenizer(folder, config)
+    remedy = (
+        "Save it as tokenizer.json where transformers, sentencepiece and protobuf are installed:\n"
+        "  python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('google/switch-base-8')"
+        f".save_pretrained('{folder}')\""
+    )
+    if not (folder / SENTENCEPIECE).is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json. {remedy}")
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise CheckpointError(f"{folder} has its tokenizer as {SENTENCEPIECE} alone. {remedy}")
+    try:
+        return T5TokenizerFast.from_pretrained(folder)
+    except Exception as error:  # The parsers raise many kinds.
+        raise CheckpointError(f"{folder / SENTENCEPIECE} can't be read. {remedy}") from error
