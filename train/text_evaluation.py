@@ -1,5 +1,4 @@
-"""Models that guess or write tokens, measured on a split: BLEU and chrF, perplexity and bits per character, hidden tokens
-that are found.
+"""Models that guess or write tokens, measured on a split: BLEU and chrF, perplexity, bits per character, tokens found.
 
 Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split test
 """
