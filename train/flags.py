@@ -108,3 +108,26 @@ def flags_in_file(path: str) -> list[str]:
         del values["output_dir"]  # The run that wrote this file lies there.
     values = {key: "none" if value is None and key != "preset" else value for key, value in values.items()}
     return [f"--{key}={value}" for key, value in values.items() if value is not None]
+
+
+def command_parser(command: str, description: str) -> argparse.ArgumentParser:
+    return Parser(
+        prog=f"python -m train {command}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 0")
+    return value

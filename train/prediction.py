@@ -1,9 +1,12 @@
-"""Classes of texts from the command line: given as arguments, on standard input, in a file, or rows of a data set.
+"""Classes of texts, or what a model writes for them, from the command line: texts given as arguments, on standard input,
+in a file, or rows of a data set.
 
 Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices rose." --trace
 """
 
+import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,18 +14,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from transformers import set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
+from switch_model.base import SwitchPreTrainedModel
 from switch_model.modeling import SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
 from train.arguments import Arguments
 from train.columns import choose_columns, texts_of
 from train.data import load_split
 from train.evaluation import load_rows
+from train.pairs import load_pairs
 from train.rows import make_tokenizer, read_data
 from train.tables import read_table
 from train.toy import make_toy_split
 from train.training import pick_device
+from train.writing import continue_texts, translate
 
 SHOWN_CHARACTERS = 60
 
@@ -137,3 +143,52 @@ def print_texts(
     if trace_file:
         Path(trace_file).write_text(json.dumps(traced) + "\n", encoding="utf-8")
         print(f"Routing of {len(traced)} texts: {trace_file}", file=sys.stderr)
+
+
+def write_texts(
+    model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
+) -> None:
+    """`python -m train predict` for a model that writes: a line per text, or a table with a column `written` added.
+
+    Raises DataError when a file or a data set can't be read; ValueError for what only classifiers have.
+    """
+    if options.trace or options.trace_file:
+        raise ValueError("--trace shows the routing of a classifier; look at this model in the app: python app.py")
+    rows, texts = None, options.texts
+    if options.file:
+        rows = read_table(Path(options.file))
+        texts = texts_of(
+            rows, choose_columns(options.file, rows.column_names, options.text_column, None, labelled=False)
+        )
+    elif options.dataset:
+        if model.config.is_encoder_decoder:
+            texts = load_pairs(options.dataset, options.split, options.data_dir, options.text_column)["text"][:]
+        else:
+            texts = load_split(options.dataset, options.split, options.data_dir, labelled=False)[0]["text"][:]
+        texts = texts[: options.num_samples or 20]
+    elif not texts:
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    length = options.max_new_tokens
+    if model.config.is_encoder_decoder:
+        settings = dict(batch_size=options.batch_size or 32, num_beams=options.num_beams, max_new_tokens=length)
+        answers = translate(model, tokenizer, texts, **settings)
+    else:
+        sampling = {} if options.temperature is None else {"temperature": options.temperature}
+        answers = continue_texts(model, tokenizer, texts, max_new_tokens=length or 60, seed=options.seed, **sampling)
+    if options.save_text:
+        Path(options.save_text).write_text("".join(f"{_line(answer)}\n" for answer in answers), encoding="utf-8")
+    if rows is None:
+        print("\n".join(map(_line, answers)))
+        return
+    copy = io.StringIO(newline="")
+    writer = csv.DictWriter(copy, [*rows.column_names, "written"])
+    writer.writeheader()
+    writer.writerows(row | {"written": answer} for row, answer in zip(rows, answers, strict=True))
+    if options.output:
+        Path(options.output).write_text(copy.getvalue(), encoding="utf-8", newline="")
+    else:
+        print(copy.getvalue(), end="")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
