@@ -23,6 +23,11 @@ BLANK = "___"
 _BLANKS = re.compile(r"_{3,}|\[MASK\]|<mask>", re.IGNORECASE)
 
 
+def has_blank(text: str) -> bool:
+    """Whether a text has something to fill."""
+    return bool(_BLANKS.search(text))
+
+
 @dataclass(frozen=True)
 class Blank:
     """One blank of a text.
@@ -101,7 +106,7 @@ class MaskFiller:
         encoding = self.tokenizer.backend_tokenizer.encode(masked)
         places = [index for index, one in enumerate(encoding.ids) if one == self.tokenizer.mask_token_id]
         if not places:
-            beyond = " among the tokens that the model reads" if _BLANKS.search(text) else ""
+            beyond = " among the tokens that the model reads" if has_blank(text) else ""
             raise ValueError(f"There is no blank{beyond}: write {BLANK} where a word is missing.")
 
         # 2. One pass.

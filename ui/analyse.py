@@ -40,8 +40,8 @@ def create_analyse_tab(
         gr.HTML("<h2>Where a whole data set goes</h2>", **plain)
         with gr.Row(elem_classes="columns"):
             model = gr.Dropdown(
-                analyst.shelf.choices(),
-                value=analyst.shelf.default,
+                analyst.shelf.classifiers(),
+                value=analyst.shelf.default_classifier,
                 label="Model",
                 filterable=False,
                 min_width=140,
@@ -126,7 +126,7 @@ def create_analyse_tab(
         return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
 
     def refresh(request: gr.Request) -> Any:
-        return gr.update(choices=reception.choices(request.session_hash))
+        return gr.update(choices=reception.classifiers(request.session_hash))
 
     def open_cell(analysis: Analysis | None, event: gr.EventData) -> str:
         return cell_texts(analysis, int(event.true), int(event.predicted))

@@ -127,8 +127,8 @@ def create_compare_tab(reception: Reception, view: gr.State, tab: gr.Tab) -> Non
                 with gr.Column(min_width=280):
                     models.append(
                         gr.Dropdown(
-                            shelf.choices(),
-                            value=shelf.default,
+                            shelf.classifiers(),
+                            value=shelf.default_classifier,
                             label=f"{name} model",
                             filterable=False,
                             elem_id=f"compare-model-{number}",
@@ -160,7 +160,7 @@ def create_compare_tab(reception: Reception, view: gr.State, tab: gr.Tab) -> Non
         return compare(shelf, first, text, second, other)
 
     def begin(view: Any, text: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        choices = gr.update(choices=reception.choices(request.session_hash))
+        choices = gr.update(choices=reception.classifiers(request.session_hash))
         return (gr.skip() if text or view is None else view.text), choices, choices
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}

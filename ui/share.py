@@ -9,11 +9,13 @@ import io
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from switch_model import Interventions, Prediction, Routing
+from switch_model.generator import Decoding
 from switch_model.predictor import MAX_CHARACTERS
+from ui.output_view import MAX_BEAMS, MAX_LENGTH, OutputView
 from ui.view import View
 
 # Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
@@ -31,18 +33,20 @@ class Shared:
     layer: int
     changes: Interventions
     true_label: str | None
+    decoding: Decoding
 
 
-def link_of(view: View) -> str:
+def link_of(view: View | OutputView) -> str:
     """What stands behind # in a link: packed JSON, in letters that need no escaping."""
     content = {
         "v": VERSION,
         "model": view.model,
         "text": view.text,
-        "token": view.token,
-        "layer": view.layer,
+        "token": view.place[0],
+        "layer": view.place[1],
         "true_label": view.true_label,
         **_changes_to_json(view.changes),
+        **({"decoding": asdict(view.decoding)} if isinstance(view, OutputView) else {}),
     }
     packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
@@ -65,6 +69,7 @@ def read_link(link: str) -> Shared:
             int(content["layer"]),
             _changes_from_json(content),
             None if label is None else str(label)[:200],
+            decoding_from_json(content.get("decoding")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
         raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
@@ -128,6 +133,16 @@ def routing_csv(view: View) -> str:
             token = view.prediction.tokens[index]
             writer.writerow([index, token, record.name, expert, f"{gate:.6f}", slot, capacity, int(dropped)])
     return text.getvalue()
+
+
+def decoding_from_json(values: Any) -> Decoding:
+    """How a text was written, within what a page allows. Raises ValueError, TypeError for what is no such thing."""
+    if values is None:
+        return Decoding()
+    decoding = Decoding(**values)
+    if decoding.max_new_tokens > MAX_LENGTH or decoding.num_beams > MAX_BEAMS:
+        raise ValueError("the text is too long, or follows too many others")
+    return decoding
 
 
 def _check_version(content: dict[str, Any]) -> None:
