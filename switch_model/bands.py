@@ -6,7 +6,6 @@ Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.toke
 
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.routing import Routing
@@ -60,16 +59,20 @@ def written_tokens(
     the character belongs to the token that completes it.
     """
     backend, special = tokenizer.backend_tokenizer, set(tokenizer.all_special_ids)
-    known = _decoded(backend, before)
+    known = backend.decode(before, skip_special_tokens=True).rstrip(CUT) if before else ""
     begin, tokens, offsets = len(known), [], []
     for index, token_id in enumerate(ids):
-        now = known if token_id in special else _decoded(backend, [*before, *ids[: index + 1]])
+        whole = known if token_id in special else backend.decode([*before, *ids[: index + 1]], skip_special_tokens=True)
+        now = whole.rstrip(CUT)
         # A decoder may take back a space; what both share stays.
         shared = _shared(known, now)
         piece = now[shared:]
         place = max(shared - begin, 0) + start
         offsets.append((place, place + len(piece)))
-        tokens.append(backend.id_to_token(token_id) or "" if token_id in special else piece or CUT)
+        if token_id in special:
+            tokens.append(backend.id_to_token(token_id) or "")
+        else:
+            tokens.append(piece or (CUT if whole != now else " "))
         known = now
     text = backend.decode([*before, *ids], skip_special_tokens=True)[begin:] if ids else ""
     return text, tokens, offsets
@@ -80,10 +83,6 @@ def _shared(one: str, other: str) -> int:
     if other.startswith(one):
         return len(one)
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _decoded(backend: Tokenizer, ids: list[int]) -> str:
-    return backend.decode(ids, skip_special_tokens=True).rstrip(CUT) if ids else ""
 
 
 def token_word(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:

@@ -11,7 +11,7 @@ import torch
 from switch_model.checkpoint import CheckpointError, load_checkpoint
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.generator import TextGenerator
-from switch_model.mask_filler import MaskFiller
+from switch_model.mask_filler import BLANK, MaskFiller
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Predictor
 
@@ -39,14 +39,15 @@ def open_pipeline(folder_zip_or_hub_id: str | Path, device: str | torch.device |
 
 
 def try_out(pipeline: Pipeline) -> None:
-    """Ask it once, with a few words: what can't run raises here."""
+    """Ask it once, with a few words. Raises CheckpointError when it can't answer."""
     words = "a few words to try it with " * 6
-    if isinstance(pipeline, TextGenerator):
-        pipeline(words, max_new_tokens=2)
-    elif isinstance(pipeline, MaskFiller):
-        pipeline(words + "___")
-    else:
-        pipeline(words)
+    try:
+        if isinstance(pipeline, TextGenerator):
+            pipeline(words, max_new_tokens=2)
+        else:
+            pipeline(f"{BLANK} {words}" if isinstance(pipeline, MaskFiller) else words)
+    except ValueError as error:
+        raise CheckpointError(f"The checkpoint opens, but a few words can’t be asked of it: {error}") from error
 
 
 def architecture(folder: str | Path) -> str:

@@ -80,9 +80,10 @@ class Explorer:
         """
         kind = self.shelf.kind(model)
         fitting = fitting_text(kind, text, sample)
-        shown = (
-            self.route(model, fitting, sample, view) if not kind.writes else self.nothing("", writing_card("", "", ""))
-        )
+        if kind.writes:
+            shown = None, writing_card("", "", ""), *nothing("")[2:]
+        else:
+            shown = self.route(model, fitting, sample, view)
         return self.caption(model), *shown, *face(kind, gr.skip() if fitting == text else fitting)
 
     def caption(self, model: str | None) -> str:
@@ -175,6 +176,7 @@ class Explorer:
         if view is None:
             raise gr.Error(EMPTY_TEXT, print_exception=False)
         from ui.grid_picture import draw_grid
+        from ui.output_share import output_file
         from ui.view_report import report_html
 
         title = self.shelf.title(view.model) if view.model else "a model"
@@ -186,7 +188,7 @@ class Explorer:
             "png": lambda: draw_grid(view, "png"),
         }[kind]
         path = fresh_path(f"routing.{kind}")
-        path.write_bytes(make())
+        path.write_bytes(output_file(view, kind, title) if isinstance(view, OutputView) else make())
         return str(path)
 
     # -- the samples ----------------------------------------------------------------------------------------------

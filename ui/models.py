@@ -26,7 +26,7 @@ _TITLES = {
     "ag_news": "AG News",
     "sst2": "SST-2",
     "imdb": "IMDB",
-    "tinystories": "TinyStories",
+    "tiny_stories": "TinyStories",
     "en_hi": "English → Hindi",
 }
 

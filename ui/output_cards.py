@@ -23,7 +23,7 @@ from ui.view import View
 # Bars of next tokens, and of what fits a blank, that a person still reads.
 MAX_NEXT, MAX_CANDIDATES = 8, 5
 _READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
-_GOES_ON = "Decoder: the beginning, and what the model wrote (underlined)"
+_GOES_ON = "Decoder: the beginning, and underlined what the model wrote"
 
 Shown = tuple[OutputView, str, str, dict[str, Any] | None, dict[str, Any] | None, str, str]
 
@@ -53,7 +53,7 @@ def answered(loaded: LoadedModel, model: str, text: str, view: View | OutputView
 
 def writing_card(prompt: str, text: str, words: str) -> str:
     """A text on its way."""
-    shown = f'<p class="written" dir="auto">{_passage(prompt, text)}<i class="caret"></i></p>'
+    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}<i class="caret"></i></p>'
     return f'<h2>The model writes</h2>{shown}<p class="facts" role="status">{escape(words)}</p>'
 
 
@@ -63,19 +63,22 @@ def answer_card(view: OutputView, milliseconds: float | None) -> str:
     if isinstance(output, Filling):
         return _blanks_card(output, base, _facts(view, milliseconds))
     prompt = "" if output.source else view.text
-    now = f'<p class="written" dir="auto">{_passage(prompt, output.text)}</p>'
+    now = f'<p class="answer-text" dir="auto">{_passage(prompt, output.text)}</p>'
     facts = f'<p class="facts">{" · ".join(_facts(view, milliseconds))}</p>'
     if base is None:
         return f"<h2>The model’s text</h2>{now}{facts}"
     if base.text == output.text:
         return f"<h2>The model’s text with your changes: the same as before</h2>{now}{facts}"
-    was = f'<p class="written" dir="auto">{_passage(prompt, base.text)}</p>'
+    was = f'<p class="answer-text" dir="auto">{_passage(prompt, base.text)}</p>'
     return f"<h2>The model’s text with your changes</h2>{now}{facts}<h3>before</h3>{was}"
 
 
 def _passage(prompt: str, text: str) -> str:
-    start = f'<span class="prompt">{escape(prompt)}</span>' if prompt else ""
-    return f"{start}{escape(text)}" if text.strip() else f'{start}<span class="prompt">(nothing but an end)</span>'
+    return _prompt(prompt) + (escape(text) if text.strip() else '<span class="prompt">(nothing but an end)</span>')
+
+
+def _prompt(prompt: str) -> str:
+    return f'<span class="prompt">{escape(prompt)}</span>' if prompt else ""
 
 
 def _facts(view: OutputView, milliseconds: float | None) -> list[str]:
@@ -114,9 +117,9 @@ def _blanks_card(output: Filling, base: Filling | None, facts: list[str]) -> str
         facts = ['<s class="tick"></s> before', *facts]
         was = "<p class=facts>the same words as before</p>"
         if base.text != output.text:
-            was = f'<h3>before</h3><p class="written" dir="auto">{escape(base.text)}</p>'
+            was = f'<h3>before</h3><p class="answer-text" dir="auto">{escape(base.text)}</p>'
     bars = f'<div class="{"changed-bars" if base else ""}">{"".join(parts)}</div>'
-    text = f'<p class="written" dir="auto">{escape(output.text)}</p>'
+    text = f'<p class="answer-text" dir="auto">{escape(output.text)}</p>'
     return f'<h2>{head}</h2>{text}{was}{bars}<p class="facts">{" · ".join(facts)}</p>'
 
 

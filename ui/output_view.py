@@ -72,6 +72,10 @@ class OutputView:
         return self.output.routing
 
     @property
+    def bands(self) -> tuple[Band, ...]:
+        return self.output.bands
+
+    @property
     def changed(self) -> bool:
         return self.changes != NO_CHANGES
 

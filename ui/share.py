@@ -45,7 +45,7 @@ def link_of(view: View | OutputView) -> str:
         "token": view.place[0],
         "layer": view.place[1],
         "true_label": view.true_label,
-        **_changes_to_json(view.changes),
+        **changes_to_json(view.changes),
         **({"decoding": asdict(view.decoding)} if isinstance(view, OutputView) else {}),
     }
     packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
@@ -67,7 +67,7 @@ def read_link(link: str) -> Shared:
             str(content["text"])[:MAX_CHARACTERS],
             int(content["token"]),
             int(content["layer"]),
-            _changes_from_json(content),
+            changes_from_json(content),
             None if label is None else str(label)[:200],
             decoding_from_json(content.get("decoding")),
         )
@@ -84,13 +84,13 @@ def record_of(view: View, title: str) -> dict[str, Any]:
         "token": view.token,
         "layer": view.layer,
         "true_label": view.true_label,
-        **_changes_to_json(view.changes),
+        **changes_to_json(view.changes),
         "prediction": _prediction_to_json(view.prediction),
     }
     return record | ({"before": _prediction_to_json(view.base)} if view.changed else {})
 
 
-def read_record(raw: bytes) -> tuple[View, str]:
+def read_record(raw: bytes) -> tuple[View | OutputView, str]:
     """The view that `record_of` wrote, without a model (its key is ""), and the model's title.
 
     Raises ValueError for what is no such record.
@@ -100,6 +100,10 @@ def read_record(raw: bytes) -> tuple[View, str]:
     try:
         content = json.loads(raw)
         _check_version(content)
+        if "kind" in content:
+            from ui.output_share import read_output
+
+            return read_output(content)
         prediction = _prediction_from_json(content["prediction"])
         base = _prediction_from_json(content["before"]) if "before" in content else prediction
         if [record.expert.shape for record in base.routing] != [record.expert.shape for record in prediction.routing]:
@@ -113,7 +117,7 @@ def read_record(raw: bytes) -> tuple[View, str]:
             token=0,
             layer=0,
             true_label=None if label is None else str(label),
-            changes=_changes_from_json(content),
+            changes=changes_from_json(content),
         )
         return view.looking_at(int(content["token"]), int(content["layer"])), str(content["model"])[:200]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
@@ -150,7 +154,8 @@ def _check_version(content: dict[str, Any]) -> None:
         raise ValueError("it is of another version")
 
 
-def _changes_to_json(changes: Interventions) -> dict[str, Any]:
+def changes_to_json(changes: Interventions) -> dict[str, Any]:
+    """Changes as plain data."""
     factor = changes.capacity_factor
     return {
         "ablate": sorted(map(list, changes.ablate)),
@@ -160,7 +165,8 @@ def _changes_to_json(changes: Interventions) -> dict[str, Any]:
     }
 
 
-def _changes_from_json(content: dict[str, Any]) -> Interventions:
+def changes_from_json(content: dict[str, Any]) -> Interventions:
+    """The inverse. Raises ValueError, TypeError for what is no such thing."""
     factor = content.get("capacity")
     return Interventions(
         ablate={(layer, expert) for layer, expert in content.get("ablate", [])},

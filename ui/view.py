@@ -76,6 +76,11 @@ class View:
         return self.prediction.routing
 
     @property
+    def bands(self) -> tuple[Prediction, ...]:
+        """What has tokens and records of its own: one text, read by one stack."""
+        return (self.prediction,)
+
+    @property
     def place(self) -> tuple[int, int]:
         """(token, layer) as the grid counts."""
         return self.token, self.layer

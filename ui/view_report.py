@@ -33,11 +33,16 @@ def report_html(view: View, title: str) -> str:
             *(f'<div class="card">{load_card(prediction, layer)}</div>' for layer in range(len(prediction.routing))),
             f'<div class="card"><h2>Router probabilities, {layer_title(record.name)}</h2>{picture}</div>',
         ]
+    return page_html("".join(parts))
+
+
+def page_html(body: str) -> str:
+    """A file that opens offline: this page's looks around the given cards."""
     style = f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}\n{STYLE_SHEET.read_text(encoding='utf-8')}\n{_OWN_STYLE}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Switch Explorer: a saved view</title><style>{style}</style></head>"
-        f'<body class="saved">{"".join(parts)}</body></html>\n'
+        f'<body class="saved">{body}</body></html>\n'
     )
 
 
