@@ -51,6 +51,7 @@ class Decoding:
         temperature, top_k, top_p: what is drawn from: logits over the temperature, of the top_k likeliest tokens (0 =
             all) those that make up top_p of the probability (1 = all).
         seed: of the drawing; the same one gives the same text.
+        max_seconds: after these the text is cut; None = it may take as long as it takes.
 
     Raises:
         ValueError: naming the setting, its value and what is allowed.
@@ -63,6 +64,7 @@ class Decoding:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    max_seconds: float | None = None
 
     def __post_init__(self):
         rules = {
@@ -72,6 +74,7 @@ class Decoding:
             "top_k": (self.top_k >= 0, "at least 0"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "seed": (0 <= self.seed < 2**63, "at least 0"),
+            "max_seconds": (self.max_seconds is None or self.max_seconds > 0, "above 0, or None"),
         }
         for name, (allowed, words) in rules.items():
             if not allowed:
@@ -287,6 +290,7 @@ class TextGenerator:
             num_beams=decoding.num_beams,
             do_sample=False,
             use_cache=True,
+            max_time=decoding.max_seconds,
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
             eos_token_id=self.end,

@@ -139,7 +139,8 @@ function acts() {
   said.setAttribute("role", "status");
   said.textContent = data.said.length
     ? `Changed: ${data.said.join(" · ")}.`
-    : "Click an expert to switch it off, or move the capacity. A cell’s token can be sent elsewhere below.";
+    : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}. `
+      + "A cell’s token can be sent elsewhere below.";
   const buttons = make("div", "panel-buttons");
   buttons.append(
     act("undo", "Undo", data.undo),

@@ -81,7 +81,8 @@ class Explorer:
         kind = self.shelf.kind(model)
         fitting = fitting_text(kind, text, sample)
         if kind.writes:
-            shown = None, writing_card("", "", ""), *nothing("")[2:]
+            said = {"said": "Appears when the text is written."}
+            shown = None, writing_card("", "", ""), "", said, said, *nothing("")[5:]
         else:
             shown = self.route(model, fitting, sample, view)
         return self.caption(model), *shown, *face(kind, gr.skip() if fitting == text else fitting)

@@ -11,11 +11,10 @@ from time import perf_counter
 from typing import Any
 
 from switch_model import Filling, Generation, Interventions, SwitchConfig
-from switch_model.generator import Decoding
 from ui.cards import bar, load_card, message_card, token_card
 from ui.expert_panel import changes_in_words, panel_value
 from ui.models import LoadedModel
-from ui.output_view import Output, OutputView, kept_changes
+from ui.output_view import PLAIN, Output, OutputView, kept_changes
 from ui.palette import MAX_COLOURS
 from ui.routing_grid import bands_value
 from ui.view import View
@@ -43,7 +42,7 @@ def shown_output(view: OutputView, config: SwitchConfig | None, milliseconds: fl
 def answered(loaded: LoadedModel, model: str, text: str, view: View | OutputView | None) -> Shown:
     """A text answered at once, without being seen on its way. Raises ValueError when it can't be."""
     start = perf_counter()
-    decoding = view.decoding if isinstance(view, OutputView) else Decoding()
+    decoding = view.decoding if isinstance(view, OutputView) else PLAIN
     shown = OutputView.of(loaded, model, text, decoding, kept_changes(view, model))
     return shown_output(shown, loaded.config, 1000 * (perf_counter() - start))
 
@@ -87,7 +86,8 @@ def _facts(view: OutputView, milliseconds: float | None) -> list[str]:
     if isinstance(output, Generation):
         count = output.new_tokens
         facts.append(f"{count} token{'s' if count != 1 else ''} written")
-        facts.append("ended by the model" if output.finished else "cut at its length")
+        whole = count >= view.decoding.max_new_tokens
+        facts.append("ended by the model" if output.finished else "cut at its length" if whole else "cut short")
         facts.append(f"perplexity {output.perplexity:,.1f}")
     drops = sum(int(record.dropped.sum()) for record in output.routing)
     layers = len(output.routing)

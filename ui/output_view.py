@@ -14,8 +14,9 @@ from ui.view import MAX_PAST, NO_CHANGES, View
 
 Output = Generation | Filling
 
-# What one visitor may ask for, on a page that others use too: tokens of a text, and texts followed at once.
-MAX_LENGTH, MAX_BEAMS = 200, 8
+# What one visitor may ask for, on a page that others use too: tokens of a text, texts followed at once, and seconds.
+MAX_LENGTH, MAX_BEAMS, MAX_SECONDS = 200, 8, 60.0
+PLAIN = Decoding(max_seconds=MAX_SECONDS)
 
 
 @dataclass(frozen=True)

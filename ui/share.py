@@ -15,7 +15,7 @@ from typing import Any
 from switch_model import Interventions, Prediction, Routing
 from switch_model.generator import Decoding
 from switch_model.predictor import MAX_CHARACTERS
-from ui.output_view import MAX_BEAMS, MAX_LENGTH, OutputView
+from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, PLAIN, OutputView
 from ui.view import View
 
 # Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
@@ -142,8 +142,8 @@ def routing_csv(view: View) -> str:
 def decoding_from_json(values: Any) -> Decoding:
     """How a text was written, within what a page allows. Raises ValueError, TypeError for what is no such thing."""
     if values is None:
-        return Decoding()
-    decoding = Decoding(**values)
+        return PLAIN
+    decoding = Decoding(**values | {"max_seconds": MAX_SECONDS})
     if decoding.max_new_tokens > MAX_LENGTH or decoding.num_beams > MAX_BEAMS:
         raise ValueError("the text is too long, or follows too many others")
     return decoding

@@ -18,11 +18,9 @@ from ui.explorer import EMPTY_TEXT, Explorer, nothing
 from ui.kinds import Kind
 from ui.models import LoadedModel
 from ui.output_cards import shown_output, writing_card
-from ui.output_view import MAX_BEAMS, MAX_LENGTH, OutputView, kept_changes
+from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, OutputView, kept_changes
 from ui.view import NO_CHANGES
 
-# Seconds until a text is cut.
-MAX_SECONDS = 60
 # Texts written at once, for all visitors.
 AT_ONCE = 2
 # Seconds between two states of a text on the page: more of them cost more than they show.
@@ -85,8 +83,6 @@ class Writing:
             while True:
                 so_far = next(stream)
                 now = time.perf_counter()
-                if now - start > MAX_SECONDS:
-                    stop.set()
                 if now - last >= STEP_SECONDS:
                     last = now
                     yield *_only_card(writing_card(prompt, so_far, words)), gr.skip()
@@ -97,8 +93,9 @@ class Writing:
         milliseconds = 1000 * (time.perf_counter() - start)
         shown = OutputView.showing(model, text, decoding, output)
         if changes is not None:
-            # The same text without the changes, to be compared with.
-            shown = replace(shown, base=generator.write(text, decoding), changes=changes)
+            # As long a text without the changes, to be compared with.
+            as_long = replace(decoding, max_new_tokens=max(output.new_tokens, 1))
+            shown = replace(shown, base=generator.write(text, as_long), changes=changes)
         yield *shown_output(shown, loaded.config, milliseconds), gr.update(interactive=False)
 
     def stop(self, request: gr.Request) -> None:
@@ -131,7 +128,7 @@ def decoding_of(
     def number(value: float | None, least: int, most: int) -> int:
         return min(max(int(value or 0), least), most)
 
-    settings: dict[str, Any] = {"max_new_tokens": number(length, 1, MAX_LENGTH)}
+    settings: dict[str, Any] = {"max_new_tokens": number(length, 1, MAX_LENGTH), "max_seconds": MAX_SECONDS}
     if how == BEAMS:
         settings["num_beams"] = number(beams, 2, MAX_BEAMS)
     elif how == SAMPLE:
@@ -178,14 +175,16 @@ def create_buttons(kind: Kind) -> tuple[gr.Button, gr.Button]:
 def create_settings(kind: Kind) -> tuple[gr.Accordion, list[Any]]:
     """How a text is written, folded away."""
     with gr.Accordion("How it is written", open=False, visible=kind.writes, elem_id="writing-settings") as box:
-        length = gr.Slider(1, MAX_LENGTH, 60, step=1, label="Tokens at most", elem_id="writing-length")
+        length = gr.Slider(1, MAX_LENGTH, 60, step=1, label="Tokens at most", buttons=[], elem_id="writing-length")
         how = gr.Radio([GREEDY, SAMPLE, BEAMS], value=GREEDY, label="Each time take", elem_id="writing-how")
-        with gr.Row(visible=False) as drawing:
-            temperature = gr.Slider(0.1, 2.0, 1.0, step=0.1, label="Temperature", min_width=120)
-            top_k = gr.Slider(0, 200, 40, step=1, label="Of the likeliest (0 = all)", min_width=120)
-            top_p = gr.Slider(0.05, 1.0, 0.95, step=0.05, label="That hold this share", min_width=120)
+        with gr.Row(visible=False, elem_id="writing-drawing") as drawing:
+            temperature = gr.Number(1.0, label="Temperature", minimum=0.05, maximum=5, step=0.1, min_width=90)
+            top_k = gr.Number(40, label="Top k (0 = all)", precision=0, minimum=0, min_width=90)
+            top_p = gr.Number(0.95, label="Top p (1 = all)", minimum=0.01, maximum=1, step=0.05, min_width=90)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
-        beams = gr.Slider(2, MAX_BEAMS, 4, step=1, label="Texts followed", visible=False, elem_id="writing-beams")
+        beams = gr.Slider(
+            2, MAX_BEAMS, 4, step=1, label="Texts followed", visible=False, buttons=[], elem_id="writing-beams"
+        )
     how.input(_fitting, [how], [drawing, beams], show_progress="hidden", api_visibility="private")
     return box, [length, how, temperature, top_k, top_p, beams, seed]
 
