@@ -15,7 +15,9 @@ from transformers import (
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
+from switch_model.generator import Generation, TextGenerator
 from switch_model.interventions import Interventions
+from switch_model.mask_filler import Filling, MaskFiller
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
 from switch_model.routing import Routing
@@ -30,7 +32,10 @@ AutoModel.register(SwitchConfig, (SwitchEncoderModel, SwitchModel))
 
 __all__ = [
     "CheckpointError",
+    "Filling",
+    "Generation",
     "Interventions",
+    "MaskFiller",
     "Prediction",
     "Predictor",
     "Routing",
@@ -41,6 +46,7 @@ __all__ = [
     "SwitchForMaskedLM",
     "SwitchForSequenceClassification",
     "SwitchModel",
+    "TextGenerator",
     "load_checkpoint",
     "save_checkpoint",
 ]

@@ -121,7 +121,8 @@ class Top1Router(nn.Module):
             return self.config.capacity_group == "batch"
         if isinstance(interventions, Interventions):
             return (interventions.capacity_group or self.config.capacity_group) == "batch"
-        return False  # One row per question: the rows must not compete with each other.
+        # One row per question: the rows must not compete with each other, unless all of them ask for that.
+        return all(row.capacity_group == "batch" for row in interventions)
 
     def _slots(
         self, logits_BTE: Tensor, expert_BT: Tensor, padding_BT: Tensor, per_batch: bool

@@ -174,8 +174,20 @@ def transitions(here: Routing, there: Routing) -> Tensor:
 
 
 def layer_title(name: str) -> str:
-    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3.attention" -> "decoder layer 3 attention"."""
-    block = name.removesuffix(".attention")
-    stack, _, index = block.rpartition(".")
-    title = f"layer {index}" if stack in ("encoder", "") else f"{stack} layer {index}"
-    return title if block == name else f"{title} attention"
+    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"; "encoder.1.attention" ->
+    "layer 1 attention"."""
+    stack, index, part = _parts(name)
+    return f"{'' if stack in ('encoder', '') else stack + ' '}layer {index}{part and ' ' + part}"
+
+
+def layer_label(name: str) -> str:
+    """The same where the stack is known and room is short: "layer 3", "attn 1"."""
+    _, index, part = _parts(name)
+    return f"attn {index}" if part else f"layer {index}"
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """(stack, number, "attention" or "")."""
+    stack, _, rest = name.partition(".") if "." in name else ("", "", name)
+    index, _, part = rest.partition(".")
+    return stack, index, part

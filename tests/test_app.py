@@ -143,6 +143,7 @@ def test_cards_of_a_routing_table_written_by_hand(predictor):
     assert grid["layers"] == [
         {
             "title": "layer 1",
+            "label": "layer 1",
             "capacity": 2,
             "expert": [0, 0, 0, 1],
             "gate": [900, 800, 700, 600],
@@ -181,7 +182,8 @@ def test_heat_map_waits_for_a_text(explorer):
 
 
 def test_layer_titles():
-    assert [layer_title(name) for name in ("encoder.3", "decoder.0")] == ["layer 3", "decoder layer 0"]
+    names = ("encoder.3", "decoder.0", "encoder.1.attention")
+    assert [layer_title(name) for name in names] == ["layer 3", "decoder layer 0", "layer 1 attention"]
 
 
 # ---- samples and models ----

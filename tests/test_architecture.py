@@ -80,6 +80,10 @@ MAY_IMPORT = {
     "checkpoint": {"archive", "base", "config", "generation", "modeling", "tensor_file"},
     "counterfactuals": {"interventions", "predictor"},
     "predictor": {"interventions", "routing", "modeling", "checkpoint"},
+    "bands": {"routing"},
+    "generator": {"bands", "checkpoint", "generation", "interventions", "predictor"},
+    "mask_filler": {"bands", "checkpoint", "interventions", "modeling", "predictor"},
+    "pipelines": {"checkpoint", "generation", "generator", "mask_filler", "modeling", "predictor"},
 }
 FORBIDDEN = {"switch_model": {"gradio", "train", "ui", "app"}, "train": {"gradio", "ui", "app"}, "ui": {"app"}}
 

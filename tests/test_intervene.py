@@ -9,7 +9,7 @@ from switch_model import Interventions
 from switch_model.counterfactuals import importance
 from ui.explorer import Explorer, look
 from ui.models import ModelShelf
-from ui.neighbours import asked_about, forget
+from ui.neighbours import among, asked_about, forget
 from ui.samples import SampleLibrary
 
 TEXT = "Oil prices rose as traders worried about the team."
@@ -97,6 +97,14 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.look_closer(view)[2]
+
+
+def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):
+    drops = [
+        sum(int(record.dropped.sum()) for record in among(predictor, TEXT, [TEXT], own_first)[1].routing)
+        for own_first in (True, False)
+    ]
+    assert drops[0] == 0 and drops[1] > 0
 
 
 def test_an_answer_on_neighbours_goes_when_the_view_moves_on(explorer):

@@ -1,4 +1,4 @@
-"""What the tests of the app share: a tiny checkpoint with random weights, and the app on a free port.
+"""What the tests of the app share: tiny checkpoints with random weights, and the app on a free port.
 
 Try it: save_tiny_checkpoint(folder)
 """
@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from switch_model import SwitchConfig, SwitchForSequenceClassification, save_checkpoint
+from switch_model import (
+    SwitchConfig,
+    SwitchForCausalLM,
+    SwitchForConditionalGeneration,
+    SwitchForMaskedLM,
+    SwitchForSequenceClassification,
+    save_checkpoint,
+)
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = [
@@ -63,6 +70,61 @@ def save_tiny_checkpoint(folder: Path, num_experts: int = 4, **settings) -> Path
     )
     torch.manual_seed(0)
     return save_checkpoint(SwitchForSequenceClassification(config), tokenizer, folder)
+
+
+STORIES = ["Once upon a time there was a cat.", "The weather is nice today.", "मौसम आज बहुत अच्छा है।"]
+_SHAPE = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 2, "num_experts": 4}
+
+
+def save_tiny_translator(folder: Path, **settings) -> Path:
+    """An encoder-decoder with a unigram tokenizer of both scripts; two sparse layers read, three write."""
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.train_from_iterator(STORIES * 3, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=64, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    config = SwitchConfig(vocab_size=len(tokenizer), eos_token_id=1, num_decoder_layers=3, **_SHAPE | settings)
+    return save_checkpoint(SwitchForConditionalGeneration(config), tokenizer, folder)
+
+
+def save_tiny_storyteller(folder: Path, **settings) -> Path:
+    """A causal language model with a byte-level tokenizer, of which some tokens are but a part of a character."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(STORIES * 3, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=64, pad_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )
+    torch.manual_seed(0)
+    config = SwitchConfig(vocab_size=len(tokenizer), eos_token_id=0, tie_word_embeddings=False, **_SHAPE | settings)
+    return save_checkpoint(SwitchForCausalLM(config), tokenizer, folder)
+
+
+def save_tiny_mask_filler(folder: Path, **settings) -> Path:
+    """A masked language model whose vocabulary is WORDS."""
+    pieces = ["[PAD]", "[UNK]", "[MASK]", *WORDS]
+    backend = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=32, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]"
+    )
+    torch.manual_seed(0)
+    return save_checkpoint(
+        SwitchForMaskedLM(SwitchConfig(vocab_size=len(pieces), **_SHAPE | settings)), tokenizer, folder
+    )
 
 
 @contextmanager

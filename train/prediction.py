@@ -1,5 +1,5 @@
-"""Classes of texts, or what a model writes for them, from the command line: texts given as arguments, on standard input,
-in a file, or rows of a data set.
+"""Classes of texts, or what a model writes for them, from the command line: texts given as arguments, on standard
+input, in a file, or rows of a data set.
 
 Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices rose." --trace
 """
@@ -145,9 +145,7 @@ def print_texts(
         print(f"Routing of {len(traced)} texts: {trace_file}", file=sys.stderr)
 
 
-def write_texts(
-    model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
-) -> None:
+def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
     """`python -m train predict` for a model that writes: a line per text, or a table with a column `written` added.
 
     Raises DataError when a file or a data set can't be read; ValueError for what only classifiers have.

@@ -42,8 +42,8 @@ def create_analyse_tab(
         gr.HTML("<h2>Where a whole data set goes</h2>", **plain)
         with gr.Row(elem_classes="columns"):
             model = gr.Dropdown(
-                analyst.shelf.choices(),
-                value=analyst.shelf.default,
+                analyst.shelf.classifiers(),
+                value=analyst.shelf.default_classifier,
                 label="Model",
                 filterable=False,
                 min_width=140,
@@ -135,7 +135,7 @@ def create_analyse_tab(
         return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
 
     def refresh(chosen: str | None, request: gr.Request) -> Any:
-        return reception.offer(request.session_hash, chosen)
+        return reception.offer(request.session_hash, chosen, classifiers=True)
 
     def leave(request: gr.Request) -> None:
         # Gradio keeps the state of who left for an hour; a routed data set is too large for that.

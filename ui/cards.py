@@ -8,7 +8,8 @@ from html import escape
 import torch
 
 from switch_model import Prediction, Routing
-from switch_model.routing import UNLIMITED, layer_title, load_balancing_loss
+from switch_model.bands import Band
+from switch_model.routing import UNLIMITED, layer_label, layer_title, load_balancing_loss
 from ui.palette import MAX_COLOURS
 
 # Bars in a list that a person still reads; the rest is summed up in one line.
@@ -52,12 +53,12 @@ def prediction_card(
     """
     scores = sorted(prediction.scores.items(), key=lambda item: -item[1])
     rows = [
-        _bar(name, score, _percent(score), top=not index, before=base and base.scores[name])
+        bar(name, score, _percent(score), top=not index, before=base and base.scores[name])
         for index, (name, score) in enumerate(scores[:MAX_CLASSES])
     ]
     if len(scores) > MAX_CLASSES:
         rest = sum(score for _, score in scores[MAX_CLASSES:])
-        rows.append(_bar(f"{len(scores) - MAX_CLASSES} more", rest, _percent(rest)))
+        rows.append(bar(f"{len(scores) - MAX_CLASSES} more", rest, _percent(rest)))
     drops = int(sum(record.dropped.sum() for record in prediction.routing))
     tokens = len(prediction.tokens)
     layers = len(prediction.routing)
@@ -101,7 +102,7 @@ def reading_notice(prediction: Prediction) -> str:
     return f'<p class="notice" role="status">{" ".join(said)}</p>' if said else ""
 
 
-def token_card(prediction: Prediction, token: int, layer: int) -> str:
+def token_card(prediction: Prediction | Band, token: int, layer: int) -> str:
     """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
     record = prediction.routing[layer]
     probs_LE = torch.cat([record.probs[:, token] for record in prediction.routing]).tolist()
@@ -111,12 +112,12 @@ def token_card(prediction: Prediction, token: int, layer: int) -> str:
     probs_E = probs_LE[layer]
     order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
     rows = [
-        _bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
+        bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
         for index in order[:MAX_EXPERTS]
     ]
     if len(order) > MAX_EXPERTS:
         rest = sum(probs_E[index] for index in order[MAX_EXPERTS:])
-        rows.append(_bar(f"{len(order) - MAX_EXPERTS} more", rest, f"{rest:.2f}"))
+        rows.append(bar(f"{len(order) - MAX_EXPERTS} more", rest, f"{rest:.2f}"))
     layers = "".join(
         _stacked(record, probs_LE[index], token, chosen=index == layer)
         for index, record in enumerate(prediction.routing)
@@ -129,7 +130,7 @@ def token_card(prediction: Prediction, token: int, layer: int) -> str:
     )
 
 
-def load_card(prediction: Prediction, layer: int) -> str:
+def load_card(prediction: Prediction | Band, layer: int) -> str:
     """How many tokens chose each expert of one layer, against an even share and the capacity."""
     record = prediction.routing[layer]
     counts, tokens = record.choices.tolist(), len(prediction.tokens)
@@ -170,9 +171,10 @@ def load_card(prediction: Prediction, layer: int) -> str:
     )
 
 
-def _bar(
+def bar(
     name: str, share: float, value: str, top: bool = False, colour: int | None = None, before: float | None = None
 ) -> str:
+    """One row: a name, a bar of that share, its value in words; with `before`, where it ended then and the change."""
     tint = "" if colour is None else f" x{colour % MAX_COLOURS}"
     tick = change = ""
     if before is not None:
@@ -202,7 +204,7 @@ def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) ->
     words = f"{layer_title(record.name)}: expert {expert}, probability {probs_E[expert]:.2f}"
     return (
         f'<div class="stack{" chosen" if chosen else ""}" role="img" aria-label="{words}">'
-        f"<span>{layer_title(record.name)}</span><i>{parts}</i>"
+        f"<span>{layer_label(record.name)}</span><i>{parts}</i>"
         f'<span class="{"struck" if dropped else ""}">{probs_E[expert]:.2f}</span></div>'
     )
 

@@ -131,8 +131,8 @@ def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State,
                 with gr.Column(min_width=280):
                     models.append(
                         gr.Dropdown(
-                            reception.choices(None),
-                            value=reception.shelf.default,
+                            shelf.classifiers(),
+                            value=shelf.default_classifier,
                             label=f"{name} model",
                             filterable=False,
                             elem_id=f"compare-model-{number}",
@@ -165,7 +165,7 @@ def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State,
 
     def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
         kept = shelf.choices()
-        pickers = (reception.offer(request.session_hash, chosen, kept) for chosen in (first, second))
+        pickers = (reception.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
         return (gr.skip() if text or view is None else view.text), *pickers
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}

@@ -43,7 +43,7 @@ _SHORTCUT = """<script>
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest?.("#text")) {
     event.preventDefault();
-    document.getElementById("route").click();
+    (document.getElementById("generate") || document.getElementById("route")).click();
   }
 });
 // A link pasted into the address of a page that is open already.

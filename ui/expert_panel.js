@@ -44,6 +44,7 @@ function draw() {
   data.layers.forEach((layer, l) => rows.append(row(layer, l, most)));
   if (sliding) slider(root.querySelector(".panel-capacity"));
   const capacity = sliding ? root.querySelector(".panel-capacity") : slider(make("div", "panel-capacity"));
+  capacity.hidden = data.stops.length < 2; // Where nothing is ever dropped there is nothing to slide.
   const parts = [rows, ...(data.layers[0].matters ? [key()] : []), capacity, acts()];
   if (sliding) {
     // The slider under the finger must stay the same element.
@@ -60,8 +61,8 @@ function draw() {
 
 function row(layer, l, most) {
   const node = make("div", "panel-row");
-  const label = make("span", "panel-label", layer.title);
-  label.dataset.short = "L" + layer.title.replace(/\D+/g, "");
+  const label = make("span", "panel-label", layer.label);
+  label.title = layer.title;
   const experts = make("div", "panel-experts");
   layer.off.forEach((_, e) => {
     const chip = make("button", `cell chip switch x${e % 256}`, e);
@@ -142,12 +143,13 @@ function acts() {
   said.setAttribute("role", "status");
   said.textContent = data.said.length
     ? `Changed: ${data.said.join(" · ")}.`
-    : "Click an expert to switch it off, or move the capacity. A cell’s token can be sent elsewhere below.";
+    : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}. `
+      + "A cell’s token can be sent elsewhere below.";
   const buttons = make("div", "panel-buttons");
   buttons.append(
     act("undo", "Undo", data.undo),
     act("reset", "Reset", data.said.length > 0),
-    act("measure", "What matters?"),
+    ...(data.classes === false ? [] : [act("measure", "What matters?")]),
   );
   node.append(said, buttons);
   return node;

@@ -14,8 +14,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Interventions, SwitchConfig
-from switch_model.routing import UNLIMITED, Routing, layer_title
-from ui.view import View
+from switch_model.routing import UNLIMITED, Routing, layer_label, layer_title
 
 _SCRIPT = Path(__file__).with_suffix(".js")
 # Where the slider stops; the model's own factor is added.
@@ -33,16 +32,18 @@ def create_expert_panel(value: dict[str, Any] | None = None) -> gr.HTML:
     )
 
 
-def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, Any]:
+def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str] | None = None) -> dict[str, Any]:
     """What the script draws: per layer which experts are off, how many tokens chose each, what each matters; the
     capacity's stops ("none" = dropless), which one is the model's own, and the slots per expert that come of it; the
     changes in words.
 
     Args:
+        view: a View or an OutputView.
         serial: of the event that is answered.
+        said: the changes in words; None = those of a View.
     """
     changes, matters = view.changes, view.matters
-    records = view.prediction.routing
+    records = view.records
     own = own_factor(records[0], config) if records else math.inf
     stops = sorted({*CAPACITY_STOPS, own})
     factor = own if changes.capacity_factor is None else changes.capacity_factor
@@ -51,18 +52,19 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
             {
                 "name": record.name,
                 "title": layer_title(record.name),
+                "label": layer_label(record.name),
                 "off": [int((record.name, expert) in changes.ablate) for expert in range(record.num_experts)],
                 "tokens": record.choices.tolist(),
                 "matters": _thousandths(matters.experts[index].tolist()) if matters else None,
             }
             for index, record in enumerate(records)
         ],
-        "label": matters.label if matters else view.prediction.label,
+        "label": matters.label if matters else "",
         "stops": ["none" if math.isinf(stop) else stop for stop in stops],
         "own": stops.index(own),
         "at": min(range(len(stops)), key=lambda index: _apart(stops[index], factor)),
         "slots": None if not records or int(records[0].capacity) == UNLIMITED else int(records[0].capacity),
-        "said": changes_in_words(changes, view.base.tokens),
+        "said": changes_in_words(changes, view.base.tokens) if said is None else said,
         "undo": bool(view.past),
         "serial": serial,
     }  # fmt: skip

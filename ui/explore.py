@@ -11,14 +11,17 @@ import gradio as gr
 from ui.cards import HOW_TO_READ
 from ui.expert_panel import create_expert_panel
 from ui.explorer import Explorer
+from ui.face import fitting_text
 from ui.flow import create_flow
 from ui.keeping import create_keeping
+from ui.kinds import CLASSIFIER
 from ui.models import ModelShelf
 from ui.neighbours import create_neighbours
 from ui.routing_grid import create_routing_grid
 from ui.sample_table import create_sample_table, waiting_html
 from ui.samples import BUNDLED
 from ui.what_if import create_what_if
+from ui.writing import AT_ONCE, Writing, create_buttons, create_settings
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class ExploreTab:
 
 def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
-    first = explorer.library.pick(BUNDLED, 0)
-    explorer.route(explorer.shelf.default, first.text, first)  # The first pass of a shape is slow: not the one shown.
-    start = explorer.route(explorer.shelf.default, first.text, first)
+    first, kind = explorer.library.pick(BUNDLED, 0), explorer.shelf.kind(explorer.shelf.default)
+    first_text = fitting_text(kind, first.text, first)
+    explorer.route(explorer.shelf.default, first_text, first)  # The first pass of a shape is slow: not the one shown.
+    start = explorer.route(explorer.shelf.default, first_text, first)
     closer = explorer.look_closer(start[0])
     view, sample = gr.State(), gr.State(first)
     # As a function: Gradio copies a dataclass field by field, tensors too, whenever a visitor's state is set.
@@ -58,19 +62,22 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
                     elem_id="model",
                 )
             text = gr.Textbox(
-                first.text,
+                first_text,
                 label="Text to route",
                 show_label=False,
                 container=False,
                 lines=4,
                 max_lines=12,
-                placeholder="Type or paste a text. Ctrl+Enter routes it.",
+                placeholder=kind.asks,
                 elem_id="text",
             )
             with gr.Row(elem_classes="buttons"):
-                run = gr.Button("Route it", variant="primary", elem_id="route", min_width=0, scale=0)
-                lucky = gr.Button("Random sample", elem_id="random", min_width=0, scale=0)
-                browse = gr.Button("Samples…", elem_id="browse", min_width=0, scale=0)
+                small = {"min_width": 0, "scale": 0}
+                run = gr.Button(kind.act, visible=not kind.writes, variant="primary", elem_id="route", **small)
+                generate, stop = create_buttons(kind)
+                lucky = gr.Button("Random sample", visible=kind is CLASSIFIER, elem_id="random", **small)
+                browse = gr.Button("Samples…", visible=kind is CLASSIFIER, elem_id="browse", **small)
+            box, settings = create_settings(kind)
             caption = gr.HTML(explorer.caption(explorer.shelf.default), apply_default_css=False, elem_id="caption")
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             prediction = gr.HTML(start[1], apply_default_css=False, elem_id="prediction")
@@ -141,11 +148,20 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     seen = [view, flow_open, neighbours_of]
     picture = {"fn": explorer.draw, "inputs": seen, "outputs": outputs, **quiet}
 
+    # What a model writes appears as it comes: begun by the button, or by the choice of such a model.
+    writing, begin = Writing(explorer), gr.Textbox(visible="hidden", elem_id="begin-writing")
+    face = [run, lucky, browse, generate, stop, box, begin]
+    at_once = {"concurrency_limit": AT_ONCE, "concurrency_id": "writing"}
+    for begins in (generate.click, begin.change):
+        written = begins(writing.write, [model, text, view, *settings], [*result, stop], **at_once, **quiet)
+        written.then(**picture)
+    stop.click(writing.stop, None, None, queue=False, **quiet)
+
     run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **quiet)
     choosing = {
         "fn": explorer.choose_model,
         "inputs": [model, text, sample, view],
-        "outputs": [caption, *result],
+        "outputs": [caption, *result, text, *face],
         **quiet,
     }
     model.input(**choosing).then(**picture)
@@ -155,7 +171,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **quiet)
     what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **quiet)
     link = gr.Textbox(visible="hidden", elem_id="link")
-    restored = [text, model, caption, *result]
+    restored = [text, model, caption, *result, *face]
     demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
     create_keeping(explorer, [view, flow_open], link, [text, *result], picture)
 

@@ -19,10 +19,14 @@ from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
 from ui.expert_panel import changes_in_words, panel_value
+from ui.face import face, fitting_text
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
+from ui.kinds import CLASSIFIER
 from ui.models import LoadedModel, ModelShelf
 from ui.neighbours import forget
+from ui.output_cards import answered, closer_cards, force_card, shown_output, writing_card
+from ui.output_view import OutputView
 from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
@@ -56,9 +60,11 @@ class Explorer:
         # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
         text = (text or "").encode("utf-8", "replace").decode("utf-8")
         if not text.strip():
-            return _nothing(EMPTY_TEXT)
+            return nothing(EMPTY_TEXT)
         try:
             loaded = self.shelf.load(model)
+            if loaded.kind is not CLASSIFIER:
+                return answered(loaded, model, text, view)
             true_label = sample.label if sample and sample.text.strip() == text.strip() else None
             start = perf_counter()
             # What is switched off stays off for the next text; what was forced was this text's.
@@ -66,11 +72,21 @@ class Explorer:
             view = View.of(loaded, model, text, view.layer if view else 0, true_label).with_changes(loaded, kept)
             return _shown(view, loaded.predictor.model.config, 1000 * (perf_counter() - start))
         except (CheckpointError, ValueError) as error:
-            return _nothing(str(error))
+            return nothing(str(error))
 
     def choose_model(self, model: str | None, text: str, sample: Sample | None, view: View | None) -> tuple[Any, ...]:
-        """Another model for the same text: (caption, what `route` returns)."""
-        return self.caption(model), *self.route(model, text, sample, view)
+        """Another model for the same text: (caption, what `route` returns, what `face` returns).
+
+        A model that writes shows its text as it comes: that is begun by what `face` says.
+        """
+        kind = self.shelf.kind(model)
+        fitting = fitting_text(kind, text, sample)
+        if kind.writes:
+            said = {"said": "Appears when the text is written."}
+            shown = None, writing_card("", "", ""), "", said, said, *nothing("")[5:]
+        else:
+            shown = self.route(model, fitting, sample, view)
+        return self.caption(model), *shown, *face(kind, gr.skip() if fitting == text else fitting)
 
     def caption(self, model: str | None) -> str:
         """The model's size in one line; nothing when it can't be opened, which the prediction card then explains."""
@@ -84,7 +100,7 @@ class Explorer:
     def intervene(self, view: View | None, wish: dict[str, Any]) -> Routed:
         """What the expert panel or the what-if card asks for: what `route` returns. What can't be done is left out."""
         if view is None:
-            return _nothing(EMPTY_TEXT)
+            return nothing(EMPTY_TEXT)
         if not view.model:
             return _shown(view, None, None)
         try:
@@ -94,10 +110,10 @@ class Explorer:
             milliseconds = 1000 * (perf_counter() - start)
             asked = all(changed.prediction is not known for known in (view.prediction, view.base))
             milliseconds = milliseconds if asked else None
-            config, serial = loaded.predictor.model.config, _whole(wish.get("serial"), 2**53) or 0
+            config, serial = loaded.config, _whole(wish.get("serial"), 2**53) or 0
             return _shown(changed, config, milliseconds, serial)
         except (CheckpointError, ValueError) as error:
-            return _nothing(str(error))
+            return nothing(str(error))
 
     # -- what people do most, in one event each: an event costs the server more than drawing does -------------------
 
@@ -132,6 +148,8 @@ class Explorer:
 
     def look_closer(self, view: View | None) -> tuple[str, Any, str]:
         """(title, heat map of the router's probabilities, what-if card)."""
+        if isinstance(view, OutputView):
+            return *draw_probabilities(view), force_card(view)
         return *draw_probabilities(view), what_if_card(view, self._answer_what_if(view))
 
     def _answer_what_if(self, view: View | None) -> WhatIf | None:
@@ -151,28 +169,33 @@ class Explorer:
     # -- keeping and passing on -----------------------------------------------------------------------------------
 
     def restore(self, link: str | None) -> tuple[Any, ...]:
-        """What a link shows: (text, model, caption, what `route` returns); nothing new without a link."""
+        """What a link shows: (text, model, caption, what `route` returns, what `face` returns but the text)."""
         if not link or not link.startswith("#s="):
-            return (gr.skip(),) * 10
+            return (gr.skip(),) * 17
         try:
             shared = read_link(link.removeprefix("#s="))
             loaded = self.shelf.load(shared.model)
-            view = View.of(loaded, shared.model, shared.text, true_label=shared.true_label)
-            view = view.with_changes(loaded, shared.changes)
+            if loaded.kind is CLASSIFIER:
+                view = View.of(loaded, shared.model, shared.text, true_label=shared.true_label)
+                view = view.with_changes(loaded, shared.changes)
+            else:
+                view = OutputView.of(loaded, shared.model, shared.text, shared.decoding, shared.changes)
             view = view.looking_at(shared.token, shared.layer)
         except (CheckpointError, ValueError) as error:
             # What was there stays, with a word about the link.
             said = f'<p class="notice" role="alert">{escape(str(error))}</p>'
-            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 4)
-        shown = _shown(view, loaded.predictor.model.config, None)
-        return shared.text, shared.model, loaded.caption, *shown
+            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 11)
+        shown = _shown(view, loaded.config, None)
+        # Nothing begins to write: what the link holds is there.
+        buttons = face(loaded.kind, shared.text)[1:-1]
+        return shared.text, shared.model, loaded.caption, *shown, *buttons, gr.skip()
 
     def open_record(self, file: str) -> tuple[Any, ...]:
         """A saved record: (text, what `route` returns)."""
         try:
             view, title = read_record(Path(file).read_bytes())
         except (OSError, ValueError) as error:
-            return gr.skip(), *_nothing(str(error))
+            return gr.skip(), *nothing(str(error))
         finally:
             discard_upload(file)
         return view.text, *_shown(replace(view, saved_from=title), None, None)
@@ -182,6 +205,7 @@ class Explorer:
         if view is None:
             raise gr.Error(EMPTY_TEXT, print_exception=False)
         from ui.grid_picture import draw_grid
+        from ui.output_share import output_file
         from ui.view_report import report_html
 
         title = self.shelf.title(view.model) if view.model else "a model"
@@ -193,7 +217,7 @@ class Explorer:
             "png": lambda: draw_grid(view, "png"),
         }[kind]
         path = fresh_path(f"routing.{kind}")
-        path.write_bytes(make())
+        path.write_bytes(output_file(view, kind, title) if isinstance(view, OutputView) else make())
         return str(path)
 
     # -- the samples ----------------------------------------------------------------------------------------------
@@ -245,7 +269,7 @@ class Explorer:
         if not isinstance(text, str) or not text.strip():
             raise gr.Error("The text is empty: there is nothing to classify.", print_exception=False)
         try:
-            return self.shelf.load(self.shelf.default).predictor(text)
+            return self.shelf.load(self.shelf.default_classifier or self.shelf.default).predictor(text)
         except (CheckpointError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -258,7 +282,7 @@ def look(view: View | None, token: int, layer: int) -> tuple[View | None, str, s
     if view is None:
         return None, "", ""
     view = view.looking_at(token, layer)
-    return view, *_closer(view)
+    return view, *(closer_cards(view) if isinstance(view, OutputView) else _closer(view))
 
 
 def draw_probabilities(view: View | None) -> tuple[str, Any]:
@@ -274,6 +298,8 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
 
 def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, serial: int = 0) -> Routed:
     """`config` None = the view was saved, and its model is not at hand."""
+    if isinstance(view, OutputView):
+        return shown_output(view, config, milliseconds, serial)
     return (
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
@@ -301,7 +327,7 @@ def _closer(view: View) -> tuple[str, str]:
 
 def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
     """The view with what was asked for. A browser may ask for anything: what makes no sense is left out."""
-    config, kind = loaded.predictor.model.config, wish.get("kind")
+    config, kind = loaded.config, wish.get("kind")
     layers = config.sparse_layers
     if not layers:
         return view
@@ -309,13 +335,20 @@ def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
         return view.undone(loaded)
     if kind == "reset":
         return view.with_changes(loaded, NO_CHANGES)
+    if kind == "measure" and isinstance(view, OutputView):
+        return view  # There is no class to matter for.
     if kind == "measure":
         label, _, experts = importance(loaded.predictor, view.text, view.changes)
         tokens = leave_one_out(loaded.predictor, view.text, view.changes)[1]
         return replace(view, matters=Matters(label, experts, tokens))
     changes = view.changes
     if kind == "force":
-        place, expert = (layers[view.layer], view.token), _whole(wish.get("expert"), config.num_experts)
+        if not view.prediction.routing:
+            return view
+        place, expert = (
+            (view.prediction.routing[view.layer].name, view.token),
+            _whole(wish.get("expert"), config.num_experts),
+        )
         force = {other: chosen for other, chosen in changes.force.items() if other != place}
         if expert is not None and (place[0], expert) not in changes.ablate:
             force[place] = expert
@@ -341,7 +374,8 @@ def _factor(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else None
 
 
-def _nothing(message: str) -> Routed:
+def nothing(message: str) -> Routed:
+    """What `route` returns when there is only something to say."""
     return (
         None,
         message_card("Prediction", message),

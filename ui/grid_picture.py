@@ -5,6 +5,7 @@ Try it: draw_grid(view, "svg")
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib
@@ -13,7 +14,10 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from switch_model.routing import layer_title
+from switch_model import Prediction, Routing
+from switch_model.bands import Band
+from switch_model.routing import layer_label
+from ui.output_view import OutputView
 from ui.palette import CELL_INK, expert_colour
 from ui.view import View
 
@@ -22,32 +26,51 @@ _HEIGHT, _LEAST, _CHARACTER = 0.26, 0.3, 0.085
 _WIDTH, _GUTTER, _GAP = 11.0, 0.75, 0.05
 
 
-def draw_grid(view: View, kind: Literal["svg", "png"]) -> bytes:
-    """The picture's file content: white background, as wide as a page, as high as the text needs."""
-    prediction = view.prediction
-    tokens = [token.strip() or "␣" for token in prediction.tokens]
+@dataclass(frozen=True)
+class _Band:
+    """One stack's tokens on their lines; inches."""
+
+    tokens: list[str]
+    widths: list[float]
+    lines: list[list[int]]
+    records: tuple[Routing, ...]
+
+    @property
+    def line_height(self) -> float:
+        return (len(self.records) + 1) * _HEIGHT + 0.16
+
+
+def _laid_out(band: Prediction | Band) -> _Band:
+    tokens = [token.strip() or "␣" for token in band.tokens]
     widths = [max(_LEAST, _CHARACTER * min(len(token), 24) + 0.1) for token in tokens]
-    lines = _lines(widths)
-    layers = len(prediction.routing)
-    line_height = (layers + 1) * _HEIGHT + 0.16
-    height = max(len(lines) * line_height, 0.5) + 0.1
+    return _Band(tokens, widths, _lines(widths), band.routing)
+
+
+def draw_grid(view: View | OutputView, kind: Literal["svg", "png"]) -> bytes:
+    """The picture's file content: white background, as wide as a page, as high as the text needs."""
+    bands = [_laid_out(band) for band in view.bands]
+    height = max(sum(len(band.lines) * band.line_height for band in bands), 0.5) + 0.1
     figure = Figure(figsize=(_WIDTH, height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, _WIDTH), ylim=(height, 0))
     axes.axis("off")
-    routes = [(record.expert[0].tolist(), record.dropped[0].tolist()) for record in prediction.routing]
-    for number, line in enumerate(lines):
-        top = 0.05 + number * line_height
-        for row, record in enumerate(prediction.routing):
-            axes.text(0.05, top + (row + 1.5) * _HEIGHT, layer_title(record.name), va="center", size=7, color="#666d78")
-        left = _GUTTER
-        for token in line:
-            # Dollar signs would start a formula.
-            name = tokens[token][:24].replace("$", r"\$")
-            axes.text(left + widths[token] / 2, top + _HEIGHT / 2, name, ha="center", va="center", size=7)
-            for row, (experts, dropped) in enumerate(routes):
-                _cell(axes, left, top + (row + 1) * _HEIGHT, widths[token], experts[token], dropped[token])
-            left += widths[token] + _GAP
+    top = 0.05
+    for band in bands:
+        routes = [(record.expert[0].tolist(), record.dropped[0].tolist()) for record in band.records]
+        for line in band.lines:
+            for row, record in enumerate(band.records):
+                place = top + (row + 1.5) * _HEIGHT
+                axes.text(0.05, place, layer_label(record.name), va="center", size=7, color="#666d78")
+            left = _GUTTER
+            for token in line:
+                width = band.widths[token]
+                # Dollar signs would start a formula.
+                name = band.tokens[token][:24].replace("$", r"\$")
+                axes.text(left + width / 2, top + _HEIGHT / 2, name, ha="center", va="center", size=7)
+                for row, (experts, dropped) in enumerate(routes):
+                    _cell(axes, left, top + (row + 1) * _HEIGHT, width, experts[token], dropped[token])
+                left += width + _GAP
+            top += band.line_height
     content = io.BytesIO()
     # In an SVG text stays text, for the fonts of whoever opens it; a PNG has matplotlib's own, which lack some scripts.
     with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():

@@ -173,7 +173,7 @@ def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
 
     def explain(view: View | None) -> tuple[str, str]:
         try:
-            config = explore.shelf.load(view.model).predictor.model.config if view and view.model else None
+            config = explore.shelf.load(view.model).config if view and view.model else None
         except CheckpointError:
             config = None
         return steps_html(view, config), parameters_html(config)

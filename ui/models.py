@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from switch_model import CheckpointError, Predictor
-from switch_model.config import SwitchConfig
+from switch_model import CheckpointError, Predictor, SwitchConfig
+from switch_model.pipelines import Pipeline, architecture, open_pipeline, try_out
+from ui.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 
@@ -21,21 +22,43 @@ NO_MODEL = (
 )
 
 # Folder names that have a proper name in print.
-_TITLES = {"ag_news": "AG News", "sst2": "SST-2", "imdb": "IMDB"}
+_TITLES = {
+    "ag_news": "AG News",
+    "sst2": "SST-2",
+    "imdb": "IMDB",
+    "tiny_stories": "TinyStories",
+    "en_hi": "English → Hindi",
+}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to classify.
+    """A model ready to be asked.
 
     Attributes:
         title: its name for people.
         caption: its size in one line.
+        pipeline: what asks it, by its kind.
     """
 
     title: str
     caption: str
-    predictor: Predictor
+    pipeline: Pipeline
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of_model(self.pipeline.model)
+
+    @property
+    def config(self) -> SwitchConfig:
+        return self.pipeline.model.config
+
+    @property
+    def predictor(self) -> Predictor:
+        """A classifier's pipeline. Raises CheckpointError for any other kind."""
+        if not isinstance(self.pipeline, Predictor):
+            raise CheckpointError(f"{self.title} {self.kind.does} and knows no classes: choose a classifier for this.")
+        return self.pipeline
 
     @property
     def labels(self) -> list[str]:
@@ -81,9 +104,28 @@ class ModelShelf:
     def default(self) -> str | None:
         return next((key for key in self._sources if key not in self._private), None)
 
+    @property
+    def default_classifier(self) -> str | None:
+        return next((key for _, key in self.classifiers()), None)
+
     def choices(self) -> list[tuple[str, str]]:
-        """(title, key) of every model that all may use, for a picker."""
-        return [(self.title(key), key) for key in self._sources if key not in self._private]
+        """(title and kind, key) of every model that all may use, for a picker."""
+        return [(self.titled(key), key) for key in self._sources if key not in self._private]
+
+    def classifiers(self) -> list[tuple[str, str]]:
+        """The same of classifiers alone."""
+        return [(title, key) for title, key in self.choices() if self.kind(key) is CLASSIFIER]
+
+    def kind(self, key: str | None) -> Kind:
+        """What a model does, without opening it; a classifier where that is unknown yet."""
+        if key in self._loaded:
+            return self._loaded[key].kind
+        return kind_of(architecture(self._sources[key])) if key in self._sources else CLASSIFIER
+
+    def titled(self, key: str) -> str:
+        """Its name and, unless it classifies, what it does."""
+        word = self.kind(key).word
+        return f"{self.title(key)} · {word}" if word else self.title(key)
 
     def add(self, folder: Path, key: str) -> str:
         """Put a run's best checkpoint on the shelf, anew when it was there: it may have got better. Returns its key.
@@ -152,19 +194,19 @@ class ModelShelf:
         # Under a lock, so that two first visitors don't open the same files at once.
         with self._lock:
             if key not in self._loaded:
-                predictor = Predictor.from_checkpoint(self._sources[key], self.device)
+                pipeline = open_pipeline(self._sources[key], self.device)
                 # The first pass sets torch up and is slow: no visitor's text should be timed with it.
-                predictor("a few words to warm up with " * 6)
+                try_out(pipeline)
                 title = self.title(key)
-                self._loaded[key] = LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
+                self._loaded[key] = LoadedModel(title, f"{title} · {size_of(pipeline)}", pipeline)
             return self._loaded[key]
 
 
-def size_of(predictor: Predictor) -> str:
+def size_of(pipeline: Pipeline) -> str:
     """A model's size in words: "4 sparse layers · 8 experts · 0.6 M active of 4.5 M parameters"."""
-    config: SwitchConfig = predictor.model.config
+    config: SwitchConfig = pipeline.model.config
     sparse = len(config.sparse_layers)
-    total, active = predictor.model.parameter_counts()
+    total, active = pipeline.model.parameter_counts()
     if not sparse:
         return f"{config.num_layers} dense layers · {_millions(active)} active of {_millions(total)} parameters"
     return (

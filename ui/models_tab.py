@@ -18,6 +18,7 @@ import gradio as gr
 from switch_model import CheckpointError
 from ui.explore import ExploreTab
 from ui.files import discard_upload
+from ui.kinds import CLASSIFIER
 from ui.models import LoadedModel, ModelShelf, size_of
 from ui.quarantine import examine
 from ui.view import View
@@ -44,17 +45,28 @@ class Reception:
 
     def choices(self, session: str | None) -> list[tuple[str, str]]:
         """Models for this visitor's pickers."""
-        own = [(f"{self.shelf.title(key)} (yours)", key) for key in self._own.get(session, {})]
+        own = [(f"{self.shelf.titled(key)} (yours)", key) for key in self._own.get(session, {})]
         return [*self.shelf.choices(), *own]
 
-    def offer(self, session: str | None, chosen: str | None, besides: Sequence[tuple[str, str]] = ()) -> Any:
+    def classifiers(self, session: str | None) -> list[tuple[str, str]]:
+        """The same of classifiers alone."""
+        return [(title, key) for title, key in self.choices(session) if self.shelf.kind(key) is CLASSIFIER]
+
+    def offer(
+        self,
+        session: str | None,
+        chosen: str | None,
+        besides: Sequence[tuple[str, str]] = (),
+        classifiers: bool = False,
+    ) -> Any:
         """A picker as this visitor may use it now: what was chosen stays, or the default model comes in its place.
 
-        `besides`: (title, key) of what is on offer there alone.
+        `besides`: (title, key) of what is on offer there alone; `classifiers`: no models of other kinds.
         """
-        choices = [*self.choices(session), *besides]
+        choices = [*(self.classifiers(session) if classifiers else self.choices(session)), *besides]
         there = chosen in (key for _, key in choices)
-        return gr.update(choices=choices, value=chosen if there else self.shelf.default)
+        default = self.shelf.default_classifier if classifiers else self.shelf.default
+        return gr.update(choices=choices, value=chosen if there else default)
 
     def owns(self, session: str | None, key: str | None) -> bool:
         """Whether a model is this visitor's own."""
@@ -111,23 +123,22 @@ class Reception:
             loaded = self.shelf.load(key)
         except CheckpointError as error:
             return _notice(str(error)), "", ""
-        config = loaded.predictor.model.config.to_dict()
+        config = loaded.config.to_dict()
         return facts_html(loaded), self.shelf.card(key)[:MAX_CARD], json.dumps(config, indent=2, default=str)
 
 
 def facts_html(loaded: LoadedModel) -> str:
     """Size, layers, routing, classes and tokenizer of a model as a table."""
-    predictor = loaded.predictor
-    config, tokenizer = predictor.model.config, predictor.tokenizer
+    config, tokenizer = loaded.config, loaded.pipeline.tokenizer
     capacity = f"{config.eval_capacity_factor:g} × an even share" if config.eval_capacity_factor else "no limit"
     capacity = f"{config.expert_capacity} slots" if config.expert_capacity else capacity
     labels = ", ".join(config.labels[:12]) + (f" and {len(config.labels) - 12} more" if len(config.labels) > 12 else "")
     rows = {
-        "size": size_of(predictor),
+        "size": size_of(loaded.pipeline),
         "sparse layers": ", ".join(config.sparse_layers) or "none",
         "widths": f"hidden {config.d_model}, expert {config.d_ff}, {config.num_heads} heads of {config.d_kv}",
         "capacity in evaluation": f"{capacity}, counted per {config.capacity_group}",
-        "classes": labels,
+        **({"classes": labels} if loaded.kind is CLASSIFIER else {"kind": f"it {loaded.kind.does}"}),
         "tokenizer": f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens, "
         f"reads {tokenizer.model_max_length:,} of a text",
     }

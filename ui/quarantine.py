@@ -68,7 +68,7 @@ def _check_names(uploaded: list[Path]) -> None:
 
 def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["switch_model.predictor"])
+    context.set_forkserver_preload(["switch_model.pipelines"])
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sender, uploaded, folder, hub_id), daemon=True)
     child.start()
@@ -112,7 +112,7 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
     import torch
 
     from switch_model.checkpoint import estimated_parameters, read_config
-    from switch_model.predictor import Predictor
+    from switch_model.pipelines import open_pipeline, try_out
 
     torch.set_num_threads(1)
     _take_little()
@@ -130,9 +130,9 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
             raise CheckpointError(
                 f"It has more than {MAX_PARAMETERS / 1e6:g} million parameters: too many for this page."
             )
-    predictor = Predictor.from_checkpoint(folder, "cpu")
-    predictor("a few words to try it with")
-    total, active = predictor.model.parameter_counts()
+    pipeline = open_pipeline(folder, "cpu")
+    try_out(pipeline)
+    total, active = pipeline.model.parameter_counts()
     return {"parameters": total, "active": active, "seconds": time.perf_counter() - begun}
 
 

@@ -72,29 +72,40 @@ function draw() {
     return;
   }
   current = [data.selected.token, data.selected.layer];
-  const flow = make("div", "grid-flow");
-  flow.dir = "auto"; // Right-to-left text reads right to left.
   const words = [];
   data.tokens.forEach((_, t) => (data.joined[t] && words.length ? words[words.length - 1].push(t) : words.push([t])));
   const most = Math.max(1, ...(data.matters || []).map(Math.abs));
+  const tip = make("div", "grid-tip");
+  tip.setAttribute("role", "tooltip");
+  tip.hidden = true;
+  const bands = data.bands || [{ title: "", start: 0, end: data.tokens.length, written: data.tokens.length }];
+  const drawn = bands.map((one) => band(one, words.filter(([t]) => t >= one.start && t < one.end), most));
+  root.replaceChildren(...drawn.flatMap((one) => one.parts), legend(), ...(data.still ? [] : [layerBar()]), tip);
+  mark();
+  lines = new ResizeObserver(() => drawn.forEach((one) => labelLines(one.gutter, one.flow)));
+  drawn.forEach((one) => lines.observe(one.flow));
+}
+
+// One stack: its tokens as they wrap, below a title where there is one.
+function band({ title, written }, words, most) {
+  const flow = make("div", "grid-flow");
+  flow.dir = "auto"; // Right-to-left text reads right to left.
   words.forEach((pieces) => {
     const word = make("div", "grid-word");
-    (together ? [pieces] : pieces.map((t) => [t])).forEach((tokens) => word.append(column(tokens, most)));
+    (together ? [pieces] : pieces.map((t) => [t])).forEach((tokens) => {
+      const node = column(tokens, most);
+      if (tokens[0] >= written) node.classList.add("written");
+      word.append(node);
+    });
     flow.append(word);
   });
   const body = make("div", "grid-body");
   body.setAttribute("role", "group");
-  body.setAttribute("aria-label", "Experts by token and layer. Arrow keys move, Enter looks closer.");
+  body.setAttribute("aria-label", `${title ? title + ". " : ""}Experts by token and layer. Arrow keys move, Enter looks closer.`);
   const gutter = make("div", "grid-gutter");
   gutter.setAttribute("aria-hidden", "true");
   body.append(gutter, flow);
-  const tip = make("div", "grid-tip");
-  tip.setAttribute("role", "tooltip");
-  tip.hidden = true;
-  root.replaceChildren(body, legend(), ...(data.still ? [] : [layerBar()]), tip);
-  mark();
-  lines = new ResizeObserver(() => labelLines(gutter, flow));
-  lines.observe(flow);
+  return { parts: title ? [make("h3", "grid-band", title), body] : [body], gutter, flow };
 }
 
 // A column of the given tokens: one, or the pieces of a word, whose neighbours with the same route share a cell.
@@ -110,6 +121,7 @@ function column(tokens, most) {
   node.append(text);
   tokens.forEach((t) => (cells[t] = []));
   data.layers.forEach((layer, l) => {
+    if (layer.expert[tokens[0]] === null) return; // Another stack's layer.
     const parts = make("div", "grid-parts");
     let last = null;
     for (const t of tokens) {
@@ -158,9 +170,10 @@ function labelLines(gutter, flow) {
     if (word.offsetTop === last) continue;
     last = word.offsetTop;
     for (const cell of word.querySelectorAll(".grid-column:first-child .grid-parts > .cell:first-child")) {
-      const label = make("span", "grid-label", data.layers[cell.dataset.l].title);
+      const label = make("span", "grid-label", data.layers[cell.dataset.l].label);
       const box = cell.getBoundingClientRect();
-      label.dataset.short = "L" + data.layers[cell.dataset.l].title.replace(/\D+/g, "");
+      label.dataset.layer = cell.dataset.l;
+      label.dataset.short = label.textContent[0].toUpperCase() + label.textContent.replace(/\D+/g, "");
       label.style.top = box.top - base + "px";
       label.style.lineHeight = box.height + "px";
       labels.push(label);
@@ -243,16 +256,23 @@ function mark() {
 
 function markLabels() {
   for (const label of root.querySelectorAll(".grid-label")) {
-    label.classList.toggle("chosen", !data.still && label.textContent === data.layers[data.selected.layer].title);
+    label.classList.toggle("chosen", !data.still && Number(label.dataset.layer) === data.selected.layer);
   }
 }
 
 function choose(token, layer) {
   if (data.still) return; // A grid to compare with: nothing below follows it.
+  // Another stack's layer: the first token that it wrote, or read.
+  if (!cells[token][layer]) token = Math.max(cells.findIndex((column, t) => column[layer] && t >= writtenBy(layer)), 0);
   data.selected = { token, layer };
   current = [token, layer];
   mark();
   trigger("look", { token, layer });
+}
+
+function writtenBy(layer) {
+  const own = data.bands.find(({ start }) => data.layers[layer].expert[start] !== null);
+  return own.written < own.end ? own.written : own.start;
 }
 
 function light(expert) {
@@ -349,7 +369,14 @@ root.addEventListener("keydown", (event) => {
   // Pieces that share a cell are one step.
   const step = Math.sign(t - current[0]), inside = (token) => token >= 0 && token < tokens;
   while (step && Math.abs(t - current[0]) < tokens && inside(t) && cells[t][l] === cell) t += step;
-  focusCell(Math.min(Math.max(t, 0), tokens - 1), Math.min(Math.max(l, 0), layers - 1));
+  t = Math.min(Math.max(t, 0), tokens - 1);
+  l = Math.min(Math.max(l, 0), layers - 1);
+  if (!cells[t][l]) {
+    // Into another stack: sideways to its first layer, up or down to its first token.
+    if (t !== current[0]) l = data.layers.findIndex((_, other) => cells[t][other]);
+    else t = cells.findIndex((column) => column[l]);
+  }
+  focusCell(t, l);
 });
 root.addEventListener("pointerover", (event) => (cellOf(event) ? showTip(cellOf(event)) : hideTip()));
 root.addEventListener("pointerleave", hideTip);

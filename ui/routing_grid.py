@@ -6,6 +6,7 @@ A value with the whole `text` belongs to Explore's box: the script says so when 
 Try it: create_routing_grid(grid_value(prediction, default_selection(prediction)))
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import gradio as gr
 import torch
 
 from switch_model import Prediction, Routing
-from switch_model.routing import UNLIMITED, layer_title
+from switch_model.bands import Band
+from switch_model.routing import UNLIMITED, layer_label, layer_title
 
 _SCRIPT = Path(__file__).with_suffix(".js")
 _TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"></div>'
@@ -31,9 +33,9 @@ def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "rou
 
 
 def grid_value(
-    prediction: Prediction,
+    prediction: Prediction | Band,
     selected: tuple[int, int],
-    base: Prediction | None = None,
+    base: Prediction | Band | None = None,
     matters_T: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """What the script draws: tokens, and per layer the lists expert, gate (in thousandths), slot and dropped.
@@ -52,7 +54,7 @@ def grid_value(
         "selected": {"token": selected[0], "layer": selected[1]},
         "experts": records[0].num_experts if records else 0,
         "matters": None if matters_T is None else (matters_T * 1000).round().int().tolist(),
-        "label": prediction.label,
+        "label": "" if matters_T is None else prediction.label,
     }
     if not records:
         return tokens | {"layers": []}
@@ -76,6 +78,7 @@ def grid_value(
         "layers": [
             {
                 "title": layer_title(record.name),
+                "label": layer_label(record.name),
                 "capacity": None if capacity == UNLIMITED else capacity,
                 "expert": expert_T,
                 "gate": gate_T,
@@ -88,6 +91,55 @@ def grid_value(
     }
 
 
+def bands_value(
+    bands: list[tuple[str, Band, Band]], selected: tuple[int, int], changed: bool = False
+) -> dict[str, Any]:
+    """The same for several stacks, one below the other: tokens and layers are counted through all of them, and a layer
+    knows nothing (None) of the tokens of another stack.
+
+    Args:
+        bands: a title, the stack, and the same stack before the routing was changed.
+        selected: (token, layer), counted through.
+    """
+    parts = []
+    for _, band, base in bands:
+        # What was written after the first difference is another text: its routes have nothing to be compared with.
+        same = _alike(band, base) if changed else 0
+        part = grid_value(band, (0, 0))
+        for layer, record, was in zip(part["layers"], band.routing, base.routing, strict=True):
+            if changed:
+                routes = _before(_first(record, same), _first(was, same))
+                layer["before"] = routes + [None] * (len(band.tokens) - same)
+        parts.append(part)
+    value: dict[str, Any] = {
+        key: [one for part in parts for one in part[key]] for key in ("tokens", "joined", "unknown", "special")
+    }
+    value |= {"selected": {"token": selected[0], "layer": selected[1]}, "matters": None, "label": "", "layers": []}
+    value |= {"experts": max(part["experts"] for part in parts), "bands": []}
+    total, start = len(value["tokens"]), 0
+    for (title, band, _), part in zip(bands, parts, strict=True):
+        end = start + len(band.tokens)
+        for layer in part["layers"]:
+            for key in ("expert", "gate", "slot", "dropped", "before"):
+                if layer[key] is not None:
+                    layer[key] = [None] * start + layer[key] + [None] * (total - end)
+            value["layers"].append(layer)
+        value["bands"].append({"title": title, "start": start, "end": end, "written": start + band.written})
+        start = end
+    return value
+
+
+def _alike(one: Band, other: Band) -> int:
+    """How many tokens two bands begin with alike."""
+    pairs = zip(one.tokens, other.tokens, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one.tokens), len(other.tokens)))
+
+
+def _first(record: Routing, tokens: int) -> Routing:
+    parts = ("logits", "expert", "slot", "mask")
+    return replace(record, **{name: getattr(record, name)[:, :tokens] for name in parts})
+
+
 def _before(record: Routing, base: Routing) -> list[list[int] | None]:
     """[expert, dropped] of each token whose route was another one before; None where it was the same."""
     same_T = ((record.expert == base.expert) & (record.dropped == base.dropped))[0].tolist()
@@ -95,7 +147,7 @@ def _before(record: Routing, base: Routing) -> list[list[int] | None]:
     return [None if same else [expert, dropped] for same, expert, dropped in routes]
 
 
-def joined_tokens(prediction: Prediction) -> list[int]:
+def joined_tokens(prediction: Prediction | Band) -> list[int]:
     """1 where a token continues the word of the one before it: both are letters or digits with nothing between."""
     joined, previous_end, previous_token = [], -1, ""
     for (start, end), token in zip(prediction.offsets, prediction.tokens, strict=True):
@@ -106,7 +158,7 @@ def joined_tokens(prediction: Prediction) -> list[int]:
     return joined
 
 
-def default_selection(prediction: Prediction, layer: int = 0) -> tuple[int, int]:
+def default_selection(prediction: Prediction | Band, layer: int = 0) -> tuple[int, int]:
     """(token, layer) to look at first: a dropped token of the layer if there is one, else the longest token."""
     layer = layer if layer < len(prediction.routing) else 0
     if prediction.routing:

@@ -9,11 +9,13 @@ import io
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from switch_model import Interventions, Prediction, Routing
+from switch_model.generator import Decoding
 from switch_model.predictor import MAX_CHARACTERS
+from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, PLAIN, OutputView
 from ui.view import View
 
 # Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
@@ -31,18 +33,20 @@ class Shared:
     layer: int
     changes: Interventions
     true_label: str | None
+    decoding: Decoding
 
 
-def link_of(view: View) -> str:
+def link_of(view: View | OutputView) -> str:
     """What stands behind # in a link: packed JSON, in letters that need no escaping."""
     content = {
         "v": VERSION,
         "model": view.model,
         "text": view.text,
-        "token": view.token,
-        "layer": view.layer,
+        "token": view.place[0],
+        "layer": view.place[1],
         "true_label": view.true_label,
-        **_changes_to_json(view.changes),
+        **changes_to_json(view.changes),
+        **({"decoding": asdict(view.decoding)} if isinstance(view, OutputView) else {}),
     }
     packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
@@ -63,8 +67,9 @@ def read_link(link: str) -> Shared:
             str(content["text"])[:MAX_CHARACTERS],
             int(content["token"]),
             int(content["layer"]),
-            _changes_from_json(content),
+            changes_from_json(content),
             None if label is None else str(label)[:200],
+            decoding_from_json(content.get("decoding")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
         raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
@@ -79,13 +84,13 @@ def record_of(view: View, title: str) -> dict[str, Any]:
         "token": view.token,
         "layer": view.layer,
         "true_label": view.true_label,
-        **_changes_to_json(view.changes),
+        **changes_to_json(view.changes),
         "prediction": _prediction_to_json(view.prediction),
     }
     return record | ({"before": _prediction_to_json(view.base)} if view.changed else {})
 
 
-def read_record(raw: bytes) -> tuple[View, str]:
+def read_record(raw: bytes) -> tuple[View | OutputView, str]:
     """The view that `record_of` wrote, without a model (its key is ""), and the model's title.
 
     Raises ValueError for what is no such record.
@@ -95,6 +100,10 @@ def read_record(raw: bytes) -> tuple[View, str]:
     try:
         content = json.loads(raw)
         _check_version(content)
+        if "kind" in content:
+            from ui.output_share import read_output
+
+            return read_output(content)
         prediction = _prediction_from_json(content["prediction"])
         base = _prediction_from_json(content["before"]) if "before" in content else prediction
         if [record.expert.shape for record in base.routing] != [record.expert.shape for record in prediction.routing]:
@@ -108,7 +117,7 @@ def read_record(raw: bytes) -> tuple[View, str]:
             token=0,
             layer=0,
             true_label=None if label is None else str(label),
-            changes=_changes_from_json(content),
+            changes=changes_from_json(content),
         )
         return view.looking_at(int(content["token"]), int(content["layer"])), str(content["model"])[:200]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
@@ -130,12 +139,23 @@ def routing_csv(view: View) -> str:
     return text.getvalue()
 
 
+def decoding_from_json(values: Any) -> Decoding:
+    """How a text was written, within what a page allows. Raises ValueError, TypeError for what is no such thing."""
+    if values is None:
+        return PLAIN
+    decoding = Decoding(**values | {"max_seconds": MAX_SECONDS})
+    if decoding.max_new_tokens > MAX_LENGTH or decoding.num_beams > MAX_BEAMS:
+        raise ValueError("the text is too long, or follows too many others")
+    return decoding
+
+
 def _check_version(content: dict[str, Any]) -> None:
     if content.get("v") != VERSION:
         raise ValueError("it is of another version")
 
 
-def _changes_to_json(changes: Interventions) -> dict[str, Any]:
+def changes_to_json(changes: Interventions) -> dict[str, Any]:
+    """Changes as plain data."""
     factor = changes.capacity_factor
     return {
         "ablate": sorted(map(list, changes.ablate)),
@@ -145,7 +165,8 @@ def _changes_to_json(changes: Interventions) -> dict[str, Any]:
     }
 
 
-def _changes_from_json(content: dict[str, Any]) -> Interventions:
+def changes_from_json(content: dict[str, Any]) -> Interventions:
+    """The inverse. Raises ValueError, TypeError for what is no such thing."""
     factor = content.get("capacity")
     return Interventions(
         ablate={(layer, expert) for layer, expert in content.get("ablate", [])},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from switch_model import Interventions, Prediction
+from switch_model import Interventions, Prediction, Routing
 from ui.models import LoadedModel
 from ui.routing_grid import default_selection
 
@@ -70,6 +70,20 @@ class View:
     @property
     def changed(self) -> bool:
         return self.changes != NO_CHANGES
+
+    @property
+    def records(self) -> tuple[Routing, ...]:
+        return self.prediction.routing
+
+    @property
+    def bands(self) -> tuple[Prediction, ...]:
+        """What has tokens and records of its own: one text, read by one stack."""
+        return (self.prediction,)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(token, layer) as the grid counts."""
+        return self.token, self.layer
 
     def looking_at(self, token: int, layer: int) -> "View":
         """Another token and layer, kept within what there is: a browser may send anything."""

@@ -48,11 +48,16 @@ def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool
             f"{_picture(figure, with_library=True)}</div>",
             _flow(view) if flow else "",
         ]
+    return page_html("".join(parts))
+
+
+def page_html(body: str) -> str:
+    """A file that opens offline: this page's looks around the given cards."""
     style = f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}\n{STYLE_SHEET.read_text(encoding='utf-8')}\n{_OWN_STYLE}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Switch Explorer: a saved view</title><style>{style}</style></head>"
-        f'<body class="saved">{"".join(parts)}</body></html>\n'
+        f'<body class="saved">{body}</body></html>\n'
     )
 
 

@@ -1,0 +1,104 @@
+"""Band: the tokens that one stack reads, and where each of them went. Tokens become readable here.
+
+Legend: T tokens of the stack.
+Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.tokens
+"""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.routing import Routing
+
+# What a cut character (some bytes of one) decodes to.
+CUT = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Band:
+    """One stack's tokens with their routing.
+
+    Attributes:
+        stack: "encoder" or "decoder".
+        text: what the offsets count in.
+        tokens: T readable tokens: the text's own characters, or a special token's name.
+        offsets: (start, end) characters of each token; empty at special tokens.
+        unknown: for each token, whether the vocabulary lacks it.
+        truncated: whether the text was longer than the model reads.
+        routing: one record per sparse layer of the stack, (1, T) each, on the CPU.
+        written: place of the first token that the model wrote itself; T when it wrote none.
+    """
+
+    stack: str
+    text: str
+    tokens: list[str]
+    offsets: list[tuple[int, int]]
+    unknown: list[bool]
+    truncated: bool
+    routing: tuple[Routing, ...]
+    written: int
+
+
+def whole_text(text: str) -> str:
+    """The text with another character for each lone surrogate, which has no UTF-8 form; offsets stay."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_tokens(text: str, encoding) -> tuple[list[str], list[tuple[int, int]]]:
+    """The tokens of a `tokenizers.Encoding` of `text` as people read them, and their offsets."""
+    tokens = [text[start:end] or token for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)]
+    return tokens, list(encoding.offsets)
+
+
+def written_tokens(
+    tokenizer: PreTrainedTokenizerFast, ids: list[int], before: list[int], start: int = 0
+) -> tuple[str, list[str], list[tuple[int, int]]]:
+    """Token ids that a model wrote after `before` -> (their text, readable tokens, offsets counted from `start`).
+
+    A token's text is what it adds to the decoded text: bytes that make no character yet show as one that is cut, and
+    the character belongs to the token that completes it.
+    """
+    backend, special = tokenizer.backend_tokenizer, set(tokenizer.all_special_ids)
+    known = backend.decode(before, skip_special_tokens=True).rstrip(CUT) if before else ""
+    begin, tokens, offsets = len(known), [], []
+    for index, token_id in enumerate(ids):
+        whole = known if token_id in special else backend.decode([*before, *ids[: index + 1]], skip_special_tokens=True)
+        now = whole.rstrip(CUT)
+        # A decoder may take back a space; what both share stays.
+        shared = _shared(known, now)
+        piece = now[shared:]
+        place = max(shared - begin, 0) + start
+        offsets.append((place, place + len(piece)))
+        if token_id in special:
+            tokens.append(backend.id_to_token(token_id) or "")
+        else:
+            tokens.append(piece or (CUT if whole != now else " "))
+        known = now
+    text = backend.decode([*before, *ids], skip_special_tokens=True)[begin:] if ids else ""
+    return text, tokens, offsets
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    if other.startswith(one):
+        return len(one)
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def token_word(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:
+    """One token of the vocabulary as people read it; with a space in front where it begins a word."""
+    backend = tokenizer.backend_tokenizer
+    piece = backend.id_to_token(token_id)
+    if piece is None:
+        return ""  # The model has more rows than the tokenizer has tokens.
+    if token_id in tokenizer.all_special_ids:
+        return piece
+    kind = type(backend.model).__name__
+    if kind == "WordPiece":
+        prefix = backend.model.continuing_subword_prefix
+        return piece.removeprefix(prefix) if piece.startswith(prefix) else f" {piece}"
+    if type(backend.decoder).__name__ == "ByteLevel":
+        return backend.decoder.decode([piece])
+    if kind == "WordLevel":
+        return f" {piece}"
+    return piece.replace("\u2581", " ")

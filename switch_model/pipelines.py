@@ -1,0 +1,61 @@
+"""A checkpoint of any kind -> what asks it: a Predictor, a TextGenerator or a MaskFiller.
+
+Try it: open_pipeline("assets/models/ag_news")("Oil prices rose.")
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from switch_model.checkpoint import CheckpointError, load_checkpoint
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.generator import TextGenerator
+from switch_model.mask_filler import BLANK, MaskFiller
+from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.predictor import Predictor
+
+Pipeline = Predictor | TextGenerator | MaskFiller
+
+# Model class -> what asks it.
+PIPELINES: dict[type, type[Pipeline]] = {
+    SwitchForSequenceClassification: Predictor,
+    SwitchForConditionalGeneration: TextGenerator,
+    SwitchForCausalLM: TextGenerator,
+    SwitchForMaskedLM: MaskFiller,
+}
+
+
+def open_pipeline(folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None) -> Pipeline:
+    """Open a checkpoint of any kind. Raises CheckpointError when it can't, or when it has no head to ask."""
+    model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device)
+    pipeline = PIPELINES.get(type(model))
+    if pipeline is None:
+        raise CheckpointError(
+            f"This checkpoint is a {type(model).__name__}: it gives hidden states, and neither classes nor text. "
+            "Train a head on it with python -m train --init_from."
+        )
+    return pipeline(model, tokenizer)
+
+
+def try_out(pipeline: Pipeline) -> None:
+    """Ask it once, with a few words. Raises CheckpointError when it can't answer."""
+    words = "a few words to try it with " * 6
+    try:
+        if isinstance(pipeline, TextGenerator):
+            pipeline(words, max_new_tokens=2)
+        else:
+            pipeline(f"{BLANK} {words}" if isinstance(pipeline, MaskFiller) else words)
+    except ValueError as error:
+        raise CheckpointError(f"The checkpoint opens, but a few words can’t be asked of it: {error}") from error
+
+
+def architecture(folder: str | Path) -> str:
+    """The model class that a checkpoint folder names, without opening it; "" where there is none to read."""
+    for path in (Path(folder) / "config.json", Path(folder) / "best" / "config.json"):
+        try:
+            named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or [""]
+            return str(named[0])
+        except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
+            continue
+    return ""

@@ -1,0 +1,72 @@
+"""A model that writes in a real Chromium: its text token by token, both stacks in one grid, a token looked at, Stop."""
+
+import re
+
+import pytest
+
+from tests.test_browser import browser  # noqa: F401 - a fixture
+from tests.ui_support import running_app, save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_translator
+
+
+@pytest.fixture
+def page(tmp_path, browser):  # noqa: F811
+    save_tiny_translator(tmp_path / "models" / "hindi")
+    save_tiny_mask_filler(tmp_path / "models" / "masked")
+    wrong = []
+    with running_app(save_tiny_checkpoint(tmp_path / "tiny"), tmp_path / "models") as address:
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#probabilities .js-plotly-plot")
+        yield page
+        page.close()
+    assert not wrong, wrong
+
+
+def choose(page, words):
+    page.click("#model input")
+    page.locator("ul[role=listbox] li", has_text=words).click()
+
+
+def test_a_text_is_written_stopped_and_looked_at(page):
+    # Its choice alone lets a model write.
+    choose(page, "hindi · text to text")
+    page.wait_for_selector(".grid-band >> nth=1")
+    assert page.locator("#route").count() == 0 and page.is_visible("#generate")
+    assert "60 tokens written" in page.inner_text("#prediction")
+    page.click("#writing-settings .label-wrap")
+    page.fill("#writing-length input[type=number]", "200")
+    page.keyboard.press("Tab")
+    page.fill("#text textarea", "The weather")
+    page.evaluate(
+        """() => { window.seen = new Set(); const card = document.querySelector('#prediction');
+        new MutationObserver(() => seen.add(card.textContent)).observe(card, {subtree: true, childList: true}) }"""
+    )
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#stop-writing:enabled")
+    page.click("#stop-writing")
+    page.wait_for_selector("#stop-writing:disabled")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('tokens written')")
+    assert page.evaluate("seen.size") >= 2, "the text came in steps"
+    count = int(re.search(r"(\d+) tokens? written", page.inner_text("#prediction")).group(1))
+    page.wait_for_function("count => document.querySelectorAll('.grid-column.written').length === count", arg=count)
+    # A token of the decoder: its routes in the decoder's layers, and what might have followed.
+    page.locator(".grid-column.written .cell").first.click()
+    page.wait_for_function("document.querySelector('#token').textContent.includes('what might follow')")
+    assert page.locator("#token .stack").count() == 3
+    # From the decoder's first layer up into the encoder with the keyboard.
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.querySelector('#token').textContent.includes('what might follow')")
+    assert page.locator("#token .stack").count() == 2
+    page.locator("button.switch").first.click()
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('with your changes')")
+
+    choose(page, "masked · fills blanks")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('blank 2')")
+    assert page.inner_text("#route") == "Fill in" and page.locator("#generate").count() == 0
+    choose(page, "tiny")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('World')")
+    assert page.inner_text("#route") == "Route it" and page.is_visible("#random")

@@ -1,0 +1,41 @@
+"""What a kind of model asks of Explore: a text that suits it, and which buttons stand below.
+
+Try it: fitting_text(kind_of("SwitchForMaskedLM"), "", None)
+"""
+
+import secrets
+from typing import Any
+
+import gradio as gr
+
+from switch_model.mask_filler import has_blank
+from ui.kinds import CLASSIFIER, FILLER, STORYTELLER, TRANSLATOR, Kind
+from ui.samples import Sample
+
+
+def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
+    """The text, or an example of the kind where it is none that somebody wrote for it."""
+    examples = [other.example for other in (TRANSLATOR, STORYTELLER, FILLER) if other is not kind]
+    borrowed = not (text or "").strip() or text in examples or (sample is not None and text == sample.text)
+    unfit = borrowed if kind.writes else kind is FILLER and (borrowed or not has_blank(text))
+    return kind.example if unfit else text
+
+
+def face(kind: Kind, text: Any) -> tuple[Any, ...]:
+    """(text box, Route, Random, Samples, Generate, Stop, settings, what begins a text) as a kind of model needs them.
+
+    Args:
+        text: what the box shall hold; anything but a text leaves it as it is.
+    """
+    classifies, writes = kind is CLASSIFIER, kind.writes
+    box = {"placeholder": kind.asks} | ({"value": text} if isinstance(text, str) else {})
+    return (
+        gr.update(**box),
+        gr.update(visible=not writes, value=kind.act),
+        gr.update(visible=classifies),
+        gr.update(visible=classifies),
+        gr.update(visible=writes),
+        gr.update(visible=writes, interactive=False),
+        gr.update(visible=writes),
+        secrets.token_hex(4) if writes else gr.skip(),
+    )

@@ -1,0 +1,72 @@
+"""What a model does with a text, and the words that the page has for each kind.
+
+Try it: kind_of("SwitchForCausalLM").word
+"""
+
+from dataclasses import dataclass
+
+from switch_model.base import SwitchPreTrainedModel
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model.
+
+    Attributes:
+        word: for a picker, behind the model's name.
+        does: what it does, in a sentence.
+        asks: what stands in the empty box of the text.
+        example: a text to begin with.
+        act: the button that starts it.
+    """
+
+    word: str
+    does: str
+    asks: str
+    example: str
+    act: str
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers with text of its own, token by token."""
+        return self in (TRANSLATOR, STORYTELLER)
+
+
+CLASSIFIER = Kind("", "classifies", "Type or paste a text. Ctrl+Enter routes it.", "", "Route it")
+TRANSLATOR = Kind(
+    "text to text",
+    "answers a text with a text",
+    "Type the text to translate or answer. Ctrl+Enter starts.",
+    "The weather is very nice today.",
+    "Generate",
+)
+STORYTELLER = Kind(
+    "writes on",
+    "writes on from a beginning",
+    "Type how it begins. Ctrl+Enter lets the model write on.",
+    "Once upon a time there was a little",
+    "Generate",
+)
+FILLER = Kind(
+    "fills blanks",
+    "fills blanks",
+    "Type a text with ___ where a word is missing. Ctrl+Enter fills it in.",
+    "The quick brown ___ jumps over the lazy ___.",
+    "Fill in",
+)
+
+_BY_CLASS = {
+    "SwitchForConditionalGeneration": TRANSLATOR,
+    "SwitchForCausalLM": STORYTELLER,
+    "SwitchForMaskedLM": FILLER,
+}
+
+
+def kind_of(architecture: str) -> Kind:
+    """By the name of the model class that a checkpoint gives."""
+    return _BY_CLASS.get(architecture, CLASSIFIER)
+
+
+def kind_of_model(model: SwitchPreTrainedModel) -> Kind:
+    """Of an open model."""
+    return kind_of(type(model).__name__)
