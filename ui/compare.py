@@ -131,8 +131,8 @@ def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State,
                 with gr.Column(min_width=280):
                     models.append(
                         gr.Dropdown(
-                            shelf.classifiers(),
-                            value=shelf.default_classifier,
+                            reception.classifiers(None),
+                            value=reception.shelf.default_classifier,
                             label=f"{name} model",
                             filterable=False,
                             elem_id=f"compare-model-{number}",

@@ -1,0 +1,222 @@
+"""Tasks that write or guess tokens: what a batch asks for, streams on disk, runs from data to text and figures."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from switch_model import load_checkpoint
+from train.cli import main
+from train.collators import SpanCorruptionCollator, cut_spans
+from train.data import load_split
+from train.packing import Blocks, held_out_every, packed
+from train.pairs import choose_pair, load_pairs
+from train.runs import Run
+from train.tables import DataError
+from train.tokenizer import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
+from train.writing import bleu_and_chrf
+
+TEXTS = ["the cat sat on the mat and slept", "a dog ran over the hill to the old house by the sea"] * 20
+SMALL = ["--d_model", "32", "--num_layers", "1", "--num_heads", "2", "--preset", "none", "--optimizer", "adamw"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWITCH_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def unigram():
+    return train_unigram_tokenizer(TEXTS, vocab_size=160, max_length=32)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A language whose words are those of another in capitals."""
+    random, words = np.random.default_rng(0), ["red", "blue", "old", "big", "cat", "dog", "sea", "hill"]
+    path = tmp_path / "pairs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["english", "loud"])
+        for _ in range(160):
+            text = " ".join(random.choice(words, size=random.integers(2, 5)))
+            writer.writerow([text, text.upper()])
+    return path
+
+
+def test_spans_and_what_is_left_make_up_the_text_and_hide_the_share_asked_for(unigram):
+    collator = SpanCorruptionCollator(unigram, probability=0.15, seed=3)
+    sentinels = sentinel_ids(unigram)
+    hidden = total = 0
+    for row, text in enumerate(TEXTS):
+        ids = unigram(text)["input_ids"]
+        batch = collator([{"input_ids": ids, "row": row}])
+        left, asked = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        assert left[-1] == asked[-1] == unigram.eos_token_id
+        # Put each span back where its sentinel stands.
+        spans, own = {}, None
+        for token in asked[:-1]:
+            if token in sentinels:
+                own = spans.setdefault(token, [])
+            else:
+                own.append(token)
+        assert list(spans) == sentinels[: len(spans)] and all(spans.values())
+        assert [part for token in left[:-1] for part in spans.get(token, [token])] == ids[:-1]
+        hidden, total = hidden + sum(map(len, spans.values())), total + len(ids) - 1
+    assert abs(hidden / total - 0.15) < 0.03
+
+
+def test_spans_follow_from_seed_epoch_and_row_alone(unigram):
+    def drawn(seed, epoch, row):
+        collator = SpanCorruptionCollator(unigram, probability=0.3, seed=seed)
+        collator.epoch = epoch
+        return collator([{"input_ids": unigram(TEXTS[1])["input_ids"], "row": row}])["input_ids"].tolist()
+
+    assert drawn(0, 0, 0) == drawn(0, 0, 0)
+    assert len({str(drawn(seed, epoch, row)) for seed in (0, 1) for epoch in (0, 1) for row in (0, 1)}) > 5
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 200])
+def test_every_length_has_a_span_of_at_least_one_token(tokens):
+    for seed in range(20):
+        cuts = cut_spans(tokens, 0.15, np.random.default_rng(seed), most=100)
+        cut = [index for _, span in cuts for index in range(tokens)[span]]
+        assert 1 <= len(cut) <= max(1, tokens - 1) and all(span.stop > span.start for _, span in cuts)
+
+
+def test_a_stream_comes_back_from_disk_and_is_made_once():
+    tokenizer = train_byte_tokenizer(TEXTS, vocab_size=300, max_length=32)
+    assert tokenizer.decode(tokenizer("Crème, “brûlée”!  ok")["input_ids"]) == "Crème, “brûlée”!  ok"
+    files, info = packed({"name": "x"}, tokenizer, {"train": iter(TEXTS)})
+    blocks = Blocks(files["train"], info["dtype"], 16)
+    assert len(blocks) == info["train"]["tokens"] // 16 and info["train"]["characters"] == sum(map(len, TEXTS))
+    ids = [token for row in range(len(blocks)) for token in blocks[row]["input_ids"]]
+    assert tokenizer.decode(ids).split(tokenizer.eos_token)[:3] == TEXTS[:3]
+
+    def never():
+        raise AssertionError("read again")
+        yield
+
+    again, _ = packed({"name": "x"}, tokenizer, {"train": never()})
+    assert again == files
+    with pytest.raises(AssertionError):
+        packed({"name": "y"}, tokenizer, {"train": never()})
+    assert held_out_every(0.05) == 20
+
+
+def test_columns_of_a_pair_are_found_or_asked_for(pairs):
+    assert choose_pair("x", ["id", "tgt", "src"]) == ("src", "tgt")
+    assert choose_pair("x", ["english", "loud"]) == ("english", "loud")
+    assert choose_pair("x", ["a", "b", "c"], "c", "a") == ("c", "a")
+    with pytest.raises(DataError, match="--target_column"):
+        choose_pair("x", ["a", "b", "c"])
+    with pytest.raises(DataError, match="no column 'd'"):
+        choose_pair("x", ["a", "b"], "d")
+    row = load_pairs(str(pairs))[0]
+    assert row["target"] == row["text"].upper()
+
+
+def test_figures_of_texts_by_hand():
+    same = bleu_and_chrf(["the cat sat on the mat"], ["the cat sat on the mat"])
+    assert same["bleu"] == pytest.approx(100) and same["chrf"] == pytest.approx(100)
+    assert "tok:13a" in same["bleu_signature"]
+    assert bleu_and_chrf(["dogs"], ["the cat sat on the mat"])["bleu"] < 1
+
+
+def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = [
+        *SMALL,
+        "--lr",
+        "1e-2",
+        "--seq_len",
+        "12",
+        "--vocab_size",
+        "140",
+        "--dropout",
+        "0",
+        "--expert_dropout",
+        "0",
+    ]
+    flags += ["--label_smoothing", "0", "--batch_size", "16", "--total_iters", "120", "--eval_check", "60"]
+    assert main(["--task", "translation", "--dataset", str(pairs), *flags, "--output_dir", str(run)]) == 0
+    records = Run(run).metrics("eval")
+    assert [record["step"] for record in records] == [120, 240] and records[-1]["bleu"] > 60
+    assert Run(run).metrics("samples")[-1]["samples"][0]["reference"].isupper()
+    assert "BLEU" in (run / "best" / "README.md").read_text()
+    capsys.readouterr()
+
+    assert (
+        main(["evaluate", "--checkpoint", str(run), "--dataset", str(pairs), "--save_text", str(tmp_path / "t")]) == 0
+    )
+    figures = json.loads(capsys.readouterr().out)
+    written = (tmp_path / "t").read_text().splitlines()
+    references = load_pairs(str(pairs))["target"][:]
+    assert figures["bleu"] == pytest.approx(bleu_and_chrf(written, references)["bleu"])
+    assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
+
+    table = tmp_path / "two.csv"
+    table.write_text("text\nold cat\nbig sea\n")
+    assert main(["predict", "--checkpoint", str(run), "--file", str(table), "--num_beams", "2"]) == 0
+    lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [line["text"] for line in lines] == ["old cat", "big sea"] and lines[0]["written"].isupper()
+
+
+def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
+    run, path = tmp_path / "run", tmp_path / "texts.csv"
+    path.write_text("text\n" + "\n".join(TEXTS))
+    flags = [*SMALL, "--lr", "1e-2", "--seq_len", "16", "--vocab_size", "300", "--batch_size", "8", "--epochs", "2"]
+    assert main(["--task", "clm", "--dataset", str(path), *flags, "--output_dir", str(run)]) == 0
+    record = Run(run).metrics("eval")[-1]
+    assert record["perplexity"] < 300 and record["bits_per_character"] > 0
+    capsys.readouterr()
+
+    assert main(["evaluate", "--checkpoint", str(run), "--dataset", str(path)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    model, tokenizer = load_checkpoint(run, "cpu")
+    texts = load_split(str(path), labelled=False)[0]["text"][:]
+    stream = [token for text in texts for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+    nats, asked = 0.0, 0
+    for start in range(0, len(stream), 16):
+        ids = torch.tensor([stream[start : start + 16]])
+        with torch.inference_mode():
+            log_probs = model(ids).logits.log_softmax(-1)
+        for place in range(ids.shape[1] - 1):
+            nats, asked = nats - float(log_probs[0, place, ids[0, place + 1]]), asked + 1
+    assert figures["perplexity"] == pytest.approx(math.exp(nats / asked), rel=1e-4)
+    bits = nats / asked / math.log(2) * len(stream) / sum(map(len, texts))
+    assert figures["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+
+    assert main(["predict", "--checkpoint", str(run), "--max_new_tokens", "4", "the cat"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_any_task_starts_from_any_other(tmp_path):
+    common = ["--dataset", "toy", "--num_samples", "40", "--total_iters", "2", "--vocab_size", "200", *SMALL]
+    previous, kept = [], None
+    for task in ("span_corruption", "classification", "clm", "mlm", "span_corruption"):
+        folder = tmp_path / f"{len(previous)}-{task}"
+        start = ["--init_from", str(previous[-1])] if previous else []
+        own = [flag for flag in common if start == [] or flag not in ("--vocab_size", "200")]
+        assert main([*own, "--task", task, *start, "--output_dir", str(folder)]) == 0
+        previous.append(folder / "best")
+        weights = load_file(folder / "best" / "model.safetensors")
+        if kept is not None:
+            rows = min(len(kept), len(weights["shared.weight"]))
+            # Two steps of training away from where it started, not from a fresh table.
+            assert (
+                torch.corrcoef(torch.stack([kept[:rows].flatten(), weights["shared.weight"][:rows].flatten()]))[0, 1]
+                > 0.5
+            )
+        kept = weights["shared.weight"]
+
+
+def test_tokens_per_step_become_accumulated_batches(tmp_path):
+    flags = ["--num_samples", "80", "--epochs", "1", "--batch_size", "4", "--total_batch_size", "256", *SMALL]
+    assert main([*flags, "--output_dir", str(tmp_path / "run")]) == 0
+    # 16 tokens a text, 4 texts a batch: 4 batches of 64 tokens.
+    assert Run(tmp_path / "run").metrics("train")[-1]["step"] == 80 // 16
