@@ -19,7 +19,7 @@ def page(tmp_path, browser):  # noqa: F811
         page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(address)
-        page.wait_for_selector("#probabilities .js-plotly-plot")
+        page.wait_for_selector("#probabilities .js-plotly-plot", timeout=30_000)
         yield page
         page.close()
     assert not wrong, wrong
@@ -35,7 +35,7 @@ def test_a_text_is_written_stopped_and_looked_at(page):
     choose(page, "hindi · text to text")
     page.wait_for_selector(".grid-band >> nth=1")
     assert page.locator("#route").count() == 0 and page.is_visible("#generate")
-    assert "60 tokens written" in page.inner_text("#prediction")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     page.click("#writing-settings .label-wrap")
     page.fill("#writing-length input[type=number]", "200")
     page.keyboard.press("Tab")
@@ -53,11 +53,12 @@ def test_a_text_is_written_stopped_and_looked_at(page):
     count = int(re.search(r"(\d+) tokens? written", page.inner_text("#prediction")).group(1))
     page.wait_for_function("count => document.querySelectorAll('.grid-column.written').length === count", arg=count)
     # A token of the decoder: its routes in the decoder's layers, and what might have followed.
-    page.locator(".grid-column.written .cell").first.click()
-    page.wait_for_function("document.querySelector('#token').textContent.includes('what might follow')")
-    assert page.locator("#token .stack").count() == 3
-    # From the decoder's first layer up into the encoder with the keyboard.
-    page.keyboard.press("ArrowUp")
+    page.locator(".grid-column.written .cell").nth(2).click()
+    page.wait_for_function("document.querySelector('#token h2').textContent.includes('decoder layer 2')")
+    assert "what might follow" in page.inner_text("#token") and page.locator("#token .stack").count() == 3
+    # From the decoder's last layer up into the encoder with the keyboard.
+    for _ in range(3):
+        page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('#token').textContent.includes('what might follow')")
     assert page.locator("#token .stack").count() == 2
