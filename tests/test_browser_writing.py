@@ -5,13 +5,12 @@ import re
 import pytest
 
 from tests.test_browser import browser  # noqa: F401 - a fixture
-from tests.ui_support import running_app, save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_translator
+from tests.ui_support import running_app, save_tiny_checkpoint, save_tiny_translator
 
 
 @pytest.fixture
 def page(tmp_path, browser):  # noqa: F811
     save_tiny_translator(tmp_path / "models" / "hindi")
-    save_tiny_mask_filler(tmp_path / "models" / "masked")
     wrong = []
     with running_app(save_tiny_checkpoint(tmp_path / "tiny"), tmp_path / "models") as address:
         page = browser.new_page(viewport={"width": 1200, "height": 900})
@@ -53,21 +52,6 @@ def test_a_text_is_written_stopped_and_looked_at(page):
     count = int(re.search(r"(\d+) tokens? written", page.inner_text("#prediction")).group(1))
     page.wait_for_function("count => document.querySelectorAll('.grid-column.written').length === count", arg=count)
     # A token of the decoder: its routes in the decoder's layers, and what might have followed.
-    page.locator(".grid-column.written .cell").nth(2).click()
-    page.wait_for_function("document.querySelector('#token h2').textContent.includes('decoder layer 2')")
-    assert "what might follow" in page.inner_text("#token") and page.locator("#token .stack").count() == 3
-    # From the decoder's last layer up into the encoder with the keyboard.
-    for _ in range(3):
-        page.keyboard.press("ArrowUp")
-    page.keyboard.press("Enter")
-    page.wait_for_function("!document.querySelector('#token').textContent.includes('what might follow')")
-    assert page.locator("#token .stack").count() == 2
-    page.locator("button.switch").first.click()
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('with your changes')")
-
-    choose(page, "masked · fills blanks")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('blank 2')")
-    assert page.inner_text("#route") == "Fill in" and page.locator("#generate").count() == 0
-    choose(page, "tiny")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('World')")
-    assert page.inner_text("#route") == "Route it" and page.is_visible("#random")
+    page.locator(".grid-column.written .cell").first.click()
+    page.wait_for_function("document.querySelector('#token').textContent.includes('what might follow')")
+    assert page.locator("#token .stack").count() == 3
