@@ -7,6 +7,8 @@ import pytest
 
 from switch_model import Predictor
 from switch_model.checkpoint import read_training
+from switch_model.pipelines import open_pipeline, try_out
+from train.card import figures_in_words
 
 ASSETS = Path(__file__).parent.parent / "assets"
 FOLDERS = sorted(path.parent for path in ASSETS.glob("models/*/config.json"))
@@ -17,12 +19,20 @@ def test_bundled_model_is_small_and_its_card_says_what_was_measured(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12 * 2**20
     training = read_training(folder)
     measured, card = training["evaluation"], (folder / "README.md").read_text(encoding="utf-8")
-    assert f"**{measured['accuracy']:.2%}**" in card and training["command"] in card
+    assert figures_in_words(measured) in card and training["command"] in card
     for layer in measured["routing"]:
         assert min(layer["load"]) >= 0.02, f"an expert of {layer['layer']} is next to idle"
 
 
+CLASSIFIERS = [folder for folder in FOLDERS if "confusion_matrix" in read_training(folder)["evaluation"]]
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_bundled_model_answers(folder):
+    try_out(open_pipeline(folder, "cpu"))
+
+
+@pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda path: path.name)
 def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
     predictor = Predictor.from_checkpoint(folder, "cpu")
     samples = json.loads((ASSETS / "samples.json").read_text(encoding="utf-8"))

@@ -7,6 +7,9 @@ from switch_model.config import SwitchConfig
 LICENCES = {
     "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",
     "sst2": "Apache-2.0 for these weights. The data follows the terms of SST and GLUE.",
+    "tiny_stories": "Apache-2.0 for these weights. TinyStories is under CDLA-Sharing-1.0.",
+    "en_hi": "CC BY-NC-SA 4.0, as the captions of Hindi Visual Genome behind these weights; the other sentences are "
+    "Tatoeba's (CC BY 2.0 FR) and Wikipedia's (CC BY-SA 3.0).",
     "imdb": "Apache-2.0 for these weights. The IMDB reviews are for research use; cite Maas et al., 2011.",
 }
 
@@ -62,7 +65,7 @@ def model_card(
         purpose += ", ".join(config.labels)
     lines = [
         "---",
-        "license: apache-2.0",
+        f"license: {'cc-by-nc-sa-4.0' if dataset == 'en_hi' else 'apache-2.0'}",
         "library_name: transformers",
         f"pipeline_tag: {pipeline}",
         "tags: [mixture-of-experts, switch-transformer]",

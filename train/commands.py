@@ -178,12 +178,12 @@ def package_command(argv: list[str]) -> None:
     parser.add_argument("--data_dir", help="as in training")
     parser.add_argument("--data_note", help="what the card says of the data")
     parser.add_argument("--machine", help="what the card says of the machine")
+    parser.add_argument("--num_beams", type=positive, default=1, help="of a model that translates, when it is measured")
     options = parser.parse_args(argv)
     from train.package import package
 
-    figures = package(
-        options.run, options.output, data_dir=options.data_dir, data_note=options.data_note, machine=options.machine
-    )
+    options = vars(options)
+    figures = package(options.pop("run"), options.pop("output"), **options)
     print(json.dumps(figures, indent=2))
 
 

@@ -23,12 +23,14 @@ def package(
     data_dir: str | None = None,
     data_note: str | None = None,
     machine: str | None = None,
+    num_beams: int = 1,
 ) -> dict[str, Any]:
     """Write the run's best checkpoint to `output`, evaluate it there, and put the figures in its card.
 
     Args:
         data_note: what the card says of the data, where its name does not say it all.
         machine: what the card says of the machine it was trained on.
+        num_beams: of a model that translates: how its answers are searched for when they are measured.
 
     Returns:
         What `evaluate` measured.
@@ -60,13 +62,16 @@ def package(
             data_dir=data_dir,
             text_column=data.text_column,
             label_column=data.label_column,
+            target_column=data.target_column,
+            language=data.language,
+            num_beams=num_beams,
         )
         # The card speaks of the data by name, not by where it lay.
         figures |= {"checkpoint": Path(output).as_posix(), "dataset": training["arguments"]["dataset"]}
         training["evaluation"] = figures
         command = (
             f"python -m train evaluate --checkpoint {figures['checkpoint']} "
-            f"--dataset {figures['dataset']} --split {split}"
+            f"--dataset {figures['dataset']} --split {split}" + (f" --num_beams {num_beams}" if num_beams > 1 else "")
         )
         card = model_card(model.config, training, model.parameter_counts(), figures, command)
         save_checkpoint(model, tokenizer, output, training=training, card=card, dtype=torch.float16)
