@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedTokenizerFast,
-    StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -29,58 +27,14 @@ from transformers.generation.streamers import BaseStreamer
 
 from switch_model.bands import CUT, Band, read_tokens, token_word, whole_text, written_tokens
 from switch_model.checkpoint import CheckpointError, load_checkpoint
+from switch_model.decoding import Arrivals, Decoding, Draw, Stopped
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.interventions import Interventions
 from switch_model.predictor import MAX_CHARACTERS
 
 # Candidates that are kept for each next token.
 MAX_NEXT = 10
-# Of one text; a page sets its own limit below.
-MAX_NEW_TOKENS, MAX_BEAMS = 2048, 16
 START = "<start>"
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a text is written.
-
-    Args:
-        max_new_tokens: where it ends at the latest.
-        num_beams: texts followed at once; 1 = none but the one.
-        do_sample: draw each token by its probability instead of taking the likeliest.
-        temperature, top_k, top_p: what is drawn from: logits over the temperature, of the top_k likeliest tokens (0 =
-            all) those that make up top_p of the probability (1 = all).
-        seed: of the drawing; the same one gives the same text.
-        max_seconds: after these the text is cut; None = it may take as long as it takes.
-
-    Raises:
-        ValueError: naming the setting, its value and what is allowed.
-    """
-
-    max_new_tokens: int = 60
-    num_beams: int = 1
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    max_seconds: float | None = None
-
-    def __post_init__(self):
-        rules = {
-            "max_new_tokens": (1 <= self.max_new_tokens <= MAX_NEW_TOKENS, f"from 1 to {MAX_NEW_TOKENS}"),
-            "num_beams": (1 <= self.num_beams <= MAX_BEAMS, f"from 1 to {MAX_BEAMS}"),
-            "temperature": (0 < self.temperature < math.inf, "above 0"),
-            "top_k": (self.top_k >= 0, "at least 0"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "seed": (0 <= self.seed < 2**63, "at least 0"),
-            "max_seconds": (self.max_seconds is None or self.max_seconds > 0, "above 0, or None"),
-        }
-        for name, (allowed, words) in rules.items():
-            if not allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: it must be {words}.")
-        if self.do_sample and self.num_beams > 1:
-            raise ValueError("Beams look for the likeliest text, and sampling draws one: choose either.")
 
 
 @dataclass(frozen=True)
@@ -219,7 +173,7 @@ class TextGenerator:
 
         def work() -> None:
             try:
-                outcome.append(self._generate(prompt, decoding, interventions, _Arrivals(arrived), stop))
+                outcome.append(self._generate(prompt, decoding, interventions, Arrivals(arrived), stop))
             except Exception as error:  # It is raised again where somebody waits for the text.
                 outcome.append(error)
             arrived.put(None)
@@ -303,14 +257,14 @@ class TextGenerator:
                 processors.append(TopKLogitsWarper(decoding.top_k))
             if decoding.top_p < 1:
                 processors.append(TopPLogitsWarper(decoding.top_p))
-            processors.append(_Draw(decoding.seed))
+            processors.append(Draw(decoding.seed))
         input_ids = torch.tensor([ids], device=model.device)
         output = model.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             generation_config=settings,
             logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([_Stopped(stop)] if stop else []),
+            stopping_criteria=StoppingCriteriaList([Stopped(stop)] if stop else []),
             streamer=streamer if decoding.num_beams == 1 else None,
             **({"interventions": interventions} if interventions else {}),
         )
@@ -387,44 +341,3 @@ def written_text(tokenizer: PreTrainedTokenizerFast, ids: list[int], before: lis
     backend = tokenizer.backend_tokenizer
     begin = len(backend.decode(before, skip_special_tokens=True)) if before else 0
     return backend.decode([*before, *ids], skip_special_tokens=True)[begin:]
-
-
-class _Draw(LogitsProcessor):
-    """Gumbel noise: the likeliest token is then one drawn by its probability (Maddison et al., 1611.00712, 2.1).
-
-    Its generator is this text's own: `generate` would draw from the process's, which other threads move too.
-    """
-
-    def __init__(self, seed: int):
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        noise = torch.empty(scores.shape, dtype=torch.float64).exponential_(generator=self.generator).log_()
-        return scores - noise.to(scores.device, torch.float32)
-
-
-class _Stopped(StoppingCriteria):
-    """Ends a text when its reader has left."""
-
-    def __init__(self, stop: threading.Event):
-        self.stop = stop
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        return torch.full((len(input_ids),), self.stop.is_set(), dtype=torch.bool, device=input_ids.device)
-
-
-class _Arrivals(BaseStreamer):
-    """Hands every new token id to another thread. What `generate` sends first is what it was given."""
-
-    def __init__(self, arrived: "queue.SimpleQueue[int | None]"):
-        self.arrived, self.given = arrived, True
-
-    def put(self, value: Tensor) -> None:
-        if self.given:
-            self.given = False
-            return
-        for token_id in value.flatten().tolist():
-            self.arrived.put(token_id)
-
-    def end(self) -> None:
-        """The worker says so itself, when it has the whole text."""

@@ -81,7 +81,8 @@ MAY_IMPORT = {
     "counterfactuals": {"interventions", "predictor"},
     "predictor": {"interventions", "routing", "modeling", "checkpoint"},
     "bands": {"routing"},
-    "generator": {"bands", "checkpoint", "generation", "interventions", "predictor"},
+    "decoding": set(),
+    "generator": {"bands", "checkpoint", "decoding", "generation", "interventions", "predictor"},
     "mask_filler": {"bands", "checkpoint", "interventions", "modeling", "predictor"},
     "pipelines": {"checkpoint", "generation", "generator", "mask_filler", "modeling", "predictor"},
 }

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from switch_model import CheckpointError, Interventions
-from switch_model.generator import Decoding, TextGenerator
+from switch_model.decoding import Decoding
+from switch_model.generator import TextGenerator
 from switch_model.mask_filler import MaskFiller
 from switch_model.pipelines import open_pipeline
 from tests.ui_support import save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from switch_model import Filling, Generation, Interventions, MaskFiller, Routing, TextGenerator
 from switch_model.bands import Band
-from switch_model.generator import Decoding
+from switch_model.decoding import Decoding
 from ui.models import LoadedModel
 from ui.view import MAX_PAST, NO_CHANGES, View
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from switch_model import Interventions, Prediction, Routing
-from switch_model.generator import Decoding
+from switch_model.decoding import Decoding
 from switch_model.predictor import MAX_CHARACTERS
 from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, PLAIN, OutputView
 from ui.view import View

@@ -13,7 +13,7 @@ import gradio as gr
 
 from switch_model import CheckpointError, TextGenerator
 from switch_model.bands import whole_text
-from switch_model.generator import Decoding
+from switch_model.decoding import Decoding
 from ui.explorer import EMPTY_TEXT, Explorer, nothing
 from ui.kinds import Kind
 from ui.models import LoadedModel

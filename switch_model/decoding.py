@@ -1,0 +1,101 @@
+"""How a text is written: greedily, drawn or searched for, how long, and stopped in between.
+
+Try it: Decoding(max_new_tokens=40, do_sample=True, top_k=40, seed=1)
+"""
+
+import math
+import queue
+import threading
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+# Of one text; a page sets its own limit below.
+MAX_NEW_TOKENS, MAX_BEAMS = 2048, 16
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a text is written.
+
+    Args:
+        max_new_tokens: where it ends at the latest.
+        num_beams: texts followed at once; 1 = none but the one.
+        do_sample: draw each token by its probability instead of taking the likeliest.
+        temperature, top_k, top_p: what is drawn from: logits over the temperature, of the top_k likeliest tokens (0 =
+            all) those that make up top_p of the probability (1 = all).
+        seed: of the drawing; the same one gives the same text.
+        max_seconds: after these the text is cut; None = it may take as long as it takes.
+
+    Raises:
+        ValueError: naming the setting, its value and what is allowed.
+    """
+
+    max_new_tokens: int = 60
+    num_beams: int = 1
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    max_seconds: float | None = None
+
+    def __post_init__(self):
+        rules = {
+            "max_new_tokens": (1 <= self.max_new_tokens <= MAX_NEW_TOKENS, f"from 1 to {MAX_NEW_TOKENS}"),
+            "num_beams": (1 <= self.num_beams <= MAX_BEAMS, f"from 1 to {MAX_BEAMS}"),
+            "temperature": (0 < self.temperature < math.inf, "above 0"),
+            "top_k": (self.top_k >= 0, "at least 0"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "seed": (0 <= self.seed < 2**63, "at least 0"),
+            "max_seconds": (self.max_seconds is None or self.max_seconds > 0, "above 0, or None"),
+        }
+        for name, (allowed, words) in rules.items():
+            if not allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: it must be {words}.")
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("Beams look for the likeliest text, and sampling draws one: choose either.")
+
+
+class Draw(LogitsProcessor):
+    """Gumbel noise: the likeliest token is then one drawn by its probability (Maddison et al., 1611.00712, 2.1).
+
+    Its generator is this text's own: `generate` would draw from the process's, which other threads move too.
+    """
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        noise = torch.empty(scores.shape, dtype=torch.float64).exponential_(generator=self.generator).log_()
+        return scores - noise.to(scores.device, torch.float32)
+
+
+class Stopped(StoppingCriteria):
+    """Ends a text when its reader has left."""
+
+    def __init__(self, stop: threading.Event):
+        self.stop = stop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
+        return torch.full((len(input_ids),), self.stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+class Arrivals(BaseStreamer):
+    """Hands every new token id to another thread. What `generate` sends first is what it was given."""
+
+    def __init__(self, arrived: "queue.SimpleQueue[int | None]"):
+        self.arrived, self.given = arrived, True
+
+    def put(self, value: Tensor) -> None:
+        if self.given:
+            self.given = False
+            return
+        for token_id in value.flatten().tolist():
+            self.arrived.put(token_id)
+
+    def end(self) -> None:
+        """The worker says so itself, when it has the whole text."""
