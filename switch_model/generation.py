@@ -5,6 +5,7 @@ T5's layout (1910.10683) with the sparse MLPs of Switch Transformers (2101.03961
 Try it: SwitchForConditionalGeneration(SwitchConfig(eos_token_id=1)).generate(torch.ones(1, 9, dtype=torch.long))
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -156,7 +157,14 @@ class SwitchModel(EncoderDecoder):
 
 
 class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
-    """Hidden states -> token logits and the loss: the same for both models that write."""
+    """Hidden states -> token logits and the loss: the same for both models that write.
+
+    Attributes:
+        fused_loss: (output weights (V, D), states (N, D), labels (N,)) -> loss, for training without logits in memory;
+            None = logits first. Not part of the model: whoever trains sets it.
+    """
+
+    fused_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def _add_head(self) -> None:
         config = self.config
@@ -177,10 +185,20 @@ class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
             inputs["interventions"] = [row for row in given for _ in range(expand_size)]
         return super()._expand_inputs_for_generation(expand_size=expand_size, **inputs)
 
-    def _token_logits(self, hidden: Tensor) -> Tensor:
+    def _logits_and_loss(self, hidden: Tensor, labels: Tensor | None, shift: int = 0) -> tuple[Tensor | None, ...]:
+        """Token logits (B, T, V), None under a fused loss; and the loss, None without labels.
+
+        `shift`: how many places after its state a label stands.
+        """
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5
-        return nn.functional.linear(hidden, self.get_output_embeddings().weight)
+        weight_VD, until = self.get_output_embeddings().weight, hidden.shape[1] - shift
+        if labels is not None:
+            labels = labels[:, shift:]
+            if self.training and self.fused_loss is not None:
+                return None, self.fused_loss(weight_VD, hidden[:, :until].flatten(0, 1), labels.flatten())
+        logits_BTV = nn.functional.linear(hidden, weight_VD)
+        return logits_BTV, None if labels is None else self._token_loss(logits_BTV[:, :until], labels)
 
     def _token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over labelled tokens."""
@@ -245,10 +263,10 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
             cache,
             interventions,
         )
-        logits_BTV = self._token_logits(hidden_BTD)
+        logits_BTV, loss = self._logits_and_loss(hidden_BTD, labels)
         wanted = labels is not None or self.training or output_routing
         aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
-        loss = None if labels is None else self._token_loss(logits_BTV, labels) + auxiliary
+        loss = None if loss is None else loss + auxiliary
         records = records if output_routing else None
         output = SwitchLMOutput(loss, logits_BTV, cache, memory_BSD, aux_loss, z_loss, records)
         return output if return_dict is None or return_dict else output.to_tuple()
@@ -293,12 +311,10 @@ class SwitchForCausalLM(_LanguageModel):
         cache = _cache(past_key_values, use_cache, crossed=False)
         mask_BS = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
         hidden_BTD, records = self.decoder(embeddings_BTD, mask_BS, interventions, cache=cache)
-        logits_BTV = self._token_logits(hidden_BTD)
+        logits_BTV, loss = self._logits_and_loss(hidden_BTD, labels, shift=1)
         wanted = labels is not None or self.training or output_routing
         aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
-        loss = None
-        if labels is not None:
-            loss = self._token_loss(logits_BTV[:, :-1], labels[:, 1:]) + auxiliary
+        loss = None if loss is None else loss + auxiliary
         output = SwitchLMOutput(loss, logits_BTV, cache, None, aux_loss, z_loss, records if output_routing else None)
         return output if return_dict is None or return_dict else output.to_tuple()
 

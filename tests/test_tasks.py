@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from switch_model import load_checkpoint
+from switch_model import SwitchConfig, SwitchForCausalLM, load_checkpoint
 from train.cli import main
 from train.collators import SpanCorruptionCollator, cut_spans
 from train.data import load_split
@@ -220,3 +220,17 @@ def test_tokens_per_step_become_accumulated_batches(tokens, steps, tmp_path):
     flags = ["--num_samples", "80", "--epochs", "1", "--batch_size", "4", "--total_batch_size", tokens, *SMALL]
     assert main([*flags, "--output_dir", str(tmp_path / "run")]) == 0
     assert Run(tmp_path / "run").metrics("eval")[-1]["step"] == steps
+
+
+def test_a_fused_loss_takes_the_place_of_logits_in_training_alone(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    shape = dict(vocab_size=30, d_model=16, d_kv=8, d_ff=16, num_heads=2, num_layers=1, num_experts=2, dropout_rate=0.0)
+    model = SwitchForCausalLM(SwitchConfig(**shape, expert_dropout=0.0)).train()
+    ids = torch.randint(2, 30, (2, 7))
+    plain = model(ids, labels=ids)
+    model.fused_loss = lambda weight, hidden, labels: torch.nn.functional.cross_entropy(hidden @ weight.T, labels)
+    fused = model(ids, labels=ids)
+    assert fused.logits is None and fused.loss.item() == pytest.approx(plain.loss.item(), rel=1e-6)
+    assert model.eval()(ids, labels=ids).logits is not None
+    assert main(["--task", "clm", "--liger", "true", "--device", "cpu", "--output_dir", str(tmp_path / "run")]) == 2
+    assert "--liger needs CUDA" in capsys.readouterr().err

@@ -131,6 +131,7 @@ class TrainArguments:
         "float32", "of the products inside the model (autocast); the router stays in float32"
     )
     compile: bool | None = _argument(None, "compile the model; none = on CUDA only")
+    liger: bool = _argument(False, "a model that writes, on CUDA: Liger's fused loss, without logits in memory")
     device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "seed of weights, data order and noise")
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")

@@ -148,11 +148,15 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
     if kind == "blocks":
         return _blocks(arguments, tokenizer, most)
     held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
-    turn = tokenize_pairs if kind == "pairs" else tokenize
-    train, validation = turn(data.train, tokenizer), turn(held_out, tokenizer)
     author = None
     if kind == "pairs":
+        train = tokenize_pairs(data.train, tokenizer, cut=False)
+        if longer := len(data.train) - len(train):
+            print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and left out.")
+        validation = tokenize_pairs(held_out, tokenizer, cut=True)
         author = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
+    else:
+        train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
     # Sorted by length: evaluation batches hold next to no padding.
     return Rows(train, validation.sort("length"), list(train["length"]), author)
 

@@ -133,18 +133,28 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
     return features.filter(lambda length: length > 0, input_columns="length", desc="Filtering") if empty else features
 
 
-def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
-    """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are left out."""
+def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool) -> Dataset:
+    """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are left out.
+
+    `cut`: cut what is longer than the tokenizer's limit. Else such pairs are left out: halves of two sentences are no
+    translation of each other, and teach to end in the middle.
+    """
+    limit = tokenizer.model_max_length
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
-        settings = dict(truncation=True, add_special_tokens=True, return_attention_mask=False)
+        settings = dict(truncation=cut, max_length=limit, add_special_tokens=True, return_attention_mask=False)
         ids, labels = (tokenizer(batch[side], **settings)["input_ids"] for side in ("text", "target"))
         lengths = [len(own) + len(answer) for own, answer in zip(ids, labels, strict=True)]
         return {"input_ids": ids, "labels": labels, "length": lengths}
 
     features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
     features = features.add_column("row", range(len(features)))
-    return features.filter(lambda ids: len(ids) > 1, input_columns="input_ids", desc="Filtering")
+    fits = range(2, limit + 1)
+    return features.filter(
+        lambda ids, labels: len(ids) in fits and len(labels) in fits,
+        input_columns=["input_ids", "labels"],
+        desc="Filtering",
+    )
 
 
 class PaddingCollator:

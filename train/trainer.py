@@ -125,10 +125,13 @@ class _Batches:
         self.correct: Tensor | int = 0
         self.seen = 0
         self.cross_entropy: Tensor | float = 0.0
+        self.counted = True
 
-    def add(self, records: tuple[Routing, ...], correct: Tensor, seen: int, cross_entropy: Tensor) -> None:
+    def add(self, records: tuple[Routing, ...], correct: Tensor | None, seen: int, cross_entropy: Tensor) -> None:
+        """`correct` is None where there were no logits to look at."""
         self.routing.add(records)
-        self.correct = self.correct + correct
+        self.counted = self.counted and correct is not None
+        self.correct = self.correct + (correct if correct is not None else 0)
         self.seen += seen
         self.cross_entropy = self.cross_entropy + seen * cross_entropy
 
@@ -212,7 +215,10 @@ class SwitchTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs, output_routing=True)
-        hits = self.task.hits(outputs.logits.detach(), inputs["labels"])
+        if outputs.logits is None:
+            hits = None, int((inputs["labels"] != IGNORED_LABEL).sum())
+        else:
+            hits = self.task.hits(outputs.logits.detach(), inputs["labels"])
         self.batches.add(outputs.routing or (), *hits, self._cross_entropy(outputs))
         if model.training:
             self.tokens = self.tokens + inputs["attention_mask"].sum()
@@ -297,7 +303,7 @@ class SwitchTrainer(Trainer):
             logs.setdefault("eval_accuracy", self.batches.accuracy)
         record: dict[str, Any] = {"kind": kind} | self._when()
         record |= {key.removeprefix("eval_"): value for key, value in logs.items() if _is_finite(value)}
-        if kind == "train" and self.batches.seen:
+        if kind == "train" and self.batches.seen and self.batches.counted:
             record["accuracy"] = self.batches.accuracy
         if kind != "end":
             record["routing"] = self.batches.routing.summary()

@@ -6,6 +6,7 @@ Try it: python -m train --dataset toy --epochs 3
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 import transformers
 from datasets import disable_progress_bars
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from switch_model.base import SwitchPreTrainedModel
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.checkpoint import load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
@@ -29,7 +31,7 @@ from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError
 from train.steering import Steering, last_value
 from train.tables import DataError
-from train.tasks import TASKS
+from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
 
@@ -50,6 +52,8 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
     arguments.check()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
+    if arguments.train.liger:
+        fused_loss(TASKS[arguments.train.task], device, arguments.model.label_smoothing)
     if max_runs is None:
         # Everything that can go wrong first: a run that can't start leaves no folder behind.
         parts = _prepare(arguments)
@@ -171,6 +175,19 @@ def with_shape_of(config: SwitchConfig, source: SwitchConfig) -> SwitchConfig:
     return config
 
 
+def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Liger's product and cross-entropy in one kernel. Raises ValueError where it can't be had."""
+    if not task.writes:
+        raise ValueError("--liger is for models that write; this one has few classes to sum over.")
+    if device != "cuda":
+        raise ValueError("--liger needs CUDA: its kernels run on a GPU only.")
+    try:
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+    except ImportError as error:
+        raise ValueError("--liger needs a package that is not installed: pip install liger-kernel") from error
+    return LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED_LABEL, label_smoothing=smoothing)
+
+
 def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:
     """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
 
@@ -194,6 +211,8 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
     torch.set_flush_denormal(True)
     tokenizer, model, rows = parts.tokenizer, parts.model, parts.rows
     task = TASKS[arguments.train.task]
+    if arguments.train.liger:
+        model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
     total, active = model.parameter_counts()
     aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
     kind = {"pairs": "pairs of texts", "blocks": f"blocks of {arguments.data.seq_len} tokens"}.get(task.rows, "texts")
