@@ -157,7 +157,10 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         written.then(**picture)
     stop.click(writing.stop, None, None, queue=False, **quiet)
 
-    run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **quiet)
+    # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text
+    # does not hold up all others.
+    turns = {"concurrency_id": "routing", "concurrency_limit": 2, **quiet}
+    run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **turns)
     choosing = {
         "fn": explorer.choose_model,
         "inputs": [model, text, sample, view],
@@ -167,9 +170,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     model.input(**choosing).then(**picture)
     lucky.click(explorer.draw_sample, [model, source, text, view], [text, sample, *result], **quiet).then(**picture)
     table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
-    grid.look(explorer.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **quiet)
-    switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **quiet)
-    what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **quiet)
+    grid.look(explorer.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **turns)
+    switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **turns)
+    what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **turns)
     link = gr.Textbox(visible="hidden", elem_id="link")
     restored = [text, model, caption, *result, *face]
     demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
