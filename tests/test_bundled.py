@@ -24,7 +24,7 @@ def test_bundled_model_is_small_and_its_card_says_what_was_measured(folder):
         assert min(layer["load"]) >= 0.02, f"an expert of {layer['layer']} is next to idle"
 
 
-CLASSIFIERS = [folder for folder in FOLDERS if "confusion_matrix" in read_training(folder)["evaluation"]]
+CLASSIFIERS = [folder for folder in FOLDERS if "confusion" in read_training(folder)["evaluation"]]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

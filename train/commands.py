@@ -41,7 +41,7 @@ def evaluate_command(argv: list[str]) -> None:
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        if "confusion_matrix" in figures:
+        if "confusion" in figures:
             from train.figures import write_pictures
 
             title = f"{Path(figures['checkpoint']).name} on {figures['dataset']}, {figures['split']}"
