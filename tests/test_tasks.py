@@ -136,16 +136,16 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
         "--label_smoothing",
         "0",
         "--total_iters",
-        "160",
+        "240",
         "--eval_check",
-        "80",
+        "120",
         "--capacity_factor",
         "inf",
     ]
     flags += ["--position", "sinusoidal", "--d_model", "64"]  # Finds the word that is next soonest.
     assert main(["--task", "translation", "--dataset", str(pairs), *flags, "--output_dir", str(run)]) == 0
     records = Run(run).metrics("eval")
-    assert [record["step"] for record in records] == [80, 160] and records[-1]["accuracy"] > 0.8
+    assert [record["step"] for record in records] == [120, 240] and records[-1]["accuracy"] > 0.8
     assert Run(run).metrics("samples")[-1]["samples"][0]["reference"].isupper()
     assert "BLEU" in (run / "best" / "README.md").read_text()
     capsys.readouterr()
