@@ -3,10 +3,12 @@
 Try it: unzip(Path("my_model.zip"), Path("an/empty/folder"))
 """
 
+import json
 import shutil
 import stat
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 OPTIONAL_FILES = ("tokenizer_config.json", "README.md", "training.json")
@@ -17,6 +19,10 @@ MAX_MEMBERS = 1_000
 MAX_MESSAGE = 600
 # Weights hardly shrink; JSON shrinks to a tenth. Beyond this, a member is made to fill a disk.
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 10_000_000
+
+
+# Of a file of unknown origin: far above any configuration.
+MAX_JSON_BYTES = 1_000_000
 
 
 class CheckpointError(Exception):
@@ -73,3 +79,16 @@ def _members(contents: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     if sum(member.file_size for member in files.values()) > MAX_ZIP_BYTES:
         raise CheckpointError(f"The zip unpacks to more than {MAX_ZIP_BYTES / 1e9:g} GB.")
     return files
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """The object in a JSON file. Raises CheckpointError when the file is too large, or holds none."""
+    if path.stat().st_size > limit:
+        raise CheckpointError(f"{path.name} is larger than {limit / 1e6:g} MB.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is no valid JSON.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path.name} must hold a JSON object.")
+    return values

@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, unzip
+from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, read_json, unzip
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import MAX_EXPERTS, MAX_LAYERS, RULES, SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
@@ -34,7 +34,6 @@ MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
 }
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
-MAX_JSON_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 20_000_000
 MAX_PARAMETERS = 20_000_000_000
 MAX_LABELS = 10_000
@@ -134,7 +133,7 @@ def save_checkpoint(
 def read_training(folder: str | Path) -> dict[str, Any]:
     """training.json of a checkpoint folder; empty when there is none."""
     path = _checkpoint_folder(Path(folder)) / "training.json"
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _checkpoint_folder(folder: Path) -> Path:
@@ -176,7 +175,7 @@ def _load_folder(
 
 def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
     """config.json under a strict schema: known keys, allowed values, a bounded size. Raises CheckpointError."""
-    values = _read_json(path)
+    values = read_json(path)
     if values.get("model_type") != SwitchConfig.model_type:
         raise CheckpointError(
             f"config.json says model_type={values.get('model_type')!r}; this package opens {SwitchConfig.model_type!r}."
@@ -264,7 +263,7 @@ def read_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFas
     path = folder / "tokenizer.json"
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
         raise CheckpointError(f"tokenizer.json is larger than {MAX_TOKENIZER_BYTES // 1_000_000} MB.")
-    _check_tokenizer(_read_json(path, limit=MAX_TOKENIZER_BYTES))
+    _check_tokenizer(read_json(path, limit=MAX_TOKENIZER_BYTES))
     try:
         backend = Tokenizer.from_file(str(path))
     except Exception as error:  # The Rust library raises bare Exception.
@@ -279,7 +278,7 @@ def read_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFas
             f"is {config.vocab_size:,}."
         )
     settings_path = folder / "tokenizer_config.json"
-    settings = _read_json(settings_path) if settings_path.is_file() else {}
+    settings = read_json(settings_path) if settings_path.is_file() else {}
     special = {key: _token_text(settings.get(key)) for key in _SPECIAL_TOKENS}
     special = {key: text for key, text in special.items() if text is not None and backend.token_to_id(text) is not None}
     if "pad_token" not in special and (pad := backend.id_to_token(config.pad_token_id)) is not None:
@@ -345,18 +344,6 @@ def _names_a_regex(values: Any) -> bool:
         elif isinstance(part, list):
             pending.extend(part)
     return False
-
-
-def _read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    if path.stat().st_size > limit:
-        raise CheckpointError(f"{path.name} is larger than {limit / 1e6:g} MB.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is no valid JSON.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object.")
-    return values
 
 
 def _download(hub_id: str) -> Path:

@@ -49,7 +49,6 @@ class EncoderDecoder(EncoderPart):
     """Two texts -> the decoder's hidden states: what both models with two stacks do before anything of their own."""
 
     stacks = ("encoder", "decoder")
-    _supports_cache_class = True
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)

@@ -6,19 +6,17 @@ model and little more.
 Try it: SwitchForConditionalGeneration.from_switch_transformers("google/switch-base-8")
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import PreTrainedModel, SwitchTransformersConfig
 
-from switch_model.archive import CheckpointError
+from switch_model.archive import CheckpointError, read_json
 from switch_model.config import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES, SwitchConfig
 from switch_model.tensor_file import Entry, read_header, read_tensor
 
@@ -74,14 +72,14 @@ def read_config(folder: Path) -> SwitchConfig:
     routed nowhere here: `router_ignore_padding_tokens`, which the library reads nowhere, changes no real token's logits
     as long as padding stands on the right.
     """
-    values = _read_json(folder / "config.json")
+    values = read_json(folder / "config.json", MAX_JSON_BYTES)
     if values.get("model_type") != SwitchTransformersConfig.model_type:
         raise CheckpointError(
             f"config.json says model_type={values.get('model_type')!r}: only {SwitchTransformersConfig.model_type!r} "
             "can be imported."
         )
     if (folder / "generation_config.json").is_file():
-        generation = _read_json(folder / "generation_config.json")
+        generation = read_json(folder / "generation_config.json", MAX_JSON_BYTES)
         values = {key: generation[key] for key in _TOKENS if generation.get(key) is not None} | values
     wanted = {*_SAME, *_TOKENS, *_DERIVING}
     try:
@@ -138,7 +136,7 @@ class Weights:
         names = ["model.safetensors"]
         listed: dict[str, str] | None = None
         if not (folder / names[0]).is_file():
-            listed = _read_json(folder / INDEX).get("weight_map")
+            listed = read_json(folder / INDEX, MAX_JSON_BYTES).get("weight_map")
             if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
                 raise CheckpointError(f"{INDEX} holds no weight_map.")
             names = sorted(set(listed.values()))
@@ -287,15 +285,3 @@ def _start_new_parts(model: PreTrainedModel, dtype: torch.dtype) -> None:
         if any(weight.is_meta for weight in module.parameters(recurse=False)):
             module.to_empty(device="cpu", recurse=False).to(dtype)
             model._init_weights(module)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path.name} is larger than {MAX_JSON_BYTES // 1_000_000} MB.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is no valid JSON.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object.")
-    return values
