@@ -101,7 +101,9 @@ def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, d
     counts, texts = {"texts": 0, "tokens": 0, "characters": 0}, iter(texts)
     with path.open("wb") as file:
         while batch := list(islice(texts, TEXTS_AT_ONCE)):
-            encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+            encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+                "input_ids"
+            ]
             stream = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded]).astype(dtype)
             file.write(stream.tobytes())
             counts["texts"] += len(batch)

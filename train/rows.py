@@ -170,10 +170,12 @@ def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int 
     }
     if data.dataset == "toy":
         what["seed"] = arguments.train.seed
-    path = Path(data.dataset) if is_table(data.dataset) else local_file(data.dataset, "train", data.data_dir)
-    if path:
-        state = path.stat()
-        what["file"] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    splits = ("train", "validation") if has_own_validation(data.dataset, data.data_dir) else ("train",)
+    own = [Path(data.dataset)] if is_table(data.dataset) else []
+    for path in own or [local_file(data.dataset, split, data.data_dir) for split in splits]:
+        if path:  # What stood in it may have changed since.
+            state = path.stat()
+            what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
     files, info = packed(what, tokenizer, _streams(arguments))
     train, validation = (Blocks(files[name], info["dtype"], data.seq_len) for name in ("train", "validation"))
     if not len(train) or not len(validation):

@@ -118,7 +118,7 @@ def _next_tokens(
         texts.append(text)
     if not texts:
         raise DataError(f"{dataset} ({split}) has no text.")
-    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     stream = np.concatenate([[*own, tokenizer.eos_token_id] for own in ids])
     blocks = [torch.as_tensor(stream[start : start + block]) for start in range(0, len(stream), block)]
     blocks = [own for own in blocks if len(own) > 1]
