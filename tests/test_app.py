@@ -162,7 +162,7 @@ def test_cards_of_a_routing_table_written_by_hand(predictor):
 def test_heat_map_holds_the_probabilities():
     record = table_record()
     figure = router_probabilities(record, ["<b>oil", "prices", "rose", "as"], selected=2)
-    assert torch.allclose(torch.tensor(figure.data[0].z.copy()), record.probs[0].T, atol=1e-3)
+    assert torch.allclose(torch.tensor(figure.data[0].z), record.probs[0].T, atol=1e-3)
     assert list(figure.data[1].y) == [0, 0, 0, 1]
     assert figure.layout.xaxis.ticktext[0] == "&lt;b&gt;oil"
     assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"

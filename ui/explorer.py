@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import gradio as gr
+from gradio.components.plot import PlotData
 
 from switch_model import CheckpointError, Interventions, Prediction, SwitchConfig
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
@@ -289,11 +290,12 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     """The heat map of the chosen layer: (title, figure)."""
     if view is None or not view.prediction.routing:
         return empty_card("Router probabilities"), None
-    from switch_model.plots import router_probabilities
+    from switch_model.plots import router_heat_map
 
     record = view.prediction.routing[view.layer]
     title = f"<h2>Router probabilities, {layer_title(record.name)}</h2>"
-    return title, router_probabilities(record, view.prediction.tokens, view.token)
+    figure = router_heat_map(record, view.prediction.tokens, view.token)
+    return title, PlotData(type="plotly", plot=json.dumps(figure))
 
 
 def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, serial: int = 0) -> Routed:
