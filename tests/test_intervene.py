@@ -84,7 +84,10 @@ def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
 
 def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
-    assert explorer.look_closer(view)[2].count("data-expert=") == 4
+    # It is an offer until a person chooses a token, or takes it up.
+    assert "data-ask" in explorer.look_closer(view)[2]
+    view, card = explorer.on_ask(view)
+    assert card.count("data-expert=") == 4 and explorer.look_closer(view)[2] == card
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
     card = explorer.look_closer(look(view, 0, 0)[0])[2]
     assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
@@ -96,7 +99,7 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     everything = [[0, expert] for expert in range(4)]
     view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
-    assert "Every expert of layer 1 is off" in explorer.look_closer(view)[2]
+    assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]
 
 
 def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ui.cards import HOW_TO_READ
 from ui.expert_panel import create_expert_panel
-from ui.explorer import Explorer
+from ui.explorer import Explorer, look
 from ui.face import fitting_text
 from ui.flow import create_flow
 from ui.keeping import create_keeping
@@ -42,10 +42,12 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     first_text = fitting_text(kind, first.text, first)
     explorer.route(explorer.shelf.default, first_text, first)  # The first pass of a shape is slow: not the one shown.
     start = explorer.route(explorer.shelf.default, first_text, first)
-    closer = explorer.look_closer(start[0])
+    # As if its token had been clicked: so the page opens with every card filled.
+    seen_first = look(start[0], *start[0].place)[0] if start[0] else None
+    closer = explorer.look_closer(seen_first)
     view, sample = gr.State(), gr.State(first)
     # As a function: Gradio copies a dataclass field by field, tensors too, whenever a visitor's state is set.
-    view.value = lambda: start[0]
+    view.value = lambda: seen_first
 
     with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", scale=5, min_width=280):
@@ -172,6 +174,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
     grid.look(explorer.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **turns)
     switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **turns)
+    what.ask(explorer.on_ask, [view], [view, what], **turns)
     what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **turns)
     link = gr.Textbox(visible="hidden", elem_id="link")
     restored = [text, model, caption, *result, *face]

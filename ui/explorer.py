@@ -151,7 +151,14 @@ class Explorer:
         """(title, heat map of the router's probabilities, what-if card)."""
         if isinstance(view, OutputView):
             return *draw_probabilities(view), force_card(view)
-        return *draw_probabilities(view), what_if_card(view, self._answer_what_if(view))
+        # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
+        answer = self._answer_what_if(view) if view is not None and view.asked else None
+        return *draw_probabilities(view), what_if_card(view, answer)
+
+    def on_ask(self, view: View | None) -> tuple[Any, str]:
+        """What a click on the token that is looked at already would give: (view, what-if card)."""
+        view = view and view.looking_at(*view.place)
+        return view, self.look_closer(view)[2]
 
     def _answer_what_if(self, view: View | None) -> WhatIf | None:
         if view is None or not view.prediction.routing or not view.model:

@@ -47,6 +47,7 @@ class View:
         past: the changes before, the last one at the end.
         matters: what was measured of this very prediction; None = nothing yet.
         saved_from: title of the model that a saved view was made with; its model's key is "".
+        asked: whether a person chose the token: what other experts would make of it is worked out unasked then.
     """
 
     model: str
@@ -60,6 +61,7 @@ class View:
     past: tuple[Interventions, ...] = field(default=())
     matters: Matters | None = None
     saved_from: str = ""
+    asked: bool = False
 
     @classmethod
     def of(cls, loaded: LoadedModel, model: str, text: str, layer: int = 0, true_label: str | None = None) -> "View":
@@ -88,7 +90,8 @@ class View:
     def looking_at(self, token: int, layer: int) -> "View":
         """Another token and layer, kept within what there is: a browser may send anything."""
         tokens, layers = len(self.prediction.tokens), len(self.prediction.routing)
-        return replace(self, token=min(max(token, 0), tokens - 1), layer=min(max(layer, 0), max(layers - 1, 0)))
+        token, layer = min(max(token, 0), tokens - 1), min(max(layer, 0), max(layers - 1, 0))
+        return replace(self, token=token, layer=layer, asked=True)
 
     def with_changes(self, loaded: LoadedModel, changes: Interventions, sliding: bool = False) -> "View":
         """The same text with other changes, which `undone` takes back. Raises ValueError when they do not fit.

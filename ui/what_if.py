@@ -8,7 +8,7 @@ from html import escape
 import gradio as gr
 
 from switch_model.counterfactuals import WhatIf
-from switch_model.routing import layer_title
+from switch_model.routing import Routing, layer_title
 from ui.palette import MAX_COLOURS
 from ui.view import View
 
@@ -16,21 +16,31 @@ _TITLE = "What if this token went elsewhere?"
 # Differences below this are the noise of rounding.
 NOTHING = 0.00005
 
-_FORCE = """
+_CLICKS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-expert]");
   if (button) trigger("force", { expert: Number(button.dataset.expert) });
+  else if (event.target.closest("[data-ask]")) trigger("ask", {});
 });
 """
 
 
 def create_what_if(value: str = "") -> gr.HTML:
-    """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it."""
-    return gr.HTML(value, js_on_load=_FORCE, apply_default_css=False, elem_id="what-if")
+    """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it; its
+    event `ask` asks about the token that is looked at."""
+    return gr.HTML(value, js_on_load=_CLICKS, apply_default_css=False, elem_id="what-if")
 
 
 def what_if_card(view: View | None, answer: WhatIf | None, still: bool = False) -> str:
     """A row per expert, the best one for the predicted class first. `still` = nothing in it can be clicked."""
+    if answer is None and view is not None and view.model and view.prediction.routing and not view.asked:
+        record = view.prediction.routing[view.layer]
+        return (
+            f"<h2>{_title(view, record)}</h2>"
+            f'<p class="facts">Each of the {record.num_experts} experts can be tried for it: what the model would say '
+            "then, and which choice would have been the best. A click on any token asks too.</p>"
+            '<button type="button" class="panel-act" data-ask>Try every expert</button>'
+        )
     if view is None or answer is None:
         saved = view is not None and not view.model
         said = "A saved view can’t be asked." if saved else "Appears once a text is routed by a sparse model."
@@ -48,17 +58,21 @@ def what_if_card(view: View | None, answer: WhatIf | None, still: bool = False) 
         _row(expert, answer, probs_E[expert], expert == answer.expert, widest, still)
         for expert in sorted(on, key=lambda expert: (-answer.probability[expert], expert))
     )
-    token = f'<bdi class="quoted">{escape(view.prediction.tokens[view.token].strip() or "␣")}</bdi>'
     back = (
         '<button type="button" class="panel-act" data-expert="-1">Let the router choose</button>'
         if forced is not None and not still
         else ""
     )
     return (
-        f"<h2>What if {token} went elsewhere in {layer_title(record.name)}?</h2>"
+        f"<h2>{_title(view, record)}</h2>"
         f'<div class="what-if" role="group" aria-label="Experts for this token">{rows}</div>'
         f'<p class="facts">{_verdict(answer, forced, bool(record.dropped[0, view.token]))}</p>{back}'
     )
+
+
+def _title(view: View, record: Routing) -> str:
+    token = escape(view.prediction.tokens[view.token].strip() or "␣")
+    return f'What if <bdi class="quoted">{token}</bdi> went elsewhere in {layer_title(record.name)}?'
 
 
 def _row(expert: int, answer: WhatIf, gate: float, own: bool, widest: float, still: bool) -> str:
