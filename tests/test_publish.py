@@ -1,108 +1,23 @@
-"""Publishing, against a stand-in on this machine that speaks what the Hub's own client asks."""
+"""Publishing and fetching, against a stand-in of the Hub on this machine."""
 
-import base64
-import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
 from switch_model import load_checkpoint
+from tests.hub import TOKEN, Hub
 from train.cli import main
 from train.publish import PublishError, publish
 
-TOKEN = "hf_good"
 SAFE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
-
-
-class Hub(ThreadingHTTPServer):
-    """Keeps what arrives: repositories by name, with their visibility and files."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.repositories: dict[str, dict] = {}
-        self.large: dict[str, bytes] = {}
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *args):
-        pass
-
-    def _say(self, values: dict, status: int = 200, error: str | None = None) -> None:
-        body = json.dumps(values).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if error:
-            self.send_header("X-Error-Code", error)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def do_GET(self):
-        if self.path == "/api/whoami-v2":
-            known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-            self._say({"name": "me"} if known else {"error": "Invalid"}, 200 if known else 401)
-        else:
-            name = self.path.removeprefix("/api/models/")
-            if name in self.server.repositories:
-                self._say({"id": name, "private": self.server.repositories[name]["private"], "sha": "0" * 40})
-            else:
-                self._say({"error": "Repository not found"}, 404, "RepoNotFound")
-
-    def do_PUT(self):
-        self.server.large[self.path.removeprefix("/large/")] = self._body()
-        self._say({})
-
-    def do_POST(self):
-        path, body = self.path, self._body()
-        if path == "/api/repos/create":
-            wanted = json.loads(body)
-            name = f"{wanted['organization']}/{wanted['name']}"
-            if wanted["organization"] != "me":
-                return self._say({"error": "You don't have the rights"}, 403)
-            private = wanted.get("visibility") == "private" or wanted.get("private") is True
-            self.server.repositories[name] = {"private": private, "files": {}}
-            return self._say({"url": f"{self.server.url}/{name}", "id": name})
-        if path == "/api/validate-yaml":
-            assert json.loads(body)["content"].startswith("---\nlicense:")
-            return self._say({"errors": [], "warnings": []})
-        if path.endswith("/preupload/main"):
-            files = [
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
-                    "shouldIgnore": False,
-                }
-                for file in json.loads(body)["files"]
-            ]
-            return self._say({"files": files})
-        if path.endswith(".git/info/lfs/objects/batch"):
-            objects = [
-                {**item, "actions": {"upload": {"href": f"{self.server.url}/large/{item['oid']}"}}}
-                for item in json.loads(body)["objects"]
-            ]
-            return self._say({"transfer": "basic", "objects": objects})
-        assert path.endswith("/commit/main"), path
-        name = path.removeprefix("/api/models/").removesuffix("/commit/main")
-        for line in body.splitlines():
-            item = json.loads(line)
-            value = item["value"]
-            if item["key"] == "file":
-                self.server.repositories[name]["files"][value["path"]] = base64.b64decode(value["content"])
-            elif item["key"] == "lfsFile":
-                self.server.repositories[name]["files"][value["path"]] = self.server.large[value["oid"]]
-                assert hashlib.sha256(self.server.large[value["oid"]]).hexdigest() == value["oid"]
-        self._say({"commitUrl": f"{self.server.url}/{name}/commit/0", "commitOid": "0" * 40})
 
 
 @pytest.fixture
@@ -203,3 +118,40 @@ def test_what_goes_wrong_is_said_in_a_line(hub, toy_run, tmp_path, monkeypatch, 
     start = time.monotonic()
     assert "can't be reached" in refusal() and time.monotonic() - start < 15
     assert not hub.repositories
+
+
+FETCH = """
+from pathlib import Path
+from switch_model import CheckpointError, load_checkpoint
+from ui.quarantine import examine
+
+for index, name in enumerate(("me/shown", "me/pickles", "me/nothing")):
+    folder = Path({folder!r}, str(index))
+    folder.mkdir()
+    try:
+        print(examine([], folder, name)["parameters"], sorted(path.name for path in folder.iterdir() if path.is_file()))
+    except CheckpointError as error:
+        print(error)
+print(load_checkpoint("me/shown")[0].num_parameters())
+"""
+
+
+def test_what_was_published_opens_by_its_name_and_nothing_else_is_asked_for(hub, toy_run, tmp_path):
+    publish(toy_run.best, "me/shown", private=False)
+    files = hub.repositories["me/shown"]["files"]
+    pickled = {"pytorch_model.bin": b"", "config.json": files["config.json"]}
+    hub.repositories["me/pickles"] = {"private": False, "files": pickled}
+    files["modeling.py"] = b"raise SystemExit"
+    # A process of its own: the client reads these when it is imported.
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    environment["HF_HUB_CACHE"] = str(tmp_path / "cache")
+    script = FETCH.format(folder=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    opened, pickled, missing, loaded = done.stdout.splitlines()
+    parameters = load_checkpoint(toy_run.best)[0].num_parameters()
+    assert loaded == str(parameters)
+    assert opened.startswith(f"{parameters} ['README.md', 'config.json', 'model.safetensors'")
+    assert "model.safetensors" in pickled and "gave no checkpoint 'me/nothing'" in missing
+    assert "modeling.py" not in hub.fetched and "pytorch_model.bin" not in hub.fetched

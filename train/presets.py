@@ -90,8 +90,8 @@ FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-# What models that write want: no pooled vector, longer training, and a schedule that ends low.
-_WRITING: dict[str, Any] = {
+# What models of tokens want: no pooled vector, longer training, and a schedule that ends low.
+_OF_TOKENS: dict[str, Any] = {
     "optimizer": "adamw",
     "weight_decay": 0.05,
     "lr_schedule": "cosine",
@@ -99,7 +99,8 @@ _WRITING: dict[str, Any] = {
     "capacity_factor": 2.0,
     "capacity_factor_eval": 4.0,
     "ema_decay": 0.998,
-    # With the embedding table for an output layer, they learn several times more slowly (docs/experiments.md).
+    # With the embedding table for an output layer, those that write learn several times more slowly
+    # (docs/experiments.md).
     "tie_word_embeddings": False,
 }
 # By task: sizes, how long each is trained, and how fast it learns.
@@ -185,13 +186,55 @@ FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
             "eval_steps": 1000,
         },
     },
+    "mlm": {
+        "tiny": {
+            "seq_len": 64,
+            "vocab_size": 4000,
+            "d_model": 96,
+            "d_ff": 192,
+            "num_layers": 2,
+            "num_experts": 4,
+            "lr": 3e-3,
+            "batch_size": 64,
+            "epochs": 2.0,
+            "max_steps": 1000,
+        },
+        "small": {
+            "seq_len": 128,
+            "vocab_size": 8000,
+            "d_model": 128,
+            "d_ff": 256,
+            "num_layers": 4,
+            "num_experts": 4,
+            "lr": 2e-3,
+            "warmup": 300,
+            "batch_size": 64,
+            "epochs": 40.0,
+            "max_steps": 6000,
+            "eval_steps": 1000,
+        },
+        "base": {
+            "seq_len": 256,
+            "vocab_size": 16_000,
+            "d_model": 256,
+            "d_ff": 1024,
+            "num_layers": 6,
+            "num_experts": 8,
+            "lr": 7e-4,
+            "warmup": 1000,
+            "batch_size": 64,
+            "epochs": 20.0,
+        },
+    },
 }
+# A text in, a text out, as in translation, but of any texts.
+FOR_TASK["span_corruption"] = {name: sizes | {"seq_len": 128} for name, sizes in FOR_TASK["translation"].items()}
 
 
 def preset(name: str, dataset: str, task: str = "classification") -> dict[str, Any]:
     """The arguments that a preset sets for a data set and a task."""
     if task in FOR_TASK:
-        return _WRITING | FOR_TASK[task][name]
+        return _OF_TOKENS | FOR_TASK[task][name]
     return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {}).get(name, {})
 
 
