@@ -169,7 +169,7 @@ FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
             "lr": 2e-3,
             "warmup": 200,
             "batch_size": 8,
-            "epochs": 2.0,
+            "epochs": 4.0,
             "eval_steps": 350,
         },
         "base": {
@@ -210,8 +210,8 @@ FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
             "warmup": 300,
             "batch_size": 64,
             "epochs": 40.0,
-            "max_steps": 6000,
-            "eval_steps": 1000,
+            "max_steps": 4000,
+            "eval_steps": 800,
         },
         "base": {
             "seq_len": 256,
