@@ -50,10 +50,14 @@ def answered(loaded: LoadedModel, model: str, text: str, view: View | OutputView
 # -- the answer -------------------------------------------------------------------------------------------------------
 
 
-def writing_card(prompt: str, text: str, words: str) -> str:
-    """A text on its way."""
-    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}<i class="caret"></i></p>'
-    return f'<h2>The model writes</h2>{shown}<p class="facts" role="status">{escape(words)}</p>'
+def writing_card(prompt: str, text: str, words: str, before: str | None = None) -> str:
+    """A text on its way; with `before`, the one that it is then compared with."""
+    caret, facts = '<i class="caret"></i>', f'<p class="facts" role="status">{escape(words)}</p>'
+    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}{caret if before is None else ""}</p>'
+    if before is None:
+        return f"<h2>The model writes</h2>{shown}{facts}"
+    was = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(before)}{caret}</p>'
+    return f"<h2>The model’s text with your changes</h2>{shown}<h3>before</h3>{was}{facts}"
 
 
 def answer_card(view: OutputView, milliseconds: float | None) -> str:
@@ -167,9 +171,11 @@ def panel_of(view: OutputView, config: SwitchConfig, serial: int) -> dict[str, A
     for layer, record in zip(value["layers"], view.records, strict=True):
         if both:
             layer["label"] = f"{record.name[:3]} {layer['label'].removeprefix('layer ')}"
-    if view.output.bands[0].stack == "decoder":
+    if view.output.bands[0].stack == "decoder" or not view.output.bands[0].routing:
         value["stops"] = []
-    return value | {"classes": False}
+    elif both:
+        value["capacity_note"] = "Acts on the encoder: the decoder always has room for every token."
+    return value | {"classes": False, "writes": isinstance(view.output, Generation)}
 
 
 def words_of_changes(view: OutputView) -> list[str]:
@@ -182,7 +188,8 @@ def words_of_changes(view: OutputView) -> list[str]:
         most = max((token for _, token in force), default=-1)
         names = [*band.tokens, *(f"token {index}" for index in range(len(band.tokens), most + 1))]
         said += changes_in_words(Interventions(ablate, force), names)
-    return said + changes_in_words(replace(changes, ablate=frozenset(), force={}), [])
+    rest = changes_in_words(replace(changes, ablate=frozenset(), force={}), [])
+    return said + [f"{words} in the encoder" if len(view.output.bands) > 1 else words for words in rest]
 
 
 def closer_cards(view: OutputView) -> tuple[str, str]:
@@ -260,7 +267,8 @@ def force_card(view: OutputView) -> str:
     again = "filled in" if isinstance(view.output, Filling) else "written"
     said = f"Click an expert: the token goes there, and the text is {again} again."
     return (
+        f"<div{'' if isinstance(view.output, Filling) else ' class=writes'}>"
         f"<h2>Send {token} elsewhere in {layer_title(record.name)}</h2>"
         f'<div class="what-if" role="group" aria-label="Experts for this token">{rows}</div>'
-        f'<p class="facts">{said}</p>{back}'
+        f'<p class="facts">{said}</p>{back}</div>'
     )

@@ -19,13 +19,19 @@ NOTHING = 0.00005
 _FORCE = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-expert]");
-  if (button) trigger("force", { expert: Number(button.dataset.expert) });
+  if (!button) return;
+  const expert = Number(button.dataset.expert);
+  if (button.closest(".writes")) trigger("rewrite", { kind: "force", expert });
+  else trigger("force", { expert });
 });
 """
 
 
 def create_what_if(value: str = "") -> gr.HTML:
-    """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it."""
+    """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it.
+
+    Where a model writes, the event is `rewrite`, with what the expert panel's says: the text comes in steps.
+    """
     return gr.HTML(value, js_on_load=_FORCE, apply_default_css=False, elem_id="what-if")
 
 
