@@ -163,7 +163,7 @@ def test_settings_keep_within_what_the_page_allows():
 
 
 def test_what_can_not_be_written_is_said(explorer):
-    assert "Type a text" in written(explorer, "hindi", "  ")[-1][1]
+    assert "Type the text" in written(explorer, "hindi", "  ")[-1][1]
     assert "temperature" in written(explorer, "stories", settings=(5, SAMPLE, 0, 0, 1.0, 4, 0))[-1][1]
     assert written(explorer, "stories", "")[-1][0].output.new_tokens
     assert "There is no model" in written(explorer, "gone")[-1][1]
@@ -213,13 +213,14 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
 
 def test_a_model_of_another_kind_changes_the_page(explorer):
     _, view, _, *rest = explorer.choose_model("stories", "", None, None)
-    box, run, lucky, _, generate, _, settings, begin = rest[-8:]
+    box, run, lucky, _, generate, _, settings, beside, begin = rest[-9:]
     assert view is None and box["value"].startswith("Once upon") and begin
-    assert not run["visible"] and generate["visible"] and settings["visible"] and not lucky["visible"]
+    assert generate["visible"] and settings["visible"]
+    assert not run["visible"] and not lucky["visible"] and not beside["visible"]
     *rest, begin = explorer.choose_model("blanks", box["value"], None, None)
     assert rest[1].output.blanks and begin == gr.skip()
     kept = explorer.choose_model("classes", "my own words", None, None)
-    assert "value" not in kept[-8] and kept[1].prediction.label and kept[-7]["value"] == "Route it"
+    assert "value" not in kept[-9] and kept[1].prediction.label and kept[-8]["value"] == "Route it"
 
 
 @pytest.mark.parametrize("kind", ["hindi", "stories", "blanks"])

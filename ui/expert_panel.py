@@ -121,11 +121,11 @@ def own_factor(record: Routing, config: SwitchConfig) -> float:
     return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
 
 
-def changes_in_words(changes: Interventions, tokens: list[str]) -> list[str]:
-    """A phrase for each change: "expert 3 of layer 1 off"."""
-    said = [f"expert {expert} of {layer_title(layer)} off" for layer, expert in sorted(changes.ablate)]
+def changes_in_words(changes: Interventions, tokens: list[str], both: bool = False) -> list[str]:
+    """A phrase for each change: "expert 3 of layer 1 off"; `both` as in `layer_title`."""
+    said = [f"expert {expert} of {layer_title(layer, both)} off" for layer, expert in sorted(changes.ablate)]
     said += [
-        f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer)}"
+        f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer, both)}"
         for (layer, token), expert in sorted(changes.force.items())
     ]
     if changes.capacity_factor is not None:

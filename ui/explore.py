@@ -139,7 +139,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         )
 
     flow_open, flow = create_flow(view)
-    neighbours_of, neighbours = create_neighbours(explorer.shelf, view)
+    beside, neighbours_of, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
 
     # Helpers of this page are private: only the two named endpoints below are for programs.
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -150,7 +150,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     # What a model writes appears as it comes: begun by the button, or by the choice of such a model.
     writing, begin = Writing(explorer), gr.Textbox(visible="hidden", elem_id="begin-writing")
-    face = [run, lucky, browse, generate, stop, box, begin]
+    face = [run, lucky, browse, generate, stop, box, beside, begin]
     several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **quiet}
     asked = [model, text, view, *settings]
     for begins, handler, inputs in (

@@ -59,7 +59,8 @@ class Explorer:
         # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
         text = (text or "").encode("utf-8", "replace").decode("utf-8")
         if not text.strip():
-            return nothing(EMPTY_TEXT)
+            kind = self.shelf.kind(model)
+            return nothing(EMPTY_TEXT if kind is CLASSIFIER else kind.asks)
         try:
             loaded = self.shelf.load(model)
             if loaded.kind is not CLASSIFIER:
@@ -168,7 +169,7 @@ class Explorer:
         What a model writes comes in steps, as elsewhere: the link itself is what begins them.
         """
         if not link or not link.startswith(LINK):
-            return (gr.skip(),) * 17
+            return (gr.skip(),) * 18
         try:
             shared = read_link(link.removeprefix(LINK))
             loaded = self.shelf.load(shared.model)
@@ -184,7 +185,7 @@ class Explorer:
         except (CheckpointError, ValueError) as error:
             # What was there stays, with a word about the link.
             said = f'<p class="notice" role="alert">{escape(str(error))}</p>'
-            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 11)
+            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 12)
         return shared.text, shared.model, loaded.caption, *_shown(view, loaded.config, None), *buttons, gr.skip()
 
     def open_record(self, file: str) -> tuple[Any, ...]:
@@ -289,7 +290,7 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     from switch_model.plots import router_probabilities
 
     record = view.prediction.routing[view.layer]
-    title = f"<h2>Router probabilities, {layer_title(record.name)}</h2>"
+    title = f"<h2>Router probabilities, {layer_title(record.name, len(view.bands) > 1)}</h2>"
     return title, router_probabilities(record, view.prediction.tokens, view.token)
 
 
@@ -344,11 +345,11 @@ def coming() -> Routed:
     return None, writing_card("", "", ""), "", said, said, *nothing("")[5:]
 
 
-def nothing(message: str) -> Routed:
+def nothing(message: str, title: str = "Prediction") -> Routed:
     """What `route` returns when there is only something to say."""
     return (
         None,
-        message_card("Prediction", message),
+        message_card(title, message),
         "",
         None,
         None,

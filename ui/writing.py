@@ -16,7 +16,7 @@ from switch_model import CheckpointError, Generation, Interventions, TextGenerat
 from switch_model.bands import whole_text
 from switch_model.decoding import Decoding
 from ui.expert_panel import serial_of, wished
-from ui.explorer import EMPTY_TEXT, Explorer, nothing
+from ui.explorer import Explorer, nothing
 from ui.kinds import Kind
 from ui.models import LoadedModel
 from ui.output_cards import panel_of, shown_output, writing_card
@@ -26,8 +26,9 @@ from ui.view import NO_CHANGES, past_of
 
 # Texts written at once, for all visitors, and how many may be waited for or written.
 AT_ONCE, WAITING = 2, 8
-# Seconds between two states of a text on the page: more of them cost more than they show.
-STEP_SECONDS = 0.04
+# Seconds between two states of a text on the page. A browser takes tens of milliseconds to show one, whatever is new in
+# it: with more of them it would do nothing else, and answer no click.
+STEP_SECONDS = 0.1
 GREEDY, SAMPLE, BEAMS = "the likeliest token", "draw tokens", "follow several texts (beams)"
 _WRITES, _AGAIN, _BEFORE = "writing …", "writing it again …", "before: the same without your changes …"
 _BEAMS = "Following several texts: the best one appears at once."
@@ -168,7 +169,7 @@ class Writing:
             yield from self._in_turn(loaded, mine.wanted, mine)
         except (CheckpointError, ValueError) as error:
             if not mine.over:
-                yield *nothing(str(error)), gr.update(interactive=False)
+                yield *nothing(str(error), "The model’s text"), gr.update(interactive=False)
         finally:
             mine.stop.set()
             with self._lock:
@@ -179,7 +180,7 @@ class Writing:
         wanted = replace(wanted, text=whole_text(wanted.text or ""))
         generator: TextGenerator = loaded.pipeline
         if generator.has_encoder and not wanted.text.strip():
-            raise ValueError(EMPTY_TEXT)
+            raise ValueError(loaded.kind.asks)
         prompt = "" if generator.has_encoder else wanted.text
         # At once: the panel shows what was asked for, and goes on listening.
         shown = replace(wanted.view, changes=wanted.changes, past=wanted.past) if wanted.view else None
