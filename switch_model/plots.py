@@ -221,10 +221,11 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
     )
     plain = {"type": "category", "showgrid": False, "zeroline": False}
     figure.update_xaxes(title=f"expert in {layer_title(there.name)}", **plain)
-    figure.update_yaxes(title=f"expert in {layer_title(here.name)}", autorange="reversed", **plain)
+    # A long title has two lines: the side is short.
+    figure.update_yaxes(title=f"expert in<br>{layer_title(here.name)}", autorange="reversed", **plain)
     figure.update_layout(
         height=min(max(26 * len(rows), 120), 480) + 60,
-        margin={"l": 50, "r": 8, "t": 8, "b": 44},
+        margin={"l": 62, "r": 8, "t": 8, "b": 44},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},

@@ -173,17 +173,23 @@ def transitions(here: Routing, there: Routing) -> Tensor:
     return counts.view(here.num_experts, there.num_experts)
 
 
-def layer_title(name: str) -> str:
+def layer_title(name: str, both: bool = False) -> str:
     """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"; "encoder.1.attention" ->
-    "layer 1 attention"."""
+    "layer 1 attention".
+
+    Args:
+        both: whether it stands beside records of another stack: "encoder.3" -> "encoder layer 3".
+    """
     stack, index, part = _parts(name)
-    return f"{'' if stack in ('encoder', '') else stack + ' '}layer {index}{part and ' ' + part}"
+    plain = stack == "" or (stack == "encoder" and not both)
+    return f"{'' if plain else stack + ' '}layer {index}{part and ' ' + part}"
 
 
-def layer_label(name: str) -> str:
-    """The same where the stack is known and room is short: "layer 3", "attn 1"."""
-    _, index, part = _parts(name)
-    return f"attn {index}" if part else f"layer {index}"
+def layer_label(name: str, both: bool = False) -> str:
+    """The same where room is short: "layer 3", "attn 1"; beside records of another stack "enc 3", "enc attn 1"."""
+    stack, index, part = _parts(name)
+    own = f"attn {index}" if part else index if both else f"layer {index}"
+    return f"{stack[:3]} {own}" if both else own
 
 
 def _parts(name: str) -> tuple[str, str, str]:

@@ -61,3 +61,51 @@ def test_a_text_is_written_stopped_and_looked_at(page):
     page.locator(".grid-column.written .cell").first.click()
     page.wait_for_function("document.querySelector('#token').textContent.includes('what might follow')")
     assert page.locator("#token .stack").count() == 3
+
+
+def focused(page):
+    """(token, layer, label) of the cell that has the keyboard."""
+    return page.evaluate("(({dataset, ariaLabel}) => [+dataset.t, +dataset.l, ariaLabel])(document.activeElement)")
+
+
+def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
+    choose(page, "hindi · text to text")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
+    page.wait_for_selector(".grid-band >> nth=1")
+    reads = page.evaluate("document.querySelectorAll('.grid-body')[0].querySelectorAll('.grid-column').length")
+    page.locator('.cell[tabindex="0"]').focus()
+    page.keyboard.press("Home")
+    assert focused(page)[:2] == [reads, 2], "Home stays in its stack"
+    page.keyboard.press("ArrowUp")
+    token, layer, label = focused(page)
+    assert (token, layer) == (0, 1) and "encoder layer 1" in label
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    token, layer, label = focused(page)
+    assert (token, layer) == (reads, 2) and "decoder layer 0" in label
+    page.keyboard.press("ArrowLeft")
+    assert focused(page)[:2] == [reads - 1, 0]
+    page.keyboard.press("Enter")
+    for card in ("#token", "#load", "#probabilities", "#what-if"):
+        page.wait_for_function(f"document.querySelector('{card} h2').textContent.includes('encoder layer 0')")
+
+
+def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
+    choose(page, "hindi · text to text")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
+    page.wait_for_selector("button.switch")
+    page.evaluate(
+        """() => { window.seen = new Set(); const card = document.querySelector('#prediction');
+        new MutationObserver(() => card.querySelector('.caret') && seen.add(card.textContent))
+          .observe(card, {subtree: true, childList: true}) }"""
+    )
+    # The second click comes while the first one's text is written, which it ends.
+    page.locator("button.switch").nth(-1).click()
+    page.locator("button.switch").nth(-2).click()
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('with your changes')")
+    page.wait_for_selector("#stop-writing:disabled")
+    assert page.evaluate("seen.size") >= 2, "the text came in steps"
+    assert page.locator("button.switch.off").count() == 2
+    page.click("[data-act=reset]")
+    page.wait_for_function("!document.querySelector('#prediction').textContent.includes('with your changes')")
+    assert page.locator("button.switch.off").count() == 0

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from switch_model import CheckpointError
+from switch_model import CheckpointError, Interventions
 from tests.ui_support import (
     running_app,
     save_tiny_checkpoint,
@@ -122,9 +122,37 @@ def test_stop_ends_a_text_and_a_new_text_ends_the_one_before(explorer):
     assert list(running)[-1][0].output.new_tokens < 200
     running = writing.write("stories", PROMPT, None, *long, VISITOR)
     next(running), next(running)
-    list(writing.write("stories", PROMPT, None, *SETTINGS, VISITOR))
-    assert list(running)[-1][0].output.new_tokens < 200
+    assert list(writing.write("stories", "The weather", None, *SETTINGS, VISITOR))[-1][0].text == "The weather"
+    assert not list(running), "it has nothing more to say"
     assert not writing._running
+
+
+def test_a_change_writes_the_text_anew_in_steps(explorer):
+    writing = Writing(explorer)
+    view = written(explorer, "hindi")[-1][0]
+    one, two = ({"kind": "change", "off": off, "capacity": None, "serial": 7} for off in ([[4, 0]], [[4, 0], [4, 1]]))
+    first, *between, last = writing.rewrite(view, one, VISITOR)
+    # The panel is answered at once, and the page keeps what it shows until the new text is whole.
+    assert first[4]["layers"][4]["off"] == [1, 0, 0, 0] and first[4]["serial"] == 7 and first[0] == gr.skip()
+    assert between and all("caret" in step[1] for step in between)
+    assert last[0].base is view.base and last[0].past == (Interventions(),) and "with your changes" in last[1]
+    # A newer change goes on from the one on its way, and ends it.
+    running = writing.rewrite(view, one, VISITOR)
+    next(running)
+    *_, last = writing.rewrite(view, two, VISITOR)
+    assert not list(running) and len(last[0].past) == 2 and len(last[0].changes.ablate) == 2
+    *_, back = writing.rewrite(last[0], {"kind": "reset"}, VISITOR)
+    assert back[0].output is view.base and not writing._running
+
+
+def test_a_link_is_written_in_steps_too(explorer, changed):
+    link = "#s=" + link_of(changed)
+    _, *between, last = Writing(explorer).write("classes", "", None, *SETTINGS, VISITOR, link)
+    assert between and "before" in between[-1][1]
+    again = last[0]
+    assert (again.model, again.text) == ("hindi", PROMPT)
+    assert (again.output.text, again.base.text) == (changed.output.text, changed.base.text)
+    assert (again.place, again.changes, again.decoding) == (changed.place, changed.changes, changed.decoding)
 
 
 def test_settings_keep_within_what_the_page_allows():
@@ -135,7 +163,7 @@ def test_settings_keep_within_what_the_page_allows():
 
 
 def test_what_can_not_be_written_is_said(explorer):
-    assert "Type a text" in written(explorer, "hindi", "  ")[-1][1]
+    assert "Type the text" in written(explorer, "hindi", "  ")[-1][1]
     assert "temperature" in written(explorer, "stories", settings=(5, SAMPLE, 0, 0, 1.0, 4, 0))[-1][1]
     assert written(explorer, "stories", "")[-1][0].output.new_tokens
     assert "There is no model" in written(explorer, "gone")[-1][1]
@@ -185,13 +213,14 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
 
 def test_a_model_of_another_kind_changes_the_page(explorer):
     _, view, _, *rest = explorer.choose_model("stories", "", None, None)
-    box, run, lucky, _, generate, _, settings, begin = rest[-8:]
+    box, run, lucky, _, generate, _, settings, beside, begin = rest[-9:]
     assert view is None and box["value"].startswith("Once upon") and begin
-    assert not run["visible"] and generate["visible"] and settings["visible"] and not lucky["visible"]
+    assert generate["visible"] and settings["visible"]
+    assert not run["visible"] and not lucky["visible"] and not beside["visible"]
     *rest, begin = explorer.choose_model("blanks", box["value"], None, None)
     assert rest[1].output.blanks and begin == gr.skip()
     kept = explorer.choose_model("classes", "my own words", None, None)
-    assert "value" not in kept[-8] and kept[1].prediction.label and kept[-7]["value"] == "Route it"
+    assert "value" not in kept[-9] and kept[1].prediction.label and kept[-8]["value"] == "Route it"
 
 
 @pytest.mark.parametrize("kind", ["hindi", "stories", "blanks"])
@@ -223,10 +252,8 @@ def changed(explorer):
 
 def test_a_link_and_a_record_bring_back_what_was_written(explorer, changed):
     assert make_link(changed)[0]
-    text, model, _, again, *_ = explorer.restore("#s=" + link_of(changed))
-    assert (text, model) == (PROMPT, "hindi")
-    assert (again.output.text, again.base.text) == (changed.output.text, changed.base.text)
-    assert (again.place, again.changes, again.decoding) == (changed.place, changed.changes, changed.decoding)
+    text, model, _, none, *_, begins = explorer.restore("#s=" + link_of(changed))
+    assert (text, model, none, begins) == (PROMPT, "hindi", None, "#s=" + link_of(changed))
     raw = Path(explorer.keep(changed, "json")).read_bytes()
     saved, title = read_record(raw)
     assert (saved.output.text, saved.place, title) == (changed.output.text, changed.place, "hindi")

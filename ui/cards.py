@@ -102,7 +102,7 @@ def reading_notice(prediction: Prediction) -> str:
     return f'<p class="notice" role="status">{" ".join(said)}</p>' if said else ""
 
 
-def token_card(prediction: Prediction | Band, token: int, layer: int) -> str:
+def token_card(prediction: Prediction | Band, token: int, layer: int, both: bool = False) -> str:
     """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
     record = prediction.routing[layer]
     probs_LE = torch.cat([record.probs[:, token] for record in prediction.routing]).tolist()
@@ -124,13 +124,13 @@ def token_card(prediction: Prediction | Band, token: int, layer: int) -> str:
     )
     text = escape(prediction.tokens[token].strip() or "␣")
     return (
-        f'<h2><bdi class="quoted">{text}</bdi> in {layer_title(record.name)}</h2>{"".join(rows)}'
+        f'<h2><bdi class="quoted">{text}</bdi> in {layer_title(record.name, both)}</h2>{"".join(rows)}'
         f'<p class="facts">{_place(expert, slot, capacity)}</p>'
         f'<h3>in every layer</h3><div class="stacks">{layers}</div>'
     )
 
 
-def load_card(prediction: Prediction | Band, layer: int) -> str:
+def load_card(prediction: Prediction | Band, layer: int, both: bool = False) -> str:
     """How many tokens chose each expert of one layer, against an even share and the capacity."""
     record = prediction.routing[layer]
     counts, tokens = record.choices.tolist(), len(prediction.tokens)
@@ -163,7 +163,7 @@ def load_card(prediction: Prediction | Band, layer: int) -> str:
         key.append("<span>no capacity limit</span>")
     balance = float(load_balancing_loss(record))
     return (
-        f"<h2>Load per expert, {layer_title(record.name)}</h2>"
+        f"<h2>Load per expert, {layer_title(record.name, both)}</h2>"
         f'<div class="load{"" if experts <= MAX_NUMBERED else " thin"}" role="img" '
         f'aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
         f'<div class="load-names" aria-hidden="true">{names}</div><p class="facts key">{"".join(key)}</p>'

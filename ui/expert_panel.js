@@ -117,6 +117,7 @@ function slider(node) {
     input.max = data.stops.length - 1;
     input.setAttribute("aria-label", "capacity factor");
     node.append(make("span", "panel-label", "capacity"), input, make("output"));
+    if (data.capacity_note) node.append(make("p", "facts", data.capacity_note));
   }
   const input = node.querySelector("input");
   if (!input.matches(":active")) input.value = wish.at;
@@ -174,7 +175,7 @@ function send(message) {
 
 function dispatch(message) {
   awaited = ++sent;
-  trigger("intervene", { ...message, serial: sent });
+  trigger(data.writes ? "rewrite" : "intervene", { ...message, serial: sent });
   patience = setTimeout(lost, 5000); // An answer that got lost must not silence the panel.
 }
 

@@ -8,6 +8,7 @@ Try it: create_expert_panel(panel_value(view, config))
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,48 @@ def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str
     }  # fmt: skip
 
 
+def wished(view: Any, changes: Interventions, config: SwitchConfig, wish: dict[str, Any]) -> Interventions:
+    """The changes after what a person asked for. A browser may ask for anything: what makes no sense is left out.
+
+    Args:
+        view: a View or an OutputView: what is looked at.
+        changes: those before.
+    """
+    kind, layers = wish.get("kind"), config.sparse_layers
+    if kind == "reset":
+        return Interventions()
+    if kind == "force" and view.prediction.routing:
+        place = (view.prediction.routing[view.layer].name, view.token)
+        expert = _whole(wish.get("expert"), config.num_experts)
+        force = {other: chosen for other, chosen in changes.force.items() if other != place}
+        if expert is not None and (place[0], expert) not in changes.ablate:
+            force[place] = expert
+        return replace(changes, force=force)
+    if kind == "change":
+        off = wish.get("off") if isinstance(wish.get("off"), list) else []
+        places = [place for place in off if isinstance(place, list) and len(place) == 2]
+        indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
+        ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
+        force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
+        return Interventions(ablate, force, _factor(wish.get("capacity")))
+    return changes
+
+
+def serial_of(wish: dict[str, Any]) -> int:
+    """The number of the event that tells a wish; 0 where it has none."""
+    return _whole(wish.get("serial"), 2**53) or 0
+
+
+def _whole(value: Any, below: int) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < below else None
+
+
+def _factor(value: Any) -> float | None:
+    if value == "none":
+        return math.inf
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else None
+
+
 def own_factor(record: Routing, config: SwitchConfig) -> float:
     """The capacity factor that the model routes this text with; where it has an absolute capacity, what that makes."""
     if config.expert_capacity is None:
@@ -78,11 +121,11 @@ def own_factor(record: Routing, config: SwitchConfig) -> float:
     return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
 
 
-def changes_in_words(changes: Interventions, tokens: list[str]) -> list[str]:
-    """A phrase for each change: "expert 3 of layer 1 off"."""
-    said = [f"expert {expert} of {layer_title(layer)} off" for layer, expert in sorted(changes.ablate)]
+def changes_in_words(changes: Interventions, tokens: list[str], both: bool = False) -> list[str]:
+    """A phrase for each change: "expert 3 of layer 1 off"; `both` as in `layer_title`."""
+    said = [f"expert {expert} of {layer_title(layer, both)} off" for layer, expert in sorted(changes.ablate)]
     said += [
-        f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer)}"
+        f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer, both)}"
         for (layer, token), expert in sorted(changes.force.items())
     ]
     if changes.capacity_factor is not None:

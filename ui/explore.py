@@ -21,7 +21,7 @@ from ui.routing_grid import create_routing_grid
 from ui.sample_table import create_sample_table, waiting_html
 from ui.samples import BUNDLED
 from ui.what_if import create_what_if
-from ui.writing import AT_ONCE, Writing, create_buttons, create_settings
+from ui.writing import WAITING, Writing, create_buttons, create_settings
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         )
 
     flow_open, flow = create_flow(view)
-    neighbours_of, neighbours = create_neighbours(explorer.shelf, view)
+    beside, neighbours_of, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
 
     # Helpers of this page are private: only the two named endpoints below are for programs.
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -152,11 +152,16 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     # What a model writes appears as it comes: begun by the button, or by the choice of such a model.
     writing, begin = Writing(explorer), gr.Textbox(visible="hidden", elem_id="begin-writing")
-    face = [run, lucky, browse, generate, stop, box, begin]
-    at_once = {"concurrency_limit": AT_ONCE, "concurrency_id": "writing"}
-    for begins in (generate.click, begin.change):
-        written = begins(writing.write, [model, text, view, *settings], [*result, stop], **at_once, **quiet)
-        written.then(**picture)
+    face = [run, lucky, browse, generate, stop, box, beside, begin]
+    several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **quiet}
+    asked = [model, text, view, *settings]
+    for begins, handler, inputs in (
+        (generate.click, writing.write, asked),
+        (begin.change, writing.write, [*asked, begin]),
+        (switches.rewrite, writing.change, [view]),
+        (what.rewrite, writing.change, [view]),
+    ):
+        begins(handler, inputs, [*result, stop], **several).then(**picture)
     stop.click(writing.stop, None, None, queue=False, **quiet)
 
     # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text
@@ -164,7 +169,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     turns = {"concurrency_id": "routing", "concurrency_limit": 2, **quiet}
     run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **turns)
     choosing = {
-        "fn": explorer.choose_model,
+        "fn": writing.choose_model,
         "inputs": [model, text, sample, view],
         "outputs": [caption, *result, text, *face],
         **quiet,
@@ -179,7 +184,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     link = gr.Textbox(visible="hidden", elem_id="link")
     restored = [text, model, caption, *result, *face]
     demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
-    create_keeping(explorer, [view, flow_open], link, [text, *result], picture)
+    opening = {"fn": writing.open_record, "outputs": [text, *result, stop]}
+    create_keeping(explorer, [view, flow_open], link, opening, picture)
 
     browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
     close.click(close_samples, None, [panel], **quiet)

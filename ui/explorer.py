@@ -5,7 +5,6 @@ Try it: Explorer(ModelShelf.find(), SampleLibrary()).predict("Oil prices rose.")
 """
 
 import json
-import math
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 import gradio as gr
 from gradio.components.plot import PlotData
 
-from switch_model import CheckpointError, Interventions, Prediction, SwitchConfig
+from switch_model import CheckpointError, Prediction, SwitchConfig
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
-from ui.expert_panel import changes_in_words, panel_value
+from ui.expert_panel import changes_in_words, panel_value, serial_of, wished
 from ui.face import face, fitting_text
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
@@ -31,7 +30,7 @@ from ui.output_view import OutputView
 from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
 from ui.samples import BUNDLED, Sample, SampleLibrary
-from ui.share import read_link, read_record, record_of, routing_csv
+from ui.share import LINK, read_link, read_record, record_of, routing_csv
 from ui.view import NO_CHANGES, Matters, View
 from ui.what_if import what_if_card
 
@@ -61,7 +60,8 @@ class Explorer:
         # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
         text = (text or "").encode("utf-8", "replace").decode("utf-8")
         if not text.strip():
-            return nothing(EMPTY_TEXT)
+            kind = self.shelf.kind(model)
+            return nothing(EMPTY_TEXT if kind is CLASSIFIER else kind.asks)
         try:
             loaded = self.shelf.load(model)
             if loaded.kind is not CLASSIFIER:
@@ -82,11 +82,7 @@ class Explorer:
         """
         kind = self.shelf.kind(model)
         fitting = fitting_text(kind, text, sample)
-        if kind.writes:
-            said = {"said": "Appears when the text is written."}
-            shown = None, writing_card("", "", ""), "", said, said, *nothing("")[5:]
-        else:
-            shown = self.route(model, fitting, sample, view)
+        shown = coming() if kind.writes else self.route(model, fitting, sample, view)
         return self.caption(model), *shown, *face(kind, gr.skip() if fitting == text else fitting)
 
     def caption(self, model: str | None) -> str:
@@ -111,8 +107,7 @@ class Explorer:
             milliseconds = 1000 * (perf_counter() - start)
             asked = all(changed.prediction is not known for known in (view.prediction, view.base))
             milliseconds = milliseconds if asked else None
-            config, serial = loaded.config, _whole(wish.get("serial"), 2**53) or 0
-            return _shown(changed, config, milliseconds, serial)
+            return _shown(changed, loaded.config, milliseconds, serial_of(wish))
         except (CheckpointError, ValueError) as error:
             return nothing(str(error))
 
@@ -177,12 +172,18 @@ class Explorer:
     # -- keeping and passing on -----------------------------------------------------------------------------------
 
     def restore(self, link: str | None) -> tuple[Any, ...]:
-        """What a link shows: (text, model, caption, what `route` returns, what `face` returns but the text)."""
-        if not link or not link.startswith("#s="):
-            return (gr.skip(),) * 17
+        """What a link shows: (text, model, caption, what `route` returns, what `face` returns but the text).
+
+        What a model writes comes in steps, as elsewhere: the link itself is what begins them.
+        """
+        if not link or not link.startswith(LINK):
+            return (gr.skip(),) * 18
         try:
-            shared = read_link(link.removeprefix("#s="))
+            shared = read_link(link.removeprefix(LINK))
             loaded = self.shelf.load(shared.model)
+            buttons = face(loaded.kind, shared.text)[1:-1]
+            if loaded.kind.writes:
+                return shared.text, shared.model, loaded.caption, *coming(), *buttons, link
             if loaded.kind is CLASSIFIER:
                 view = View.of(loaded, shared.model, shared.text, true_label=shared.true_label)
                 view = view.with_changes(loaded, shared.changes)
@@ -192,11 +193,8 @@ class Explorer:
         except (CheckpointError, ValueError) as error:
             # What was there stays, with a word about the link.
             said = f'<p class="notice" role="alert">{escape(str(error))}</p>'
-            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 11)
-        shown = _shown(view, loaded.config, None)
-        # Nothing begins to write: what the link holds is there.
-        buttons = face(loaded.kind, shared.text)[1:-1]
-        return shared.text, shared.model, loaded.caption, *shown, *buttons, gr.skip()
+            return (*(gr.skip(),) * 5, said, *(gr.skip(),) * 12)
+        return shared.text, shared.model, loaded.caption, *_shown(view, loaded.config, None), *buttons, gr.skip()
 
     def open_record(self, file: str) -> tuple[Any, ...]:
         """A saved record: (text, what `route` returns)."""
@@ -300,7 +298,7 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     from switch_model.plots import router_heat_map
 
     record = view.prediction.routing[view.layer]
-    title = f"<h2>Router probabilities, {layer_title(record.name)}</h2>"
+    title = f"<h2>Router probabilities, {layer_title(record.name, len(view.bands) > 1)}</h2>"
     figure = router_heat_map(record, view.prediction.tokens, view.token)
     return title, PlotData(type="plotly", plot=json.dumps(figure))
 
@@ -336,58 +334,31 @@ def _closer(view: View) -> tuple[str, str]:
 
 def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
     """The view with what was asked for. A browser may ask for anything: what makes no sense is left out."""
-    config, kind = loaded.config, wish.get("kind")
-    layers = config.sparse_layers
-    if not layers:
+    kind = wish.get("kind")
+    if not loaded.config.sparse_layers:
         return view
     if kind == "undo":
         return view.undone(loaded)
-    if kind == "reset":
-        return view.with_changes(loaded, NO_CHANGES)
     if kind == "measure" and isinstance(view, OutputView):
         return view  # There is no class to matter for.
     if kind == "measure":
         label, _, experts = importance(loaded.predictor, view.text, view.changes)
         tokens = leave_one_out(loaded.predictor, view.text, view.changes)[1]
         return replace(view, matters=Matters(label, experts, tokens))
-    changes = view.changes
-    if kind == "force":
-        if not view.prediction.routing:
-            return view
-        place, expert = (
-            (view.prediction.routing[view.layer].name, view.token),
-            _whole(wish.get("expert"), config.num_experts),
-        )
-        force = {other: chosen for other, chosen in changes.force.items() if other != place}
-        if expert is not None and (place[0], expert) not in changes.ablate:
-            force[place] = expert
-        return view.with_changes(loaded, replace(changes, force=force))
-    if kind == "change":
-        off = wish.get("off") if isinstance(wish.get("off"), list) else []
-        places = [place for place in off if isinstance(place, list) and len(place) == 2]
-        indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
-        ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
-        force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
-        changes = Interventions(ablate, force, _factor(wish.get("capacity")))
-        return view.with_changes(loaded, changes, wish.get("sliding") is True)
-    return view
+    return view.with_changes(loaded, wished(view, view.changes, loaded.config, wish), wish.get("sliding") is True)
 
 
-def _whole(value: Any, below: int) -> int | None:
-    return value if isinstance(value, int) and 0 <= value < below else None
+def coming() -> Routed:
+    """What `route` returns until a model has begun to write."""
+    said = {"said": "Appears when the text is written."}
+    return None, writing_card("", "", ""), "", said, said, *nothing("")[5:]
 
 
-def _factor(value: Any) -> float | None:
-    if value == "none":
-        return math.inf
-    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else None
-
-
-def nothing(message: str) -> Routed:
+def nothing(message: str, title: str = "Prediction") -> Routed:
     """What `route` returns when there is only something to say."""
     return (
         None,
-        message_card("Prediction", message),
+        message_card(title, message),
         "",
         None,
         None,

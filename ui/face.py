@@ -22,7 +22,7 @@ def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
 
 
 def face(kind: Kind, text: Any) -> tuple[Any, ...]:
-    """(text box, Route, Random, Samples, Generate, Stop, settings, what begins a text) as a kind of model needs them.
+    """(text box, Route, Random, Samples, Generate, Stop, settings, neighbours, what begins a text) as a kind needs it.
 
     Args:
         text: what the box shall hold; anything but a text leaves it as it is.
@@ -37,5 +37,6 @@ def face(kind: Kind, text: Any) -> tuple[Any, ...]:
         gr.update(visible=writes),
         gr.update(visible=writes, interactive=False),
         gr.update(visible=writes),
+        gr.update(visible=classifies),
         secrets.token_hex(4) if writes else gr.skip(),
     )

@@ -60,7 +60,7 @@ def draw_grid(view: View | OutputView, kind: Literal["svg", "png"]) -> bytes:
         for line in band.lines:
             for row, record in enumerate(band.records):
                 place = top + (row + 1.5) * _HEIGHT
-                axes.text(0.05, place, layer_label(record.name), va="center", size=7, color="#666d78")
+                axes.text(0.05, place, layer_label(record.name, len(bands) > 1), va="center", size=7, color="#666d78")
             left = _GUTTER
             for token in line:
                 width = band.widths[token]

@@ -101,7 +101,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
         f'<li><h3>{number}. {name}</h3><p class="formula">{formula}</p><p>{words}</p>{cells}</li>'
         for number, (name, formula, words, cells) in enumerate(steps, 1)
     )
-    title = f"<h2>{token} in {layer_title(record.name)}, step by step</h2>"
+    title = f"<h2>{token} in {layer_title(record.name, len(view.bands) > 1)}, step by step</h2>"
     return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}'
 
 

@@ -35,14 +35,14 @@ _COPY = """(link) => {
 
 
 def create_keeping(
-    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opened: list[Any], picture: dict[str, Any]
+    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opening: dict[str, Any], picture: dict[str, Any]
 ) -> None:
     """Lay it out and connect it.
 
     Args:
         shown: the view, and whether its flow is on screen.
         link: a hidden box that the link passes through.
-        opened: what `Explorer.open_record` fills.
+        opening: the event that opens a record, but for its input.
         picture: the event that draws what follows.
     """
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -60,7 +60,7 @@ def create_keeping(
         gr.HTML(f'<p class="facts">{_PRIVACY}</p>', apply_default_css=False)
     copying = copy.click(make_link, shown[:1], [link, said], **quiet)
     copying.success(None, [link], [link], js=_COPY, **quiet)
-    reopen.upload(explorer.open_record, [reopen], opened, **quiet).then(**picture)
+    reopen.upload(inputs=[reopen], **opening, **quiet).then(**picture)
 
 
 def make_link(view: View | None) -> tuple[str, str]:

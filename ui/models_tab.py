@@ -225,11 +225,11 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
         said = reception.remove(session, key)
         return said, reception.offer(session, key), reception.offer(session, in_explore)
 
-    def follow(key: str | None, text: str, sample: Any, view: View | None) -> tuple[Any, ...]:
+    def follow(key: str | None, text: str, sample: Any, view: View | None, request: gr.Request) -> tuple[Any, ...]:
         """Explore's text anew, if it was shown with the model that went; a saved record needs none."""
         if view is None or view.model in ("", key):
             return (gr.skip(),) * len(explore.choosing["outputs"])
-        return explore.choosing["fn"](key, text, sample, view)
+        return explore.choosing["fn"](key, text, sample, view, request)
 
     def leave(request: gr.Request) -> None:
         reception.forget(request.session_hash)

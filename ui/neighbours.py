@@ -83,10 +83,11 @@ def forget(view: View | None, asked: Any) -> tuple[Any, Any, Any]:
     return (gr.skip(),) * 3 if asked is None or asked == asked_about(view) else ("", _NOTHING, None)
 
 
-def create_neighbours(shelf: ModelShelf, view: gr.State) -> tuple[gr.State, list[Any]]:
-    """Lay it out and connect it. Returns what was asked about, and what `forget` fills when the view changes."""
+def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[gr.Accordion, gr.State, list[Any]]:
+    """Lay it out and connect it. Returns the box, what was asked about, and what `forget` fills as the view moves."""
     asked = gr.State(None)
-    with gr.Accordion("Neighbours in the batch", open=False, elem_classes="card", elem_id="neighbours"):
+    box = gr.Accordion("Neighbours in the batch", open=False, visible=shown, elem_classes="card", elem_id="neighbours")
+    with box:
         gr.HTML(f'<p class="facts">{_HINT}</p>', apply_default_css=False)
         with gr.Row(elem_classes="search"):
             others = gr.Textbox(
@@ -112,7 +113,7 @@ def create_neighbours(shelf: ModelShelf, view: gr.State) -> tuple[gr.State, list
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     parts = [said, grid, asked]
     run.click(route, [view, others, where], parts, **quiet)
-    return asked, parts
+    return box, asked, parts
 
 
 def _said(sentence: str) -> str:

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from switch_model import Filling, Generation, Interventions, SwitchConfig
+from switch_model.routing import layer_label, layer_title
 from ui.cards import bar, load_card, message_card, token_card
 from ui.expert_panel import changes_in_words, panel_value
 from ui.models import LoadedModel
@@ -50,10 +51,14 @@ def answered(loaded: LoadedModel, model: str, text: str, view: View | OutputView
 # -- the answer -------------------------------------------------------------------------------------------------------
 
 
-def writing_card(prompt: str, text: str, words: str) -> str:
-    """A text on its way."""
-    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}<i class="caret"></i></p>'
-    return f'<h2>The model writes</h2>{shown}<p class="facts" role="status">{escape(words)}</p>'
+def writing_card(prompt: str, text: str, words: str, before: str | None = None) -> str:
+    """A text on its way; with `before`, the one that it is then compared with."""
+    caret, facts = '<i class="caret"></i>', f'<p class="facts" role="status">{escape(words)}</p>'
+    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}{caret if before is None else ""}</p>'
+    if before is None:
+        return f"<h2>The model writes</h2>{shown}{facts}"
+    was = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(before)}{caret}</p>'
+    return f"<h2>The model’s text with your changes</h2>{shown}<h3>before</h3>{was}{facts}"
 
 
 def answer_card(view: OutputView, milliseconds: float | None) -> str:
@@ -165,33 +170,36 @@ def panel_of(view: OutputView, config: SwitchConfig, serial: int) -> dict[str, A
     value = panel_value(view, config, serial, words_of_changes(view))
     both = len(view.output.bands) > 1
     for layer, record in zip(value["layers"], view.records, strict=True):
-        if both:
-            layer["label"] = f"{record.name[:3]} {layer['label'].removeprefix('layer ')}"
-    if view.output.bands[0].stack == "decoder":
+        layer |= {"label": layer_label(record.name, both), "title": layer_title(record.name, both)}
+    if view.output.bands[0].stack == "decoder" or not view.output.bands[0].routing:
         value["stops"] = []
-    return value | {"classes": False}
+    elif both:
+        value["capacity_note"] = "Acts on the encoder: the decoder always has room for every token."
+    return value | {"classes": False, "writes": isinstance(view.output, Generation)}
 
 
 def words_of_changes(view: OutputView) -> list[str]:
     """A phrase for each change; a token that is forced goes by the name that it has now."""
-    said, changes = [], view.changes
+    said, changes, both = [], view.changes, len(view.output.bands) > 1
     for band in view.output.bands:
         prefix = f"{band.stack}."
         ablate = {place for place in changes.ablate if place[0].startswith(prefix)}
         force = {place: expert for place, expert in changes.force.items() if place[0].startswith(prefix)}
         most = max((token for _, token in force), default=-1)
         names = [*band.tokens, *(f"token {index}" for index in range(len(band.tokens), most + 1))]
-        said += changes_in_words(Interventions(ablate, force), names)
-    return said + changes_in_words(replace(changes, ablate=frozenset(), force={}), [])
+        said += changes_in_words(Interventions(ablate, force), names, both)
+    rest = changes_in_words(replace(changes, ablate=frozenset(), force={}), [])
+    return said + [f"{words} in the encoder" if both else words for words in rest]
 
 
 def closer_cards(view: OutputView) -> tuple[str, str]:
     """(token card with what might have followed, load card)."""
-    band = view.prediction
+    band, both = view.prediction, len(view.output.bands) > 1
     if not band.routing:
         message = "This stack has no sparse layer: every token takes the same path."
         return message_card("One token", message) + followers(view), message_card("Load per expert", message)
-    return token_card(band, view.token, view.layer) + followers(view), load_card(band, view.layer)
+    token = token_card(band, view.token, view.layer, both) + followers(view)
+    return token, load_card(band, view.layer, both)
 
 
 def followers(view: OutputView) -> str:
@@ -240,8 +248,6 @@ def force_card(view: OutputView) -> str:
     if not band.routing or not view.model:
         said = "A saved view can’t be asked." if not view.model else "Appears with a model that has a sparse layer."
         return f'<h2>Send this token elsewhere</h2><p class="facts">{said}</p>'
-    from switch_model.routing import layer_title
-
     record = band.routing[view.layer]
     probs, own = record.probs[0, view.token].tolist(), int(record.expert[0, view.token])
     off = {expert for layer, expert in view.changes.ablate if layer == record.name}
@@ -260,7 +266,8 @@ def force_card(view: OutputView) -> str:
     again = "filled in" if isinstance(view.output, Filling) else "written"
     said = f"Click an expert: the token goes there, and the text is {again} again."
     return (
-        f"<h2>Send {token} elsewhere in {layer_title(record.name)}</h2>"
+        f"<div{'' if isinstance(view.output, Filling) else ' class=writes'}>"
+        f"<h2>Send {token} elsewhere in {layer_title(record.name, len(view.output.bands) > 1)}</h2>"
         f'<div class="what-if" role="group" aria-label="Experts for this token">{rows}</div>'
-        f'<p class="facts">{said}</p>{back}'
+        f'<p class="facts">{said}</p>{back}</div>'
     )

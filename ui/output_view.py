@@ -10,7 +10,7 @@ from switch_model import Filling, Generation, Interventions, MaskFiller, Routing
 from switch_model.bands import Band
 from switch_model.decoding import Decoding
 from ui.models import LoadedModel
-from ui.view import MAX_PAST, NO_CHANGES, View
+from ui.view import NO_CHANGES, View, past_of
 
 Output = Generation | Filling
 
@@ -105,9 +105,7 @@ class OutputView:
         """
         if changes == self.changes:
             return self
-        sliding = sliding and changes == replace(self.changes, capacity_factor=changes.capacity_factor)
-        past = self.past if sliding and self.past else (*self.past, self.changes)[-MAX_PAST:]
-        return self._answered(loaded, changes, past)
+        return self._answered(loaded, changes, past_of(self, changes, sliding))
 
     def undone(self, loaded: LoadedModel) -> "OutputView":
         """One step back."""

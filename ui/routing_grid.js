@@ -78,13 +78,15 @@ function draw() {
   const tip = make("div", "grid-tip");
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
-  const bands = data.bands || [{ title: "", start: 0, end: data.tokens.length, written: data.tokens.length }];
-  const drawn = bands.map((one) => band(one, words.filter(([t]) => t >= one.start && t < one.end), most));
+  const drawn = stacks().map((one) => band(one, words.filter(([t]) => t >= one.start && t < one.end), most));
   root.replaceChildren(...drawn.flatMap((one) => one.parts), legend(), ...(data.still ? [] : [layerBar()]), tip);
   mark();
   lines = new ResizeObserver(() => drawn.forEach((one) => labelLines(one.gutter, one.flow)));
   drawn.forEach((one) => lines.observe(one.flow));
 }
+
+// The stacks and which tokens are theirs, counted through all of them.
+const stacks = () => data.bands || [{ title: "", start: 0, end: data.tokens.length, written: data.tokens.length }];
 
 // One stack: its tokens as they wrap, below a title where there is one.
 function band({ title, written }, words, most) {
@@ -271,7 +273,7 @@ function choose(token, layer) {
 }
 
 function writtenBy(layer) {
-  const own = data.bands.find(({ start }) => data.layers[layer].expert[start] !== null);
+  const own = stacks().find(({ start }) => data.layers[layer].expert[start] !== null);
   return own.written < own.end ? own.written : own.start;
 }
 
@@ -356,14 +358,15 @@ root.addEventListener("keydown", (event) => {
   if (!cell) return;
   const tokens = cells.length, layers = data.layers.length;
   let t = current[0], l = current[1];
+  const own = stacks().find(({ start, end }) => t >= start && t < end);
   // Keys follow the eye: in right-to-left text the next token is on the left.
-  const forward = getComputedStyle(root.querySelector(".grid-flow")).direction === "rtl" ? -1 : 1;
+  const forward = getComputedStyle(cell.closest(".grid-flow")).direction === "rtl" ? -1 : 1;
   if (event.key === "ArrowRight") t += forward;
   else if (event.key === "ArrowLeft") t -= forward;
   else if (event.key === "ArrowDown") l += 1;
   else if (event.key === "ArrowUp") l -= 1;
-  else if (event.key === "Home") t = 0;
-  else if (event.key === "End") t = tokens - 1;
+  else if (event.key === "Home") t = own.start;
+  else if (event.key === "End") t = own.end - 1;
   else return;
   event.preventDefault();
   // Pieces that share a cell are one step.
@@ -375,6 +378,7 @@ root.addEventListener("keydown", (event) => {
     // Into another stack: sideways to its first layer, up or down to its first token.
     if (t !== current[0]) l = data.layers.findIndex((_, other) => cells[t][other]);
     else t = cells.findIndex((column) => column[l]);
+    if (!cells[t]?.[l]) return; // A stack without experts has no cells.
   }
   focusCell(t, l);
 });

@@ -107,6 +107,7 @@ def bands_value(
         same = _alike(band, base) if changed else 0
         part = grid_value(band, (0, 0))
         for layer, record, was in zip(part["layers"], band.routing, base.routing, strict=True):
+            layer["title"] = layer_title(record.name, both=len(bands) > 1)
             if changed:
                 routes = _before(_first(record, same), _first(was, same))
                 layer["before"] = routes + [None] * (len(band.tokens) - same)

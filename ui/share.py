@@ -21,6 +21,8 @@ from ui.view import View
 # Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
 MAX_LINK, MAX_UNPACKED, MAX_RECORD = 200_000, 1_000_000, 50_000_000
 VERSION = 1
+# Before a link's content, behind its address.
+LINK = "#s="
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Try it: View.of(loaded_model, "ag_news", "Oil prices rose.")
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -101,9 +102,7 @@ class View:
         """
         if changes == self.changes:
             return self
-        sliding = sliding and changes == replace(self.changes, capacity_factor=changes.capacity_factor)
-        past = self.past if sliding and self.past else (*self.past, self.changes)[-MAX_PAST:]
-        return self._routed(loaded, changes, past)
+        return self._routed(loaded, changes, past_of(self, changes, sliding))
 
     def undone(self, loaded: LoadedModel) -> "View":
         """One step back."""
@@ -112,3 +111,9 @@ class View:
     def _routed(self, loaded: LoadedModel, changes: Interventions, past: tuple[Interventions, ...]) -> "View":
         prediction = self.base if changes == NO_CHANGES else loaded.predictor(self.text, changes)
         return replace(self, prediction=prediction, changes=changes, past=past, matters=None)
+
+
+def past_of(view: Any, changes: Interventions, sliding: bool) -> tuple[Interventions, ...]:
+    """The steps back after other changes to what has `changes` and `past`. A sliding capacity is one step."""
+    sliding = sliding and changes == replace(view.changes, capacity_factor=changes.capacity_factor)
+    return view.past if sliding and view.past else (*view.past, view.changes)[-MAX_PAST:]

@@ -19,15 +19,23 @@ NOTHING = 0.00005
 _CLICKS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-expert]");
-  if (button) trigger("force", { expert: Number(button.dataset.expert) });
-  else if (event.target.closest("[data-ask]")) trigger("ask", {});
+  if (!button) {
+    if (event.target.closest("[data-ask]")) trigger("ask", {});
+    return;
+  }
+  const expert = Number(button.dataset.expert);
+  if (button.closest(".writes")) trigger("rewrite", { kind: "force", expert });
+  else trigger("force", { expert });
 });
 """
 
 
 def create_what_if(value: str = "") -> gr.HTML:
     """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it; its
-    event `ask` asks about the token that is looked at."""
+    event `ask` asks about the token that is looked at.
+
+    Where a model writes, the event is `rewrite`, with what the expert panel's says: the text comes in steps.
+    """
     return gr.HTML(value, js_on_load=_CLICKS, apply_default_css=False, elem_id="what-if")
 
 

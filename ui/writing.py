@@ -1,40 +1,83 @@
-"""Text that appears token by token: how it shall be written, Generate and Stop. One text per visitor at a time.
+"""Text that appears token by token: how it shall be written, Generate and Stop, and written anew under other changes.
 
+One text per visitor at a time: a newer one ends the one before.
 Try it: python app.py --checkpoint MODEL, with a model that writes
 """
 
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
 
-from switch_model import CheckpointError, TextGenerator
+from switch_model import CheckpointError, Generation, Interventions, TextGenerator
 from switch_model.bands import whole_text
 from switch_model.decoding import Decoding
-from ui.explorer import EMPTY_TEXT, Explorer, nothing
+from ui.expert_panel import serial_of, wished
+from ui.explorer import Explorer, nothing
 from ui.kinds import Kind
 from ui.models import LoadedModel
-from ui.output_cards import shown_output, writing_card
+from ui.output_cards import panel_of, shown_output, writing_card
 from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, OutputView, kept_changes
-from ui.view import NO_CHANGES
+from ui.share import LINK, read_link
+from ui.view import NO_CHANGES, past_of
 
-# Texts written at once, for all visitors.
-AT_ONCE = 2
-# Seconds between two states of a text on the page: more of them cost more than they show.
-STEP_SECONDS = 0.04
+# Texts written at once, for all visitors, and how many may be waited for or written.
+AT_ONCE, WAITING = 2, 8
+# Seconds between two states of a text on the page. A browser takes tens of milliseconds to show one, whatever is new in
+# it: with more of them it would do nothing else, and answer no click.
+STEP_SECONDS = 0.1
 GREEDY, SAMPLE, BEAMS = "the likeliest token", "draw tokens", "follow several texts (beams)"
+_WRITES, _AGAIN, _BEFORE = "writing …", "writing it again …", "before: the same without your changes …"
+_BEAMS = "Following several texts: the best one appears at once."
+_WAITS = "Others let a model write: yours is next."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A text that shall be written.
+
+    Attributes:
+        model, text, decoding, changes, past: as in OutputView.
+        base: what the model wrote without the changes; None = not known yet.
+        place: (token, layer) to look at, counted through all bands; None = the first one written.
+        view: the view whose routing is changed; None = a new text.
+        serial: of the expert panel's event.
+    """
+
+    model: str
+    text: str
+    decoding: Decoding
+    changes: Interventions = NO_CHANGES
+    past: tuple[Interventions, ...] = ()
+    base: Generation | None = None
+    place: tuple[int, int] | None = None
+    view: OutputView | None = None
+    serial: int = 0
+
+
+@dataclass(eq=False)
+class _Running:
+    """A visitor's text on its way; `over` = a newer one has taken its place, and it has nothing more to say."""
+
+    wanted: Wanted | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    over: bool = False
+
+
+Steps = Iterator[tuple[Any, ...]]
 
 
 class Writing:
-    """The handlers: a text in steps, and its end."""
+    """The handlers. A text comes in steps, each what `Explorer.route` returns and the Stop button."""
 
     def __init__(self, explorer: Explorer):
         self.explorer = explorer
-        self._running: dict[str | None, threading.Event] = {}
+        self._running: dict[str | None, _Running] = {}
         self._lock = threading.Lock()
+        self._turns = threading.Semaphore(AT_ONCE)
 
     def write(
         self,
@@ -49,75 +92,162 @@ class Writing:
         beams: float,
         seed: float,
         request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
-        """What `Explorer.route` returns and the Stop button, again and again: the text so far, at last its routes."""
-        session = getattr(request, "session_hash", None)
-        stop = self._begin(session)
-        try:
-            loaded = self.explorer.shelf.load(model)
-            if not loaded.kind.writes:
-                yield *self.explorer.route(model, text, None, view), gr.skip()
-                return
-            decoding = decoding_of(length, how, temperature, top_k, top_p, beams, seed)
-            yield from self._steps(loaded, model, text, view, decoding, stop)
-        except (CheckpointError, ValueError) as error:
-            yield *nothing(str(error)), gr.update(interactive=False)
-        finally:
-            self._end(session, stop)
+        begun: str = "",
+    ) -> Steps:
+        """The text of the box; or a link's, where `begun` is one."""
 
-    def _steps(
-        self, loaded: LoadedModel, model: str, text: str, view: Any, decoding: Decoding, stop: threading.Event
-    ) -> Iterator[tuple[Any, ...]]:
-        text = whole_text(text or "")
-        generator: TextGenerator = loaded.pipeline
-        if generator.has_encoder and not text.strip():
-            raise ValueError(EMPTY_TEXT)
-        start = time.perf_counter()
-        changes = kept_changes(view, model)
-        changes = None if changes == NO_CHANGES else changes
-        prompt, last = "" if generator.has_encoder else text, 0.0
-        words = "Following several texts: the best one appears at once." if decoding.num_beams > 1 else "writing …"
-        yield *_only_card(writing_card(prompt, "", words)), gr.update(interactive=True)
-        stream = generator.stream(text, decoding, changes, stop)
-        try:
-            while True:
-                so_far = next(stream)
-                now = time.perf_counter()
-                if now - last >= STEP_SECONDS:
-                    last = now
-                    yield *_only_card(writing_card(prompt, so_far, words)), gr.skip()
-        except StopIteration as end:
-            output = end.value
-        finally:
-            stream.close()
-        milliseconds = 1000 * (time.perf_counter() - start)
-        shown = OutputView.showing(model, text, decoding, output)
-        if changes is not None:
-            # As long a text without the changes, to be compared with.
-            as_long = replace(decoding, max_new_tokens=max(output.new_tokens, 1))
-            shown = replace(shown, base=generator.write(text, as_long), changes=changes)
-        yield *shown_output(shown, loaded.config, milliseconds), gr.update(interactive=False)
+        def wanted(before: Wanted | None) -> Wanted:
+            if begun.startswith(LINK):
+                shared = read_link(begun.removeprefix(LINK))
+                place = (shared.token, shared.layer)
+                return Wanted(shared.model, shared.text, shared.decoding, shared.changes, place=place)
+            decoding = decoding_of(length, how, temperature, top_k, top_p, beams, seed)
+            return Wanted(model, text, decoding, kept_changes(view, model))
+
+        yield from self._written(wanted, request)
+
+    def change(self, view: Any, event: gr.EventData, request: gr.Request) -> Steps:
+        """The text again, under what the expert panel or the card of a token asks for."""
+        yield from self.rewrite(view, event._data, request)
+
+    def rewrite(self, view: Any, wish: dict[str, Any], request: gr.Request) -> Steps:
+        """The same, called by hand."""
+        if not isinstance(view, OutputView) or not view.model:
+            yield (gr.skip(),) * 8
+            return
+
+        def wanted(before: Wanted | None) -> Wanted:
+            # What is on its way counts, not what was there before it.
+            now = before or Wanted(view.model, view.text, view.decoding, view.changes, view.past, view.base)
+            now = replace(now, view=view, place=None if before and before.view is None else view.place)
+            now = replace(now, serial=serial_of(wish))
+            if wish.get("kind") == "undo":
+                return replace(now, changes=now.past[-1], past=now.past[:-1]) if now.past else now
+            changes = wished(view, now.changes, self.explorer.shelf.load(now.model).config, wish)
+            if changes == now.changes:
+                return now
+            return replace(now, changes=changes, past=past_of(now, changes, wish.get("sliding") is True))
+
+        yield from self._written(wanted, request)
+
+    def choose_model(
+        self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """As in Explorer; a text on its way ends."""
+        self._end_one_before(request)
+        return self.explorer.choose_model(model, text, sample, view)
+
+    def open_record(self, file: str, request: gr.Request) -> tuple[Any, ...]:
+        """As in Explorer, and the Stop button; a text on its way ends."""
+        self._end_one_before(request)
+        return *self.explorer.open_record(file), gr.update(interactive=False)
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's text where it is."""
         with self._lock:
-            event = self._running.get(getattr(request, "session_hash", None))
-        if event is not None:
-            event.set()
+            running = self._running.get(_session(request))
+        if running is not None:
+            running.stop.set()
 
-    def _begin(self, session: str | None) -> threading.Event:
-        """A new text ends the one before."""
-        with self._lock:
-            if (before := self._running.get(session)) is not None:
-                before.set()
-            self._running[session] = threading.Event()
-            return self._running[session]
+    # -- one text ---------------------------------------------------------------------------------------------------
 
-    def _end(self, session: str | None, stop: threading.Event) -> None:
-        stop.set()
+    def _written(self, wanted: Callable[[Wanted | None], Wanted], request: gr.Request) -> Steps:
+        """What is wanted (told what is being written, if anything is), as soon as it is this visitor's turn."""
+        session, mine = _session(request), _Running()
         with self._lock:
-            if self._running.get(session) is stop:
-                del self._running[session]
+            before = self._running.get(session)
+            self._running[session] = mine
+        if before is not None:
+            before.over = True
+            before.stop.set()
+        try:
+            mine.wanted = wanted(before and before.wanted)
+            loaded = self.explorer.shelf.load(mine.wanted.model)
+            if not loaded.kind.writes:
+                yield *self.explorer.route(mine.wanted.model, mine.wanted.text, None), gr.skip()
+                return
+            yield from self._in_turn(loaded, mine.wanted, mine)
+        except (CheckpointError, ValueError) as error:
+            if not mine.over:
+                yield *nothing(str(error), "The model’s text"), gr.update(interactive=False)
+        finally:
+            mine.stop.set()
+            with self._lock:
+                if self._running.get(session) is mine:
+                    del self._running[session]
+
+    def _in_turn(self, loaded: LoadedModel, wanted: Wanted, mine: _Running) -> Steps:
+        wanted = replace(wanted, text=whole_text(wanted.text or ""))
+        generator: TextGenerator = loaded.pipeline
+        if generator.has_encoder and not wanted.text.strip():
+            raise ValueError(loaded.kind.asks)
+        prompt = "" if generator.has_encoder else wanted.text
+        # At once: the panel shows what was asked for, and goes on listening.
+        shown = replace(wanted.view, changes=wanted.changes, past=wanted.past) if wanted.view else None
+        panel = panel_of(shown, loaded.config, wanted.serial) if shown else gr.skip()
+        words = _BEAMS if wanted.decoding.num_beams > 1 else _AGAIN if wanted.view else _WRITES
+        turn = self._turns.acquire(blocking=False)
+        try:
+            card = writing_card(prompt, "", words if turn else _WAITS)
+            yield gr.skip(), card, "", gr.skip(), panel, *(gr.skip(),) * 2, gr.update(interactive=True)
+            while not turn:
+                turn = self._turns.acquire(timeout=0.2)
+                if mine.over:
+                    return
+            yield from self._steps(loaded, wanted, mine, prompt, words)
+        finally:
+            if turn:
+                self._turns.release()
+
+    def _steps(self, loaded: LoadedModel, wanted: Wanted, mine: _Running, prompt: str, words: str) -> Steps:
+        generator: TextGenerator = loaded.pipeline
+        text, decoding, changes = wanted.text, wanted.decoding, wanted.changes
+        start, milliseconds, output, base = time.perf_counter(), None, wanted.base, wanted.base
+        if changes != NO_CHANGES or base is None:
+            stream = generator.stream(text, decoding, None if changes == NO_CHANGES else changes, mine.stop)
+            output = yield from _flow(stream, lambda so_far: writing_card(prompt, so_far, words), mine)
+            milliseconds = 1000 * (time.perf_counter() - start)
+        if changes == NO_CHANGES:
+            base = output
+        elif base is None and not mine.over:
+            # As long a text without the changes, to be compared with. Stop ends one text at a time.
+            mine.stop.clear()
+            as_long = replace(decoding, max_new_tokens=max(output.new_tokens, 1))
+            stream = generator.stream(text, as_long, None, mine.stop)
+            base = yield from _flow(stream, lambda so_far: writing_card(prompt, output.text, _BEFORE, so_far), mine)
+        if mine.over:
+            return
+        view = OutputView.showing(wanted.model, text, decoding, output)
+        view = replace(view, base=base, changes=changes, past=wanted.past)
+        view = view.looking_at(*wanted.place) if wanted.place else view
+        yield *shown_output(view, loaded.config, milliseconds, wanted.serial), gr.update(interactive=False)
+
+    def _end_one_before(self, request: gr.Request) -> None:
+        with self._lock:
+            before = self._running.pop(_session(request), None)
+        if before is not None:
+            before.over = True
+            before.stop.set()
+
+
+def _session(request: gr.Request) -> str | None:
+    return getattr(request, "session_hash", None)
+
+
+def _flow(stream: Iterator[str], card: Callable[[str], str], mine: _Running) -> Steps:
+    """The text so far, now and then; returns the whole, or None once a newer text has taken its place."""
+    last = 0.0
+    try:
+        while not mine.over:
+            so_far = next(stream)
+            now = time.perf_counter()
+            if now - last >= STEP_SECONDS:
+                last = now
+                yield gr.skip(), card(so_far), "", *(gr.skip(),) * 5
+    except StopIteration as end:
+        return end.value
+    finally:
+        stream.close()
 
 
 def decoding_of(
@@ -140,11 +270,6 @@ def decoding_of(
             "seed": number(seed, 0, 2**53),
         }
     return Decoding(**settings)
-
-
-def _only_card(card: str) -> tuple[Any, ...]:
-    """What `Explorer.route` returns when nothing but the first card is new."""
-    return gr.skip(), card, "", *(gr.skip(),) * 4
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
