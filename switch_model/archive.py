@@ -11,7 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-OPTIONAL_FILES = ("tokenizer_config.json", "README.md", "training.json")
+OPTIONAL_FILES = (
+    "tokenizer_config.json",
+    "target_tokenizer.json",
+    "target_tokenizer_config.json",
+    "README.md",
+    "training.json",
+)
 
 # Limits for files of unknown origin: far above what any checkpoint needs.
 MAX_ZIP_BYTES = 8_000_000_000

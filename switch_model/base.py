@@ -37,6 +37,11 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: SwitchConfig):
         both, decoder = len(self.stacks) > 1, self.stacks == ("decoder",)
+        if config.decoder_vocab_size is not None and not both:
+            raise ValueError(
+                f"decoder_vocab_size={config.decoder_vocab_size} is not allowed in a {type(self).__name__}: it has one "
+                "stack, and so one vocabulary."
+            )
         unstarted = both and config.decoder_start_token_id is None
         if unstarted or (config.is_encoder_decoder, config.is_decoder) != (both, decoder):
             config = copy.deepcopy(config)  # It may serve another model too.

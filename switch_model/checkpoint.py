@@ -1,7 +1,8 @@
 """Open and save checkpoints. Opening reads JSON and safetensors only: nothing in a checkpoint can run code.
 
 A checkpoint is a folder, the same folder zipped, or a repository on the Hugging Face Hub:
-config.json, model.safetensors, tokenizer.json (+ tokenizer_config.json, README.md, training.json).
+config.json, model.safetensors, tokenizer.json (+ tokenizer_config.json, README.md, training.json; and, where what is
+written has a tokenizer of its own, target_tokenizer.json and target_tokenizer_config.json).
 Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 """
 
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, read_json, unzip
@@ -23,6 +23,7 @@ from switch_model.config import MAX_EXPERTS, MAX_LAYERS, RULES, SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.tensor_file import Entry, read_header, read_tensors, write_tensors
+from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
 
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
@@ -34,7 +35,6 @@ MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
 }
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
-MAX_TOKENIZER_BYTES = 20_000_000
 MAX_PARAMETERS = 20_000_000_000
 MAX_LABELS = 10_000
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
@@ -59,7 +59,6 @@ _LIBRARY_CONFIG_KEYS = frozenset(
         "use_cache",
     ]
 )
-_SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 
 
 def load_checkpoint(
@@ -72,7 +71,8 @@ def load_checkpoint(
         device: where the model goes; None = CUDA when there is one, else CPU.
 
     Returns:
-        The model in evaluation mode, in float32 whatever the file holds, and its tokenizer.
+        The model in evaluation mode, in float32 whatever the file holds, and its tokenizer; where what is written has
+        another, `tokenizer_file.target_of(tokenizer)` gives that one.
 
     Raises:
         CheckpointError: with the reason, and what would be accepted.
@@ -119,10 +119,9 @@ def save_checkpoint(
     config |= {key: values[key] for key in (*RULES, "id2label", "label2id", "transformers_version")}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_tensors(folder / "model.safetensors", model.state_dict(), dtype)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    settings = {"model_max_length": tokenizer.model_max_length}
-    settings |= {key: getattr(tokenizer, key) for key in _SPECIAL_TOKENS if getattr(tokenizer, key) is not None}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_tokenizer(tokenizer, folder)
+    if model.config.decoder_vocab_size is not None:
+        write_tokenizer(target_of(tokenizer), folder, TARGET)
     if training is not None:
         (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     if card is not None:
@@ -157,10 +156,15 @@ def _load_folder(
     # Cheap checks come first: nothing large is allocated before names, shapes and types are known to fit.
     config, model_class = read_config(folder / "config.json")
     header = read_header(folder / "model.safetensors")
-    with torch.device("meta"):
-        model = model_class(config)
+    try:
+        with torch.device("meta"):
+            model = model_class(config)
+    except ValueError as error:  # What a stack can't have is known where it is built.
+        raise CheckpointError(f"config.json: {error}") from error
     compare_header(header, model.state_dict())
-    tokenizer = read_tokenizer(folder, config)
+    tokenizer = read_tokenizer(folder, config.vocab_size, config.pad_token_id)
+    if config.decoder_vocab_size is not None:
+        with_target(tokenizer, read_tokenizer(folder, config.decoder_vocab_size, config.pad_token_id, TARGET))
     try:
         # In float32: half precision would run in half on the CPU.
         weights = read_tensors(folder / "model.safetensors", header)
@@ -205,6 +209,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
             raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of {limit}.")
     wide = (
         "vocab_size",
+        "decoder_vocab_size",
         "bigram_buckets",
         "d_model",
         "d_ff",
@@ -232,8 +237,9 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     inner = 3 if config.dense_act_fn == "gated-gelu" else 2
     mlp = inner * config.d_model * config.d_ff
     attention = 4 * config.d_model * config.num_heads * config.d_kv
-    tables = 1 + (not config.tie_word_embeddings) + (not config.share_embeddings)
-    rows = config.vocab_size * tables + config.bigram_buckets + config.max_positions
+    tables = (not config.tie_word_embeddings) + (not config.share_embeddings)
+    written = (config.decoder_vocab_size or config.vocab_size) * tables
+    rows = config.vocab_size + written + config.bigram_buckets + config.max_positions
     total = (rows + (config.inputs_embeds_size or 0)) * config.d_model
     for stack in stacks:
         for layer in range(config.depth(stack)):
@@ -256,94 +262,6 @@ def compare_header(header: Mapping[str, Entry], expected: Mapping[str, torch.Ten
             raise CheckpointError(
                 f"The weight {name} has shape {header[name].shape}, but config.json asks for {list(tensor.shape)}."
             )
-
-
-def read_tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
-    """tokenizer.json and tokenizer_config.json under rules of our own. Raises CheckpointError."""
-    path = folder / "tokenizer.json"
-    if path.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise CheckpointError(f"tokenizer.json is larger than {MAX_TOKENIZER_BYTES // 1_000_000} MB.")
-    _check_tokenizer(read_json(path, limit=MAX_TOKENIZER_BYTES))
-    try:
-        backend = Tokenizer.from_file(str(path))
-    except Exception as error:  # The Rust library raises bare Exception.
-        raise CheckpointError(f"tokenizer.json can't be read: {error}.") from error
-    backend.no_truncation()  # The Predictor truncates, and says so.
-    backend.no_padding()
-    # A number far beyond would also keep transformers busy for a minute.
-    highest = max(backend.get_vocab().values(), default=-1)
-    if max(backend.get_vocab_size(), highest + 1) > config.vocab_size:
-        raise CheckpointError(
-            f"The tokenizer has {backend.get_vocab_size():,} tokens numbered up to {highest:,}, the model's vocab_size "
-            f"is {config.vocab_size:,}."
-        )
-    settings_path = folder / "tokenizer_config.json"
-    settings = read_json(settings_path) if settings_path.is_file() else {}
-    special = {key: _token_text(settings.get(key)) for key in _SPECIAL_TOKENS}
-    special = {key: text for key, text in special.items() if text is not None and backend.token_to_id(text) is not None}
-    if "pad_token" not in special and (pad := backend.id_to_token(config.pad_token_id)) is not None:
-        special["pad_token"] = pad
-    limit = settings.get("model_max_length")
-    limit = limit if isinstance(limit, int) and 1 <= limit <= 100_000 else 512
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=limit, **special)
-
-
-def _token_text(value: Any) -> str | None:
-    """A special token as tokenizer_config.json holds it: plain text, or an object with `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
-
-
-# Stages of a tokenizer.json that do bounded work, as long as they carry no regular expression.
-_TOKENIZER_STAGES = {
-    "normalizer": {
-        "Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Nmt",
-        "Prepend", "Replace", "Precompiled", "ByteLevel",
-    },
-    "pre_tokenizer": {
-        "Sequence", "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "ByteLevel",
-        "Metaspace", "UnicodeScripts",
-    },
-}  # fmt: skip
-
-
-# WordPiece tries every ending of a word: longer ones are "unknown" at once.
-MAX_WORD = 1_000
-
-
-def _check_tokenizer(values: dict[str, Any]) -> None:
-    model = values.get("model")
-    longest = model.get("max_input_chars_per_word", 100) if isinstance(model, dict) else 100
-    if type(longest) is not int or not 1 <= longest <= MAX_WORD:
-        raise CheckpointError(f"tokenizer.json: max_input_chars_per_word must be 1 to {MAX_WORD:,}.")
-    for stage, allowed in _TOKENIZER_STAGES.items():
-        pending = [values.get(stage)]
-        while pending:
-            part = pending.pop()
-            if part is None:
-                continue
-            kind = part.get("type") if isinstance(part, dict) else part
-            if not isinstance(part, dict) or not isinstance(kind, str) or kind not in allowed:
-                raise CheckpointError(f"tokenizer.json: the {stage} {kind!r} is not accepted.")
-            for children in (part.get("normalizers"), part.get("pretokenizers")):
-                pending.extend(children if isinstance(children, list) else [])
-    # Wherever one may hide. The model itself holds words alone, and may be large.
-    if _names_a_regex({key: value for key, value in values.items() if key != "model"}):
-        raise CheckpointError("tokenizer.json: a part with a regular expression is not accepted.")
-
-
-def _names_a_regex(values: Any) -> bool:
-    pending = [values]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            if "Regex" in part:
-                return True
-            pending.extend(part.values())
-        elif isinstance(part, list):
-            pending.extend(part)
-    return False
 
 
 def _download(hub_id: str) -> Path:

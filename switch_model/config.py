@@ -84,6 +84,7 @@ _PROBABILITY = _number(0.0, below=1.0)
 # Field -> (is the value allowed?, what is allowed in words).
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "vocab_size": _whole(1),
+    "decoder_vocab_size": _or_none(_whole(1), "as vocab_size"),
     "d_model": _whole(1),
     "d_kv": _whole(1),
     "d_ff": _whole(1),
@@ -164,6 +165,8 @@ class SwitchConfig(PreTrainedConfig):
 
     Args:
         vocab_size: rows of the token embedding.
+        decoder_vocab_size: rows of the decoder's own embedding and of the output, where what is written has another
+            tokenizer than what is read (with share_embeddings=False); None = one vocabulary for both.
         d_model, d_kv, d_ff: widths of the residual stream, of one attention head, of one expert's hidden layer.
         num_heads, num_layers, num_experts: attention heads, blocks, experts per sparse layer.
         num_decoder_layers, decoder_sparse_step: blocks of a decoder, and which are sparse; None = as the encoder.
@@ -212,7 +215,8 @@ class SwitchConfig(PreTrainedConfig):
         share_embeddings: encoder and decoder read from one table; else the decoder has its own.
         scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
-        bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder.
+        bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder. With two
+            vocabularies these, and pad_token_id, are tokens of what is written.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
@@ -229,6 +233,7 @@ class SwitchConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["routing", "aux_loss", "z_loss"]
 
     vocab_size: int = 16000
+    decoder_vocab_size: int | None = None
     d_model: int = 128
     d_kv: int = 32
     d_ff: int = 512
@@ -310,8 +315,14 @@ class SwitchConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
-            if value is not None and value >= self.vocab_size:
-                raise ValueError(f"{name}={value} is not allowed: it must be below vocab_size={self.vocab_size}.")
+            table = "vocab_size" if self.decoder_vocab_size is None else "decoder_vocab_size"
+            if value is not None and value >= (rows := getattr(self, table)):
+                raise ValueError(f"{name}={value} is not allowed: it must be below {table}={rows}.")
+        if self.decoder_vocab_size is not None and self.share_embeddings:
+            raise ValueError(
+                f"decoder_vocab_size={self.decoder_vocab_size} is not allowed with share_embeddings=True: one table "
+                "can't hold two vocabularies."
+            )
         if self.attention_experts == "module" and "decoder" in self.stacks:
             raise ValueError(
                 'attention_experts="module" is not allowed in a decoder: it looks at the whole sequence at once.'

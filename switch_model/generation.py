@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
@@ -53,13 +53,34 @@ class EncoderDecoder(EncoderPart):
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
         config = self.config
-        self.decoder_embedding = None if config.share_embeddings else nn.Embedding(config.vocab_size, config.d_model)
-        if self.decoder_embedding is not None:
+        self.decoder_embedding = None
+        if not config.share_embeddings:
+            self.decoder_embedding = nn.Embedding(config.decoder_vocab_size or config.vocab_size, config.d_model)
             self.decoder_embedding.initial_std = EMBEDDING_STD
         self.decoder = Stack(config, name="decoder", cross=True)
 
     def get_encoder(self, modality: str | None = None) -> _EncoderView:
         return _EncoderView(self)
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """transformers' own, for the decoder's table too where it has one.
+
+        Raises ValueError for a model with two vocabularies: one number says nothing of the other.
+        """
+        asked = new_num_tokens is not None or pad_to_multiple_of is not None
+        if asked and self.config.decoder_vocab_size is not None:
+            raise ValueError(
+                "This model has two vocabularies, one that it reads and one that it writes: resize_token_embeddings "
+                "can't know which is meant. Make a model of the sizes wanted, and copy the rows that stay."
+            )
+        table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if asked and self.decoder_embedding is not None:
+            self.decoder_embedding = self._get_resized_embeddings(
+                self.decoder_embedding, table.num_embeddings, mean_resizing=mean_resizing
+            )
+        return table
 
     def shift_right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B, T) -> what the decoder reads (B, T), and which of those are real tokens.
@@ -168,7 +189,9 @@ class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
     def _add_head(self) -> None:
         config = self.config
         # Tied, the embedding table itself is the output layer, and there is nothing to keep in step.
-        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size or config.vocab_size, bias=False)
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head or getattr(self, "decoder_embedding", None) or self.shared
@@ -214,6 +237,15 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
         super().__init__(config)
         self._add_head()
         self.post_init()
+
+    def _prepare_attention_mask_for_generation(
+        self, inputs_tensor: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
+    ) -> Tensor:
+        """Where `generate` gets no mask: transformers takes pad_token_id for padding of the text, but with two
+        vocabularies that is a token of what is written, and in a text any word. Then all tokens are real."""
+        if self.config.decoder_vocab_size is None:
+            return super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
+        return torch.ones(inputs_tensor.shape[:2], dtype=torch.long, device=inputs_tensor.device)
 
     def forward(
         self,

@@ -31,6 +31,7 @@ from switch_model.decoding import Arrivals, Decoding, Draw, Stopped
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.interventions import Interventions
 from switch_model.predictor import MAX_CHARACTERS
+from switch_model.tokenizer_file import target_of
 
 # Candidates that are kept for each next token.
 MAX_NEXT = 10
@@ -100,7 +101,8 @@ class TextGenerator:
 
     def __init__(self, model: SwitchForConditionalGeneration | SwitchForCausalLM, tokenizer: PreTrainedTokenizerFast):
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        # One reads, and one writes: mostly the same.
+        self.tokenizer, self.writer = tokenizer, target_of(tokenizer)
         self.has_encoder = isinstance(model, SwitchForConditionalGeneration)
         limit = tokenizer.model_max_length
         if model.config.position == "learned":
@@ -109,7 +111,7 @@ class TextGenerator:
         direction = "right" if self.has_encoder else "left"
         tokenizer.backend_tokenizer.enable_truncation(limit, direction=direction)
         eos = model.config.eos_token_id
-        self.end = tokenizer.eos_token_id if eos is None else eos
+        self.end = self.writer.eos_token_id if eos is None else eos
 
     @classmethod
     def from_checkpoint(
@@ -186,7 +188,7 @@ class TextGenerator:
         try:
             while (token_id := arrived.get()) is not None:
                 ids.append(token_id)
-                shown = written_text(self.tokenizer, ids, before).rstrip(CUT)
+                shown = written_text(self.writer, ids, before).rstrip(CUT)
                 yield shown
         finally:
             stop.set()
@@ -277,7 +279,7 @@ class TextGenerator:
     @torch.inference_mode()
     def _finished(self, prompt: _Prompt, written: list[int], interventions: Interventions | None) -> Generation:
         """One pass over the whole text: records, and the probabilities of every next token."""
-        model, unknown = self.model, self.tokenizer.unk_token_id
+        model, unread, unwritten = self.model, self.tokenizer.unk_token_id, self.writer.unk_token_id
         head = [model.config.decoder_start_token_id] if self.has_encoder else prompt.ids
         decoder_ids = torch.tensor([[*head, *written]], device=model.device)
         common = {"use_cache": True, "interventions": interventions, "output_routing": True}
@@ -290,7 +292,7 @@ class TextGenerator:
         next_tokens, chances, log_probability = self._followers(output.logits[0], decoder_ids[0], len(head))
 
         start = 0 if self.has_encoder else len(prompt.text)
-        text, tokens, offsets = written_tokens(self.tokenizer, written, [] if self.has_encoder else prompt.ids, start)
+        text, tokens, offsets = written_tokens(self.writer, written, [] if self.has_encoder else prompt.ids, start)
         source = None
         if self.has_encoder:
             ids = [None] * (len(prompt.tokens) - len(prompt.ids)) + prompt.ids
@@ -299,7 +301,7 @@ class TextGenerator:
                 text=prompt.text,
                 tokens=prompt.tokens,
                 offsets=prompt.offsets,
-                unknown=[one == unknown and one is not None for one in ids],
+                unknown=[one == unread and one is not None for one in ids],
                 truncated=prompt.truncated,
                 routing=tuple(record for record in records if record.name.startswith("encoder")),
                 written=len(prompt.tokens),
@@ -310,7 +312,7 @@ class TextGenerator:
             text=text if self.has_encoder else prompt.text + text,
             tokens=[*first[0], *tokens],
             offsets=[*first[1], *offsets],
-            unknown=[one == unknown and unknown is not None for one in [*head, *written]],
+            unknown=[one == unwritten and unwritten is not None for one in [*head, *written]],
             truncated=prompt.truncated and not self.has_encoder,
             routing=tuple(record for record in records if record.name.startswith("decoder")),
             written=len(head),
@@ -327,7 +329,7 @@ class TextGenerator:
         shares = (best.values - total_T.unsqueeze(-1)).exp().cpu().tolist()
         names: dict[int, str] = {}
         for token_id in set(best.indices.flatten().tolist()):
-            names[token_id] = token_word(self.tokenizer, token_id)
+            names[token_id] = token_word(self.writer, token_id)
         next_tokens = [
             [(names[token_id], share) for token_id, share in zip(ids, row, strict=True)]
             for ids, row in zip(best.indices.cpu().tolist(), shares, strict=True)

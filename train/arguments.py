@@ -45,6 +45,9 @@ class DataArguments:
     tokenizer: str | None = _argument(
         None, "hub id or folder of a tokenizer, such as ai4bharat/IndicBARTSS or gpt2; none = train one on the texts"
     )
+    target_tokenizer: str | None = _argument(
+        None, "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides"
+    )
     seq_len: int = _argument(16, "tokens per text; longer texts are cut")
 
 
@@ -220,7 +223,7 @@ class Arguments:
     def portable(self) -> dict[str, Any]:
         """`to_dict` without the folders of one machine and what only its user watches: what may be shared."""
         values = {key: value for key, value in self.to_dict().items() if key not in PRIVATE}
-        for key in ("dataset", "init_from", "tokenizer"):
+        for key in ("dataset", "init_from", "tokenizer", "target_tokenizer"):
             if values[key] and Path(values[key]).is_absolute():
                 values[key] = Path(values[key]).name
         return values
@@ -257,7 +260,7 @@ class Arguments:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
         data, train = self.data, self.train
         accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
-        kept = train.save_total_limit
+        kept, two = train.save_total_limit, data.target_tokenizer
         rules = [
             ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
             ("d_kv", self.model.d_kv, self.model.d_kv is None or self.model.d_kv >= 1, "at least 1"),
@@ -266,6 +269,7 @@ class Arguments:
             ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
             ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
             ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
+            ("target_tokenizer", two, two is None or train.task == "translation", "none without --task translation"),
             ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
             ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
             ("total_iters", train.total_iters, train.total_iters is None or train.total_iters >= 1, "at least 1"),
@@ -309,7 +313,7 @@ class Arguments:
         implied = Arguments.resolve(
             {"dataset": self.data.dataset, "preset": self.train.preset, "task": self.train.task}
         )
-        for name in ("tokenizer", "vocab_size"):
+        for name in ("tokenizer", "target_tokenizer", "vocab_size"):
             if getattr(self.data, name) != getattr(implied.data, name):
                 raise ValueError(f"--{name} does not go with --init_from: that model brings its own. Leave it out.")
         start = implied.model
@@ -329,31 +333,30 @@ class Arguments:
         labels: list[str],
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
+        decoder_vocab_size: int | None = None,
     ) -> SwitchConfig:
         """The model's configuration. Raises ValueError naming the flag that is wrong."""
         try:
-            return self._config(vocab_size, pad_token_id, labels, bos_token_id, eos_token_id)
+            return SwitchConfig(
+                vocab_size=vocab_size,
+                decoder_vocab_size=decoder_vocab_size,
+                share_embeddings=decoder_vocab_size is None,
+                pad_token_id=pad_token_id,
+                bos_token_id=bos_token_id,
+                eos_token_id=eos_token_id,
+                id2label=dict(enumerate(labels)) if labels else None,
+                **self._fields(),
+            )
         except ValueError as error:
             # In the words of the command line.
             field_name, _, rest = str(error).partition("=")
             flag = FLAGS.get(field_name, field_name)
             raise ValueError(f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)) from error
 
-    def _config(
-        self,
-        vocab_size: int,
-        pad_token_id: int,
-        labels: list[str],
-        bos_token_id: int | None,
-        eos_token_id: int | None,
-    ) -> SwitchConfig:
+    def _fields(self) -> dict[str, Any]:
+        """What the flags say of SwitchConfig's fields."""
         model = self.model
-        heads = max(model.num_heads, 1)
-        return SwitchConfig(
-            vocab_size=vocab_size,
-            pad_token_id=pad_token_id,
-            bos_token_id=bos_token_id,
-            eos_token_id=eos_token_id,
+        return dict(
             block_size=self.data.seq_len,
             # An end token and a CLS token may come on top.
             max_positions=self.data.seq_len + 2,
@@ -365,9 +368,8 @@ class Arguments:
             num_decoder_layers=model.num_decoder_layers,
             decoder_sparse_step=model.decoder_sparse_step,
             tie_word_embeddings=model.tie_word_embeddings,
-            id2label=dict(enumerate(labels)) if labels else None,
             d_model=model.d_model,
-            d_kv=model.d_kv or max(model.d_model // heads, 1),
+            d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
             d_ff=model.d_ff or 4 * model.d_model,
             num_layers=model.num_layers,
             num_heads=model.num_heads,

@@ -85,6 +85,11 @@ def model_card(
         "",
         f"- Data: {training.get('data_note', dataset)}; {rows['train']:,} rows to train on, {rows['validation']:,} "
         "held out of them to choose the checkpoint.",
+        *(
+            [f"- Tokenizers: one of {config.vocab_size:,} tokens reads, one of {config.decoder_vocab_size:,} writes."]
+            if config.decoder_vocab_size
+            else []
+        ),
         f"- Seed {arguments['seed']}; {training['seconds'] / 60:.0f} minutes"
         f"{' on ' + training['machine'] if training.get('machine') else ''}; torch {training['versions']['torch']}, "
         f"transformers {training['versions']['transformers']}.",

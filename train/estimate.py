@@ -59,7 +59,9 @@ def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int]
     held_out = max(round(rows * data.validation_size), 1)
     tokens = round(statistics.mean(min(TOKENS_PER_WORD * count + 1, data.seq_len) for count in words or [data.seq_len]))
     vocabulary = data.vocab_size or (510 if toy else 16_000)
-    config = arguments.config(vocabulary, 0, [str(index) for index in range(max(classes, 2))])
+    labels = [str(index) for index in range(max(classes, 2))]
+    written = None if data.target_tokenizer is None else vocabulary
+    config = arguments.config(vocabulary, 0, labels, decoder_vocab_size=written)
     task = TASKS[train.task]
     with torch.device("meta"):
         total, active = task.model_class(config).parameter_counts()

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast, T5TokenizerFast
 
-from switch_model.checkpoint import CheckpointError, read_tokenizer, save_checkpoint
+from switch_model.checkpoint import CheckpointError, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.generation import SwitchForConditionalGeneration
 from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.modeling import SwitchEncoderModel
+from switch_model.tokenizer_file import read_tokenizer
 from train.flags import Parser
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -65,7 +66,7 @@ def import_checkpoint(
 
 def _tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
     if (folder / "tokenizer.json").is_file():
-        return read_tokenizer(folder, config)
+        return read_tokenizer(folder, config.vocab_size, config.pad_token_id)
     remedy = (
         "Save it as tokenizer.json where transformers, sentencepiece and protobuf are installed:\n"
         "  python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('google/switch-base-8')"

@@ -91,7 +91,7 @@ def _shared_copy(folder: Path, target: Path) -> Path:
         if (without := _without_paths(training, found)) != training:
             training = without
             path.write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
-    for path in (target / "config.json", target / "tokenizer_config.json"):
+    for path in (target / name for name in ("config.json", "tokenizer_config.json", "target_tokenizer_config.json")):
         # Where it was loaded from, as transformers notes it.
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if {"_name_or_path", "name_or_path"} & set(values):

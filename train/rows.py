@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.tokenizer_file import target_of, with_target
 from train.arguments import Arguments
 from train.data import TrainingData, has_own_validation, load_training_data, local_file
 from train.packing import Blocks, held_out_every, packed, stream_texts
@@ -34,6 +35,8 @@ from train.toy import TOY_VOCABULARY
 from train.writing import SHOWN_SAMPLES, Author, storyteller, translator
 
 DEFAULT_VOCABULARY = 16_000
+# What --target_tokenizer says for one that is learned from the targets.
+OWN = "own"
 # A tokenizer is learned from so many texts of a stream at most, and prompts have so many words.
 TEXTS_FOR_A_TOKENIZER, PROMPT_WORDS = 50_000, 6
 
@@ -108,17 +111,33 @@ def _streams(arguments: Arguments) -> dict[str, Iterator[str]]:
 def make_tokenizer(
     arguments: Arguments, data: TrainingData | None, source: PreTrainedTokenizerFast | None = None
 ) -> PreTrainedTokenizerFast:
-    """`source`, of a model to start from, or the one that was asked for, or one trained on the training texts."""
+    """`source`, of a model to start from, or the one that was asked for, or one trained on the training texts; with a
+    second one for the targets (`target_of`) where that was asked for, or comes with `source`."""
+    wanted, task = arguments.data, arguments.train.task
+    tokenizer = _reader(arguments, data) if source is None else source
+    target = target_of(tokenizer)
+    if source is None and wanted.target_tokenizer == OWN:
+        target = train_unigram_tokenizer(data.train["target"], wanted.vocab_size or DEFAULT_VOCABULARY, wanted.seq_len)
+    elif source is None and wanted.target_tokenizer is not None:
+        target = load_tokenizer(wanted.target_tokenizer, wanted.seq_len)
+    for own in (tokenizer, target):
+        _add_tokens_for(own, task)
+        own.model_max_length = wanted.seq_len
+    return tokenizer if target is tokenizer else with_target(tokenizer, target)
+
+
+def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of what is read, and of what is written too where that has none of its own."""
     wanted, kind = arguments.data, TASKS[arguments.train.task].rows
-    if source is not None or wanted.tokenizer is not None:
-        tokenizer = source or load_tokenizer(wanted.tokenizer, wanted.seq_len)
-        return _with_tokens_for(tokenizer, arguments.train.task)
+    if wanted.tokenizer is not None:
+        return load_tokenizer(wanted.tokenizer, wanted.seq_len)
     size = wanted.vocab_size or DEFAULT_VOCABULARY
     if kind == "blocks":
         texts = islice(_streams(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
         return train_byte_tokenizer(texts, size, wanted.seq_len)
     if kind == "pairs":
-        return train_unigram_tokenizer([*data.train["text"], *data.train["target"]], size, wanted.seq_len)
+        targets = data.train["target"] if wanted.target_tokenizer is None else []
+        return train_unigram_tokenizer([*data.train["text"], *targets], size, wanted.seq_len)
     if arguments.train.task == "span_corruption":
         return train_unigram_tokenizer(data.train["text"], size, wanted.seq_len)
     toy = wanted.dataset == "toy"
@@ -127,8 +146,8 @@ def make_tokenizer(
     return train_tokenizer(data.train["text"], size, wanted.seq_len, whole_words=toy)
 
 
-def _with_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> PreTrainedTokenizerFast:
-    """The tokenizer, with the special tokens that a task needs and it may lack added behind its own."""
+def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> None:
+    """Add the special tokens that a task needs and a tokenizer may lack behind its own."""
     if task == "mlm" and tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": "[MASK]"})
     if TASKS[task].writes and tokenizer.eos_token is None:
@@ -137,7 +156,6 @@ def _with_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> PreTraine
         tokenizer.add_tokens([sentinel(index) for index in range(SENTINELS)], special_tokens=True)
     if task in ("span_corruption", "translation") and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
         close_texts(tokenizer.backend_tokenizer, tokenizer.eos_token)
-    return tokenizer
 
 
 def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTrainedTokenizerFast) -> Rows:

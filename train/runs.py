@@ -6,6 +6,7 @@ progress.json         step, steps in all, seconds: rewritten about once a second
 metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe" | "end", "step", "seconds", …}
 log.txt               what the run said
 tokenizer/            what cuts its texts
+target_tokenizer/     what cuts the answers, where that is another
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
 training_curve.png, training_curve.html
@@ -90,6 +91,7 @@ class Run:
         self.metrics_path = self.folder / "metrics.jsonl"
         self.log_path = self.folder / "log.txt"
         self.tokenizer = self.folder / "tokenizer"
+        self.target_tokenizer = self.folder / "target_tokenizer"
         self.best = self.folder / "best"
         self.checkpoints = self.folder / "checkpoints"
         # Whoever wants the run to stop puts an empty file there.

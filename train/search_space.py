@@ -29,7 +29,8 @@ NOT_SEARCHED = {
 # The toy's texts are made of these.
 TOY_DATA = {"vocab_size", "seq_len", "seed"}
 # Without classes, trials are compared by the loss, which is made of these.
-LOSS = {"mlm_probability", "aux_loss_coef", "z_loss_coef", "vocab_size", "tokenizer", "seq_len", "seed"}
+LOSS = {"mlm_probability", "aux_loss_coef", "z_loss_coef", "seq_len", "seed"}
+LOSS |= {"vocab_size", "tokenizer", "target_tokenizer"}
 LARGEST_GRID = 1000
 
 
@@ -127,7 +128,7 @@ def _refuse(name: str, arguments: Arguments) -> None:
         reason = (
             f"with --task {arguments.train.task} it changes the validation loss itself, which trials are compared by"
         )
-    elif arguments.train.init_from and name in {*SHAPE, "tokenizer", "vocab_size"}:
+    elif arguments.train.init_from and name in {*SHAPE, "tokenizer", "target_tokenizer", "vocab_size"}:
         reason = "with --init_from it comes from the model that one starts from"
     if reason:
         raise ValueError(f"--search {name}: {reason}.")

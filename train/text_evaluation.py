@@ -16,6 +16,7 @@ from switch_model.analysis import RoutingTotals
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.modeling import SwitchForMaskedLM
+from switch_model.tokenizer_file import target_of
 from train.collators import MaskingCollator
 from train.data import load_split
 from train.packing import stream_texts
@@ -82,7 +83,7 @@ def _routing_of_pairs(
     for start in range(0, len(texts), batch_size):
         stop = start + batch_size
         batch = tokenizer(texts[start:stop], truncation=True, padding=True, return_tensors="pt")
-        labels = tokenizer(answers[start:stop], truncation=True, padding=True, return_tensors="pt")
+        labels = target_of(tokenizer)(answers[start:stop], truncation=True, padding=True, return_tensors="pt")
         asked = labels["input_ids"].masked_fill(labels["attention_mask"] == 0, IGNORED_LABEL)
         decoder_ids, decoder_mask = model.shift_right(asked)
         output = model(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from switch_model.tokenizer_file import target_of
 from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
 from train.tables import DataError
 
@@ -136,14 +137,15 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
 def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool) -> Dataset:
     """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are left out.
 
-    `cut`: cut what is longer than the tokenizer's limit. Else such pairs are left out: halves of two sentences are no
+    `cut`: cut what is longer than the tokenizers' limit. Else such pairs are left out: halves of two sentences are no
     translation of each other, and teach to end in the middle.
     """
     limit = tokenizer.model_max_length
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         settings = dict(truncation=cut, max_length=limit, add_special_tokens=True, return_attention_mask=False)
-        ids, labels = (tokenizer(batch[side], **settings)["input_ids"] for side in ("text", "target"))
+        ids = tokenizer(batch["text"], **settings)["input_ids"]
+        labels = target_of(tokenizer)(batch["target"], **settings)["input_ids"]
         lengths = [len(own) + len(answer) for own, answer in zip(ids, labels, strict=True)]
         return {"input_ids": ids, "labels": labels, "length": lengths}
 

@@ -3,7 +3,6 @@
 Try it: python -m train --dataset toy --epochs 3
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -18,9 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.checkpoint import save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
+from switch_model.tokenizer_file import target_of, with_target
 from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves
@@ -29,14 +29,12 @@ from train.process import StopRequest, recorded, wait_for_turn
 from train.reporting import log_in, reporting
 from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError
+from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
 from train.tables import DataError
 from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
-
-# Weights with a row for each token.
-TABLES = ("shared.weight", "lm_head.weight", "bias")
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:
@@ -84,6 +82,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             run.discard_incomplete()
             kept = run.tokenizer if run.tokenizer.is_dir() else run.best
             tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
+            if run.target_tokenizer.is_dir():
+                with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
             begun_with = SwitchConfig.from_pretrained(checkpoint)
             _run(run, arguments, _prepare(arguments, tokenizer, begun_with), device, checkpoint)
     return run
@@ -115,18 +115,18 @@ def _prepare(
 ) -> Parts:
     """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
     the configuration it began with."""
-    source, source_tokenizer = None, tokenizer
+    task, start = TASKS[arguments.train.task], None
     if arguments.train.init_from and tokenizer is None:
-        source, source_tokenizer = load_checkpoint(arguments.train.init_from, "cpu")
-        arguments.adopt(source.config)
-    task = TASKS[arguments.train.task]
+        start = read_start(arguments.train.init_from, task)
+        arguments.adopt(start.config)
+        begun_with, tokenizer = start.config, start.tokenizer
     data = read_data(arguments)
     set_seed(arguments.train.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     disable_progress_bars()
-    tokenizer = make_tokenizer(arguments, data, source_tokenizer)
-    tokenizer.model_max_length = arguments.data.seq_len
+    tokenizer = make_tokenizer(arguments, data, tokenizer)
+    target = target_of(tokenizer)
     rows = make_rows(arguments, data, tokenizer)
     if not len(rows.train) or not len(rows.validation):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
@@ -146,33 +146,16 @@ def _prepare(
         raise ValueError(
             f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
         )
-    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id) if task.writes else ()
+    ends = (target.bos_token_id, target.eos_token_id) if task.writes else (None, None)
     labels = data.labels if task.labelled else []
-    config = arguments.config(len(tokenizer), tokenizer.pad_token_id, labels, *ends)
-    if (shape := source.config if source is not None else begun_with) is not None:
-        config = with_shape_of(config, shape)
+    written = None if target is tokenizer else len(target)
+    config = arguments.config(len(tokenizer), target.pad_token_id, labels, *ends, decoder_vocab_size=written)
+    if begun_with is not None:
+        config = with_shape_of(config, begun_with)
     model = task.model_class(config)
-    if source is not None:
-        start_from(model, source)
+    if start is not None:
+        start_from(model, start.weights)
     return Parts(tokenizer, rows, model, max_steps)
-
-
-# What shapes weights, or is part of what they learned, and has no flag.
-_INHERITED = (
-    "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
-    "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs", "tie_word_embeddings",
-)  # fmt: skip
-
-
-def with_shape_of(config: SwitchConfig, source: SwitchConfig) -> SwitchConfig:
-    """The configuration, with what no flag says taken from the model that one starts from."""
-    config = copy.deepcopy(config)
-    for name in _INHERITED:
-        setattr(config, name, getattr(source, name))
-    # Rows that the tokenizer does not use, or tokens that the task added to it.
-    config.vocab_size = max(config.vocab_size, source.vocab_size)
-    config.validate()
-    return config
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -186,22 +169,6 @@ def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, T
     except ImportError as error:
         raise ValueError("--liger needs a package that is not installed: pip install liger-kernel") from error
     return LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED_LABEL, label_smoothing=smoothing)
-
-
-def start_from(model: SwitchPreTrainedModel, source: SwitchPreTrainedModel) -> list[str]:
-    """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
-
-    Tokens that were added to a tokenizer have rows of their own behind those that are copied.
-    """
-    own, theirs = model.state_dict(), source.state_dict()
-    shared = {}
-    for name in own.keys() & theirs.keys():
-        if own[name].shape == theirs[name].shape:
-            shared[name] = theirs[name]
-        elif own[name].shape[1:] == theirs[name].shape[1:] and len(own[name]) > len(theirs[name]) and name in TABLES:
-            shared[name] = torch.cat([theirs[name], own[name][len(theirs[name]) :]])
-    model.load_state_dict(shared, strict=False)
-    return [name for name in own if name not in shared]
 
 
 def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
@@ -223,6 +190,8 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         flush=True,
     )
     if not run.tokenizer.exists():
+        if (target := target_of(tokenizer)) is not tokenizer:
+            target.save_pretrained(run.target_tokenizer)
         tokenizer.save_pretrained(run.tokenizer)
 
     # Train, keeping the best model as it appears.

@@ -12,6 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.base import SwitchPreTrainedModel
+from switch_model.tokenizer_file import target_of
 
 # What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
 BLEU_TOKENIZER = "13a"
@@ -43,7 +44,7 @@ def translate(
     ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
     # Of about one length together: a batch is as slow as its longest answer.
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-    answers = [""] * len(ids)
+    answers, writer = [""] * len(ids), target_of(tokenizer)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = tokenizer.pad(
@@ -52,11 +53,11 @@ def translate(
         written = model.generate(
             input_ids=batch["input_ids"].to(model.device),
             attention_mask=batch["attention_mask"].to(model.device),
-            max_new_tokens=max_new_tokens or tokenizer.model_max_length,
+            max_new_tokens=max_new_tokens or writer.model_max_length,
             num_beams=num_beams,
             do_sample=False,
         )
-        for index, answer in zip(chosen, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+        for index, answer in zip(chosen, writer.batch_decode(written, skip_special_tokens=True), strict=True):
             answers[index] = answer.strip()
     return answers
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
+from switch_model.tokenizer_file import target_of
 from ui.explore import ExploreTab
 from ui.files import discard_upload
 from ui.kinds import CLASSIFIER
@@ -129,7 +131,8 @@ class Reception:
 
 def facts_html(loaded: LoadedModel) -> str:
     """Size, layers, routing, classes and tokenizer of a model as a table."""
-    config, tokenizer = loaded.config, loaded.pipeline.tokenizer
+    config, reader = loaded.config, loaded.pipeline.tokenizer
+    writer = target_of(reader)
     capacity = f"{config.eval_capacity_factor:g} × an even share" if config.eval_capacity_factor else "no limit"
     capacity = f"{config.expert_capacity} slots" if config.expert_capacity else capacity
     labels = ", ".join(config.labels[:12]) + (f" and {len(config.labels) - 12} more" if len(config.labels) > 12 else "")
@@ -139,11 +142,15 @@ def facts_html(loaded: LoadedModel) -> str:
         "widths": f"hidden {config.d_model}, expert {config.d_ff}, {config.num_heads} heads of {config.d_kv}",
         "capacity in evaluation": f"{capacity}, counted per {config.capacity_group}",
         **({"classes": labels} if loaded.kind is CLASSIFIER else {"kind": f"it {loaded.kind.does}"}),
-        "tokenizer": f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens, "
-        f"reads {tokenizer.model_max_length:,} of a text",
+        "tokenizer": f"{_vocabulary(reader)}, reads {reader.model_max_length:,} of a text",
+        **({} if writer is reader else {"target tokenizer": _vocabulary(writer)}),
     }
     lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
     return f'<div class="run-diff"><table><tbody>{lines}</tbody></table></div>'
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> str:
+    return f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens"
 
 
 def _notice(message: str) -> str:

@@ -219,8 +219,8 @@ class NewRun:
             raise gr.Error(str(error), print_exception=False) from error
         arguments.train.init_from = run.best.as_posix()
         # The model brings its tokenizer and its shape along.
-        implied = DataArguments()
-        arguments.data.vocab_size, arguments.data.tokenizer = implied.vocab_size, implied.tokenizer
+        for brought in ("vocab_size", "tokenizer", "target_tokenizer"):
+            setattr(arguments.data, brought, getattr(DataArguments(), brought))
         arguments.train.preset = "none"
         return [*self.fill(arguments), gr.Tabs(selected="new")]
 

@@ -16,7 +16,8 @@ from train.runs import Run, RunError, free_folder, list_runs
 
 # Arguments that reach into the machine that serves the page, or out of it: not for strangers.
 LOCAL_ONLY = (
-    "tokenizer", "init_from", "report_to", "run_name", "wandb_project", "wandb_entity", "device", "compile",
+    "tokenizer", "target_tokenizer", "init_from", "report_to", "run_name", "wandb_project", "wandb_entity",
+    "device", "compile",
 )  # fmt: skip
 # Longest name of a run that a page shows in one line.
 MAX_NAME = 60

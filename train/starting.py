@@ -1,0 +1,87 @@
+"""What a run that starts from another model takes over: its tokenizers, its shape, its weights.
+
+Try it: read_start("assets/models/ag_news", TASKS["mlm"]).config
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.base import SwitchPreTrainedModel
+from switch_model.checkpoint import load_checkpoint
+from switch_model.config import SwitchConfig
+from switch_model.tokenizer_file import target_of, with_target
+from train.tasks import Task
+
+# Weights with a row for each token.
+TABLES = ("shared.weight", "decoder_embedding.weight", "lm_head.weight", "bias")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is taken over: the configuration, the weights by name, and the tokenizer (both, where there are two)."""
+
+    config: SwitchConfig
+    weights: Mapping[str, Tensor]
+    tokenizer: PreTrainedTokenizerFast
+
+
+def read_start(checkpoint: str, task: Task) -> Start:
+    """A checkpoint as a task can start from it. Raises CheckpointError when it can't be opened.
+
+    Of two vocabularies, a task with one text takes the one that its model goes on with: a decoder alone what was
+    written, any other what was read. The other's rows would be those of other tokens.
+    """
+    model, tokenizer = load_checkpoint(checkpoint, "cpu")
+    config, weights = model.config, model.state_dict()
+    if config.decoder_vocab_size is None or task.rows == "pairs":
+        return Start(config, weights, tokenizer)
+    config = copy.deepcopy(config)
+    written = weights.pop("decoder_embedding.weight")
+    if task.model_class.stacks == ("decoder",):
+        weights["shared.weight"], config.vocab_size = written, len(written)
+        tokenizer = target_of(tokenizer)
+    else:
+        weights.pop("lm_head.weight", None)
+        tokenizer = with_target(tokenizer, None)
+    config.decoder_vocab_size, config.share_embeddings = None, True
+    return Start(config, weights, tokenizer)
+
+
+# What shapes weights, or is part of what they learned, and has no flag.
+_INHERITED = (
+    "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
+    "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs", "tie_word_embeddings",
+)  # fmt: skip
+
+
+def with_shape_of(config: SwitchConfig, source: SwitchConfig) -> SwitchConfig:
+    """The configuration, with what no flag says taken from the model that one starts from."""
+    config = copy.deepcopy(config)
+    for name in _INHERITED:
+        setattr(config, name, getattr(source, name))
+    # Rows that the tokenizer does not use, or tokens that the task added to it.
+    config.vocab_size = max(config.vocab_size, source.vocab_size)
+    if config.decoder_vocab_size is not None and source.decoder_vocab_size is not None:
+        config.decoder_vocab_size = max(config.decoder_vocab_size, source.decoder_vocab_size)
+    config.validate()
+    return config
+
+
+def start_from(model: SwitchPreTrainedModel, theirs: Mapping[str, Tensor]) -> list[str]:
+    """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
+
+    Tokens that were added to a tokenizer have rows of their own behind those that are copied.
+    """
+    own, shared = model.state_dict(), {}
+    for name in own.keys() & theirs.keys():
+        if own[name].shape == theirs[name].shape:
+            shared[name] = theirs[name]
+        elif own[name].shape[1:] == theirs[name].shape[1:] and len(own[name]) > len(theirs[name]) and name in TABLES:
+            shared[name] = torch.cat([theirs[name], own[name][len(theirs[name]) :]])
+    model.load_state_dict(shared, strict=False)
+    return [name for name in own if name not in shared]
