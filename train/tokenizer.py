@@ -3,6 +3,7 @@
 Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).tokenize("a text")
 """
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,10 @@ WRITING_TOKENS = {
     "mask_token": "<mask>",
     "sep_token": SEPARATOR_TOKEN,
 }
+
+
+# How far above the lowest score those characters may come: a hundredth is a hundred of them.
+KEPT_CHARACTERS = 0.05
 
 
 def sentinel(index: int) -> str:
@@ -74,8 +79,26 @@ def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: i
         vocab_size=vocab_size, special_tokens=special, unk_token=WRITING_TOKENS["unk_token"], show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
+    backend = _in_order(backend, len(special))
     close_texts(backend)
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **WRITING_TOKENS)
+
+
+def _in_order(backend: Tokenizer, special: int) -> Tokenizer:
+    """The same unigram tokenizer whatever order its trainer's hash tables had: the same texts give the same ids.
+
+    Characters that are only kept because nothing may be unknown get the lowest score plus 0.0001, 0.0002, … as they
+    come, and sums differ in their last bits.
+    """
+    state = json.loads(backend.to_str())
+    vocabulary = state["model"]["vocab"]
+    lowest = min(score for _, score in vocabulary)
+    pieces = [
+        (piece, round(lowest if score < lowest + KEPT_CHARACTERS else score, 6))
+        for piece, score in vocabulary[special:]
+    ]
+    state["model"]["vocab"] = vocabulary[:special] + sorted(pieces, key=lambda item: (-item[1], item[0]))
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def train_byte_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
