@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model.routing import layer_title
-from train.history import best_figure
+from train.history import best_of
 from train.process import go_on, start
 from train.runs import Run, RunError, State
-from train.tasks import TASKS
-from ui.run_words import dead_experts, probe_words, progress_html, state_badge
+from train.tasks import TASKS, Task
+from ui.run_words import Records, dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of
 from ui.written_samples import NONE_YET, samples_html
 
@@ -134,7 +134,7 @@ class LiveRun:
         pictures = Pictures(
             words=_facts(dead_experts(records)),
             curves=run_figures.learning_curves(records, task.figures),
-            note=_note(run) if records else "",
+            note=_note(records, task) if records else "",
             written=gr.update(visible=task.writes and task.rows != "texts"),
             samples=samples_html(records),
             probe_words=_facts(probe_words(records, layer)) if watched else _no_probe(run),
@@ -235,10 +235,9 @@ def head_html(run: Run, state: State) -> str:
     return f'<p class="run-head">{name} <span>{data} · {TASKS[arguments.train.task].title} · {size}</span></p>{said}'
 
 
-def _note(run: Run) -> str:
+def _note(records: Records, task: Task) -> str:
     """The best figure so far, and how to read the losses."""
-    best = best_figure(run)
-    task = TASKS[run.arguments().train.task]
+    best = best_of(records, task)
     said = "" if best is None else f"Best on validation: <b>{escape(task.describe(best))}</b>. "
     return f'<p class="facts">{said}{_LOSSES}</p>'
 

@@ -94,7 +94,8 @@ class RunHistory:
         known = self.workshop.names()
         tasks = [self.workshop.run(name).arguments().train.task for name in names or () if name in known]
         found = list(dict.fromkeys(["loss", *(figure for task in tasks for figure in TASKS[task].figures)]))
-        return gr.update(choices=_figures(found), value=value if value in found else "loss")
+        # What is chosen stays, also where someone chooses while this is under way.
+        return gr.update(choices=_figures(found), **({} if value in found else {"value": "loss"}))
 
     def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[Any, str, Any]:
         """(the run's name by now, what was done or is wrong, the table)."""
