@@ -10,12 +10,14 @@ import gradio as gr
 import pytest
 
 from switch_model import load_checkpoint
+from tests.ui_support import save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
 from train import data_report
 from train.arguments import Arguments
 from train.data import read_rows
 from train.estimate import estimate
 from train.flags import read_flags
 from train.presets import default_task
+from train.probe import make_probe
 from train.runs import Run, RunError
 from ui.argument_form import FORM, NAMES, given, values_of
 from ui.data_choice import NO_COLUMN, NONE_CHOSEN
@@ -131,10 +133,12 @@ def test_strangers_meet_limits(workshop, tmp_path):
     page = NewRun(workshop)
     asked = page.arguments(*inputs(epochs="1000", num_samples="9000"))
     assert (asked.data.num_samples, asked.train.max_steps, asked.train.max_minutes) == (500, 20, 1)
+    assert page.arguments(*inputs(total_iters="9000")).train.total_iters == 20
     refused = [
         inputs(str(tmp_path / "toy" / "metrics.jsonl")),
         inputs("owner/name"),
         inputs(d_model="4096"),
+        inputs(num_decoder_layers="99"),
         inputs(tokenizer="/etc"),
         inputs(init_from="/etc"),
         inputs(report_to="wandb"),
@@ -250,6 +254,18 @@ def test_a_report_is_kept_until_its_file_changes(workshop, tmp_path, monkeypatch
     assert len(read) == 1
     path.write_text("text,label\na b,x\nb c,y\nc d,x\n")
     assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    "save, stack",
+    [(save_tiny_translator, "encoder"), (save_tiny_storyteller, "decoder"), (save_tiny_mask_filler, "encoder")],
+)
+def test_a_text_is_watched_in_models_of_every_kind(tmp_path, save, stack):
+    model, tokenizer = load_checkpoint(save(tmp_path / "model"), "cpu")
+    model.train()
+    seen = make_probe("oil prices rose", tokenizer)(model)
+    assert model.training and [layer["layer"] for layer in seen["layers"]] == [f"{stack}.0", f"{stack}.1"]
+    assert all(len(layer["expert"]) == len(seen["pieces"]) for layer in seen["layers"])
 
 
 def test_what_a_model_writes_is_shown_as_text_the_latest_first():

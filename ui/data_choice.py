@@ -59,9 +59,8 @@ class DataChoice:
         }
         return report_html(report), *self._pickers(dataset, task, report.columns, chosen), facts
 
-    def choose(self, dataset: str, task: str | None = None) -> tuple[Any, ...]:
+    def choose(self, dataset: str, task: str) -> tuple[Any, ...]:
         """Another data set, or task: (task, what `look_at` returns with its columns found anew)."""
-        task = task or self.task_of(dataset)
         return task_update(task), *self.look_at(dataset, task, *NONE_CHOSEN)
 
     def task_of(self, dataset: str) -> str:
