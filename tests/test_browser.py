@@ -411,3 +411,27 @@ def test_train_reload_stop_resume_and_open_in_explore(browser, workshop, tmp_pat
     page.wait_for_function("document.querySelector('#caption').textContent.includes('mine')")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('class 0')")
     page.close()
+
+
+def test_a_translation_from_an_upload_shows_what_it_writes(browser, workshop, tmp_path):
+    address, _ = workshop
+    with (tmp_path / "cats.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["english", "german"], *([f"{n} cats", f"{n} Katzen"] for n in range(60))])
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(20_000)
+    page.goto(address)
+    page.get_by_role("tab", name="Train").click()
+    page.set_input_files("[data-testid='Upload a file-upload-button']", tmp_path / "cats.csv")
+    page.wait_for_function("document.querySelector('#data-report')?.textContent.includes('60 pairs')")
+    assert page.get_by_label("translate").is_checked() and page.locator("#target-column").is_visible()
+    page.get_by_label("tiny · under a minute").check()
+    page.locator(".argument-group .label-wrap", has_text="Training").click()
+    for name, value in {"max_steps": "4", "eval_steps": "2"}.items():
+        page.fill(f"#argument-{name} input, #argument-{name} textarea", value)
+        page.keyboard.press("Tab")
+    page.wait_for_function("document.querySelector('#command textarea').value.includes('--eval_steps 2')")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.wait_for_function("document.querySelector('#samples-written')?.textContent.includes('step 4')")
+    assert re.search(r"given\s*\d+ cats\s*wanted\s*\d+ Katzen", page.inner_text("#samples-written"))
+    page.close()

@@ -1,5 +1,6 @@
 """The handlers of the Train tab, without a browser: what they show, what they start, and what strangers may not do."""
 
+import re
 import shlex
 import shutil
 import zipfile
@@ -9,16 +10,25 @@ import gradio as gr
 import pytest
 
 from switch_model import load_checkpoint
+from tests.ui_support import save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
+from train import data_report
 from train.arguments import Arguments
-from train.data import DATASETS
+from train.data import read_rows
 from train.estimate import estimate
 from train.flags import read_flags
+from train.presets import default_task
+from train.probe import make_probe
 from train.runs import Run, RunError
 from ui.argument_form import FORM, NAMES, given, values_of
+from ui.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.live_run import LiveRun
-from ui.new_run import NAMED, NO_COLUMN, NewRun
+from ui.new_run import NewRun
 from ui.run_history import RunHistory
 from ui.workshop import Caps, Workshop, clean_name
+from ui.written_samples import NONE_YET, samples_html
+
+# Where the form begins among the tab's inputs: after the data, the preset, the name and the text to watch.
+FIRST = 9
 
 
 @pytest.fixture
@@ -30,7 +40,8 @@ def workshop(toy_run, tmp_path) -> Workshop:
 
 def inputs(dataset: str = "toy", preset: str = "none", name: str = "", **form) -> list:
     values = dict(zip(NAMES, values_of(Arguments.resolve({"dataset": dataset, "preset": preset})), strict=True))
-    return [dataset, NO_COLUMN, NO_COLUMN, preset, name, "", *(values | form).values()]
+    data = [dataset, default_task(dataset), *NONE_CHOSEN]
+    return [*data, preset, name, "", *(values | form).values()]
 
 
 @pytest.mark.parametrize("preset", ["none", "tiny", "small", "base"])
@@ -41,8 +52,6 @@ def test_the_form_holds_every_argument_and_changes_none(preset):
         "capacity_factor": float("inf")
     }
     assert all(item.metadata["help"] for _, items in FORM for item in items)
-    # What has no classes is trained from the command line.
-    assert set(NAMED) == set(DATASETS) - {"samanantar", "tiny_stories"}
 
 
 def test_the_command_shown_is_the_command_that_the_shell_reads(workshop):
@@ -64,7 +73,7 @@ def test_arguments_go_to_a_file_and_come_back(workshop, tmp_path):
     wanted = inputs(num_experts="6", capacity_factor="inf")
     path = page.save(*wanted)
     filled = page.load(path)
-    assert filled[6:] == wanted[6:] and filled[0]["value"] == "toy"
+    assert filled[FIRST:] == wanted[FIRST:] and filled[0]["value"] == "toy"
     (tmp_path / "bad.json").write_text('{"num_expert": 3}')
     with pytest.raises(gr.Error, match="num_expert"):
         page.load(str(tmp_path / "bad.json"))
@@ -73,7 +82,8 @@ def test_arguments_go_to_a_file_and_come_back(workshop, tmp_path):
 def test_a_broken_upload_is_a_sentence(workshop, tmp_path):
     (tmp_path / "broken.csv").write_bytes(b"\x00\xff\xfe\x00nothing")
     page = NewRun(workshop)
-    card, *_, facts = page.look_at(str(page.workshop.keep_upload(str(tmp_path / "broken.csv"))), NO_COLUMN, NO_COLUMN)
+    kept = str(page.workshop.keep_upload(str(tmp_path / "broken.csv")))
+    card, *_, facts = page.data.look_at(kept, "classification", *NONE_CHOSEN)
     assert 'role="alert"' in card and "Traceback" not in card and facts is None
 
 
@@ -109,8 +119,8 @@ def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
         ]
         assert str(workshop.root) not in packed.read("arguments.json").decode()
     filled = NewRun(workshop).go_on_from("my-toy")
-    assert filled[6 + NAMES.index("init_from")] == (workshop.root / "my-toy" / "best").as_posix()
-    command, wrong = NewRun(workshop).preview("toy", NO_COLUMN, NO_COLUMN, *filled[3:-1])
+    assert filled[FIRST + NAMES.index("init_from")] == (workshop.root / "my-toy" / "best").as_posix()
+    command, wrong = NewRun(workshop).preview("toy", "classification", *NONE_CHOSEN, *filled[6:-1])
     assert "--init_from" in command and not wrong
     figure, said = history.compare(["my-toy"], "loss", "step")
     assert figure.data and said
@@ -123,10 +133,12 @@ def test_strangers_meet_limits(workshop, tmp_path):
     page = NewRun(workshop)
     asked = page.arguments(*inputs(epochs="1000", num_samples="9000"))
     assert (asked.data.num_samples, asked.train.max_steps, asked.train.max_minutes) == (500, 20, 1)
+    assert page.arguments(*inputs(total_iters="9000")).train.total_iters == 20
     refused = [
         inputs(str(tmp_path / "toy" / "metrics.jsonl")),
         inputs("owner/name"),
         inputs(d_model="4096"),
+        inputs(num_decoder_layers="99"),
         inputs(tokenizer="/etc"),
         inputs(init_from="/etc"),
         inputs(report_to="wandb"),
@@ -171,11 +183,98 @@ def test_a_run_goes_on_with_the_shape_it_had_and_its_columns_are_on_offer(worksh
     read, _ = read_flags(shlex.split(NewRun(workshop).command(arguments))[3:], epilog="")
     assert read.to_dict() == arguments.to_dict()
     (tmp_path / "odd.csv").write_text('"a,b",kind\none,x\ntwo,y\n')
-    card, text, label, _ = NewRun(workshop).look_at(str(tmp_path / "odd.csv"), NO_COLUMN, NO_COLUMN)
+    card, text, label, *_ = NewRun(workshop).data.look_at(str(tmp_path / "odd.csv"), "classification", *NONE_CHOSEN)
     assert 'role="alert"' in card and text["choices"] == [NO_COLUMN, "a,b", "kind"] == label["choices"]
 
 
 def test_numbers_of_a_file_are_read_as_those_of_a_flag(workshop, tmp_path):
     (tmp_path / "some.yaml").write_text("dataset: toy\nlr: 1e-3\nnum_experts: 8\n")
-    filled = NewRun(workshop).load(str(tmp_path / "some.yaml"))[6:]
+    filled = NewRun(workshop).load(str(tmp_path / "some.yaml"))[FIRST:]
     assert filled[NAMES.index("lr")] == "0.001" and filled[NAMES.index("num_experts")] == "8"
+
+
+PAIRS = "en,de\n" + "".join(f"the {n} cats,die {n} Katzen\n" for n in range(60))
+
+
+@pytest.mark.parametrize(
+    "content, task",
+    [
+        (PAIRS, "translation"),
+        ("text,target\n" + "\n".join(PAIRS.splitlines()[1:9]) + "\n", "translation"),
+        ("text,label\na b,x\nb c,y\na c,x\nb b,y\n", "classification"),
+        ("line\n" + "some words\nother words\n" * 9, "clm"),
+    ],
+)
+def test_the_task_of_an_uploaded_table_is_found(workshop, tmp_path, content, task):
+    (tmp_path / "mine.csv").write_text(content)
+    page = NewRun(workshop)
+    dataset, learned, card, *_ = page.upload(str(tmp_path / "mine.csv"))
+    assert learned["value"] == task and 'role="alert"' not in card
+    assert dataset["value"].endswith("mine.csv")
+
+
+def test_each_task_has_its_card_columns_command_and_estimate(workshop, tmp_path):
+    (tmp_path / "pairs.csv").write_text(PAIRS + "same,same\n,leer\n")
+    page, path = NewRun(workshop), str(tmp_path / "pairs.csv")
+    for task, row, words in (
+        ("translation", "pair", "61</b> pairs"),
+        ("clm", "block", "61</b> texts"),
+        ("mlm", "text", "61</b> texts"),
+        ("span_corruption", "text", "61</b> texts"),
+    ):
+        column = NO_COLUMN if task == "translation" else "en"
+        card, text, label, target, _, facts = page.data.look_at(path, task, column, NO_COLUMN, NO_COLUMN, "")
+        assert words in card and not label["visible"]
+        assert ("1 pair has the same text on both sides" in card) == (task == "translation")
+        assert target["visible"] == (task == "translation") and text["choices"] == [NO_COLUMN, "en", "de"]
+        small = {"d_model": "16", "d_ff": "32", "num_layers": "1", "num_heads": "2", "vocab_size": "200"}
+        form = dict(zip(NAMES, page.choose_preset("tiny", path, task), strict=True)) | small
+        asked = [path, task, column, "kind", "de", "", "tiny", "", "", *form.values()]
+        command, wrong = page.preview(*asked)
+        assert f"--task {task}" in command and not wrong and "--label_column" not in command
+        assert ("--target_column" in command) == (task == "translation")
+        said = page.estimate(facts, *asked)
+        assert f"tokens a {row}" in said and "not timed" not in said
+
+
+def test_another_task_refills_the_form_and_keeps_the_run_to_start_from(workshop):
+    filled = NewRun(workshop).choose_task("clm", "toy", "small", "runs/toy/best")
+    form = dict(zip(NAMES, filled[-len(NAMES) :], strict=True))
+    assert form["seq_len"] == "256" and form["init_from"] == "runs/toy/best" and filled[0]["value"] == "clm"
+
+
+def test_a_report_is_kept_until_its_file_changes(workshop, tmp_path, monkeypatch):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,label\na b,x\nb c,y\n")
+    read = []
+    monkeypatch.setattr(data_report, "read_rows", lambda *args: read.append(args) or read_rows(*args))
+    look = NewRun(workshop).data.look_at
+    assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 2
+    look(str(path), "classification", *NONE_CHOSEN)
+    assert len(read) == 1
+    path.write_text("text,label\na b,x\nb c,y\nc d,x\n")
+    assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    "save, stack",
+    [(save_tiny_translator, "encoder"), (save_tiny_storyteller, "decoder"), (save_tiny_mask_filler, "encoder")],
+)
+def test_a_text_is_watched_in_models_of_every_kind(tmp_path, save, stack):
+    model, tokenizer = load_checkpoint(save(tmp_path / "model"), "cpu")
+    model.train()
+    seen = make_probe("oil prices rose", tokenizer)(model)
+    assert model.training and [layer["layer"] for layer in seen["layers"]] == [f"{stack}.0", f"{stack}.1"]
+    assert all(len(layer["expert"]) == len(seen["pieces"]) for layer in seen["layers"])
+
+
+def test_what_a_model_writes_is_shown_as_text_the_latest_first():
+    lines = [
+        {"kind": "samples", "step": step, "samples": [{"text": "<b>hi", "answer": f"ho {step}", "reference": "hallo"}]}
+        for step in range(10, 200, 10)
+    ]
+    html = samples_html(lines)
+    steps = [int(step) for step in re.findall(r"ho (\d+)", html)]
+    assert "&lt;b&gt;hi" in html and "hallo" in html and "<b>hi" not in html
+    assert steps[0] == 190 and steps[-1] == 10 and len(steps) == 6
+    assert samples_html([{"kind": "samples", "step": 1, "samples": []}]) == NONE_YET

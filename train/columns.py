@@ -59,6 +59,8 @@ def choose_columns(
     texts = texts or _first_of(TEXT_COLUMNS, names, other_than=(label_column,))[:1]
     if not labelled:
         label = None
+        own = [name for name in names if name.lower() not in ROW_NUMBERS]
+        texts = texts or (tuple(own) if len(own) == 1 else ())
     else:
         label = label_column or next(iter(_first_of(LABEL_COLUMNS, names, other_than=texts)), None)
         # Of two columns, the one that is not the other.

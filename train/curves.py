@@ -1,8 +1,9 @@
 """The training curve of a run, as a picture (matplotlib) and as a page that opens offline (plotly).
 
-Loss and accuracy above, the routing's health below: drop rate and load imbalance of every sparse layer.
+Loss and the task's own figures above, the routing's health below: drop rate and load imbalance of every sparse layer.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import matplotlib.pyplot as plt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from train.measures import MEASURES
 from train.runs import Run
+from train.tasks import TASKS
 
 # Okabe-Ito, in the order in which its colours are easiest to tell apart on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
-PANELS = ("Loss", "Validation accuracy", "Load imbalance (CV of expert loads)", "Dropped tokens (share)")
+PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropped tokens (share)")
 
 
-def curve_series(records: list[dict[str, Any]]) -> list[list[tuple[str, list[float], list[float]]]]:
-    """Metrics lines -> for each panel, its curves as (name, steps, values)."""
+def curve_series(
+    records: list[dict[str, Any]], figures: Sequence[str] = ("accuracy",)
+) -> list[list[tuple[str, list[float], list[float]]]]:
+    """Metrics lines, and a task's figures -> for each panel, its curves as (name, steps, values)."""
     train = [record for record in records if record["kind"] == "train"]
     evaluated = [record for record in records if record["kind"] == "eval"]
 
@@ -41,7 +46,7 @@ def curve_series(records: list[dict[str, Any]]) -> list[list[tuple[str, list[flo
 
     return [
         [curve("training", train, "loss"), curve("validation", evaluated, "loss")],
-        [curve("accuracy", evaluated, "accuracy")],
+        [curve(MEASURES[name].word, evaluated, name) for name in figures],
         per_layer("load_cv"),
         per_layer("drop_rate"),
     ]
@@ -49,7 +54,7 @@ def curve_series(records: list[dict[str, Any]]) -> list[list[tuple[str, list[flo
 
 def write_curves(run: Run) -> None:
     """Write training_curve.png and training_curve.html into the run's folder."""
-    panels = curve_series(run.metrics())
+    panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].figures)
     title = run.folder.name
     _write_png(panels, title, run.folder / "training_curve.png")
     _write_html(panels, title, run.folder / "training_curve.html")

@@ -156,6 +156,18 @@ def read_rows(
     )
 
 
+def known_datasets(data_dir: str | None = None) -> list[str]:
+    """The names of DATASETS, and those of the other folders of data_dir (or SWITCH_DATA_DIR) with rows to train on."""
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    own = sorted(path.parent.name for path in Path(folder).glob("*/train.parquet")) if folder else []
+    return [*DATASETS, *(name for name in own if name not in DATASETS)]
+
+
+def from_hub(dataset: str, data_dir: str | None = None) -> bool:
+    """Whether a data set is read from the hub, where it may have several parts."""
+    return not (data_dir or os.environ.get("SWITCH_DATA_DIR") or dataset == "toy" or is_table(dataset))
+
+
 def columns_of(dataset: str, data_dir: str | None = None) -> list[str]:
     """The columns that a data set's training rows have. Raises DataError as `load_split` does."""
     return read_rows(dataset, "train", data_dir)[0].column_names

@@ -1,30 +1,48 @@
 """What a data set holds, and what about it would surprise whoever trains on it: said before a run, in plain sentences.
 
+One report for each kind of rows that tasks have: texts with classes, pairs of texts, texts.
 Try it: data_report("my.csv").warnings
 """
 
+import functools
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 
 from train.arguments import Arguments
-from train.columns import Columns, classes_of, texts_of
-from train.data import columns_to_read, has_own_validation, read_rows, report_split
-from train.tables import DataError, is_table, listed, shortened
+from train.columns import classes_of, texts_of
+from train.data import columns_to_read, has_own_validation, local_file, read_rows, report_split
+from train.data_warnings import (
+    about_classes,
+    about_contradicting,
+    about_few,
+    about_few_blocks,
+    about_long,
+    about_long_pairs,
+    about_missing,
+    about_order,
+    about_overlap,
+    about_pairs,
+    about_repeated,
+)
+from train.packing import stream_texts
+from train.pairs import choose_pair
+from train.tables import DataError, is_table, shortened
+from train.tasks import TASKS
 
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 8, 160
 SAMPLED_ROWS = 500
-# A class with fewer rows can be neither learned nor measured.
-FEW_ROWS = 5
-# With fewer validation rows, the accuracy on them moves in steps of more than two percent.
-FEW_HELD_OUT = 50
-# The share of one class, or its size over the smallest one's, from which on classes are called unbalanced.
-LARGE_SHARE, LARGE_RATIO = 0.8, 20
-# Rows are called sorted where the class changes that much more rarely from row to row than it would by chance.
-SORTED_BELOW = 0.1
+# Of a stream, which may be endless, so many texts are looked at.
+STREAMED_TEXTS = 20_000
+# Reports that are kept, for everybody who opens a page asks for the same ones.
+KEPT_REPORTS = 32
 
 
 @dataclass(frozen=True)
@@ -32,216 +50,298 @@ class DataReport:
     """The training rows of a data set, described.
 
     Attributes:
-        columns: all columns it has.
+        columns: all columns it has; none where nobody knows before reading.
         text_column: the one of texts, or two with a comma between.
-        label_column: the one of classes.
-        rows: rows with a text and a class, which are those one trains on.
-        preview: text (cut) and class of the first rows.
-        labels: class -> rows, the most frequent first.
+        label_column, target_column: the one of classes, and the one of what is to be written, where the task has such.
+        rows: rows to train on: with a text, and a class or a second text where the task needs it.
+        looked_at: of a stream of texts, how many this report is about; otherwise all.
+        preview: the first rows, cut: a text, and its class or its second text.
+        labels: class -> rows, the most frequent first; empty without classes.
         words: words per text, of rows spread evenly over all.
+        target_words: the same of the second texts, row by row.
         median_words, most_words: as many words as half of the texts, and 95 % of them, have at most.
+        median_target_words, most_target_words: the same of the second texts; 0 without.
+        characters: of all texts looked at.
+        validation: rows of the data set's own validation split; None = some of the training rows are held out.
         warnings: sentences: what was found, how much of it, and what to do.
     """
 
     columns: list[str]
     text_column: str
-    label_column: str
+    label_column: str | None
     rows: int
-    preview: list[tuple[str, str]]
+    preview: list[tuple[str, ...]]
     labels: dict[str, int]
     words: list[int]
     median_words: int
     most_words: int
     warnings: list[str]
+    target_column: str | None = None
+    looked_at: int = 0
+    target_words: Sequence[int] = ()
+    median_target_words: int = 0
+    most_target_words: int = 0
+    characters: int = 0
+    validation: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What `data_report` was asked for: what its answer is kept by."""
+
+    dataset: str
+    task: str
+    data_dir: str | None
+    text_column: str | None
+    label_column: str | None
+    target_column: str | None
+    language: str | None
+    validation_size: float
+
+    @property
+    def seq_len(self) -> int:
+        return Arguments.resolve({"dataset": self.dataset, "task": self.task}).data.seq_len
+
+
 def data_report(
     dataset: str,
     *,
+    task: str = "classification",
     data_dir: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    target_column: str | None = None,
+    language: str | None = None,
     validation_size: float = 0.05,
 ) -> DataReport:
-    """Look at the rows that `load_training_data` would cut into rows to train and to validate on.
+    """Look at the rows that a run would cut into rows to train and to validate on. Kept until a file changes.
+
+    Args:
+        task: a name of train.tasks.TASKS.
+        language: part of a data set on the hub.
 
     Raises:
         DataError: when they can't be had, with what to do. That there is one class only is a warning here.
     """
+    asked = _Asked(dataset, task, data_dir, text_column, label_column, target_column, language, validation_size)
+    return _report(asked, _stamps(dataset, data_dir))
+
+
+@functools.lru_cache(maxsize=KEPT_REPORTS)
+def _report(asked: _Asked, stamps: tuple) -> DataReport:
+    kind = TASKS[asked.task].rows
+    return {"classes": _of_classes, "pairs": _of_pairs}.get(kind, _of_texts)(asked)
+
+
+def _stamps(dataset: str, data_dir: str | None) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and time of the files that a data set is read from; none for what is not on this disk."""
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    own = [Path(dataset)] if is_table(dataset) else sorted((Path(folder) / dataset).glob("*.*")) if folder else []
+    states = [(path, path.stat()) for path in own if path.is_file()]
+    return tuple((str(path), state.st_size, state.st_mtime_ns) for path, state in states)
+
+
+def _of_classes(asked: _Asked) -> DataReport:
     # 1. Rows with a text and a class.
+    dataset, data_dir = asked.dataset, asked.data_dir
     table, names = read_rows(dataset, "train", data_dir)
-    columns = columns_to_read(dataset, table.column_names, text_column, label_column)
+    columns = columns_to_read(dataset, table.column_names, asked.text_column, asked.label_column)
     all_texts = texts_of(table, columns)
     all_classes, names = classes_of(table, all_texts, columns, names)
     kept = [row for row, index in enumerate(all_classes) if index is not None]
     texts, classes = [all_texts[row] for row in kept], np.array([all_classes[row] for row in kept])
     without_text = sum(not text.strip() for text in all_texts)
+    without_class = len(all_texts) - len(kept) - without_text
 
     # 2. Classes and words, counted.
     labels = {names[index]: count for index, count in Counter(classes.tolist()).most_common()}
-    words = np.array([len(text.split()) for text in texts])
-    held_out = len(kept) if has_own_validation(dataset, data_dir) else max(round(len(kept) * validation_size), 1)
+    words = _words(texts)
+    validation = _validation_rows(asked)
 
     # 3. What is to be said about them, the worst first.
-    seq_len = Arguments.resolve({"dataset": dataset}).data.seq_len
+    others = _other_splits(asked, lambda rows: texts_of(rows, columns))
     warnings = [
-        *_about_classes(labels),
-        *_about_missing(len(all_texts), without_text, len(all_texts) - len(kept) - without_text),
-        *_about_repeated(texts, classes, names, _reported_texts(dataset, data_dir, columns)),
-        *_about_few(len(kept), held_out),
-        *_about_long(words, seq_len),
-        *_about_order(classes),
+        *about_classes(labels),
+        *about_missing(len(all_texts), {("text", "texts"): without_text, ("class", "classes"): without_class}),
+        *about_repeated(texts, "the text of an earlier one", "the accuracy"),
+        *about_contradicting(texts, classes, names),
+        *about_overlap(texts, others),
+        *about_few(len(kept), _held_out(asked, len(kept), validation)),
+        *about_long(words, asked.seq_len),
+        *about_order(classes),
     ]
     return DataReport(
         columns=table.column_names,
         text_column=",".join(columns.texts),
         label_column=columns.label,
         rows=len(kept),
-        preview=[
-            (shortened(text, PREVIEW_CHARACTERS), names[index])
-            for text, index in zip(texts[:PREVIEW_ROWS], classes[:PREVIEW_ROWS], strict=True)
-        ],
+        preview=_preview(texts, [names[index] for index in classes[:PREVIEW_ROWS]]),
         labels=labels,
-        words=words[np.linspace(0, len(kept) - 1, min(len(kept), SAMPLED_ROWS)).astype(int)].tolist(),
-        median_words=int(np.median(words)),
-        most_words=int(np.quantile(words, 0.95, method="higher")),
         warnings=warnings,
+        looked_at=len(kept),
+        characters=sum(map(len, texts)),
+        validation=validation,
+        **_lengths(words),
     )
 
 
-def _about_classes(labels: dict[str, int]) -> Iterator[str]:
-    total, (largest, most) = sum(labels.values()), next(iter(labels.items()))
-    if len(labels) == 1:
-        yield (
-            f"All rows have one class ({largest}): there is nothing to tell apart, and training refuses to start. Add "
-            "rows of other classes, or choose another column of classes."
-        )
-        return
-    few = [f"{name}: {count}" for name, count in reversed(labels.items()) if count < FEW_ROWS]
-    if few:
-        yield (
-            f"{_count(len(few), 'class has', 'classes have')} under {FEW_ROWS} rows ({listed(few)}): too few to learn "
-            "and to measure. Collect more, join them with other classes, or leave them out."
-        )
-    spellings: dict[str, list[str]] = {}
-    for name in labels:
-        spellings.setdefault(name.casefold(), []).append(name)
-    alike = [" and ".join(names) for names in spellings.values() if len(names) > 1]
-    if alike:
-        yield (
-            f"Some classes differ in upper and lower case only ({listed(alike)}), and count as different ones. Write "
-            "them alike if they are one."
-        )
-    smallest, least = min(labels.items(), key=lambda item: item[1] if item[1] >= FEW_ROWS else most)
-    if most >= LARGE_SHARE * total:
-        yield (
-            f"{most / total:.0%} of the rows have the class {largest}: who always answers that is right as often. "
-            "Judge by macro-F1 instead of accuracy, or collect more rows of the others."
-        )
-    elif most >= LARGE_RATIO * least:
-        yield (
-            f"The classes are very unbalanced: {largest} has {most:,} rows, {smallest} {least:,}. Small ones will be "
-            "found more rarely: judge by macro-F1 beside accuracy, or collect more rows of them."
-        )
+def _of_pairs(asked: _Asked) -> DataReport:
+    table, _ = read_rows(asked.dataset, "train", asked.data_dir, asked.language)
+    source, target = choose_pair(asked.dataset, table.column_names, asked.text_column, asked.target_column)
+    all_texts, all_targets = _cells(table[source][:]), _cells(table[target][:])
+    whole = [(text, answer) for text, answer in zip(all_texts, all_targets, strict=True) if text and answer]
+    if not whole:
+        raise DataError(f"{asked.dataset} has no row with both a text ({source}) and what to write ({target}).")
+    texts, targets = ([pair[side] for pair in whole] for side in (0, 1))
+    words, target_words = _words(texts), _words(targets)
+    validation = _validation_rows(asked)
+    both = [f"{text}\t{answer}" for text, answer in whole]
+    missing = {
+        ("text", f"texts ({source})"): sum(not text for text in all_texts),
+        # A row that lacks both is counted once.
+        ("text to write", f"what to write ({target})"): sum(
+            bool(text) and not answer for text, answer in zip(all_texts, all_targets, strict=True)
+        ),
+    }
+    warnings = [
+        *about_pairs(texts, targets),
+        *about_missing(len(all_texts), missing),
+        *about_repeated(both, "an earlier pair", "BLEU"),
+        *about_overlap(texts, _other_splits(asked, lambda rows: _cells(rows[source][:]))),
+        *about_few(len(whole), _held_out(asked, len(whole), validation), classes=False),
+        *about_long_pairs(words, target_words, asked.seq_len),
+    ]
+    return DataReport(
+        columns=table.column_names,
+        text_column=source,
+        label_column=None,
+        target_column=target,
+        rows=len(whole),
+        preview=_preview(texts, [shortened(answer, PREVIEW_CHARACTERS) for answer in targets[:PREVIEW_ROWS]]),
+        labels={},
+        warnings=warnings,
+        looked_at=len(whole),
+        target_words=_spread(target_words),
+        median_target_words=_lengths(target_words)["median_words"],
+        most_target_words=_lengths(target_words)["most_words"],
+        characters=sum(map(len, texts)),
+        validation=validation,
+        **_lengths(words),
+    )
 
 
-def _about_missing(rows: int, without_text: int, without_class: int) -> Iterator[str]:
-    for count, what, column in ((without_text, "text", "texts"), (without_class, "class", "classes")):
-        if count:
-            yield (
-                f"{_count(count, 'row has', 'rows have')} no {what} ({_share(count, rows)}), and {_are(count)} left "
-                f"out. If you expect fewer, look at the file, and at the choice of the column of {column}."
-            )
+def _of_texts(asked: _Asked) -> DataReport:
+    dataset, streamed = asked.dataset, TASKS[asked.task].rows == "blocks"
+    path = local_file(dataset, "train", asked.data_dir)
+    columns, text_column, all_texts = _columns_and_texts(asked, path, streamed)
+    texts = [text for text in all_texts if text.strip()]
+    if not texts:
+        raise DataError(f"{dataset} has no row with a text.")
+    # Of a stream from this disk, how long it is stands in its file.
+    cut_short = streamed and len(all_texts) == STREAMED_TEXTS
+    rows = pyarrow.parquet.read_metadata(path).num_rows if cut_short and path else len(texts)
+    words, validation = _words(texts), _validation_rows(asked)
+
+    def split_texts(rows) -> list[str]:
+        return texts_of(rows, columns_to_read(dataset, rows.column_names, asked.text_column, None, labelled=False))
+
+    total_words = int(words.sum() * rows / len(texts))
+    few = about_few_blocks(total_words, asked.seq_len) if streamed else about_long(words, asked.seq_len)
+    warnings = [
+        *about_missing(len(all_texts), {("text", "texts"): len(all_texts) - len(texts)}),
+        *about_repeated(texts, "the text of an earlier one", "the loss"),
+        *about_overlap(texts, _other_splits(asked, split_texts)),
+        *([] if streamed else about_few(rows, _held_out(asked, rows, validation), classes=False)),
+        *few,
+    ]
+    return DataReport(
+        columns=columns,
+        text_column=text_column,
+        label_column=None,
+        rows=rows,
+        preview=_preview(texts),
+        labels={},
+        warnings=warnings,
+        looked_at=len(texts),
+        characters=sum(map(len, texts)),
+        validation=validation,
+        **_lengths(words),
+    )
 
 
-def _about_repeated(texts: list[str], classes: np.ndarray, names: list[str], reported: list[str]) -> Iterator[str]:
-    first_with: dict[int, int] = {}
-    repeated, contradicting = 0, {}
-    for row, key in enumerate(map(_key, texts)):
-        first = first_with.setdefault(key, row)
-        if first != row:
-            repeated += 1
-            if classes[first] != classes[row]:
-                contradicting.setdefault(key, (first, row))
-    if repeated:
-        yield (
-            f"{_count(repeated, 'row repeats', 'rows repeat')} the text of an earlier one "
-            f"({_share(repeated, len(texts))}): where one is trained on and the other validated on, the accuracy looks "
-            "better than it is. Leave repeated rows out."
-        )
-    if contradicting:
-        first, second = next(iter(contradicting.values()))
-        example = f"“{shortened(texts[first], 60)}” as {names[classes[first]]} and {names[classes[second]]}"
-        yield (
-            f"{_count(len(contradicting), 'text has', 'texts have')} different classes in different rows ({example}): "
-            "no model can be right about all of them. Decide for one class."
-        )
-    overlap = sum(_key(text) in first_with for text in reported)
-    if overlap:
-        yield (
-            f"{overlap:,} of the {len(reported):,} rows that figures are reported on "
-            f"({_share(overlap, len(reported))}) {_are(overlap)} among the training rows too: there, figures speak of "
-            "memory. Take them out of the training rows."
-        )
+def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tuple[list[str], str, list[str]]:
+    """All columns, the one of texts, and its cells: of a stream the first ones, otherwise all."""
+    dataset, usual = asked.dataset, "text"
+    if streamed and not (dataset == "toy" or is_table(dataset)):
+        columns = pyarrow.parquet.read_schema(path).names if path else []
+        if columns:
+            usual = ",".join(columns_to_read(dataset, columns, asked.text_column, None, labelled=False).texts)
+        stream = stream_texts(dataset, "train", asked.data_dir, asked.text_column, asked.language)
+        return columns, asked.text_column or usual, list(islice(stream, STREAMED_TEXTS))
+    table, _ = read_rows(dataset, "train", asked.data_dir)
+    chosen = columns_to_read(dataset, table.column_names, asked.text_column, None, labelled=False)
+    return table.column_names, ",".join(chosen.texts), texts_of(table, chosen)
 
 
-def _about_few(rows: int, held_out: int) -> Iterator[str]:
-    if held_out < FEW_HELD_OUT:
-        yield (
-            f"Of {_count(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out to choose the best checkpoint "
-            f"on: one answer more or less is {1 / held_out:.1%} of their accuracy. Hold out a larger share "
-            "(validation_size), or collect more rows."
-        )
+# -- what they share --------------------------------------------------------------------------------------------------
 
 
-def _about_long(words: np.ndarray, seq_len: int) -> Iterator[str]:
-    # A word is one token at least.
-    share = float((words > seq_len).mean())
-    if share > 0.5:
-        yield (
-            f"{share:.0%} of the texts have more than {seq_len} words, and are read no further than token {seq_len}. "
-            f"If what matters stands later, raise seq_len, which makes training slower: half of the texts have at "
-            f"most {int(np.median(words)):,} words."
-        )
+def _validation_rows(asked: _Asked) -> int | None:
+    if not has_own_validation(asked.dataset, asked.data_dir):
+        return None
+    return pyarrow.parquet.read_metadata(local_file(asked.dataset, "validation", asked.data_dir)).num_rows
 
 
-def _about_order(classes: np.ndarray) -> Iterator[str]:
-    shares = np.unique(classes, return_counts=True)[1] / len(classes)
-    changes, by_chance = int((classes[1:] != classes[:-1]).sum()), len(classes) * (1 - (shares**2).sum())
-    if changes < SORTED_BELOW * by_chance:
-        yield (
-            "The rows are sorted by class. Here that does no harm, because rows are shuffled and every class has its "
-            "share held out; whoever cuts a test off the end gets other classes there. Shuffle the file before you do."
-        )
+def _held_out(asked: _Asked, rows: int, validation: int | None) -> int:
+    if validation is not None:
+        return validation
+    return max(round(rows * asked.validation_size), 1)
 
 
-def _reported_texts(dataset: str, data_dir: str | None, columns: Columns) -> list[str]:
-    """The texts of the split that figures are reported on, where that is not the one to train on."""
-    try:
-        split = report_split(dataset, data_dir)
-        return (
-            [] if is_table(dataset) or split == "train" else texts_of(read_rows(dataset, split, data_dir)[0], columns)
-        )
-    except DataError:
-        return []
+def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
+    """The texts that no run trains on, by what they are for. `texts_in`: rows -> texts."""
+    dataset, data_dir = asked.dataset, asked.data_dir
+    if dataset == "toy" or is_table(dataset):
+        return {}
+    purposes = {}
+    if has_own_validation(dataset, data_dir):
+        purposes["validation"] = "the best checkpoint is chosen on"
+    purposes.setdefault(report_split(dataset, data_dir), "figures are reported on")
+    found = {}
+    for split, purpose in purposes.items():
+        if split != "train":
+            try:
+                found[purpose] = texts_in(read_rows(dataset, split, data_dir, asked.language)[0])
+            except DataError:
+                continue
+    return found
 
 
-def _key(text: str) -> int:
-    """The same for texts that the model can't tell apart. A hash, because 200,000 texts are large."""
-    return hash(" ".join(text.lower().split()))
+def _cells(values: Iterable[Any]) -> list[str]:
+    return ["" if value is None else str(value).strip() for value in values]
 
 
-def _count(count: int, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"
+def _words(texts: list[str]) -> np.ndarray:
+    return np.array([len(text.split()) for text in texts])
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _lengths(words: np.ndarray) -> dict[str, Any]:
+    """words, median_words and most_words of a report."""
+    return {
+        "words": _spread(words),
+        "median_words": int(np.median(words)),
+        "most_words": int(np.quantile(words, 0.95, method="higher")),
+    }
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if part >= 0.001 * whole else "under 0.1%"
+def _spread(words: np.ndarray) -> list[int]:
+    return words[np.linspace(0, len(words) - 1, min(len(words), SAMPLED_ROWS)).astype(int)].tolist()
+
+
+def _preview(texts: list[str], seconds: Sequence[str] | None = None) -> list[tuple[str, ...]]:
+    first = [shortened(text, PREVIEW_CHARACTERS) for text in texts[:PREVIEW_ROWS]]
+    return list(zip(first, *(() if seconds is None else (seconds,)), strict=True))

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.memory import keep_freed_memory
 from train.arguments import Arguments
+from train.rows import DEFAULT_VOCABULARY
 from train.tasks import TASKS
+from train.writing import SHOWN_SAMPLES
 
 # A word comes to so many tokens, more or less, whatever the vocabulary.
 TOKENS_PER_WORD = 1.3
@@ -24,28 +27,52 @@ TIMED_STEPS, WARM_UP = 4, 2
 LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
 # Forward without gradient, over forward and backward.
 EVALUATION_SHARE = 0.3
+# So many tokens are written to time how long one takes, and so many the samples of a causal model have.
+TIMED_TOKENS, STORY_TOKENS = 6, 60
 # Reading, training a tokenizer, cutting texts: seconds at least, and per row.
 PREPARATION, PREPARATION_PER_ROW = 3.0, 1e-4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters, and those active per token; steps; tokens per text; seconds in all, None = not timed."""
+    """parameters, and those active per token; steps; tokens per row (of both sides of a pair); what a row is; seconds
+    in all, None = not timed."""
 
     parameters: int
     active: int
     steps: int
     tokens: int
+    row: str
     seconds: float | None
 
 
-def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int], timed: bool = True) -> Estimate:
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do: rows to train on and to validate on, and tokens of a row to read and to write."""
+
+    train: int
+    validation: int
+    tokens: int
+    target_tokens: int
+
+
+def estimate(
+    arguments: Arguments,
+    rows: int,
+    classes: int = 0,
+    words: Sequence[int] = (),
+    target_words: Sequence[int] = (),
+    validation: int | None = None,
+    timed: bool = True,
+) -> Estimate:
     """What training with these arguments takes.
 
     Args:
-        rows: rows to train on, those that will be held out included.
-        classes: classes of the data.
+        rows: rows of the data set (of a stream: texts), those that will be held out included.
+        classes: classes of the data, where the task has such.
         words: words per text, of a sample of them.
+        target_words: of the same pairs, words of what is to be written.
+        validation: rows of the data set's own validation split; None = some of the training rows are held out.
         timed: run a few steps to time them; it takes a second or two.
 
     Raises:
@@ -54,53 +81,112 @@ def estimate(arguments: Arguments, rows: int, classes: int, words: Sequence[int]
     arguments.check()
     data, train = arguments.data, arguments.train
     if data.num_samples is not None:
-        rows = min(rows, data.num_samples)
-    toy = data.dataset == "toy"  # Makes its validation rows on top.
-    held_out = max(round(rows * data.validation_size), 1)
-    tokens = round(statistics.mean(min(TOKENS_PER_WORD * count + 1, data.seq_len) for count in words or [data.seq_len]))
-    vocabulary = data.vocab_size or (510 if toy else 16_000)
-    labels = [str(index) for index in range(max(classes, 2))]
-    written = None if data.target_tokenizer is None else vocabulary
-    config = arguments.config(vocabulary, 0, labels, decoder_vocab_size=written)
+        rows = data.num_samples if data.dataset == "toy" else min(rows, data.num_samples)
+    work = _work(arguments, rows, words, target_words, validation)
     task = TASKS[train.task]
-    with torch.device("meta"):
-        total, active = task.model_class(config).parameter_counts()
-    batches = math.ceil(max(rows if toy else rows - held_out, 1) / train.batch_size)
-    updates_per_epoch = math.ceil(batches / train.gradient_accumulation_steps)
-    steps = math.ceil(updates_per_epoch * train.epochs)
-    if train.max_steps is not None:
+    vocabulary = data.vocab_size or (510 if data.dataset == "toy" and task.rows == "classes" else DEFAULT_VOCABULARY)
+    labels = [str(index) for index in range(max(classes, 2))] if task.labelled else []
+    written = None if data.target_tokenizer is None else vocabulary
+    config = arguments.config(vocabulary, 0, labels, decoder_vocab_size=written).to_json_string(use_diff=False)
+    total, active = _counts(train.task, config)
+
+    accumulated = train.gradient_accumulation_steps
+    if train.total_batch_size:
+        read = work.tokens if task.rows != "pairs" else min(work.tokens, data.seq_len)
+        accumulated = max(round(train.total_batch_size / (train.batch_size * read)), 1)
+    updates_per_epoch = math.ceil(math.ceil(work.train / train.batch_size) / accumulated)
+    steps = train.total_iters or math.ceil(updates_per_epoch * train.epochs)
+    if train.total_iters is None and train.max_steps is not None:
         steps = min(steps, train.max_steps)
-    seconds = None
+    seconds, tokens = None, work.tokens + work.target_tokens
     if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
-        per_step = train.gradient_accumulation_steps * _seconds(
-            train.task, config.to_json_string(use_diff=False), train.batch_size, tokens
-        )
-        evaluations = steps / (train.eval_steps or updates_per_epoch)
-        validation = evaluations * held_out / train.batch_size * per_step * EVALUATION_SHARE
-        seconds = PREPARATION + PREPARATION_PER_ROW * rows + steps * per_step + validation
+        timing = train.task, config, train.batch_size, work.tokens, work.target_tokens
+        per_step, per_token = _seconds(*timing)
+        batch = max(train.batch_size, 64)
+        evaluated = work.validation if train.eval_iters is None else min(train.eval_iters * batch, work.validation)
+        evaluation = evaluated / train.batch_size * per_step * EVALUATION_SHARE
+        if train.task == "translation":
+            # Until it has learned to end, an answer is as long as may be.
+            evaluation += math.ceil(evaluated / batch) * data.seq_len * per_token
+        elif train.task == "clm":
+            evaluation += SHOWN_SAMPLES * STORY_TOKENS * per_token
+        evaluations = max(steps / (train.eval_steps or updates_per_epoch), 1)
+        preparation = PREPARATION + PREPARATION_PER_ROW * rows
+        seconds = preparation + steps * accumulated * per_step + evaluations * evaluation
         if train.max_minutes is not None:
             seconds = min(seconds, 60 * train.max_minutes)
-    return Estimate(total, active, steps, tokens, seconds)
+    row = {"pairs": "pair", "blocks": "block"}.get(task.rows, "text")
+    return Estimate(total, active, steps, tokens, row, seconds)
+
+
+def _work(
+    arguments: Arguments, rows: int, words: Sequence[int], target_words: Sequence[int], validation: int | None
+) -> _Work:
+    data, kind = arguments.data, TASKS[arguments.train.task].rows
+    if data.dataset == "toy":  # Makes its validation rows on top.
+        train, held_out = rows, max(rows // 5, 50)
+    else:
+        held_out = max(round(rows * data.validation_size), 1) if validation is None else validation
+        train = rows - held_out if validation is None else rows
+    read = [TOKENS_PER_WORD * count + 1 for count in words or [data.seq_len]]
+    if kind == "blocks":
+        per_text = statistics.mean(read)
+        blocks = (max(int(texts * per_text / data.seq_len), 1) for texts in (train, held_out))
+        return _Work(*blocks, data.seq_len, 0)
+    tokens = statistics.mean(min(count, data.seq_len) for count in read)
+    written = 0.0
+    if kind == "pairs":
+        wanted = [TOKENS_PER_WORD * count + 1 for count in target_words] or read
+        # Pairs with a longer side are left out.
+        whole = [pair for pair in zip(read, wanted, strict=False) if max(pair) <= data.seq_len]
+        train = round(train * len(whole) / len(read))
+        tokens, written = (statistics.mean(side) for side in zip(*whole, strict=True)) if whole else (data.seq_len,) * 2
+    elif arguments.train.task == "span_corruption":
+        hidden = arguments.train.mlm_probability * tokens
+        tokens, written = tokens - hidden / 2, 1.5 * hidden  # A span of three becomes one mark on either side.
+    return _Work(max(train, 1), held_out, max(round(tokens), 1), round(written))
 
 
 @functools.lru_cache(maxsize=64)
-def _seconds(task: str, config: str, batch_size: int, tokens: int) -> float:
-    """As `_time_step`, once for each shape: everyone who opens the page asks about the same one first."""
+def _counts(task: str, config: str) -> tuple[int, int]:
+    """(parameters, those active per token), without their memory."""
+    with torch.device("meta"):
+        return _model(task, config).parameter_counts()
+
+
+@functools.lru_cache(maxsize=64)
+def _seconds(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
+    """As `_time`, once for each shape: everyone who opens the page asks about the same one first."""
+    return _time(task, _model(task, config), batch_size, tokens, target_tokens)
+
+
+def _model(task: str, config: str) -> SwitchPreTrainedModel:
     model_class = TASKS[task].model_class
-    return _time_step(model_class(model_class.config_class.from_dict(json.loads(config))), batch_size, tokens)
+    return model_class(model_class.config_class.from_dict(json.loads(config)))
 
 
-def _time_step(model: torch.nn.Module, batch_size: int, tokens: int) -> float:
-    """Median seconds of one step: forward, backward, update."""
+def _time(
+    task: str, model: SwitchPreTrainedModel, batch_size: int, tokens: int, target_tokens: int
+) -> tuple[float, float]:
+    """(median seconds of one step: forward, backward, update; of one more token written for a batch, if any)."""
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     # Of its own, so that nobody's random numbers move.
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, model.config.vocab_size, (batch_size, max(tokens, 1)), generator=generator).to(device)
-    classifies = hasattr(model, "classifier")
-    labels = torch.zeros(batch_size, dtype=torch.long, device=device) if classifies else ids
+
+    def drawn(length: int) -> torch.Tensor:
+        return torch.randint(1, model.config.vocab_size, (batch_size, max(length, 1)), generator=generator).to(device)
+
+    ids = drawn(tokens)
+    if task == "classification":
+        labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+    elif task == "mlm":
+        every = torch.arange(ids.shape[1], device=device) % 7 == 0  # About the share that is hidden.
+        labels = ids.masked_fill(~every, IGNORED_LABEL)
+    else:
+        labels = drawn(target_tokens) if target_tokens else ids
     times = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(WARM_UP + TIMED_STEPS):
@@ -111,4 +197,16 @@ def _time_step(model: torch.nn.Module, batch_size: int, tokens: int) -> float:
             if device == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_UP:])
+        per_token = 0.0
+        if task in ("translation", "clm"):
+            prompt, model = ids if task == "translation" else ids[:1, : min(tokens, 8)], model.eval()
+            start = time.perf_counter()
+            model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=TIMED_TOKENS,
+                min_new_tokens=TIMED_TOKENS,
+                do_sample=False,
+            )
+            per_token = (time.perf_counter() - start) / TIMED_TOKENS
+    return statistics.median(times[WARM_UP:]), per_token

@@ -4,12 +4,12 @@ Try it: python -m train runs
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.runs import RUNS, Run, RunError, list_runs
-from train.tasks import TASKS
+from train.tasks import TASKS, Task
 
 COLUMNS = ("name", "state", "data set", "best", "steps", "time", "started")
 
@@ -51,8 +51,12 @@ def summary(run: Run) -> dict[str, Any]:
 
 def best_figure(run: Run) -> float | None:
     """The best that the run had on validation, by its task's own measure; None before the first evaluation."""
-    task = TASKS[run.arguments().train.task]
-    figures = [record[task.best] for record in run.metrics("eval") if task.best in record]
+    return best_of(run.metrics("eval"), TASKS[run.arguments().train.task])
+
+
+def best_of(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
+    """`best_figure` of lines of metrics."""
+    figures = [record[task.best] for record in records if record["kind"] == "eval" and task.best in record]
     return (max if task.higher_is_better else min)(figures, default=None)
 
 

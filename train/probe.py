@@ -4,19 +4,24 @@ Try it: python -m train --dataset toy --probe "bada bedi", then the lines of kin
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
-from switch_model import Predictor
+from switch_model import Predictor, SwitchForSequenceClassification
+from switch_model.bands import read_tokens
 from switch_model.base import SwitchPreTrainedModel
+from switch_model.predictor import CLS_NAME
+from switch_model.routing import Routing
 
 
 def make_probe(
     text: str | None, tokenizer: PreTrainedTokenizerFast
 ) -> Callable[[SwitchPreTrainedModel], dict[str, Any]] | None:
-    """A function model -> {"pieces", "label", "score", "layers": [{"layer", "expert", "gate", "kept"}, …]}.
+    """A function model -> {"pieces", "layers": [{"layer", "expert", "gate", "kept"}, …]}, with "label" and "score" of a
+    classifier. Of a model with two stacks, where the text goes in the one that reads it.
 
     None without a text, or where it has no tokens.
     """
@@ -27,21 +32,39 @@ def make_probe(
 
     def probe(model: SwitchPreTrainedModel) -> dict[str, Any]:
         training = model.training
+        try:
+            return _of_class(model) if isinstance(model, SwitchForSequenceClassification) else _of_tokens(model)
+        finally:
+            model.train(training)
+
+    def _of_class(model: SwitchForSequenceClassification) -> dict[str, Any]:
         prediction = Predictor(model, tokenizer)(text)
-        model.train(training)
-        return {
-            "pieces": prediction.tokens,
-            "label": prediction.label,
-            "score": round(prediction.scores[prediction.label], 4),
-            "layers": [
-                {
-                    "layer": record.name,
-                    "expert": record.expert[0].tolist(),
-                    "gate": [round(gate, 4) for gate in record.gate[0].tolist()],
-                    "kept": record.kept[0].tolist(),
-                }
-                for record in prediction.routing
-            ],
-        }
+        score = round(prediction.scores[prediction.label], 4)
+        said = {"label": prediction.label, "score": score}
+        return {"pieces": prediction.tokens} | said | {"layers": _layers(prediction.routing)}
+
+    @torch.inference_mode()
+    def _of_tokens(model: SwitchPreTrainedModel) -> dict[str, Any]:
+        encoding = tokenizer(text, truncation=True, return_tensors="pt").to(model.device)
+        pieces, _ = read_tokens(text, encoding.encodings[0])
+        both = model.stacks == ("encoder", "decoder")
+        begin = {"decoder_input_ids": encoding["input_ids"][:, :1]} if both else {}
+        model.eval()
+        output = model(encoding["input_ids"], encoding["attention_mask"], output_routing=True, **begin)
+        reading = [record for record in output.routing if record.name.startswith("encoder") or not both]
+        begun = [CLS_NAME] * int(model.config.cls_token and model.stacks == ("encoder",))
+        return {"pieces": begun + pieces, "layers": _layers([record.detached().example(0) for record in reading])}
 
     return probe
+
+
+def _layers(records: Sequence[Routing]) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": record.name,
+            "expert": record.expert[0].tolist(),
+            "gate": [round(gate, 4) for gate in record.gate[0].tolist()],
+            "kept": record.kept[0].tolist(),
+        }
+        for record in records
+    ]

@@ -17,6 +17,7 @@ from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGener
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from train.arguments import TrainArguments
 from train.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator
+from train.measures import MEASURES
 from train.tokenizer import PaddingCollator
 
 Collator = Callable[[PreTrainedTokenizerFast, TrainArguments], Callable[[list], dict[str, Tensor]]]
@@ -30,8 +31,11 @@ class Task:
         model_class: what is trained.
         rows: what a row is: a text with its class, a text, a text and its translation, or a block of a stream of texts.
         aim: what the model learns to tell, in words.
+        title: what the model can do in the end, in two words: for a picker.
+        learns: what it learns and from which columns, in a sentence.
         best: the validation figure that chooses the best checkpoint.
         higher_is_better: which way.
+        figures: what its curves show beside the loss, by the names of train.measures.
         hits: (logits, labels) of a batch -> (answers that are right, answers in all).
         collator: how rows become a batch.
         metrics: what the Trainer computes from all validation logits; None = loss and hits are enough.
@@ -40,8 +44,11 @@ class Task:
     model_class: type[SwitchPreTrainedModel]
     rows: Literal["classes", "texts", "pairs", "blocks"]
     aim: str
+    title: str
+    learns: str
     best: str
     higher_is_better: bool
+    figures: tuple[str, ...]
     hits: Callable[[Tensor, Tensor], tuple[Tensor, int]]
     collator: Collator
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
@@ -60,8 +67,8 @@ class Task:
         return value > than if self.higher_is_better else value < than
 
     def describe(self, value: float) -> str:
-        shown = {"accuracy": f"{value:.2%}", "bleu": f"{value:.1f}"}
-        return f"{'BLEU' if self.best == 'bleu' else self.best} {shown.get(self.best, f'{value:.4f}')}"
+        """The figure that chooses the best checkpoint, with its name."""
+        return MEASURES[self.best].words(value)
 
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -115,7 +122,10 @@ TASKS = {
         model_class=SwitchForSequenceClassification,
         rows="classes",
         aim="classes",
+        title="classify",
+        learns="Learns which class a text has, from a column of texts and one of classes.",
         best="accuracy",
+        figures=("accuracy",),
         higher_is_better=True,
         hits=_classification_hits,
         collator=_padding,
@@ -125,7 +135,10 @@ TASKS = {
         model_class=SwitchForMaskedLM,
         rows="texts",
         aim="hidden tokens to guess",
+        title="fill blanks",
+        learns="Learns to guess words that are hidden from it, as BERT does, from a column of texts.",
         best="loss",
+        figures=("accuracy",),
         higher_is_better=False,
         hits=_masked_hits,
         collator=_masking,
@@ -134,7 +147,10 @@ TASKS = {
         model_class=SwitchForConditionalGeneration,
         rows="texts",
         aim="spans cut out of texts to write again",
+        title="restore gaps",
+        learns="Learns to write again what was cut out of a text, as T5 does, from a column of texts.",
         best="loss",
+        figures=("accuracy",),
         higher_is_better=False,
         hits=_token_hits,
         collator=_corrupting,
@@ -143,7 +159,10 @@ TASKS = {
         model_class=SwitchForConditionalGeneration,
         rows="pairs",
         aim="translations to write",
+        title="translate",
+        learns="Learns to write the second text of a pair from the first: a translation, an answer, a summary.",
         best="bleu",
+        figures=("bleu", "chrf"),
         higher_is_better=True,
         hits=_token_hits,
         collator=_pairing,
@@ -152,7 +171,10 @@ TASKS = {
         model_class=SwitchForCausalLM,
         rows="blocks",
         aim="the next token to guess",
+        title="write on",
+        learns="Learns to go on with a text token by token, as GPT does, from a column of texts.",
         best="loss",
+        figures=("perplexity",),
         higher_is_better=False,
         hits=_next_token_hits,
         collator=_blocks,

@@ -218,7 +218,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             steering=steering,
             report=reported.record,
             callbacks=reported.callbacks,
-            probe=make_probe(arguments.train.probe, tokenizer) if task.labelled else None,
+            probe=make_probe(arguments.train.probe, tokenizer),
             tokens_before=int(last_value(run, "tokens", resume_from)),
             model=model,
             args=training_arguments(arguments.train, task, run, device, parts.max_steps),

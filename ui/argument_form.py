@@ -15,8 +15,11 @@ from train.arguments import GROUPS, Arguments, DataArguments, ModelArguments, Tr
 from ui.workshop import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
-# Asked for elsewhere in the tab: the data, the preset, the name of the run, the text to watch.
-ELSEWHERE = ("dataset", "data_dir", "text_column", "label_column", "preset", "output_dir", "probe")
+# Asked for elsewhere in the tab: the data, the task, the preset, the name of the run, the text to watch.
+ELSEWHERE = (
+    "dataset", "data_dir", "task", "text_column", "label_column", "target_column", "language", "preset", "output_dir",
+    "probe",
+)  # fmt: skip
 FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
     (group, tuple(item for item in fields(group) if item.name not in ELSEWHERE)) for group in GROUPS
 )

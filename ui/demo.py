@@ -70,8 +70,8 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
                 create_compare_tab(reception, workshop, explore.view, compare)
             with gr.Tab("Models", id="models", elem_id="models-page"):
                 create_models_tab(demo, reception, pages, explore)
-            with gr.Tab("Train", id="train", elem_id="train-page"):
-                create_train_tab(demo, workshop, pages, explore)
+            with gr.Tab("Train", id="train", elem_id="train-page") as train:
+                create_train_tab(demo, workshop, train, pages, explore)
             with gr.Tab("How it works", id="how") as how:
                 create_how_it_works(how, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.

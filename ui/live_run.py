@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model.routing import layer_title
+from train.history import best_of
 from train.process import go_on, start
 from train.runs import Run, RunError, State
-from ui.run_words import dead_experts, probe_words, progress_html, state_badge
+from train.tasks import TASKS, Task
+from ui.run_words import Records, dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of
+from ui.written_samples import NONE_YET, samples_html
 
 POLL_SECONDS = 2.0
 # Between two drawings of a run that goes on: at first, and after some minutes.
@@ -26,9 +29,7 @@ NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
 _NO_PROBE = (
     '<p class="facts">No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.</p>'
 )
-_LOSSES = (
-    '<p class="facts">Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing.</p>'
-)
+_LOSSES = "Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing."
 LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)
 
@@ -37,12 +38,15 @@ class Pictures(NamedTuple):
     """What is drawn from a run's metrics, one field for each output of `LiveRun.draw`; without a run, blanks.
 
     Fields ending in `words` and `note` are HTML; load … with_it are plotly figures; the rest updates of what holds
-    them: the row of load and health, the layer picker, the card of the run's partners, the row of the lesson.
+    them: the card of written texts, the row of load and health, the layer picker, the card of the run's partners, the
+    row of the lesson.
     """
 
     words: str = ""
     curves: Any = None
     note: str = ""
+    written: Any = _HIDDEN
+    samples: str = NONE_YET
     routing: Any = _HIDDEN
     load: Any = None
     health: Any = None
@@ -126,10 +130,13 @@ class LiveRun:
         watched = any(record["kind"] == "probe" for record in records)
         partners = self._partners(name)
         lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
+        task = TASKS[run.arguments().train.task]
         pictures = Pictures(
             words=_facts(dead_experts(records)),
-            curves=run_figures.learning_curves(records),
-            note=_LOSSES if records else "",
+            curves=run_figures.learning_curves(records, task.figures),
+            note=_note(records, task) if records else "",
+            written=gr.update(visible=task.writes and task.rows != "texts"),
+            samples=samples_html(records),
             probe_words=_facts(probe_words(records, layer)) if watched else _no_probe(run),
         )
         if layers:
@@ -189,7 +196,7 @@ class LiveRun:
 
     def start_twin(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
         """The same run with dense MLPs: the same work per token, data, seed and steps. (What is wrong, picker)."""
-        return self._start_partner(name, TWIN, request, sparse_step=0)
+        return self._start_partner(name, TWIN, request, sparse_step=0, decoder_sparse_step=None)
 
     def start_lesson(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
         """The same run without the balance loss, to see experts collapse. (What is wrong, picker)."""
@@ -225,7 +232,14 @@ def head_html(run: Run, state: State) -> str:
     size = f"{arguments.model.num_layers} layers · {arguments.model.num_experts} experts"
     size = size if arguments.model.sparse_step else f"{arguments.model.num_layers} layers · dense"
     name = f"{state_badge(state.name)} <b>{escape(run.name)}</b>"
-    return f'<p class="run-head">{name} <span>{data} · {size}</span></p>{said}'
+    return f'<p class="run-head">{name} <span>{data} · {TASKS[arguments.train.task].title} · {size}</span></p>{said}'
+
+
+def _note(records: Records, task: Task) -> str:
+    """The best figure so far, and how to read the losses."""
+    best = best_of(records, task)
+    said = "" if best is None else f"Best on validation: <b>{escape(task.describe(best))}</b>. "
+    return f'<p class="facts">{said}{_LOSSES}</p>'
 
 
 def _first(name: str) -> str:
@@ -297,6 +311,9 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
         gr.HTML("<h2>Learning</h2>", apply_default_css=False)
         curves = _plot("curves")
         note = gr.HTML("", apply_default_css=False)
+    with gr.Column(elem_classes="card", visible=False, elem_id="written") as written:
+        gr.HTML("<h2>What it writes</h2>", apply_default_css=False)
+        samples = gr.HTML(NONE_YET, apply_default_css=False, elem_id="samples-written")
     with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
         with gr.Column(elem_classes="card", min_width=300):
             gr.HTML("<h2>Load per expert over time (1 = an even share)</h2>", apply_default_css=False)
@@ -348,8 +365,8 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
         "queue": False,
         **quiet,
     }
-    pictures = [words, curves, note, routing, load, health, layer, probe_said, probe, partners, together]
-    pictures += [lesson_row, without_said, without, with_said, with_it]
+    pictures = [words, curves, note, written, samples, routing, load, health, layer, probe_said, probe]
+    pictures += [partners, together, lesson_row, without_said, without, with_said, with_it]
     gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
     watched.change(**looking)
     tab.select(handlers.list_runs, [watched], [watched], **quiet)

@@ -1,6 +1,6 @@
 """New run: choose data, a size and arguments, see what it will take and the command it stands for, and start it.
 
-Handlers take values and return values. Try it: NewRun(Workshop(Path("runs"))).preview("toy", "", "", "none", "", "", …)
+Handlers take values and return values. Try it: NewRun(Workshop(Path("runs"))).choose_data("toy")
 """
 
 import json
@@ -19,22 +19,21 @@ from train.estimate import Estimate, estimate
 from train.presets import default_preset
 from train.process import start, train_command
 from train.runs import Run, RunError
-from ui.argument_form import as_typed, create_form, given, values_of
-from ui.data_card import report_html
+from ui.argument_form import NAMES, as_typed, create_form, given, values_of
+from ui.data_choice import DataChoice, create_data_choice
 from ui.files import fresh_path, hand_over
 from ui.run_words import duration
 from ui.workshop import Workshop, visitor_of
 
-# Those of train.data, which takes seconds to import.
-NAMED = ("toy", "ag_news", "sst2", "imdb", "cola", "mrpc", "qqp", "mnli", "qnli", "rte")
-FILE_TYPES = [".csv", ".tsv", ".jsonl", ".json", ".parquet"]
 PRESETS = [
     ("tiny · under a minute", "tiny"),
     ("small · under ten", "small"),
     ("base · as the bundled models", "base"),
     ("none · the bare defaults", "none"),
 ]
-NO_COLUMN = "found by name"
+# Until the new estimate is there, the old one would be wrong.
+TIMING = '<p class="facts">Timing a few steps …</p>'
+START_FROM = NAMES.index("init_from")
 
 
 class NewRun:
@@ -42,86 +41,44 @@ class NewRun:
 
     def __init__(self, workshop: Workshop):
         self.workshop = workshop
+        self.data = DataChoice(workshop)
 
-    # -- data ---------------------------------------------------------------------------------------------------------
+    # -- data and size ------------------------------------------------------------------------------------------------
 
-    def look_at(self, dataset: str, text_column: str, label_column: str) -> tuple[Any, ...]:
-        """Read the data: (card, text column, label column, facts that an estimate needs)."""
-        from train.data_report import data_report
-        from train.tables import DataError
+    def choose_data(self, dataset: str, start_from: str = "") -> tuple[Any, ...]:
+        """Another data set: (what `DataChoice.choose` returns, the estimate's place, preset, form).
 
-        try:
-            report = data_report(
-                self._allowed(dataset),
-                data_dir=self.workshop.data_dir,
-                text_column=_column(text_column),
-                label_column=_column(label_column),
-            )
-        except (DataError, ValueError, OSError) as error:
-            pickers = (gr.update(choices=[NO_COLUMN, *self._columns(dataset)]),) * 2
-            # Who uploaded a file knows its name, not where it lies here.
-            said = str(error).replace(dataset, Path(dataset).name) if dataset else str(error)
-            return f'<p class="notice" role="alert">{escape(said)}</p>', *pickers, None
-        columns = [NO_COLUMN, *report.columns]
-        facts = {"rows": report.rows, "classes": len(report.labels), "words": report.words}
-        return (
-            report_html(report),
-            gr.update(choices=columns, value=text_column if text_column in columns else NO_COLUMN),
-            gr.update(choices=columns, value=label_column if label_column in columns else NO_COLUMN),
-            facts,
-        )
+        Args:
+            start_from: the form's --init_from, which stays; likewise below.
+        """
+        name, task = default_preset(dataset) or "none", self.data.task_of(dataset)
+        return *self.data.choose(dataset, task), TIMING, name, *self.choose_preset(name, dataset, task, start_from)
 
-    def _columns(self, dataset: str) -> list[str]:
-        """What may be chosen when no column could be found by its name."""
-        from train.data import columns_of
-        from train.tables import DataError
+    def choose_task(self, task: str, dataset: str, preset: str, start_from: str = "") -> tuple[Any, ...]:
+        """Another task on the same data: as `choose_data`, with the preset that was chosen."""
+        return *self.data.choose(dataset, task), TIMING, preset, *self.choose_preset(preset, dataset, task, start_from)
 
-        try:
-            return columns_of(self._allowed(dataset), self.workshop.data_dir)
-        except (DataError, ValueError, OSError):
-            return []
-
-    def choose_data(self, dataset: str) -> tuple[Any, ...]:
-        """Another data set: (what `look_at` returns with its columns found anew, preset, form)."""
-        name = default_preset(dataset) or "none"
-        return *self.look_at(dataset, NO_COLUMN, NO_COLUMN), name, *self._preset_values(name, dataset)
-
-    def upload(self, path: str) -> tuple[Any, ...]:
+    def upload(self, path: str, start_from: str = "") -> tuple[Any, ...]:
         """A file of the visitor's own: (data picker, what `choose_data` returns)."""
         kept = str(self.workshop.keep_upload(path))
-        return gr.update(choices=[*_choices(), (Path(kept).name, kept)], value=kept), *self.choose_data(kept)
+        return gr.update(choices=self.data.choices(kept), value=kept), *self.choose_data(kept, start_from)
 
-    def _allowed(self, dataset: str) -> str:
-        """On a public page, named data sets and uploads only. Raises ValueError otherwise."""
-        if not dataset:
-            raise ValueError("Choose a data set, or upload a file.")
-        uploads = self.workshop.uploads.resolve()
-        if self.workshop.public and dataset not in NAMED and Path(dataset).resolve().parent != uploads:
-            raise ValueError(f"{dataset} is not offered here: choose a data set of the list, or upload a file.")
-        return dataset
+    def choose_preset(self, preset: str, dataset: str, task: str, start_from: str = "") -> list[Any]:
+        """The form's values for a preset."""
+        values = values_of(Arguments.resolve({"dataset": dataset, "preset": preset, "task": task}))
+        values[START_FROM] = start_from
+        return values
 
     # -- arguments ----------------------------------------------------------------------------------------------------
 
-    def choose_preset(self, preset: str, dataset: str) -> list[Any]:
-        """The form's values for a preset."""
-        return self._preset_values(preset, dataset)
-
-    @staticmethod
-    def _preset_values(preset: str, dataset: str) -> list[Any]:
-        return values_of(Arguments.resolve({"dataset": dataset, "preset": preset}))
-
-    def arguments(self, dataset, text_column, label_column, preset, name, probe, *form) -> Arguments:
+    def arguments(
+        self, dataset, task, text_column, label_column, target_column, language, preset, name, probe, *form
+    ) -> Arguments:
         """What the page asks for. Raises ValueError with what is wrong."""
         arguments = Arguments.from_dict(
             given(form)
-            | {
-                "dataset": self._allowed(dataset),
-                "text_column": _column(text_column),
-                "label_column": _column(label_column),
-                "preset": preset,
-                "probe": (probe or "").strip() or None,
-                "data_dir": self.workshop.data_dir if dataset in NAMED and dataset != "toy" else None,
-            }
+            | self.data.values(dataset, task, text_column, label_column, target_column, language)
+            | {"preset": preset, "probe": (probe or "").strip() or None}
         )
         arguments.check()
         if self.workshop.caps is not None:
@@ -149,7 +106,7 @@ class NewRun:
             if facts is None:
                 return ""
             busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
-            return estimate_html(estimate(arguments, facts["rows"], facts["classes"], facts["words"], not busy))
+            return estimate_html(estimate(arguments, **facts, timed=not busy))
         except (ValueError, OverflowError, RuntimeError, MemoryError):
             return ""  # The preview says what is wrong.
 
@@ -180,28 +137,22 @@ class NewRun:
         return str(path)
 
     def load(self, path: str) -> list[Any]:
-        """A file of arguments into the form: data, columns, preset, probe, form."""
+        """A file of arguments into the tab's inputs."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError("it holds no arguments")
             arguments = Arguments.resolve(as_typed(values))
             arguments.check()
-            self._allowed(arguments.data.dataset)
+            self.data.allowed(arguments.data.dataset)
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise gr.Error(f"This file can't be used: {error}", print_exception=False) from error
         return self.fill(arguments)
 
     def fill(self, arguments: Arguments) -> list[Any]:
         """The page's inputs for given arguments, in the order of the tab's inputs; the run's name stays open."""
-        data = arguments.data
-        choices = _choices()
-        if data.dataset not in NAMED:
-            choices.append((Path(data.dataset).name, data.dataset))
         return [
-            gr.update(choices=choices, value=data.dataset),
-            gr.update(choices=[NO_COLUMN, data.text_column or NO_COLUMN], value=data.text_column or NO_COLUMN),
-            gr.update(choices=[NO_COLUMN, data.label_column or NO_COLUMN], value=data.label_column or NO_COLUMN),
+            *self.data.fill(arguments),
             arguments.train.preset or "none",
             "",
             arguments.train.probe or "",
@@ -230,56 +181,25 @@ def estimate_html(found: Estimate) -> str:
     time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed"
     return (
         f'<p class="facts" role="status">At most <b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
-        f"active per token · <b>{found.steps:,}</b> steps of about {found.tokens} tokens a text · {time}</p>"
+        f"active per token · <b>{found.steps:,}</b> steps · about {found.tokens} tokens a {found.row} · {time}</p>"
     )
-
-
-def _column(value: str | None) -> str | None:
-    return None if not value or value == NO_COLUMN else value
-
-
-def _choices() -> list[tuple[str, str]]:
-    return [(name, name) for name in NAMED]
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
 def create_new_run(
-    demo: gr.Blocks, handlers: NewRun, tabs: gr.Tabs, watched: gr.Dropdown
+    handlers: NewRun, opened: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
 ) -> tuple[list[gr.components.Component], list[dict[str, Any]]]:
-    """Lay it out and connect it. Returns the inputs, and the events that follow when someone has filled them."""
+    """Lay it out and connect it. Returns the inputs, and the events that follow when someone has filled them.
+
+    Args:
+        opened: the tab that it is in: nothing is asked for before somebody opens it.
+    """
     workshop, start_with = handlers.workshop, Arguments.resolve({"dataset": "toy"})
-    facts = gr.State(None)
     with gr.Row(elem_classes="pair"):
         with gr.Column(elem_classes="card", scale=4, min_width=280):
-            gr.HTML("<h2>Data</h2>", apply_default_css=False)
-            dataset = gr.Dropdown(
-                _choices(),
-                value="toy",
-                label="Data set",
-                info="a name, a hub id such as owner/name, or your own CSV, TSV, JSONL or parquet file",
-                allow_custom_value=not workshop.public,
-                elem_id="train-data",
-            )
-            with gr.Row(elem_classes="buttons"):
-                upload = gr.UploadButton(
-                    "Upload a file",
-                    file_types=FILE_TYPES,
-                    type="filepath",
-                    size="md",
-                    min_width=0,
-                    scale=0,
-                    elem_id="upload",
-                )
-            with gr.Row(elem_classes="columns"):
-                text_column = gr.Dropdown(
-                    [NO_COLUMN], value=NO_COLUMN, label="Column of texts", allow_custom_value=True, min_width=130
-                )
-                label_column = gr.Dropdown(
-                    [NO_COLUMN], value=NO_COLUMN, label="Column of classes", allow_custom_value=True, min_width=130
-                )
-            report = gr.HTML("", apply_default_css=False, elem_id="data-report")
+            chosen_data, upload, report, facts = create_data_choice(handlers.data, start_with)
         with gr.Column(elem_classes="card", scale=5, min_width=280):
             gr.HTML("<h2>Model and training</h2>", apply_default_css=False)
             preset = gr.Radio(PRESETS, value="none", label="Size", elem_id="preset")
@@ -320,7 +240,8 @@ def create_new_run(
             if workshop.caps is not None:
                 gr.HTML(f'<p class="note">{escape(workshop.caps.words())}</p>', apply_default_css=False)
 
-    inputs = [dataset, text_column, label_column, preset, name, probe, *form]
+    dataset, task, *columns = chosen_data
+    inputs = [*chosen_data, preset, name, probe, *form]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     shown = {"fn": handlers.preview, "inputs": inputs, "outputs": [command, wrong], **quiet}
     timed = {
@@ -331,27 +252,22 @@ def create_new_run(
         "concurrency_limit": 1,
         **quiet,
     }
-    data_card = [report, text_column, label_column, facts]
-    chosen = [*data_card, preset, *form]
+    looked = {"fn": handlers.data.look_at, "inputs": chosen_data, "outputs": [report, *columns, facts], **quiet}
+    start_from = form[START_FROM]
+    chosen = [task, report, *columns, facts, known, preset, *form]
     # No run is started on data that are known not to work; the card says why.
     facts.change(lambda known: gr.update(interactive=known is not None), [facts], [go], **quiet)
-    dataset.input(handlers.choose_data, [dataset], chosen, **quiet).then(**shown).then(**timed)
-    upload.upload(handlers.upload, [upload], [dataset, *chosen], **quiet).then(**shown).then(**timed)
-    gr.on(
-        [text_column.input, label_column.input],
-        handlers.look_at,
-        [dataset, text_column, label_column],
-        data_card,
-        **quiet,
-    ).then(**shown)
-    preset.input(handlers.choose_preset, [preset, dataset], form, **quiet).then(**shown).then(**timed)
+    dataset.input(handlers.choose_data, [dataset, start_from], chosen, **quiet).then(**shown).then(**timed)
+    task.input(handlers.choose_task, [task, dataset, preset, start_from], chosen, **quiet).then(**shown).then(**timed)
+    upload.upload(handlers.upload, [upload, start_from], [dataset, *chosen], **quiet).then(**shown).then(**timed)
+    gr.on(_edits(columns), **looked).then(**shown).then(**timed)
+    preset.input(handlers.choose_preset, [preset, dataset, task, start_from], form, **quiet).then(**shown).then(**timed)
     gr.on(_edits((name, probe)), trigger_mode="always_last", **shown)
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
     go.click(handlers.start, inputs, [wrong, tabs, watched], **quiet).then(**shown)
     hand_over(saved, handlers.save, inputs, "arguments")
-    looked = {"fn": handlers.look_at, "inputs": [dataset, text_column, label_column], "outputs": data_card, **quiet}
     loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
-    demo.load(**looked).then(**shown).then(**timed)
+    opened.select(**shown).then(**timed)
     return inputs, [looked, shown, timed]
 
 

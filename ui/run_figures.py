@@ -14,12 +14,15 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.routing import layer_title
+from train.measures import MEASURES
 from ui.run_words import Records, finite, lines_of, routing_lines
 
 # Readable on white and on near-black alike (3 to 1 and better); the app's style sheet sharpens the ink for either.
 INK, GRID, CLEAR = "#7d8590", "rgba(125,133,144,0.22)", "rgba(0,0,0,0)"
 LOSS, ACCURACY = "#3d86c6", "#cf6a2f"
 COLOURS = (LOSS, ACCURACY, "#2b9a73", "#c2659c", "#9c7f1b", "#8a7ad0", "#2a9aa8", "#7d8590")
+# Of what the right axis shows, in the order of a task's figures.
+FIGURES = ((ACCURACY, "diamond"), ("#2b9a73", "square"))
 DASHES = ("solid", "dash", "dot")
 MAX_POINTS = 300
 
@@ -35,29 +38,46 @@ NAMES_OF_AXES = {"step": "step", "seconds": "time", "tokens": "tokens"}
 Curve = tuple[list[float], list[float]]
 
 
-# ---- loss and accuracy ----
+# ---- loss and other figures ----
 
 
-def learning_curves(records: Records) -> go.Figure:
-    """Loss (left) and accuracy (right) over steps: training thin, validation strong with a marker per evaluation."""
+def learning_curves(records: Records, figures: Sequence[str] = ("accuracy",)) -> go.Figure:
+    """Loss (left) and a task's figures (right) over steps: training thin, validation strong with a marker per
+    evaluation.
+
+    Args:
+        figures: names of train.measures that share an axis, as a task lists them.
+    """
     train, evaluated = lines_of(records, "train"), lines_of(records, "eval")
     figure = make_subplots(specs=[[{"secondary_y": True}]])
-    drawn = {"loss": False, "accuracy": False}
-    for key, colour, symbol, number in (("loss", LOSS, "circle", ".4f"), ("accuracy", ACCURACY, "diamond", ".1%")):
+    drawn = dict.fromkeys(("loss", *figures), False)
+    for key, (colour, symbol) in zip(drawn, ((LOSS, "circle"), *FIGURES), strict=False):
+        measure = MEASURES[key]
         for lines, name, strong in ((train, "training", False), (evaluated, "validation", True)):
             xs, ys = _curve(lines, "step", key)
             if xs:
                 drawn[key] = True
                 line = _line(
-                    f"{name} {key}", xs, ys, colour, strong, number=number, symbol=symbol, where=EVALUATED * strong
+                    f"{name} {measure.word}",
+                    xs,
+                    ys,
+                    colour,
+                    strong,
+                    number=measure.number,
+                    symbol=symbol,
+                    where=EVALUATED * strong,
                 )
-                figure.add_trace(line, secondary_y=key == "accuracy")
+                figure.add_trace(line, secondary_y=key != "loss")
     if not any(drawn.values()):
         return empty("Appears with the first lines of metrics.")
     figure.update_yaxes(title="loss", secondary_y=False)
     # Its own grid would cross the other one's.
     figure.update_yaxes(
-        title="accuracy", range=[0, 1], tickformat=".0%", showgrid=False, visible=drawn["accuracy"], secondary_y=True
+        title=", ".join(MEASURES[key].word for key in figures),
+        showgrid=False,
+        visible=any(drawn[key] for key in figures),
+        secondary_y=True,
+        **_scale(figures[0]),
     )
     figure.update_xaxes(title="step", unifiedhovertitle={"text": "step %{x:,.0f}"}, rangemode="tozero")
     # Between two evaluations the nearest one is told, with its step.
@@ -72,7 +92,7 @@ def compare_curves(
 
     Args:
         runs: name -> lines.
-        value: "loss" or "accuracy".
+        value: a name of train.measures.
         over: "step", "seconds" or "tokens". Runs that did not note it are left out.
     """
     return _compared(runs, value, (over,), height)
@@ -84,6 +104,7 @@ def twin_curves(runs: Mapping[str, Records], value: str = "loss") -> go.Figure:
 
 
 def _compared(runs: Mapping[str, Records], value: str, panels: Sequence[str], height: int) -> go.Figure:
+    word = MEASURES[value].word
     figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.03)
     named: set[str] = set()
     for column, over in enumerate(panels, start=1):
@@ -101,7 +122,7 @@ def _compared(runs: Mapping[str, Records], value: str, panels: Sequence[str], he
                     ys,
                     colour,
                     strong,
-                    number=".1%" if value == "accuracy" else ".4f",
+                    number=MEASURES[value].number,
                     where=f"<br>%{{x:,.4~g}} {unit}" if over == "seconds" else f"<br>{over} %{{x:,.0f}}",
                     dash=dash,
                 )
@@ -111,14 +132,24 @@ def _compared(runs: Mapping[str, Records], value: str, panels: Sequence[str], he
                 figure.add_trace(line, row=1, col=column)
         figure.update_xaxes(title=unit, rangemode="tozero", col=column)
     if not figure.data:
-        return empty(f"None of these runs has noted its {value}{' against these' if len(panels) == 1 else ''} yet.")
+        return empty(f"None of these runs has noted its {word}{' against these' if len(panels) == 1 else ''} yet.")
     for trace in figure.data:
         # A run without an evaluation yet is named by its training.
         if trace.legendgroup not in named:
             named.add(trace.legendgroup)
             trace.showlegend = True
-    figure.update_yaxes(title=f"{value} (faint: training)", tickformat=".0%" if value == "accuracy" else None, col=1)
+    scale = {key: setting for key, setting in _scale(value).items() if key != "range"}
+    figure.update_yaxes(**scale).update_yaxes(title=f"{word} (faint: training)", col=1)
     return styled(figure, height=height, hovermode="closest")
+
+
+def _scale(value: str) -> dict[str, Any]:
+    """An axis for one of train.measures."""
+    measure = MEASURES[value]
+    if measure.wide:
+        return {"type": "log", "nticks": 6}
+    limits = {"range": [0, measure.top]} if measure.top else {} if value == "loss" else {"rangemode": "tozero"}
+    return limits | {"tickformat": ".0%" if measure.number.endswith("%") else None}
 
 
 def _unit(over: str, values: Iterable[Any]) -> tuple[str, float]:

@@ -14,12 +14,14 @@ import gradio as gr
 from switch_model import CheckpointError
 from train.history import summaries
 from train.housekeeping import archive, delete, rename
+from train.measures import MEASURES
 from train.runs import RunError
+from train.tasks import TASKS
 from ui.files import fresh_path, hand_over
 from ui.run_words import arguments_diff_html, duration
 from ui.workshop import Workshop, clean_name, visitor_of
 
-COLUMNS = ["run", "state", "data", "preset", "best on validation", "steps", "time", "started"]
+COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
 # Curves that a person still tells apart.
 MAX_COMPARED = 8
 NOTHING = '<p class="facts">Choose a run: click its row.</p>'
@@ -40,7 +42,17 @@ class RunHistory:
         steps = f"{row['step']:,} of {row['max_steps']:,}" if row["max_steps"] else ""
         name = Path(row["folder"]).relative_to(self.workshop.root).as_posix()
         clock = duration(row["seconds"]) if row["seconds"] else ""
-        return [name, row["state"], row["dataset"], row["preset"], row["best_words"], steps, clock, started]
+        return [
+            name,
+            row["state"],
+            row["dataset"],
+            TASKS[row["task"]].title,
+            row["preset"],
+            row["best_words"],
+            steps,
+            clock,
+            started,
+        ]
 
     def refresh(self, compared: Sequence[str]) -> tuple[Any, Any]:
         """(table, picker of runs to compare)."""
@@ -76,6 +88,14 @@ class RunHistory:
         arguments = {name: run.arguments().portable() for name, run in runs.items()}
         figure = compare_curves({name: run.metrics() for name, run in runs.items()}, value, over)
         return figure, arguments_diff_html(arguments)
+
+    def measures(self, names: Sequence[str], value: str) -> Any:
+        """The picker of figures with those that the runs' tasks have."""
+        known = self.workshop.names()
+        tasks = [self.workshop.run(name).arguments().train.task for name in names or () if name in known]
+        found = list(dict.fromkeys(["loss", *(figure for task in tasks for figure in TASKS[task].figures)]))
+        # What is chosen stays, also where someone chooses while this is under way.
+        return gr.update(choices=_figures(found), **({} if value in found else {"value": "loss"}))
 
     def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[Any, str, Any]:
         """(the run's name by now, what was done or is wrong, the table)."""
@@ -116,6 +136,10 @@ class RunHistory:
         if not self.workshop.may_change(name or "", visitor_of(request)):
             raise RunError("On a public page only who started a run may change it.")
         return self.workshop.run(name)
+
+
+def _figures(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(MEASURES[name].word, name) for name in names]
 
 
 def _message(text: object) -> str:
@@ -169,7 +193,9 @@ def create_run_history(
         gr.HTML("<h2>Compare</h2>", apply_default_css=False)
         with gr.Row(elem_classes="columns"):
             compared = gr.Dropdown([], multiselect=True, label="Runs", scale=3, min_width=240, elem_id="compared")
-            value = gr.Dropdown(["loss", "accuracy"], value="loss", label="Figure", filterable=False, min_width=110)
+            value = gr.Dropdown(
+                _figures(["loss", "accuracy"]), value="loss", label="Figure", filterable=False, min_width=110
+            )
             over = gr.Dropdown(
                 [("steps", "step"), ("seconds", "seconds"), ("tokens", "tokens")],
                 value="step",
@@ -197,6 +223,7 @@ def create_run_history(
     deleted.click(handlers.delete, [chosen], [chosen, said, *buttons, deleting], **quiet).then(**listed)
     publish.click(handlers.publish, [chosen, repository, private], [said], **quiet)
     comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
+    compared.change(handlers.measures, [compared, value], [value], **quiet)
     gr.on([item.change for item in (compared, value, over)], **comparing)
     return chosen, explore, go_on
 

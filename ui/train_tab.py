@@ -16,10 +16,11 @@ from ui.run_history import RunHistory, create_run_history
 from ui.workshop import Workshop
 
 
-def create_train_tab(demo: gr.Blocks, workshop: Workshop, pages: gr.Tabs, explore: ExploreTab) -> None:
+def create_train_tab(demo: gr.Blocks, workshop: Workshop, opened: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> None:
     """Lay the tab out and connect it.
 
     Args:
+        opened: the tab itself.
         pages: the page's tabs, to move to Explore.
         explore: what a run is opened in.
     """
@@ -37,7 +38,7 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, pages: gr.Tabs, explor
     )
     with gr.Tabs(elem_id="train-tabs") as tabs:
         with gr.Tab("New run", id="new"):
-            inputs, following = create_new_run(demo, new, tabs, watched)
+            inputs, following = create_new_run(new, opened, tabs, watched)
         with gr.Tab("Live", id="live") as live_tab:
             open_watched = create_live_run(demo, live, live_tab, watched)
         with gr.Tab("All runs", id="all") as all_runs:

@@ -13,6 +13,7 @@ import gradio as gr
 
 from train.arguments import Arguments
 from train.runs import Run, RunError, free_folder, list_runs
+from train.tasks import TASKS
 
 # Arguments that reach into the machine that serves the page, or out of it: not for strangers.
 LOCAL_ONLY = (
@@ -54,6 +55,7 @@ class Caps:
                 raise ValueError(f"--{name} can't be set on a public page.")
         for name, value, most in (
             ("num_layers", model.num_layers, self.layers),
+            ("num_decoder_layers", model.num_decoder_layers or 0, self.layers),
             ("d_model", model.d_model, self.width),
             ("d_ff", model.d_ff or 0, 4 * self.width),
             ("num_experts", model.num_experts, self.experts),
@@ -64,6 +66,7 @@ class Caps:
             ("d_kv", model.d_kv or 0, self.width),
             ("num_heads", model.num_heads, 16),
             ("gradient_accumulation_steps", train.gradient_accumulation_steps, 8),
+            ("total_batch_size", train.total_batch_size or 0, 65_536),
             ("validation_size", data.validation_size, 0.5),
         ):
             if value > most:
@@ -82,6 +85,9 @@ class Caps:
             train=replace(
                 train,
                 max_steps=min(train.max_steps or self.steps, self.steps),
+                total_iters=train.total_iters and min(train.total_iters, self.steps),
+                # Writing takes long, and an evaluation is not cut short.
+                eval_iters=min(train.eval_iters or 16, 16) if TASKS[train.task].writes else train.eval_iters,
                 max_minutes=min(train.max_minutes or self.minutes, self.minutes),
                 save_total_limit=min(train.save_total_limit or self.checkpoints, self.checkpoints),
             ),

@@ -1,0 +1,36 @@
+"""The figures that runs are judged by: their names and how they are written, once for logs, tables and curves.
+
+Try it: MEASURES["bleu"].words(31.4)
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a run.
+
+    Attributes:
+        word: its name on the page and in the log.
+        number: how it is written, as a format specification.
+        top: the highest it can be, where there is such.
+        wide: whether it runs over orders of magnitude, so that an axis should be logarithmic.
+    """
+
+    word: str
+    number: str
+    top: float | None = None
+    wide: bool = False
+
+    def words(self, value: float) -> str:
+        """Name and number: "BLEU 31.4"."""
+        return f"{self.word} {value:{self.number}}"
+
+
+MEASURES = {
+    "loss": Measure("loss", ".4f"),
+    "accuracy": Measure("accuracy", ".2%", top=1.0),
+    "bleu": Measure("BLEU", ".1f"),
+    "chrf": Measure("chrF", ".1f"),
+    "perplexity": Measure("perplexity", ".2f", wide=True),
+}
