@@ -48,6 +48,13 @@ def pairs(tmp_path):
     return path
 
 
+def test_the_same_texts_give_the_same_tokenizer():
+    # Characters that stand once would take their scores in the order of a hash table.
+    texts = [*TEXTS, "αβγδεζηθικλμνξοπρστυφχψω", "אבגדהוזחטיכלמנסעפצקרשת"]
+    one, other = (train_unigram_tokenizer(texts, 260, 32).backend_tokenizer.to_str() for _ in range(2))
+    assert one == other
+
+
 def test_spans_and_what_is_left_make_up_the_text_and_hide_the_share_asked_for(unigram):
     collator = SpanCorruptionCollator(unigram, probability=0.15, seed=3)
     sentinels = sentinel_ids(unigram)
