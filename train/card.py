@@ -61,6 +61,7 @@ def model_card(
     classifies = task == "classification"
     writes = task in ("translation", "clm", "span_corruption")
     purpose, pipeline = PURPOSES[task]
+    unit = {"translation": "pairs", "clm": f"blocks of {arguments['seq_len']} tokens"}.get(task, "rows")
     if classifies:
         purpose += ", ".join(config.labels)
     lines = [
@@ -83,8 +84,8 @@ def model_card(
         training["command"],
         "```",
         "",
-        f"- Data: {training.get('data_note', dataset)}; {rows['train']:,} rows to train on, {rows['validation']:,} "
-        "held out of them to choose the checkpoint.",
+        f"- Data: {training.get('data_note', dataset).rstrip('.')}; {rows['train']:,} {unit} to train on, "
+        f"{rows['validation']:,} others to choose the checkpoint.",
         *(
             [f"- Tokenizers: one of {config.vocab_size:,} tokens reads, one of {config.decoder_vocab_size:,} writes."]
             if config.decoder_vocab_size

@@ -37,7 +37,7 @@ TRANSLATOR = Kind(
     "text to text",
     "answers a text with a text",
     "Type the text to translate or answer. Ctrl+Enter starts.",
-    "The weather is very nice today.",
+    "A man is riding a horse on the beach.",
     "Generate",
 )
 STORYTELLER = Kind(
