@@ -167,6 +167,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text
     # does not hold up all others.
     turns = {"concurrency_id": "routing", "concurrency_limit": 2, **quiet}
+    # What these give is sent as it is. Gradio would hand each of some fifteen outputs to another thread and back, which
+    # takes longer than the pass.
+    turns["postprocess"] = False
     run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **turns)
     choosing = {
         "fn": writing.choose_model,

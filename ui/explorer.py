@@ -167,7 +167,9 @@ class Explorer:
 
     def draw(self, view: View | None, flow_opened: bool, neighbours_of: Any) -> tuple[Any, ...]:
         """What may follow the class: what `look_closer`, `draw_flow` and `neighbours.forget` return."""
-        return *self.look_closer(view), *draw_flow(view, flow_opened), *forget(view, neighbours_of)
+        said, *pictures = draw_flow(view, flow_opened)
+        sent = [picture and _sent(picture.to_json()) for picture in pictures]
+        return *self.look_closer(view), said, *sent, *forget(view, neighbours_of)
 
     # -- keeping and passing on -----------------------------------------------------------------------------------
 
@@ -300,7 +302,12 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     record = view.prediction.routing[view.layer]
     title = f"<h2>Router probabilities, {layer_title(record.name, len(view.bands) > 1)}</h2>"
     figure = router_heat_map(record, view.prediction.tokens, view.token)
-    return title, PlotData(type="plotly", plot=json.dumps(figure))
+    return title, _sent(json.dumps(figure))
+
+
+def _sent(figure: str) -> PlotData:
+    """A figure's JSON as gr.Plot sends it."""
+    return PlotData(type="plotly", plot=figure)
 
 
 def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, serial: int = 0) -> Routed:

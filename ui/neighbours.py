@@ -80,7 +80,8 @@ def asked_about(view: View | None) -> Any:
 
 def forget(view: View | None, asked: Any) -> tuple[Any, Any, Any]:
     """(sentence, grid, what was asked about): empty once the view has moved on from it; else nothing new."""
-    return (gr.skip(),) * 3 if asked is None or asked == asked_about(view) else ("", _NOTHING, None)
+    # Where nothing was asked, blanks again: for gr.skip() Gradio builds each component anew.
+    return (gr.skip(),) * 3 if asked is not None and asked == asked_about(view) else ("", _NOTHING, None)
 
 
 def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[gr.Accordion, gr.State, list[Any]]:
