@@ -244,7 +244,7 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     for stack in stacks:
         for layer in range(config.depth(stack)):
             total += mlp * (config.num_experts if config.is_sparse(layer, stack) else 1)
-            total += attention * (config.num_experts if config.attention_is_sparse(layer) else 1)
+            total += attention * (config.num_experts if config.attention_is_sparse(layer, stack) else 1)
             total += attention * (stack == "decoder" and len(stacks) > 1)
     return total
 

@@ -182,7 +182,7 @@ class SwitchConfig(PreTrainedConfig):
         inputs_embeds_size: width of the `inputs_embeds` that come in, brought to d_model by a linear layer.
         attention_experts: "none"; "projections" = a token's query, key and value come from the expert it is routed to
             (Switch Transformers, appendix A); "module" = a whole self-attention per expert, chosen once per sequence
-            (encoders only: a causal stack must not know the whole sequence).
+            (in encoders; a decoder over one stays as it is: a causal stack must not know the whole sequence).
         attention_sparse_step: which blocks that holds for, counted like encoder_sparse_step.
         dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
         dropout_rate: on embeddings, attention outputs, MLP outputs and inside dense MLPs.
@@ -323,7 +323,7 @@ class SwitchConfig(PreTrainedConfig):
                 f"decoder_vocab_size={self.decoder_vocab_size} is not allowed with share_embeddings=True: one table "
                 "can't hold two vocabularies."
             )
-        if self.attention_experts == "module" and "decoder" in self.stacks:
+        if self.attention_experts == "module" and self.stacks == ("decoder",):
             raise ValueError(
                 'attention_experts="module" is not allowed in a decoder: it looks at the whole sequence at once.'
             )
@@ -349,9 +349,11 @@ class SwitchConfig(PreTrainedConfig):
         own = stack == "decoder" and self.decoder_sparse_step is not None
         return _every(self.decoder_sparse_step if own else self.encoder_sparse_step, layer)
 
-    def attention_is_sparse(self, layer: int) -> bool:
+    def attention_is_sparse(self, layer: int, stack: str = "encoder") -> bool:
         """Whether the self-attention of block `layer` has experts."""
-        return self.attention_experts != "none" and _every(self.attention_sparse_step, layer)
+        if self.attention_experts == "none" or (self.attention_experts == "module" and stack == "decoder"):
+            return False
+        return _every(self.attention_sparse_step, layer)
 
     @property
     def sparse_layers(self) -> tuple[str, ...]:
@@ -359,7 +361,7 @@ class SwitchConfig(PreTrainedConfig):
         names = []
         for stack in self.stacks:
             for layer in range(self.depth(stack)):
-                names += [f"{stack}.{layer}.attention"] if self.attention_is_sparse(layer) else []
+                names += [f"{stack}.{layer}.attention"] if self.attention_is_sparse(layer, stack) else []
                 names += [f"{stack}.{layer}"] if self.is_sparse(layer, stack) else []
         return tuple(names)
 

@@ -54,7 +54,7 @@ class Block(GradientCheckpointingLayer):
         self.layer = layer
         name = f"{stack}.{layer}"
         self.attention_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
-        if config.attention_is_sparse(layer):
+        if config.attention_is_sparse(layer, stack):
             kind = {"projections": ProjectionExperts, "module": AttentionModules}[config.attention_experts]
             self.attention = kind(config, f"{name}.attention", causal)
         else:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from switch_model import SwitchConfig, SwitchForCausalLM, load_checkpoint
+from train.arguments import Arguments
 from train.cli import main
 from train.collators import SpanCorruptionCollator, cut_spans
 from train.data import load_split
@@ -17,6 +18,7 @@ from train.packing import Blocks, held_out_every, packed
 from train.pairs import choose_pair, load_pairs
 from train.runs import Run
 from train.tables import DataError
+from train.tasks import TASKS
 from train.tokenizer import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
 from train.writing import bleu_and_chrf
 
@@ -46,6 +48,13 @@ def pairs(tmp_path):
             text = " ".join(random.choice(words, size=random.integers(2, 5)))
             writer.writerow([text, text.upper()])
     return path
+
+
+def test_every_preset_suits_a_run_of_a_few_steps():
+    # A warm-up counted in steps would be longer than a run on few rows, which is refused.
+    for task in TASKS:
+        for name in ("tiny", "small", "base"):
+            assert Arguments.resolve({"dataset": "my.csv", "task": task, "preset": name}).train.warmup < 1, (task, name)
 
 
 def test_the_same_texts_give_the_same_tokenizer():

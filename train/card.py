@@ -24,6 +24,10 @@ PURPOSES = {
 }
 
 
+# A share of dropped tokens that a reader should know about.
+NOTABLE_DROPS = 0.01
+
+
 def figures_in_words(figures: dict[str, Any]) -> str:
     """The figures of an evaluation that say how good a model is."""
     words = {
@@ -62,6 +66,9 @@ def model_card(
     writes = task in ("translation", "clm", "span_corruption")
     purpose, pipeline = PURPOSES[task]
     unit = {"translation": "pairs", "clm": f"blocks of {arguments['seq_len']} tokens"}.get(task, "rows")
+    reads = f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored."
+    if task == "clm":
+        reads = f"Goes on from the last {arguments['seq_len']} tokens of a text at most."
     if classifies:
         purpose += ", ".join(config.labels)
     lines = [
@@ -100,6 +107,14 @@ def model_card(
         "",
     ]
     if evaluation is not None:
+        # What an even load hides, where there is something to hide.
+        drops = max((layer["drop_rate"] for layer in evaluation["routing"]), default=0.0)
+        one_text = (
+            " Over many texts it says little about one: capacity counts per text, and a layer that drops much sends "
+            "most of a text's tokens to the same few experts."
+            if drops > NOTABLE_DROPS
+            else ""
+        )
         own_rows = " (most of these rows were trained on)" if evaluation["split"] == "train" else ""
         lines += [
             "## Evaluation",
@@ -121,15 +136,13 @@ def model_card(
             lines.append(f"| {layer['layer']} | {shares} | {layer['load_cv']:.2f} | {layer['drop_rate']:.1%} |")
         lines += [
             "",
-            "Load: share of the split's tokens that chose each expert, before drops. It is even over many texts, which "
-            "says little about one text: capacity counts per text, so that a layer that drops much sends most of a "
-            "text's tokens to the same few experts.",
+            "Load: share of the split's tokens that chose each expert, before drops." + one_text,
             "",
         ]
     lines += [
         "## Limits",
         "",
-        f"Reads at most {arguments['seq_len']} tokens of a text; what follows is ignored. Knows only the language of "
+        f"{reads} Knows only the language of "
         f"its training texts{' and its own classes: any text gets one, fitting or not' if classifies else ''}. "
         f"{'What it writes may be wrong or offend: it is small, and nobody has checked it. ' if writes else ''}What an "
         'expert receives is shown exactly; what it is "for" is not claimed.',
