@@ -211,7 +211,7 @@ class SwitchConfig(PreTrainedConfig):
         embedding_norm: bring every token's embedding to RMS 1 before the first block. T5 does not; trained from small
             weights it keeps tokens of one text apart, where attention's common context would drown them.
         id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
-        tie_word_embeddings: a language model's output layer is its embedding table.
+        tie_word_embeddings: a language model's output layer, masked ones' too, is its embedding table.
         share_embeddings: encoder and decoder read from one table; else the decoder has its own.
         scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.

@@ -167,6 +167,17 @@ def test_a_head_on_another_models_encoder_starts_whole(tmp_path):
     assert not model.bias.any() and model.transform.weight.std() > 0
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_masked_model_is_resized_with_all_that_has_a_row_per_token(tied):
+    model = make("masked", tie_word_embeddings=tied)
+    ids = tokens(1, 6)
+    before = model(ids).logits
+    model.resize_token_embeddings(model.config.vocab_size + 3, mean_resizing=False)
+    after = model(ids).logits
+    assert after.shape[-1] == before.shape[-1] + 3
+    torch.testing.assert_close(after[..., :-3], before)
+
+
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "computed again"])
 @pytest.mark.parametrize("experts", ["none", "projections", "module"])
 @pytest.mark.parametrize("head", HEADS)
