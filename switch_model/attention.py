@@ -13,6 +13,9 @@ from switch_model.config import SwitchConfig
 from switch_model.dropout import dropout
 from switch_model.layers import residual_scale
 
+# Distances that are told apart when a bias starts by distance; a stranger's configuration may name any.
+FARTHEST_START = 4096
+
 
 class RelativePositionBias(nn.Module):
     """A learned number per head and distance bucket, added to the attention scores of every layer of a stack."""
@@ -24,6 +27,24 @@ class RelativePositionBias(nn.Module):
         self.max_distance = config.relative_attention_max_distance
         self.relative_attention_bias = nn.Embedding(self.num_buckets, config.num_heads)
         self.relative_attention_bias.initial_std = config.d_model**-0.5
+        if config.relative_attention_slope:
+            self.relative_attention_bias.initial_mean = self._falling(config.relative_attention_slope)
+
+    def _falling(self, slope: float) -> list[list[float]]:
+        """For each bucket and head, minus the slope times the bucket's nearest distance; the slope falls from head to
+        head to a sixteenth.
+
+        A bias that must grow by some units to tell neighbours apart does so by a learning rate per step: a model that
+        guesses hidden tokens stays at the commonest word for as long (docs/experiments.md).
+        """
+        heads = self.relative_attention_bias.embedding_dim
+        reach = min(self.max_distance, FARTHEST_START)
+        distances = torch.arange(-reach, reach + 1, device="cpu")
+        nearest = [float(self.max_distance)] * self.num_buckets
+        for bucket, distance in zip(self._bucket(distances).tolist(), distances.abs().tolist(), strict=True):
+            nearest[bucket] = min(nearest[bucket], float(distance))
+        slopes = [slope * 2 ** (-4 * head / heads) for head in range(heads)]
+        return [[-distance * steep for steep in slopes] for distance in nearest]
 
     def forward(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
         """(1, H, T, S) bias. The last query stands at the last key, as in incremental decoding."""

@@ -57,7 +57,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module carries its own `initial_std`.
+        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module carries its own `initial_std`
+        (and `initial_mean`).
 
         Only modules that own a weight are asked for here: transformers passes over all others outside its own code.
         """
@@ -65,6 +66,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
             fan_in = module.weight.shape[-1]
             std = getattr(module, "initial_std", fan_in**-0.5)
             init.normal_(module.weight, std=std * self.config.initializer_factor)
+            if (mean := getattr(module, "initial_mean", None)) is not None:
+                init.copy_(module.weight, module.weight + module.weight.new_tensor(mean))
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.RMSNorm):

@@ -124,6 +124,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "an even whole number of at least 4",
     ),
     "relative_attention_max_distance": _whole(2),
+    "relative_attention_slope": _number(0.0),
     "layer_norm_epsilon": _above_zero(),
     "initializer_factor": _above_zero(),
     "pooling": _one_of(*POOLINGS),
@@ -202,6 +203,8 @@ class SwitchConfig(PreTrainedConfig):
             stack counts by sequence.
         router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
         relative_attention_num_buckets, relative_attention_max_distance: T5's relative position bias.
+        relative_attention_slope: how steeply that bias falls with distance before training, in the first head; each
+            further one falls less, as in ALiBi (2108.12409). 0 = all distances begin alike (T5).
         layer_norm_epsilon, initializer_factor: as in T5.
         pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens.
         cls_token: a learned vector stands before the first token; "first" pools it.
@@ -270,6 +273,7 @@ class SwitchConfig(PreTrainedConfig):
     router_z_loss_coef: float = 1e-3
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
+    relative_attention_slope: float = 0.0
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
     pooling: str = "mean"

@@ -167,6 +167,18 @@ def test_a_head_on_another_models_encoder_starts_whole(tmp_path):
     assert not model.bias.any() and model.transform.weight.std() > 0
 
 
+def test_a_bias_that_starts_by_distance_falls_on_both_sides_and_stays_as_it_was_saved(tmp_path):
+    torch.manual_seed(0)
+    model = SwitchForMaskedLM(SwitchConfig(vocab_size=50, relative_attention_slope=1.0, initializer_factor=1e-6))
+    bias_HTS = model.encoder.position_bias(20, 20, torch.device("cpu"))[0]
+    middle = bias_HTS[:, 9]
+    assert (middle[:, 10:].diff() <= 1e-5).all() and (middle[:, :10].diff() >= -1e-5).all()
+    torch.testing.assert_close(middle[:, 10], -torch.tensor([1.0, 0.5, 0.25, 0.125]), atol=1e-5, rtol=0.0)
+    model.save_pretrained(tmp_path)
+    loaded = SwitchForMaskedLM.from_pretrained(tmp_path).encoder.position_bias.relative_attention_bias.weight
+    assert torch.equal(loaded, model.encoder.position_bias.relative_attention_bias.weight)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_masked_model_is_resized_with_all_that_has_a_row_per_token(tied):
     model = make("masked", tie_word_embeddings=tied)

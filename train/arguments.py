@@ -70,6 +70,9 @@ class ModelArguments:
     )
     attention_sparse_step: int = _argument(1, "which blocks attention_experts holds for, as in sparse_step")
     position: Literal["relative", "sinusoidal", "learned"] = _argument("relative", "how tokens know where they stand")
+    relative_attention_slope: float = _argument(
+        0.0, "relative positions: how much nearer tokens are preferred before training; 0 = not at all (T5)"
+    )
     cls_token: bool = _argument(False, "a learned token before the text, which --pooling first reads")
     classifier_head: Literal["linear", "mlp"] = _argument("linear", "what turns the pooled vector into classes")
     tie_word_embeddings: bool = _argument(True, "a model of tokens: its output layer is its embedding table")
@@ -368,6 +371,7 @@ class Arguments:
             num_decoder_layers=model.num_decoder_layers,
             decoder_sparse_step=model.decoder_sparse_step,
             tie_word_embeddings=model.tie_word_embeddings,
+            relative_attention_slope=model.relative_attention_slope,
             d_model=model.d_model,
             d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
             d_ff=model.d_ff or 4 * model.d_model,
