@@ -10,7 +10,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from switch_model import Interventions, SwitchForConditionalGeneration, SwitchForMaskedLM
+from switch_model import Interventions, SwitchConfig, SwitchForConditionalGeneration, SwitchForMaskedLM
 from tests.heads_support import HEADS, has_decoder_over_encoder, make, padded, tokens
 
 POSITIONS = ["relative", "sinusoidal", "learned"]
