@@ -7,6 +7,7 @@ import json
 import shutil
 import stat
 import zipfile
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,13 +89,28 @@ def _members(contents: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The object in a JSON file. Raises CheckpointError when the file is too large, or holds none."""
+    """The object in a JSON file. Raises CheckpointError when the file is too large, or `parse_json` does."""
     if path.stat().st_size > limit:
         raise CheckpointError(f"{path.name} is larger than {limit / 1e6:g} MB.")
+    return parse_json(path.read_bytes(), path.name)
+
+
+def parse_json(raw: bytes, name: str) -> dict[str, Any]:
+    """The object in UTF-8 JSON that is called `name`. Raises CheckpointError for any other, and for a key told twice:
+    readers differ in which of its values holds.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise CheckpointError(f"{name} names {twice[:80]!r} twice.")
+        return values
+
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is no valid JSON.") from error
+        raise CheckpointError(f"{name} is no valid JSON.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object.")
+        raise CheckpointError(f"{name} must hold a JSON object.")
     return values
