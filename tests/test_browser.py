@@ -198,11 +198,11 @@ def test_each_of_several_quick_clicks_is_a_step_back(open_page):
 
 def test_a_lost_answer_leaves_the_panel_alive(browser, address):
     page = browser.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(20_000)
     wrong = []
     page.on("pageerror", lambda error: wrong.append(error))
     page.goto(address)
-    page.wait_for_selector("#probabilities .js-plotly-plot")
+    page.wait_for_selector(".switch")
     route(page, TEXT)
     page.clock.install()
     first, second = (f'.switch[data-l="0"][data-e="{expert}"]' for expert in (0, 1))
