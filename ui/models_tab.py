@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model import CheckpointError
 from switch_model.tokenizer_file import target_of
 from ui.explore import ExploreTab
-from ui.files import discard_upload
+from ui.files import discard_upload, temporary_folder
 from ui.kinds import CLASSIFIER
 from ui.models import LoadedModel, ModelShelf, size_of
 from ui.quarantine import examine
@@ -42,7 +42,7 @@ class Reception:
         self._own: dict[str, dict[str, Path]] = {}  # Session -> key -> folder.
         self._lock = threading.Lock()
         # Goes with the app, whatever visitors leave behind.
-        self._scratch = tempfile.TemporaryDirectory(prefix="checkpoints-")
+        self._scratch = temporary_folder("checkpoints-")
 
     def choices(self, session: str | None) -> list[tuple[str, str]]:
         """Models for this visitor's pickers."""
