@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(problem)
     # After the flags are read, so that --help and a wrong flag answer at once.
     from switch_model import CheckpointError
-    from ui.demo import build_demo, launch_options
+    from ui.demo import build_demo, launch_options, serve_until_ended
     from ui.models import ModelShelf, check_device, serve_many
     from ui.workshop import Caps, Workshop
 
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"Switch Explorer listens on {local}" + (f" and {public}" if public else "") + "  (Ctrl+C stops it)", flush=True
     )
-    demo.block_thread()
+    serve_until_ended(demo)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import json
 import shutil
 import stat
 import zipfile
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,10 +27,17 @@ MAX_MEMBERS = 1_000
 MAX_MESSAGE = 600
 # Weights hardly shrink; JSON shrinks to a tenth. Beyond this, a member is made to fill a disk.
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 10_000_000
-
-
-# Of a file of unknown origin: far above any configuration.
-MAX_JSON_BYTES = 1_000_000
+# Of one file. Weights are bounded by what all files may take, and by their own header.
+MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, MAX_CARD_BYTES = 1_000_000, 20_000_000, 1_000_000
+_MAX_BYTES = {
+    "config.json": MAX_JSON_BYTES,
+    "tokenizer.json": MAX_TOKENIZER_BYTES,
+    "tokenizer_config.json": MAX_JSON_BYTES,
+    "target_tokenizer.json": MAX_TOKENIZER_BYTES,
+    "target_tokenizer_config.json": MAX_JSON_BYTES,
+    "README.md": MAX_CARD_BYTES,
+    "training.json": MAX_JSON_BYTES,
+}
 
 
 class CheckpointError(Exception):
@@ -38,15 +47,18 @@ class CheckpointError(Exception):
         super().__init__(message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} …")
 
 
-def unzip(archive: Path, scratch: Path) -> Path:
+def unzip(archive: Path, scratch: Path, most: int = MAX_ZIP_BYTES) -> Path:
     """Copy the known files of a zipped checkpoint folder to `scratch`, which is returned.
+
+    Args:
+        most: bytes that they may take unpacked, all together.
 
     Raises:
         CheckpointError: when it is no zip, or holds what no checkpoint does.
     """
     try:
         with zipfile.ZipFile(archive) as contents:
-            for name, member in _members(contents).items():
+            for name, member in _members(contents, most).items():
                 with contents.open(member) as packed, (scratch / name).open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
     except CheckpointError:
@@ -58,7 +70,7 @@ def unzip(archive: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _members(contents: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _members(contents: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]:
     """The known files by name. Raises CheckpointError for the first member that no checkpoint folder would have."""
     members = contents.infolist()
     if len(members) > MAX_MEMBERS:
@@ -82,19 +94,49 @@ def _members(contents: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if path.name in files:
             raise CheckpointError(f"The zip holds {path.name} twice: zip one checkpoint folder.")
         files[path.name] = member
-    if sum(member.file_size for member in files.values()) > MAX_ZIP_BYTES:
-        raise CheckpointError(f"The zip unpacks to more than {MAX_ZIP_BYTES / 1e9:g} GB.")
+    check_sizes({name: member.file_size for name, member in files.items()}, most)
     return files
 
 
+def check_sizes(sizes: Mapping[str, int], most: int) -> None:
+    """Raise CheckpointError when a file of a checkpoint is larger than its kind may be, or all are larger than `most`.
+
+    Args:
+        sizes: file name -> bytes.
+    """
+    for name, size in sizes.items():
+        _check_size(name, size, _MAX_BYTES.get(name, most))
+    if sum(sizes.values()) > most:
+        raise CheckpointError(f"The checkpoint is larger than {most / 1e9:g} GB.")
+
+
+def _check_size(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise CheckpointError(f"{name} is larger than {limit / 1e6:g} MB.")
+
+
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The object in a JSON file. Raises CheckpointError when the file is too large, or holds none."""
-    if path.stat().st_size > limit:
-        raise CheckpointError(f"{path.name} is larger than {limit / 1e6:g} MB.")
+    """The object in a JSON file. Raises CheckpointError when the file is too large, or `parse_json` does."""
+    _check_size(path.name, path.stat().st_size, limit)
+    return parse_json(path.read_bytes(), path.name)
+
+
+def parse_json(raw: bytes, name: str) -> dict[str, Any]:
+    """The object in UTF-8 JSON that is called `name`. Raises CheckpointError for any other, and for a key told twice:
+    readers differ in which of its values holds.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise CheckpointError(f"{name} names {twice[:80]!r} twice.")
+        return values
+
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is no valid JSON.") from error
+        raise CheckpointError(f"{name} is no valid JSON.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object.")
+        raise CheckpointError(f"{name} must hold a JSON object.")
     return values

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from switch_model.archive import CheckpointError
+from switch_model.archive import CheckpointError, parse_json
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
 MAX_HEADER_BYTES = 1_000_000
@@ -57,18 +57,7 @@ def read_header(
         if not 2 <= length <= min(max_bytes, size - 8):
             raise CheckpointError(f"{path.name} is no safetensors file, or its header is damaged or too large.")
         raw = file.read(length)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) != len(pairs):
-            raise CheckpointError(f"The header of {path.name} names a tensor twice.")
-        return dict(pairs)
-
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"The header of {path.name} is no valid JSON.") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"The header of {path.name} is no JSON object.")
+    header = parse_json(raw, f"The header of {path.name}")
     header.pop("__metadata__", None)
     if len(header) > max_tensors:
         raise CheckpointError(f"{path.name} holds {len(header):,} tensors, above the limit of {max_tensors:,}.")

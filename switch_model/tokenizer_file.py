@@ -12,12 +12,10 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.archive import CheckpointError, read_json
+from switch_model.archive import MAX_TOKENIZER_BYTES, CheckpointError, read_json
 
 # What the file names of the tokenizer that writes begin with, where it is another than the one that reads.
 TARGET = "target_"
-# Of a file of unknown origin: far above any tokenizer of this package.
-MAX_TOKENIZER_BYTES = 20_000_000
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 
 
@@ -55,8 +53,6 @@ def read_tokenizer(folder: Path, vocab_size: int, pad_token_id: int, prefix: str
     path = folder / f"{prefix}tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"The checkpoint lacks {path.name}.")
-    if path.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise CheckpointError(f"{path.name} is larger than {MAX_TOKENIZER_BYTES // 1_000_000} MB.")
     _check_tokenizer(read_json(path, limit=MAX_TOKENIZER_BYTES), path.name)
     try:
         backend = Tokenizer.from_file(str(path))

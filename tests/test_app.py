@@ -1,9 +1,14 @@
 """The app without a browser: handlers as plain functions, the endpoints through gradio_client, the flags."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from gradio_client import Client
@@ -338,6 +343,40 @@ def test_taken_port_is_named(capsys, checkpoint):
         port = taken.getsockname()[1]
         said = refusal(capsys, "--checkpoint", str(checkpoint), "--port", str(port))
     assert f"port {port} is taken" in said and "Traceback" not in said
+
+
+def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path):
+    places = {"TMPDIR": tmp_path / "tmp", "GRADIO_TEMP_DIR": tmp_path / "gradio"}
+    for folder in places.values():
+        folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    flags = ["--checkpoint", str(checkpoint), "--device", "cpu", "--port", port, "--runs_dir", str(tmp_path / "runs")]
+    running = subprocess.Popen(
+        [sys.executable, "app.py", *flags],
+        cwd=Path(app.__file__).parent,
+        env=os.environ | {name: str(folder) for name, folder in places.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said = next(iter(running.stdout))
+        assert "listens on" in said
+        # An open page, which waits for news, and a file.
+        page = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        with page.stream("GET", "/gradio_api/heartbeat/me"):
+            page.post("/gradio_api/upload", files={"files": ("mine.zip", b"mine")}).raise_for_status()
+            assert list(places["TMPDIR"].rglob("checkpoints-*")) and list(places["GRADIO_TEMP_DIR"].rglob("mine.zip"))
+            running.terminate()
+            said = running.communicate(timeout=60)[0]
+    finally:
+        running.kill()
+    assert running.returncode == 0 and "Traceback" not in said
+    left = {path.name for path in places["TMPDIR"].iterdir()}
+    assert not {name for name in left if not name.startswith("torch")}, left  # torch keeps what it compiled.
+    assert not [path for path in places["GRADIO_TEMP_DIR"].rglob("*") if path.is_file()]
 
 
 def test_an_idle_app_does_not_look_for_events_all_the_time(checkpoint):

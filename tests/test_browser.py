@@ -196,6 +196,40 @@ def test_each_of_several_quick_clicks_is_a_step_back(open_page):
             page.click('[data-act="undo"]:enabled')
 
 
+def test_a_lost_answer_leaves_the_panel_alive(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(error))
+    page.goto(address)
+    page.wait_for_selector(".switch")
+    route(page, TEXT)
+    page.clock.install()
+    first, second = (f'.switch[data-l="0"][data-e="{expert}"]' for expert in (0, 1))
+
+    def lose(chip):
+        page.route("**/queue/join*", lambda request: request.fulfill(status=429, json={"detail": "Many people"}))
+        with page.expect_response("**/queue/join*"):
+            page.click(chip)
+        assert page.locator(f"{chip}.off").count() == 1
+        page.unroute("**/queue/join*")
+
+    lose(first)
+    page.clock.fast_forward(6_000)
+    page.wait_for_function("!document.querySelector('.switch.off')")
+    page.click(second)
+    page.wait_for_selector("#prediction .changed-bars")
+    assert page.locator(".switch.off").count() == page.locator(f"{second}.off").count() == 1
+    # Another text is no answer, yet ends the waiting: what is clicked then goes out at once.
+    lose(first)
+    route(page, "the team won")
+    page.wait_for_function("document.querySelectorAll('.switch.off').length === 1")
+    page.click(second)
+    page.wait_for_function("!document.querySelector('#prediction .changed-bars')")
+    page.close()
+    assert not wrong, wrong
+
+
 def test_an_edited_text_is_marked_until_it_is_routed_or_typed_back(open_page):
     page = open_page()
     hint = page.locator("#routing-grid .notice")

@@ -1,6 +1,7 @@
 """Checkpoints: what goes in comes out, and what can't be trusted is refused with a reason."""
 
 import json
+import re
 import struct
 import zipfile
 
@@ -56,6 +57,11 @@ def edit_json(path, **changes):
     path.write_text(json.dumps(values | changes))
 
 
+def tell_twice(path, key):
+    text = path.read_text()
+    path.write_text(re.sub(rf'("{key}": *)(\d+)', r"\g<1>\2, \g<1>\2", text, count=1))
+
+
 def edit_header(path, change):
     raw = path.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
@@ -85,6 +91,8 @@ HOSTILE = {
     "labels": (lambda f: edit_json(f / "config.json", id2label={"7": "x"}), "id2label"),
     "other shape": (lambda f: edit_json(f / "config.json", d_ff=64), "has shape"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "no valid JSON"),
+    "told twice": (lambda f: tell_twice(f / "config.json", "num_experts"), "config.json names 'num_experts' twice"),
+    "a word told twice": (lambda f: tell_twice(f / "tokenizer.json", "oil"), "tokenizer.json names 'oil' twice"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "JSON object"),
     "NaN": (add_nan, "NaN or infinite"),
     "pickled weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04evil." * 9), "no safetensors file"),

@@ -125,7 +125,7 @@ from pathlib import Path
 from switch_model import CheckpointError, load_checkpoint
 from ui.quarantine import examine
 
-for index, name in enumerate(("me/shown", "me/pickles", "me/nothing")):
+for index, name in enumerate(("me/shown", "me/pickles", "me/heavy", "me/nothing")):
     folder = Path({folder!r}, str(index))
     folder.mkdir()
     try:
@@ -141,6 +141,7 @@ def test_what_was_published_opens_by_its_name_and_nothing_else_is_asked_for(hub,
     files = hub.repositories["me/shown"]["files"]
     pickled = {"pytorch_model.bin": b"", "config.json": files["config.json"]}
     hub.repositories["me/pickles"] = {"private": False, "files": pickled}
+    hub.repositories["me/heavy"] = {"private": False, "files": files | {"training.json": bytes(1_000_001)}}
     files["modeling.py"] = b"raise SystemExit"
     # A process of its own: the client reads these when it is imported.
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
@@ -149,9 +150,10 @@ def test_what_was_published_opens_by_its_name_and_nothing_else_is_asked_for(hub,
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
     )
-    opened, pickled, missing, loaded = done.stdout.splitlines()
+    opened, pickled, heavy, missing, loaded = done.stdout.splitlines()
     parameters = load_checkpoint(toy_run.best)[0].num_parameters()
     assert loaded == str(parameters)
     assert opened.startswith(f"{parameters} ['README.md', 'config.json', 'model.safetensors'")
+    assert heavy == "training.json is larger than 1 MB."
     assert "model.safetensors" in pickled and "gave no checkpoint 'me/nothing'" in missing
     assert "modeling.py" not in hub.fetched and "pytorch_model.bin" not in hub.fetched

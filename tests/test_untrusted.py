@@ -12,6 +12,7 @@ import shutil
 import stat
 import struct
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
 from switch_model.checkpoint import read_config
 from switch_model.tensor_file import read_header
 from tests.ui_support import save_tiny_checkpoint
-from ui.models import ModelShelf
+from ui.models import MAX_CARD, ModelShelf
 from ui.models_tab import MAX_OWN, Reception
 from ui.quarantine import examine
 
@@ -152,6 +153,10 @@ HOSTILE_ZIPS = {
     "bomb": (lambda t, g: zipped(t, g, **{"zeros": bytes(60_000_000)}), "times its size"),
     "many": (lambda t, g: zipped(t, g, **{f"f{index}": b"" for index in range(1001)}), "at most 1,000"),
     "link": (link, "a link"),
+    # Too small a ratio for a bomb, and none of them is read before it lies on the disk.
+    "card": (lambda t, g: zipped(t, g, **{"README.md": bytes(1_000_001)}), "README.md is larger than 1 MB"),
+    "training": (lambda t, g: zipped(t, g, **{"training.json": bytes(1_000_001)}), "larger than 1 MB"),
+    "words": (lambda t, g: zipped(t, g, **{"target_tokenizer.json": os.urandom(20_000_001)}), "larger than 20 MB"),
 }
 
 
@@ -196,6 +201,10 @@ def test_a_child_opens_what_is_good_and_names_what_is_not(good, tmp_path):
     renamed.write_bytes(b"\x80\x04evil." * 9)
     with pytest.raises(CheckpointError, match="no safetensors file"):
         examine([renamed, good / "config.json", good / "tokenizer.json"], folder)
+    (tmp_path / "README.md").write_bytes(bytes(1_000_001))
+    with pytest.raises(CheckpointError, match=r"README\.md is larger than 1 MB"):
+        examine([tmp_path / "README.md", *good.iterdir()], folder)
+    assert not list(folder.iterdir())
     with pytest.raises(CheckpointError, match="Nothing was uploaded"):
         examine([], folder)
 
@@ -242,3 +251,15 @@ def test_a_strangers_card_can_not_show_pictures_or_markup(good, tmp_path):
     shelf = ModelShelf({}, "cpu")
     card = shelf.card(shelf.add_private(tmp_path / "model", "mine"))
     assert card.startswith("# Mine") and "![" not in card and "<img" not in card
+
+
+def test_of_a_long_card_no_more_is_read_than_shown(good, tmp_path):
+    folder = shutil.copytree(good, tmp_path / "model")
+    (folder / "README.md").write_text("é" * 60_000_000, encoding="utf-8")
+    shelf = ModelShelf({"mine": folder}, "cpu")
+    tracemalloc.start()
+    try:
+        assert len(shelf.card("mine")) == MAX_CARD
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

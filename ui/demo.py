@@ -1,9 +1,11 @@
-"""The page: header and tabs, and how it is launched.
+"""The page: header and tabs, how it is launched, and how it ends.
 
 Try it: build_demo(ModelShelf.find(), Workshop(Path("runs"))).launch(**launch_options())
 """
 
 import os
+import signal
+import sys
 from typing import Any
 
 import gradio as gr
@@ -15,6 +17,7 @@ from ui.analyst import Analyst
 from ui.compare import create_compare_tab
 from ui.explore import create_explore_tab
 from ui.explorer import Explorer
+from ui.files import remove_temporary_folders
 from ui.how_it_works import create_how_it_works
 from ui.models import ModelShelf
 from ui.models_tab import Reception, create_models_tab
@@ -110,3 +113,17 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "app_kwargs": {"exception_handlers": {503: say_busy}},
         "quiet": True,
     }
+
+
+def serve_until_ended(demo: gr.Blocks) -> None:
+    """Wait for Ctrl+C or SIGTERM, then close the page.
+
+    SIGTERM is how Docker and Spaces end it. By itself it would end Python at once, and leave on the disk what visitors
+    uploaded. Gradio's copies go as the server closes.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        demo.block_thread()
+    finally:
+        demo.close(verbose=False)
+        remove_temporary_folders()

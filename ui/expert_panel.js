@@ -29,7 +29,9 @@ function draw() {
   const focused = document.activeElement?.dataset?.key;
   const sliding = root.querySelector("input:active") !== null;
   data = props.value;
-  if (!data || !data.layers || !data.layers.length) {
+  // Without a number it is no answer: there is another text, and what waits was about the one before.
+  if (!data?.serial || !data.layers?.length) settled();
+  if (!data?.layers?.length) {
     wish = null;
     root.replaceChildren(make("p", "grid-empty", data?.said || "Route a text with a sparse model to change its routing."));
     return;
@@ -180,15 +182,21 @@ function dispatch(message) {
 }
 
 function lost() {
-  const newer = next;
-  answered();
+  const newer = waiting.length > 0;
+  answered(); // What waits goes out in its place: a change tells the whole wish, so that nothing of it is lost.
   if (!newer) draw(); // The switches show again what holds.
 }
 
 function answered() {
+  const next = waiting.shift();
   clearTimeout(patience);
   awaited = 0;
-  if (waiting.length) dispatch(waiting.shift());
+  if (next) dispatch(next);
+}
+
+function settled() {
+  waiting = [];
+  answered();
 }
 
 root.addEventListener("click", (event) => {

@@ -2,8 +2,9 @@
 
 The component's value is plain data, drawn by its script (as in routing_grid.py). Its event `intervene` tells what a
 person did: evt.kind "change" with the whole wish (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one at
-a time, numbered (evt.serial), and waits for a value with that number; evt.sliding = the capacity slides on, which is no
-step of its own: of several quick moves of the slider the last one counts.
+a time, numbered (evt.serial), and waits some seconds for a value with that number; one without a number shows something
+else, and ends the waiting. evt.sliding = the capacity slides on, which is no step of its own: of several quick moves of
+the slider the last one counts.
 Try it: create_expert_panel(panel_value(view, config))
 """
 

@@ -14,8 +14,21 @@ from gradio.utils import get_upload_folder
 
 # What was made for a download may lie so long: Gradio has copied it by then, for the hour that it keeps such copies.
 KEPT_SECONDS = 120
-# Goes with the app.
-_made = tempfile.TemporaryDirectory(prefix="switch-explorer-")
+# Around all that the app keeps for a while. Goes with the app.
+_kept = tempfile.TemporaryDirectory(prefix="switch-explorer-", ignore_cleanup_errors=True)
+
+
+def temporary_folder(prefix: str) -> tempfile.TemporaryDirectory:
+    """A folder that goes with the app, or with who holds it."""
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=_kept.name)
+
+
+def remove_temporary_folders() -> None:
+    """At the app's end, at once: Python would first wait for all that is still being computed."""
+    _kept.cleanup()
+
+
+_made = temporary_folder("downloads-")
 
 
 def fresh_path(name: str) -> Path:

@@ -22,6 +22,9 @@ NO_MODEL = (
     "or put the folder into assets/models and restart."
 )
 
+# Characters of a card that the page shows.
+MAX_CARD = 100_000
+
 # Folder names that have a proper name in print.
 _TITLES = {
     "ag_news": "AG News",
@@ -173,11 +176,12 @@ class ModelShelf:
         return Path(self._sources.get(key, ""))
 
     def card(self, key: str) -> str:
-        """The model card's text; "" where there is none at hand."""
+        """The model card's text, as much of it as the page shows; "" where there is none at hand."""
         path = self.folder(key) / "README.md"
         if not path.is_file():
             return ""
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(MAX_CARD)
         # The lines between dashes at the top are for machines.
         text = text.split("\n---", 1)[-1].lstrip("-\n") if text.startswith("---") else text
         # A stranger's card may hold words, but no picture that tells its owner who looks at it.

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model import CheckpointError
 from switch_model.tokenizer_file import target_of
 from ui.explore import ExploreTab
-from ui.files import discard_upload
+from ui.files import discard_upload, temporary_folder
 from ui.kinds import CLASSIFIER
 from ui.models import LoadedModel, ModelShelf, size_of
 from ui.quarantine import examine
@@ -27,7 +27,6 @@ from ui.view import View
 
 # Checkpoints of visitors at once, all together, and of one visitor.
 MAX_PRIVATE, MAX_OWN = 16, 3
-MAX_CARD = 100_000
 _ABOUT = (
     "A checkpoint is a folder: config.json, model.safetensors, tokenizer.json. Upload it zipped, or its files at once. "
     "It is opened in a process of its own with little memory and time; nothing in it can run code; only you can use "
@@ -43,7 +42,7 @@ class Reception:
         self._own: dict[str, dict[str, Path]] = {}  # Session -> key -> folder.
         self._lock = threading.Lock()
         # Goes with the app, whatever visitors leave behind.
-        self._scratch = tempfile.TemporaryDirectory(prefix="checkpoints-")
+        self._scratch = temporary_folder("checkpoints-")
 
     def choices(self, session: str | None) -> list[tuple[str, str]]:
         """Models for this visitor's pickers."""
@@ -126,7 +125,7 @@ class Reception:
         except CheckpointError as error:
             return _notice(str(error)), "", ""
         config = loaded.config.to_dict()
-        return facts_html(loaded), self.shelf.card(key)[:MAX_CARD], json.dumps(config, indent=2, default=str)
+        return facts_html(loaded), self.shelf.card(key), json.dumps(config, indent=2, default=str)
 
 
 def facts_html(loaded: LoadedModel) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from switch_model import CheckpointError
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
+from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, check_sizes, unzip
 
-# What one checkpoint may take: seconds to open (and to fetch), bytes of memory beyond the bare process and in one file.
+# What one checkpoint may take: seconds to open (and to fetch), bytes of memory beyond the bare process and on disk.
 SECONDS, FETCH_SECONDS, START_SECONDS = 10, 120, 60
 MEMORY, FILE_BYTES = 1_200_000_000, 1_000_000_000
 MAX_PARAMETERS = 200_000_000
@@ -120,8 +120,9 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
     if hub_id:
         _fetch(hub_id, folder)
     elif uploaded[0].suffix.lower() == ".zip":
-        unzip(uploaded[0], folder)
+        unzip(uploaded[0], folder, FILE_BYTES)
     else:
+        check_sizes({path.name: path.stat().st_size for path in uploaded}, FILE_BYTES)
         for path in uploaded:
             shutil.copyfile(path, folder / path.name)
     if (folder / "config.json").is_file():
@@ -141,9 +142,8 @@ def _fetch(hub_id: str, folder: Path) -> None:
 
     try:
         present = {file.rfilename: file.size or 0 for file in HfApi().model_info(hub_id, files_metadata=True).siblings}
-        wanted = [name for name in REQUIRED_FILES + OPTIONAL_FILES if name in present]
-        if sum(present[name] for name in wanted) > FILE_BYTES:
-            raise CheckpointError(f"{hub_id} is larger than {FILE_BYTES / 1e9:g} GB.")
+        wanted = {name: present[name] for name in REQUIRED_FILES + OPTIONAL_FILES if name in present}
+        check_sizes(wanted, FILE_BYTES)
         for name in wanted:
             hf_hub_download(hub_id, name, local_dir=folder)
     except CheckpointError:
