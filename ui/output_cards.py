@@ -23,7 +23,7 @@ from ui.view import View
 # Bars of next tokens, and of what fits a blank, that a person still reads.
 MAX_NEXT, MAX_CANDIDATES = 8, 5
 _READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
-_GOES_ON = "Decoder: the beginning, and underlined what the model wrote"
+_GOES_ON = "Decoder: the beginning, and what the model wrote"
 
 Shown = tuple[OutputView, str, str, dict[str, Any] | None, dict[str, Any] | None, str, str]
 
