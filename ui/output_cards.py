@@ -14,6 +14,7 @@ from switch_model import Filling, Generation, Interventions, SwitchConfig
 from switch_model.routing import layer_label, layer_title
 from ui.cards import bar, load_card, message_card, token_card
 from ui.expert_panel import changes_in_words, panel_value
+from ui.kinds import FILLER
 from ui.models import LoadedModel
 from ui.output_view import PLAIN, Output, OutputView, kept_changes
 from ui.palette import MAX_COLOURS
@@ -131,7 +132,7 @@ def _blanks_card(output: Filling, base: Filling | None, facts: list[str]) -> str
         ]
         title = f"<h3>blank {number + 1}</h3>" if len(output.blanks) > 1 else ""
         parts.append(title + "".join(rows))
-    head = "Filled in" if base is None else "Filled in with your changes"
+    head = FILLER.answers if base is None else f"{FILLER.answers} with your changes"
     was = ""
     if base is not None:
         facts = ['<s class="tick"></s> before', *facts]
