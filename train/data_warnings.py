@@ -131,8 +131,8 @@ def about_long_pairs(words: np.ndarray, target_words: np.ndarray, seq_len: int) 
     if left_out:
         yield (
             f"About {_count(left_out, 'pair is', 'pairs are')} longer than {seq_len} tokens on one side "
-            f"({_share(left_out, len(words))}), and left out of training. Raise seq_len to keep them, which makes "
-            "training slower."
+            f"({_share(left_out, len(words))}): with that seq_len, training leaves them out. Raise it to keep them, "
+            "which makes training slower."
         )
 
 
