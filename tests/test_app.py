@@ -224,14 +224,14 @@ def test_samples_of_a_data_set_are_read_and_escaped(explorer, tmp_path):
     Dataset.from_dict({"text": ["a fine <b>film</b>", "dull"], "label": [1, 0]}).to_parquet(
         str(tmp_path / "sst2" / "validation.parquet")
     )
-    table = explorer.search_samples("sst2", "fine")
+    table = explorer.search_samples("tiny", "sst2", "fine")
     assert "1 of 2 match" in table and "positive" in table and "&lt;b&gt;film" in table
     closed, text, sample, *_ = explorer.pick_sample("tiny", "sst2", None, 0)
     assert (closed["visible"], text, sample.label) == (False, "a fine <b>film</b>", "positive")
 
 
 def test_unreachable_data_set_says_what_to_do(explorer):
-    table = explorer.search_samples("imdb", "")
+    table = explorer.search_samples("tiny", "imdb", "")
     assert 'role="alert"' in table and "--data_dir" in table
     # Random still gives a text.
     assert explorer.draw_sample("tiny", "imdb", "", None)[0]

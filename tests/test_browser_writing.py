@@ -109,3 +109,16 @@ def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
     page.click("[data-act=reset]")
     page.wait_for_function("!document.querySelector('#prediction').textContent.includes('with your changes')")
     assert page.locator("button.switch.off").count() == 0
+
+
+def test_the_pieces_of_a_written_word_stand_in_line(page):
+    choose(page, "hindi · text to text")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
+    page.wait_for_selector(".grid-column.written + .grid-column.written")
+    # Of pieces that share a line; a word longer than a line wraps.
+    steps = page.evaluate(
+        """() => [...document.querySelectorAll('.grid-column.written + .grid-column.written')]
+          .filter((node) => node.offsetLeft > node.previousElementSibling.offsetLeft)
+          .map((node) => node.offsetTop - node.previousElementSibling.offsetTop)"""
+    )
+    assert steps and set(steps) == {0}

@@ -160,3 +160,12 @@ def test_a_report_counts_rows_to_report_on_that_are_trained_on(tmp_path):
 def test_one_class_is_refused_where_a_report_only_warns(tmp_path):
     with pytest.raises(DataError, match="one class only"):
         load_training_data(_csv(tmp_path, _mixed(100, "a")))
+
+
+def test_pairs_that_are_too_long_are_counted(tmp_path):
+    rows = [(f"short text {index}", f"kurzer Text {index}") for index in range(1200)]
+    rows[:30] = [(f"short text {index}", f"lang {index} " * 20) for index in range(30)]
+    path = tmp_path / "pairs.csv"
+    pd.DataFrame(rows, columns=["source", "target"]).to_csv(path, index=False)
+    (warning,) = data_report(str(path), task="translation").warnings
+    assert warning.startswith("About 30 pairs are longer than 32 tokens on one side (2.5%)")

@@ -21,9 +21,11 @@ from tests.ui_support import (
 from ui.analyst import Analyst
 from ui.compare import compare
 from ui.explorer import Explorer, look
+from ui.face import fitting_text
 from ui.keeping import make_link
 from ui.models import ModelShelf
 from ui.models_tab import Reception
+from ui.output_cards import writing_card
 from ui.output_share import output_csv, output_report
 from ui.quarantine import examine
 from ui.samples import SampleLibrary
@@ -213,14 +215,36 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
 
 def test_a_model_of_another_kind_changes_the_page(explorer):
     _, view, _, *rest = explorer.choose_model("stories", "", None, None)
-    box, run, lucky, _, generate, _, settings, beside, begin = rest[-9:]
+    box, run, samples, source, generate, _, settings, beside, begin = rest[-9:]
     assert view is None and box["value"].startswith("Once upon") and begin
     assert generate["visible"] and settings["visible"]
-    assert not run["visible"] and not lucky["visible"] and not beside["visible"]
+    assert not run["visible"] and not samples["visible"] and not source["visible"] and not beside["visible"]
     *rest, begin = explorer.choose_model("blanks", box["value"], None, None)
     assert rest[1].output.blanks and begin == gr.skip()
     kept = explorer.choose_model("classes", "my own words", None, None)
     assert "value" not in kept[-9] and kept[1].prediction.label and kept[-8]["value"] == "Route it"
+
+
+def test_a_random_sample_suits_every_kind(explorer):
+    for model in ("hindi", "stories"):
+        # From whatever source the page still names; the text comes in steps of its own.
+        text, sample, *shown, begin = explorer.draw_sample(model, "bundled", "", None)
+        assert sample in explorer.library.rows(explorer.shelf.kind(model).samples) and text == sample.text
+        assert shown == [gr.skip()] * 7 and isinstance(begin, str)
+        assert fitting_text(explorer.shelf.kind(model), text, sample) == text
+    text, _, view, *_, begin = explorer.draw_sample("blanks", "blanks", "", None)
+    assert "___" in text and view.output.blanks and begin == gr.skip()
+    assert "10 samples" in explorer.search_samples("stories", "imdb", "")
+
+
+def test_what_went_wrong_stands_below_the_head_of_the_answer(explorer):
+    assert "<h2>Filled in</h2>" in explorer.route("blanks", "no blank here", None)[1]
+    assert "<h2>The model’s text</h2>" in explorer.route("stories", "", None)[1]
+
+
+def test_a_long_beginning_leaves_the_written_text_in_sight():
+    card = writing_card("word " * 400 + "the end of it", " and more", "writing …")
+    assert "… word" in card and "the end of it</span> and more" in card and len(card) < 600
 
 
 @pytest.mark.parametrize("kind", ["hindi", "stories", "blanks"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from train.pairs import too_long
 from train.tables import listed, shortened
 
 # A class with fewer rows can be neither learned nor measured.
@@ -19,8 +20,6 @@ LARGE_SHARE, LARGE_RATIO = 0.8, 20
 SORTED_BELOW = 0.1
 # Of the texts to write, so few different ones look like classes.
 FEW_TARGETS = 0.05
-# Of all pairs, so many too long ones are worth a word.
-MANY_LEFT_OUT = 0.05
 # Blocks of a stream that a model of any size soon knows.
 FEW_BLOCKS = 50
 
@@ -128,11 +127,12 @@ def about_pairs(texts: list[str], targets: list[str]) -> Iterator[str]:
 
 
 def about_long_pairs(words: np.ndarray, target_words: np.ndarray, seq_len: int) -> Iterator[str]:
-    share = float((np.maximum(words, target_words) > seq_len).mean())
-    if share > MANY_LEFT_OUT:
+    left_out = int(too_long(words, target_words, seq_len).sum())
+    if left_out:
         yield (
-            f"{share:.0%} of the pairs have more than {seq_len} words on one side, and are not trained on. Raise "
-            "seq_len to keep them, which makes training slower."
+            f"About {_count(left_out, 'pair is', 'pairs are')} longer than {seq_len} tokens on one side "
+            f"({_share(left_out, len(words))}): with that seq_len, training leaves them out. Raise it to keep them, "
+            "which makes training slower."
         )
 
 

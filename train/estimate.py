@@ -15,12 +15,13 @@ import torch
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.memory import keep_freed_memory
+from train import pairs
 from train.arguments import Arguments
 from train.rows import DEFAULT_VOCABULARY
 from train.tasks import TASKS
 from train.writing import SHOWN_SAMPLES
 
-# A word comes to so many tokens, more or less, whatever the vocabulary.
+# A word comes to so many tokens, more or less; in pairs to more (train.pairs).
 TOKENS_PER_WORD = 1.3
 TIMED_STEPS, WARM_UP = 4, 2
 # A larger model would take a machine's memory only to be timed.
@@ -128,7 +129,8 @@ def _work(
     else:
         held_out = max(round(rows * data.validation_size), 1) if validation is None else validation
         train = rows - held_out if validation is None else rows
-    read = [TOKENS_PER_WORD * count + 1 for count in words or [data.seq_len]]
+    per_word = pairs.TOKENS_PER_WORD if kind == "pairs" else TOKENS_PER_WORD
+    read = [per_word * count + 1 for count in words or [data.seq_len]]
     if kind == "blocks":
         per_text = statistics.mean(read)
         blocks = (max(int(texts * per_text / data.seq_len), 1) for texts in (train, held_out))
@@ -136,7 +138,7 @@ def _work(
     tokens = statistics.mean(min(count, data.seq_len) for count in read)
     written = 0.0
     if kind == "pairs":
-        wanted = [TOKENS_PER_WORD * count + 1 for count in target_words] or read
+        wanted = [per_word * count + 1 for count in target_words] or read
         # Pairs with a longer side are left out.
         whole = [pair for pair in zip(read, wanted, strict=False) if max(pair) <= data.seq_len]
         train = round(train * len(whole) / len(read))

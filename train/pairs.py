@@ -3,6 +3,9 @@
 Try it: load_pairs("en_hi", "test", "folder/of/data")
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 from datasets import Dataset
 
 from train.data import DATASETS, TrainingData, cut, has_own_validation, read_rows
@@ -10,6 +13,8 @@ from train.tables import DataError, listed
 
 # How the two columns are found by name: the first pair that a table has.
 PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
+# A word comes to so many tokens, more or less: two languages share a vocabulary of some thousands of pieces.
+TOKENS_PER_WORD = 1.9
 
 
 def choose_pair(
@@ -32,6 +37,11 @@ def choose_pair(
             "--text_column and --target_column."
         )
     return source, target
+
+
+def too_long(words: Sequence[int], target_words: Sequence[int], seq_len: int) -> np.ndarray:
+    """For each pair, whether a side of so many words has more than `seq_len` tokens, as far as that can be told."""
+    return TOKENS_PER_WORD * np.maximum(words, target_words) + 1 > seq_len
 
 
 def load_pairs(

@@ -195,4 +195,4 @@ def create_data_choice(
         )
     report = gr.HTML(card, apply_default_css=False, elem_id="data-report")
     inputs = [dataset, learned, text_column, label_column, target_column, language]
-    return inputs, upload, report, gr.State(lambda: facts)
+    return inputs, upload, report, gr.State(facts)

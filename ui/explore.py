@@ -77,8 +77,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
                 small = {"min_width": 0, "scale": 0}
                 run = gr.Button(kind.act, visible=not kind.writes, variant="primary", elem_id="route", **small)
                 generate, stop = create_buttons(kind)
-                lucky = gr.Button("Random sample", visible=kind is CLASSIFIER, elem_id="random", **small)
-                browse = gr.Button("Samples…", visible=kind is CLASSIFIER, elem_id="browse", **small)
+                lucky = gr.Button("Random sample", elem_id="random", **small)
+                browse = gr.Button("Samples…", elem_id="browse", **small)
             box, settings = create_settings(kind)
             caption = gr.HTML(explorer.caption(explorer.shelf.default), apply_default_css=False, elem_id="caption")
         with gr.Column(elem_classes="card", scale=4, min_width=280):
@@ -102,6 +102,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
             source = gr.Dropdown(
                 explorer.library.choices(),
                 value=BUNDLED,
+                visible=kind is CLASSIFIER,
                 label="Source",
                 show_label=False,
                 container=False,
@@ -152,7 +153,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     # What a model writes appears as it comes: begun by the button, or by the choice of such a model.
     writing, begin = Writing(explorer), gr.Textbox(visible="hidden", elem_id="begin-writing")
-    face = [run, lucky, browse, generate, stop, box, beside, begin]
+    face = [run, panel, source, generate, stop, box, beside, begin]
     several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **quiet}
     asked = [model, text, view, *settings]
     for begins, handler, inputs in (
@@ -178,8 +179,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         **quiet,
     }
     model.input(**choosing).then(**picture)
-    lucky.click(explorer.draw_sample, [model, source, text, view], [text, sample, *result], **quiet).then(**picture)
-    table.pick(explorer.on_pick, [model, source, view], [panel, text, sample, *result], **quiet).then(**picture)
+    drawn = [text, sample, *result, begin]
+    lucky.click(explorer.draw_sample, [model, source, text, view], drawn, **quiet).then(**picture)
+    table.pick(explorer.on_pick, [model, source, view], [panel, *drawn], **quiet).then(**picture)
     grid.look(explorer.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **turns)
     switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **turns)
     what.ask(explorer.on_ask, [view], [view, what], **turns)
@@ -190,9 +192,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     opening = {"fn": writing.open_record, "outputs": [text, *result, stop]}
     create_keeping(explorer, [view, flow_open], link, opening, picture)
 
-    browse.click(explorer.open_samples, [source, query], [panel, table], **quiet)
+    browse.click(explorer.open_samples, [model, source, query], [panel, table], **quiet)
     close.click(close_samples, None, [panel], **quiet)
-    searching = {"fn": explorer.search_samples, "inputs": [source, query], "outputs": [table], **quiet}
+    searching = {"fn": explorer.search_samples, "inputs": [model, source, query], "outputs": [table], **quiet}
     # `change`, not `input`: a text pasted into a box that has just appeared sends no `input`.
     query.change(trigger_mode="always_last", **searching)
     source.input(announce_source, [source], [table], **quiet).then(**searching)

@@ -19,7 +19,7 @@ from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
 from ui.expert_panel import changes_in_words, panel_value, serial_of, wished
-from ui.face import face, fitting_text
+from ui.face import begins, face, fitting_text
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
 from ui.kinds import CLASSIFIER
@@ -29,7 +29,7 @@ from ui.output_cards import answered, closer_cards, force_card, shown_output, wr
 from ui.output_view import OutputView
 from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
-from ui.samples import BUNDLED, Sample, SampleLibrary
+from ui.samples import DATASET_NAMES, Sample, SampleLibrary
 from ui.share import LINK, read_link, read_record, record_of, routing_csv
 from ui.view import NO_CHANGES, Matters, View
 from ui.what_if import what_if_card
@@ -59,21 +59,21 @@ class Explorer:
         """
         # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
         text = (text or "").encode("utf-8", "replace").decode("utf-8")
+        kind = self.shelf.kind(model)
         if not text.strip():
-            kind = self.shelf.kind(model)
-            return nothing(EMPTY_TEXT if kind is CLASSIFIER else kind.asks)
+            return nothing(EMPTY_TEXT if kind is CLASSIFIER else kind.asks, kind.answers)
         try:
             loaded = self.shelf.load(model)
             if loaded.kind is not CLASSIFIER:
                 return answered(loaded, model, text, view)
-            true_label = sample.label if sample and sample.text.strip() == text.strip() else None
+            true_label = sample.label or None if sample and sample.text.strip() == text.strip() else None
             start = perf_counter()
             # What is switched off stays off for the next text; what was forced was this text's.
             kept = replace(view.changes, force={}) if view and view.model == model else NO_CHANGES
             view = View.of(loaded, model, text, view.layer if view else 0, true_label).with_changes(loaded, kept)
             return _shown(view, loaded.predictor.model.config, 1000 * (perf_counter() - start))
         except (CheckpointError, ValueError) as error:
-            return nothing(str(error))
+            return nothing(str(error), kind.answers)
 
     def choose_model(self, model: str | None, text: str, sample: Sample | None, view: View | None) -> tuple[Any, ...]:
         """Another model for the same text: (caption, what `route` returns, what `face` returns).
@@ -109,7 +109,7 @@ class Explorer:
             milliseconds = milliseconds if asked else None
             return _shown(changed, loaded.config, milliseconds, serial_of(wish))
         except (CheckpointError, ValueError) as error:
-            return nothing(str(error))
+            return nothing(str(error), self.shelf.kind(view.model).answers)
 
     # -- what people do most, in one event each: an event costs the server more than drawing does -------------------
 
@@ -231,21 +231,33 @@ class Explorer:
     # -- the samples ----------------------------------------------------------------------------------------------
 
     def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> tuple[Any, ...]:
-        """A random sample: (text, sample, what `route` returns)."""
+        """A random sample: (text, sample, what `route` returns, what begins a text)."""
         try:
             labels = self.shelf.load(model).labels
         except CheckpointError:  # `route` will say so.
             labels = []
-        sample = self.library.draw(source, other_than=text, labels=labels)
-        return sample.text, sample, *self.route(model, sample.text, sample, view)
+        sample = self.library.draw(self._source(model, source), other_than=text, labels=labels)
+        return sample.text, sample, *self._routed_or_begun(model, sample, view)
 
-    def open_samples(self, source: str, query: str) -> tuple[Any, str]:
+    def _source(self, model: str | None, chosen: str) -> str:
+        """The source of samples: only where they have labels, there are several to choose from."""
+        kind = self.shelf.kind(model)
+        return chosen if kind is CLASSIFIER else kind.samples
+
+    def _routed_or_begun(self, model: str | None, sample: Sample, view: View | None) -> tuple[Any, ...]:
+        kind = self.shelf.kind(model)
+        # What a model writes comes in steps of its own.
+        shown = (gr.skip(),) * 7 if kind.writes else self.route(model, sample.text, sample, view)
+        return *shown, begins(kind)
+
+    def open_samples(self, model: str | None, source: str, query: str) -> tuple[Any, str]:
         """Show the panel: (its visibility, the table)."""
-        return gr.update(visible=True), self.search_samples(source, query)
+        return gr.update(visible=True), self.search_samples(model, source, query)
 
-    def search_samples(self, source: str, query: str) -> str:
+    def search_samples(self, model: str | None, source: str, query: str) -> str:
         """The table of samples that match."""
-        if source == BUNDLED:
+        source = self._source(model, source)
+        if source not in DATASET_NAMES:
             return rows_html(self.library.search(source, query))
         from train.tables import DataError
 
@@ -255,9 +267,9 @@ class Explorer:
             return failure_html(str(error))
 
     def pick_sample(self, model: str | None, source: str, view: View | None, row: int) -> tuple[Any, ...]:
-        """The picked row: (panel closed, text, sample, what `route` returns)."""
-        sample = self.library.pick(source, row)
-        return gr.update(visible=False), sample.text, sample, *self.route(model, sample.text, sample, view)
+        """The picked row: (panel closed, text, sample, what `route` returns, what begins a text)."""
+        sample = self.library.pick(self._source(model, source), row)
+        return gr.update(visible=False), sample.text, sample, *self._routed_or_begun(model, sample, view)
 
     def on_pick(self, model: str | None, source: str, view: View | None, event: gr.EventData) -> tuple[Any, ...]:
         return self.pick_sample(model, source, view, int(event.row))

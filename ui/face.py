@@ -16,13 +16,19 @@ from ui.samples import Sample
 def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
     """The text, or an example of the kind where it is none that somebody wrote for it."""
     examples = [other.example for other in (TRANSLATOR, STORYTELLER, FILLER) if other is not kind]
-    borrowed = not (text or "").strip() or text in examples or (sample is not None and text == sample.text)
+    borrowed = (
+        not (text or "").strip()
+        or text in examples
+        or (sample is not None and text == sample.text and sample.source != kind.samples)
+    )
     unfit = borrowed if kind.writes else kind is FILLER and (borrowed or not has_blank(text))
     return kind.example if unfit else text
 
 
 def face(kind: Kind, text: Any) -> tuple[Any, ...]:
-    """(text box, Route, Random, Samples, Generate, Stop, settings, neighbours, what begins a text) as a kind needs it.
+    """(text box, Route, samples, their source, Generate, Stop, settings, neighbours, what begins a text) for a kind.
+
+    The panel of samples closes: it may show another kind's.
 
     Args:
         text: what the box shall hold; anything but a text leaves it as it is.
@@ -32,11 +38,16 @@ def face(kind: Kind, text: Any) -> tuple[Any, ...]:
     return (
         gr.update(**box),
         gr.update(visible=not writes, value=kind.act),
-        gr.update(visible=classifies),
+        gr.update(visible=False),
         gr.update(visible=classifies),
         gr.update(visible=writes),
         gr.update(visible=writes, interactive=False),
         gr.update(visible=writes),
         gr.update(visible=classifies),
-        secrets.token_hex(4) if writes else gr.skip(),
+        begins(kind),
     )
+
+
+def begins(kind: Kind) -> Any:
+    """What begins the text of a model that writes: something new."""
+    return secrets.token_hex(4) if kind.writes else gr.skip()

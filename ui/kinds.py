@@ -18,6 +18,8 @@ class Kind:
         asks: what stands in the empty box of the text.
         example: a text to begin with.
         act: the button that starts it.
+        answers: what heads the card of its answer.
+        samples: the source of its bundled sample texts.
     """
 
     word: str
@@ -25,6 +27,8 @@ class Kind:
     asks: str
     example: str
     act: str
+    answers: str
+    samples: str
 
     @property
     def writes(self) -> bool:
@@ -32,13 +36,17 @@ class Kind:
         return self in (TRANSLATOR, STORYTELLER)
 
 
-CLASSIFIER = Kind("", "classifies", "Type or paste a text. Ctrl+Enter routes it.", "", "Route it")
+CLASSIFIER = Kind(
+    "", "classifies", "Type or paste a text. Ctrl+Enter routes it.", "", "Route it", "Prediction", "bundled"
+)
 TRANSLATOR = Kind(
     "text to text",
     "answers a text with a text",
     "Type the text to translate or answer. Ctrl+Enter starts.",
     "A man is riding a horse on the beach.",
     "Generate",
+    "The model’s text",
+    "captions",
 )
 STORYTELLER = Kind(
     "writes on",
@@ -46,6 +54,8 @@ STORYTELLER = Kind(
     "Type how it begins. Ctrl+Enter lets the model write on.",
     "Once upon a time there was a little",
     "Generate",
+    "The model’s text",
+    "beginnings",
 )
 FILLER = Kind(
     "fills blanks",
@@ -53,6 +63,8 @@ FILLER = Kind(
     "Type a text with ___ where a word is missing. Ctrl+Enter fills it in.",
     "The quick brown ___ jumps over the lazy ___.",
     "Fill in",
+    "Filled in",
+    "blanks",
 )
 
 _BY_CLASS = {

@@ -26,10 +26,10 @@ from ui.run_words import duration
 from ui.workshop import Workshop, visitor_of
 
 PRESETS = [
-    ("tiny · under a minute", "tiny"),
-    ("small · under ten", "small"),
-    ("base · as the bundled models", "base"),
-    ("none · the bare defaults", "none"),
+    ("tiny · a first look", "tiny"),
+    ("small · the default", "small"),
+    ("base · larger", "base"),
+    ("none · no preset", "none"),
 ]
 # Until the new estimate is there, the old one would be wrong.
 TIMING = '<p class="facts">Timing a few steps …</p>'

@@ -14,6 +14,7 @@ from switch_model import Filling, Generation, Interventions, SwitchConfig
 from switch_model.routing import layer_label, layer_title
 from ui.cards import bar, load_card, message_card, token_card
 from ui.expert_panel import changes_in_words, panel_value
+from ui.kinds import FILLER
 from ui.models import LoadedModel
 from ui.output_view import PLAIN, Output, OutputView, kept_changes
 from ui.palette import MAX_COLOURS
@@ -22,8 +23,10 @@ from ui.view import View
 
 # Bars of next tokens, and of what fits a blank, that a person still reads.
 MAX_NEXT, MAX_CANDIDATES = 8, 5
+# Of what a text begins with, so many characters stand before what the model wrote: the rest is in the box beside it.
+SHOWN_PROMPT = 160
 _READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
-_GOES_ON = "Decoder: the beginning, and underlined what the model wrote"
+_GOES_ON = "Decoder: the beginning, and what the model wrote"
 
 Shown = tuple[OutputView, str, str, dict[str, Any] | None, dict[str, Any] | None, str, str]
 
@@ -53,11 +56,11 @@ def answered(loaded: LoadedModel, model: str, text: str, view: View | OutputView
 
 def writing_card(prompt: str, text: str, words: str, before: str | None = None) -> str:
     """A text on its way; with `before`, the one that it is then compared with."""
-    caret, facts = '<i class="caret"></i>', f'<p class="facts" role="status">{escape(words)}</p>'
-    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}{caret if before is None else ""}</p>'
+    facts = f'<p class="facts" role="status">{escape(words)}</p>'
     if before is None:
-        return f"<h2>The model writes</h2>{shown}{facts}"
-    was = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(before)}{caret}</p>'
+        return f"<h2>The model writes</h2>{_coming(prompt, text)}{facts}"
+    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}</p>'
+    was = _coming(prompt, before)
     return f"<h2>The model’s text with your changes</h2>{shown}<h3>before</h3>{was}{facts}"
 
 
@@ -77,12 +80,25 @@ def answer_card(view: OutputView, milliseconds: float | None) -> str:
     return f"<h2>The model’s text with your changes</h2>{now}{facts}<h3>before</h3>{was}"
 
 
+def _coming(prompt: str, text: str) -> str:
+    """A text to which more is added: however long it grows, its end is what is seen."""
+    written = f'{_prompt(prompt)}{escape(text)}<i class="caret"></i>'
+    return f'<div class="answer-text coming"><p dir="auto">{written}</p></div>'
+
+
 def _passage(prompt: str, text: str) -> str:
     return _prompt(prompt) + (escape(text) if text.strip() else '<span class="prompt">(nothing but an end)</span>')
 
 
 def _prompt(prompt: str) -> str:
-    return f'<span class="prompt">{escape(prompt)}</span>' if prompt else ""
+    return f'<span class="prompt">{escape(_last_words(prompt))}</span>' if prompt else ""
+
+
+def _last_words(prompt: str) -> str:
+    if len(prompt) <= SHOWN_PROMPT:
+        return prompt
+    end = prompt[-SHOWN_PROMPT:]
+    return "… " + (end.split(None, 1)[1:] or [end])[0]
 
 
 def _facts(view: OutputView, milliseconds: float | None) -> list[str]:
@@ -116,7 +132,7 @@ def _blanks_card(output: Filling, base: Filling | None, facts: list[str]) -> str
         ]
         title = f"<h3>blank {number + 1}</h3>" if len(output.blanks) > 1 else ""
         parts.append(title + "".join(rows))
-    head = "Filled in" if base is None else "Filled in with your changes"
+    head = FILLER.answers if base is None else f"{FILLER.answers} with your changes"
     was = ""
     if base is not None:
         facts = ['<s class="tick"></s> before', *facts]

@@ -198,6 +198,11 @@ function legend() {
   const dropped = make("span", "grid-key");
   dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the queue was full, the token passes unchanged");
   node.append(chips, dropped);
+  if (stacks().some(({ written, end }) => written < end)) {
+    const own = make("span", "grid-key written");
+    own.append(make("span", "grid-token", "word"), " written by the model");
+    node.append(own);
+  }
   if (data.layers.some((layer) => layer.before)) {
     const changed = make("span", "grid-key");
     changed.append(make("span", "cell chip changed x2", "2"), ` another route than ${data.otherwise || "before"}`);

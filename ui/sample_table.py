@@ -7,7 +7,7 @@ from html import escape
 
 import gradio as gr
 
-from ui.samples import Matches
+from ui.samples import Matches, Sample
 
 # A row shows the beginning; picking it takes the whole text.
 SHOWN_CHARACTERS = 240
@@ -36,7 +36,7 @@ def rows_html(matches: Matches) -> str:
     if len(matches.rows) < matches.matching:
         said += f" · the first {len(matches.rows)} are shown"
     rows = "".join(
-        f'<button type="button" class="sample" data-row="{index}"><b>{escape(sample.label)}</b>'
+        f'<button type="button" class="sample" data-row="{index}">{_label(sample)}'
         f'<span dir="auto">{escape(_beginning(sample.text))}</span></button>'
         for index, sample in matches.rows
     )
@@ -51,6 +51,10 @@ def failure_html(message: str) -> str:
 def waiting_html(message: str) -> str:
     """What stands in the table's place while a source is read."""
     return f'<p class="facts" role="status">{escape(message)}</p>'
+
+
+def _label(sample: Sample) -> str:
+    return f"<b>{escape(sample.label)}</b>" if sample.label else ""
 
 
 def _beginning(text: str) -> str:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BUNDLED = "bundled"
-BUNDLED_FILE = Path(__file__).resolve().parent.parent / "assets" / "samples.json"
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 # Classification data sets of train.data worth reading; importing that module here would make every start slower.
 DATASET_NAMES = ("ag_news", "sst2", "imdb")
+
+# Bundled texts for models that write or fill blanks.
+UNLABELLED = ("captions", "beginnings", "blanks")
 
 # Rows shown at once. Searching narrows down what a person would never scroll through.
 MAX_ROWS = 200
@@ -22,10 +25,11 @@ MAX_ROWS = 200
 
 @dataclass(frozen=True)
 class Sample:
-    """A text and its true label."""
+    """A text, its true label ("" = it has none), and the source that it is from."""
 
     text: str
     label: str
+    source: str = BUNDLED
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,12 @@ class SampleLibrary:
 
     def __init__(self, data_dir: str | None = None):
         self._data_dir = data_dir
-        self._sources = {BUNDLED: read_bundled()}
+        self._sources = read_bundled()
         self._lock = threading.Lock()
 
     @staticmethod
     def choices() -> list[tuple[str, str]]:
-        """(title, key) of every source, for a picker."""
+        """(title, key) of every source of texts with labels, for a picker."""
         return [("Bundled samples", BUNDLED), *((f"Data set {name}", name) for name in DATASET_NAMES)]
 
     def rows(self, source: str) -> list[Sample]:
@@ -104,12 +108,16 @@ class SampleLibrary:
             raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")
         rows, labels = load_split(name, DATASETS[name].splits[-1], self._data_dir)
         texts, indices = list(rows["text"]), list(rows["label"])
-        return [Sample(text, labels[index]) for text, index in zip(texts, indices, strict=True)]
+        return [Sample(text, labels[index], name) for text, index in zip(texts, indices, strict=True)]
 
 
-def read_bundled() -> list[Sample]:
-    """The samples that come with the project."""
-    return [Sample(**row) for row in json.loads(BUNDLED_FILE.read_text(encoding="utf-8"))]
+def read_bundled() -> dict[str, list[Sample]]:
+    """The samples that come with the project, by source."""
+    labelled, unlabelled = (
+        json.loads((_ASSETS / name).read_text(encoding="utf-8")) for name in ("samples.json", "example_texts.json")
+    )
+    others = {source: [Sample(text, "", source) for text in unlabelled[source]] for source in UNLABELLED}
+    return {BUNDLED: [Sample(**row) for row in labelled], **others}
 
 
 def _holds(row: Sample, word: str) -> bool:

@@ -35,7 +35,7 @@ def _sample(index: int, lines: list[Mapping[str, Any]]) -> str:
         rows.append(("wanted", _text(given, "reference")))
     rows += [(f"step {step:,.0f}", _text(sample, "answer") or "(nothing)") for step, sample in answers]
     body = "".join(f'<tr><th scope="row">{title}</th><td dir="auto">{escape(text)}</td></tr>' for title, text in rows)
-    return f'<div class="written"><table><tbody>{body}</tbody></table></div>'
+    return f'<div class="written-sample"><table><tbody>{body}</tbody></table></div>'
 
 
 def _text(sample: Mapping[str, Any], key: str) -> str:
