@@ -1,7 +1,7 @@
 """MaskFiller: a masked language model and a text with blanks -> what fits into each, and where every token went.
 
 Legend: T tokens, V tokens in the vocabulary.
-Try it: MaskFiller.from_checkpoint("a/model")("The quick brown ___ jumps.").blanks[0].candidates
+Try it: MaskFiller.from_checkpoint("assets/models/tiny_stories_blanks")("The cat sat on the ___.").blanks[0].candidates
 """
 
 import re

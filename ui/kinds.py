@@ -61,7 +61,7 @@ FILLER = Kind(
     "fills blanks",
     "fills blanks",
     "Type a text with ___ where a word is missing. Ctrl+Enter fills it in.",
-    "The quick brown ___ jumps over the lazy ___.",
+    "One day, a little girl named ___ went to the park to ___ with her friends.",
     "Fill in",
     "Filled in",
     "blanks",

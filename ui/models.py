@@ -31,6 +31,7 @@ _TITLES = {
     "sst2": "SST-2",
     "imdb": "IMDB",
     "tiny_stories": "TinyStories",
+    "tiny_stories_blanks": "TinyStories, masked",
     "en_hi": "English → Hindi",
 }
 
