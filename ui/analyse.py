@@ -22,6 +22,8 @@ element.addEventListener("click", (event) => {
 });
 """
 
+_SEARCH = "A word or phrase that is split into tokens is found where any of them went to the expert."
+
 
 def create_analyse_tab(
     demo: gr.Blocks, analyst: Analyst, reception: Reception, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
@@ -98,13 +100,13 @@ def create_analyse_tab(
                 with gr.Row(elem_classes="buttons"):
                     measure = gr.Button("Measure its importance", min_width=0, scale=0, elem_id="measure-expert")
             with gr.Column(elem_classes="card", min_width=300):
-                gr.HTML("<h2>Search the routes</h2>", **plain)
+                gr.HTML(f'<h2>Search the routes</h2><p class="facts">{_SEARCH}</p>', **plain)
                 with gr.Row(elem_classes="search"):
                     word = gr.Textbox(
-                        label="Word",
+                        label="Word or phrase",
                         show_label=False,
                         container=False,
-                        placeholder="a word",
+                        placeholder="a word or phrase",
                         elem_id="route-word",
                         scale=2,
                     )

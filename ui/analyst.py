@@ -151,7 +151,7 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
 
 
 def search(analysis: Analysis | None, layer: str | None, expert: int, word: str, page: int = 0) -> str:
-    """Texts in which a word went to an expert, a page of them."""
+    """Texts in which a word or phrase went to an expert, a page of them."""
     if analysis is None or layer is None:
         return ""
     corpus = analysis.corpus
@@ -162,7 +162,7 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
     for place in places:
         first.setdefault(place.text, place)
     if not first:
-        return '<p class="message" role="status">No text matches. Tokens are the model’s: try another word.</p>'
+        return '<p class="message" role="status">No text matches: try another word, or any expert.</p>'
     said = f"{len(places):,} places in {len(first):,} texts"
     found, page = list(first.items()), _page_within(page, len(first))
     rows = "".join(
@@ -274,7 +274,7 @@ def _listed(said: str, rows: str, page: int, count: int, what: str = "") -> str:
 
 
 def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
-    """All places of a search as a file: text, what stands before and after the token, classes. Raises gr.Error."""
+    """All places of a search as a file: text, what stands before and after the place, classes. Raises gr.Error."""
     if analysis is None or layer is None:
         raise gr.Error("Analyse a data set first.", print_exception=False)
     corpus, path = analysis.corpus, fresh_path("routes.csv")
