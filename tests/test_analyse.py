@@ -40,10 +40,10 @@ def analysis(analyst, table):
 
 def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     assert len(analysis.corpus.texts) == 12 and analysis.corpus.labelled
-    facts, layers, loads, _, picker, matrix, shown = summary(analysis)
+    facts, layers, loads, _, picker, sought, experts, matrix, shown = summary(analysis)
     assert "12 texts" in facts and "tiny on news.csv" in facts and "layer 1" in layers and shown["visible"]
     assert loads.data[0].z.shape == (2, 4) and [value for _, value in picker["choices"]] == ["encoder.1", "encoder.3"]
-    assert matrix.count("data-true") == 16
+    assert matrix.count("data-true") == 16 and sought == picker and len(experts["choices"]) == 5
     told, lifts, *_ = layer_view(analysis, "encoder.3")
     assert "shuffled" in told and lifts.data[0].z.shape == (4, 4)
     few = [*analyst.run("tiny", "toy", str(table), "", 5)][-1][0]
@@ -52,7 +52,7 @@ def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
 
 def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):
     found = search(analysis, "encoder.1", -1, "OIL")
-    assert found.count("data-row") == 6 and "<mark>" in found and "12 places" in found
+    assert found.count("data-row") == 6 and "<mark>" in found and "12 places in 6 texts, layer 1" in found
     assert "No text matches" in search(analysis, "encoder.1", 0, "zebra")
     team = search(analysis, "encoder.1", -1, "won")
     assert "<b>again" not in team and "&lt;b" in team
