@@ -99,6 +99,11 @@ def test_files_hold_what_is_on_screen(explorer, view):
     assert Path(explorer.keep(view, "png")).read_bytes()[:4] == b"\x89PNG"
     picture = Path(explorer.keep(view, "svg")).read_text(encoding="utf-8")
     assert "<svg" in picture and "<script" not in picture
+    for said in ("tiny", "expert 3 of layer 1 off", "dropped", "another route than before"):
+        assert said in picture
+    # A frame for each cell that is framed on the page, and one in the legend.
+    before = [layer["before"] for layer in explorer.intervene(view, {"kind": "none"})[3]["layers"]]
+    assert picture.count("stroke-width: 1.6") == sum(bool(one) for layer in before for one in layer) + 1
     with pytest.raises(Error):
         explorer.keep(None, "csv")
 

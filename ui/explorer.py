@@ -216,13 +216,13 @@ class Explorer:
         from ui.output_share import output_file
         from ui.view_report import report_html
 
-        title = self.shelf.title(view.model) if view.model else "a model"
+        title = self.shelf.title(view.model) if view.model else view.saved_from or "a model"
         make = {
             "json": lambda: json.dumps(record_of(view, title)).encode(),
             "html": lambda: report_html(view, title, self._answer_what_if(view), flow_opened).encode(),
             "csv": lambda: routing_csv(view).encode(),
-            "svg": lambda: draw_grid(view, "svg"),
-            "png": lambda: draw_grid(view, "png"),
+            "svg": lambda: draw_grid(view, "svg", title),
+            "png": lambda: draw_grid(view, "png", title),
         }[kind]
         path = fresh_path(f"routing.{kind}")
         path.write_bytes(output_file(view, kind, title) if isinstance(view, OutputView) else make())
