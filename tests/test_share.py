@@ -111,7 +111,9 @@ def test_files_hold_what_is_on_screen(explorer, view):
 def test_the_report_holds_what_was_asked_and_opened(explorer, view):
     short = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
     assert short.count("what-row") - 1 >= 3 and "data-expert" not in short and "Flow from" not in short
-    measured, *_ = explorer.intervene(view, {"kind": "measure"})
+    measured, _, notice, *_ = explorer.intervene(view, {"kind": "measure"})
+    most = 100 * measured.matters.experts.flatten()[measured.matters.experts.abs().argmax()]
+    assert "What moves" in notice and f"{abs(most):.1f} points" in notice
     report = Path(explorer.keep(measured, "html", True)).read_text(encoding="utf-8")
     assert "What matters to" not in short and f"What matters to {view.prediction.label}" in report
     assert report.count('class="grid-matter"') == len(view.prediction.tokens) and "Flow from layer 1" not in short

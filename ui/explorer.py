@@ -23,6 +23,7 @@ from ui.face import face, fitting_text
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
 from ui.kinds import CLASSIFIER
+from ui.matters import matters_in_words, matters_table
 from ui.models import LoadedModel, ModelShelf
 from ui.neighbours import forget
 from ui.output_cards import answered, closer_cards, force_card, shown_output, writing_card
@@ -317,12 +318,18 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
     return (
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
-        reading_notice(view.prediction) if config else f'<p class="notice" role="status">{escape(_saved(view))}</p>',
+        (reading_notice(view.prediction) if config else _saved_notice(view)) + matters_in_words(view),
         grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens)
         | {"text": view.text},
         panel_value(view, config, serial) if config else {"said": _saved(view)},
         *_closer(view),
     )
+
+
+def _saved_notice(view: View) -> str:
+    # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
+    table = matters_table(view) if view.matters else ""
+    return f'<p class="notice" role="status">{escape(_saved(view))}</p>{table}'
 
 
 def _saved(view: View) -> str:
