@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+import math
+import re
 from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 from gradio.exceptions import Error
 
 from switch_model import Interventions
@@ -72,6 +75,26 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
     assert again.changes == view.changes and empty.intervene(again, {"kind": "undo"})[0] is again
 
 
+def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
+    measured, *_ = explorer.intervene(view, {"kind": "measure"})
+    *_, card = explorer.look_closer(measured)
+    empty = Explorer(ModelShelf({}), SampleLibrary())
+    _, again, _, notice, grid, *_ = empty.open_record(explorer.keep(measured, "json"))
+    assert grid == explorer.intervene(measured, {"kind": "none"})[3] and "What moves" in notice
+    assert torch.equal(again.matters.experts, measured.matters.experts)
+    values = [re.findall(r"[\d.]+ %|[+−][\d.]+", html) for html in (card, empty.look_closer(again)[2])]
+    assert len(values[0]) >= 3 and values[0] == values[1]
+    assert "can’t be asked" in empty.look_closer(look(again, 0, 0)[0])[2]
+
+
+def _measured(view):
+    record = record_of(view, "Tiny")
+    tokens, (layers, experts) = len(view.prediction.tokens), (2, 4)
+    record["matters"] = {"experts": [[0.1] * experts for _ in range(layers)], "tokens": [0.1] * tokens}
+    record["what_if"] = {"probability": [0.1] * experts, "labels": ["World"] * experts}
+    return record
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -80,10 +103,20 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
         lambda record: record["prediction"]["routing"][0]["expert"][0].__setitem__(0, 99),
         lambda record: record["prediction"]["scores"].update(World="x"),
         lambda record: record.update(force=[["encoder.1"]]),
+        lambda record: record["matters"]["experts"].pop(),
+        lambda record: record["matters"]["experts"][0].pop(),
+        lambda record: record["matters"]["tokens"].append(0.0),
+        lambda record: record["matters"]["tokens"].__setitem__(0, math.nan),
+        lambda record: record.update(matters=None),
+        lambda record: record["what_if"]["probability"].__setitem__(0, 2.0),
+        lambda record: record["what_if"]["labels"].__setitem__(0, None),
+        lambda record: record["what_if"]["labels"].__setitem__(0, "<b>"),
+        lambda record: record["what_if"]["labels"].pop(),
     ],
 )
 def test_a_damaged_record_is_refused_in_words(view, spoil):
-    record = record_of(view, "Tiny")
+    record = _measured(view)
+    read_record(json.dumps(record).encode())
     spoil(record)
     with pytest.raises(ValueError, match="no record of this page"):
         read_record(json.dumps(record).encode())

@@ -147,18 +147,23 @@ class Explorer:
         """(title, heat map of the router's probabilities, what-if card)."""
         if isinstance(view, OutputView):
             return *draw_probabilities(view), force_card(view)
-        # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
-        answer = self._answer_what_if(view) if view is not None and view.asked else None
-        return *draw_probabilities(view), what_if_card(view, answer)
+        saved = view is not None and not view.model
+        return *draw_probabilities(view), what_if_card(view, self._answer_on_screen(view), still=saved)
 
     def on_ask(self, view: View | None) -> tuple[Any, str]:
         """What a click on the token that is looked at already would give: (view, what-if card)."""
         view = view and view.looking_at(*view.place)
         return view, self.look_closer(view)[2]
 
+    def _answer_on_screen(self, view: View | None) -> WhatIf | None:
+        # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
+        return self._answer_what_if(view) if view is not None and view.asked else None
+
     def _answer_what_if(self, view: View | None) -> WhatIf | None:
-        if view is None or not view.prediction.routing or not view.model:
+        if view is None or not view.prediction.routing:
             return None
+        if not view.model:
+            return view.answers.get(view.place)
         try:
             predictor = self.shelf.load(view.model).predictor
             layer = view.prediction.routing[view.layer].name
@@ -219,7 +224,7 @@ class Explorer:
 
         title = self.shelf.title(view.model) if view.model else view.saved_from or "a model"
         make = {
-            "json": lambda: json.dumps(record_of(view, title)).encode(),
+            "json": lambda: json.dumps(record_of(view, title, self._answer_on_screen(view))).encode(),
             "html": lambda: report_html(view, title, self._answer_what_if(view), flow_opened).encode(),
             "csv": lambda: routing_csv(view).encode(),
             "svg": lambda: draw_grid(view, "svg", title),
