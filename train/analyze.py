@@ -67,14 +67,19 @@ def rows_to_analyze(
     return Rows(texts, [index_of[label] for label in rows["label"]], "")
 
 
-def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
-    """(L, E, 2) mean change of the predicted class's probability without each expert, and the share of texts whose
-    class changes, over some texts drawn at random."""
+def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:
+    """Some texts drawn at random, the same ones each time: what importance is measured on."""
     chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
-    some = [corpus.texts[index] for index in chosen.tolist()]
+    return [corpus.texts[index] for index in chosen.tolist()]
+
+
+def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
+    """(L, E, 3) mean change of the predicted class's probability without each expert, the share of texts whose class
+    changes, and how many texts were tried (`texts_to_try`)."""
+    some = texts_to_try(corpus, texts)
     return np.array(
         [
-            [mean_importance(predictor, some, layer, expert) for expert in range(corpus.num_experts)]
+            [(*mean_importance(predictor, some, layer, expert), len(some)) for expert in range(corpus.num_experts)]
             for layer in corpus.layers
         ]
     )

@@ -29,7 +29,6 @@ PUBLIC_ROWS = 2000
 PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 # Routed data sets that a public page holds at once, of all visitors.
 MAX_HELD = 24
-IMPORTANCE_TEXTS = 32
 ANY_EXPERT = "any expert"
 FULL = "Too many visitors have a data set open just now. Try again in some minutes."
 EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
@@ -95,14 +94,15 @@ class Analyst:
         """An expert's card; `measured` = with its importance, which takes a moment."""
         if analysis is None or layer is None or expert is None:
             return ""
+        from train.analyze import texts_to_try
         from train.corpus_report import expert_card
 
         corpus, importance = analysis.corpus, None
         if measured:
             try:
                 predictor = self.shelf.load(analysis.model).predictor
-                texts = corpus.texts[:: max(len(corpus.texts) // IMPORTANCE_TEXTS, 1)][:IMPORTANCE_TEXTS]
-                importance = mean_importance(predictor, texts, layer, expert)
+                texts = texts_to_try(corpus)
+                importance = *mean_importance(predictor, texts, layer, expert), len(texts)
             except (CheckpointError, ValueError) as error:
                 return f'<p class="notice" role="alert">{escape(str(error))}</p>'
         return expert_card(corpus, layer, expert, importance)
