@@ -110,6 +110,9 @@ def test_classes_are_used_where_they_fit(checkpoint, tmp_path):
     path.write_text("text,label\na film,pos\na bore,neg\n", encoding="utf-8")
     other = rows_to_analyze(labels, str(path))
     assert other.true == [-1, -1] and "does not know the classes neg, pos" in other.note
+    path.write_text("text,label\na,Sports\nb,World\nc,Nonsense\nd,Sports\n", encoding="utf-8")
+    mixed = rows_to_analyze(labels, str(path))
+    assert mixed.true == [1, 0, -1, 1] and "class Nonsense: " in mixed.note and "1 of 4 rows" in mixed.note
     path.write_text("text,id\na film,1\na bore,2\n", encoding="utf-8")
     assert "no classes" in rows_to_analyze(labels, str(path)).note
 

@@ -60,11 +60,14 @@ def rows_to_analyze(
     texts = list(rows["text"])
     if not names:
         return Rows(texts, [-1] * len(texts), "The data have no classes: predicted ones stand in for them.")
-    if unknown := [name for name in names if name not in labels]:
-        note = f"The model does not know the classes {listed(unknown)}: predicted ones stand in for the data's."
-        return Rows(texts, [-1] * len(texts), note)
-    index_of = [labels.index(name) for name in names]
-    return Rows(texts, [index_of[label] for label in rows["label"]], "")
+    index_of = [labels.index(name) if name in labels else -1 for name in names]
+    true = [index_of[label] for label in rows["label"]]
+    unknown = sorted({names[label] for label, index in zip(rows["label"], true, strict=True) if index < 0})
+    if not unknown:
+        return Rows(texts, true, "")
+    note = f"The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
+    which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
+    return Rows(texts, true, f"{note}the predicted class stands in for the data's in {which}.")
 
 
 def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:

@@ -177,7 +177,9 @@ NO_NAMES = (
 
 def facts_in_words(corpus: Corpus) -> str:
     """Size and accuracy in a sentence."""
-    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of the texts are classified right."
+    known = int((corpus.true >= 0).sum())
+    which = "the texts" if known == len(corpus.texts) else f"the {known:,} texts with a known class"
+    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of {which} are classified right."
     return f"{len(corpus.texts):,} texts, {len(corpus.token):,} tokens, {len(corpus.layers)} sparse layers.{right}"
 
 
