@@ -48,7 +48,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 
 def layer_table(corpus: Corpus) -> str:
     """A row per sparse layer: load, entropies, drops, and what it tells of the classes."""
-    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", "told of the class")
+    told_by = "told of the class by a token’s expert"
+    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", told_by)
     rows = []
     for index, name in enumerate(corpus.layers):
         one, told = corpus.measures[index], class_information(corpus, name)
