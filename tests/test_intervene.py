@@ -7,6 +7,8 @@ import pytest
 
 from switch_model import Interventions
 from switch_model.counterfactuals import importance
+from switch_model.plots import router_heat_map
+from ui.expert_panel import words_of_view
 from ui.explorer import Explorer, look
 from ui.models import ModelShelf
 from ui.neighbours import among, asked_about, forget
@@ -100,6 +102,9 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]
+    # Nothing is shown as chosen: no bar, no dot, one phrase.
+    assert '<div class="bar' not in token and words_of_view(view) == ["all experts of layer 1 off"]
+    assert not router_heat_map(view.records[0], view.prediction.tokens)["data"][1]["x"]
 
 
 def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):
@@ -113,7 +118,7 @@ def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):
 def test_an_answer_on_neighbours_goes_when_the_view_moves_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     asked = asked_about(view)
-    assert forget(look(view, 1, 1)[0], asked) == forget(view, None) == (gr.skip(),) * 3
+    assert forget(look(view, 1, 1)[0], asked) == (gr.skip(),) * 3 and forget(view, None)[::2] == ("", None)
     for moved in (
         explorer.route("tiny", "The team won.", None, view)[0],
         explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})[0],

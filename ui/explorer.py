@@ -18,7 +18,7 @@ from switch_model import CheckpointError, Prediction, SwitchConfig
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
-from ui.expert_panel import changes_in_words, panel_value, serial_of, wished
+from ui.expert_panel import panel_value, serial_of, wished, words_of_view
 from ui.face import face, fitting_text
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
@@ -339,7 +339,7 @@ def _saved_notice(view: View) -> str:
 
 def _saved(view: View) -> str:
     said = f"This view of {view.saved_from} was saved: it shows what the model did then. "
-    if changes := changes_in_words(view.changes, view.base.tokens):
+    if changes := words_of_view(view):
         said += f"Changed: {' · '.join(changes)}. "
     return said + "Route a text to go on with a model."
 

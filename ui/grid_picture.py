@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from switch_model import Prediction
 from switch_model.bands import Band
 from switch_model.routing import layer_label
-from ui.expert_panel import changes_in_words
+from ui.expert_panel import words_of_view
 from ui.output_cards import grid_of, words_of_changes
 from ui.output_view import OutputView
 from ui.palette import CELL_INK, expert_colour
@@ -141,10 +141,7 @@ def _cell(
 
 def _in_words(view: View | OutputView, title: str) -> list[str]:
     """The model and what was changed, in lines that fit."""
-    if isinstance(view, OutputView):
-        changes = words_of_changes(view)
-    else:
-        changes = changes_in_words(view.changes, view.base.tokens)
+    changes = words_of_changes(view) if isinstance(view, OutputView) else words_of_view(view)
     said = f"{title}. Changed: {' · '.join(changes)}." if changes else f"{title}, nothing changed."
     return textwrap.wrap(said, _FITTING)
 

@@ -12,7 +12,7 @@ from switch_model.counterfactuals import WhatIf
 from switch_model.plots import router_probabilities
 from switch_model.routing import layer_title
 from ui.cards import load_card, prediction_card, token_card
-from ui.expert_panel import changes_in_words
+from ui.expert_panel import words_of_view
 from ui.flow import draw_flow
 from ui.matters import in_points, matters_in_words, matters_table
 from ui.palette import CELL_INK, MAX_COLOURS, palette_css
@@ -75,7 +75,7 @@ body.saved .card { margin-top: 14px; }
 
 
 def _changes(view: View) -> str:
-    said = changes_in_words(view.changes, view.base.tokens)
+    said = words_of_view(view)
     return f'<p class="facts">Changed: {escape(" · ".join(said))}.</p>' if said else ""
 
 
@@ -110,7 +110,7 @@ def _static_grid(view: View) -> str:
     records = view.prediction.routing
     routes = [
         (
-            record.expert[0].tolist(),
+            None if int(record.capacity) == 0 else record.expert[0].tolist(),
             record.dropped[0].tolist(),
             ((record.expert != base.expert) | (record.dropped != base.dropped))[0].tolist(),
         )
@@ -123,8 +123,9 @@ def _static_grid(view: View) -> str:
         f'<span class="static-column">{"" if view.matters is None else _matter_bar(matters_T[index], most)}'
         f'<span class="grid-token">{escape(token.strip() or "␣")}</span>'
         + "".join(
-            f'<span class="cell x{experts[index] % MAX_COLOURS}{" dropped" if dropped[index] else ""}'
-            f'{" changed" if changed[index] else ""}">{experts[index]}</span>'
+            f'<span class="cell{"" if experts is None else f" x{experts[index] % MAX_COLOURS}"}'
+            f'{" dropped" if dropped[index] else ""}{" changed" if changed[index] else ""}">'
+            f"{'–' if experts is None else experts[index]}</span>"
             for experts, dropped, changed in routes
         )
         + "</span>"
