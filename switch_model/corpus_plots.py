@@ -63,7 +63,7 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
                 "thickness": 8,
                 "outlinewidth": 0,
                 "tickfont": {"size": 11},
-                "title": {"text": "log2 lift", "side": "right", "font": {"size": 11}},
+                "title": {"text": "log2 lift", "side": "top", "font": {"size": 11}},
             },
         )
     )

@@ -10,6 +10,7 @@ from switch_model.counterfactuals import importance
 from switch_model.plots import router_heat_map
 from ui.expert_panel import words_of_view
 from ui.explorer import Explorer, look
+from ui.flow import draw_flow
 from ui.models import ModelShelf
 from ui.neighbours import among, asked_about, forget
 from ui.samples import SampleLibrary
@@ -105,6 +106,8 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     # Nothing is shown as chosen: no bar, no dot, one phrase.
     assert '<div class="bar' not in token and words_of_view(view) == ["all experts of layer 1 off"]
     assert not router_heat_map(view.records[0], view.prediction.tokens)["data"][1]["x"]
+    said, flow, _ = draw_flow(view, opened=True)
+    assert "All experts of layer 1 are off" in said and not flow.data[0].link.source
 
 
 def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):

@@ -323,7 +323,7 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
     return (
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
-        (reading_notice(view.prediction) if config else _saved_notice(view)) + matters_in_words(view),
+        reading_notice(view.prediction) + matters_in_words(view) if config else _saved_notice(view),
         grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens)
         | {"text": view.text},
         panel_value(view, config, serial) if config else {"said": _saved(view)},
@@ -334,7 +334,7 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
 def _saved_notice(view: View) -> str:
     # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
     table = matters_table(view) if view.matters else ""
-    return f'<p class="notice" role="status">{escape(_saved(view))}</p>{table}'
+    return f'<p class="notice" role="status">{escape(_saved(view))}</p>{matters_in_words(view)}{table}'
 
 
 def _saved(view: View) -> str:
