@@ -100,7 +100,10 @@ def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
 def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     everything = [[0, expert] for expert in range(4)]
-    view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
+    slots = explorer.intervene(view, {"kind": "none"})[4]["slots"]
+    wish = {"kind": "change", "off": everything, "capacity": None}
+    view, _, _, grid, panel, token, _ = explorer.intervene(view, wish)
+    assert panel["slots"] == slots > 0  # Those of the layers that are left.
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]
     # Nothing is shown as chosen: no bar, no dot, one phrase.

@@ -48,7 +48,9 @@ def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str
     """
     changes, matters = view.changes, view.matters
     records = view.records
-    own = own_factor(records[0], config) if records else math.inf
+    # A layer with all experts off has no slots: another one tells.
+    open_layer = next((record for record in records if int(record.capacity)), records[0] if records else None)
+    own = own_factor(open_layer, config) if open_layer else math.inf
     stops = sorted({*CAPACITY_STOPS, own})
     factor = own if changes.capacity_factor is None else changes.capacity_factor
     return {
@@ -67,7 +69,7 @@ def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str
         "stops": ["none" if math.isinf(stop) else stop for stop in stops],
         "own": stops.index(own),
         "at": min(range(len(stops)), key=lambda index: _apart(stops[index], factor)),
-        "slots": None if not records or int(records[0].capacity) == UNLIMITED else int(records[0].capacity),
+        "slots": None if open_layer is None or int(open_layer.capacity) == UNLIMITED else int(open_layer.capacity),
         "said": words_of_view(view) if said is None else said,
         "undo": bool(view.past),
         "serial": serial,
