@@ -58,8 +58,13 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             customdata=counts,
             text=[["" if np.isnan(value) else f"{value:+.1f}" for value in row] for row in values],
             texttemplate="%{text}" if corpus.num_experts <= 16 else None,
-            hovertemplate="%{y}, expert %{x}: lift %{z:+.2f} (%{customdata:,} tokens)<extra></extra>",
-            colorbar={"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11}},
+            hovertemplate="%{y}, expert %{x}: log2 lift %{z:+.2f} (%{customdata:,} tokens)<extra></extra>",
+            colorbar={
+                "thickness": 8,
+                "outlinewidth": 0,
+                "tickfont": {"size": 11},
+                "title": {"text": "log2 lift", "side": "top", "font": {"size": 11}},
+            },
         )
     )
     return _plain(figure, min(28 * len(corpus.classes), 600) + 70, x="expert", reverse=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from switch_model.routing import Routing, layer_title, transitions
+from switch_model.routing import Routing, layer_label, layer_title, transitions
 
 # Readable on white and on near-black alike; the app's style sheet sharpens it for either.
 _INK = "#7d8590"
@@ -25,6 +25,8 @@ MAX_NAMED_TOKENS = 80
 MAX_LEVEL_NAMES = 12
 # Longer names are cut.
 MAX_NAME = 14
+# Up to this many columns, whole names fit above them.
+MAX_COLUMN_NAMES = 6
 
 
 def router_probabilities(record: Routing, tokens: Sequence[str], selected: int | None = None) -> go.Figure:
@@ -52,6 +54,8 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
             "give the record of one sequence, without padding."
         )
     probs_ET = record.probs[0].T.detach().cpu().double().numpy().round(3)
+    # A token whose experts are all off has none.
+    chosen_T = record.chosen_logit[0].isfinite().nonzero().flatten().tolist()
     expert_T = record.expert[0].tolist()
     experts, count = record.num_experts, len(tokens)
     names = [_name(token) for token in tokens]
@@ -84,8 +88,8 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
     }
     chosen = {
         "type": "scatter",
-        "x": list(range(count)),
-        "y": expert_T,
+        "x": chosen_T,
+        "y": [expert_T[token] for token in chosen_T],
         "mode": "markers",
         "marker": {"size": 4, "color": "#e07b53", "line": {"width": 0}},
         "hoverinfo": "skip",
@@ -187,11 +191,25 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
     )
     figure.update_layout(
         height=min(max(30 * records[0].num_experts, 220), 560),
-        margin={"l": 10, "r": 10, "t": 8, "b": 8},
+        margin={"l": 10, "r": 10, "t": 26, "b": 8},
+        annotations=_column_names(records),
         paper_bgcolor="rgba(0,0,0,0)",
         font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
     )
     return figure
+
+
+def _column_names(records: Sequence[Routing]) -> list[dict[str, Any]]:
+    """The layer above each of the columns, short where there are many: "layer 3", "L3"."""
+    last, names = len(records) - 1, [layer_label(record.name) for record in records]
+    if len(names) > MAX_COLUMN_NAMES:
+        names = [name[0].upper() + name.rpartition(" ")[2] for name in names]
+    plain = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+    sides = ["left", *["center"] * (last - 1), "right"]
+    return [
+        {"text": name, "x": column / last, "xanchor": side, "font": {"size": 11}} | plain
+        for column, (name, side) in enumerate(zip(names, sides, strict=True))
+    ]
 
 
 def transition_matrix(here: Routing, there: Routing) -> go.Figure:

@@ -167,9 +167,11 @@ def router_z_loss(routing: Routing) -> Tensor:
 
 
 def transitions(here: Routing, there: Routing) -> Tensor:
-    """(E, E') how many real tokens that chose expert i of one layer choose expert j of another."""
+    """(E, E') how many real tokens that chose expert i of one layer choose expert j of another. A token with no expert
+    left in either of them chose none."""
     pair_BT = here.expert * there.num_experts + there.expert
-    counts = torch.bincount(pair_BT[here.mask], minlength=here.num_experts * there.num_experts)
+    chose_BT = here.mask & here.chosen_logit.isfinite() & there.chosen_logit.isfinite()
+    counts = torch.bincount(pair_BT[chose_BT], minlength=here.num_experts * there.num_experts)
     return counts.view(here.num_experts, there.num_experts)
 
 

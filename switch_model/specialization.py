@@ -7,6 +7,7 @@ Try it: class_information(corpus, "encoder.1")
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class TokenShare:
 
 @dataclass(frozen=True)
 class Context:
-    """A place where a token went to an expert: the text's number, and the characters before, of, and after it."""
+    """A place of a token or of words: the text's number, and the characters before, of, and after it."""
 
     text: int
     before: str
@@ -137,20 +138,58 @@ def contexts(corpus: Corpus, layer: str, expert: int, count: int = 5, around: in
     return list(found.values())
 
 
-def find(corpus: Corpus, layer: str, expert: int | None, word: str = "") -> list[Context]:
-    """Every place where a token (all, or those that read like `word`, upper and lower case alike) chose the expert
-    (None = any), in the order of the texts, with what stands around it."""
-    index = corpus.layer_index(layer)
+def find(corpus: Corpus, layer: str, expert: int | None, words: str = "") -> list[Context]:
+    """Every place of a word or phrase of which some token chose the expert (None = any), in the order of the texts,
+    with what stands around it; upper and lower case alike. Without words, every token that did.
+
+    Places are whole words, however the tokenizer splits them, and beside them the tokens that read like `words`.
+
+    Raises:
+        ValueError: when there is no such layer.
+    """
+    index, asked = corpus.layer_index(layer), words.split()
     wanted = np.ones(len(corpus.token), dtype=bool) if expert is None else corpus.expert[index] == expert
-    if word.strip():
-        asked = word.strip().lower()
-        numbers = [number for number, name in corpus.names.items() if name.removeprefix("##").lower() == asked]
-        wanted &= np.isin(corpus.token, numbers)
+    spans = []
+    if asked:
+        text, start, end, first, last = _occurrences(corpus, asked)
+        until = np.concatenate([[0], np.cumsum(wanted)])
+        hit = until[last] > until[first]
+        spans = list(zip(text[hit].tolist(), start[hit].tolist(), end[hit].tolist(), strict=True))
+        name = " ".join(asked).lower()
+        numbers = [number for number, own in corpus.names.items() if own.removeprefix("##").lower() == name]
+        # A token within a place that is found already is not another one.
+        inside = np.zeros(len(wanted) + 1, dtype=np.int64)
+        np.add.at(inside, first, 1)
+        np.add.at(inside, last, -1)
+        wanted &= np.isin(corpus.token, numbers) & (np.cumsum(inside[:-1]) == 0)
     places = np.flatnonzero(wanted)
-    return [
-        _context(corpus, int(corpus.text[place]), int(corpus.start[place]), int(corpus.end[place]), 40)
-        for place in places.tolist()
+    spans += zip(corpus.text[places].tolist(), corpus.start[places].tolist(), corpus.end[places].tolist(), strict=True)
+    return [_context(corpus, *span, 40) for span in (sorted(spans) if asked else spans)]
+
+
+def _occurrences(corpus: Corpus, asked: list[str]) -> tuple[np.ndarray, ...]:
+    """(text, start, end, first token, one after the last) of each place where these words stand one after the other,
+    as far as the model read."""
+    phrase = r"\s+".join(map(re.escape, asked))
+    # Where a script has no spaces, a word has no edge.
+    before, after = (r"(?<!\w)", r"(?!\w)")
+    edged = [re.match(r"\w", letter) and letter < "\u2e80" for letter in (asked[0][0], asked[-1][-1])]
+    pattern = re.compile((before if edged[0] else "") + phrase + (after if edged[1] else ""), re.IGNORECASE)
+    # Most texts hold none: to look for the longest word alone is quicker than the pattern.
+    longest = max(asked, key=len).lower()
+    found = [
+        (text, *match.span())
+        for text, whole in enumerate(corpus.texts)
+        if longest in whole.lower()
+        for match in pattern.finditer(whole)
     ]
+    text, start, end = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    # Texts and, within each, tokens are in order: characters counted through all texts are, too.
+    wide = max(map(len, corpus.texts)) + 1
+    first = np.searchsorted(corpus.text * wide + corpus.end, text * wide + start, side="right")
+    last = np.searchsorted(corpus.text * wide + corpus.start, text * wide + end, side="left")
+    read = last > first
+    return text[read], start[read], end[read], first[read], last[read]
 
 
 def right_against_wrong(corpus: Corpus, layer: str, seed: int = 0) -> tuple[np.ndarray, AgainstChance]:

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from switch_model import Predictor
-from train.analyze import rows_to_analyze
+from train.analyze import importances, rows_to_analyze
 from train.cli import main
+from train.corpus_report import expert_card
 from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.models import ModelShelf
 from ui.workshop import Caps, Workshop
@@ -40,10 +41,10 @@ def analysis(analyst, table):
 
 def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     assert len(analysis.corpus.texts) == 12 and analysis.corpus.labelled
-    facts, layers, loads, _, picker, matrix, shown = summary(analysis)
+    facts, layers, loads, _, picker, sought, experts, matrix, shown = summary(analysis)
     assert "12 texts" in facts and "tiny on news.csv" in facts and "layer 1" in layers and shown["visible"]
     assert loads.data[0].z.shape == (2, 4) and [value for _, value in picker["choices"]] == ["encoder.1", "encoder.3"]
-    assert matrix.count("data-true") == 16
+    assert matrix.count("data-true") == 16 and sought == picker and len(experts["choices"]) == 5
     told, lifts, *_ = layer_view(analysis, "encoder.3")
     assert "shuffled" in told and lifts.data[0].z.shape == (4, 4)
     few = [*analyst.run("tiny", "toy", str(table), "", 5)][-1][0]
@@ -52,7 +53,7 @@ def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
 
 def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):
     found = search(analysis, "encoder.1", -1, "OIL")
-    assert found.count("data-row") == 6 and "<mark>" in found and "12 places" in found
+    assert found.count("data-row") == 6 and "<mark>" in found and "12 places in 6 texts, layer 1" in found
     assert "No text matches" in search(analysis, "encoder.1", 0, "zebra")
     team = search(analysis, "encoder.1", -1, "won")
     assert "<b>again" not in team and "&lt;b" in team
@@ -73,6 +74,10 @@ def test_every_text_found_is_on_some_page(analysis, monkeypatch):
 def test_an_experts_card_is_cautious_and_measures_when_asked(analyst, analysis):
     plain, measured = (analyst.card(analysis, "encoder.1", 1, asked) for asked in (False, True))
     assert "Thin evidence" in plain and "without it" not in plain and "without it" in measured
+    assert re.search(r"the class changes in \d+ % of the 12 texts tried", measured)
+    # The command line says the same.
+    figures = importances(analyst.shelf.load("tiny").predictor, analysis.corpus)
+    assert expert_card(analysis.corpus, "encoder.1", 1, tuple(figures[0, 1])) == measured
     assert analyst.card(None, None, None, False) == ""
 
 
@@ -105,6 +110,9 @@ def test_classes_are_used_where_they_fit(checkpoint, tmp_path):
     path.write_text("text,label\na film,pos\na bore,neg\n", encoding="utf-8")
     other = rows_to_analyze(labels, str(path))
     assert other.true == [-1, -1] and "does not know the classes neg, pos" in other.note
+    path.write_text("text,label\na,Sports\nb,World\nc,Nonsense\nd,Sports\n", encoding="utf-8")
+    mixed = rows_to_analyze(labels, str(path))
+    assert mixed.true == [1, 0, -1, 1] and "class Nonsense: " in mixed.note and "1 of 4 rows" in mixed.note
     path.write_text("text,id\na film,1\na bore,2\n", encoding="utf-8")
     assert "no classes" in rows_to_analyze(labels, str(path)).note
 

@@ -113,6 +113,23 @@ def test_vocabulary_and_contexts_show_where_a_token_went(corpus):
         find(corpus, "encoder.9", 0)
 
 
+def test_words_and_phrases_are_found_however_they_are_split(predictor):
+    texts = ["Unprofitable oil  prices", "oil and prices, unprofitable", "oils " * 40 + "oil prices"]
+    corpus = route_corpus(predictor, texts)
+
+    def found(words, expert=None):
+        return [(place.text, place.token) for place in find(corpus, "encoder.1", expert, words)]
+
+    assert found("OIL prices") == [(0, "oil  prices")]  # The last text is longer than the model reads.
+    assert found("unprofitable") == [(0, "Unprofitable"), (1, "unprofitable")] and not found("profitable")
+    # "oil" is a token of "oils" too.
+    assert found("oil")[:2] == [(0, "oil"), (1, "oil")] and {text for text, _ in found("oil")[2:]} == {2}
+    pieces = (corpus.text == 0) & (corpus.end <= len("Unprofitable"))
+    assert pieces.sum() > 1
+    for expert in range(4):
+        assert ((0, "Unprofitable") in found("unprofitable", expert)) == (expert in corpus.expert[0, pieces])
+
+
 def test_drop_rates_by_position_add_up(corpus):
     stretches = drop_rate_by_position(corpus, "encoder.1", bins=4)
     sizes = [((corpus.position >= first) & (corpus.position <= last)).sum() for first, last, _ in stretches]

@@ -7,7 +7,10 @@ import pytest
 
 from switch_model import Interventions
 from switch_model.counterfactuals import importance
+from switch_model.plots import router_heat_map
+from ui.expert_panel import words_of_view
 from ui.explorer import Explorer, look
+from ui.flow import draw_flow
 from ui.models import ModelShelf
 from ui.neighbours import among, asked_about, forget
 from ui.samples import SampleLibrary
@@ -97,9 +100,17 @@ def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
 def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     everything = [[0, expert] for expert in range(4)]
-    view, _, _, grid, _, token, _ = explorer.intervene(view, {"kind": "change", "off": everything, "capacity": None})
+    slots = explorer.intervene(view, {"kind": "none"})[4]["slots"]
+    wish = {"kind": "change", "off": everything, "capacity": None}
+    view, _, _, grid, panel, token, _ = explorer.intervene(view, wish)
+    assert panel["slots"] == slots > 0  # Those of the layers that are left.
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]
+    # Nothing is shown as chosen: no bar, no dot, one phrase.
+    assert '<div class="bar' not in token and words_of_view(view) == ["all experts of layer 1 off"]
+    assert not router_heat_map(view.records[0], view.prediction.tokens)["data"][1]["x"]
+    said, flow, _ = draw_flow(view, opened=True)
+    assert "All experts of layer 1 are off" in said and not flow.data[0].link.source
 
 
 def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):
@@ -113,7 +124,7 @@ def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):
 def test_an_answer_on_neighbours_goes_when_the_view_moves_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     asked = asked_about(view)
-    assert forget(look(view, 1, 1)[0], asked) == forget(view, None) == (gr.skip(),) * 3
+    assert forget(look(view, 1, 1)[0], asked) == (gr.skip(),) * 3 and forget(view, None)[::2] == ("", None)
     for moved in (
         explorer.route("tiny", "The team won.", None, view)[0],
         explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})[0],

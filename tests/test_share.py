@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+import math
+import re
 from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 from gradio.exceptions import Error
 
 from switch_model import Interventions
@@ -72,6 +75,26 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
     assert again.changes == view.changes and empty.intervene(again, {"kind": "undo"})[0] is again
 
 
+def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
+    measured, *_ = explorer.intervene(view, {"kind": "measure"})
+    *_, card = explorer.look_closer(measured)
+    empty = Explorer(ModelShelf({}), SampleLibrary())
+    _, again, _, notice, grid, *_ = empty.open_record(explorer.keep(measured, "json"))
+    assert grid == explorer.intervene(measured, {"kind": "none"})[3] and "What moves" in notice
+    assert torch.equal(again.matters.experts, measured.matters.experts)
+    values = [re.findall(r"[\d.]+ %|[+−][\d.]+", html) for html in (card, empty.look_closer(again)[2])]
+    assert len(values[0]) >= 3 and values[0] == values[1]
+    assert "can’t be asked" in empty.look_closer(look(again, 0, 0)[0])[2]
+
+
+def _measured(view):
+    record = record_of(view, "Tiny")
+    tokens, (layers, experts) = len(view.prediction.tokens), (2, 4)
+    record["matters"] = {"experts": [[0.1] * experts for _ in range(layers)], "tokens": [0.1] * tokens}
+    record["what_if"] = {"probability": [0.1] * experts, "labels": ["World"] * experts}
+    return record
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -80,10 +103,20 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
         lambda record: record["prediction"]["routing"][0]["expert"][0].__setitem__(0, 99),
         lambda record: record["prediction"]["scores"].update(World="x"),
         lambda record: record.update(force=[["encoder.1"]]),
+        lambda record: record["matters"]["experts"].pop(),
+        lambda record: record["matters"]["experts"][0].pop(),
+        lambda record: record["matters"]["tokens"].append(0.0),
+        lambda record: record["matters"]["tokens"].__setitem__(0, math.nan),
+        lambda record: record.update(matters=None),
+        lambda record: record["what_if"]["probability"].__setitem__(0, 2.0),
+        lambda record: record["what_if"]["labels"].__setitem__(0, None),
+        lambda record: record["what_if"]["labels"].__setitem__(0, "<b>"),
+        lambda record: record["what_if"]["labels"].pop(),
     ],
 )
 def test_a_damaged_record_is_refused_in_words(view, spoil):
-    record = record_of(view, "Tiny")
+    record = _measured(view)
+    read_record(json.dumps(record).encode())
     spoil(record)
     with pytest.raises(ValueError, match="no record of this page"):
         read_record(json.dumps(record).encode())
@@ -99,6 +132,11 @@ def test_files_hold_what_is_on_screen(explorer, view):
     assert Path(explorer.keep(view, "png")).read_bytes()[:4] == b"\x89PNG"
     picture = Path(explorer.keep(view, "svg")).read_text(encoding="utf-8")
     assert "<svg" in picture and "<script" not in picture
+    for said in ("tiny", "expert 3 of layer 1 off", "dropped", "another route than before"):
+        assert said in picture
+    # A frame for each cell that is framed on the page, and one in the legend.
+    before = [layer["before"] for layer in explorer.intervene(view, {"kind": "none"})[3]["layers"]]
+    assert picture.count("stroke-width: 1.6") == sum(bool(one) for layer in before for one in layer) + 1
     with pytest.raises(Error):
         explorer.keep(None, "csv")
 
@@ -106,7 +144,9 @@ def test_files_hold_what_is_on_screen(explorer, view):
 def test_the_report_holds_what_was_asked_and_opened(explorer, view):
     short = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
     assert short.count("what-row") - 1 >= 3 and "data-expert" not in short and "Flow from" not in short
-    measured, *_ = explorer.intervene(view, {"kind": "measure"})
+    measured, _, notice, *_ = explorer.intervene(view, {"kind": "measure"})
+    most = 100 * measured.matters.experts.flatten()[measured.matters.experts.abs().argmax()]
+    assert "What moves" in notice and f"{abs(most):.1f} points" in notice
     report = Path(explorer.keep(measured, "html", True)).read_text(encoding="utf-8")
     assert "What matters to" not in short and f"What matters to {view.prediction.label}" in report
     assert report.count('class="grid-matter"') == len(view.prediction.tokens) and "Flow from layer 1" not in short

@@ -60,21 +60,29 @@ def rows_to_analyze(
     texts = list(rows["text"])
     if not names:
         return Rows(texts, [-1] * len(texts), "The data have no classes: predicted ones stand in for them.")
-    if unknown := [name for name in names if name not in labels]:
-        note = f"The model does not know the classes {listed(unknown)}: predicted ones stand in for the data's."
-        return Rows(texts, [-1] * len(texts), note)
-    index_of = [labels.index(name) for name in names]
-    return Rows(texts, [index_of[label] for label in rows["label"]], "")
+    index_of = [labels.index(name) if name in labels else -1 for name in names]
+    true = [index_of[label] for label in rows["label"]]
+    unknown = sorted({names[label] for label, index in zip(rows["label"], true, strict=True) if index < 0})
+    if not unknown:
+        return Rows(texts, true, "")
+    note = f"The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
+    which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
+    return Rows(texts, true, f"{note}the predicted class stands in for the data's in {which}.")
+
+
+def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:
+    """Some texts drawn at random, the same ones each time: what importance is measured on."""
+    chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
+    return [corpus.texts[index] for index in chosen.tolist()]
 
 
 def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
-    """(L, E, 2) mean change of the predicted class's probability without each expert, and the share of texts whose
-    class changes, over some texts drawn at random."""
-    chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
-    some = [corpus.texts[index] for index in chosen.tolist()]
+    """(L, E, 3) mean change of the predicted class's probability without each expert, the share of texts whose class
+    changes, and how many texts were tried (`texts_to_try`)."""
+    some = texts_to_try(corpus, texts)
     return np.array(
         [
-            [mean_importance(predictor, some, layer, expert) for expert in range(corpus.num_experts)]
+            [(*mean_importance(predictor, some, layer, expert), len(some)) for expert in range(corpus.num_experts)]
             for layer in corpus.layers
         ]
     )

@@ -48,7 +48,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 
 def layer_table(corpus: Corpus) -> str:
     """A row per sparse layer: load, entropies, drops, and what it tells of the classes."""
-    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", "told of the class")
+    told_by = "told of the class by a token’s expert"
+    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", told_by)
     rows = []
     for index, name in enumerate(corpus.layers):
         one, told = corpus.measures[index], class_information(corpus, name)
@@ -66,18 +67,21 @@ def told_in_words(told: AgainstChance) -> str:
     return f"{100 * told.value:.2f} % (shuffled {100 * told.chance:.2f} %)"
 
 
-def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float, float] | None) -> str:
+def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float, float, float] | None) -> str:
     """Tokens, classes, contexts and importance of one expert, with a word of caution where the evidence is thin.
 
     Args:
-        importance: mean change of the predicted class's probability without it, and share of texts whose class changes.
+        importance: mean change of the predicted class's probability without it, share of texts whose class changes, and
+            how many were tried.
     """
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     count, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
     facts = f"{count:,} tokens ({count / len(corpus.token):.1%}) of {texts:,} texts"
     if importance is not None:
-        facts += f" · without it the predicted class gets {100 * importance[0]:+.2f} points on average"
-        facts += f", and the class in {importance[1]:.0%} of the texts tried"
+        change, flipped, tried = importance
+        points = f"{100 * change:+.2f}".replace("-", "−")
+        facts += f" · without it the predicted class gets {points} points on average, and the class changes in "
+        facts += f"{100 * flipped:.0f} % of the {tried:.0f} texts tried"
     warned = caution(corpus, layer, expert)
     return (
         f"<h3>Expert {expert} of {layer_title(layer)}</h3><p class=facts>{facts}</p>"
@@ -174,7 +178,9 @@ NO_NAMES = (
 
 def facts_in_words(corpus: Corpus) -> str:
     """Size and accuracy in a sentence."""
-    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of the texts are classified right."
+    known = int((corpus.true >= 0).sum())
+    which = "the texts" if known == len(corpus.texts) else f"the {known:,} texts with a known class"
+    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of {which} are classified right."
     return f"{len(corpus.texts):,} texts, {len(corpus.token):,} tokens, {len(corpus.layers)} sparse layers.{right}"
 
 

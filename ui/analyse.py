@@ -22,6 +22,8 @@ element.addEventListener("click", (event) => {
 });
 """
 
+_SEARCH = "A word or phrase that is split into tokens is found where any of them went to the expert."
+
 
 def create_analyse_tab(
     demo: gr.Blocks, analyst: Analyst, reception: Reception, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
@@ -98,13 +100,16 @@ def create_analyse_tab(
                 with gr.Row(elem_classes="buttons"):
                     measure = gr.Button("Measure its importance", min_width=0, scale=0, elem_id="measure-expert")
             with gr.Column(elem_classes="card", min_width=300):
-                gr.HTML("<h2>Search the routes</h2>", **plain)
+                with gr.Row(elem_classes="card-head"):
+                    gr.HTML("<h2>Search the routes</h2>", **plain)
+                    sought_layer = gr.Dropdown([], label="Layer", elem_id="route-layer", **small)
+                gr.HTML(f'<p class="facts">{_SEARCH}</p>', **plain)
                 with gr.Row(elem_classes="search"):
                     word = gr.Textbox(
-                        label="Word",
+                        label="Word or phrase",
                         show_label=False,
                         container=False,
-                        placeholder="a word",
+                        placeholder="a word or phrase",
                         elem_id="route-word",
                         scale=2,
                     )
@@ -156,14 +161,15 @@ def create_analyse_tab(
 
     demo.unload(leave)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    of_layer = [told, classes, right, right_loads, expert, wanted]
+    of_layer = [told, classes, right, right_loads, expert]
     inputs = [model, dataset, upload, split, limit]
     for source in (go.click, upload.upload):
         begun = source(_clean, None, [cancel, hits, texts, analysis, shown, files], **quiet)
         running = begun.then(analyst.run, inputs, [analysis, progress], concurrency_limit=2, **quiet)
         # The upload was for this time: the next click takes the data set that the page names.
         done = running.then(lambda: (gr.update(visible=False), None), None, [cancel, upload], **quiet)
-        drawn = done.then(summary, [analysis], [facts, layers, loads, drops, layer, matrix, shown], **quiet)
+        pickers = [layer, sought_layer, wanted]
+        drawn = done.then(summary, [analysis], [facts, layers, loads, drops, *pickers, matrix, shown], **quiet)
         drawn.then(layer_view, [analysis, layer], of_layer, **quiet).then(
             _card_of(analyst, False), [analysis, layer, expert], [card], **quiet
         )
@@ -180,9 +186,9 @@ def create_analyse_tab(
     )
     expert.input(_card_of(analyst, False), [analysis, layer, expert], [card], **quiet)
     measure.click(_card_of(analyst, True), [analysis, layer, expert], [card], **quiet)
-    hand_over(export, hits_csv, [analysis, layer, wanted, word], "routes")
+    hand_over(export, hits_csv, [analysis, sought_layer, wanted, word], "routes")
     tab.select(refresh, [model], [model], **quiet)
-    gr.on([seek.click, word.submit], find_texts, [analysis, layer, wanted, word], [hits, sought], **quiet)
+    gr.on([seek.click, word.submit], find_texts, [analysis, sought_layer, wanted, word], [hits, sought], **quiet)
     hits.turn(turn_hits, [analysis, sought], [hits], **quiet)
     matrix.pick(open_cell, [analysis], [texts], **quiet)
     texts.turn(turn_cell, [analysis], [texts], **quiet)

@@ -29,7 +29,6 @@ PUBLIC_ROWS = 2000
 PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 # Routed data sets that a public page holds at once, of all visitors.
 MAX_HELD = 24
-IMPORTANCE_TEXTS = 32
 ANY_EXPERT = "any expert"
 FULL = "Too many visitors have a data set open just now. Try again in some minutes."
 EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
@@ -95,63 +94,70 @@ class Analyst:
         """An expert's card; `measured` = with its importance, which takes a moment."""
         if analysis is None or layer is None or expert is None:
             return ""
+        from train.analyze import texts_to_try
         from train.corpus_report import expert_card
 
         corpus, importance = analysis.corpus, None
         if measured:
             try:
                 predictor = self.shelf.load(analysis.model).predictor
-                texts = corpus.texts[:: max(len(corpus.texts) // IMPORTANCE_TEXTS, 1)][:IMPORTANCE_TEXTS]
-                importance = mean_importance(predictor, texts, layer, expert)
+                texts = texts_to_try(corpus)
+                importance = *mean_importance(predictor, texts, layer, expert), len(texts)
             except (CheckpointError, ValueError) as error:
                 return f'<p class="notice" role="alert">{escape(str(error))}</p>'
         return expert_card(corpus, layer, expert, importance)
 
 
 def summary(analysis: Analysis | None) -> tuple[Any, ...]:
-    """(facts, table of layers, loads, drops, layer picker, confusion matrix, what is shown at all)."""
+    """(facts, table of layers, loads, drops, layer picker, layer and expert to search for, confusion matrix, what is
+    shown at all)."""
     if analysis is None:
-        return (gr.skip(),) * 6 + (gr.update(visible=False),)
+        return (gr.skip(),) * 8 + (gr.update(visible=False),)
     from switch_model.corpus_plots import drops_by_position, layer_loads
     from train.corpus_report import facts_in_words, layer_table
 
     corpus = analysis.corpus
     facts = f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>"
     layers = [(layer_title(name), name) for name in corpus.layers]
+    # Two updates: Gradio takes each one apart.
+    pickers = [gr.update(choices=layers, value=layers[0][1]) for _ in range(2)]
     return (
         facts,
         f'<div class="run-diff">{layer_table(corpus)}</div>',
         layer_loads(corpus),
         drops_by_position(corpus),
-        gr.update(choices=layers, value=layers[0][1]),
+        *pickers,
+        gr.update(choices=[(ANY_EXPERT, -1), *_experts(corpus)], value=-1),
         confusion_html(corpus),
         gr.update(visible=True),
     )
 
 
 def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
-    """(sentence, lift of classes, sentence on right and wrong, their loads, expert picker, expert to search for)."""
+    """(sentence, lift of classes, sentence on right and wrong, their loads, expert picker)."""
     if analysis is None or layer not in analysis.corpus.layers:
-        return (gr.skip(),) * 6
+        return (gr.skip(),) * 5
     from switch_model.corpus_plots import class_lift, right_and_wrong_loads
     from train.corpus_report import information_in_words, right_wrong_in_words
 
     corpus = analysis.corpus
     said, loads = right_wrong_in_words(corpus, layer)
-    experts = [(f"expert {expert}", expert) for expert in range(corpus.num_experts)]
     busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
     return (
         f'<p class="facts">{information_in_words(corpus, layer)}</p>',
         class_lift(corpus, layer),
         f'<p class="facts">{escape(said)}</p>',
         None if loads is None else right_and_wrong_loads(loads),
-        gr.update(choices=experts, value=busiest),
-        gr.update(choices=[(ANY_EXPERT, -1), *experts], value=-1),
+        gr.update(choices=_experts(corpus), value=busiest),
     )
 
 
+def _experts(corpus: Corpus) -> list[tuple[str, int]]:
+    return [(f"expert {expert}", expert) for expert in range(corpus.num_experts)]
+
+
 def search(analysis: Analysis | None, layer: str | None, expert: int, word: str, page: int = 0) -> str:
-    """Texts in which a word went to an expert, a page of them."""
+    """Texts in which a word or phrase went to an expert, a page of them."""
     if analysis is None or layer is None:
         return ""
     corpus = analysis.corpus
@@ -162,14 +168,18 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
     for place in places:
         first.setdefault(place.text, place)
     if not first:
-        return '<p class="message" role="status">No text matches. Tokens are the model’s: try another word.</p>'
-    said = f"{len(places):,} places in {len(first):,} texts"
+        return '<p class="message" role="status">No text matches: try another word, or any expert.</p>'
+    said = f"{_counted(len(places), 'place')} in {_counted(len(first), 'text')}, {layer_title(layer)}"
     found, page = list(first.items()), _page_within(page, len(first))
     rows = "".join(
         _row(index, escape(corpus.classes[corpus.predicted[index]]), _marked(place))
         for index, place in found[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
     )
     return _listed(said, rows, page, len(found))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int = 0) -> str:
@@ -274,7 +284,7 @@ def _listed(said: str, rows: str, page: int, count: int, what: str = "") -> str:
 
 
 def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
-    """All places of a search as a file: text, what stands before and after the token, classes. Raises gr.Error."""
+    """All places of a search as a file: text, what stands before and after the place, classes. Raises gr.Error."""
     if analysis is None or layer is None:
         raise gr.Error("Analyse a data set first.", print_exception=False)
     corpus, path = analysis.corpus, fresh_path("routes.csv")

@@ -110,6 +110,15 @@ def token_card(prediction: Prediction | Band, token: int, layer: int, both: bool
         int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity)
     )
     probs_E = probs_LE[layer]
+    layers = "".join(
+        _stacked(record, probs_LE[index], token, chosen=index == layer)
+        for index, record in enumerate(prediction.routing)
+    )
+    text = escape(prediction.tokens[token].strip() or "␣")
+    title = f'<h2><bdi class="quoted">{text}</bdi> in {layer_title(record.name, both)}</h2>'
+    everywhere = f'<h3>in every layer</h3><div class="stacks">{layers}</div>'
+    if _none_on(record, token):
+        return f'{title}<p class="facts">Every expert of this layer is off: the token passes unchanged.</p>{everywhere}'
     order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
     rows = [
         bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
@@ -118,16 +127,7 @@ def token_card(prediction: Prediction | Band, token: int, layer: int, both: bool
     if len(order) > MAX_EXPERTS:
         rest = sum(probs_E[index] for index in order[MAX_EXPERTS:])
         rows.append(bar(f"{len(order) - MAX_EXPERTS} more", rest, f"{rest:.2f}"))
-    layers = "".join(
-        _stacked(record, probs_LE[index], token, chosen=index == layer)
-        for index, record in enumerate(prediction.routing)
-    )
-    text = escape(prediction.tokens[token].strip() or "␣")
-    return (
-        f'<h2><bdi class="quoted">{text}</bdi> in {layer_title(record.name, both)}</h2>{"".join(rows)}'
-        f'<p class="facts">{_place(expert, slot, capacity)}</p>'
-        f'<h3>in every layer</h3><div class="stacks">{layers}</div>'
-    )
+    return f'{title}{"".join(rows)}<p class="facts">{_place(expert, slot, capacity)}</p>{everywhere}'
 
 
 def load_card(prediction: Prediction | Band, layer: int, both: bool = False) -> str:
@@ -189,8 +189,8 @@ def bar(
 
 
 def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) -> str:
-    expert = int(record.expert[0, token])
-    dropped = bool(record.dropped[0, token])
+    expert, off = int(record.expert[0, token]), _none_on(record, token)
+    dropped = bool(record.dropped[0, token]) and not off
     # Slivers that nobody could see or hover become one grey rest.
     parts = "".join(
         f'<u class="x{index % MAX_COLOURS}{" own" if index == expert else ""}" style="flex-grow:{prob:.4f}" '
@@ -201,17 +201,21 @@ def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) ->
     rest = sum(prob for prob in probs_E if prob < MIN_SEGMENT)
     if rest >= MIN_SEGMENT:
         parts += f'<u style="flex-grow:{rest:.4f}" title="all others: {rest:.2f}"></u>'
-    words = f"{layer_title(record.name)}: expert {expert}, probability {probs_E[expert]:.2f}"
+    chosen_one = "every expert is off" if off else f"expert {expert}, probability {probs_E[expert]:.2f}"
+    words = f"{layer_title(record.name)}: {chosen_one}"
     return (
         f'<div class="stack{" chosen" if chosen else ""}" role="img" aria-label="{words}">'
         f"<span>{layer_label(record.name)}</span><i>{parts}</i>"
-        f'<span class="{"struck" if dropped else ""}">{probs_E[expert]:.2f}</span></div>'
+        f'<span class="{"struck" if dropped else ""}">{"–" if off else f"{probs_E[expert]:.2f}"}</span></div>'
     )
 
 
+def _none_on(record: Routing, token: int) -> bool:
+    """Whether all experts of the layer are off."""
+    return not bool(record.chosen_logit[0, token].isfinite())
+
+
 def _place(expert: int, slot: int, capacity: int) -> str:
-    if capacity == 0:
-        return "Every expert of this layer is off: the token passes unchanged."
     if capacity == UNLIMITED:
         return f"expert {expert}, slot {slot + 1}, no limit"
     if slot >= capacity:

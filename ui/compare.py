@@ -15,6 +15,7 @@ from switch_model.routing import layer_title
 from ui.cards import message_card, prediction_card
 from ui.checkpoints import CheckpointShelf, same_run
 from ui.drift import Drift, create_drift
+from ui.matters import in_points
 from ui.models import ModelShelf
 from ui.models_tab import Reception
 from ui.routing_grid import create_routing_grid, grid_value
@@ -87,8 +88,10 @@ def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]])
     if set(here.scores) != set(there.scores):
         said += f"The first says {here.label}, the second, which has other classes, {there.label}."
     elif here.label == there.label:
-        change = 100 * (there.scores[here.label] - here.scores[here.label])
-        said += f"Both say {here.label}, the second by {change:+.1f} points."
+        chances = [100 * one.scores[here.label] for one in (here, there)]
+        change = in_points(chances[1] - chances[0])
+        said += f"Both say {here.label}: the first with {chances[0]:.1f} %, the second with {chances[1]:.1f} % "
+        said += f"({change} points)."
     else:
         said += f"The first says {here.label}, the second {there.label}."
     return f'<p class="facts" role="status">{escape(said)}</p>'

@@ -8,7 +8,9 @@ the slider the last one counts.
 Try it: create_expert_panel(panel_value(view, config))
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import gradio as gr
 
 from switch_model import Interventions, SwitchConfig
 from switch_model.routing import UNLIMITED, Routing, layer_label, layer_title
+from ui.view import View
 
 _SCRIPT = Path(__file__).with_suffix(".js")
 # Where the slider stops; the model's own factor is added.
@@ -46,7 +49,9 @@ def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str
     """
     changes, matters = view.changes, view.matters
     records = view.records
-    own = own_factor(records[0], config) if records else math.inf
+    # A layer with all experts off has no slots: another one tells.
+    open_layer = next((record for record in records if int(record.capacity)), records[0] if records else None)
+    own = own_factor(open_layer, config) if open_layer else math.inf
     stops = sorted({*CAPACITY_STOPS, own})
     factor = own if changes.capacity_factor is None else changes.capacity_factor
     return {
@@ -65,8 +70,8 @@ def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str
         "stops": ["none" if math.isinf(stop) else stop for stop in stops],
         "own": stops.index(own),
         "at": min(range(len(stops)), key=lambda index: _apart(stops[index], factor)),
-        "slots": None if not records or int(records[0].capacity) == UNLIMITED else int(records[0].capacity),
-        "said": changes_in_words(changes, view.base.tokens) if said is None else said,
+        "slots": None if open_layer is None or int(open_layer.capacity) == UNLIMITED else int(open_layer.capacity),
+        "said": words_of_view(view) if said is None else said,
         "undo": bool(view.past),
         "serial": serial,
     }  # fmt: skip
@@ -122,9 +127,28 @@ def own_factor(record: Routing, config: SwitchConfig) -> float:
     return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
 
 
-def changes_in_words(changes: Interventions, tokens: list[str], both: bool = False) -> list[str]:
-    """A phrase for each change: "expert 3 of layer 1 off"; `both` as in `layer_title`."""
-    said = [f"expert {expert} of {layer_title(layer, both)} off" for layer, expert in sorted(changes.ablate)]
+def words_of_view(view: View) -> list[str]:
+    """A phrase for each change of a classifier's view."""
+    return changes_in_words(view.changes, view.base.tokens, view.records)
+
+
+def changes_in_words(
+    changes: Interventions, tokens: list[str], records: Sequence[Routing], both: bool = False
+) -> list[str]:
+    """A phrase for each change: "expert 3 of layer 1 off"; `both` as in `layer_title`.
+
+    Args:
+        tokens: names of those that are forced, by their index.
+        records: of the layers that have experts switched off.
+    """
+    sizes, said = {record.name: record.num_experts for record in records}, []
+    for layer, places in itertools.groupby(sorted(changes.ablate), key=lambda place: place[0]):
+        off, title = [expert for _, expert in places], layer_title(layer, both)
+        # A layer that a stranger's record names need not be there.
+        if len(off) == sizes.get(layer):
+            said.append(f"all experts of {title} off")
+        else:
+            said += [f"expert {expert} of {title} off" for expert in off]
     said += [
         f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer, both)}"
         for (layer, token), expert in sorted(changes.force.items())

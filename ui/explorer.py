@@ -18,11 +18,12 @@ from switch_model import CheckpointError, Prediction, SwitchConfig
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from ui.cards import empty_card, load_card, message_card, prediction_card, reading_notice, token_card
-from ui.expert_panel import changes_in_words, panel_value, serial_of, wished
+from ui.expert_panel import panel_value, serial_of, wished, words_of_view
 from ui.face import begins, face, fitting_text
 from ui.files import discard_upload, fresh_path
 from ui.flow import draw_flow
 from ui.kinds import CLASSIFIER
+from ui.matters import matters_in_words, matters_table
 from ui.models import LoadedModel, ModelShelf
 from ui.neighbours import forget
 from ui.output_cards import answered, closer_cards, force_card, shown_output, writing_card
@@ -146,18 +147,23 @@ class Explorer:
         """(title, heat map of the router's probabilities, what-if card)."""
         if isinstance(view, OutputView):
             return *draw_probabilities(view), force_card(view)
-        # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
-        answer = self._answer_what_if(view) if view is not None and view.asked else None
-        return *draw_probabilities(view), what_if_card(view, answer)
+        saved = view is not None and not view.model
+        return *draw_probabilities(view), what_if_card(view, self._answer_on_screen(view), still=saved)
 
     def on_ask(self, view: View | None) -> tuple[Any, str]:
         """What a click on the token that is looked at already would give: (view, what-if card)."""
         view = view and view.looking_at(*view.place)
         return view, self.look_closer(view)[2]
 
+    def _answer_on_screen(self, view: View | None) -> WhatIf | None:
+        # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
+        return self._answer_what_if(view) if view is not None and view.asked else None
+
     def _answer_what_if(self, view: View | None) -> WhatIf | None:
-        if view is None or not view.prediction.routing or not view.model:
+        if view is None or not view.prediction.routing:
             return None
+        if not view.model:
+            return view.answers.get(view.place)
         try:
             predictor = self.shelf.load(view.model).predictor
             layer = view.prediction.routing[view.layer].name
@@ -216,13 +222,13 @@ class Explorer:
         from ui.output_share import output_file
         from ui.view_report import report_html
 
-        title = self.shelf.title(view.model) if view.model else "a model"
+        title = self.shelf.title(view.model) if view.model else view.saved_from or "a model"
         make = {
-            "json": lambda: json.dumps(record_of(view, title)).encode(),
+            "json": lambda: json.dumps(record_of(view, title, self._answer_on_screen(view))).encode(),
             "html": lambda: report_html(view, title, self._answer_what_if(view), flow_opened).encode(),
             "csv": lambda: routing_csv(view).encode(),
-            "svg": lambda: draw_grid(view, "svg"),
-            "png": lambda: draw_grid(view, "png"),
+            "svg": lambda: draw_grid(view, "svg", title),
+            "png": lambda: draw_grid(view, "png", title),
         }[kind]
         path = fresh_path(f"routing.{kind}")
         path.write_bytes(output_file(view, kind, title) if isinstance(view, OutputView) else make())
@@ -329,7 +335,7 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
     return (
         view,
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
-        reading_notice(view.prediction) if config else f'<p class="notice" role="status">{escape(_saved(view))}</p>',
+        reading_notice(view.prediction) + matters_in_words(view) if config else _saved_notice(view),
         grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens)
         | {"text": view.text},
         panel_value(view, config, serial) if config else {"said": _saved(view)},
@@ -337,9 +343,15 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
     )
 
 
+def _saved_notice(view: View) -> str:
+    # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
+    table = matters_table(view) if view.matters else ""
+    return f'<p class="notice" role="status">{escape(_saved(view))}</p>{matters_in_words(view)}{table}'
+
+
 def _saved(view: View) -> str:
     said = f"This view of {view.saved_from} was saved: it shows what the model did then. "
-    if changes := changes_in_words(view.changes, view.base.tokens):
+    if changes := words_of_view(view):
         said += f"Changed: {' · '.join(changes)}. "
     return said + "Route a text to go on with a model."
 

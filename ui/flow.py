@@ -28,13 +28,18 @@ def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
 
     first = min(view.layer, len(records) - 2)
     here, there = records[first], records[first + 1]
-    told, (chance, high) = shared_information(transitions(here, there)), shuffled_information(here, there)
+    counts = transitions(here, there)
+    colours = [expert_colour(expert) for expert in range(min(here.num_experts, MAX_COLOURS))]
+    if not counts.any():
+        off = there if here.choices.any() else here
+        said = f"All experts of {layer_title(off.name)} are off: tokens pass it unchanged."
+        return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), None
+    told, (chance, high) = shared_information(counts), shuffled_information(here, there)
     verdict = "more than chance" if told > high else "no more than chance"
     said = (
         f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {100 * told:.0f} % "
         f"of its expert there; with shuffled tokens it would be {100 * chance:.0f} %: {verdict}."
     )
-    colours = [expert_colour(expert) for expert in range(min(here.num_experts, MAX_COLOURS))]
     return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), transition_matrix(here, there)
 
 

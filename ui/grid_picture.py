@@ -1,12 +1,13 @@
 """The routing grid as a picture to keep: SVG or PNG, drawn without a browser.
 
-Try it: draw_grid(view, "svg")
+Try it: draw_grid(view, "svg", "AG News")
 """
 
 import io
+import textwrap
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 
@@ -14,63 +15,91 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from switch_model import Prediction, Routing
+from switch_model import Prediction
 from switch_model.bands import Band
 from switch_model.routing import layer_label
+from ui.expert_panel import words_of_view
+from ui.output_cards import grid_of, words_of_changes
 from ui.output_view import OutputView
 from ui.palette import CELL_INK, expert_colour
+from ui.routing_grid import grid_value
 from ui.view import View
 
 # Inches: a cell's height, its least width, and a character's.
 _HEIGHT, _LEAST, _CHARACTER = 0.26, 0.3, 0.085
 _WIDTH, _GUTTER, _GAP = 11.0, 0.75, 0.05
+# Of words: a line's height, a character's width, and how many fit beside each other.
+_LINE, _LETTER, _FITTING = 0.17, 0.058, 180
+_DIM = "#666d78"
 
 
 @dataclass(frozen=True)
 class _Band:
-    """One stack's tokens on their lines; inches."""
+    """One stack's tokens on their lines, in inches; its layers' names and what the grid on the page shows of each."""
 
     tokens: list[str]
     widths: list[float]
     lines: list[list[int]]
-    records: tuple[Routing, ...]
+    labels: list[str]
+    layers: list[dict[str, Any]]
+    start: int
 
     @property
     def line_height(self) -> float:
-        return (len(self.records) + 1) * _HEIGHT + 0.16
+        return (len(self.layers) + 1) * _HEIGHT + 0.16
 
 
-def _laid_out(band: Prediction | Band) -> _Band:
+def _laid_out(view: View | OutputView) -> list[_Band]:
+    """Every stack; the page's own grid value says what its cells hold."""
+    if isinstance(view, OutputView):
+        value = grid_of(view)
+    else:
+        value = grid_value(view.prediction, view.place, view.base if view.changed else None)
+    layers, start, found = iter(value["layers"]), 0, []
+    for band in view.bands:
+        own = [next(layers) for _ in band.routing]
+        labels = [layer_label(record.name, len(view.bands) > 1) for record in band.routing]
+        found.append(_band(band, labels, own, start))
+        start += len(band.tokens)
+    return found
+
+
+def _band(band: Prediction | Band, labels: list[str], layers: list[dict[str, Any]], start: int) -> _Band:
     tokens = [token.strip() or "␣" for token in band.tokens]
     widths = [max(_LEAST, _CHARACTER * min(len(token), 24) + 0.1) for token in tokens]
-    return _Band(tokens, widths, _lines(widths), band.routing)
+    return _Band(tokens, widths, _lines(widths), labels, layers, start)
 
 
-def draw_grid(view: View | OutputView, kind: Literal["svg", "png"]) -> bytes:
-    """The picture's file content: white background, as wide as a page, as high as the text needs."""
-    bands = [_laid_out(band) for band in view.bands]
-    height = max(sum(len(band.lines) * band.line_height for band in bands), 0.5) + 0.1
+def draw_grid(view: View | OutputView, kind: Literal["svg", "png"], title: str) -> bytes:
+    """The picture's file content: white background, as wide as a page, as high as the text needs.
+
+    Args:
+        title: the model's name for people, for the legend.
+    """
+    bands, said = _laid_out(view), _in_words(view, title)
+    height = max(sum(len(band.lines) * band.line_height for band in bands), 0.5) + 0.2 + (len(said) + 1) * _LINE
     figure = Figure(figsize=(_WIDTH, height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, _WIDTH), ylim=(height, 0))
     axes.axis("off")
     top = 0.05
     for band in bands:
-        routes = [(record.expert[0].tolist(), record.dropped[0].tolist()) for record in band.records]
         for line in band.lines:
-            for row, record in enumerate(band.records):
-                place = top + (row + 1.5) * _HEIGHT
-                axes.text(0.05, place, layer_label(record.name, len(bands) > 1), va="center", size=7, color="#666d78")
+            for row, label in enumerate(band.labels):
+                axes.text(0.05, top + (row + 1.5) * _HEIGHT, label, va="center", size=7, color=_DIM)
             left = _GUTTER
             for token in line:
                 width = band.widths[token]
-                # Dollar signs would start a formula.
-                name = band.tokens[token][:24].replace("$", r"\$")
+                name = _plain(band.tokens[token][:24])
                 axes.text(left + width / 2, top + _HEIGHT / 2, name, ha="center", va="center", size=7)
-                for row, (experts, dropped) in enumerate(routes):
-                    _cell(axes, left, top + (row + 1) * _HEIGHT, width, experts[token], dropped[token])
+                for row, layer in enumerate(band.layers):
+                    at = band.start + token
+                    expert = None if layer["capacity"] == 0 else layer["expert"][at]
+                    changed = bool(layer["before"] and layer["before"][at])
+                    _cell(axes, left, top + (row + 1) * _HEIGHT, width, expert, bool(layer["dropped"][at]), changed)
                 left += width + _GAP
             top += band.line_height
+    _legend(axes, top, said, bands)
     content = io.BytesIO()
     # In an SVG text stays text, for the fonts of whoever opens it; a PNG has matplotlib's own, which lack some scripts.
     with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
@@ -79,21 +108,61 @@ def draw_grid(view: View | OutputView, kind: Literal["svg", "png"]) -> bytes:
     return content.getvalue()
 
 
-def _cell(axes, left: float, top: float, width: float, expert: int, dropped: bool) -> None:
+def _cell(
+    axes: Any, left: float, top: float, width: float, expert: int | None, dropped: bool, changed: bool = False
+) -> None:
+    """A cell as on the page: dropped ones striped and struck, changed ones framed; `expert` None = all are off."""
+    colour = "#e5e2da" if expert is None else expert_colour(expert)
+    height, striped = _HEIGHT - 0.03, dropped and expert is not None
     axes.add_patch(
         Rectangle(
             (left, top + 0.01),
             width,
-            _HEIGHT - 0.03,
-            facecolor=expert_colour(expert),
-            alpha=0.45 if dropped else 1,
-            hatch="////" if dropped else None,
-            edgecolor=CELL_INK if dropped else "none",
+            height,
+            facecolor=colour,
+            alpha=0.45 if striped else 1,
+            hatch="////" if striped else None,
+            edgecolor=CELL_INK if striped else "none",
             linewidth=0.4,
         )
     )
-    middle = (left + width / 2, top + _HEIGHT / 2)
-    axes.text(*middle, str(expert), ha="center", va="center", size=7, weight="bold", color=CELL_INK)
+    if changed:
+        inset = 0.012
+        size = (width - 2 * inset, height - 2 * inset)
+        axes.add_patch(
+            Rectangle((left + inset, top + 0.01 + inset), *size, fill=False, edgecolor=CELL_INK, linewidth=1.6)
+        )
+    x, y, name = left + width / 2, top + _HEIGHT / 2, "–" if expert is None else str(expert)
+    axes.text(x, y, name, ha="center", va="center", size=7, weight="bold", color=CELL_INK)
+    if striped:
+        half = 0.04 * len(name) + 0.02
+        axes.plot([x - half, x + half], [y, y], color=CELL_INK, linewidth=1.1)
+
+
+def _in_words(view: View | OutputView, title: str) -> list[str]:
+    """The model and what was changed, in lines that fit."""
+    changes = words_of_changes(view) if isinstance(view, OutputView) else words_of_view(view)
+    said = f"{title}. Changed: {' · '.join(changes)}." if changes else f"{title}, nothing changed."
+    return textwrap.wrap(said, _FITTING)
+
+
+def _legend(axes: Any, top: float, said: list[str], bands: list[_Band]) -> None:
+    """What the marks in the picture mean, and below it the given lines."""
+    keys = [("expert", None), ("dropped: the queue was full, the token passes unchanged", "dropped")]
+    if any(layer["before"] for band in bands for layer in band.layers):
+        keys.append(("another route than before", "changed"))
+    left = 0.05
+    for words, mark in keys:
+        _cell(axes, left, top - 0.06, _LEAST, 2, mark == "dropped", mark == "changed")
+        axes.text(left + _LEAST + 0.06, top - 0.06 + _HEIGHT / 2, words, va="center", size=7, color=_DIM)
+        left += _LEAST + 0.3 + _LETTER * len(words)
+    for row, line in enumerate(said):
+        axes.text(0.05, top + 0.1 + (row + 1) * _LINE, _plain(line), va="center", size=7, color=_DIM)
+
+
+def _plain(text: str) -> str:
+    """Dollar signs would start a formula."""
+    return text.replace("$", r"\$")
 
 
 def _lines(widths: list[float]) -> list[list[int]]:

@@ -18,7 +18,8 @@ from ui.view import View
 MAX_TEXTS = 16
 _HINT = (
     "With capacity counted per batch, as in the paper, experts fill up over all texts of a batch: a token may lose its "
-    "place to a text that it has nothing to do with. Add texts, one per line, and see."
+    "place to a text that it has nothing to do with. It may also gain one, with a capacity factor above 1 above "
+    "all: slots grow with the batch, and the others may not need them. Add texts, one per line, and see."
 )
 _NOTHING = {"said": "Nothing routed together yet."}
 _FIRST, _LAST = "before the others", "after the others"
@@ -69,7 +70,7 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
         "." if together.label == alone.label else f"; now it says {together.label}."
     )
     said += f" {moved} of {len(alone.tokens) * len(alone.routing)} routes differ."
-    grid = grid_value(together, (view.token, view.layer), alone) | {"still": True}
+    grid = grid_value(together, (view.token, view.layer), alone) | {"still": True, "otherwise": "alone"}
     return _said(said), grid
 
 

@@ -203,8 +203,8 @@ def words_of_changes(view: OutputView) -> list[str]:
         force = {place: expert for place, expert in changes.force.items() if place[0].startswith(prefix)}
         most = max((token for _, token in force), default=-1)
         names = [*band.tokens, *(f"token {index}" for index in range(len(band.tokens), most + 1))]
-        said += changes_in_words(Interventions(ablate, force), names, both)
-    rest = changes_in_words(replace(changes, ablate=frozenset(), force={}), [])
+        said += changes_in_words(Interventions(ablate, force), names, band.routing, both)
+    rest = changes_in_words(replace(changes, ablate=frozenset(), force={}), [], [])
     return said + [f"{words} in the encoder" if both else words for words in rest]
 
 

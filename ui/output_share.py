@@ -78,7 +78,7 @@ def output_report(view: OutputView, title: str) -> str:
     """The whole file: text, answer, grid, the chosen token and the loads."""
     said = words_of_changes(view)
     changes = f'<p class="facts">Changed: {escape(" · ".join(said))}.</p>' if said else ""
-    grid = draw_grid(view, "svg").decode()
+    grid = draw_grid(view, "svg", title).decode()
     cards = [
         f"<h2>Text, read by {escape(title)}</h2><p dir=auto>{escape(view.text)}</p>",
         f'<div class="prediction">{answer_card(view, None)}{changes}</div>',
@@ -96,7 +96,7 @@ def output_file(view: OutputView, kind: str, title: str) -> bytes:
         return json.dumps(output_record(view, title)).encode()
     if kind == "html":
         return output_report(view, title).encode()
-    return output_csv(view).encode() if kind == "csv" else draw_grid(view, kind)
+    return output_csv(view).encode() if kind == "csv" else draw_grid(view, kind, title)
 
 
 def _output_to_json(output: Output) -> dict[str, Any]:

@@ -32,7 +32,9 @@ function facts(token, layer) {
   const slot = of.slot[token] + 1;
   return {
     title: of.title, expert, dropped,
-    probability: (of.gate[token] / 1000).toFixed(2),
+    // With every expert off there is none, and no probability.
+    route: of.capacity === 0 ? "no expert" : `expert ${expert}`,
+    probability: of.capacity === 0 ? "" : `probability ${(of.gate[token] / 1000).toFixed(2)}`,
     place: of.capacity === 0 ? "every expert is off: it passes unchanged"
       : of.capacity === null ? `slot ${slot}, no limit`
       : dropped ? `place ${slot}, but only ${of.capacity} slots: dropped` : `slot ${slot} of ${of.capacity}`,
@@ -57,7 +59,7 @@ function describe(token, layer) {
   const f = facts(token, layer);
   const unknown = data.unknown[token] ? ", not in the vocabulary" : "";
   const more = [f.before, mattering(token)].filter(Boolean).map((words) => ", " + words).join("");
-  return `${data.tokens[token]}${unknown}, ${f.title}: expert ${f.expert}, probability ${f.probability}, ${f.place}${more}`;
+  return `${data.tokens[token]}${unknown}, ${f.title}: ${[f.route, f.probability, f.place].filter(Boolean).join(", ")}${more}`;
 }
 
 // ---- drawing -----------------------------------------------------------------------------------------------------
@@ -308,8 +310,8 @@ function showTip(cell) {
   const t = Number(cell.dataset.t), l = Number(cell.dataset.l), f = facts(t, l);
   const head = make("b", "", data.tokens[t]);
   head.dir = "auto";
-  const rows = [head, make("span", "", `${f.title} · expert ${f.expert}`),
-    make("span", "", `probability ${f.probability} · ${f.place}`)];
+  const rows = [head, make("span", "", `${f.title} · ${f.route}`),
+    make("span", "", [f.probability, f.place].filter(Boolean).join(" · "))];
   if (f.before) rows.push(make("span", "", f.before));
   if (mattering(t)) rows.push(make("span", "", mattering(t)));
   if (data.unknown[t]) rows.push(make("span", "", "not in the vocabulary"));

@@ -6,17 +6,21 @@ Try it: read_link(link_of(view))
 import base64
 import csv
 import io
+import itertools
 import json
 import math
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
 from switch_model import Interventions, Prediction, Routing
+from switch_model.counterfactuals import WhatIf
 from switch_model.decoding import Decoding
 from switch_model.predictor import MAX_CHARACTERS
 from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, PLAIN, OutputView
-from ui.view import View
+from ui.view import Matters, View
 
 # Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
 MAX_LINK, MAX_UNPACKED, MAX_RECORD = 200_000, 1_000_000, 50_000_000
@@ -77,8 +81,13 @@ def read_link(link: str) -> Shared:
         raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
 
 
-def record_of(view: View, title: str) -> dict[str, Any]:
-    """Everything on screen as plain data: text, prediction before and after the changes, and the routing records."""
+def record_of(view: View, title: str, answer: WhatIf | None = None) -> dict[str, Any]:
+    """Everything on screen as plain data: text, prediction before and after the changes, the routing records, and what
+    matters once it was measured.
+
+    Args:
+        answer: what the card “what if” holds of the token that is looked at; None = nothing.
+    """
     record = {
         "v": VERSION,
         "model": title,
@@ -89,7 +98,13 @@ def record_of(view: View, title: str) -> dict[str, Any]:
         **changes_to_json(view.changes),
         "prediction": _prediction_to_json(view.prediction),
     }
-    return record | ({"before": _prediction_to_json(view.base)} if view.changed else {})
+    if view.changed:
+        record["before"] = _prediction_to_json(view.base)
+    if view.matters is not None:
+        record["matters"] = {"experts": view.matters.experts.tolist(), "tokens": view.matters.tokens.tolist()}
+    if answer is not None:
+        record["what_if"] = {"probability": answer.probability, "labels": answer.labels}
+    return record
 
 
 def read_record(raw: bytes) -> tuple[View | OutputView, str]:
@@ -120,10 +135,42 @@ def read_record(raw: bytes) -> tuple[View | OutputView, str]:
             layer=0,
             true_label=None if label is None else str(label),
             changes=changes_from_json(content),
-        )
-        return view.looking_at(int(content["token"]), int(content["layer"])), str(content["model"])[:200]
+            matters=_matters_from_json(content["matters"], prediction) if "matters" in content else None,
+        ).looking_at(int(content["token"]), int(content["layer"]))
+        if "what_if" in content:
+            view = replace(view, answers={view.place: _answer_from_json(content["what_if"], prediction, *view.place)})
+        return view, str(content["model"])[:200]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise ValueError("This is no record of this page: save one with “Record (JSON)”, and open that.") from error
+
+
+def _matters_from_json(content: dict[str, Any], prediction: Prediction) -> Matters:
+    experts = [[float(change) for change in changes_E] for changes_E in content["experts"]]
+    tokens = [float(change) for change in content["tokens"]]
+    fits = (
+        experts
+        and [len(changes_E) for changes_E in experts] == [record.num_experts for record in prediction.routing]
+        and len(tokens) == len(prediction.tokens)
+        and all(-1.0 <= change <= 1.0 for change in itertools.chain(tokens, *experts))
+    )
+    if not fits:
+        raise ValueError("what matters does not fit the prediction")
+    return Matters(prediction.label, torch.tensor(experts), torch.tensor(tokens))
+
+
+def _answer_from_json(content: dict[str, Any], prediction: Prediction, token: int, layer: int) -> WhatIf:
+    record = prediction.routing[layer]
+    probability = [None if one is None else float(one) for one in content["probability"]]
+    labels = [None if one is None else str(one) for one in content["labels"]]
+    fits = (
+        len(probability) == len(labels) == record.num_experts
+        and all((one is None) == (label is None) for one, label in zip(probability, labels, strict=True))
+        and all(one is None or 0.0 <= one <= 1.0 for one in probability)
+        and all(label is None or label in prediction.scores for label in labels)
+    )
+    if not fits:
+        raise ValueError("what other experts would have made of the token does not fit the prediction")
+    return WhatIf(prediction.label, int(record.expert[0, token]), probability, labels)
 
 
 def routing_csv(view: View) -> str:

@@ -4,12 +4,14 @@ Plain data without Gradio, so that every card, picture and report can be made of
 Try it: View.of(loaded_model, "ag_news", "Oil prices rose.")
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from switch_model import Interventions, Prediction, Routing
+from switch_model.counterfactuals import WhatIf
 from ui.models import LoadedModel
 from ui.routing_grid import default_selection
 
@@ -49,6 +51,7 @@ class View:
         matters: what was measured of this very prediction; None = nothing yet.
         saved_from: title of the model that a saved view was made with; its model's key is "".
         asked: whether a person chose the token: what other experts would make of it is worked out unasked then.
+        answers: of a saved view, what other experts would have made of a token, by (token, layer).
     """
 
     model: str
@@ -63,6 +66,7 @@ class View:
     matters: Matters | None = None
     saved_from: str = ""
     asked: bool = False
+    answers: Mapping[tuple[int, int], WhatIf] = field(default_factory=dict)
 
     @classmethod
     def of(cls, loaded: LoadedModel, model: str, text: str, layer: int = 0, true_label: str | None = None) -> "View":

@@ -12,8 +12,9 @@ from switch_model.counterfactuals import WhatIf
 from switch_model.plots import router_probabilities
 from switch_model.routing import layer_title
 from ui.cards import load_card, prediction_card, token_card
-from ui.expert_panel import changes_in_words
+from ui.expert_panel import words_of_view
 from ui.flow import draw_flow
+from ui.matters import in_points, matters_in_words, matters_table
 from ui.palette import CELL_INK, MAX_COLOURS, palette_css
 from ui.theme import STYLE_SHEET
 from ui.view import View
@@ -70,13 +71,11 @@ body.saved .card { margin-top: 14px; }
 .static-column { display: inline-flex; flex-direction: column; margin: 0 4px 12px 0; vertical-align: top; }
 .static-column .cell { display: block; cursor: default; }
 .saved .what-row { cursor: default; } .saved .what-row:hover { background: none; }
-.saved .matters :is(td, th) { text-align: right; font-variant-numeric: tabular-nums; padding: 4px 12px 4px 0; }
-.saved .matters th:first-child { text-align: left; }
 """
 
 
 def _changes(view: View) -> str:
-    said = changes_in_words(view.changes, view.base.tokens)
+    said = words_of_view(view)
     return f'<p class="facts">Changed: {escape(" · ".join(said))}.</p>' if said else ""
 
 
@@ -99,23 +98,11 @@ def _what_matters(view: View) -> str:
     """What the predicted class loses or gains without each expert, in points; nothing before it was measured."""
     if view.matters is None:
         return ""
-    changes_LE = (100 * view.matters.experts).tolist()
-    head = "".join(f"<th>{expert}</th>" for expert in range(len(changes_LE[0])))
-    rows = "".join(
-        f"<tr><th>{layer_title(record.name)}</th>{''.join(f'<td>{_points(change)}</td>' for change in changes_E)}</tr>"
-        for record, changes_E in zip(view.prediction.routing, changes_LE, strict=True)
-    )
     return (
-        f'<div class="card"><h2>What matters to {escape(view.matters.label)}</h2>'
+        f'<div class="card"><h2>What matters to {escape(view.matters.label)}</h2>{matters_in_words(view)}'
         '<p class="facts">Points that it gains or loses without an expert. Bars above the tokens in the grid: without '
-        'that token.</p><div class="run-diff matters"><table>'
-        f"<thead><tr><th>without expert</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
+        f"that token.</p>{matters_table(view)}</div>"
     )
-
-
-def _points(change: float) -> str:
-    change = round(change, 1)
-    return f"{'+' if change > 0 else '−' if change < 0 else '±'}{abs(change):.1f}"
 
 
 def _static_grid(view: View) -> str:
@@ -123,7 +110,7 @@ def _static_grid(view: View) -> str:
     records = view.prediction.routing
     routes = [
         (
-            record.expert[0].tolist(),
+            None if int(record.capacity) == 0 else record.expert[0].tolist(),
             record.dropped[0].tolist(),
             ((record.expert != base.expert) | (record.dropped != base.dropped))[0].tolist(),
         )
@@ -136,8 +123,9 @@ def _static_grid(view: View) -> str:
         f'<span class="static-column">{"" if view.matters is None else _matter_bar(matters_T[index], most)}'
         f'<span class="grid-token">{escape(token.strip() or "␣")}</span>'
         + "".join(
-            f'<span class="cell x{experts[index] % MAX_COLOURS}{" dropped" if dropped[index] else ""}'
-            f'{" changed" if changed[index] else ""}">{experts[index]}</span>'
+            f'<span class="cell{"" if experts is None else f" x{experts[index] % MAX_COLOURS}"}'
+            f'{" dropped" if dropped[index] else ""}{" changed" if changed[index] else ""}">'
+            f"{'–' if experts is None else experts[index]}</span>"
             for experts, dropped, changed in routes
         )
         + "</span>"
@@ -154,4 +142,4 @@ def _static_grid(view: View) -> str:
 def _matter_bar(change: float, most: float) -> str:
     height = 0 if abs(change) < 0.0005 else max(round(20 * abs(change) / most), 1)
     bar = f'<i class="{"helps" if change < 0 else "harms"}" style="height:{height}px"></i>' if height else ""
-    return f'<span class="grid-matter" title="without this token: {_points(100 * change)} points">{bar}</span>'
+    return f'<span class="grid-matter" title="without this token: {in_points(100 * change)} points">{bar}</span>'
