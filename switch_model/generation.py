@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, require_tokens
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import EncoderPart
@@ -124,6 +124,7 @@ class EncoderDecoder(EncoderPart):
                 raise ValueError(
                     "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
                 )
+            require_tokens(decoder_input_ids)
             decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_input_ids)
         mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
         hidden_BTD, more = self.decoder(

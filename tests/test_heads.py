@@ -261,3 +261,13 @@ def test_a_decoder_may_have_a_table_of_its_own():
         assert not torch.allclose(apart(**inputs).logits, shared(**inputs).logits)
         apart.decoder_embedding.weight.copy_(shared.shared.weight)
         torch.testing.assert_close(apart(**inputs).logits, shared(**inputs).logits)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_nothing_to_read_is_refused_in_words(head):
+    none = torch.ones(2, 0, dtype=torch.long)
+    with pytest.raises(ValueError, match="no token to read"):
+        make(head)(**inputs_of(head, none))
+    if has_decoder_over_encoder(head):
+        with pytest.raises(ValueError, match="no token to read"):
+            make(head)(tokens(2, 5), decoder_input_ids=none)

@@ -167,10 +167,11 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
     assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
 
     table = tmp_path / "two.csv"
-    table.write_text("text\nold cat\nbig sea\n")
+    table.write_text('text\nold cat\n""\nbig sea\n')
     assert main(["predict", "--checkpoint", str(run), "--file", str(table), "--num_beams", "2"]) == 0
     lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
-    assert [line["text"] for line in lines] == ["old cat", "big sea"] and lines[0]["written"].isupper()
+    assert [line["text"] for line in lines] == ["old cat", "", "big sea"] and lines[0]["written"].isupper()
+    assert not lines[1]["written"] and lines[2]["written"].isupper()
 
 
 def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
@@ -198,8 +199,11 @@ def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
     bits = nats / asked / math.log(2) * len(stream) / sum(map(len, texts))
     assert figures["bits_per_character"] == pytest.approx(bits, rel=1e-4)
 
-    assert main(["predict", "--checkpoint", str(run), "--max_new_tokens", "4", "the cat"]) == 0
-    assert capsys.readouterr().out.strip()
+    # A blank text begins one of its own, and takes no answer from the others.
+    blank = ["predict", "--checkpoint", str(run), "--max_new_tokens", "8", "the cat", "", " "]
+    assert main(blank) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 3 and all(map(str.strip, written))
 
 
 def test_any_task_starts_from_any_other(tmp_path):

@@ -10,6 +10,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +29,7 @@ from train.rows import make_tokenizer, read_data
 from train.tables import read_table
 from train.toy import make_toy_split
 from train.training import pick_device
-from train.writing import continue_texts, translate
+from train.writing import STORY, continue_texts, translate
 
 SHOWN_CHARACTERS = 60
 
@@ -171,8 +172,9 @@ def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast
         settings = dict(batch_size=options.batch_size or 32, num_beams=options.num_beams, max_new_tokens=length)
         answers = translate(model, tokenizer, texts, **settings)
     else:
-        sampling = {} if options.temperature is None else {"temperature": options.temperature}
-        answers = continue_texts(model, tokenizer, texts, max_new_tokens=length or 60, seed=options.seed, **sampling)
+        asked = {"max_new_tokens": length, "temperature": options.temperature}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        answers = continue_texts(model, tokenizer, texts, replace(STORY, seed=options.seed, **asked))
     if options.save_text:
         Path(options.save_text).write_text("".join(f"{_line(answer)}\n" for answer in answers), encoding="utf-8")
     if rows is None:
