@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from switch_model import SwitchConfig, SwitchForCausalLM, load_checkpoint
+from switch_model import MaskFiller, SwitchConfig, SwitchForCausalLM, load_checkpoint
 from train.cli import main
 from train.collators import SpanCorruptionCollator, cut_spans
 from train.data import load_split
@@ -204,6 +204,29 @@ def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
     assert main(blank) == 0
     written = capsys.readouterr().out.splitlines()
     assert len(written) == 3 and all(map(str.strip, written))
+
+
+def test_blanks_are_filled_from_the_command_line(tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--dataset", "toy", "--num_samples", "40", "--total_iters", "2", "--vocab_size", "200", *SMALL]
+    assert main([*flags, "--task", "mlm", "--output_dir", str(run)]) == 0
+    assert f"Look at it: python app.py --checkpoint {run / 'best'}" in capsys.readouterr().out
+    filler = MaskFiller.from_checkpoint(run, "cpu")
+    text = "w1 ___ w2 ___"
+    expected = filler(text)
+    words, share = expected.blanks[1].candidates[0]
+    ask = ["predict", "--checkpoint", str(run)]
+    assert main([*ask, text, "no gap"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == expected.text and lines[2].startswith(f"  blank 2: {words} {share:.3f}, ")
+    assert "There is no blank" in lines[3]
+    table = tmp_path / "two.csv"
+    table.write_text(f"text\n{text}\nno gap\n")
+    assert main([*ask, "--file", str(table)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert rows[0]["filled"] == expected.text and f"{words} {share:.3f}" in rows[0]["candidates"].split(" | ")[1]
+    assert rows[1] == {"text": "no gap", "filled": "", "candidates": ""}
+    assert main([*ask, "--top_k", "0", text]) == 2 and "--top_k can't be used" in capsys.readouterr().err
 
 
 def test_any_task_starts_from_any_other(tmp_path):

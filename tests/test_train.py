@@ -292,6 +292,7 @@ WRONG = {
     "another name": (["--dropout", "1.5"], "--dropout 1.5"),
     "no capacity": (["--capacity_factor", "0"], "or inf"),
     "not writable": (["predict", "x", "--trace_file", "/proc/nowhere/x"], "/proc/nowhere/x"),
+    "text of classes": (["predict", "x", "--save_text", "y"], "--save_text can't be used"),
     "bad range": (["--ema_decay", "1"], "--ema_decay"),
     "no step left": (["--warmup", "1e9"], "--warmup"),
     "no tokenizer": (["--tokenizer", "nowhere/at/all"], "no tokenizer"),
