@@ -113,6 +113,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
                 f"inputs_embeds has width {inputs_embeds.shape[-1]}, this model takes {expected}: "
                 f"make it with SwitchConfig(inputs_embeds_size={inputs_embeds.shape[-1]})."
             )
+        inputs_embeds = inputs_embeds.to(self.shared.weight.dtype)  # NumPy's are float64.
         return inputs_embeds if self.input_projection is None else self.input_projection(inputs_embeds)
 
     def _check(self, interventions: AnyInterventions, batch: int) -> None:

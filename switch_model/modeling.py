@@ -193,16 +193,27 @@ class SwitchForSequenceClassification(EncoderPart):
 class SwitchForMaskedLM(EncoderPart):
     """An encoder that says which token stood where: BERT's pretraining task (1810.04805, section 3.1).
 
-    The output layer is the embedding table itself, after one small layer of its own. With `inputs_embeds` it reads the
-    states of any other encoder: SwitchForMaskedLM(config)(inputs_embeds=bert(**tokens).last_hidden_state).
+    The output layer is the embedding table itself (unless tie_word_embeddings=False), after one small layer of its own.
+    With `inputs_embeds` it reads the states of any other encoder:
+    SwitchForMaskedLM(config)(inputs_embeds=bert(**tokens).last_hidden_state).
     """
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
         self.transform = nn.Linear(config.d_model, config.d_model)
         self.transform_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+        # Tied, the embedding table itself is the output layer.
+        tied = self.config.tie_word_embeddings
+        self.lm_head = None if tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head or self.shared
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        if self.lm_head is not None:
+            self.lm_head = value
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -236,7 +247,7 @@ class SwitchForMaskedLM(EncoderPart):
         if labels is not None:
             hidden_BTD = hidden_BTD[labels != IGNORED_LABEL]
         inner = self.transform_norm(nn.functional.gelu(self.transform(hidden_BTD)))
-        logits = nn.functional.linear(inner, self.shared.weight, self.bias)
+        logits = nn.functional.linear(inner, self.get_output_embeddings().weight, self.bias)
 
         wanted = labels is not None or self.training or output_routing
         aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)

@@ -74,6 +74,7 @@ MAY_IMPORT = {
         "stack",
     },
     "generation": {"base", "config", "interventions", "modeling", "outputs", "positions", "routing", "stack"},
+    "auto": {"base", "checkpoint", "config", "generation", "modeling"},
     "archive": set(),
     "tensor_file": {"archive"},
     "importer": {"archive", "config", "tensor_file"},

@@ -72,7 +72,7 @@ class ModelArguments:
     position: Literal["relative", "sinusoidal", "learned"] = _argument("relative", "how tokens know where they stand")
     cls_token: bool = _argument(False, "a learned token before the text, which --pooling first reads")
     classifier_head: Literal["linear", "mlp"] = _argument("linear", "what turns the pooled vector into classes")
-    tie_word_embeddings: bool = _argument(True, "a model that writes: its output layer is its embedding table")
+    tie_word_embeddings: bool = _argument(True, "a model of tokens: its output layer is its embedding table")
     dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
     pooling: Literal["mean", "first", "max", "mean+max"] = _argument("mean", "how token states become one vector")
     embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
