@@ -283,6 +283,14 @@ def test_a_tokenizer_by_name(tmp_path):
         load_tokenizer("nobody/nothing", 8)
 
 
+def test_help_says_what_each_kind_of_switch_does(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "translates, writes on, fills blanks" in said
+    assert "switch --tie_word_embeddings off" in said and "switch --embedding_norm off" in said
+
+
 WRONG = {
     "unknown flag": (["--num_expert", "4"], "--num_expert"),
     "abbreviated flag": (["--epoch", "1"], "--epoch"),
