@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from switch_model import MaskFiller, SwitchConfig, SwitchForCausalLM, load_checkpoint
+from switch_model.gaps import restored, with_sentinels
+from switch_model.generator import TextGenerator
 from train.cli import main
 from train.collators import SpanCorruptionCollator, cut_spans
 from train.data import load_split
@@ -75,6 +77,42 @@ def test_spans_and_what_is_left_make_up_the_text_and_hide_the_share_asked_for(un
         assert [part for token in left[:-1] for part in spans.get(token, [token])] == ids[:-1]
         hidden, total = hidden + sum(map(len, spans.values())), total + len(ids) - 1
     assert abs(hidden / total - 0.15) < 0.03
+
+
+def test_gaps_become_sentinels_and_their_spans_come_back(unigram):
+    text = with_sentinels("the ___ sat on ____ and ___", unigram)
+    assert text == "the <extra_id_0> sat on <extra_id_1> and <extra_id_2>"
+    assert with_sentinels(text, unigram) == text
+    # In any order, and one gap without an answer.
+    written = unigram("<extra_id_1>the old mat<extra_id_0>cat")["input_ids"]
+    assert restored(text, [unigram.pad_token_id, *written], unigram) == "the cat sat on the old mat and ___"
+    assert restored("no gap", written, unigram) is None
+
+
+def test_a_model_of_span_corruption_answers_with_the_text_whole_and_its_sentinels_shown(tmp_path, capsys):
+    path, run = tmp_path / "texts.csv", tmp_path / "run"
+    path.write_text("text\n" + "\n".join(TEXTS))
+    flags = [
+        *SMALL,
+        "--lr",
+        "1e-2",
+        "--seq_len",
+        "32",
+        "--vocab_size",
+        "160",
+        "--batch_size",
+        "8",
+        "--total_iters",
+        "30",
+    ]
+    assert main(["--task", "span_corruption", "--dataset", str(path), *flags, "--output_dir", str(run)]) == 0
+    capsys.readouterr()
+    result = TextGenerator.from_checkpoint(run, "cpu")("the ___ sat on the mat", max_new_tokens=12)
+    assert result.text.startswith("the ") and result.text.endswith(" sat on the mat")
+    assert "<extra_id_0>" in result.source.tokens and "<extra_id_0>" in result.answer.tokens
+    command = ["predict", "--checkpoint", str(run), "--max_new_tokens", "12", "the ___ sat on the mat"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.split() == result.text.split()
 
 
 def test_spans_follow_from_seed_epoch_and_row_alone(unigram):

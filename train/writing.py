@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.decoding import Decoding
+from switch_model.gaps import restored, with_sentinels
 from switch_model.generator import TextGenerator
 from switch_model.tokenizer_file import target_of
 
@@ -45,7 +46,10 @@ def translate(
     num_beams: int = 1,
     max_new_tokens: int | None = None,
 ) -> list[str]:
-    """The answers of an encoder-decoder to texts, in their order; "" to a blank one."""
+    """The answers of an encoder-decoder to texts, in their order; "" to a blank one. A model that restores gaps gives
+    the texts with theirs filled."""
+    if gaps := model.config.restores_gaps:
+        texts = [with_sentinels(text, tokenizer) for text in texts]
     ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
     # Of about one length together: a batch is as slow as its longest answer.
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
@@ -62,8 +66,9 @@ def translate(
             num_beams=num_beams,
             do_sample=False,
         )
-        for index, answer in zip(chosen, writer.batch_decode(written, skip_special_tokens=True), strict=True):
-            answers[index] = answer.strip()
+        spoken = writer.batch_decode(written, skip_special_tokens=True)
+        for index, ids_T, answer in zip(chosen, written.tolist(), spoken, strict=True):
+            answers[index] = (gaps and restored(texts[index], ids_T, writer)) or answer.strip()
     return answers
 
 
