@@ -3,15 +3,7 @@
 from switch_model import Predictor; Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").label
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-)
-
+from switch_model.auto import register
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
@@ -22,13 +14,7 @@ from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchF
 from switch_model.predictor import Prediction, Predictor
 from switch_model.routing import Routing
 
-AutoConfig.register(SwitchConfig.model_type, SwitchConfig)
-AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClassification)
-AutoModelForMaskedLM.register(SwitchConfig, SwitchForMaskedLM)
-AutoModelForSeq2SeqLM.register(SwitchConfig, SwitchForConditionalGeneration)
-AutoModelForCausalLM.register(SwitchConfig, SwitchForCausalLM)
-# Which of both is told by the config's `architectures`.
-AutoModel.register(SwitchConfig, (SwitchEncoderModel, SwitchModel))
+register()
 
 __all__ = [
     "CheckpointError",

@@ -58,7 +58,10 @@ def written_tokens(
     A token's text is what it adds to the decoded text: bytes that make no character yet show as one that is cut, and
     the character belongs to the token that completes it.
     """
-    backend, special = tokenizer.backend_tokenizer, set(tokenizer.all_special_ids)
+    backend = tokenizer.backend_tokenizer
+    # Sentinels are special too, without a name of their own in the tokenizer's settings.
+    special = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
+    special |= set(tokenizer.all_special_ids)
     known = backend.decode(before, skip_special_tokens=True).rstrip(CUT) if before else ""
     begin, tokens, offsets = len(known), [], []
     for index, token_id in enumerate(ids):

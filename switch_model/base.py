@@ -104,9 +104,10 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
     def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """(B, T) token ids, or (B, T, width) vectors -> (B, T, D). Raises ValueError when there is not exactly one of
-        both, or when the vectors are of another width."""
+        both, when they hold no token, or when the vectors are of another width."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
+        require_tokens(input_ids if inputs_embeds is None else inputs_embeds)
         if inputs_embeds is None:
             return self.shared(input_ids)
         expected = self.config.inputs_embeds_size or self.config.d_model
@@ -115,6 +116,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
                 f"inputs_embeds has width {inputs_embeds.shape[-1]}, this model takes {expected}: "
                 f"make it with SwitchConfig(inputs_embeds_size={inputs_embeds.shape[-1]})."
             )
+        inputs_embeds = inputs_embeds.to(self.shared.weight.dtype)  # NumPy's are float64.
         return inputs_embeds if self.input_projection is None else self.input_projection(inputs_embeds)
 
     def _check(self, interventions: AnyInterventions, batch: int) -> None:
@@ -136,6 +138,15 @@ class SwitchPreTrainedModel(PreTrainedModel):
 def mean_over_layers(loss, records: tuple[Routing, ...]) -> Tensor | None:
     """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
     return torch.stack([loss(record) for record in records]).mean() if records else None
+
+
+def require_tokens(given: Tensor) -> None:
+    """Raise ValueError for ids (B, 0) or vectors (B, 0, D): nothing could be routed, or pooled."""
+    if given.shape[1] == 0:
+        raise ValueError(
+            f"There is no token to read: the input has shape {tuple(given.shape)}. Give each text at least one token, "
+            "such as the one that opens or ends a text."
+        )
 
 
 def real_tokens(attention_mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:

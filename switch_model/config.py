@@ -136,6 +136,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tie_word_embeddings": _one_of(True, False),
     "share_embeddings": _one_of(True, False),
     "scale_decoder_outputs": _one_of(True, False),
+    "restores_gaps": _one_of(True, False),
     "pad_token_id": _whole(0),
     "bos_token_id": _or_none(_whole(0), "no token opens a text"),
     "eos_token_id": _or_none(_whole(0), "generation ends at its length alone"),
@@ -217,6 +218,7 @@ class SwitchConfig(PreTrainedConfig):
         tie_word_embeddings: a language model's output layer, masked ones' too, is its embedding table.
         share_embeddings: encoder and decoder read from one table; else the decoder has its own.
         scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
+        restores_gaps: trained by span corruption: `___` in a text is read as a sentinel (switch_model/gaps.py).
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
         bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder. With two
             vocabularies these, and pad_token_id, are tokens of what is written.
@@ -285,6 +287,7 @@ class SwitchConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     share_embeddings: bool = True
     scale_decoder_outputs: bool = False
+    restores_gaps: bool = False
     pad_token_id: int = 0
     bos_token_id: int | None = None
     eos_token_id: int | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, require_tokens
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import EncoderPart
@@ -124,7 +124,9 @@ class EncoderDecoder(EncoderPart):
                 raise ValueError(
                     "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
                 )
+            require_tokens(decoder_input_ids)
             decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_input_ids)
+        decoder_inputs_embeds = decoder_inputs_embeds.to(memory_BSD.dtype)
         mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
         hidden_BTD, more = self.decoder(
             decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache
@@ -304,12 +306,22 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
 
 
 class SwitchForCausalLM(_LanguageModel):
-    """A decoder alone, which goes on writing: GPT's task with Switch layers."""
+    """A decoder alone, which goes on writing: GPT's task with Switch layers.
+
+    Raises ValueError for the files of a model with an encoder: its decoder would lose what it looks at.
+    """
 
     stacks = ("decoder",)
     base_model_prefix = "decoder"
 
     def __init__(self, config: SwitchConfig):
+        for name in config.architectures or ():
+            if name in (SwitchModel.__name__, SwitchForConditionalGeneration.__name__):
+                raise ValueError(
+                    f"This is a {name}: its decoder looks at an encoder, which a SwitchForCausalLM has not. Open it as "
+                    "a SwitchForConditionalGeneration, or train a decoder from it: "
+                    "python -m train --task clm --init_from FOLDER."
+                )
         super().__init__(config)
         self.decoder = Stack(self.config, name="decoder")
         self._add_head()

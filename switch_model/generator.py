@@ -28,6 +28,7 @@ from transformers.generation.streamers import BaseStreamer
 from switch_model.bands import CUT, Band, read_tokens, token_word, whole_text, written_tokens
 from switch_model.checkpoint import CheckpointError, load_checkpoint
 from switch_model.decoding import Arrivals, Decoding, Draw, Stopped
+from switch_model.gaps import restored, with_sentinels
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.interventions import Interventions
 from switch_model.predictor import MAX_CHARACTERS
@@ -43,7 +44,7 @@ class Generation:
     """What a model wrote.
 
     Attributes:
-        text: the words written, without what they continue.
+        text: the words written, without what they continue; with gaps to restore, the text with its gaps filled.
         source: what the encoder read; None for a model without one.
         answer: what the decoder read: the start token or the prompt, then every token written.
         next_tokens: for each token of `answer`, the likeliest tokens after it and their probabilities.
@@ -188,7 +189,7 @@ class TextGenerator:
         try:
             while (token_id := arrived.get()) is not None:
                 ids.append(token_id)
-                shown = written_text(self.writer, ids, before).rstrip(CUT)
+                shown = self._restored(prompt, ids) or written_text(self.writer, ids, before).rstrip(CUT)
                 yield shown
         finally:
             stop.set()
@@ -202,6 +203,8 @@ class TextGenerator:
 
     def _read(self, text: str, decoding: Decoding) -> _Prompt:
         text = whole_text(text)
+        if self.model.config.restores_gaps:
+            text = with_sentinels(text, self.tokenizer)
         encoding = self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])
         tokens, offsets = read_tokens(text, encoding)
         ids, truncated = list(encoding.ids), bool(encoding.overflowing) or len(text) > MAX_CHARACTERS
@@ -318,7 +321,11 @@ class TextGenerator:
             written=len(head),
         )
         finished = bool(written) and written[-1] == self.end
+        text = self._restored(prompt, written) or text
         return Generation(text, source, answer, next_tokens, chances, log_probability, finished)
+
+    def _restored(self, prompt: _Prompt, written: list[int]) -> str | None:
+        return restored(prompt.text, written, self.writer) if self.model.config.restores_gaps else None
 
     def _followers(
         self, logits_TV: Tensor, ids_T: Tensor, head: int

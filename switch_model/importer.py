@@ -118,6 +118,8 @@ def read_config(folder: Path) -> SwitchConfig:
             # T5's scale belongs to its tied output layer.
             scale_decoder_outputs=theirs.tie_word_embeddings,
             expert_dropout=theirs.dropout_rate,
+            # What they were pretrained for (2101.03961, section 2.5).
+            restores_gaps=True,
             is_encoder_decoder=True,
         )
     except (ValueError, TypeError) as error:

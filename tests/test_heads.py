@@ -284,3 +284,42 @@ def test_a_decoder_may_have_a_table_of_its_own():
         assert not torch.allclose(apart(**inputs).logits, shared(**inputs).logits)
         apart.decoder_embedding.weight.copy_(shared.shared.weight)
         torch.testing.assert_close(apart(**inputs).logits, shared(**inputs).logits)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_nothing_to_read_is_refused_in_words(head):
+    none = torch.ones(2, 0, dtype=torch.long)
+    with pytest.raises(ValueError, match="no token to read"):
+        make(head)(**inputs_of(head, none))
+    if has_decoder_over_encoder(head):
+        with pytest.raises(ValueError, match="no token to read"):
+            make(head)(tokens(2, 5), decoder_input_ids=none)
+
+
+def test_auto_model_opens_the_stacks_that_a_checkpoint_has(tmp_path):
+    for head, body in (("conditional", "both"), ("classification", "encoder"), ("masked", "encoder")):
+        make(head).save_pretrained(tmp_path / head)
+        opened, info = AutoModel.from_pretrained(tmp_path / head, output_loading_info=True)
+        assert type(opened) is HEADS[body] and not info["missing_keys"]
+    make("causal").save_pretrained(tmp_path / "causal")
+    with pytest.raises(ValueError, match="AutoModelForCausalLM"):
+        AutoModel.from_pretrained(tmp_path / "causal")
+    with pytest.raises(ValueError, match="looks at an encoder"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "conditional")
+
+
+def test_an_output_layer_of_its_own_is_trained_where_it_is_asked_for():
+    tied, apart = make("masked"), make("masked", tie_word_embeddings=False)
+    assert apart.num_parameters() - tied.num_parameters() == apart.lm_head.weight.numel()
+    apart(tokens(2, 5), labels=tokens(2, 5)).loss.backward()
+    assert apart.lm_head.weight.grad.any()
+
+
+@pytest.mark.parametrize("head", ["encoder", "conditional", "causal"])
+def test_vectors_of_another_precision_are_taken(head):
+    model = make(head)
+    inputs = inputs_of(head, tokens(2, 9))
+    vectors = model.shared(inputs.pop("input_ids")).detach()
+    with torch.no_grad():
+        one, other = (model(inputs_embeds=given, **inputs)[0] for given in (vectors, vectors.double()))
+    assert torch.equal(one, other)

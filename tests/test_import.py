@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
 
 from switch_model import (
     CheckpointError,
@@ -174,6 +175,17 @@ def test_the_command_writes_a_folder_that_opens(saved, tmp_path, capsys):
     (tmp_path / "tokenizer.json").rename(tmp_path / "spiece.model")
     assert main(["import", str(tmp_path), "--output_dir", str(tmp_path / "none")]) == 2
     assert "spiece.model" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    # A tokenizer that lies elsewhere.
+    (tmp_path / "spiece.model").unlink()
+    command = ["import", str(tmp_path), "--output_dir", str(tmp_path / "named")]
+    assert main(command) == 2 and "--tokenizer NAME" in capsys.readouterr().err
+    assert main([*command, "--tokenizer", str(tmp_path / "words")]) == 2 and not (tmp_path / "named").exists()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>").save_pretrained(
+        tmp_path / "words"
+    )
+    assert main([*command, "--tokenizer", str(tmp_path / "words")]) == 0
+    _, named = load_checkpoint(tmp_path / "named", "cpu")
+    assert named("oil rose")["input_ids"] == [3, 5]
 
 
 def test_an_imported_encoder_is_tuned_to_classify(saved, tmp_path):

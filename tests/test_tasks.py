@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from switch_model import SwitchConfig, SwitchForCausalLM, load_checkpoint
+from switch_model import MaskFiller, SwitchConfig, SwitchForCausalLM, load_checkpoint
+from switch_model.gaps import restored, with_sentinels
+from switch_model.generator import TextGenerator
 from train.arguments import Arguments
 from train.cli import main
 from train.collators import SpanCorruptionCollator, cut_spans
@@ -84,6 +86,42 @@ def test_spans_and_what_is_left_make_up_the_text_and_hide_the_share_asked_for(un
         assert [part for token in left[:-1] for part in spans.get(token, [token])] == ids[:-1]
         hidden, total = hidden + sum(map(len, spans.values())), total + len(ids) - 1
     assert abs(hidden / total - 0.15) < 0.03
+
+
+def test_gaps_become_sentinels_and_their_spans_come_back(unigram):
+    text = with_sentinels("the ___ sat on ____ and ___", unigram)
+    assert text == "the <extra_id_0> sat on <extra_id_1> and <extra_id_2>"
+    assert with_sentinels(text, unigram) == text
+    # In any order, and one gap without an answer.
+    written = unigram("<extra_id_1>the old mat<extra_id_0>cat")["input_ids"]
+    assert restored(text, [unigram.pad_token_id, *written], unigram) == "the cat sat on the old mat and ___"
+    assert restored("no gap", written, unigram) is None
+
+
+def test_a_model_of_span_corruption_answers_with_the_text_whole_and_its_sentinels_shown(tmp_path, capsys):
+    path, run = tmp_path / "texts.csv", tmp_path / "run"
+    path.write_text("text\n" + "\n".join(TEXTS))
+    flags = [
+        *SMALL,
+        "--lr",
+        "1e-2",
+        "--seq_len",
+        "32",
+        "--vocab_size",
+        "160",
+        "--batch_size",
+        "8",
+        "--total_iters",
+        "30",
+    ]
+    assert main(["--task", "span_corruption", "--dataset", str(path), *flags, "--output_dir", str(run)]) == 0
+    capsys.readouterr()
+    result = TextGenerator.from_checkpoint(run, "cpu")("the ___ sat on the mat", max_new_tokens=12)
+    assert result.text.startswith("the ") and result.text.endswith(" sat on the mat")
+    assert "<extra_id_0>" in result.source.tokens and "<extra_id_0>" in result.answer.tokens
+    command = ["predict", "--checkpoint", str(run), "--max_new_tokens", "12", "the ___ sat on the mat"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.split() == result.text.split()
 
 
 def test_spans_follow_from_seed_epoch_and_row_alone(unigram):
@@ -176,10 +214,11 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
     assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
 
     table = tmp_path / "two.csv"
-    table.write_text("text\nold cat\nbig sea\n")
+    table.write_text('text\nold cat\n""\nbig sea\n')
     assert main(["predict", "--checkpoint", str(run), "--file", str(table), "--num_beams", "2"]) == 0
     lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
-    assert [line["text"] for line in lines] == ["old cat", "big sea"] and lines[0]["written"].isupper()
+    assert [line["text"] for line in lines] == ["old cat", "", "big sea"] and lines[0]["written"].isupper()
+    assert not lines[1]["written"] and lines[2]["written"].isupper()
 
 
 def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
@@ -207,8 +246,34 @@ def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
     bits = nats / asked / math.log(2) * len(stream) / sum(map(len, texts))
     assert figures["bits_per_character"] == pytest.approx(bits, rel=1e-4)
 
-    assert main(["predict", "--checkpoint", str(run), "--max_new_tokens", "4", "the cat"]) == 0
-    assert capsys.readouterr().out.strip()
+    # A blank text begins one of its own, and takes no answer from the others.
+    blank = ["predict", "--checkpoint", str(run), "--max_new_tokens", "8", "the cat", "", " "]
+    assert main(blank) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 3 and all(map(str.strip, written))
+
+
+def test_blanks_are_filled_from_the_command_line(tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--dataset", "toy", "--num_samples", "40", "--total_iters", "2", "--vocab_size", "200", *SMALL]
+    assert main([*flags, "--task", "mlm", "--output_dir", str(run)]) == 0
+    assert f"Look at it: python app.py --checkpoint {run / 'best'}" in capsys.readouterr().out
+    filler = MaskFiller.from_checkpoint(run, "cpu")
+    text = "w1 ___ w2 ___"
+    expected = filler(text)
+    words, share = expected.blanks[1].candidates[0]
+    ask = ["predict", "--checkpoint", str(run)]
+    assert main([*ask, text, "no gap"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == expected.text and lines[2].startswith(f"  blank 2: {words} {share:.3f}, ")
+    assert "There is no blank" in lines[3]
+    table = tmp_path / "two.csv"
+    table.write_text(f"text\n{text}\nno gap\n")
+    assert main([*ask, "--file", str(table)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert rows[0]["filled"] == expected.text and f"{words} {share:.3f}" in rows[0]["candidates"].split(" | ")[1]
+    assert rows[1] == {"text": "no gap", "filled": "", "candidates": ""}
+    assert main([*ask, "--top_k", "0", text]) == 2 and "--top_k can't be used" in capsys.readouterr().err
 
 
 def test_any_task_starts_from_any_other(tmp_path):

@@ -283,6 +283,14 @@ def test_a_tokenizer_by_name(tmp_path):
         load_tokenizer("nobody/nothing", 8)
 
 
+def test_help_says_what_each_kind_of_switch_does(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "translates, writes on, fills blanks" in said
+    assert "switch --tie_word_embeddings off" in said and "switch --embedding_norm off" in said
+
+
 WRONG = {
     "unknown flag": (["--num_expert", "4"], "--num_expert"),
     "abbreviated flag": (["--epoch", "1"], "--epoch"),
@@ -292,6 +300,7 @@ WRONG = {
     "another name": (["--dropout", "1.5"], "--dropout 1.5"),
     "no capacity": (["--capacity_factor", "0"], "or inf"),
     "not writable": (["predict", "x", "--trace_file", "/proc/nowhere/x"], "/proc/nowhere/x"),
+    "text of classes": (["predict", "x", "--save_text", "y"], "--save_text can't be used"),
     "bad range": (["--ema_decay", "1"], "--ema_decay"),
     "no step left": (["--warmup", "1e9"], "--warmup"),
     "no tokenizer": (["--tokenizer", "nowhere/at/all"], "no tokenizer"),

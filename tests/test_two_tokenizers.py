@@ -1,6 +1,7 @@
 """A translator with a tokenizer a side: learned by the command, kept in the checkpoint, and each used on its side."""
 
 import csv
+import io
 import json
 import shutil
 import zipfile
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -21,6 +23,7 @@ from train.cli import main
 from train.pairs import load_pairs
 from train.publish import _shared_copy
 from train.runs import Run
+from train.tokenizer import load_tokenizer
 from train.writing import bleu_and_chrf, translate
 from ui.models import ModelShelf
 from ui.models_tab import facts_html
@@ -276,3 +279,44 @@ def test_what_does_not_go_together_is_refused_in_words(run, pairs, tmp_path, cap
     assert main(["--dataset", str(pairs), *SMALL, "--target_tokenizer", str(tmp_path / "none"), *out]) == 2
     assert "There is no tokenizer at" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def sentencepiece_folder(folder, texts):
+    """A tokenizer as ai4bharat/IndicBARTSS has it: an AlbertTokenizer with a SentencePiece model, no tokenizer.json."""
+    folder.mkdir()
+    written = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=written,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        user_defined_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(written.getvalue())
+    settings = {"tokenizer_class": "AlbertTokenizer", "do_lower_case": False, "keep_accents": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_sentencepiece_models_alone_serve_either_side_and_are_kept_as_tokenizer_json(pairs, tmp_path, capsys):
+    rows = load_pairs(str(pairs))
+    reads = sentencepiece_folder(tmp_path / "reads", rows["text"][:])
+    writes = sentencepiece_folder(tmp_path / "writes", rows["target"][:])
+    own = ["--tokenizer", str(reads), "--target_tokenizer", str(writes), "--total_iters", "4"]
+    assert main(["--dataset", str(pairs), *SMALL, *own, "--output_dir", str(tmp_path / "run")]) == 0
+    # Whoever opens the checkpoint needs no sentencepiece.
+    assert not list((tmp_path / "run" / "best").glob("*.model"))
+    _, tokenizer = load_checkpoint(tmp_path / "run", "cpu")
+    assert {"c", "C"} & letters(tokenizer) == {"c"} and {"c", "C"} & letters(target_of(tokenizer)) == {"C"}
+    assert tokenizer("old cat")["input_ids"] == load_tokenizer(str(reads), 16)("old cat")["input_ids"]
+    assert main(["predict", "--checkpoint", str(tmp_path / "run"), "old cat"]) == 0
+
+    capsys.readouterr()
+    (reads / "spiece.model").write_bytes(b"no model")
+    assert main(["--dataset", str(pairs), *SMALL, *own, "--output_dir", str(tmp_path / "again")]) == 2
+    assert "is there, but can't be read" in capsys.readouterr().err

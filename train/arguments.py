@@ -361,8 +361,8 @@ class Arguments:
         model = self.model
         return dict(
             block_size=self.data.seq_len,
-            # An end token and a CLS token may come on top.
-            max_positions=self.data.seq_len + 2,
+            max_positions=self.data.seq_len + 2,  # An end token and a CLS token may come on top.
+            restores_gaps=self.train.task == "span_corruption",
             position=model.position,
             cls_token=model.cls_token,
             classifier_head=model.classifier_head,

@@ -33,7 +33,7 @@ other commands (each has --help):
   python -m train resume RUN       go on with a stopped run
   python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
   python -m train analyze …        where the tokens of a whole data set go
-  python -m train predict …        classes of texts, with or without their routing
+  python -m train predict …        classes of texts, what a model writes, or what fits into blanks
   python -m train package …        a finished run as a small checkpoint folder with a model card
   python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
   python -m train convert OLD.pt … a state dict as a checkpoint folder
@@ -178,7 +178,6 @@ def _report(run: Run) -> None:
     pick = max if task.higher_is_better else min
     best = pick(run.metrics("eval"), key=lambda record: record[task.best])
     print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
-    if task.labelled or task.writes:
-        print(f"Look at it: python app.py --checkpoint {run.best}")
+    print(f"Look at it: python app.py --checkpoint {run.best}")
     if not task.labelled:
         print(f"Make a classifier of it: python -m train --init_from {run.best} --dataset …")

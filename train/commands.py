@@ -50,14 +50,12 @@ def evaluate_command(argv: list[str]) -> None:
 
 
 def predict_command(argv: list[str]) -> None:
-    parser = command_parser("predict", "Classes of texts, or what a model writes for them.")
-    parser.add_argument("texts", nargs="*", help="texts; none = a line each from standard input")
+    parser = command_parser("predict", "Classes of texts, what a model writes for them, or what fills their blanks.")
+    parser.add_argument("texts", nargs="*", help="texts, ___ = a blank to fill; none = a line each from standard input")
     parser.add_argument(
         "--checkpoint", help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
     )
-    parser.add_argument(
-        "--file", help="a CSV, TSV, JSONL or parquet; a CSV with classes and probabilities added goes to --output"
-    )
+    parser.add_argument("--file", help="a CSV, TSV, JSONL or parquet; a CSV with the answers added goes to --output")
     parser.add_argument("--output", help="where that copy goes; none = standard output")
     parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
     parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
@@ -69,13 +67,15 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("--trace_file", help="write texts, tokens and routing records there, as JSON")
     parser.add_argument("--batch_size", type=positive, help="texts per pass; none = 32 (toy: 4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--num_beams", type=positive, default=1, help="of a model that writes: beams; 1 = no search")
+    parser.add_argument("--num_beams", type=positive, help="of a model that writes: beams; none = no search")
     parser.add_argument("--max_new_tokens", type=positive, help="of a model that writes; none = as long as it can")
-    parser.add_argument("--temperature", type=float, help="of a model that writes: sample; none = most probable")
-    parser.add_argument("--save_text", help="of a model that writes: a file for what it writes, a line per text")
+    parser.add_argument("--temperature", type=float, help="of a model that writes on (clm): of the draw; none = 0.8")
+    parser.add_argument("--top_k", type=natural, help="draw of so many likeliest tokens; 0 = all, none = 40")
+    parser.add_argument("--top_p", type=float, help="draw of those that make up so much probability; none = 1, all")
+    parser.add_argument("--save_text", help="a file for what is written, or for texts with blanks filled, a line each")
     parser.add_argument("--num_classes", type=positive, default=3, help="without --checkpoint: classes of the toy")
     parser.add_argument("--vocab_size", type=positive, default=500, help="without --checkpoint: words of the toy")
-    parser.add_argument("--seed", type=int, default=0, help="without --checkpoint: of the random weights")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw; without --checkpoint: of the random weights")
     options = parser.parse_args(argv)
     if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
         parser.error("give texts, --file or --dataset: one of them")
@@ -86,13 +86,25 @@ def predict_command(argv: list[str]) -> None:
     if options.file and not is_table(options.file):
         parser.error(f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}")
     from switch_model.checkpoint import load_checkpoint, require_classifier
+    from switch_model.modeling import SwitchForMaskedLM
     from switch_model.predictor import Predictor
-    from train.prediction import classify_file, print_texts, random_predictor, rows_to_show, write_texts
+    from train.prediction import (
+        DRAWING,
+        classify_file,
+        fill_texts,
+        print_texts,
+        random_predictor,
+        refuse,
+        rows_to_show,
+        write_texts,
+    )
 
     if options.checkpoint:
         model, tokenizer = load_checkpoint(options.checkpoint, options.device)
         if model.can_generate():
             return write_texts(model, tokenizer, options)
+        if isinstance(model, SwitchForMaskedLM):
+            return fill_texts(model, tokenizer, options)
         require_classifier(model)
         predictor = Predictor(model, tokenizer)
     else:
@@ -102,6 +114,8 @@ def predict_command(argv: list[str]) -> None:
             file=sys.stderr,
             flush=True,
         )
+    writes = ("save_text", "num_beams", "max_new_tokens", *DRAWING)
+    refuse(options, writes, "this model tells classes, it does not write. Its answers in a file: --file with --output.")
     texts, true_labels = options.texts, None
     if not (texts or options.file or options.dataset):
         if hasattr(sys.stdin, "reconfigure"):

@@ -40,8 +40,8 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     parser = _TrainParser(
         GROUPS,
         prog="python -m train",
-        description="Train a Switch Transformer: a classifier of texts, or with --task mlm one that guesses hidden "
-        "tokens. The hub is asked with the token in HF_TOKEN, where that is set.",
+        description="Train a Switch Transformer that classifies texts, translates, writes on, fills blanks or restores "
+        "gaps (--task). The hub is asked with the token in HF_TOKEN, where that is set.",
         epilog=epilog,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
@@ -57,7 +57,10 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         if action.dest == "help":
             continue
         # Only what was really given shall win over presets: defaults are put in afterwards.
-        action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"
+        if isinstance(action, argparse._StoreFalseAction):  # What HfArgumentParser adds beside a flag that is on.
+            action.help = f"switch --{action.dest} off"
+        else:
+            action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"
         action.default = argparse.SUPPRESS
         if action.dest == "compile":
             action.nargs, action.const = "?", True

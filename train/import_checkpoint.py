@@ -17,7 +17,10 @@ from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.modeling import SwitchEncoderModel
 from switch_model.tokenizer_file import read_tokenizer
 from train.flags import Parser
+from train.tokenizer import load_tokenizer
 
+# Of a text, where the tokenizer's files do not say.
+TOKENS_READ = 512
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -34,9 +37,11 @@ def command(argv: list[str]) -> None:
     parser.add_argument("--output_dir", required=True, help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
     parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
+    parser.add_argument("--tokenizer", help="hub id or folder, where the source has no tokenizer.json of its own")
     options = parser.parse_args(argv)
     dtype = DTYPES.get(options.dtype)
-    config = import_checkpoint(options.source, options.output_dir, dtype=dtype, encoder_only=options.encoder_only)
+    asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer)
+    config = import_checkpoint(options.source, options.output_dir, dtype=dtype, **asked)
     depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
@@ -44,38 +49,57 @@ def command(argv: list[str]) -> None:
 
 
 def import_checkpoint(
-    source: str, output: str | Path, *, dtype: torch.dtype | None = None, encoder_only: bool = False
+    source: str,
+    output: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    encoder_only: bool = False,
+    tokenizer: str | None = None,
 ) -> SwitchConfig:
     """Write a transformers checkpoint as a folder that `load_checkpoint` opens; returns the model's configuration.
 
     Args:
         source: a folder in transformers' layout, or a hub id.
         dtype: of the weights on disk; None = as in the source.
+        tokenizer: a hub id or folder; None = the source's own.
 
     Raises:
+        DataError: when there is no such tokenizer.
         CheckpointError: when a file is missing, can't be read, or describes what this package has not.
     """
     folder = find_checkpoint(source)
     # The small files first: a model of some gigabytes is not to be read for nothing.
-    tokenizer = _tokenizer(folder, read_config(folder))
+    config = read_config(folder)
+    own = _tokenizer(folder, config) if tokenizer is None else _named_tokenizer(tokenizer, config)
     model_class = SwitchEncoderModel if encoder_only else SwitchForConditionalGeneration
     model = model_class.from_switch_transformers(folder, dtype=dtype)
-    save_checkpoint(model, tokenizer, output)
+    save_checkpoint(model, own, output)
     return model.config
+
+
+def _named_tokenizer(name: str, config: SwitchConfig) -> PreTrainedTokenizerFast:
+    tokenizer = load_tokenizer(name, TOKENS_READ)
+    if (highest := max(tokenizer.get_vocab().values())) >= config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer {name!r} has tokens numbered up to {highest:,}, but the model has vocab_size "
+            f"{config.vocab_size:,}: it was trained with another."
+        )
+    return tokenizer
 
 
 def _tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
     if (folder / "tokenizer.json").is_file():
         return read_tokenizer(folder, config.vocab_size, config.pad_token_id)
     remedy = (
-        "Save it as tokenizer.json where transformers, sentencepiece and protobuf are installed:\n"
-        "  python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('google/switch-base-8')"
-        f".save_pretrained('{folder}')\""
+        "Name the tokenizer that this model was trained with: --tokenizer NAME, a hub id or a folder (for Google's own "
+        "models and those tuned from them: google/switch-base-8)."
     )
     if not (folder / SENTENCEPIECE).is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json. {remedy}")
     if importlib.util.find_spec("sentencepiece") is None:
-        raise CheckpointError(f"{folder} has its tokenizer as {SENTENCEPIECE} alone. {remedy}")
+        raise CheckpointError(
+            f"{folder} has its tokenizer as {SENTENCEPIECE} alone: pip install sentencepiece protobuf"
+        )
     try:
         return T5TokenizerFast.from_pretrained(folder)
     except Exception as error:  # The parsers raise many kinds.

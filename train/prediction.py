@@ -1,5 +1,5 @@
-"""Classes of texts, or what a model writes for them, from the command line: texts given as arguments, on standard
-input, in a file, or rows of a data set.
+"""Classes of texts, what a model writes for them, or what fills their blanks, from the command line: texts given as
+arguments, on standard input, in a file, or rows of a data set.
 
 Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices rose." --trace
 """
@@ -10,14 +10,17 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.modeling import SwitchForSequenceClassification
+from switch_model.mask_filler import BLANK, Blank, Filling, MaskFiller
+from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
 from train.arguments import Arguments
 from train.columns import choose_columns, texts_of
@@ -28,9 +31,14 @@ from train.rows import make_tokenizer, read_data
 from train.tables import read_table
 from train.toy import make_toy_split
 from train.training import pick_device
-from train.writing import continue_texts, translate
+from train.writing import STORY, continue_texts, translate
 
 SHOWN_CHARACTERS = 60
+# For each blank, of those that the model names.
+SHOWN_CANDIDATES = 5
+# Flags of `python -m train predict` that not every kind of model can do something with.
+TRACES, DRAWING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
+LOOK = "they show the routing of a classifier. Look at this model in the app: python app.py --checkpoint …"
 
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
@@ -145,47 +153,122 @@ def print_texts(
         print(f"Routing of {len(traced)} texts: {trace_file}", file=sys.stderr)
 
 
+def refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise ValueError for flags that were given, and that this kind of model can do nothing with."""
+    given = [f"--{name}" for name in names if (value := getattr(options, name)) is not None and value is not False]
+    if given:
+        raise ValueError(f"{' and '.join(given)} can't be used here: {why}")
+
+
 def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
     """`python -m train predict` for a model that writes: a line per text, or a table with a column `written` added.
 
-    Raises DataError when a file or a data set can't be read; ValueError for what only classifiers have.
+    Raises DataError when a file or a data set can't be read; ValueError for what such a model can't do.
     """
-    if options.trace or options.trace_file:
-        raise ValueError("--trace shows the routing of a classifier; look at this model in the app: python app.py")
-    rows, texts = None, options.texts
-    if options.file:
-        rows = read_table(Path(options.file))
-        texts = texts_of(
-            rows, choose_columns(options.file, rows.column_names, options.text_column, None, labelled=False)
-        )
-    elif options.dataset:
-        if model.config.is_encoder_decoder:
-            texts = load_pairs(options.dataset, options.split, options.data_dir, options.text_column)["text"][:]
-        else:
-            texts = load_split(options.dataset, options.split, options.data_dir, labelled=False)[0]["text"][:]
-        texts = texts[: options.num_samples or 20]
-    elif not texts:
-        texts = [line.rstrip("\n") for line in sys.stdin]
-    length = options.max_new_tokens
+    refuse(options, TRACES, LOOK)
+    length, beams = options.max_new_tokens, options.num_beams or 1
     if model.config.is_encoder_decoder:
-        settings = dict(batch_size=options.batch_size or 32, num_beams=options.num_beams, max_new_tokens=length)
+        refuse(options, DRAWING, "this model answers with its likeliest text. Only one that writes on (clm) draws.")
+        rows, texts = asked_texts(options, "pairs")
+        settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
         answers = translate(model, tokenizer, texts, **settings)
     else:
-        sampling = {} if options.temperature is None else {"temperature": options.temperature}
-        answers = continue_texts(model, tokenizer, texts, max_new_tokens=length or 60, seed=options.seed, **sampling)
+        asked = {"max_new_tokens": length} | {name: getattr(options, name) for name in DRAWING}
+        if beams > 1:
+            refuse(options, DRAWING, "beams look for the likeliest text, and these draw one.")
+            asked |= dict(num_beams=beams, do_sample=False)
+        asked = {name: value for name, value in asked.items() if value is not None}
+        decoding = replace(STORY, seed=options.seed, **asked)
+        rows, texts = asked_texts(options, "texts")
+        answers = continue_texts(model, tokenizer, texts, decoding)
     if options.save_text:
-        Path(options.save_text).write_text("".join(f"{_line(answer)}\n" for answer in answers), encoding="utf-8")
+        save_lines(answers, options.save_text)
     if rows is None:
         print("\n".join(map(_line, answers)))
+    else:
+        write_table(rows, [{"written": answer} for answer in answers], options.output)
+
+
+def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
+    """`python -m train predict` for a model that fills blanks: each text filled, and what fits each blank; or a table
+    with the columns `filled` and `candidates` added.
+
+    Raises DataError when a file can't be read; ValueError for what such a model can't do.
+    """
+    refuse(options, TRACES, LOOK)
+    refuse(options, ("num_beams", "max_new_tokens", *DRAWING), "this model fills blanks, it does not write.")
+    refuse(options, ("dataset",), f"its rows have no blanks. Give texts, or a --file, with {BLANK} in them.")
+    filler = MaskFiller(model, tokenizer)
+    rows, texts = asked_texts(options, "texts")
+    fillings = [_filled(filler, text) for text in texts]
+    if options.save_text:
+        pairs = zip(texts, fillings, strict=True)
+        save_lines([text if isinstance(one, str) else one.text for text, one in pairs], options.save_text)
+    if rows is not None:
+        cells = [("", "") if isinstance(one, str) else (one.text, _all_candidates(one)) for one in fillings]
+        write_table(rows, [{"filled": text, "candidates": words} for text, words in cells], options.output)
         return
+    for text, filling in zip(texts, fillings, strict=True):
+        if isinstance(filling, str):
+            print(f"{filling}\t{_line(text)[:SHOWN_CHARACTERS]}")
+            continue
+        print(_line(filling.text))
+        for index, blank in enumerate(filling.blanks):
+            print(f"  blank {index + 1}: {_candidates(blank)}")
+
+
+def _filled(filler: MaskFiller, text: str) -> Filling | str:
+    """The filled text, or why there is none: one text without a blank takes no answer from the others."""
+    try:
+        return filler(text)
+    except ValueError as error:
+        return str(error)
+
+
+def _all_candidates(filling: Filling) -> str:
+    return " | ".join(map(_candidates, filling.blanks))
+
+
+def _candidates(blank: Blank) -> str:
+    """The likeliest words of a blank with their probabilities."""
+    return ", ".join(f"{word} {share:.3f}" for word, share in blank.candidates[:SHOWN_CANDIDATES])
+
+
+def asked_texts(options: argparse.Namespace, kind: str) -> tuple[Dataset | None, list[str]]:
+    """What the command line names to read: texts, lines of standard input, a column of a file (then with its rows), or
+    the first rows of a data set of "texts" or "pairs". Raises DataError when a file or a data set can't be read."""
+    if options.file:
+        rows = read_table(Path(options.file))
+        column = choose_columns(options.file, rows.column_names, options.text_column, None, labelled=False)
+        return rows, texts_of(rows, column)
+    if options.dataset:
+        if kind == "pairs":
+            rows = load_pairs(options.dataset, options.split, options.data_dir, options.text_column)
+        else:
+            rows, _ = load_split(options.dataset, options.split, options.data_dir, labelled=False)
+        return None, rows["text"][: options.num_samples or 20]
+    if not options.texts and hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # Bytes that are no UTF-8 shall not end the whole list.
+    return None, options.texts or [line.rstrip("\n") for line in sys.stdin]
+
+
+def write_table(
+    rows: Dataset, added: list[dict[str, Any]], output: str | None, names: Sequence[str] = ("written",)
+) -> None:
+    """The rows with what was added to each, as CSV: to a file, or to standard output."""
     copy = io.StringIO(newline="")
-    writer = csv.DictWriter(copy, [*rows.column_names, "written"])
+    writer = csv.DictWriter(copy, [*rows.column_names, *(added[0] if added else ())])
     writer.writeheader()
-    writer.writerows(row | {"written": answer} for row, answer in zip(rows, answers, strict=True))
-    if options.output:
-        Path(options.output).write_text(copy.getvalue(), encoding="utf-8", newline="")
+    writer.writerows(row | own for row, own in zip(rows, added, strict=True))
+    if output:
+        Path(output).write_text(copy.getvalue(), encoding="utf-8", newline="")
     else:
         print(copy.getvalue(), end="")
+
+
+def save_lines(texts: Sequence[str], path: str) -> None:
+    """A file with a line per text."""
+    Path(path).write_text("".join(f"{_line(text)}\n" for text in texts), encoding="utf-8")
 
 
 def _line(text: str) -> str:

@@ -5,6 +5,8 @@ Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).to
 
 import json
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,8 @@ WRITING_TOKENS = {
 }
 
 
+# The packages that transformers reads a SentencePiece model with.
+SENTENCEPIECE = ("sentencepiece", "protobuf")
 # How far above the lowest score those characters may come: a hundredth is a hundred of them.
 KEPT_CHARACTERS = 0.05
 
@@ -125,11 +129,16 @@ def close_texts(backend: Tokenizer, end: str = END) -> None:
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer by hub id or folder. Raises DataError when there is none, or when it can't pad."""
+    """A tokenizer by hub id or folder; a SentencePiece model alone becomes a fast one.
+
+    Raises DataError when there is none, when it can't be read (and why), or when it can't pad.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, model_max_length=max_length)
     except Exception as error:  # The hub client and the parsers raise many kinds.
-        raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
+        if isinstance(error, OSError) and not Path(name).exists():
+            raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
+        raise DataError(f"The tokenizer {name!r} is there, but can't be read: {_reason(name, error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise DataError(f"The tokenizer {name!r} has no tokenizer.json: only fast tokenizers can be used.")
     if tokenizer.pad_token is None:
@@ -137,6 +146,23 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token is None:
         raise DataError(f"The tokenizer {name!r} has no token to pad with.")
     return tokenizer
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a tokenizer can't be read. What a SentencePiece model needs comes first: without it transformers takes the
+    file for one of another kind, and asks for that one's package."""
+    missing = [] if (Path(name) / "tokenizer.json").is_file() else [one for one in SENTENCEPIECE if not _installed(one)]
+    if missing:
+        return f"a SentencePiece model needs packages that are not installed: pip install {' '.join(missing)}"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:

@@ -5,6 +5,7 @@ Try it: bleu_and_chrf(["the cat sat"], ["the cat sat down"])
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,16 @@ from sacrebleu.metrics import BLEU, CHRF
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.base import SwitchPreTrainedModel
+from switch_model.decoding import Decoding
+from switch_model.gaps import restored, with_sentinels
+from switch_model.generator import TextGenerator
 from switch_model.tokenizer_file import target_of
 
 # What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
 BLEU_TOKENIZER = "13a"
 SHOWN_SAMPLES = 3
+# How a causal model goes on where nobody says otherwise.
+STORY = Decoding(max_new_tokens=60, do_sample=True, temperature=0.8, top_k=40)
 
 
 def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
@@ -40,16 +46,19 @@ def translate(
     num_beams: int = 1,
     max_new_tokens: int | None = None,
 ) -> list[str]:
-    """The answers of an encoder-decoder to texts, in their order."""
+    """The answers of an encoder-decoder to texts, in their order; "" to a blank one. A model that restores gaps gives
+    the texts with theirs filled."""
+    if gaps := model.config.restores_gaps:
+        texts = [with_sentinels(text, tokenizer) for text in texts]
     ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
     # Of about one length together: a batch is as slow as its longest answer.
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    # A blank text has no answer, and takes none from the others.
+    order = [index for index in order if ids[index] and texts[index].strip()]
     answers, writer = [""] * len(ids), target_of(tokenizer)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = tokenizer.pad(
-            {"input_ids": [ids[index] or [tokenizer.unk_token_id] for index in chosen]}, return_tensors="pt"
-        )
+        batch = tokenizer.pad({"input_ids": [ids[index] for index in chosen]}, return_tensors="pt")
         written = model.generate(
             input_ids=batch["input_ids"].to(model.device),
             attention_mask=batch["attention_mask"].to(model.device),
@@ -57,40 +66,27 @@ def translate(
             num_beams=num_beams,
             do_sample=False,
         )
-        for index, answer in zip(chosen, writer.batch_decode(written, skip_special_tokens=True), strict=True):
-            answers[index] = answer.strip()
+        spoken = writer.batch_decode(written, skip_special_tokens=True)
+        for index, ids_T, answer in zip(chosen, written.tolist(), spoken, strict=True):
+            answers[index] = (gaps and restored(texts[index], ids_T, writer)) or answer.strip()
     return answers
 
 
-@torch.inference_mode()
 def continue_texts(
     model: SwitchPreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[str],
-    *,
-    max_new_tokens: int = 60,
-    temperature: float = 0.8,
-    top_k: int = 40,
-    seed: int = 0,
+    decoding: Decoding = STORY,
 ) -> list[str]:
-    """What a causal model goes on with after each prompt, sampled; nobody else's random numbers move."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        written = []
-        for prompt in prompts:
-            ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=max_new_tokens,
-                do_sample=True,
-                temperature=temperature,
-                top_k=top_k,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-            written.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
-    return written
+    """What a causal model goes on with after each prompt, as in the app; after a blank one, a text from its beginning.
+
+    Nobody else's random numbers move; each prompt draws with a seed of its own, counted from `decoding.seed`.
+    """
+    generator = TextGenerator(model, tokenizer)
+    return [
+        generator.write(prompt, replace(decoding, seed=decoding.seed + index)).text
+        for index, prompt in enumerate(prompts)
+    ]
 
 
 # What a run writes at an evaluation: figures, and samples of text.

@@ -1,0 +1,40 @@
+"""Gaps: `___` in a text as the sentinels that a model of span corruption reads, and its spans put back for reading.
+
+T5's pretraining task (1910.10683, section 3.1.4): `<extra_id_0>` stands for the first gap, and the answer names each
+sentinel before the span that fills it. Try it: with_sentinels("the ___ sat on the ___", tokenizer)
+"""
+
+import re
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerFast
+
+# How a gap is written on a page, and in a text that is not filled.
+GAP = "___"
+_GAPS = re.compile(r"_{3,}")
+_SENTINELS = re.compile(r"<extra_id_\d+>")
+
+
+def with_sentinels(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The text with a sentinel for each gap, counted from 0; as it is where it holds sentinels already, or where the
+    tokenizer has none."""
+    if _SENTINELS.search(text) or tokenizer.backend_tokenizer.token_to_id("<extra_id_0>") is None:
+        return text
+    count = iter(range(len(text)))
+    return _GAPS.sub(lambda _: f"<extra_id_{next(count)}>", text)
+
+
+def restored(text: str, written: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """A text with the spans that were written in place of its sentinels, `___` where there is none; None for a text
+    without sentinels."""
+    if not _SENTINELS.search(text):
+        return None
+    backend, spans, own = tokenizer.backend_tokenizer, {}, []
+    for token_id in written:
+        name = backend.id_to_token(token_id) or ""
+        if _SENTINELS.fullmatch(name):
+            own = spans.setdefault(name, [])
+        else:
+            own.append(token_id)
+    words = {name: backend.decode(ids, skip_special_tokens=True).strip() for name, ids in spans.items()}
+    return _SENTINELS.sub(lambda found: words.get(found[0]) or GAP, text)
