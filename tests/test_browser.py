@@ -408,7 +408,7 @@ def test_train_reload_stop_resume_and_open_in_explore(browser, workshop, tmp_pat
     page.get_by_role("tab", name="Train").click()
     page.set_input_files("[data-testid='Upload a file-upload-button']", tmp_path / "my words.csv")
     page.wait_for_function("document.querySelector('#data-report')?.textContent.includes('300')")
-    page.get_by_label("none · the bare defaults").check()
+    page.get_by_label("none · no preset").check()
     page.fill("#run-name input, #run-name textarea", "mine")
     page.locator(".argument-group .label-wrap", has_text="Training").click()
     for name, value in {"epochs": "30", "logging_steps": "5", "eval_steps": "25"}.items():
@@ -458,7 +458,7 @@ def test_a_translation_from_an_upload_shows_what_it_writes(browser, workshop, tm
     page.set_input_files("[data-testid='Upload a file-upload-button']", tmp_path / "cats.csv")
     page.wait_for_function("document.querySelector('#data-report')?.textContent.includes('60 pairs')")
     assert page.get_by_label("translate").is_checked() and page.locator("#target-column").is_visible()
-    page.get_by_label("tiny · under a minute").check()
+    page.get_by_label("tiny · a first look").check()
     page.locator(".argument-group .label-wrap", has_text="Training").click()
     for name, value in {"max_steps": "4", "eval_steps": "2"}.items():
         page.fill(f"#argument-{name} input, #argument-{name} textarea", value)

@@ -40,6 +40,8 @@ def figures_in_words(figures: dict[str, Any]) -> str:
         "loss": "loss {:.4f}",
     }
     said = [text.format(figures[name]) for name, text in words.items() if name in figures]
+    if "hidden_share" in figures:
+        said.append(f"{figures['hidden_share']:.0%} of the tokens hidden")
     return ", ".join(said) + (f" ({figures['bleu_signature']})" if "bleu_signature" in figures else "")
 
 

@@ -185,5 +185,6 @@ def _hidden_tokens(
         "perplexity": math.exp(nats / max(asked, 1)),
         "rows": len(features),
         "hidden_tokens": asked,
+        "hidden_share": HIDDEN,
         "routing": totals.summary(),
     }
