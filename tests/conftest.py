@@ -1,6 +1,7 @@
 """What every test stands on: no hub, no telemetry, one thread, and a run trained once for all tests that need one."""
 
 import os
+from contextlib import contextmanager
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False")
 os.environ.pop("SWITCH_DATA_DIR", None)
@@ -37,3 +38,23 @@ def toy_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "toy"
     assert main(["--output_dir", str(folder), "--epochs", "3"]) == 0
     return Run(folder)
+
+
+@pytest.fixture
+def stopping_at_saves(monkeypatch):
+    """Runs of this process are stopped, as by Ctrl-C, right behind a checkpoint: with stopping_at_saves(): …"""
+    from train.trainer import SwitchTrainer
+
+    saved = SwitchTrainer._save_checkpoint
+
+    def save_then_stop(self, *args):
+        saved(self, *args)
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def stopping():
+        with monkeypatch.context() as patch:
+            patch.setattr(SwitchTrainer, "_save_checkpoint", save_then_stop)
+            yield
+
+    return stopping

@@ -394,6 +394,17 @@ def wait_for_state(page, state: str) -> None:
     )
 
 
+def uploaded(browser, address, table, said):
+    """A page whose Train tab was given a table, and says this of it."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(20_000)
+    page.goto(address)
+    page.get_by_role("tab", name="Train").click()
+    page.set_input_files("[data-testid='Upload a file-upload-button']", table)
+    page.wait_for_function(f"document.querySelector('#data-report')?.textContent.includes('{said}')")
+    return page
+
+
 def test_train_reload_stop_resume_and_open_in_explore(browser, workshop, tmp_path):
     address, runs = workshop
     rows, names = make_toy(300, num_classes=2)
@@ -402,12 +413,7 @@ def test_train_reload_stop_resume_and_open_in_explore(browser, workshop, tmp_pat
         writer.writerow(["text", "label"])
         writer.writerows((row["text"], names[row["label"]]) for row in rows)
 
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(20_000)
-    page.goto(address)
-    page.get_by_role("tab", name="Train").click()
-    page.set_input_files("[data-testid='Upload a file-upload-button']", tmp_path / "my words.csv")
-    page.wait_for_function("document.querySelector('#data-report')?.textContent.includes('300')")
+    page = uploaded(browser, address, tmp_path / "my words.csv", "300")
     page.get_by_label("none · no preset").check()
     page.fill("#run-name input, #run-name textarea", "mine")
     page.locator(".argument-group .label-wrap", has_text="Training").click()
@@ -451,12 +457,7 @@ def test_a_translation_from_an_upload_shows_what_it_writes(browser, workshop, tm
     address, _ = workshop
     with (tmp_path / "cats.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["english", "german"], *([f"{n} cats", f"{n} Katzen"] for n in range(60))])
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(20_000)
-    page.goto(address)
-    page.get_by_role("tab", name="Train").click()
-    page.set_input_files("[data-testid='Upload a file-upload-button']", tmp_path / "cats.csv")
-    page.wait_for_function("document.querySelector('#data-report')?.textContent.includes('60 pairs')")
+    page = uploaded(browser, address, tmp_path / "cats.csv", "60 pairs")
     assert page.get_by_label("translate").is_checked() and page.locator("#target-column").is_visible()
     page.get_by_label("tiny · a first look").check()
     page.locator(".argument-group .label-wrap", has_text="Training").click()

@@ -140,21 +140,12 @@ def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_
 
 
 @pytest.mark.parametrize("task", ["classification", "mlm"])
-def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(task, tmp_path, monkeypatch):
+def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(task, tmp_path, stopping_at_saves):
     flags = ["--num_samples", "96", "--epochs", "2", "--ema_decay", "0.9", "--token_dropout", "0.1", "--task", task]
     flags += ["--eval_steps", "4"]  # 3 steps an epoch: stopped in the middle of the second.
     assert main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
 
-    from train.trainer import SwitchTrainer
-
-    saved = SwitchTrainer._save_checkpoint
-
-    def save_then_stop(self, *args):
-        saved(self, *args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SwitchTrainer, "_save_checkpoint", save_then_stop)
+    with stopping_at_saves():
         assert main([*flags, "--output_dir", str(tmp_path / "parts")]) == 130
     assert len(Run(tmp_path / "parts").metrics("eval")) == 1
     assert main(["resume", str(tmp_path / "parts")]) == 0

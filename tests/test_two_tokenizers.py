@@ -217,8 +217,7 @@ def test_two_tokenizers_from_elsewhere_keep_their_own_special_tokens(pairs, tmp_
     assert training["arguments"]["target_tokenizer"] == "loud"
 
 
-def test_stopped_and_resumed_it_goes_on_with_both(run, pairs, tmp_path, monkeypatch):
-    from train.trainer import SwitchTrainer
+def test_stopped_and_resumed_it_goes_on_with_both(run, pairs, tmp_path, stopping_at_saves):
 
     flags = ["--dataset", str(pairs), *SMALL, "--tokenizer", str(run / "tokenizer")]
     flags += [
@@ -232,14 +231,7 @@ def test_stopped_and_resumed_it_goes_on_with_both(run, pairs, tmp_path, monkeypa
         "1",
     ]
     assert main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
-    saved = SwitchTrainer._save_checkpoint
-
-    def save_then_stop(self, *args):
-        saved(self, *args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SwitchTrainer, "_save_checkpoint", save_then_stop)
+    with stopping_at_saves():
         assert main([*flags, "--output_dir", str(tmp_path / "parts")]) == 130
     assert main(["resume", str(tmp_path / "parts")]) == 0
     whole, parts = (
