@@ -19,6 +19,7 @@ from switch_model import (
     SwitchForSequenceClassification,
     save_checkpoint,
 )
+from train.tokenizer import in_order
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = [
@@ -83,6 +84,7 @@ def save_tiny_translator(folder: Path, **settings) -> Path:
     special = ["<pad>", "</s>", "<unk>"]
     trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
     backend.train_from_iterator(STORIES * 3, trainer)
+    backend = in_order(backend, len(special))  # Else the same weights would write another text at every run.
     backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, model_max_length=64, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"

@@ -83,12 +83,12 @@ def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: i
         vocab_size=vocab_size, special_tokens=special, unk_token=WRITING_TOKENS["unk_token"], show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
-    backend = _in_order(backend, len(special))
+    backend = in_order(backend, len(special))
     close_texts(backend)
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **WRITING_TOKENS)
 
 
-def _in_order(backend: Tokenizer, special: int) -> Tokenizer:
+def in_order(backend: Tokenizer, special: int) -> Tokenizer:
     """The same unigram tokenizer whatever order its trainer's hash tables had: the same texts give the same ids.
 
     Characters that are only kept because nothing may be unknown get the lowest score plus 0.0001, 0.0002, … as they
