@@ -357,47 +357,16 @@ class Arguments:
             raise ValueError(f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)) from error
 
     def _fields(self) -> dict[str, Any]:
-        """What the flags say of SwitchConfig's fields."""
+        """What the flags say of SwitchConfig's fields: one flag each, of the same name or FLAGS', and what follows from
+        others."""
         model = self.model
-        return dict(
+        flags = {item.name: FLAGS.get(item.name, item.name) for item in fields(SwitchConfig)}
+        return {name: getattr(model, flag) for name, flag in flags.items() if hasattr(model, flag)} | dict(
             block_size=self.data.seq_len,
             max_positions=self.data.seq_len + 2,  # An end token and a CLS token may come on top.
             restores_gaps=self.train.task == "span_corruption",
-            position=model.position,
-            cls_token=model.cls_token,
-            classifier_head=model.classifier_head,
-            attention_experts=model.attention_experts,
-            attention_sparse_step=model.attention_sparse_step,
-            num_decoder_layers=model.num_decoder_layers,
-            decoder_sparse_step=model.decoder_sparse_step,
-            tie_word_embeddings=model.tie_word_embeddings,
-            relative_attention_slope=model.relative_attention_slope,
-            d_model=model.d_model,
             d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
             d_ff=model.d_ff or 4 * model.d_model,
-            num_layers=model.num_layers,
-            num_heads=model.num_heads,
-            num_experts=model.num_experts,
-            bigram_buckets=model.bigram_buckets,
-            encoder_sparse_step=model.sparse_step,
-            dense_act_fn=model.dense_act_fn,
-            pooling=model.pooling,
-            embedding_norm=model.embedding_norm,
-            dropout_rate=model.dropout,
-            classifier_dropout=model.dropout,
-            token_dropout=model.token_dropout,
-            expert_dropout=model.expert_dropout,
-            switch_dropout=model.switch_dropout,
-            router_jitter_noise=model.router_jitter_noise,
-            router_noise_eps=model.router_noise_eps,
-            router_bias=model.router_bias,
-            router_priority=model.router_priority,
             capacity_factor=None if model.capacity_factor == math.inf else model.capacity_factor,
             eval_capacity_factor=None if model.capacity_factor_eval == math.inf else model.capacity_factor_eval,
-            expert_capacity=model.expert_capacity,
-            min_expert_capacity=model.min_expert_capacity,
-            capacity_group=model.capacity_group,
-            router_aux_loss_coef=model.aux_loss_coef,
-            router_z_loss_coef=model.z_loss_coef,
-            label_smoothing=model.label_smoothing,
         )
