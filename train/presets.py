@@ -125,7 +125,7 @@ FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
             "num_layers": 3,
             "num_experts": 4,
             "lr": 2e-3,
-            "warmup": 0.0663,
+            "warmup": 0.0663,  # 300 steps of en_hi's 4,520.
             "batch_size": 128,
             "epochs": 16.0,
             "eval_steps": 565,
@@ -167,7 +167,7 @@ FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
             "num_experts": 4,
             "dropout": 0.0,
             "lr": 2e-3,
-            "warmup": 0.078,
+            "warmup": 0.078,  # 200 steps of TinyStories' 2,564.
             "batch_size": 8,
             "epochs": 4.0,
             "eval_steps": 350,
