@@ -17,6 +17,7 @@ from switch_model.config import SwitchConfig
 from switch_model.grouped_linear import LinearEach
 from switch_model.interventions import AnyInterventions, Interventions
 from switch_model.layers import residual_scale
+from switch_model.queues import line_up
 from switch_model.router import Top1Router
 from switch_model.routing import UNLIMITED, Routing
 
@@ -71,11 +72,9 @@ class ProjectionExperts(_ExpertWeights):
         """(B, T, D) -> (B, T, D) and the record."""
         routing = self.router(hidden, mask, interventions, seen)
 
-        # 1. Tokens in line by expert; those that are not kept stand behind all others.
+        # 1. Tokens in line by expert.
         kept_N = routing.kept.flatten()
-        expert_N = routing.expert.flatten().masked_fill(~kept_N, self.config.num_experts)
-        lengths = torch.bincount(expert_N, minlength=self.config.num_experts + 1)[:-1].tolist()
-        order_K = expert_N.argsort(stable=True)[: sum(lengths)]
+        order_K, _, lengths = line_up(routing.expert.flatten(), kept_N, self.config.num_experts)
 
         # 2. Each expert's three projections as one product, put back, times the gate.
         weight_EPD = torch.cat([self.q, self.k, self.v], dim=1)

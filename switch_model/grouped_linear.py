@@ -1,16 +1,11 @@
-"""A linear layer with E weights, each for its own stretch of rows: three ways to compute what experts need.
+"""A linear layer with E weights, each for its own stretch of rows: two ways to compute what experts need.
 
-Legend: K rows lined up by expert, D width in, F width out, E experts, L rows per expert in a padded batch.
+Legend: K rows lined up by expert, D width in, F width out, E experts.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-
-def batched_linear(hidden_ELD: Tensor, weight_EFD: Tensor) -> Tensor:
-    """Every expert has L rows -> (E, L, F)."""
-    return torch.bmm(hidden_ELD, weight_EFD.transpose(1, 2))
 
 
 def grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tensor:

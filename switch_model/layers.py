@@ -4,17 +4,24 @@ Legend: B batch, T tokens, D d_model, F d_ff. T5 (1910.10683) section 2.1, gated
 RMSNorm is torch's own.
 """
 
+from collections.abc import Callable
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
 
 
-def activation(dense_act_fn: str) -> nn.Module:
-    """The non-linearity inside an MLP: exact GELU for "gelu", its tanh form for "gated-gelu", as in transformers."""
+def activation(dense_act_fn: str) -> Callable[[Tensor], Tensor]:
+    """The non-linearity inside an MLP: exact GELU for "gelu", its tanh form for "gated-gelu", as in transformers.
+
+    ReLU works in place.
+    """
     if dense_act_fn == "relu":
-        return nn.ReLU(inplace=True)
-    return nn.GELU(approximate="tanh" if "gated" in dense_act_fn else "none")
+        return torch.relu_
+    return partial(nn.functional.gelu, approximate="tanh" if "gated" in dense_act_fn else "none")
 
 
 def residual_scale(config: SwitchConfig) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from switch_model.config import SwitchConfig
 from switch_model.dropout import dropout
 from switch_model.interventions import AnyInterventions, Interventions, ablated_experts, forced_experts, rows_of
+from switch_model.queues import place_in_queue
 from switch_model.routing import UNLIMITED, Routing
 
 
@@ -45,7 +46,7 @@ class Top1Router(nn.Module):
     def with_lengths(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
     ) -> tuple[Routing, Tensor]:
-        """The record, and how long each expert's queue is in each capacity group, drops included: (E, G) int32."""
+        """The record, and how long each expert's queue is in each capacity group, drops included: (E, G)."""
         rows = rows_of(interventions, batch=hidden.shape[0])
         for row in rows:
             row.check_experts(self.config.num_experts)
@@ -63,14 +64,13 @@ class Top1Router(nn.Module):
 
         # 3. The choice.
         # max names the first of equal logits, as argmax does, and is several times faster over few experts.
-        padding_BT = ~mask
-        expert_BT = self._best(logits_BTE.detach()).masked_fill_(padding_BT, 0)
+        expert_BT = self._best(logits_BTE.detach()) * mask
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
 
         # 4. Places in the queues, and how long the queues may be.
         per_batch = self._counts_over_batch(interventions)
-        slot_BT, length_EG = self._slots(logits_BTE, expert_BT, padding_BT, per_batch)
+        slot_BT, length_EG = self._slots(logits_BTE, expert_BT, mask, per_batch)
         if seen is None:
             capacity_B = self._capacity(mask, rows, per_batch)
         else:
@@ -96,13 +96,16 @@ class Top1Router(nn.Module):
                         1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise
                     )
                     hidden_BTD = hidden_BTD * noise_BTD
-            bias_E = None if self.classifier.bias is None else self.classifier.bias.to(self.dtype)
-            logits_BTE = nn.functional.linear(hidden_BTD, self.classifier.weight.to(self.dtype), bias_E).float()
-            if self.training and config.router_noise_eps > 0:
-                logits_BTE = logits_BTE + torch.randn_like(logits_BTE) * config.router_noise_eps
             # Experts first in memory: what is computed over experts later then runs along tokens, where a softmax over
             # eight numbers at a time would be the slowest step of the layer.
-            return logits_BTE.movedim(-1, 0).contiguous().movedim(0, -1)
+            logits_EN = torch.mm(self.classifier.weight.to(self.dtype), hidden_BTD.flatten(0, 1).t())
+            if self.classifier.bias is not None:
+                logits_EN = logits_EN + self.classifier.bias.to(self.dtype).unsqueeze(-1)
+            logits_BTE = logits_EN.float().view(-1, *hidden.shape[:2]).movedim(0, -1)
+            if self.training and config.router_noise_eps > 0:
+                noise_BTE = torch.randn(logits_BTE.shape, device=hidden.device)
+                logits_BTE = logits_BTE + noise_BTE * config.router_noise_eps
+            return logits_BTE
 
     def _best(self, logits_BTE: Tensor) -> Tensor:
         """(B, T) the most probable expert, the first of equal ones."""
@@ -124,21 +127,20 @@ class Top1Router(nn.Module):
         # One row per question: the rows must not compete with each other, unless all of them ask for that.
         return all(row.capacity_group == "batch" for row in interventions)
 
-    def _slots(
-        self, logits_BTE: Tensor, expert_BT: Tensor, padding_BT: Tensor, per_batch: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _slots(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> tuple[Tensor, Tensor]:
         """Place of each real token in its expert's queue (B, T), -1 at padding; and the queues' lengths (E, G)."""
         # A group is a row: one sequence, or the whole batch. Padding stands in no queue.
-        num_experts = self.config.num_experts
-        choice_GN = expert_BT.masked_fill(padding_BT, num_experts).view(1 if per_batch else len(padding_BT), -1)
+        num_experts, groups = self.config.num_experts, 1 if per_batch else len(mask)
+        choice_GN, joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)
         if self.causal or self.config.router_priority == "position":
-            slot_GN, length_EG = place_in_queue(choice_GN, num_experts)
+            slot_GN, length_EG = place_in_queue(choice_GN, joins_GN, num_experts)
         else:
             gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
             by_gate_GN = gate_BT.view(choice_GN.shape).argsort(stable=True, descending=True)
-            place_GN, length_EG = place_in_queue(choice_GN.gather(1, by_gate_GN), num_experts)
+            in_turn = (choice_GN.gather(1, by_gate_GN), joins_GN.gather(1, by_gate_GN))
+            place_GN, length_EG = place_in_queue(*in_turn, num_experts)
             slot_GN = torch.empty_like(place_GN).scatter_(1, by_gate_GN, place_GN)
-        return slot_GN.view(padding_BT.shape), length_EG
+        return slot_GN.view(mask.shape), length_EG
 
     def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
         """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""
@@ -175,18 +177,3 @@ def slots_per_expert(tokens: Tensor, factor: float | None, config: SwitchConfig)
     # The 1e-6 forgives a product such as 50 · 1.1 / 5 = 11.000000000000002, which would round up to a slot too many.
     slots = torch.ceil(tokens.double() * factor / config.num_experts - 1e-6).long()  # eq. 3
     return slots.clamp(min=config.min_expert_capacity)
-
-
-def place_in_queue(choice: Tensor, num_queues: int) -> tuple[Tensor, Tensor]:
-    """For each element of a row of `choice` (G, N), how many before it chose the same queue; and how long queues get.
-
-    Returns:
-        places (G, N) int64, counted from 0, -1 where `choice` names no queue; and lengths (num_queues, G) int32.
-    """
-    # As many steps as there are logits, but without branches: a sort of a few thousand tokens takes several times
-    # longer. Queues first, so that the counts run along memory.
-    queue_Q11 = torch.arange(num_queues, device=choice.device).view(-1, 1, 1)
-    chose_QGN = queue_Q11 == choice
-    count_QGN = chose_QGN.cumsum(dim=-1, dtype=torch.int32)
-    place_GN = (count_QGN * chose_QGN).sum(dim=0) - 1
-    return place_GN, count_QGN[..., -1]

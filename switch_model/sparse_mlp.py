@@ -7,7 +7,6 @@ Switch Transformers (2101.03961) eq. 2. Try it: SparseMLP(SwitchConfig())(torch.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +14,14 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
-from switch_model.grouped_linear import LinearEach, batched_linear, grouped_linear
+from switch_model.grouped_linear import LinearEach, grouped_linear
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
+from switch_model.queues import inverse, line_up
 from switch_model.relu_experts import ReluExperts
 from switch_model.router import Top1Router
 from switch_model.routing import Routing
-
-# Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one.
-PADDED_TOKENS = 32
 
 
 class Experts(nn.Module):
@@ -72,115 +69,72 @@ class Experts(nn.Module):
             return True
         return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
-    def forward(self, hidden: Tensor, expert: Tensor, slot: Tensor, length_EG: Tensor, kept: Tensor) -> Tensor:
-        """Each of (B, T, D) tokens through its expert -> (B·T, D); zeros at tokens that are not kept.
+    def forward(self, hidden: Tensor, routing: Routing, length_EG: Tensor) -> Tensor:
+        """Each of (B, T, D) tokens through the expert that keeps it -> (B·T, D); zeros at tokens that none keeps.
 
-        Args:
-            expert, slot: (G, N) as in the record, by capacity group.
-            length_EG: how many tokens each expert computes in each group: those with slots below that.
-            kept: (G, N) bool, which tokens those are.
+        `length_EG` (E, G): how many tokens stand in each expert's queue in each capacity group, drops included.
         """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
         hidden_ND = hidden.flatten(0, 1).to(dtype)
         weights = [weight.to(dtype) for weight in self.weights]
         if self.computes_in_groups(hidden):
-            return self._grouped(hidden_ND, weights, expert, slot, length_EG, kept.flatten())
+            return self._grouped(hidden_ND, weights, routing, length_EG)
 
-        # 1. A token's place in line: after all tokens of earlier experts, after those of its expert in earlier groups.
-        lengths = length_EG.sum(dim=1).tolist()
-        longest, computed = max(lengths), sum(lengths)
-        padded = longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND)
-        spans = [longest] * len(lengths) if padded else lengths
-        *first, places = accumulate(spans, initial=0)
-        place_N = _places(expert, slot, length_EG, slot.new_tensor(first))
-        complete = computed == len(hidden_ND)
-        if not complete:  # Behind the last place.
-            place_N = place_N.masked_fill_(~kept.flatten(), places)
-        if padded:
-            return self._padded(hidden_ND, weights, place_N, longest, complete)
-
-        # 2. Each expert works on its own tokens, and 3. back to the tokens' own places.
-        order_K = _inverse(place_N, places)
+        # Each expert works on its own tokens, which stand together, and back to the tokens' own places.
+        order_K, place_N, lengths = line_up(routing.expert.flatten(), routing.kept.flatten(), len(self.wo))
         if not torch.is_grad_enabled():
-            return self._one_by_one(hidden_ND, weights, order_K, lengths, complete)
+            return self._one_by_one(hidden_ND, weights, order_K, place_N, lengths)
         hidden_KD = _Rearranged.apply(hidden_ND, order_K, place_N)
         if self.is_relu and device == "cpu":
             output_KD = ReluExperts.apply(lengths, hidden_KD, *weights, self.dropout.rate if self.training else 0.0)
         else:
-            output_KD = self._all(hidden_KD, weights, partial(LinearEach.apply, lengths))
+            *inner, wo = weights
+            linear = partial(LinearEach.apply, lengths)
+            output_KD = linear(self._inside(hidden_KD, inner, linear), wo)
         return _Rearranged.apply(output_KD, place_N, order_K)
 
-    def _grouped(
-        self,
-        hidden_ND: Tensor,
-        weights: Sequence[Tensor],
-        expert_GN: Tensor,
-        slot_GN: Tensor,
-        length_EG: Tensor,
-        kept_N: Tensor,
-    ) -> Tensor:
+    def _grouped(self, hidden_ND: Tensor, weights: Sequence[Tensor], routing: Routing, length_EG: Tensor) -> Tensor:
         """One grouped product, with shapes that do not depend on the routing."""
-        length_E = length_EG.sum(dim=1)
-        end_E = length_E.cumsum(0, dtype=torch.int32)
+        # The slots are places in line already: an expert's queues, one capacity group after the other.
+        kept_N, groups = routing.kept.flatten(), length_EG.shape[1]
+        length_EG = torch.minimum(length_EG, routing.capacity[:groups])  # A shared group has one capacity.
+        end_E = length_EG.sum(dim=1).cumsum(0, dtype=torch.int32)
+        first_EG = length_EG.flatten().cumsum(0).view_as(length_EG) - length_EG
+        expert_GN = routing.expert.view(groups, -1)
+        first_GN = first_EG.t().gather(1, expert_GN)
         # Tokens that are not kept stand behind all others, are computed by the last expert, and thrown away.
         behind_N = end_E[-1] - 1 + (~kept_N).cumsum(0)
-        place_N = torch.where(kept_N, _places(expert_GN, slot_GN, length_EG, end_E - length_E), behind_N)
+        place_N = torch.where(kept_N, first_GN.flatten() + routing.slot.flatten(), behind_N)
         end_E[-1] = len(place_N)
-        order_N = _inverse(place_N, len(place_N))
+        order_N = inverse(place_N, len(place_N))
         linear = partial(grouped_linear, ends=end_E)
-        lined_up_ND = self._all(_Rearranged.apply(hidden_ND, order_N, place_N), weights, linear)
-        return _Rearranged.apply(lined_up_ND, place_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
+        *inner, wo = weights
+        hidden_ND = _Rearranged.apply(hidden_ND, order_N, place_N)
+        output_ND = linear(self._inside(hidden_ND, inner, linear), wo)
+        return _Rearranged.apply(output_ND, place_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
     def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """What lies between `wi` and `wo`, for one expert or for all, as `linear` has it."""
         inside = self.activation(linear(hidden, inner[0]))
         if self.gated:
             inside = inside * linear(hidden, inner[1])
-        return self.dropout(inside)
-
-    def _all(self, hidden: Tensor, weights: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        *inner, wo = weights
-        return linear(self._inside(hidden, inner, linear), wo)
+        return self.dropout(inside) if self.training else inside
 
     def _one_by_one(
-        self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, lengths: list[int], complete: bool
+        self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, place_N: Tensor, lengths: list[int]
     ) -> Tensor:
         """One expert after the other, without gradient: what is inside it stays in the cache."""
-        output_ND = torch.empty_like(hidden_ND) if complete else torch.zeros_like(hidden_ND)
-        per_expert = (weight.unbind(0) for weight in weights)
-        for own, *inner, wo_DF in zip(order_K.split(lengths), *per_expert, strict=True):
-            inside = self._inside(hidden_ND.index_select(0, own), inner, nn.functional.linear)
-            output_ND.index_copy_(0, own, torch.mm(inside, wo_DF.t()))
-        return output_ND
-
-    def _padded(
-        self, hidden_ND: Tensor, weights: Sequence[Tensor], place_N: Tensor, longest: int, complete: bool
-    ) -> Tensor:
-        """One batched product, every expert with as many rows as the busiest: for few tokens, where calls are dear."""
-        shape_ELD = (len(self.wo), longest, hidden_ND.shape[1])
-        rows = shape_ELD[0] * longest
-        # Those that go nowhere share one row more.
-        hidden_RD = hidden_ND.new_zeros(rows + (not complete), shape_ELD[2]).index_copy_(0, place_N, hidden_ND)
-        output_RD = self._all(hidden_RD[:rows].view(shape_ELD), weights, batched_linear).flatten(0, 1)
-        if not complete:
-            output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
-        return output_RD.index_select(0, place_N)
-
-
-def _places(expert_GN: Tensor, slot_GN: Tensor, length_EG: Tensor, first_E: Tensor) -> Tensor:
-    """(G·N,) a token's place when an expert's queues of all groups stand one after the other from first_E on."""
-    if length_EG.shape[1] == 1:
-        return first_E.index_select(0, expert_GN.flatten()) + slot_GN.flatten()
-    start_EG = length_EG.cumsum(dim=1) - length_EG + first_E.unsqueeze(1)
-    start_GN = start_EG.unsqueeze(-1).expand(-1, -1, expert_GN.shape[1]).gather(0, expert_GN.unsqueeze(0)).squeeze(0)
-    return (start_GN + slot_GN).flatten()
-
-
-def _inverse(place_N: Tensor, places: int) -> Tensor:
-    """Which token stands at each of the first `places` places."""
-    token_N = torch.arange(len(place_N), device=place_N.device)
-    return place_N.new_empty(max(places + 1, len(place_N))).scatter_(0, place_N, token_N)[:places]
+        computed = len(order_K)
+        # One row of zeros more, for tokens that no expert keeps.
+        output_KD = hidden_ND.new_empty(computed + (computed < len(hidden_ND)), hidden_ND.shape[1])
+        output_KD[computed:] = 0.0
+        rows = (hidden_ND.index_select(0, order_K).split(lengths), output_KD[:computed].split(lengths))
+        per_expert = (weight.transpose(1, 2).unbind(0) for weight in weights)
+        for own, output, *inner, wo_FD in zip(*rows, *per_expert, strict=True):
+            if len(own):
+                torch.mm(self._inside(own, inner, torch.mm), wo_FD, out=output)
+        return output_KD.index_select(0, place_N)
 
 
 class _Rearranged(torch.autograd.Function):
@@ -226,16 +180,10 @@ class SparseMLP(nn.Module):
     ) -> tuple[Tensor, Routing]:
         """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens. `seen` as in Top1Router."""
         # 1. Who goes where, and who has a slot.
-        mask = mask.bool()
-        routing, length_EG = self.router.with_lengths(hidden, mask, interventions, seen)
-        groups = length_EG.shape[1]
-        length_EG = torch.minimum(length_EG, routing.capacity[:groups])  # A shared group has one capacity.
+        routing, length_EG = self.router.with_lengths(hidden, mask.bool(), interventions, seen)
 
         # 2. To the experts.
-        expert_GN, slot_GN, kept_GN = (
-            tensor.view(groups, -1) for tensor in (routing.expert, routing.slot, routing.kept)
-        )
-        output_ND = self.experts(hidden, expert_GN, slot_GN, length_EG, kept_GN)
+        output_ND = self.experts(hidden, routing, length_EG)
 
         # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_

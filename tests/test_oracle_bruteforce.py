@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from switch_model import SwitchConfig, sparse_mlp
+from switch_model import SwitchConfig, queues
 from switch_model.sparse_mlp import SparseMLP
 
 B, T, D, F, E = 4, 13, 16, 24, 3
@@ -80,10 +80,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["each", "padded"])
+@pytest.mark.parametrize("by_numpy", [False, True], ids=["tensors", "numpy"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_option_against_the_reference(case, padded, monkeypatch):
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000 if padded else 0)
+def test_every_option_against_the_reference(case, by_numpy, monkeypatch):
+    monkeypatch.setattr(queues, "_by_numpy", lambda tensor: by_numpy)
     settings = dict(min_expert_capacity=1) | CASES[case]
     factor = settings.pop("factor", 1.0)
     torch.manual_seed(0)

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from switch_model import Interventions, Routing, SwitchConfig, sparse_mlp
+from switch_model import Interventions, Routing, SwitchConfig, queues
 from switch_model.analysis import RoutingTotals
-from switch_model.router import Top1Router, place_in_queue, slots_per_expert
+from switch_model.router import Top1Router, slots_per_expert
 from switch_model.routing import UNLIMITED, load_balancing_loss, router_z_loss
 from switch_model.sparse_mlp import SparseMLP
 
@@ -77,10 +77,17 @@ def test_probability_priority_serves_the_surest_tokens_first():
     assert routing.dropped.tolist() == [[True, False, True, False, False]]
 
 
-def test_place_in_queue():
-    places, lengths = place_in_queue(torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]]), 4)
-    assert places.tolist() == [[0, 0, 1, 2, 1, 0], [0, 1, 0, 2, 3, 4]]
-    assert lengths.tolist() == [[2, 5], [0, 1], [3, 0], [1, 0]]
+@pytest.mark.parametrize("by_numpy", [True, False], ids=["numpy", "tensors"])
+def test_places_in_queues_and_in_line(by_numpy, monkeypatch):
+    monkeypatch.setattr(queues, "_by_numpy", lambda tensor: by_numpy)
+    choice = torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]])
+    joins = torch.tensor([[1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
+    places, lengths = queues.place_in_queue(choice, joins, 4)
+    assert places.tolist() == [[0, 0, 1, -1, 1, 0], [0, 1, 0, 2, 3, -1]]
+    assert lengths.tolist() == [[2, 4], [0, 1], [2, 0], [1, 0]]
+    order, place, lengths = queues.line_up(choice[0], joins[0], 5)
+    assert (order.tolist(), lengths) == ([1, 4, 0, 2, 5], [2, 0, 2, 1, 0])
+    assert place.tolist() == [2, 0, 3, 5, 1, 4]
 
 
 @pytest.mark.parametrize(
@@ -222,9 +229,8 @@ def test_expert_dropout_sits_between_activation_and_wo():
     assert not torch.equal(first, second)
 
 
-def test_relu_experts_drop_out_as_step_by_step(monkeypatch):
+def test_relu_experts_drop_out_as_step_by_step():
     """The quick way through ReLU, dropout and wo, both ways, against one operation after the other."""
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
     found = []
     for quick in (True, False):
         torch.manual_seed(0)
@@ -240,7 +246,7 @@ def test_relu_experts_drop_out_as_step_by_step(monkeypatch):
 
 @pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
 def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
-    """Padded, one product per expert, grouped, and as a compiler sees it; with gradient and without."""
+    """One product per expert, with gradient and without, grouped, and as a compiler sees it."""
     torch.manual_seed(0)
     layer = SparseMLP(config(eval_capacity_factor=0.5, dense_act_fn=activation)).eval()
     hidden, mask = torch.randn(2, 12, 16, requires_grad=True), torch.rand(2, 12) > 0.2
@@ -256,12 +262,10 @@ def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
         with torch.no_grad():
             return [output.detach(), run(hidden, mask)[0], *gradients]
 
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000)
-    expected = results(layer)
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
-    ways = [results(layer), results(torch.compile(layer, fullgraph=True, backend="aot_eager"))]
+    expected, compiled = results(layer), results(torch.compile(layer, fullgraph=True, backend="aot_eager"))
+    torch.testing.assert_close(expected[0], expected[1])
     monkeypatch.setattr(type(layer.experts), "computes_in_groups", lambda self, hidden: True)
-    for found in [*ways, results(layer)]:
+    for found in [compiled, results(layer)]:
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(one, other)
 
