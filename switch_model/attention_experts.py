@@ -70,11 +70,11 @@ class ProjectionExperts(_ExpertWeights):
         seen: Tensor | None = None,
     ) -> tuple[Tensor, Routing]:
         """(B, T, D) -> (B, T, D) and the record."""
-        routing = self.router(hidden, mask, interventions, seen)
+        routing, queues = self.router.with_queues(hidden, mask, interventions, seen)
 
         # 1. Tokens in line by expert.
         kept_N = routing.kept.flatten()
-        order_K, _, lengths = line_up(routing.expert.flatten(), kept_N, self.config.num_experts)
+        order_K, _, lengths = line_up(routing.expert.flatten(), kept_N, queues)
 
         # 2. Each expert's three projections as one product, put back, times the gate.
         weight_EPD = torch.cat([self.q, self.k, self.v], dim=1)

@@ -4,35 +4,54 @@ On a CPU this is NumPy's work: a call costs it a third of what it costs torch, w
 stable sort of 16-bit numbers is a radix sort, which tells with many. CUDA and compilers want tensors and shapes that
 do not depend on the routing.
 Legend: E experts, G capacity groups of N tokens, K tokens that are computed.
-Try it: place_in_queue(torch.tensor([[2, 0, 2]]), torch.tensor([[True, True, True]]), 3)
+Try it: join_queues(torch.tensor([[2, 0, 2]]), torch.tensor([[True, True, True]]), 3).place
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def place_in_queue(choice: Tensor, joins: Tensor, num_queues: int) -> tuple[Tensor, Tensor]:
-    """For each element of a row, how many before it joined the same queue; and how long queues get.
+@dataclass(frozen=True, eq=False)
+class Queues:
+    """Who stands where.
 
-    Args:
-        choice: (G, N) int64, whose queue.
-        joins: (G, N) bool, whether it joins one at all.
-
-    Returns:
-        places (G, N) int64, counted from 0, -1 where it joins none; and lengths (num_queues, G).
+    Attributes:
+        place: (G, N) int64, each token's place in its queue counted from 0, -1 where it joins none.
+        length: (E, G) how many joined each queue of each group.
+        order: (J,) int64, the tokens that joined, indices into G·N: queue by queue, of the first group first. None
+            where shapes must not depend on the routing.
     """
+
+    place: Tensor
+    length: Tensor
+    order: Tensor | None
+
+
+def join_queues(choice: Tensor, joins: Tensor, num_queues: int) -> Queues:
+    """Tokens (G, N), each row from first to last, join the queue of their `choice` (int64) where `joins` (bool)."""
     if _by_numpy(choice):
-        return _place_by_sorting(np.where(joins.numpy(), choice.numpy(), num_queues), num_queues)
+        return _join_by_sorting(choice.numpy(), joins.numpy(), num_queues)
     # As many steps as there are logits, but without branches. Queues first, so that the counts run along memory.
     queue_Q11 = torch.arange(num_queues, device=choice.device).view(-1, 1, 1)
     chose_QGN = (queue_Q11 == choice) & joins
     count_QGN = chose_QGN.cumsum(dim=-1, dtype=torch.int32)
-    place_GN = (count_QGN * chose_QGN).sum(dim=0) - 1
-    return place_GN, count_QGN[..., -1]
+    return Queues((count_QGN * chose_QGN).sum(dim=0) - 1, count_QGN[..., -1], None)
 
 
-def line_up(expert: Tensor, kept: Tensor, num_experts: int) -> tuple[Tensor, Tensor, list[int]]:
+def join_in_turn(choice: Tensor, joins: Tensor, turn: Tensor, num_queues: int) -> Queues:
+    """The same where the tokens of a row come in the order of `turn` (G, N), indices within the row."""
+    queues = join_queues(choice.gather(1, turn), joins.gather(1, turn), num_queues)
+    place_GN, order = torch.empty_like(queues.place).scatter_(1, turn, queues.place), queues.order
+    if order is not None:
+        first_G1 = torch.arange(len(turn), device=turn.device).unsqueeze(1) * turn.shape[1]
+        order = (turn + first_G1).flatten()[order]
+    return Queues(place_GN, queues.length, order)
+
+
+def line_up(expert: Tensor, kept: Tensor, queues: Queues) -> tuple[Tensor, Tensor, list[int]]:
     """Kept tokens in the order of their experts.
 
     Args:
@@ -42,16 +61,19 @@ def line_up(expert: Tensor, kept: Tensor, num_experts: int) -> tuple[Tensor, Ten
         the tokens in line (K,) int64; each token's place in that line (N,), K for those that are not in it; and how
         many each expert has.
     """
-    if not _by_numpy(expert):
+    num_experts = len(queues.length)
+    if queues.order is None:
         expert_N = torch.where(kept, expert, num_experts)
         lengths = torch.bincount(expert_N, minlength=num_experts + 1)[:-1].tolist()
         order_K = expert_N.argsort(stable=True)[: sum(lengths)]
         return order_K, inverse(order_K, len(expert)), lengths
-    expert_N = np.where(kept.numpy(), expert.numpy(), num_experts)
-    lengths = np.bincount(expert_N, minlength=num_experts + 1)[:-1].tolist()
-    computed = sum(lengths)
-    order_K = _stable_order(expert_N, num_experts)[:computed]
-    place_N = np.full(len(expert_N), computed)
+    expert_N, kept_N, order_K = expert.numpy(), kept.numpy(), queues.order.numpy()
+    computed = np.count_nonzero(kept_N)
+    if computed < len(order_K):
+        order_K = order_K[kept_N[order_K]]
+    complete = computed == len(kept_N)
+    lengths = np.bincount(expert_N if complete else expert_N[kept_N], minlength=num_experts).tolist()
+    place_N = np.empty(computed, np.int64) if complete else np.full(len(kept_N), computed)
     place_N[order_K] = np.arange(computed)
     return torch.from_numpy(order_K), torch.from_numpy(place_N), lengths
 
@@ -66,22 +88,23 @@ def _by_numpy(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _stable_order(choice: np.ndarray, largest: int) -> np.ndarray:
-    return choice.astype(np.min_scalar_type(largest)).argsort(axis=-1, kind="stable")
-
-
-def _place_by_sorting(choice_GN: np.ndarray, num_queues: int) -> tuple[Tensor, Tensor]:
-    # 1. Queues of all groups, each with one more for those that stand in none.
+def _join_by_sorting(choice_GN: np.ndarray, joins_GN: np.ndarray, num_queues: int) -> Queues:
+    # 1. In a stable order by queue a token stands behind all of earlier groups and, in its own, of earlier places.
+    # Whoever joins none stands in one queue more, behind all others.
     groups, tokens = choice_GN.shape
-    group_G1 = np.arange(groups)[:, None]
-    queue_M = (choice_GN + group_G1 * (num_queues + 1)).ravel()
-    lengths = np.bincount(queue_M, minlength=groups * (num_queues + 1))
-
-    # 2. In a stable order by queue, a token's place is its index less that of the first of its queue.
-    order_M = (_stable_order(choice_GN, num_queues) + group_G1 * tokens).ravel()
+    everyone = np.count_nonzero(joins_GN) == joins_GN.size
+    choice_M = choice_GN.ravel() if everyone else np.where(joins_GN, choice_GN, num_queues).ravel()
+    order_M = choice_M.astype(np.min_scalar_type(num_queues)).argsort(kind="stable")
     index_M = np.empty_like(order_M)
     index_M[order_M] = np.arange(len(order_M))
-    place_M = index_M - (lengths.cumsum() - lengths)[queue_M]
-    place_M[choice_GN.ravel() == num_queues] = -1
-    length_GQ = lengths.reshape(groups, -1)[:, :-1]
-    return torch.from_numpy(place_M.reshape(choice_GN.shape)), torch.from_numpy(length_GQ.T)
+
+    # 2. Its place is its index less that of the first of its queue in its group.
+    queue_M = choice_M if groups == 1 else choice_M * groups + np.arange(groups).repeat(tokens)
+    length_M = np.bincount(queue_M, minlength=(num_queues + 1) * groups)
+    place_M = index_M - (length_M.cumsum() - length_M)[queue_M]
+    joined = num_queues * groups
+    if not everyone:
+        place_M[choice_M == num_queues] = -1
+        order_M = order_M[: length_M[:joined].sum()]
+    length_QG = length_M[:joined].reshape(num_queues, groups)
+    return Queues(*map(torch.from_numpy, (place_M.reshape(choice_GN.shape), length_QG, order_M)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from switch_model.config import SwitchConfig
 from switch_model.dropout import dropout
 from switch_model.interventions import AnyInterventions, Interventions, ablated_experts, forced_experts, rows_of
-from switch_model.queues import place_in_queue
+from switch_model.queues import Queues, join_in_turn, join_queues
 from switch_model.routing import UNLIMITED, Routing
 
 
@@ -41,12 +41,12 @@ class Top1Router(nn.Module):
         `seen` (B,) says how many tokens of each sequence came before these, in incremental decoding, where nothing is
         dropped. Raises ValueError when interventions do not fit the batch.
         """
-        return self.with_lengths(hidden, mask, interventions, seen)[0]
+        return self.with_queues(hidden, mask, interventions, seen)[0]
 
-    def with_lengths(
+    def with_queues(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
-    ) -> tuple[Routing, Tensor]:
-        """The record, and how long each expert's queue is in each capacity group, drops included: (E, G)."""
+    ) -> tuple[Routing, Queues]:
+        """The record, and the experts' queues, drops included."""
         rows = rows_of(interventions, batch=hidden.shape[0])
         for row in rows:
             row.check_experts(self.config.num_experts)
@@ -70,7 +70,7 @@ class Top1Router(nn.Module):
 
         # 4. Places in the queues, and how long the queues may be.
         per_batch = self._counts_over_batch(interventions)
-        slot_BT, length_EG = self._slots(logits_BTE, expert_BT, mask, per_batch)
+        queues = self._queues(logits_BTE, expert_BT, mask, per_batch)
         if seen is None:
             capacity_B = self._capacity(mask, rows, per_batch)
         else:
@@ -79,7 +79,7 @@ class Top1Router(nn.Module):
             # With every expert of the layer off nobody can take a token: the residual alone carries it on.
             capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
 
-        return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B), length_EG
+        return Routing(self.name, logits_BTE, expert_BT, queues.place.view(mask.shape), mask, capacity_B), queues
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config
@@ -127,20 +127,15 @@ class Top1Router(nn.Module):
         # One row per question: the rows must not compete with each other, unless all of them ask for that.
         return all(row.capacity_group == "batch" for row in interventions)
 
-    def _slots(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> tuple[Tensor, Tensor]:
-        """Place of each real token in its expert's queue (B, T), -1 at padding; and the queues' lengths (E, G)."""
+    def _queues(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> Queues:
         # A group is a row: one sequence, or the whole batch. Padding stands in no queue.
         num_experts, groups = self.config.num_experts, 1 if per_batch else len(mask)
         choice_GN, joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)
         if self.causal or self.config.router_priority == "position":
-            slot_GN, length_EG = place_in_queue(choice_GN, joins_GN, num_experts)
-        else:
-            gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
-            by_gate_GN = gate_BT.view(choice_GN.shape).argsort(stable=True, descending=True)
-            in_turn = (choice_GN.gather(1, by_gate_GN), joins_GN.gather(1, by_gate_GN))
-            place_GN, length_EG = place_in_queue(*in_turn, num_experts)
-            slot_GN = torch.empty_like(place_GN).scatter_(1, by_gate_GN, place_GN)
-        return slot_GN.view(mask.shape), length_EG
+            return join_queues(choice_GN, joins_GN, num_experts)
+        gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
+        by_gate_GN = gate_BT.view(choice_GN.shape).argsort(stable=True, descending=True)
+        return join_in_turn(choice_GN, joins_GN, by_gate_GN, num_experts)
 
     def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
         """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""

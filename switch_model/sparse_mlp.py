@@ -18,7 +18,7 @@ from switch_model.grouped_linear import LinearEach, grouped_linear
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
-from switch_model.queues import inverse, line_up
+from switch_model.queues import Queues, inverse, line_up
 from switch_model.relu_experts import ReluExperts
 from switch_model.router import Top1Router
 from switch_model.routing import Routing
@@ -69,20 +69,17 @@ class Experts(nn.Module):
             return True
         return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
-    def forward(self, hidden: Tensor, routing: Routing, length_EG: Tensor) -> Tensor:
-        """Each of (B, T, D) tokens through the expert that keeps it -> (B·T, D); zeros at tokens that none keeps.
-
-        `length_EG` (E, G): how many tokens stand in each expert's queue in each capacity group, drops included.
-        """
+    def forward(self, hidden: Tensor, routing: Routing, queues: Queues) -> Tensor:
+        """Each of (B, T, D) tokens through the expert that keeps it -> (B·T, D); zeros at tokens that none keeps."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
         hidden_ND = hidden.flatten(0, 1).to(dtype)
         weights = [weight.to(dtype) for weight in self.weights]
         if self.computes_in_groups(hidden):
-            return self._grouped(hidden_ND, weights, routing, length_EG)
+            return self._grouped(hidden_ND, weights, routing, queues.length)
 
         # Each expert works on its own tokens, which stand together, and back to the tokens' own places.
-        order_K, place_N, lengths = line_up(routing.expert.flatten(), routing.kept.flatten(), len(self.wo))
+        order_K, place_N, lengths = line_up(routing.expert.flatten(), routing.kept.flatten(), queues)
         if not torch.is_grad_enabled():
             return self._one_by_one(hidden_ND, weights, order_K, place_N, lengths)
         hidden_KD = _Rearranged.apply(hidden_ND, order_K, place_N)
@@ -125,10 +122,10 @@ class Experts(nn.Module):
         self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, place_N: Tensor, lengths: list[int]
     ) -> Tensor:
         """One expert after the other, without gradient: what is inside it stays in the cache."""
-        computed = len(order_K)
-        # One row of zeros more, for tokens that no expert keeps.
-        output_KD = hidden_ND.new_empty(computed + (computed < len(hidden_ND)), hidden_ND.shape[1])
-        output_KD[computed:] = 0.0
+        computed, complete = len(order_K), len(order_K) == len(hidden_ND)
+        output_KD = hidden_ND.new_empty(computed + (not complete), hidden_ND.shape[1])
+        if not complete:
+            output_KD[computed:] = 0.0  # A row more, for tokens that no expert keeps.
         rows = (hidden_ND.index_select(0, order_K).split(lengths), output_KD[:computed].split(lengths))
         per_expert = (weight.transpose(1, 2).unbind(0) for weight in weights)
         for own, output, *inner, wo_FD in zip(*rows, *per_expert, strict=True):
@@ -180,10 +177,10 @@ class SparseMLP(nn.Module):
     ) -> tuple[Tensor, Routing]:
         """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens. `seen` as in Top1Router."""
         # 1. Who goes where, and who has a slot.
-        routing, length_EG = self.router.with_lengths(hidden, mask.bool(), interventions, seen)
+        routing, queues = self.router.with_queues(hidden, mask.bool(), interventions, seen)
 
         # 2. To the experts.
-        output_ND = self.experts(hidden, routing, length_EG)
+        output_ND = self.experts(hidden, routing, queues)
 
         # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # What is wrong, where, and the change that makes it so. Each `before` must occur exactly once.
 MISTAKES = [
-    ("drops are ignored", "sparse_mlp", "line_up(routing.expert.flatten(), routing.kept.flatten(), len(self.wo))", "line_up(routing.expert.flatten(), routing.mask.flatten(), len(self.wo))"),
+    ("drops are ignored", "sparse_mlp", "line_up(routing.expert.flatten(), routing.kept.flatten(), queues)", "line_up(routing.expert.flatten(), routing.mask.flatten(), queues)"),
     ("dropped tokens are computed all the same", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask"),
     ("padding is routed", "router", "joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)", "joins_GN = expert_BT.view(groups, -1), torch.ones_like(mask).reshape(groups, -1)"),
     ("padding counts for capacity", "router", "tokens_B = mask.sum(dim=1)", "tokens_B = torch.ones_like(mask).sum(dim=1)"),
@@ -44,7 +44,7 @@ MISTAKES = [
     ("expert dropout after wo", "sparse_mlp", "torch.mm(self._inside(own, inner, torch.mm), wo_FD, out=output)", "output.copy_(self.dropout(torch.mm(self.activation(torch.mm(own, inner[0])), wo_FD)))"),
     ("word pairs reach over padding", "embedding", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
     ("dropout does not make up for what it drops", "dropout", "ctx.scale = 1 / (1 - rate)", "ctx.scale = 1.0"),
-    ("queues start a place late", "queues", "(lengths.cumsum() - lengths)[queue_M]", "(lengths.cumsum() - lengths - 1)[queue_M]"),
+    ("queues start a place late", "queues", "(length_M.cumsum() - length_M)[queue_M]", "(length_M.cumsum() - length_M - 1)[queue_M]"),
     ("a token gets another's answer", "queues", "place_N[order_K] = np.arange(computed)", "place_N[order_K] = np.arange(computed)[::-1]"),
     ("dropout inside the experts forgets its scale on the way back", "relu_experts", "ctx.scale = lengths, 1 / (1 - rate)", "ctx.scale = lengths, 1"),
     ("gradient flows through what ReLU cut off", "relu_experts", "threshold_backward.grad_input(to_inner, inner, 0,", "threshold_backward.grad_input(to_inner, inner, -1,"),

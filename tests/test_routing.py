@@ -82,12 +82,13 @@ def test_places_in_queues_and_in_line(by_numpy, monkeypatch):
     monkeypatch.setattr(queues, "_by_numpy", lambda tensor: by_numpy)
     choice = torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]])
     joins = torch.tensor([[1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
-    places, lengths = queues.place_in_queue(choice, joins, 4)
-    assert places.tolist() == [[0, 0, 1, -1, 1, 0], [0, 1, 0, 2, 3, -1]]
-    assert lengths.tolist() == [[2, 4], [0, 1], [2, 0], [1, 0]]
-    order, place, lengths = queues.line_up(choice[0], joins[0], 5)
-    assert (order.tolist(), lengths) == ([1, 4, 0, 2, 5], [2, 0, 2, 1, 0])
-    assert place.tolist() == [2, 0, 3, 5, 1, 4]
+    joined = queues.join_queues(choice, joins, 4)
+    assert joined.place.tolist() == [[0, 0, 1, -1, 1, 0], [0, 1, 0, 2, 3, -1]]
+    assert joined.length.tolist() == [[2, 4], [0, 1], [2, 0], [1, 0]]
+    kept = joins & (joined.place < 2)
+    order, place, lengths = queues.line_up(choice.flatten(), kept.flatten(), joined)
+    assert (order.tolist(), lengths) == ([1, 4, 6, 7, 8, 0, 2, 5], [4, 1, 2, 1])
+    assert place.tolist() == [5, 0, 6, 8, 1, 7, 2, 3, 4, 8, 8, 8]
 
 
 @pytest.mark.parametrize(
