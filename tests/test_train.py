@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,11 @@ def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):
     }  # fmt: skip
     for name in ("arguments.json", "training_curve.png", "training_curve.html"):
         assert (toy_run.folder / name).stat().st_size > 100, name
+    # What is said in words, and nothing as the Trainer prints it.
+    said = toy_run.log_path.read_text()
+    assert re.search(r"^step \d+ of \d+ · loss \d\.\d{4} · accuracy .* · learning rate \S+ · 0:\d\d:\d\d$", said, re.M)
+    assert re.search(r"^step \d+ of \d+ · validation: loss .* · macro-F1 \d\d\.\d\d% · ", said, re.M)
+    assert "{" not in said
     line = toy_run.metrics("train")[0]
     assert {"loss", "accuracy", "learning_rate", "step", "epoch"} <= set(line)
     for layer in (line["routing"][0], evaluated[0]["routing"][1]):

@@ -100,7 +100,7 @@ def test_a_watched_run_is_drawn_once_per_change(workshop):
     live = LiveRun(workshop)
     assert workshop.to_attach_to() == "toy"
     head, progress, log, stop, resume, explore, *_, seen, drawn = live.tick("toy", "")
-    assert "finished" in head and "step 96" in progress and "eval_accuracy" in log and drawn.startswith("toy")
+    assert "finished" in head and "step 96" in progress and "validation: loss" in log and drawn.startswith("toy")
     assert not stop["interactive"] and not resume["interactive"] and explore["interactive"]
     assert all(part == gr.skip() for part in live.tick("toy", seen))
     words, curves, *_ = live.draw("toy", None)

@@ -33,4 +33,6 @@ MEASURES = {
     "bleu": Measure("BLEU", ".1f"),
     "chrf": Measure("chrF", ".1f"),
     "perplexity": Measure("perplexity", ".2f", wide=True),
+    "bits_per_character": Measure("bits per character", ".3f"),
+    "macro_f1": Measure("macro-F1", ".2%", top=1.0),
 }

@@ -6,10 +6,14 @@ Try it: python -m train --dataset toy --epochs 200, then Ctrl-C; it saves a chec
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from train.history import clock
+from train.measures import MEASURES
 from train.process import StopRequest
 from train.runs import Run, checkpoint_step, write_whole
 
@@ -86,6 +90,20 @@ class Steering(TrainerCallback):
         if last_step > first_step:
             progress["steps_per_second"] = (last_step - first_step) / (last - first)
         write_whole(self.run.progress_path, json.dumps(progress))
+
+
+def line_of_log(record: Mapping[str, Any], max_steps: int) -> str:
+    """A line of metrics as the run says it: "step 500 of 2,000 · loss 5.0970 · learning rate 0.00183 · 0:01:20"."""
+    said = [f"step {record['step']:,} of {max_steps:,}"]
+    if record["kind"] == "end":
+        said.append("training ended")
+    figures = [MEASURES[name].words(record[name]) for name in MEASURES if name in record]
+    if figures and record["kind"] == "eval":
+        figures[0] = f"validation: {figures[0]}"
+    said += figures
+    if "learning_rate" in record:
+        said.append(f"learning rate {record['learning_rate']:.3g}")
+    return " · ".join([*said, clock(record["seconds"])])
 
 
 def last_value(run: Run, key: str, resumed_from: Path | None) -> float:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.optimization import Adafactor, AdafactorSchedule
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -22,7 +22,7 @@ from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
 from train.runs import AVERAGE_FILE, Run
-from train.steering import Steering
+from train.steering import Steering, line_of_log
 from train.tasks import Task
 from train.writing import Author
 
@@ -205,6 +205,9 @@ class SwitchTrainer(Trainer):
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
             self.add_callback(_UpdateAverage(self.average))
         self.add_callback(steering)
+        # `log` says it in words; theirs print dictionaries.
+        for printing in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printing)
 
     @property
     def kept_model(self) -> SwitchPreTrainedModel:
@@ -297,7 +300,8 @@ class SwitchTrainer(Trainer):
         }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Each line of metrics also goes to the run's folder, with the routing of the batches since the last one."""
+        """Each line of metrics goes to the run's folder, with the routing of the batches since the last one, and, in
+        words, to its log."""
         kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
         if kind == "eval" and self.batches.seen:
             logs.setdefault("eval_accuracy", self.batches.accuracy)
@@ -309,6 +313,7 @@ class SwitchTrainer(Trainer):
             record["routing"] = self.batches.routing.summary()
             self.batches = _Batches()
         self.run.append_metrics(record)
+        print(line_of_log(record, self.state.max_steps), flush=True)
         if self.report is not None:
             self.report(record)
         super().log(logs, start_time)
