@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from train import training
 from train.arguments import Arguments
 from train.cli import main
 from train.history import run_table, summaries
@@ -167,6 +169,30 @@ os.kill(os.getpid(), signal.SIGKILL)
     # Only one that was stopped after a step can go on.
     with pytest.raises(RunError, match="before its first checkpoint"):
         go_on(third)
+
+
+def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
+    # While the process imports: it has not said anything yet.
+    run = start(Arguments.resolve({"dataset": "toy"}), tmp_path, "importing")
+    (child,) = (one for one in psutil.Process().children() if run.name in " ".join(one.cmdline()))
+    child.terminate()
+    wait_until(lambda: not run.state().active)
+    assert run.state().name == "stopped" and "start it anew" in run.state().message and "Trace" not in run.log_tail()
+
+    # While it reads its data: by a signal, and through its folder.
+    def signalled(arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def asked(arguments):
+        Run(tmp_path / "asked").request_stop()
+
+    for reading in (signalled, asked):
+        monkeypatch.setattr(training, "_prepare", reading)
+        folder = tmp_path / reading.__name__
+        words = ["--dataset", "toy", "--max_runs", "9", "--output_dir", str(folder)]
+        assert main(words) == (130 if reading is signalled else 0)
+        assert Run(folder).state().name == "stopped" and "start it anew" in Run(folder).state().message
+        assert not Run(folder).stop_path.exists()
 
 
 def test_a_run_that_can_not_start_says_why(tmp_path):

@@ -1,10 +1,18 @@
 """python -m train"""
 
+import signal
 import sys
 
+from train.interrupts import INTERRUPTED, ended_by_signals
+
 if __name__ == "__main__":
-    try:
+    with ended_by_signals():
         from train.cli import main
-    except KeyboardInterrupt:  # The libraries take seconds to import.
-        sys.exit("Stopped.")
-    sys.exit(main())
+    try:
+        # Afterwards SIGTERM ends with a word as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        status = main()
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        status = INTERRUPTED
+    sys.exit(status)

@@ -22,6 +22,7 @@ from train.commands import (
     publish_command,
 )
 from train.flags import Parser, command_parser, natural, positive, read_flags
+from train.interrupts import INTERRUPTED, ended_by_signals
 from train.publish import PublishError
 from train.runs import RUNS, Run, RunError
 from train.tables import DataError
@@ -61,13 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 
 def _train(argv: list[str]) -> None:
     arguments, max_runs = read_flags(argv, COMMANDS_HELP)
-    from train.training import train
+    with ended_by_signals():
+        from train.training import train
 
     _report(train(arguments, max_runs))
 
@@ -77,7 +79,8 @@ def _resume(argv: list[str]) -> None:
     parser.add_argument("run", help="folder of the run")
     parser.add_argument("--max_runs", type=positive, help="wait until fewer than so many runs of its folder run")
     options = parser.parse_args(argv)
-    from train.training import resume
+    with ended_by_signals():
+        from train.training import resume
 
     _report(resume(options.run, options.max_runs))
 
@@ -168,7 +171,7 @@ def _report(run: Run) -> None:
     from train.tasks import TASKS
 
     state = run.state()
-    if state.name == "stopped":
+    if state.name == "stopped" and run.last_checkpoint() is not None:
         print(f"{state.message} Go on with: python -m train resume {run.folder}")
     elif state.message:
         print(state.message)

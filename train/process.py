@@ -20,10 +20,13 @@ from typing import TextIO
 from filelock import FileLock
 
 from train.arguments import Arguments
+from train.interrupts import INTERRUPTED
 from train.runs import Run, RunError, free_folder, list_runs
 
 PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 0.5
+# How a process ends that was stopped before it could say so: by a signal, or with the status for one.
+STOPPED_STATUSES = (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED)
 
 
 # Starting
@@ -49,6 +52,7 @@ def go_on(run: Run, max_runs: int = 1) -> None:
         raise RunError(f"{run.name} is {run.state().name} already.")
     if run.last_checkpoint() is None:
         raise RunError(f"{run.name} was stopped before its first checkpoint: start it anew.")
+    run.stop_path.unlink(missing_ok=True)  # Of a process that was killed before it could answer.
     run.set_state("queued")
     _spawn(run, ["python", "-m", "train", "resume", str(run.folder), "--max_runs", str(max_runs)])
 
@@ -77,7 +81,11 @@ def _spawn(run: Run, command: list[str]) -> None:
 def _see_it_off(run: Run, process: subprocess.Popen) -> None:
     # Asking for the exit status also takes an ended process out of the table.
     status = process.wait()
-    if run.state().pid == os.getpid():
+    if run.state().pid != os.getpid():
+        return
+    if status in STOPPED_STATUSES or run.stop_path.exists():
+        run.set_state("stopped", stopped_early(run))
+    else:
         run.set_state("failed", f"It did not start (exit status {status}).\n{run.log_tail(600)}".strip())
 
 
@@ -98,7 +106,7 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
     announced = False
     while True:
         if run.stop_path.exists():
-            run.set_state("stopped", "It was stopped before its first step: start it anew.")
+            run.set_state("stopped", stopped_early(run))
             return False
         with FileLock(root / ".queue.lock"):
             others = [(other.state(), other.name) for other in list_runs(root) if other.folder.name != run.folder.name]
@@ -115,6 +123,13 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
 
 
 # Stopping
+
+
+def stopped_early(run: Run) -> str:
+    """What a run says that was stopped outside of training: while it waited, or read its data."""
+    if (last := run.last_checkpoint()) is None:
+        return "It was stopped before its first checkpoint: start it anew."
+    return f"It was stopped before it went on from {last.name}."
 
 
 class StopRequest:
@@ -202,10 +217,10 @@ def recorded(run: Run) -> Iterator[None]:
     Raises what was raised, and RunError for a full disk.
     """
     try:
-        with logged(run), _terminated_like_interrupted():
+        with logged(run), _interrupted_by_signals(run):
             yield
     except KeyboardInterrupt:
-        run.set_state("stopped", "It was stopped before it could save a checkpoint.")
+        run.set_state("stopped", stopped_early(run))
         raise
     except BaseException as error:
         if disk_is_full(error, run.folder):
@@ -217,16 +232,26 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does, so that its state gets written."""
+def _interrupted_by_signals(run: Run) -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, so that its state gets written.
+
+    Python swallows an exception that is raised in a destructor or a callback: then the request is there all the same,
+    and is met before the first step.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupt(number, frame) -> None:
+        run.request_stop()
+        raise KeyboardInterrupt
+
+    old = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def disk_is_full(error: BaseException | None, folder: Path) -> bool:

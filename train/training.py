@@ -25,7 +25,7 @@ from train.arguments import Arguments
 from train.card import model_card
 from train.curves import write_curves
 from train.probe import make_probe
-from train.process import StopRequest, recorded, wait_for_turn
+from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
 from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError
@@ -77,6 +77,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     arguments.check_reporters()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
+    if not state.active:
+        run.stop_path.unlink(missing_ok=True)  # Of a process that was killed before it could answer.
     with recorded(run):
         if wait_for_turn(run, max_runs):
             run.discard_incomplete()
@@ -172,6 +174,9 @@ def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, T
 
 
 def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
+    if run.stop_path.exists():  # Somebody did not want to wait until the data were read.
+        run.set_state("stopped", stopped_early(run))
+        return run
     started = time.monotonic()
     keep_freed_memory()
     # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
