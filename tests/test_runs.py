@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train import training
+from train import runs, training
 from train.arguments import Arguments
 from train.cli import main
 from train.history import run_table, summaries
@@ -211,6 +213,29 @@ def test_a_folder_in_use_is_not_taken(toy_run, tmp_path, capsys):
     assert "state is finished" in capsys.readouterr().err
     assert main(["runs", str(toy_run.folder.parent)]) == 0
     assert "toy   finished  toy" in capsys.readouterr().out
+
+
+def test_runs_that_begin_at_one_moment_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "now")
+    together = threading.Barrier(8)
+
+    def begin(seed: int, output_dir: Path | None) -> Run | RunError:
+        arguments = Arguments.resolve({"dataset": "toy", "seed": seed, "output_dir": output_dir and str(output_dir)})
+        together.wait()
+        try:
+            return Run.create(arguments)
+        except RunError as error:
+            return error
+
+    with ThreadPoolExecutor(8) as threads:
+        begun = list(threads.map(lambda seed: begin(seed, None), range(8)))
+        asked = list(threads.map(lambda seed: begin(seed, tmp_path / "one"), range(8)))
+    assert {run.name for run in begun} == {"toy-now", *(f"toy-now-{number}" for number in range(2, 9))}
+    assert [run.arguments().train.seed for run in begun] == list(range(8))
+    # A folder that was named is one run's alone.
+    (only,) = (seed for seed, run in enumerate(asked) if isinstance(run, Run))
+    assert Run(tmp_path / "one").arguments().train.seed == only
 
 
 def test_waiting_alone_is_no_waiting(tmp_path):

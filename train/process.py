@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from train.arguments import Arguments
 from train.interrupts import INTERRUPTED
-from train.runs import Run, RunError, free_folder, list_runs
+from train.runs import Run, RunError, list_runs, reserve_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 0.5
@@ -40,7 +40,7 @@ def start(arguments: Arguments, root: str | Path, name: str, max_runs: int = 1) 
         RunError: when the folder can't be written.
     """
     arguments.check()
-    arguments.train.output_dir = str(free_folder(Path(root), name))
+    arguments.train.output_dir = str(reserve_folder(Path(root), name))
     run = Run.create(arguments, state="queued")
     _spawn(run, [*train_command(arguments), "--max_runs", str(max_runs)])
     return run

@@ -109,24 +109,30 @@ class Run:
         Raises RunError when the folder holds another run already or can't be written.
         """
         name = Path(arguments.data.dataset).stem
-        folder = arguments.train.output_dir or free_folder(RUNS, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = arguments.train.output_dir or reserve_folder(RUNS, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         arguments.train.output_dir = str(folder)
         run = cls(folder)
         if run.arguments_path.exists():
             if run.waits_for_this_process() and run.arguments().to_dict() == arguments.to_dict():
                 run.set_state(state)
                 return run
-            raise RunError(
-                f"{folder} holds a run already. "
-                f"Choose another --output_dir, or go on with: python -m train resume {folder}"
-            )
+            raise run._taken()
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
-            run.arguments_path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
+            with run.arguments_path.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(arguments.to_dict(), indent=2) + "\n")
             run.set_state(state)
+        except FileExistsError as error:  # By another, a moment ago.
+            raise run._taken() from error
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
         return run
+
+    def _taken(self) -> RunError:
+        return RunError(
+            f"{self.folder} holds a run already. "
+            f"Choose another --output_dir, or go on with: python -m train resume {self.folder}"
+        )
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -307,11 +313,27 @@ def _modified(path: Path) -> float:
 
 
 def free_folder(root: Path, name: str) -> Path:
-    """root/name, or the first of name-2, name-3, … that is not there yet."""
+    """root/name, or the first of name-2, name-3, … that is not there yet: what a run would be called now."""
     folder, count = root / name, 2
-    while folder.exists():
+    while folder.exists() or folder.is_symlink():
         folder, count = root / f"{name}-{count}", count + 1
     return folder
+
+
+def reserve_folder(root: Path, name: str) -> Path:
+    """`free_folder`, made: whoever asks at the same moment gets another. Raises RunError when it can't be written."""
+    while True:
+        folder = free_folder(root, name)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            if root.is_dir():
+                continue  # Another was quicker.
+            raise RunError(f"{root} can't be written: it is no folder.") from None
+        except OSError as error:
+            raise RunError(f"{folder} can't be written: {error.strerror}.") from error
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ from train.arguments import Arguments
 from train.history import aligned, best_figure, clock
 from train.process import StopRequest, go_on, start
 from train.rows import read_data
-from train.runs import RUNS, Run, RunError, free_folder, write_whole
+from train.runs import RUNS, Run, RunError, reserve_folder, write_whole
 from train.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
 from train.tasks import TASKS
 from train.training import pick_device
@@ -157,9 +157,14 @@ def sweep(
     elif combinations:
         trials = min(trials, len(combinations))
     name = f"{Path(arguments.data.dataset).stem}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(arguments.train.output_dir or free_folder(RUNS, name))
+    folder = Path(arguments.train.output_dir or reserve_folder(RUNS, name))
     found = Sweep(folder, dimensions, sampler, search_seed, arguments, task.best, task.higher_is_better)
-    _take_folder(found)
+    try:
+        _take_folder(found)
+    except BaseException:
+        if not arguments.train.output_dir:
+            folder.rmdir()  # A sweep that can't start leaves no folder behind.
+        raise
     with _alone(folder):
         for number in range(1, trials + 1):
             values = _values_of(found, number) or (

@@ -212,9 +212,10 @@ class LiveRun:
             self.workshop.check_may_start(visitor)
             arguments = replace(arguments, model=replace(arguments.model, **changed))
             folder = self.workshop.root / partner
-            start(arguments, folder.parent, folder.name, self.workshop.max_runs)
+            run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
         except (RunError, ValueError) as error:
             return _notice(error), gr.skip()
+        partner = run.folder.relative_to(self.workshop.root).as_posix()
         self.workshop.started(partner, visitor)
         return "", gr.update(choices=self.workshop.names(), value=partner)
 
