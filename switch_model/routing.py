@@ -6,6 +6,7 @@ Try it: load_balancing_loss(model(ids, output_routing=True).routing[0])
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,6 +186,13 @@ def layer_title(name: str, both: bool = False) -> str:
     stack, index, part = _parts(name)
     plain = stack == "" or (stack == "encoder" and not both)
     return f"{'' if plain else stack + ' '}layer {index}{part and ' ' + part}"
+
+
+def layer_titles(names: Iterable[str]) -> dict[str, str]:
+    """`layer_title` of records that stand beside each other, by name: "encoder layer 3" where a decoder's are there."""
+    names = list(names)
+    both = len({_parts(name)[0] for name in names}) > 1
+    return {name: layer_title(name, both) for name in names}
 
 
 def layer_label(name: str, both: bool = False) -> str:

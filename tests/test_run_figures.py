@@ -128,6 +128,16 @@ def test_probe_words_say_how_many_tokens_changed_and_when_they_settled():
     )
 
 
+def test_beside_a_decoder_the_encoder_is_named():
+    both = [*routing(EVEN, [0.97, 0.01, 0.01, 0.01])]
+    both[0]["layer"] = "decoder.1"
+    lines = [train_line(5, both)]
+    titles = ["decoder layer 1", "encoder layer 1"]
+    assert [title.text for title in run_routing_figures.load_heat_map(lines).layout.annotations] == titles
+    assert {line.name for line in run_figures.routing_health(lines).data if line.name} == set(titles)
+    assert run_words.dead_experts(lines).startswith("Encoder layer 1: expert 0 takes")
+
+
 def test_dead_experts_are_called_out_by_layer_and_number():
     assert run_words.dead_experts(RUN[:2]) == "All experts are in use."
     starved = [0.4, 0.3, 0.2999, 0.0001]

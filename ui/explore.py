@@ -182,7 +182,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     drawn = [text, sample, *result, begin]
     lucky.click(explorer.draw_sample, [model, source, text, view], drawn, **quiet).then(**picture)
     table.pick(explorer.on_pick, [model, source, view], [panel, *drawn], **quiet).then(**picture)
-    grid.look(explorer.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **turns)
+    grid.look(writing.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **turns)
     switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **turns)
     what.ask(explorer.on_ask, [view], [view, what], **turns)
     what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **turns)

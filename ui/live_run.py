@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from switch_model.routing import layer_title
+from switch_model.routing import layer_titles
 from train.history import best_of
 from train.process import go_on, start
 from train.runs import Run, RunError, State
@@ -140,11 +140,12 @@ class LiveRun:
             probe_words=_facts(probe_words(records, layer)) if watched else _no_probe(run),
         )
         if layers:
+            choices = [(title, one) for one, title in layer_titles(layers).items()]
             pictures = pictures._replace(
                 routing=gr.update(visible=True),
                 load=run_routing_figures.load_heat_map(records),
                 health=run_figures.routing_health(records),
-                layer=gr.update(choices=[(layer_title(one), one) for one in layers], value=layer, visible=watched),
+                layer=gr.update(choices=choices, value=layer, visible=watched),
             )
         if watched:
             pictures = pictures._replace(probe=run_routing_figures.probe_figure(records, layer))

@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from switch_model.routing import layer_title
+from switch_model.routing import layer_titles
 from train.measures import MEASURES
 from ui.run_words import Records, finite, lines_of, routing_lines
 
@@ -173,6 +173,7 @@ def routing_health(records: Records) -> go.Figure:
         return empty("Appears with the first lines of metrics of a model with experts.")
     steps = [line["step"] for line in lines]
     names = list(dict.fromkeys(str(layer.get("layer", "")) for line in lines for layer in line["routing"]))
+    titles = layer_titles(names)
     figure = make_subplots(
         rows=2,
         cols=2,
@@ -193,7 +194,7 @@ def routing_health(records: Records) -> go.Figure:
             xs, ys = _curve(of_layer, "step", key)
             highest = max([highest, *ys])
             colour, dash = _colour(index)
-            line = _line(layer_title(name), xs, ys, colour, strong=False, number=number, where=STEP, dash=dash)
+            line = _line(titles[name], xs, ys, colour, strong=False, number=number, where=STEP, dash=dash)
             line.update(opacity=1, line={"width": 1.6}, legendgroup=name, showlegend=panel == 0 and len(names) > 1)
             figure.add_trace(line, **place)
         # From what is ideal to a little above what is there: noise in a healthy run shall not look like a storm.

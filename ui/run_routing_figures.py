@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.plots import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
-from switch_model.routing import layer_title
+from switch_model.routing import layer_titles
 from ui.palette import CELL_INK, MAX_COLOURS, expert_colour
 from ui.run_figures import empty, in_chunks, mean, plain, styled
 from ui.run_words import Records, finite, layer_load, probe_layer, probe_lines, routing_lines
@@ -35,6 +35,7 @@ def load_heat_map(records: Records) -> go.Figure:
     layers = {name: panel for name, panel in _loads(routing_lines(records)).items() if panel[0]}
     if not layers:
         return empty("Appears with the first lines of metrics of a model with experts.")
+    titles = layer_titles(layers)
     most = max(len(columns[-1]) for _, columns in layers.values())
     columns, panel_height = _panels(len(layers), most)
     rows = math.ceil(len(layers) / columns)
@@ -43,7 +44,7 @@ def load_heat_map(records: Records) -> go.Figure:
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[layer_title(name) for name in layers],
+        subplot_titles=list(titles.values()),
         vertical_spacing=gap / plot_height if rows > 1 else 0,
         horizontal_spacing=0.07,
     )
@@ -55,8 +56,8 @@ def load_heat_map(records: Records) -> go.Figure:
                 z=[[round(share * experts, 2) for share in over_time] for over_time in zip(*loads, strict=True)],
                 coloraxis="coloraxis",
                 ygap=1 if panel_height >= 8 * experts else 0,
-                name=layer_title(name),
-                hovertemplate=f"{layer_title(name)}, expert %{{y}}<br>step %{{x:,.0f}}: %{{z:.2f}} × an even share"
+                name=titles[name],
+                hovertemplate=f"{titles[name]}, expert %{{y}}<br>step %{{x:,.0f}}: %{{z:.2f}} × an even share"
                 "<extra></extra>",
             ),
             row=row,

@@ -6,11 +6,11 @@ Try it: dead_experts(Run.open("runs/toy").metrics())
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from switch_model.routing import layer_title
+from switch_model.routing import layer_titles
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -70,11 +70,16 @@ def routing_warnings(records: Records) -> list[str]:
     if not lines:
         return []
     trained = lines[-1].get("kind") == "train"
+    titles = _titles(lines[-1]["routing"])
     return [
         warning
         for name in [layer.get("layer", "") for layer in lines[-1]["routing"]]
-        if (warning := _layer_warning(_recent(lines, name), layer_title(str(name)).capitalize(), trained))
+        if (warning := _layer_warning(_recent(lines, name), titles[str(name)].capitalize(), trained))
     ]
+
+
+def _titles(layers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return layer_titles(str(layer.get("layer", "")) for layer in layers)
 
 
 def _least_used(lines: Records) -> str:
@@ -88,7 +93,8 @@ def _least_used(lines: Records) -> str:
     share, expert, name = min(shares, default=(1, 0, ""))
     if share >= FEW_SHARE:
         return ""
-    return f", but expert {expert} of {layer_title(name)} takes only {100 * share:.0f} % of an even share"
+    title = layer_titles(loads)[name]
+    return f", but expert {expert} of {title} takes only {100 * share:.0f} % of an even share"
 
 
 def _recent(lines: Records, name: str) -> list[Mapping[str, Any]]:
@@ -185,7 +191,7 @@ def _changes(lines: Records, name: str | None) -> str:
     if len(routed) < 2:
         return ""
     (before, first), (step, last) = routed[-2:]
-    where = f"in {layer_title(str(last.get('layer', '')))}"
+    where = f"in {_titles(lines[-1]['layers'])[str(last.get('layer', ''))]}"
     changed = sum(old != new for old, new in zip(first["expert"], last["expert"], strict=True))
     if changed:
         return f"From step {before:,} to {step:,} {changed} of {_tokens(last)} changed their expert {where}."

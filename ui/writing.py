@@ -60,9 +60,11 @@ class Wanted:
 
 @dataclass(eq=False)
 class _Running:
-    """A visitor's text on its way; `over` = a newer one has taken its place, and it has nothing more to say."""
+    """A visitor's text on its way; `over` = a newer one has taken its place, and it has nothing more to say; `looked` =
+    where the visitor looks meanwhile."""
 
     wanted: Wanted | None = None
+    looked: OutputView | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     over: bool = False
 
@@ -129,6 +131,16 @@ class Writing:
             return replace(now, changes=changes, past=past_of(now, changes, wish.get("sliding") is True))
 
         yield from self._written(wanted, request)
+
+    def on_look(
+        self, view: Any, flow_opened: bool, neighbours_of: Any, event: gr.EventData, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """As in Explorer; a text on its way shall end at that place."""
+        shown = self.explorer.on_look(view, flow_opened, neighbours_of, event)
+        with self._lock:
+            if (running := self._running.get(_session(request))) and isinstance(shown[0], OutputView):
+                running.looked = shown[0]
+        return shown
 
     def choose_model(
         self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request
@@ -220,6 +232,8 @@ class Writing:
         view = OutputView.showing(wanted.model, text, decoding, output)
         view = replace(view, base=base, changes=changes, past=wanted.past)
         view = view.looking_at(*wanted.place) if wanted.place else view
+        if mine.looked is not None:
+            view = _looking_on(view, mine.looked)
         yield *shown_output(view, loaded.config, milliseconds, wanted.serial), gr.update(interactive=False)
 
     def _end_one_before(self, request: gr.Request) -> None:
@@ -232,6 +246,16 @@ class Writing:
 
 def _session(request: gr.Request) -> str | None:
     return getattr(request, "session_hash", None)
+
+
+def _looking_on(view: OutputView, looked: OutputView) -> OutputView:
+    """The view at the place that was looked at, where it has one: of another text, one with the same token."""
+    if looked.model != view.model or looked.stack >= len(view.bands):
+        return view
+    there, tokens = looked.prediction.tokens, view.bands[looked.stack].tokens
+    if looked.token >= len(tokens) or (looked.text != view.text and there[looked.token] != tokens[looked.token]):
+        return view
+    return replace(view, stack=looked.stack, token=looked.token, layer=looked.layer)
 
 
 def _flow(stream: Iterator[str], card: Callable[[str], str], mine: _Running) -> Steps:
