@@ -95,6 +95,26 @@ def test_look_counts_through_both_stacks(explorer):
     assert (far.stack, far.token) == (1, writes - 1)
 
 
+def test_a_click_while_a_text_is_written_is_where_its_view_looks(explorer):
+    writing, view = Writing(explorer), written(explorer, "hindi")[-1][0]
+    reads = len(view.bands[0].tokens)
+
+    def click(token: int, layer: int) -> None:
+        writing.on_look(view, False, None, SimpleNamespace(token=token, layer=layer), VISITOR)
+
+    for text, kept in ((PROMPT, True), ("weather", False)):  # The other has no such token at that place.
+        steps = writing.write("hindi", text, view, *SETTINGS, VISITOR)
+        next(steps)
+        click(1, 1)
+        *_, last = steps
+        assert ((last[0].stack, last[0].token, last[0].layer) == (0, 1, 1)) is kept
+    steps = writing.rewrite(view, {"kind": "change", "off": [[4, 0]], "capacity": None}, VISITOR)
+    next(steps)
+    click(reads + 2, 3)
+    *_, last = steps
+    assert last[0].changed and last[0].place == (reads + 2, 3)
+
+
 def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
     view = written(explorer, "hindi")[-1][0]
     off = [[4, expert] for expert in range(4) if expert != 1]
