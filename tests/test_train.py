@@ -13,15 +13,16 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from switch_model import CheckpointError, Predictor, Routing, load_checkpoint
+from switch_model import CheckpointError, Predictor, Routing, SwitchConfig, load_checkpoint
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
 from train.data import DATASETS, load_split, load_training_data
 from train.figures import calibration_error, classification_figures
 from train.runs import Run
 from train.sentences import cut_by_sentence
+from train.starting import read_start, with_shape_of
 from train.tables import DataError
-from train.tasks import MaskingCollator
+from train.tasks import TASKS, MaskingCollator
 from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
 
@@ -420,6 +421,15 @@ def test_a_classifier_starts_from_pretrained_weights(tmp_path, capsys):
     assert "--d_model 64 does not fit" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="knows tokens, not classes"):
         Predictor.from_checkpoint(pretrained)
+
+
+def test_a_classifier_does_not_tell_whether_an_output_layer_is_tied(toy_run):
+    untied = SwitchConfig(tie_word_embeddings=False)
+    begun = read_start(str(toy_run.best), TASKS["mlm"])
+    assert begun.config.tie_word_embeddings and not begun.of_tokens
+    assert not with_shape_of(untied, begun.config, begun.of_tokens).tie_word_embeddings
+    # A model of tokens does: its weights are of one or the other kind.
+    assert with_shape_of(untied, SwitchConfig(tie_word_embeddings=True)).tie_word_embeddings
 
 
 def test_a_state_dict_becomes_a_checkpoint(toy_run, tmp_path, capsys):

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import load_checkpoint
 from switch_model.config import SwitchConfig
+from switch_model.modeling import SwitchForSequenceClassification
 from switch_model.tokenizer_file import target_of, with_target
 from train.tasks import Task
 
@@ -23,11 +24,19 @@ TABLES = ("shared.weight", "decoder_embedding.weight", "lm_head.weight", "bias")
 
 @dataclass(frozen=True)
 class Start:
-    """What is taken over: the configuration, the weights by name, and the tokenizer (both, where there are two)."""
+    """What is taken over.
+
+    Attributes:
+        config: the configuration.
+        weights: by name.
+        tokenizer: both, where there are two.
+        of_tokens: whether the model has an output layer over tokens; a classifier has none.
+    """
 
     config: SwitchConfig
     weights: Mapping[str, Tensor]
     tokenizer: PreTrainedTokenizerFast
+    of_tokens: bool
 
 
 def read_start(checkpoint: str, task: Task) -> Start:
@@ -38,8 +47,9 @@ def read_start(checkpoint: str, task: Task) -> Start:
     """
     model, tokenizer = load_checkpoint(checkpoint, "cpu")
     config, weights = model.config, model.state_dict()
+    of_tokens = not isinstance(model, SwitchForSequenceClassification)
     if config.decoder_vocab_size is None or task.rows == "pairs":
-        return Start(config, weights, tokenizer)
+        return Start(config, weights, tokenizer, of_tokens)
     config = copy.deepcopy(config)
     written = weights.pop("decoder_embedding.weight")
     if task.model_class.stacks == ("decoder",):
@@ -49,21 +59,27 @@ def read_start(checkpoint: str, task: Task) -> Start:
         weights.pop("lm_head.weight", None)
         tokenizer = with_target(tokenizer, None)
     config.decoder_vocab_size, config.share_embeddings = None, True
-    return Start(config, weights, tokenizer)
+    return Start(config, weights, tokenizer, of_tokens)
 
 
 # What shapes weights, or is part of what they learned, and has no flag.
 _INHERITED = (
     "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
-    "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs", "tie_word_embeddings",
+    "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs",
 )  # fmt: skip
 
 
-def with_shape_of(config: SwitchConfig, source: SwitchConfig) -> SwitchConfig:
-    """The configuration, with what no flag says taken from the model that one starts from."""
+def with_shape_of(config: SwitchConfig, source: SwitchConfig, of_tokens: bool = True) -> SwitchConfig:
+    """The configuration, with what no flag says taken from the model that one starts from.
+
+    Args:
+        of_tokens: whether that model has an output layer: one that has none can't tell whether it should be tied.
+    """
     config = copy.deepcopy(config)
     for name in _INHERITED:
         setattr(config, name, getattr(source, name))
+    if of_tokens:
+        config.tie_word_embeddings = source.tie_word_embeddings
     # Rows that the tokenizer does not use, or tokens that the task added to it.
     config.vocab_size = max(config.vocab_size, source.vocab_size)
     if config.decoder_vocab_size is not None and source.decoder_vocab_size is not None:

@@ -153,7 +153,7 @@ def _prepare(
     written = None if target is tokenizer else len(target)
     config = arguments.config(len(tokenizer), target.pad_token_id, labels, *ends, decoder_vocab_size=written)
     if begun_with is not None:
-        config = with_shape_of(config, begun_with)
+        config = with_shape_of(config, begun_with, start is None or start.of_tokens)
     model = task.model_class(config)
     if start is not None:
         start_from(model, start.weights)
