@@ -15,6 +15,11 @@ _GAPS = re.compile(r"_{3,}")
 _SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
+def has_gap(text: str) -> bool:
+    """Whether a text has something to restore."""
+    return bool(_GAPS.search(text) or _SENTINELS.search(text))
+
+
 def with_sentinels(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
     """The text with a sentinel for each gap, counted from 0; as it is where it holds sentinels already, or where the
     tokenizer has none."""

@@ -50,12 +50,14 @@ def try_out(pipeline: Pipeline) -> None:
         raise CheckpointError(f"The checkpoint opens, but a few words can’t be asked of it: {error}") from error
 
 
-def architecture(folder: str | Path) -> str:
-    """The model class that a checkpoint folder names, without opening it; "" where there is none to read."""
+def architecture(folder: str | Path) -> tuple[str, bool]:
+    """The model class that a checkpoint folder names, and whether it restores gaps, without opening it; ("", False)
+    where there is nothing to read."""
     for path in (Path(folder) / "config.json", Path(folder) / "best" / "config.json"):
         try:
-            named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or [""]
-            return str(named[0])
+            values = json.loads(path.read_text(encoding="utf-8"))
+            named = values.get("architectures") or [""]
+            return str(named[0]), values.get("restores_gaps") is True
         except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
             continue
-    return ""
+    return "", False

@@ -23,6 +23,7 @@ from ui.compare import compare
 from ui.explorer import Explorer, look
 from ui.face import fitting_text
 from ui.keeping import make_link
+from ui.kinds import RESTORER, TRANSLATOR
 from ui.models import ModelShelf
 from ui.models_tab import Reception
 from ui.output_cards import writing_card
@@ -243,6 +244,18 @@ def test_a_model_of_another_kind_changes_the_page(explorer):
     assert rest[1].output.blanks and begin == gr.skip()
     kept = explorer.choose_model("classes", "my own words", None, None)
     assert "value" not in kept[-9] and kept[1].prediction.label and kept[-8]["value"] == "Route it"
+
+
+def test_a_model_that_restores_gaps_asks_for_them(tmp_path):
+    folder = save_tiny_translator(tmp_path / "gaps", restores_gaps=True)
+    shelf = ModelShelf({"gaps": folder}, "cpu")
+    assert shelf.kind("gaps") is RESTORER and shelf.titled("gaps").endswith("restores gaps")  # Before it is opened.
+    box = Explorer(shelf, SampleLibrary()).choose_model("gaps", TRANSLATOR.example, None, None)[-9]
+    assert shelf.load("gaps").kind is RESTORER and "___" in box["placeholder"] and "___" in box["value"]
+    for own in ("my ___ words", "my <extra_id_0> words"):
+        assert fitting_text(RESTORER, own, None) == own
+    assert fitting_text(RESTORER, "my own words", None) == RESTORER.example
+    assert fitting_text(TRANSLATOR, RESTORER.example, None) == TRANSLATOR.example
 
 
 def test_a_random_sample_suits_every_kind(explorer):

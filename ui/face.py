@@ -8,21 +8,24 @@ from typing import Any
 
 import gradio as gr
 
+from switch_model.gaps import has_gap
 from switch_model.mask_filler import has_blank
-from ui.kinds import CLASSIFIER, FILLER, STORYTELLER, TRANSLATOR, Kind
+from ui.kinds import CLASSIFIER, FILLER, RESTORER, STORYTELLER, TRANSLATOR, Kind
 from ui.samples import Sample
 
 
 def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
     """The text, or an example of the kind where it is none that somebody wrote for it."""
-    examples = [other.example for other in (TRANSLATOR, STORYTELLER, FILLER) if other is not kind]
+    examples = [other.example for other in (TRANSLATOR, STORYTELLER, RESTORER, FILLER) if other is not kind]
     borrowed = (
         not (text or "").strip()
         or text in examples
         or (sample is not None and text == sample.text and sample.source != kind.samples)
     )
-    unfit = borrowed if kind.writes else kind is FILLER and (borrowed or not has_blank(text))
-    return kind.example if unfit else text
+    if kind is CLASSIFIER:
+        return text
+    without = (kind is FILLER and not has_blank(text or "")) or (kind is RESTORER and not has_gap(text or ""))
+    return kind.example if borrowed or without else text
 
 
 def face(kind: Kind, text: Any) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ class Kind:
     @property
     def writes(self) -> bool:
         """Whether it answers with text of its own, token by token."""
-        return self in (TRANSLATOR, STORYTELLER)
+        return self in (TRANSLATOR, STORYTELLER, RESTORER)
 
 
 CLASSIFIER = Kind(
@@ -57,6 +57,16 @@ STORYTELLER = Kind(
     "The model’s text",
     "beginnings",
 )
+# Trained by span corruption: the class of a translator, but it reads gaps.
+RESTORER = Kind(
+    "restores gaps",
+    "restores the gaps of a text",
+    "Type a text with ___ where words are missing. Ctrl+Enter lets the model restore them.",
+    "Thank you ___ me to your party ___ week.",
+    "Generate",
+    "The model’s text",
+    "blanks",
+)
 FILLER = Kind(
     "fills blanks",
     "fills blanks",
@@ -74,11 +84,12 @@ _BY_CLASS = {
 }
 
 
-def kind_of(architecture: str) -> Kind:
-    """By the name of the model class that a checkpoint gives."""
-    return _BY_CLASS.get(architecture, CLASSIFIER)
+def kind_of(architecture: str, restores_gaps: bool = False) -> Kind:
+    """By what a checkpoint's configuration says: the name of its model class, and whether it was trained on gaps."""
+    kind = _BY_CLASS.get(architecture, CLASSIFIER)
+    return RESTORER if kind is TRANSLATOR and restores_gaps else kind
 
 
 def kind_of_model(model: SwitchPreTrainedModel) -> Kind:
     """Of an open model."""
-    return kind_of(type(model).__name__)
+    return kind_of(type(model).__name__, model.config.restores_gaps)

@@ -125,7 +125,7 @@ class ModelShelf:
         """What a model does, without opening it; a classifier where that is unknown yet."""
         if key in self._loaded:
             return self._loaded[key].kind
-        return kind_of(architecture(self._sources[key])) if key in self._sources else CLASSIFIER
+        return kind_of(*architecture(self._sources[key])) if key in self._sources else CLASSIFIER
 
     def titled(self, key: str) -> str:
         """Its name and, unless it classifies, what it does."""
