@@ -22,7 +22,7 @@ from train.runs import Run, RunError
 from ui.argument_form import FORM, NAMES, given, values_of
 from ui.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.live_run import LiveRun
-from ui.new_run import NewRun
+from ui.new_run import NewRun, create_new_run
 from ui.run_history import RunHistory
 from ui.workshop import Caps, Workshop, clean_name
 from ui.written_samples import NONE_YET, samples_html
@@ -157,6 +157,16 @@ def test_strangers_meet_limits(workshop, tmp_path):
     workshop.caps = Caps(queue=2)
     with pytest.raises(RunError, match="try again later"):
         workshop.check_may_start("someone else")
+    assert "try again later" in page.start(None, *inputs())[0]
+
+
+def test_what_the_train_button_says_is_not_written_over(workshop):
+    """Whatever follows its click would take a refusal off the page again."""
+    with gr.Blocks() as demo, gr.Tabs() as tabs, gr.Tab() as tab:
+        create_new_run(NewRun(workshop), tab, tabs, gr.Dropdown())
+    (start,) = (event for event in demo.fns.values() if getattr(event.fn, "__name__", "") == "start")
+    assert "wrong" in {part.elem_id for part in start.outputs}
+    assert not [event for event in demo.fns.values() if event.trigger_after == start._id]
 
 
 @pytest.mark.parametrize("name, clean", [("../../etc/passwd", "etc-passwd"), (" a b ", "a-b"), ("…", ""), (None, "")])

@@ -112,17 +112,19 @@ class NewRun:
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
-    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any]:
-        """Start the run as a process of its own: (message, the inner tabs, the run to watch)."""
+    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any, Any]:
+        """Start the run as a process of its own: (what is wrong, the inner tabs, the run to watch, the command of the
+        next one, whose folder is another). A refusal is the button's only answer: nothing may follow that clears it."""
         try:
             arguments = self.arguments(*inputs)
             self.workshop.check_may_start(visitor_of(request))
             folder = Path(arguments.train.output_dir)
             run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
         except (ValueError, RunError) as error:
-            return f'<p class="notice" role="alert">{escape(str(error))}</p>', gr.skip(), gr.skip()
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>', *(gr.skip(),) * 3
         self.workshop.started(run.name, visitor_of(request))
-        return "", gr.Tabs(selected="live"), gr.update(choices=self.workshop.names(), value=run.name)
+        watched = gr.update(choices=self.workshop.names(), value=run.name)
+        return "", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0]
 
     # -- arguments as a file ------------------------------------------------------------------------------------------
 
@@ -264,7 +266,7 @@ def create_new_run(
     preset.input(handlers.choose_preset, [preset, dataset, task, start_from], form, **quiet).then(**shown).then(**timed)
     gr.on(_edits((name, probe)), trigger_mode="always_last", **shown)
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
-    go.click(handlers.start, inputs, [wrong, tabs, watched], **quiet).then(**shown)
+    go.click(handlers.start, inputs, [wrong, tabs, watched, command], **quiet)
     hand_over(saved, handlers.save, inputs, "arguments")
     loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
     opened.select(**shown).then(**timed)
