@@ -99,7 +99,7 @@ class LiveRun:
         idle = not state.active
         buttons = (
             gr.update(interactive=mine and state.name in ("running", "queued")),
-            gr.update(interactive=mine and idle and state.name != "finished" and run.last_checkpoint() is not None),
+            gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),
             gr.update(interactive=run.best.is_dir()),
             *(gr.update(interactive=_may_have(run, suffix)) for suffix in (TWIN, LESSON)),
         )
@@ -188,7 +188,7 @@ class LiveRun:
         return ""
 
     def resume(self, name: str | None, request: gr.Request = None) -> str:
-        """Let a stopped run go on, in a process of its own. Returns what is wrong."""
+        """Let a stopped run go on, or begin again, in a process of its own. Returns what is wrong."""
         try:
             go_on(self._changeable(name, request), self.workshop.max_runs)
         except RunError as error:

@@ -38,8 +38,10 @@ class RunHistory:
         return [self._row(row) for row in summaries(self.workshop.root)]
 
     def _row(self, row: dict[str, Any]) -> list[str]:
-        started = time.strftime("%d %b %H:%M", time.localtime(row["started"])) if row["started"] else ""
-        steps = f"{row['step']:,} of {row['max_steps']:,}" if row["max_steps"] else ""
+        # One that was stopped while it waited began when it was asked for.
+        began = row["started"] or (None if row["state"] == "queued" else row["queued"])
+        started = time.strftime("%d %b %H:%M", time.localtime(began)) if began else ""
+        steps = f"{row['step']:,}" + (f" of {row['max_steps']:,}" if row["max_steps"] else "")
         name = Path(row["folder"]).relative_to(self.workshop.root).as_posix()
         clock = duration(row["seconds"]) if row["seconds"] else ""
         return [
