@@ -124,6 +124,9 @@ def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
     assert "--init_from" in command and not wrong
     figure, said = history.compare(["my-toy"], "loss", "step")
     assert figure.data and said
+    assert history.ask_to_rename("my-toy")[1] == "my-toy"
+    shown, question, renaming = history.ask_to_delete("my-toy")
+    assert "Delete <b>my-toy</b>?" in question and shown["visible"] and not renaming["visible"]
     assert "Deleted" in history.delete("my-toy")[1] and not workshop.names()
     assert "There is no run" in history.delete("my-toy")[1]
 
