@@ -19,10 +19,12 @@ from train.flags import read_flags
 from train.presets import default_task
 from train.probe import make_probe
 from train.runs import Run, RunError
+from train.toy import make_toy
+from train.training import _prepare
 from ui.argument_form import FORM, NAMES, given, values_of
 from ui.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.live_run import LiveRun
-from ui.new_run import NewRun, create_new_run
+from ui.new_run import NewRun, create_new_run, estimate_html
 from ui.run_history import RunHistory
 from ui.workshop import Caps, Workshop, clean_name
 from ui.written_samples import NONE_YET, samples_html
@@ -94,6 +96,27 @@ def test_an_estimate_counts_what_the_run_will_do(workshop, toy_run):
     assert found.steps == 96 and found.seconds > 0
     assert abs(found.parameters - model.num_parameters()) < 0.05 * model.num_parameters()
     assert "not timed" not in NewRun(workshop).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
+
+
+def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workshop, tmp_path):
+    """What the page says of a table, and of a run that goes on from another, is what training then prints."""
+    rows, names = make_toy(120, num_classes=2)
+    table = tmp_path / "few.csv"
+    table.write_text("text,label\n" + "".join(f"{row['text']},{names[row['label']]}\n" for row in rows))
+    page = NewRun(workshop)
+    *_, facts = page.data.look_at(str(table), "classification", *NONE_CHOSEN)
+    small = {"dataset": str(table), "preset": "tiny", "d_model": 16, "num_heads": 2, "epochs": 90.0}
+    for start_from in (
+        {},
+        {"init_from": str(workshop.root / "toy" / "best"), "preset": "none", "d_model": None, "num_heads": None},
+    ):
+        values = {key: value for key, value in (small | start_from).items() if value is not None}
+        found = estimate(Arguments.resolve(values), **facts, timed=False)
+        model = _prepare(Arguments.resolve(values)).model
+        assert found.exact == bool(start_from)
+        assert 0 <= found.parameters - model.num_parameters() <= (0 if start_from else 16 * 20)
+    found = estimate(Arguments.resolve(small | {"batch_size": 32, "max_steps": 50}), **facts, timed=False)
+    assert found.ended_by == "max_steps" and "max_steps ends it at epoch 12" in estimate_html(found)
 
 
 def test_a_watched_run_is_drawn_once_per_change(workshop):

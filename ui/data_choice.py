@@ -56,6 +56,7 @@ class DataChoice:
             "words": report.words,
             "target_words": report.target_words,
             "validation": report.validation,
+            "vocabulary": report.vocabulary,
         }
         return report_html(report), *self._pickers(dataset, task, report.columns, chosen), facts
 

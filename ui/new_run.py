@@ -103,12 +103,17 @@ class NewRun:
         """What the run will take, in a line. Timed only while nothing trains: both would be slower for it."""
         try:
             arguments = self.arguments(*inputs)
-            if facts is None:
-                return ""
-            busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
-            return estimate_html(estimate(arguments, **facts, timed=not busy))
-        except (ValueError, OverflowError, RuntimeError, MemoryError):
+        except ValueError:
             return ""  # The preview says what is wrong.
+        if facts is None:
+            return ""
+        busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
+        try:
+            return estimate_html(estimate(arguments, **facts, timed=not busy))
+        except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+        except (OverflowError, RuntimeError, MemoryError):
+            return ""
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -181,9 +186,13 @@ class NewRun:
 def estimate_html(found: Estimate) -> str:
     """parameters, steps and time in one line."""
     time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed"
+    most = "" if found.exact else "At most "
+    epochs = f"{found.epochs:,.0f}" if found.epochs >= 10 else f"{found.epochs:.2g}"
+    ended = f" ({found.ended_by} ends it at epoch {epochs})" if found.ended_by else ""
     return (
-        f'<p class="facts" role="status">At most <b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
-        f"active per token · <b>{found.steps:,}</b> steps · about {found.tokens} tokens a {found.row} · {time}</p>"
+        f'<p class="facts" role="status">{most}<b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
+        f"active per token · <b>{found.steps:,}</b> steps{ended} · "
+        f"about {found.tokens} tokens a {found.row} · {time}</p>"
     )
 
 
