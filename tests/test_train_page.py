@@ -249,6 +249,13 @@ def test_the_task_of_an_uploaded_table_is_found(workshop, tmp_path, content, tas
     assert dataset["value"].endswith("mine.csv")
 
 
+def test_few_values_in_a_column_without_a_telling_name_are_classes(workshop, tmp_path):
+    (tmp_path / "odd.csv").write_text("kind,words\n" + "".join(f"k{n % 3},these are {n}\n" for n in range(400)))
+    _, task, card, text, label, *_ = NewRun(workshop).upload(str(tmp_path / "odd.csv"))
+    assert (task["value"], text["value"], label["value"]) == ("classification", "words", "kind")
+    assert "<b>3</b> classes" in card
+
+
 def test_each_task_has_its_card_columns_command_and_estimate(workshop, tmp_path):
     (tmp_path / "pairs.csv").write_text(PAIRS + "same,same\n,leer\n")
     page, path = NewRun(workshop), str(tmp_path / "pairs.csv")
