@@ -5,8 +5,12 @@ import math
 
 import pytest
 
+from train.arguments import Arguments
+from train.runs import Run
 from ui import run_figures, run_routing_figures, run_words
+from ui.live_run import LiveRun
 from ui.palette import expert_colour
+from ui.workshop import Workshop
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -56,7 +60,7 @@ def test_nothing_fails_on_what_is_missing_and_no_nan_is_drawn(records):
         run_figures.learning_curves(records),
         run_routing_figures.load_heat_map(records),
         run_figures.routing_health(records),
-        run_figures.twin_curves({"one": records, "two": []}),
+        *run_figures.twin_curves({"one": records, "two": []}),
         run_figures.compare_curves({"one": records}, "accuracy", "tokens"),
         run_routing_figures.probe_figure(records, "encoder.7"),
     ]
@@ -94,13 +98,22 @@ def test_a_long_run_of_a_large_model_stays_light_and_low():
 
 
 def test_twins_are_drawn_against_steps_minutes_and_tokens_in_one_colour_per_run():
-    figure = run_figures.twin_curves({"toy": RUN, HOSTILE: RUN, "old": DENSE})
-    toy = [trace for trace in figure.data if trace.legendgroup == "toy"]
-    assert [list(trace.x) for trace in toy[1::2]] == [[10, 20], [70 / 60, 200 / 60], [1000, 2000]]
-    assert {trace.line.color for trace in toy} == {run_figures.COLOURS[0]}
-    shown = [trace.name for trace in figure.data if trace.showlegend]
+    figures = run_figures.twin_curves({"toy": RUN, HOSTILE: RUN, "old": DENSE})
+    toy = [[trace for trace in figure.data if trace.legendgroup == "toy"] for figure in figures]
+    assert [list(validation.x) for _, validation in toy] == [[10, 20], [70 / 60, 200 / 60], [1000, 2000]]
+    assert {trace.line.color for panel in toy for trace in panel} == {run_figures.COLOURS[0]}
+    shown = [trace.name for trace in figures[0].data if trace.showlegend]
     assert shown == ["toy", "&lt;script&gt;alert(1)&lt;/script&gt;", "old"]
-    assert figure.layout.xaxis2.title.text == "minutes"
+    assert [figure.layout.showlegend for figure in figures] == [None, False, False]
+    assert figures[1].layout.xaxis.title.text == "minutes"
+
+
+def test_a_watched_text_of_a_dense_model_has_words_and_no_picture(tmp_path):
+    run = Run.create(Arguments.resolve({"dataset": "toy", "sparse_step": 0, "output_dir": str(tmp_path / "dense")}))
+    for record in (*DENSE, {"kind": "probe", "step": 10, "pieces": ["a"], "layers": [], "label": "b", "score": 0.5}):
+        run.append_metrics(record)
+    drawn = LiveRun(Workshop(tmp_path)).draw("dense", None)
+    assert drawn.probe is None and "A dense model routes nothing. Predicted b (50 %)." in drawn.probe_words
 
 
 def test_probe_shows_experts_in_their_colours_and_marks_what_was_dropped():

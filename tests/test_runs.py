@@ -21,6 +21,7 @@ from train.cli import main
 from train.history import run_table, summaries
 from train.process import go_on, start, wait_for_turn
 from train.runs import Run, RunError
+from train.training import resume
 
 ROOT = Path(__file__).parent.parent
 FLAGS = {"dataset": "toy", "num_samples": 96, "epochs": 30.0, "ema_decay": 0.9, "eval_steps": 20, "logging_steps": 5}
@@ -168,9 +169,15 @@ os.kill(os.getpid(), signal.SIGKILL)
     rows = {row["name"]: row for row in summaries(tmp_path)}
     assert rows["first"]["best"] > 0.3 and rows["third"]["best"] is None
     assert "first" in run_table(list(rows.values()))
-    # Only one that was stopped after a step can go on.
-    with pytest.raises(RunError, match="before its first checkpoint"):
-        go_on(third)
+    # One that was stopped before its first step begins, in its own folder; one that has finished is done.
+    go_on(third)
+    wait_until(lambda: third.state().name == "finished")
+    assert "starts from the beginning" in third.log_tail() and third.metrics() and third.best.exists()
+    shutil.rmtree(third.checkpoints)
+    for again in (go_on, lambda run: resume(run.folder)):
+        with pytest.raises(RunError, match="any more"):
+            again(third)
+    assert third.best.exists()
 
 
 def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
@@ -179,7 +186,9 @@ def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
     (child,) = (one for one in psutil.Process().children() if run.name in " ".join(one.cmdline()))
     child.terminate()
     wait_until(lambda: not run.state().active)
-    assert run.state().name == "stopped" and "start it anew" in run.state().message and "Trace" not in run.log_tail()
+    assert (
+        run.state().name == "stopped" and "from the beginning" in run.state().message and "Trace" not in run.log_tail()
+    )
 
     # While it reads its data: by a signal, and through its folder.
     def signalled(arguments):
@@ -193,7 +202,7 @@ def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
         folder = tmp_path / reading.__name__
         words = ["--dataset", "toy", "--max_runs", "9", "--output_dir", str(folder)]
         assert main(words) == (130 if reading is signalled else 0)
-        assert Run(folder).state().name == "stopped" and "start it anew" in Run(folder).state().message
+        assert Run(folder).state().name == "stopped" and "from the beginning" in Run(folder).state().message
         assert not Run(folder).stop_path.exists()
 
 

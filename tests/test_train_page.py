@@ -19,10 +19,12 @@ from train.flags import read_flags
 from train.presets import default_task
 from train.probe import make_probe
 from train.runs import Run, RunError
+from train.toy import make_toy
+from train.training import _prepare
 from ui.argument_form import FORM, NAMES, given, values_of
 from ui.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.live_run import LiveRun
-from ui.new_run import NewRun
+from ui.new_run import NewRun, create_new_run, estimate_html
 from ui.run_history import RunHistory
 from ui.workshop import Caps, Workshop, clean_name
 from ui.written_samples import NONE_YET, samples_html
@@ -96,6 +98,27 @@ def test_an_estimate_counts_what_the_run_will_do(workshop, toy_run):
     assert "not timed" not in NewRun(workshop).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
 
 
+def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workshop, tmp_path):
+    """What the page says of a table, and of a run that goes on from another, is what training then prints."""
+    rows, names = make_toy(120, num_classes=2)
+    table = tmp_path / "few.csv"
+    table.write_text("text,label\n" + "".join(f"{row['text']},{names[row['label']]}\n" for row in rows))
+    page = NewRun(workshop)
+    *_, facts = page.data.look_at(str(table), "classification", *NONE_CHOSEN)
+    small = {"dataset": str(table), "preset": "tiny", "d_model": 16, "num_heads": 2, "epochs": 90.0}
+    for start_from in (
+        {},
+        {"init_from": str(workshop.root / "toy" / "best"), "preset": "none", "d_model": None, "num_heads": None},
+    ):
+        values = {key: value for key, value in (small | start_from).items() if value is not None}
+        found = estimate(Arguments.resolve(values), **facts, timed=False)
+        model = _prepare(Arguments.resolve(values)).model
+        assert found.exact == bool(start_from)
+        assert 0 <= found.parameters - model.num_parameters() <= (0 if start_from else 16 * 20)
+    found = estimate(Arguments.resolve(small | {"batch_size": 32, "max_steps": 50}), **facts, timed=False)
+    assert found.ended_by == "max_steps" and "max_steps ends it at epoch 12" in estimate_html(found)
+
+
 def test_a_watched_run_is_drawn_once_per_change(workshop):
     live = LiveRun(workshop)
     assert workshop.to_attach_to() == "toy"
@@ -124,6 +147,9 @@ def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
     assert "--init_from" in command and not wrong
     figure, said = history.compare(["my-toy"], "loss", "step")
     assert figure.data and said
+    assert history.ask_to_rename("my-toy")[1] == "my-toy"
+    shown, question, renaming = history.ask_to_delete("my-toy")
+    assert "Delete <b>my-toy</b>?" in question and shown["visible"] and not renaming["visible"]
     assert "Deleted" in history.delete("my-toy")[1] and not workshop.names()
     assert "There is no run" in history.delete("my-toy")[1]
 
@@ -157,6 +183,16 @@ def test_strangers_meet_limits(workshop, tmp_path):
     workshop.caps = Caps(queue=2)
     with pytest.raises(RunError, match="try again later"):
         workshop.check_may_start("someone else")
+    assert "try again later" in page.start(None, *inputs())[0]
+
+
+def test_what_the_train_button_says_is_not_written_over(workshop):
+    """Whatever follows its click would take a refusal off the page again."""
+    with gr.Blocks() as demo, gr.Tabs() as tabs, gr.Tab() as tab:
+        create_new_run(NewRun(workshop), tab, tabs, gr.Dropdown())
+    (start,) = (event for event in demo.fns.values() if getattr(event.fn, "__name__", "") == "start")
+    assert "wrong" in {part.elem_id for part in start.outputs}
+    assert not [event for event in demo.fns.values() if event.trigger_after == start._id]
 
 
 @pytest.mark.parametrize("name, clean", [("../../etc/passwd", "etc-passwd"), (" a b ", "a-b"), ("…", ""), (None, "")])
@@ -211,6 +247,13 @@ def test_the_task_of_an_uploaded_table_is_found(workshop, tmp_path, content, tas
     dataset, learned, card, *_ = page.upload(str(tmp_path / "mine.csv"))
     assert learned["value"] == task and 'role="alert"' not in card
     assert dataset["value"].endswith("mine.csv")
+
+
+def test_few_values_in_a_column_without_a_telling_name_are_classes(workshop, tmp_path):
+    (tmp_path / "odd.csv").write_text("kind,words\n" + "".join(f"k{n % 3},these are {n}\n" for n in range(400)))
+    _, task, card, text, label, *_ = NewRun(workshop).upload(str(tmp_path / "odd.csv"))
+    assert (task["value"], text["value"], label["value"]) == ("classification", "words", "kind")
+    assert "<b>3</b> classes" in card
 
 
 def test_each_task_has_its_card_columns_command_and_estimate(workshop, tmp_path):

@@ -75,7 +75,9 @@ def _train(argv: list[str]) -> None:
 
 
 def _resume(argv: list[str]) -> None:
-    parser = command_parser("resume", "Go on with a stopped run from its last checkpoint.")
+    parser = command_parser(
+        "resume", "Go on with a stopped run from its last checkpoint, or begin again where it has none."
+    )
     parser.add_argument("run", help="folder of the run")
     parser.add_argument("--max_runs", type=positive, help="wait until fewer than so many runs of its folder run")
     options = parser.parse_args(argv)
@@ -171,8 +173,9 @@ def _report(run: Run) -> None:
     from train.tasks import TASKS
 
     state = run.state()
-    if state.name == "stopped" and run.last_checkpoint() is not None:
-        print(f"{state.message} Go on with: python -m train resume {run.folder}")
+    if state.name == "stopped":
+        how = "Go on" if run.last_checkpoint() else "Start it"
+        print(f"{state.message} {how} with: python -m train resume {run.folder}")
     elif state.message:
         print(state.message)
     if not run.metrics("eval"):

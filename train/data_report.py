@@ -34,6 +34,7 @@ from train.data_warnings import (
 )
 from train.packing import stream_texts
 from train.pairs import choose_pair
+from train.rows import learn_tokenizer
 from train.tables import DataError, is_table, shortened
 from train.tasks import TASKS
 
@@ -41,6 +42,9 @@ PREVIEW_ROWS, PREVIEW_CHARACTERS = 8, 160
 SAMPLED_ROWS = 500
 # Of a stream, which may be endless, so many texts are looked at.
 STREAMED_TEXTS = 20_000
+# A tokenizer is learned just to count its tokens from texts of so many characters at most: a fraction of a second.
+# Words without an end, of which each of its steps reads all, would take minutes.
+COUNTED_CHARACTERS, LONGEST_WORD, NO_LIMIT = 300_000, 200, 1_000_000
 # Reports that are kept, for everybody who opens a page asks for the same ones.
 KEPT_REPORTS = 32
 
@@ -63,6 +67,7 @@ class DataReport:
         median_target_words, most_target_words: the same of the second texts; 0 without.
         characters: of all texts looked at.
         validation: rows of the data set's own validation split; None = some of the training rows are held out.
+        vocabulary: tokens that a tokenizer learned from them has at most; None = not counted, so many are the texts.
         warnings: sentences: what was found, how much of it, and what to do.
     """
 
@@ -83,6 +88,7 @@ class DataReport:
     most_target_words: int = 0
     characters: int = 0
     validation: int | None = None
+    vocabulary: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -185,6 +191,7 @@ def _of_classes(asked: _Asked) -> DataReport:
         looked_at=len(kept),
         characters=sum(map(len, texts)),
         validation=validation,
+        vocabulary=_vocabulary(asked, texts),
         **_lengths(words),
     )
 
@@ -230,6 +237,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
         most_target_words=_lengths(target_words)["most_words"],
         characters=sum(map(len, texts)),
         validation=validation,
+        vocabulary=_vocabulary(asked, [*texts, *targets]),
         **_lengths(words),
     )
 
@@ -269,6 +277,7 @@ def _of_texts(asked: _Asked) -> DataReport:
         looked_at=len(texts),
         characters=sum(map(len, texts)),
         validation=validation,
+        vocabulary=None if cut_short else _vocabulary(asked, texts),
         **_lengths(words),
     )
 
@@ -319,6 +328,16 @@ def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
             except DataError:
                 continue
     return found
+
+
+def _vocabulary(asked: _Asked, texts: list[str]) -> int | None:
+    """Tokens of a tokenizer that was learned from all of the texts with no limit, where they are few enough to do so
+    just for this. With a limit it has either so many, or the limit."""
+    few = sum(map(len, texts)) <= COUNTED_CHARACTERS
+    # The toy's are drawn anew for every run.
+    if asked.dataset == "toy" or not few or any(len(word) > LONGEST_WORD for text in texts for word in text.split()):
+        return None
+    return len(learn_tokenizer(texts, asked.dataset, asked.task, NO_LIMIT, asked.seq_len))
 
 
 def _cells(values: Iterable[Any]) -> list[str]:

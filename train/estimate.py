@@ -3,6 +3,7 @@
 Try it: estimate(Arguments.resolve({"dataset": "toy"}), rows=1000, classes=3, words=[10, 12])
 """
 
+import copy
 import functools
 import json
 import math
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 import torch
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
+from switch_model.tokenizer_file import target_of
 from train import pairs
 from train.arguments import Arguments
-from train.rows import DEFAULT_VOCABULARY
+from train.rows import asked_vocabulary, make_tokenizer
+from train.starting import Start, read_shape, with_shape_of
 from train.tasks import TASKS
 from train.writing import SHOWN_SAMPLES
 
@@ -36,12 +40,26 @@ PREPARATION, PREPARATION_PER_ROW = 3.0, 1e-4
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters, and those active per token; steps; tokens per row (of both sides of a pair); what a row is; seconds
-    in all, None = not timed."""
+    """What a run will take.
+
+    Attributes:
+        parameters: all of them.
+        active: those active per token.
+        exact: whether there are just so many parameters, since the tokenizer is known; else at most.
+        steps: of the optimizer.
+        epochs: that those steps come to.
+        ended_by: the flag that ends training there, where that is not --epochs.
+        tokens: per row, of both sides of a pair.
+        row: what a row is.
+        seconds: in all; None = not timed.
+    """
 
     parameters: int
     active: int
+    exact: bool
     steps: int
+    epochs: float
+    ended_by: str | None
     tokens: int
     row: str
     seconds: float | None
@@ -64,6 +82,7 @@ def estimate(
     words: Sequence[int] = (),
     target_words: Sequence[int] = (),
     validation: int | None = None,
+    vocabulary: int | None = None,
     timed: bool = True,
 ) -> Estimate:
     """What training with these arguments takes.
@@ -74,6 +93,7 @@ def estimate(
         words: words per text, of a sample of them.
         target_words: of the same pairs, words of what is to be written.
         validation: rows of the data set's own validation split; None = some of the training rows are held out.
+        vocabulary: tokens that a tokenizer learned from the data has at most; None = as many as are asked for.
         timed: run a few steps to time them; it takes a second or two.
 
     Raises:
@@ -85,10 +105,9 @@ def estimate(
         rows = data.num_samples if data.dataset == "toy" else min(rows, data.num_samples)
     work = _work(arguments, rows, words, target_words, validation)
     task = TASKS[train.task]
-    vocabulary = data.vocab_size or (510 if data.dataset == "toy" and task.rows == "classes" else DEFAULT_VOCABULARY)
+    start = read_shape(train.init_from, task) if train.init_from else None
     labels = [str(index) for index in range(max(classes, 2))] if task.labelled else []
-    written = None if data.target_tokenizer is None else vocabulary
-    config = arguments.config(vocabulary, 0, labels, decoder_vocab_size=written).to_json_string(use_diff=False)
+    config = _config(arguments, labels, vocabulary, start).to_json_string(use_diff=False)
     total, active = _counts(train.task, config)
 
     accumulated = train.gradient_accumulation_steps
@@ -96,9 +115,11 @@ def estimate(
         read = work.tokens if task.rows != "pairs" else min(work.tokens, data.seq_len)
         accumulated = max(round(train.total_batch_size / (train.batch_size * read)), 1)
     updates_per_epoch = math.ceil(math.ceil(work.train / train.batch_size) / accumulated)
-    steps = train.total_iters or math.ceil(updates_per_epoch * train.epochs)
-    if train.total_iters is None and train.max_steps is not None:
-        steps = min(steps, train.max_steps)
+    steps, ended_by = math.ceil(updates_per_epoch * train.epochs), None
+    if train.total_iters is not None:
+        steps, ended_by = train.total_iters, "total_iters"
+    elif train.max_steps is not None and train.max_steps < steps:
+        steps, ended_by = train.max_steps, "max_steps"
     seconds, tokens = None, work.tokens + work.target_tokens
     if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
         timing = train.task, config, train.batch_size, work.tokens, work.target_tokens
@@ -117,7 +138,25 @@ def estimate(
         if train.max_minutes is not None:
             seconds = min(seconds, 60 * train.max_minutes)
     row = {"pairs": "pair", "blocks": "block"}.get(task.rows, "text")
-    return Estimate(total, active, steps, tokens, row, seconds)
+    epochs = steps / updates_per_epoch
+    return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, row, seconds)
+
+
+def _config(arguments: Arguments, labels: list[str], vocabulary: int | None, start: Start | None) -> SwitchConfig:
+    """The model's configuration: exact where it starts from another, else with as many tokens as there can be."""
+    if start is None:
+        size = asked_vocabulary(arguments)
+        # What is learned from other texts, or read, has nothing to do with the words of these.
+        learned = arguments.data.tokenizer is None and arguments.data.target_tokenizer is None
+        size = min(size, vocabulary) if vocabulary is not None and learned else size
+        return arguments.config(size, 0, labels, decoder_vocab_size=arguments.data.target_tokenizer and size)
+    arguments = copy.deepcopy(arguments)
+    arguments.adopt(start.config)
+    tokenizer = make_tokenizer(arguments, None, start.tokenizer)
+    target = target_of(tokenizer)
+    written = None if target is tokenizer else len(target)
+    config = arguments.config(len(tokenizer), target.pad_token_id, labels, decoder_vocab_size=written)
+    return with_shape_of(config, start.config, start.of_tokens)
 
 
 def _work(

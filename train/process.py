@@ -47,11 +47,12 @@ def start(arguments: Arguments, root: str | Path, name: str, max_runs: int = 1) 
 
 
 def go_on(run: Run, max_runs: int = 1) -> None:
-    """Resume a stopped run in a process of its own. Raises RunError when there is nothing to go on from."""
+    """Resume a stopped run in a process of its own: from its last checkpoint, or where it has none yet, from the
+    beginning. Raises RunError when it is at work, or its checkpoints are gone."""
     if run.state().active:
         raise RunError(f"{run.name} is {run.state().name} already.")
-    if run.last_checkpoint() is None:
-        raise RunError(f"{run.name} was stopped before its first checkpoint: start it anew.")
+    if not run.can_resume():
+        raise RunError(f"{run.name} has no checkpoint to go on from (any more).")
     run.stop_path.unlink(missing_ok=True)  # Of a process that was killed before it could answer.
     run.set_state("queued")
     _spawn(run, ["python", "-m", "train", "resume", str(run.folder), "--max_runs", str(max_runs)])
@@ -128,7 +129,7 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
 def stopped_early(run: Run) -> str:
     """What a run says that was stopped outside of training: while it waited, or read its data."""
     if (last := run.last_checkpoint()) is None:
-        return "It was stopped before its first checkpoint: start it anew."
+        return "It was stopped before its first step. Resuming it starts it from the beginning."
     return f"It was stopped before it went on from {last.name}."
 
 
@@ -271,7 +272,10 @@ def _make_room(run: Run) -> str:
     run.discard_incomplete()
     last = run.last_checkpoint()
     if last is None:
-        return "The disk is full. There was no checkpoint yet: free some space and start anew."
+        return (
+            "The disk is full. There was no checkpoint yet: free some space, then start it from the beginning with: "
+            f"python -m train resume {run.folder}"
+        )
     return (
         f"The disk is full. The last checkpoint, {last.name}, is whole: free some space, then go on with: "
         f"python -m train resume {run.folder}"

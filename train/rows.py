@@ -3,7 +3,7 @@
 Try it: make_rows(arguments, read_data(arguments), tokenizer)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -126,24 +126,38 @@ def make_tokenizer(
     return tokenizer if target is tokenizer else with_target(tokenizer, target)
 
 
+def asked_vocabulary(arguments: Arguments) -> int:
+    """Tokens that a tokenizer learned for these arguments has at most; of few texts it may have fewer."""
+    wanted, task = arguments.data, arguments.train.task
+    if wanted.dataset == "toy" and TASKS[task].rows in ("classes", "texts") and task != "span_corruption":
+        # The toy's own words and the special tokens.
+        return (wanted.vocab_size or TOY_VOCABULARY) + 10
+    return wanted.vocab_size or DEFAULT_VOCABULARY
+
+
 def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokenizerFast:
     """The tokenizer of what is read, and of what is written too where that has none of its own."""
     wanted, kind = arguments.data, TASKS[arguments.train.task].rows
     if wanted.tokenizer is not None:
         return load_tokenizer(wanted.tokenizer, wanted.seq_len)
-    size = wanted.vocab_size or DEFAULT_VOCABULARY
     if kind == "blocks":
         texts = islice(_streams(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
-        return train_byte_tokenizer(texts, size, wanted.seq_len)
-    if kind == "pairs":
-        targets = data.train["target"] if wanted.target_tokenizer is None else []
-        return train_unigram_tokenizer([*data.train["text"], *targets], size, wanted.seq_len)
-    if arguments.train.task == "span_corruption":
-        return train_unigram_tokenizer(data.train["text"], size, wanted.seq_len)
-    toy = wanted.dataset == "toy"
-    # The toy's own words and the special tokens; elsewhere as many tokens as were asked for.
-    size = (wanted.vocab_size or TOY_VOCABULARY) + 10 if toy else size
-    return train_tokenizer(data.train["text"], size, wanted.seq_len, whole_words=toy)
+    elif kind == "pairs" and wanted.target_tokenizer is None:
+        texts = [*data.train["text"], *data.train["target"]]
+    else:
+        texts = data.train["text"]
+    return learn_tokenizer(texts, wanted.dataset, arguments.train.task, asked_vocabulary(arguments), wanted.seq_len)
+
+
+def learn_tokenizer(
+    texts: Iterable[str], dataset: str, task: str, vocab_size: int, max_length: int
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of the kind that a task takes, learned from `texts`: `vocab_size` tokens, or all that there are."""
+    if TASKS[task].rows == "blocks":
+        return train_byte_tokenizer(texts, vocab_size, max_length)
+    if TASKS[task].rows == "pairs" or task == "span_corruption":
+        return train_unigram_tokenizer(texts, vocab_size, max_length)
+    return train_tokenizer(texts, vocab_size, max_length, whole_words=dataset == "toy")
 
 
 def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> None:

@@ -260,6 +260,19 @@ class Run:
         """Step -> complete Trainer checkpoint, the earliest first. While a run trains, the earliest may go any time."""
         return {checkpoint_step(path): path for path in sorted(self._checkpoints(complete=True), key=checkpoint_step)}
 
+    def can_resume(self) -> bool:
+        """Whether there is a checkpoint to go on from, or nothing to lose by beginning again: one follows each
+        evaluation, so that a run with more of them, or one that has finished, had some that somebody removed."""
+        barely_begun = self._written_state().name != "finished" and len(self.metrics("eval")) <= 1
+        return self.last_checkpoint() is not None or barely_begun
+
+    def discard_beginning(self) -> None:
+        """Remove what a run without a checkpoint has written, for it to begin again; its words in the log stay."""
+        for folder in (self.tokenizer, self.target_tokenizer, self.best):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.metrics_path, self.progress_path):
+            path.unlink(missing_ok=True)
+
     def discard_incomplete(self) -> None:
         """Remove what a stopped write left behind."""
         for path in (*self._checkpoints(complete=False), self.folder / "best.new"):

@@ -6,18 +6,20 @@ Try it: read_start("assets/models/ag_news", TASKS["mlm"]).config
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.checkpoint import load_checkpoint
+from switch_model.checkpoint import load_checkpoint, read_config
 from switch_model.config import SwitchConfig
 from switch_model.modeling import SwitchForSequenceClassification
-from switch_model.tokenizer_file import target_of, with_target
+from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target
 from train.tasks import Task
 
+CONFIG = "config.json"
 # Weights with a row for each token.
 TABLES = ("shared.weight", "decoder_embedding.weight", "lm_head.weight", "bias")
 
@@ -46,20 +48,49 @@ def read_start(checkpoint: str, task: Task) -> Start:
     written, any other what was read. The other's rows would be those of other tokens.
     """
     model, tokenizer = load_checkpoint(checkpoint, "cpu")
-    config, weights = model.config, model.state_dict()
-    of_tokens = not isinstance(model, SwitchForSequenceClassification)
-    if config.decoder_vocab_size is None or task.rows == "pairs":
-        return Start(config, weights, tokenizer, of_tokens)
-    config = copy.deepcopy(config)
-    written = weights.pop("decoder_embedding.weight")
-    if task.model_class.stacks == ("decoder",):
-        weights["shared.weight"], config.vocab_size = written, len(written)
-        tokenizer = target_of(tokenizer)
-    else:
-        weights.pop("lm_head.weight", None)
-        tokenizer = with_target(tokenizer, None)
-    config.decoder_vocab_size, config.share_embeddings = None, True
-    return Start(config, weights, tokenizer, of_tokens)
+    weights = model.state_dict()
+    if model.config.decoder_vocab_size is not None and task.rows != "pairs":
+        written = weights.pop("decoder_embedding.weight")
+        if _only_writes(task):
+            weights["shared.weight"] = written
+        else:
+            weights.pop("lm_head.weight", None)
+    return _start(model.config, weights, tokenizer, type(model), task)
+
+
+def read_shape(checkpoint: str, task: Task) -> Start | None:
+    """As `read_start` of a folder on this disk, without reading its weights; None for any other checkpoint."""
+    folders = [folder for folder in (Path(checkpoint), Path(checkpoint) / "best") if (folder / CONFIG).is_file()]
+    if not folders:
+        return None
+    config, model_class = read_config(folders[0] / CONFIG)
+    tokenizer = read_tokenizer(folders[0], config.vocab_size, config.pad_token_id)
+    if config.decoder_vocab_size is not None:
+        target = read_tokenizer(folders[0], config.decoder_vocab_size, config.pad_token_id, TARGET)
+        tokenizer = with_target(tokenizer, target)
+    return _start(config, {}, tokenizer, model_class, task)
+
+
+def _only_writes(task: Task) -> bool:
+    return task.model_class.stacks == ("decoder",)
+
+
+def _start(
+    config: SwitchConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: PreTrainedTokenizerFast,
+    model_class: type[SwitchPreTrainedModel],
+    task: Task,
+) -> Start:
+    """With one vocabulary where the task has one text."""
+    if config.decoder_vocab_size is not None and task.rows != "pairs":
+        config = copy.deepcopy(config)
+        if _only_writes(task):
+            config.vocab_size, tokenizer = config.decoder_vocab_size, target_of(tokenizer)
+        else:
+            tokenizer = with_target(tokenizer, None)
+        config.decoder_vocab_size, config.share_embeddings = None, True
+    return Start(config, weights, tokenizer, of_tokens=model_class is not SwitchForSequenceClassification)
 
 
 # What shapes weights, or is part of what they learned, and has no flag.

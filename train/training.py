@@ -66,14 +66,17 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
 
 
 def resume(folder: str | Path, max_runs: int | None = None) -> Run:
-    """Go on with a stopped run from its last checkpoint. Raises RunError when there is nothing to go on from."""
+    """Go on with a stopped run: from its last checkpoint, or from the beginning where it was stopped before its first.
+
+    Raises RunError when it is at work, or its checkpoints are gone.
+    """
     run = Run.open(folder)
     arguments = run.arguments()
     if (state := run.state()).active and not run.waits_for_this_process():
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
-    if checkpoint is None:
-        raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
+    if not run.can_resume():
+        raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.command()}")
     arguments.check_reporters()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
@@ -82,6 +85,10 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     with recorded(run):
         if wait_for_turn(run, max_runs):
             run.discard_incomplete()
+            if checkpoint is None:
+                print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
+                run.discard_beginning()
+                return _run(run, arguments, _prepare(arguments), device, resume_from=None)
             kept = run.tokenizer if run.tokenizer.is_dir() else run.best
             tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
             if run.target_tokenizer.is_dir():

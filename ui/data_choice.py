@@ -12,7 +12,7 @@ import gradio as gr
 from train.arguments import Arguments
 from train.data import columns_of, from_hub, known_datasets
 from train.data_report import DataReport, data_report
-from train.suggest import fitting_task
+from train.suggest import columns_by_content, fitting_task
 from train.tables import DataError
 from train.tasks import TASKS
 from ui.data_card import report_html
@@ -56,12 +56,14 @@ class DataChoice:
             "words": report.words,
             "target_words": report.target_words,
             "validation": report.validation,
+            "vocabulary": report.vocabulary,
         }
         return report_html(report), *self._pickers(dataset, task, report.columns, chosen), facts
 
     def choose(self, dataset: str, task: str) -> tuple[Any, ...]:
         """Another data set, or task: (task, what `look_at` returns with its columns found anew)."""
-        return task_update(task), *self.look_at(dataset, task, *NONE_CHOSEN)
+        text, label = self._columns_by_content(dataset, task) or (NO_COLUMN, NO_COLUMN)
+        return task_update(task), *self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
 
     def task_of(self, dataset: str) -> str:
         """The task that a data set suits."""
@@ -126,6 +128,13 @@ class DataChoice:
 
     def _takes_language(self, dataset: str, task: str) -> bool:
         return TASKS[task].rows in ("pairs", "blocks") and from_hub(dataset, self.workshop.data_dir)
+
+    def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str] | None:
+        """The columns of texts and classes where their names don't say which they are, but what stands in them does."""
+        try:
+            return columns_by_content(self.allowed(dataset)) if TASKS[task].labelled else None
+        except ValueError:
+            return None
 
     def _columns(self, dataset: str) -> list[str]:
         """What may be chosen when no column could be found by its name."""

@@ -54,7 +54,9 @@ class Pictures(NamedTuple):
     probe_words: str = _NO_PROBE
     probe: Any = None
     partners: Any = _HIDDEN
-    together: Any = None
+    by_step: Any = None
+    by_time: Any = None
+    by_tokens: Any = None
     lesson: Any = _HIDDEN
     without_words: str = ""
     without: Any = None
@@ -99,7 +101,7 @@ class LiveRun:
         idle = not state.active
         buttons = (
             gr.update(interactive=mine and state.name in ("running", "queued")),
-            gr.update(interactive=mine and idle and state.name != "finished" and run.last_checkpoint() is not None),
+            gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),
             gr.update(interactive=run.best.is_dir()),
             *(gr.update(interactive=_may_have(run, suffix)) for suffix in (TWIN, LESSON)),
         )
@@ -127,7 +129,7 @@ class LiveRun:
         records = run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
-        watched = any(record["kind"] == "probe" for record in records)
+        watched = [record for record in records if record["kind"] == "probe"]
         partners = self._partners(name)
         lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
         task = TASKS[run.arguments().train.task]
@@ -145,12 +147,15 @@ class LiveRun:
                 routing=gr.update(visible=True),
                 load=run_routing_figures.load_heat_map(records),
                 health=run_figures.routing_health(records),
-                layer=gr.update(choices=choices, value=layer, visible=watched),
+                layer=gr.update(choices=choices, value=layer, visible=bool(watched)),
             )
-        if watched:
+        if watched and watched[-1].get("layers"):
             pictures = pictures._replace(probe=run_routing_figures.probe_figure(records, layer))
         if len(partners) > 1:
-            pictures = pictures._replace(partners=gr.update(visible=True), together=run_figures.twin_curves(partners))
+            by_step, by_time, by_tokens = run_figures.twin_curves(partners)
+            pictures = pictures._replace(
+                partners=gr.update(visible=True), by_step=by_step, by_time=by_time, by_tokens=by_tokens
+            )
         if lesson:
             without, with_it = partners[lesson], next(iter(partners.values()))
             pictures = pictures._replace(
@@ -188,7 +193,7 @@ class LiveRun:
         return ""
 
     def resume(self, name: str | None, request: gr.Request = None) -> str:
-        """Let a stopped run go on, in a process of its own. Returns what is wrong."""
+        """Let a stopped run go on, or begin again, in a process of its own. Returns what is wrong."""
         try:
             go_on(self._changeable(name, request), self.workshop.max_runs)
         except RunError as error:
@@ -262,7 +267,11 @@ def _facts(sentence: str) -> str:
 
 def _no_probe(run: Run) -> str:
     """Why there is no picture of a watched text."""
-    return _facts("Its routing is drawn at the first evaluation.") if run.arguments().train.probe else _NO_PROBE
+    arguments = run.arguments()
+    if arguments.train.probe is None:
+        return _NO_PROBE
+    dense = arguments.model.sparse_step == 0
+    return _facts(f"Its {'prediction is told' if dense else 'routing is drawn'} at the first evaluation.")
 
 
 def _notice(error: Exception) -> str:
@@ -343,7 +352,8 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
             "<h2>Beside its twins: validation loss against steps, time and tokens</h2>",
             apply_default_css=False,
         )
-        together = _plot("partners-plot")
+        with gr.Row(elem_id="partners-plots"):
+            together = [_plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")]
         with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson_row:
             with gr.Column(min_width=300):
                 gr.HTML("<h3>Load without the balance loss</h3>", apply_default_css=False)
@@ -368,7 +378,7 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
         **quiet,
     }
     pictures = [words, curves, note, written, samples, routing, load, health, layer, probe_said, probe]
-    pictures += [partners, together, lesson_row, without_said, without, with_said, with_it]
+    pictures += [partners, *together, lesson_row, without_said, without, with_said, with_it]
     gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
     watched.change(**looking)
     tab.select(handlers.list_runs, [watched], [watched], **quiet)
@@ -383,5 +393,5 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
     return explore
 
 
-def _plot(name: str) -> gr.Plot:
-    return gr.Plot(show_label=False, container=False, buttons=[], elem_id=name)
+def _plot(name: str, **size: int) -> gr.Plot:
+    return gr.Plot(show_label=False, container=False, buttons=[], elem_id=name, **size)

@@ -103,26 +103,33 @@ class NewRun:
         """What the run will take, in a line. Timed only while nothing trains: both would be slower for it."""
         try:
             arguments = self.arguments(*inputs)
-            if facts is None:
-                return ""
-            busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
-            return estimate_html(estimate(arguments, **facts, timed=not busy))
-        except (ValueError, OverflowError, RuntimeError, MemoryError):
+        except ValueError:
             return ""  # The preview says what is wrong.
+        if facts is None:
+            return ""
+        busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
+        try:
+            return estimate_html(estimate(arguments, **facts, timed=not busy))
+        except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+        except (OverflowError, RuntimeError, MemoryError):
+            return ""
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
-    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any]:
-        """Start the run as a process of its own: (message, the inner tabs, the run to watch)."""
+    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any, Any]:
+        """Start the run as a process of its own: (what is wrong, the inner tabs, the run to watch, the command of the
+        next one, whose folder is another). A refusal is the button's only answer: nothing may follow that clears it."""
         try:
             arguments = self.arguments(*inputs)
             self.workshop.check_may_start(visitor_of(request))
             folder = Path(arguments.train.output_dir)
             run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
         except (ValueError, RunError) as error:
-            return f'<p class="notice" role="alert">{escape(str(error))}</p>', gr.skip(), gr.skip()
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>', *(gr.skip(),) * 3
         self.workshop.started(run.name, visitor_of(request))
-        return "", gr.Tabs(selected="live"), gr.update(choices=self.workshop.names(), value=run.name)
+        watched = gr.update(choices=self.workshop.names(), value=run.name)
+        return "", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0]
 
     # -- arguments as a file ------------------------------------------------------------------------------------------
 
@@ -179,9 +186,13 @@ class NewRun:
 def estimate_html(found: Estimate) -> str:
     """parameters, steps and time in one line."""
     time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed"
+    most = "" if found.exact else "At most "
+    epochs = f"{found.epochs:,.0f}" if found.epochs >= 10 else f"{found.epochs:.2g}"
+    ended = f" ({found.ended_by} ends it at epoch {epochs})" if found.ended_by else ""
     return (
-        f'<p class="facts" role="status">At most <b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
-        f"active per token · <b>{found.steps:,}</b> steps · about {found.tokens} tokens a {found.row} · {time}</p>"
+        f'<p class="facts" role="status">{most}<b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
+        f"active per token · <b>{found.steps:,}</b> steps{ended} · "
+        f"about {found.tokens} tokens a {found.row} · {time}</p>"
     )
 
 
@@ -264,7 +275,7 @@ def create_new_run(
     preset.input(handlers.choose_preset, [preset, dataset, task, start_from], form, **quiet).then(**shown).then(**timed)
     gr.on(_edits((name, probe)), trigger_mode="always_last", **shown)
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
-    go.click(handlers.start, inputs, [wrong, tabs, watched], **quiet).then(**shown)
+    go.click(handlers.start, inputs, [wrong, tabs, watched, command], **quiet)
     hand_over(saved, handlers.save, inputs, "arguments")
     loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
     opened.select(**shown).then(**timed)

@@ -95,52 +95,53 @@ def compare_curves(
         value: a name of train.measures.
         over: "step", "seconds" or "tokens". Runs that did not note it are left out.
     """
-    return _compared(runs, value, (over,), height)
-
-
-def twin_curves(runs: Mapping[str, Records], value: str = "loss") -> go.Figure:
-    """The same runs against steps, time and tokens, side by side on one scale."""
-    return _compared(runs, value, ("step", "seconds", "tokens"), 340)
-
-
-def _compared(runs: Mapping[str, Records], value: str, panels: Sequence[str], height: int) -> go.Figure:
     word = MEASURES[value].word
-    figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.03)
+    figure = go.Figure()
     named: set[str] = set()
-    for column, over in enumerate(panels, start=1):
-        lines = [(lines_of(records, "train"), lines_of(records, "eval")) for records in runs.values()]
-        unit, divisor = _unit(over, (line.get(over) for pair in lines for kind in pair for line in kind))
-        for index, (name, (train, evaluated)) in enumerate(zip(runs, lines, strict=True)):
-            colour, dash = _colour(index)
-            for some, strong in ((train, False), (evaluated, True)):
-                xs, ys = _curve(some, over, value)
-                if not xs:
-                    continue
-                line = _line(
-                    plain(name, 40),
-                    [x / divisor for x in xs],
-                    ys,
-                    colour,
-                    strong,
-                    number=MEASURES[value].number,
-                    where=f"<br>%{{x:,.4~g}} {unit}" if over == "seconds" else f"<br>{over} %{{x:,.0f}}",
-                    dash=dash,
-                )
-                # One entry per run, which shows and hides all of its curves.
-                line.update(legendgroup=name, showlegend=strong and name not in named)
-                named |= {name} if strong else set()
-                figure.add_trace(line, row=1, col=column)
-        figure.update_xaxes(title=unit, rangemode="tozero", col=column)
+    lines = [(lines_of(records, "train"), lines_of(records, "eval")) for records in runs.values()]
+    unit, divisor = _unit(over, (line.get(over) for pair in lines for kind in pair for line in kind))
+    for index, (name, (train, evaluated)) in enumerate(zip(runs, lines, strict=True)):
+        colour, dash = _colour(index)
+        for some, strong in ((train, False), (evaluated, True)):
+            xs, ys = _curve(some, over, value)
+            if not xs:
+                continue
+            line = _line(
+                plain(name, 40),
+                [x / divisor for x in xs],
+                ys,
+                colour,
+                strong,
+                number=MEASURES[value].number,
+                where=f"<br>%{{x:,.4~g}} {unit}" if over == "seconds" else f"<br>{over} %{{x:,.0f}}",
+                dash=dash,
+            )
+            # One entry per run, which shows and hides all of its curves.
+            line.update(legendgroup=name, showlegend=strong and name not in named)
+            named |= {name} if strong else set()
+            figure.add_trace(line)
     if not figure.data:
-        return empty(f"None of these runs has noted its {word}{' against these' if len(panels) == 1 else ''} yet.")
+        return empty(f"None of these runs has noted its {word} against these yet.")
     for trace in figure.data:
         # A run without an evaluation yet is named by its training.
         if trace.legendgroup not in named:
             named.add(trace.legendgroup)
             trace.showlegend = True
     scale = {key: setting for key, setting in _scale(value).items() if key != "range"}
-    figure.update_yaxes(**scale).update_yaxes(title=f"{word} (faint: training)", col=1)
+    figure.update_xaxes(title=unit, rangemode="tozero").update_yaxes(title=f"{word} (faint: training)", **scale)
     return styled(figure, height=height, hovermode="closest")
+
+
+def twin_curves(runs: Mapping[str, Records], value: str = "loss") -> tuple[go.Figure, go.Figure, go.Figure]:
+    """The same runs against steps, time and tokens: figures of their own, which stand side by side or, on a phone, one
+    below the other. The first names the runs."""
+    first, *others = (compare_curves(runs, value, over, height=300) for over in ("step", "seconds", "tokens"))
+    for figure in (first, *others):
+        # Room for two lines of names in all, so that the same loss stands at the same height.
+        figure.update_layout(margin={"t": 48})
+    for figure in others:
+        figure.update_layout(showlegend=False)
+    return first, *others
 
 
 def _scale(value: str) -> dict[str, Any]:

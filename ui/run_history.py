@@ -24,6 +24,7 @@ from ui.workshop import Workshop, clean_name, visitor_of
 COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
 # Curves that a person still tells apart.
 MAX_COMPARED = 8
+_HIDDEN = gr.update(visible=False)
 NOTHING = '<p class="facts">Choose a run: click its row.</p>'
 
 
@@ -38,8 +39,10 @@ class RunHistory:
         return [self._row(row) for row in summaries(self.workshop.root)]
 
     def _row(self, row: dict[str, Any]) -> list[str]:
-        started = time.strftime("%d %b %H:%M", time.localtime(row["started"])) if row["started"] else ""
-        steps = f"{row['step']:,} of {row['max_steps']:,}" if row["max_steps"] else ""
+        # One that was stopped while it waited began when it was asked for.
+        began = row["started"] or (None if row["state"] == "queued" else row["queued"])
+        started = time.strftime("%d %b %H:%M", time.localtime(began)) if began else ""
+        steps = f"{row['step']:,}" + (f" of {row['max_steps']:,}" if row["max_steps"] else "")
         name = Path(row["folder"]).relative_to(self.workshop.root).as_posix()
         clock = duration(row["seconds"]) if row["seconds"] else ""
         return [
@@ -60,7 +63,8 @@ class RunHistory:
         return self.table(), gr.update(choices=names, value=[name for name in compared or () if name in names])
 
     def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
-        """A click on a row: (the run's name, what stands above the buttons, buttons …)."""
+        """A click on a row: (the run's name, what stands above the buttons, six buttons, the row that renames, the row
+        that deletes)."""
         return self.chosen(event.row_value[0])
 
     def chosen(self, name: str) -> tuple[Any, ...]:
@@ -68,10 +72,10 @@ class RunHistory:
             run = self.workshop.run(name)
             state = run.state()
         except RunError as error:
-            return None, _message(error), *(gr.update(interactive=False),) * 6, gr.update(visible=False)
+            return None, _message(error), *(gr.update(interactive=False),) * 6, *(_HIDDEN,) * 2
         able = [True, run.best.is_dir(), run.best.is_dir(), run.best.is_dir(), not state.active, not state.active]
         said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
-        return name, said, *(gr.update(interactive=on) for on in able), gr.update(visible=False)
+        return name, said, *(gr.update(interactive=on) for on in able), *(_HIDDEN,) * 2
 
     def watch(self, name: str | None) -> tuple[Any, Any]:
         """To the live view of a run: (the inner tabs, its picker)."""
@@ -105,12 +109,21 @@ class RunHistory:
             return name, _message(error), gr.skip()
         return run.folder.relative_to(self.workshop.root).as_posix(), _message(f"Renamed to {run.name}."), self.table()
 
+    def ask_to_rename(self, name: str | None) -> tuple[Any, Any, Any]:
+        """(the row that renames, its box with the present name, the row that deletes)."""
+        return gr.update(visible=True), (name or "").rsplit("/", 1)[-1], _HIDDEN
+
+    def ask_to_delete(self, name: str | None) -> tuple[Any, str, Any]:
+        """(the row that deletes, its question, the row that renames)."""
+        question = f"Delete <b>{escape(name or '')}</b>? Its checkpoints go with it; this can’t be undone."
+        return gr.update(visible=True), f'<p class="notice">{question}</p>', _HIDDEN
+
     def delete(self, name: str | None, request: gr.Request = None) -> tuple[Any, ...]:
-        """What was done or is wrong, then as `chosen`: nothing is chosen any more."""
+        """As `chosen`, with what was done or is wrong: nothing is chosen any more."""
         try:
             delete(self._mine(name, request))
         except RunError as error:
-            return name, _message(error), *(gr.skip(),) * 6, gr.update(visible=False)
+            return name, _message(error), *(gr.skip(),) * 6, *(_HIDDEN,) * 2
         _, _, *rest = self.chosen(name)
         return None, _message(f"Deleted {name}."), *rest
 
@@ -174,7 +187,7 @@ def create_run_history(
             new_name = gr.Textbox(show_label=False, container=False, placeholder="New name", max_lines=1, scale=2)
             renamed = gr.Button("Rename", variant="primary", min_width=0, scale=0)
         with gr.Row(elem_classes="buttons", visible=False, elem_id="deleting") as deleting:
-            gr.HTML('<p class="notice">The run and its checkpoints are gone for good.</p>', apply_default_css=False)
+            question = gr.HTML("", apply_default_css=False, elem_id="delete-question")
             deleted = gr.Button("Delete it", variant="stop", min_width=0, scale=0, elem_id="really-delete")
             kept = gr.Button("Keep it", min_width=0, scale=0)
         with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workshop.public):
@@ -211,16 +224,16 @@ def create_run_history(
     listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **quiet}
     tab.select(**listed)
     refresh.click(**listed)
-    table.select(handlers.choose, None, [chosen, said, *buttons, deleting], **quiet)
+    table.select(handlers.choose, None, [chosen, said, *buttons, renaming, deleting], **quiet)
     watch.click(handlers.watch, [chosen], [tabs, watched], **quiet)
     hand_over(packed, handlers.download, [chosen], "packed-run")
-    name_it.click(_show, None, [renaming], **quiet)
+    name_it.click(handlers.ask_to_rename, [chosen], [renaming, new_name, deleting], **quiet)
     renamed.click(handlers.rename, [chosen, new_name], [chosen, said, table], **quiet).then(
         _hide, None, [renaming], **quiet
     )
-    drop.click(_show, None, [deleting], **quiet)
+    drop.click(handlers.ask_to_delete, [chosen], [deleting, question, renaming], **quiet)
     kept.click(_hide, None, [deleting], **quiet)
-    deleted.click(handlers.delete, [chosen], [chosen, said, *buttons, deleting], **quiet).then(**listed)
+    deleted.click(handlers.delete, [chosen], [chosen, said, *buttons, renaming, deleting], **quiet).then(**listed)
     publish.click(handlers.publish, [chosen, repository, private], [said], **quiet)
     comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
     compared.change(handlers.measures, [compared, value], [value], **quiet)
@@ -228,9 +241,5 @@ def create_run_history(
     return chosen, explore, go_on
 
 
-def _show() -> Any:
-    return gr.update(visible=True)
-
-
 def _hide() -> Any:
-    return gr.update(visible=False)
+    return _HIDDEN

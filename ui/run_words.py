@@ -173,12 +173,16 @@ def probe_layer(line: Mapping[str, Any], name: str | None) -> Mapping[str, Any] 
 
 
 def probe_words(records: Records, layer: str | None = None) -> str:
-    """How many tokens changed their expert since the evaluation before, and which class is predicted."""
+    """How many tokens changed their expert since the evaluation before, if the model has such, and which class is
+    predicted."""
     lines = probe_lines(records)
     if not lines:
         return "Appears with the first evaluation."
     last, before = lines[-1], lines[-2] if len(lines) > 1 else None
-    sentences = [_changes(lines, layer)] if before else [f"At step {last['step']:,}: one evaluation so far."]
+    if not last.get("layers"):
+        sentences = ["A dense model routes nothing."]
+    else:
+        sentences = [_changes(lines, layer)] if before else [f"At step {last['step']:,}: one evaluation so far."]
     if predicted := _predicted(last):
         changed = before and before.get("label") != last.get("label") and _predicted(before)
         sentences.append(f"Predicted {predicted}{f', after {changed}' if changed else ''}.")
