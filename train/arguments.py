@@ -259,6 +259,11 @@ class Arguments:
         }
         return " ".join(["python -m train", *(f"--{key} {shlex.quote(str(value))}" for key, value in given.items())])
 
+    def again(self) -> str:
+        """The command that trains the same once more on this machine, as it can be pasted: into a folder of its own."""
+        fresh = Arguments.from_dict(self.to_dict() | {"output_dir": None, "run_name": None})
+        return fresh.command(portable=False)
+
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
         data, train = self.data, self.train

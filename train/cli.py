@@ -24,7 +24,7 @@ from train.commands import (
 from train.flags import Parser, command_parser, natural, positive, read_flags
 from train.interrupts import INTERRUPTED, ended_by_signals
 from train.publish import PublishError
-from train.runs import RUNS, Run, RunError
+from train.runs import RUNS, Run, RunError, pasted
 from train.tables import DataError
 
 COMMANDS_HELP = """
@@ -92,7 +92,7 @@ def _stop(argv: list[str]) -> None:
     if not run.state().active:
         raise RunError(f"{run.folder} is not at work: its state is {run.state().name}.")
     run.request_stop()
-    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {run.folder}")
+    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {pasted(run.folder)}")
 
 
 def _runs(argv: list[str]) -> None:
@@ -147,7 +147,7 @@ def _sweep(argv: list[str]) -> None:
         print(
             f"Best on validation: trial {found.best.number}{tie}.\n"
             f"Checkpoint: {found.folder / found.best.run / 'best'}\n"
-            f"The same again: {found.best_arguments().command()}\n"
+            f"The same again: {found.best_arguments().again()}\n"
             f"Look at all: {found.folder / 'parallel_coordinates.html'}"
         )
 
@@ -172,7 +172,7 @@ def _report(run: Run) -> None:
 
     state = run.state()
     if state.name == "stopped" and run.last_checkpoint() is not None:
-        print(f"{state.message} Go on with: python -m train resume {run.folder}")
+        print(f"{state.message} Go on with: python -m train resume {pasted(run.folder)}")
     elif state.message:
         print(state.message)
     if not run.metrics("eval"):
@@ -181,6 +181,6 @@ def _report(run: Run) -> None:
     pick = max if task.higher_is_better else min
     best = pick(run.metrics("eval"), key=lambda record: record[task.best])
     print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
-    print(f"Look at it: python app.py --checkpoint {run.best}")
+    print(f"Look at it: python app.py --checkpoint {pasted(run.best)}")
     if not task.labelled:
-        print(f"Make a classifier of it: python -m train --init_from {run.best} --dataset …")
+        print(f"Make a classifier of it: python -m train --init_from {pasted(run.best)} --dataset …")

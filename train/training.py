@@ -73,7 +73,7 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
     if checkpoint is None:
-        raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.command()}")
+        raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.again()}")
     arguments.check_reporters()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)

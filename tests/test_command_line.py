@@ -1,0 +1,39 @@
+"""The command line as someone meets it with a file of their own: what it prints can be pasted, and says what is so."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from train.cli import main
+from train.runs import Run
+from train.toy import make_toy
+
+SMALL = ["--preset", "tiny", "--d_model", "16", "--num_heads", "2", "--vocab_size", "200", "--seq_len", "16"]
+
+
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory) -> Path:
+    """90 rows of two columns, in a folder whose name a shell would cut in two."""
+    rows, names = make_toy(90, seed=5)
+    path = tmp_path_factory.mktemp("my data") / "good.csv"
+    lines = [f"{text},{names[label]}" for text, label in zip(rows["text"], rows["label"], strict=True)]
+    path.write_text("\n".join(["text,label", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def own_run(own_file) -> Run:
+    """A run of four steps on the file, to be read and not changed."""
+    folder = own_file.parent / "run"
+    asked = ["--dataset", str(own_file), *SMALL, "--validation_size", "0.2", "--max_steps", "4"]
+    assert main([*asked, "--output_dir", str(folder)]) == 0
+    return Run(folder)
+
+
+def test_the_command_to_train_the_same_again_runs_as_it_is_printed(own_file, own_run):
+    words = shlex.split(own_run.arguments().again())
+    assert words[:3] == ["python", "-m", "train"] and str(own_file) in words and "--output_dir" not in words
+    again = own_run.folder.with_name("again")
+    assert main([*words[3:], "--output_dir", str(again)]) == 0
+    assert Run(again).arguments().to_dict() == own_run.arguments().to_dict() | {"output_dir": str(again)}
