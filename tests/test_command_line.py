@@ -1,6 +1,8 @@
 """The command line as someone meets it with a file of their own: what it prints can be pasted, and says what is so."""
 
+import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,29 @@ def test_the_command_to_train_the_same_again_runs_as_it_is_printed(own_file, own
     again = own_run.folder.with_name("again")
     assert main([*words[3:], "--output_dir", str(again)]) == 0
     assert Run(again).arguments().to_dict() == own_run.arguments().to_dict() | {"output_dir": str(again)}
+
+
+def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_measured(own_file, own_run, capsys):
+    def evaluated(checkpoint, file, *more) -> tuple[dict, str]:
+        capsys.readouterr()
+        assert main(["evaluate", "--checkpoint", str(checkpoint), "--dataset", str(file), *more]) == 0
+        said = capsys.readouterr()
+        return json.loads(said.out), said.err
+
+    figures, said = evaluated(own_run.folder, own_file)
+    assert figures["rows"] == 90 and figures["trained_on"] == "most" and "Most of these rows were trained on" in said
+    figures, said = evaluated(own_run.folder, own_file, "--split", "validation")
+    kept = max(own_run.metrics("eval"), key=lambda record: record["accuracy"])
+    assert (figures["rows"], figures["trained_on"], said) == (18, "none", "")
+    assert figures["accuracy"] == pytest.approx(kept["accuracy"])
+
+    # Moved elsewhere, it is the same file; another of its name is not.
+    moved = shutil.copytree(own_run.best, own_file.parent / "moved")
+    assert evaluated(moved, own_file, "--split", "validation")[0]["accuracy"] == pytest.approx(kept["accuracy"])
+    other = own_file.parent / "other" / own_file.name
+    other.parent.mkdir()
+    other.write_text("".join(own_file.read_text().splitlines(keepends=True)[:50]))
+    figures, said = evaluated(moved, other)
+    assert figures["trained_on"] is None and said == ""
+    assert main(["evaluate", "--checkpoint", str(moved), "--dataset", str(other), "--split", "validation"]) == 2
+    assert "was not trained on it" in capsys.readouterr().err

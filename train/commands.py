@@ -16,7 +16,10 @@ def evaluate_command(argv: list[str]) -> None:
     parser = command_parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
     parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--dataset", required=True, help="name or file, as in training")
-    parser.add_argument("--split", help="split to measure; none = the one to report on")
+    parser.add_argument(
+        "--split",
+        help="split to measure; none = the one to report on; validation = also what a run held out of its data",
+    )
     parser.add_argument("--data_dir", help="as in training")
     parser.add_argument("--text_column", help="as in training")
     parser.add_argument("--label_column", help="as in training")
@@ -36,6 +39,12 @@ def evaluate_command(argv: list[str]) -> None:
     from train.evaluation import evaluate
 
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
+    if (known := figures["trained_on"]) in ("most", "some"):
+        print(
+            f"{known.capitalize()} of these rows were trained on: figures on them speak of memory. Those that the run "
+            "held out are measured with --split validation.",
+            file=sys.stderr,
+        )
     text = json.dumps(figures, indent=2)
     if output_dir:
         folder = Path(output_dir)
