@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from train.card import with_own_licence
 from train.cli import main
 from train.runs import Run
 from train.toy import make_toy
@@ -65,3 +66,12 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     assert figures["trained_on"] is None and said == ""
     assert main(["evaluate", "--checkpoint", str(moved), "--dataset", str(other), "--split", "validation"]) == 2
     assert "was not trained on it" in capsys.readouterr().err
+
+
+def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_does_not_know(own_run, capsys):
+    folder = own_run.folder.with_name("small")
+    assert main(["package", "--run", str(own_run.folder), "--output", str(folder)]) == 0
+    card = (folder / "README.md").read_text()
+    assert "evaluate --checkpoint small --dataset good.csv --split train" in card and "\nlicense: other\n" in card
+    assert str(folder.parent) not in card + (folder / "training.json").read_text()
+    assert with_own_licence(card.replace("license: other", "license: apache-2.0")) == card
