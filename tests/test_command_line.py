@@ -75,3 +75,39 @@ def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_d
     assert "evaluate --checkpoint small --dataset good.csv --split train" in card and "\nlicense: other\n" in card
     assert str(folder.parent) not in card + (folder / "training.json").read_text()
     assert with_own_licence(card.replace("license: other", "license: apache-2.0")) == card
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", '{"seed": 1,\n "max_step": 4}', "a.json, line 2: there is no argument max_step (did you mean max_steps?)."),  # noqa: E501
+        ("b.yaml", "seed: 1\nmax_steps: four\n", "b.yaml, line 2: max_steps 'four' is not allowed: it must be a whole number."),  # noqa: E501
+        ("c.json", '{"seed": 1,\n "lr" 2}', "c.json, line 2 is neither YAML nor JSON"),
+        ("d.yaml", None, "there is no file"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_config_file_is_said_with_its_line(tmp_path, capsys, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert main(["--config", str(tmp_path / name)]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1 and printed.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bogus"], "there is no command bogus: there are runs, stop, resume, "),
+        (["resum", "x"], "did you mean resume?"),
+        (["my.csv"], "To train on it: python -m train --dataset my.csv"),
+        (["evaluate", "--checkpoint", "x", "--dataset", "toy", "--spilt", "x"], "--spilt (did you mean --split?)"),
+        (["--num_expert", "4"], "there is no flag --num_expert (did you mean --num_experts?)"),
+    ],
+)
+def test_unknown_words_get_the_nearest_known_one(words, said, capsys):
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = ended.code
+    printed = capsys.readouterr().err
+    assert status == 2 and said in printed and printed.count("\n") == 1

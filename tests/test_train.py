@@ -292,7 +292,7 @@ def test_help_says_what_each_kind_of_switch_does(capsys):
 WRONG = {
     "unknown flag": (["--num_expert", "4"], "--num_expert"),
     "abbreviated flag": (["--epoch", "1"], "--epoch"),
-    "no number": (["--epochs", "many"], "invalid float value"),
+    "no number": (["--epochs", "many"], "it must be a number"),
     "bad choice": (["--optimizer", "sgd"], "invalid choice"),
     "bad value": (["--num_experts", "0"], "--num_experts 0"),
     "another name": (["--dropout", "1.5"], "--dropout 1.5"),

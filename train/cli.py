@@ -21,11 +21,11 @@ from train.commands import (
     predict_command,
     publish_command,
 )
-from train.flags import Parser, command_parser, natural, positive, read_flags
+from train.flags import Parser, command_parser, did_you_mean, natural, positive, read_flags
 from train.interrupts import INTERRUPTED, ended_by_signals
 from train.publish import PublishError
 from train.runs import RUNS, Run, RunError, pasted
-from train.tables import DataError
+from train.tables import DataError, is_table
 
 COMMANDS_HELP = """
 other commands (each has --help):
@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Between datasets and pyarrow; nobody who trains can do anything about it.
     warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)
+    if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        print(_no_such_command(argv[0]), file=sys.stderr)
+        return 2
     command, rest = (COMMANDS[argv[0]], argv[1:]) if argv and argv[0] in COMMANDS else (_train, argv)
     try:
         command(rest)
@@ -64,6 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         print("Stopped.", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _no_such_command(word: str) -> str:
+    if is_table(word):
+        return f"error: {word} is no command. To train on it: python -m train --dataset {pasted(word)}"
+    if near := did_you_mean(word, COMMANDS):
+        return f"error: there is no command {word}{near}. See python -m train --help"
+    return f"error: there is no command {word}: there are {', '.join(COMMANDS)}; without one, it trains."
 
 
 def _train(argv: list[str]) -> None:
