@@ -111,3 +111,15 @@ def test_unknown_words_get_the_nearest_known_one(words, said, capsys):
         status = ended.code
     printed = capsys.readouterr().err
     assert status == 2 and said in printed and printed.count("\n") == 1
+
+
+def test_a_finished_run_stays_as_it_is_and_gets_back_a_best_checkpoint_that_is_gone(own_run, tmp_path, capsys):
+    run = Run(shutil.copytree(own_run.folder, tmp_path / "copy"))
+    before = [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
+    weights = (run.best / "model.safetensors").read_bytes()
+    assert main(["resume", str(run.folder)]) == 0
+    assert f"is finished. To train on: python -m train --init_from {run.folder}" in capsys.readouterr().out
+    shutil.rmtree(run.best)
+    assert main(["resume", str(run.folder)]) == 0
+    assert "best/ was gone" in capsys.readouterr().out and (run.best / "model.safetensors").read_bytes() == weights
+    assert before == [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]

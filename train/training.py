@@ -23,12 +23,13 @@ from switch_model.memory import keep_freed_memory
 from switch_model.tokenizer_file import target_of, with_target
 from train.arguments import Arguments
 from train.card import model_card
+from train.checkpoints import put_weights
 from train.curves import write_curves
 from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
 from train.rows import Rows, make_rows, make_tokenizer, read_data
-from train.runs import Run, RunError
+from train.runs import Run, RunError, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
 from train.tables import DataError
@@ -66,12 +67,18 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
 
 
 def resume(folder: str | Path, max_runs: int | None = None) -> Run:
-    """Go on with a stopped run from its last checkpoint. Raises RunError when there is nothing to go on from."""
+    """Go on with a stopped run from its last checkpoint; one that is finished stays as it is, but for a best checkpoint
+    that is gone. Raises RunError when there is nothing to go on from."""
     run = Run.open(folder)
     arguments = run.arguments()
     if (state := run.state()).active and not run.waits_for_this_process():
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
+    if state.name == "finished" and (checkpoint or run.best.is_dir()):
+        if not run.best.is_dir():
+            _rebuild_best(run, arguments)
+        print(f"{folder} is finished. To train on: python -m train --init_from {pasted(folder)} --dataset …")
+        return run
     if checkpoint is None:
         raise RunError(f"{folder} has no complete checkpoint yet: start again with\n  {arguments.again()}")
     arguments.check_reporters()
@@ -82,13 +89,31 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     with recorded(run):
         if wait_for_turn(run, max_runs):
             run.discard_incomplete()
-            kept = run.tokenizer if run.tokenizer.is_dir() else run.best
-            tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
-            if run.target_tokenizer.is_dir():
-                with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
-            begun_with = SwitchConfig.from_pretrained(checkpoint)
-            _run(run, arguments, _prepare(arguments, tokenizer, begun_with), device, checkpoint)
+            _run(run, arguments, _prepare_again(run, arguments, checkpoint), device, checkpoint)
     return run
+
+
+def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":
+    """What a run trains that was begun before, with its own tokenizers."""
+    kept = run.tokenizer if run.tokenizer.is_dir() else run.best
+    tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
+    if run.target_tokenizer.is_dir():
+        with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
+    return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint))
+
+
+def _rebuild_best(run: Run, arguments: Arguments) -> None:
+    """The best of the checkpoints that are left, as `best/`. Raises RunError when none was measured."""
+    task, kept = TASKS[arguments.train.task], run.kept_checkpoints()
+    measured = [record for record in run.metrics("eval") if record["step"] in kept and task.best in record]
+    if not measured:
+        raise RunError(f"{run.folder} has lost best/, and no checkpoint that was measured is left: train it anew.")
+    record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
+    parts = _prepare_again(run, arguments, kept[record["step"]])
+    put_weights(parts.model, kept[record["step"]])
+    figures = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
+    _keep_best(run, arguments, parts, parts.model.eval(), figures, run.progress().get("seconds", 0.0))
+    print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
 
 
 def pick_device(wanted: str | None) -> str:
@@ -201,17 +226,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
 
     # Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
-        training = {
-            "arguments": arguments.portable(),
-            "command": arguments.command(),
-            "rows": {"train": len(rows.train), "validation": len(rows.validation)},
-            "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
-            "seconds": round(time.monotonic() - started, 1),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        }
-        aside = run.folder / "best.new"
-        card = model_card(best.config, training, best.parameter_counts())
-        run.replace_best(save_checkpoint(best, tokenizer, aside, training=training, card=card))
+        _keep_best(run, arguments, parts, best, metrics, time.monotonic() - started)
 
     with reporting(run, arguments, resume_from) as reported, StopRequest(run).noticed() as stop:
         steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
@@ -249,3 +264,26 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         ended = f"Out of time after step {steering.step:,} of {steering.max_steps:,}." if steering.out_of_time else ""
         run.set_state("finished", ended)
     return run
+
+
+def _keep_best(
+    run: Run,
+    arguments: Arguments,
+    parts: Parts,
+    best: SwitchPreTrainedModel,
+    metrics: dict[str, Any],
+    seconds: float,
+) -> None:
+    """Write `best/`: weights, tokenizer, card, and what they come from and were measured as."""
+    rows = parts.rows
+    training = {
+        "arguments": arguments.portable(),
+        "command": arguments.command(),
+        "rows": {"train": len(rows.train), "validation": len(rows.validation)},
+        "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
+        "seconds": round(seconds, 1),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    aside = run.folder / "best.new"
+    card = model_card(best.config, training, best.parameter_counts())
+    run.replace_best(save_checkpoint(best, parts.tokenizer, aside, training=training, card=card))
