@@ -123,3 +123,17 @@ def test_a_finished_run_stays_as_it_is_and_gets_back_a_best_checkpoint_that_is_g
     assert main(["resume", str(run.folder)]) == 0
     assert "best/ was gone" in capsys.readouterr().out and (run.best / "model.safetensors").read_bytes() == weights
     assert before == [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
+
+
+def test_a_run_says_what_about_the_file_would_surprise(own_file, tmp_path, capsys):
+    lines = own_file.read_text().splitlines()
+    rows = [line.split(",")[0] + "," if number % 5 == 0 else line for number, line in enumerate(lines[1:])]
+    file = tmp_path / "gaps.csv"
+    file.write_text("\n".join([lines[0], *rows, *rows[:2], "one more,rare"]) + "\n")
+    asked = ["--dataset", str(file), *SMALL, "--max_steps", "1", "--output_dir", str(tmp_path / "run")]
+    assert main(asked) == 0
+    said = capsys.readouterr().err
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert any("19 rows have no class" in note and note.endswith("are left out.") for note in notes)
+    assert any("1 class has under 5 rows (rare: 1)" in note for note in notes) and len(notes) <= 5
+    assert all(note in Run(tmp_path / "run").log_path.read_text() for note in notes)

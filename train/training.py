@@ -4,6 +4,7 @@ Try it: python -m train --dataset toy --epochs 3
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from train.arguments import Arguments
 from train.card import model_card
 from train.checkpoints import put_weights
 from train.curves import write_curves
+from train.data_report import notes
 from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
@@ -219,6 +221,9 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         f"on {device}; into {run.folder}",
         flush=True,
     )
+    if resume_from is None:
+        for note in notes(arguments):
+            print(f"note: {note}", file=sys.stderr, flush=True)
     if not run.tokenizer.exists():
         if (target := target_of(tokenizer)) is not tokenizer:
             target.save_pretrained(run.target_tokenizer)
