@@ -1,12 +1,15 @@
 """The command line as someone meets it with a file of their own: what it prints can be pasted, and says what is so."""
 
+import io
 import json
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from switch_model import load_checkpoint
 from train.card import with_own_licence
 from train.cli import main
 from train.runs import Run
@@ -137,3 +140,58 @@ def test_a_run_says_what_about_the_file_would_surprise(own_file, tmp_path, capsy
     assert any("19 rows have no class" in note and note.endswith("are left out.") for note in notes)
     assert any("1 class has under 5 rows (rare: 1)" in note for note in notes) and len(notes) <= 5
     assert all(note in Run(tmp_path / "run").log_path.read_text() for note in notes)
+
+
+def test_predict_writes_what_the_ending_of_the_file_says_and_each_column_once(own_file, own_run, tmp_path, capsys):
+    first, second, third = (tmp_path / name for name in ("out.tsv", "again.tsv", "last.jsonl"))
+    for source, target in ((own_file, first), (first, second), (second, third)):
+        words = ["--checkpoint", str(own_run.folder), "--file", str(source), "--output", str(target)]
+        assert main(["predict", *words]) == 0
+        said = capsys.readouterr()
+        assert said.out == "" and "90 rows with" in said.err and str(target) in said.err
+    header = first.read_text().splitlines()[0].split("\t")
+    assert header == ["text", "label", "predicted", "p(class 0)", "p(class 1)", "p(class 2)"]
+    assert second.read_text() == first.read_text()
+    assert list(json.loads(third.read_text().splitlines()[0])) == header
+
+
+def test_predict_says_that_no_text_came(own_run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["predict", "--checkpoint", str(own_run.folder)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "No text came" in said.err
+
+
+def test_a_trace_has_a_legend_of_what_it_shows(own_run, capsys):
+    assert main(["predict", "--checkpoint", str(own_run.folder), "bada bedi", "--trace"]) == 0
+    legend = capsys.readouterr().out.splitlines()[-1]
+    assert legend.startswith("n 0.48: ") and "was full" not in legend
+
+
+@pytest.mark.parametrize(
+    ("columns", "flags", "said"),
+    [
+        ("sentence1,sentence2,label", [], "--text_column sentence1,sentence2"),
+        ("text,label", ["--label_column", "sort"], "has no column 'sort': it has 'text', 'label'."),
+    ],
+)
+def test_errors_of_columns_quote_names_and_know_pairs(tmp_path, capsys, columns, flags, said):
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"{columns}\n" + ",".join("abc"[: columns.count(",") + 1]) + "\n")
+    assert main(["--dataset", str(file), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_toy_has_no_pairs(capsys):
+    assert main(["--task", "translation"]) == 2
+    assert "toy has no pairs of texts" in capsys.readouterr().err
+
+
+def test_convert_takes_the_classes_of_the_run_whose_tokenizer_it_takes(own_run, tmp_path, capsys):
+    model, _ = load_checkpoint(own_run.folder, "cpu")
+    torch.save(model.state_dict(), tmp_path / "old.pt")
+    words = [str(tmp_path / "old.pt"), "--tokenizer", str(own_run.folder), "--output", str(tmp_path / "new")]
+    assert main(["convert", *words]) == 0 and "--labels" not in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "new", "cpu")[0].config.labels == ["class 0", "class 1", "class 2"]
+    words[1:3] = ["--tokenizer", str(own_run.tokenizer)]
+    assert main(["convert", *words]) == 0 and "3 classes have no names" in capsys.readouterr().out

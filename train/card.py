@@ -3,6 +3,7 @@
 from typing import Any
 
 from switch_model.config import SwitchConfig
+from train.tables import counted
 
 LICENCES = {
     "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",
@@ -134,6 +135,7 @@ def model_card(
             else ""
         )
         own_rows = " (most of these rows were trained on)" if evaluation["split"] == "train" else ""
+        measured = counted(evaluation["rows"], "row", "rows")
         lines += [
             "## Evaluation",
             "",
@@ -141,7 +143,7 @@ def model_card(
             evaluation_command,
             "```",
             "",
-            f"{evaluation['split']} split{own_rows}, {evaluation['rows']:,} rows: {figures_in_words(evaluation)}. "
+            f"{evaluation['split']} split{own_rows}, {measured}: {figures_in_words(evaluation)}. "
             "The same command prints the routing:",
             "",
             "| layer | "

@@ -34,7 +34,7 @@ from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
-from train.tables import DataError
+from train.tables import DataError, counted
 from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
@@ -214,9 +214,10 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
     total, active = model.parameter_counts()
     aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
-    kind = {"pairs": "pairs of texts", "blocks": f"blocks of {arguments.data.seq_len} tokens"}.get(task.rows, "texts")
+    one = {"pairs": "pair# of texts", "blocks": f"block# of {arguments.data.seq_len} tokens"}.get(task.rows, "text#")
+    count = counted(len(rows.train), one.replace("#", ""), one.replace("#", "s"))
     print(
-        f"{arguments.data.dataset}, preset {arguments.train.preset}: {len(rows.train):,} {kind} to train on, "
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
         f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
         f"on {device}; into {run.folder}",
         flush=True,
