@@ -133,7 +133,7 @@ def test_probe_words_say_how_many_tokens_changed_and_when_they_settled():
         probe_line(150, [3, 2, 0], kept),
     ]
     assert run_words.probe_words(records[:2]) == (
-        "From step 50 to 100 2 of 3 tokens changed their expert in layer 1. "
+        "From step 50 to 100, 2 of 3 tokens changed their expert in layer 1. "
         "Predicted Business (83 %), after Sports (83 %)."
     )
     assert run_words.probe_words(records) == (

@@ -130,7 +130,7 @@ def test_predict_adds_columns_to_a_csv_and_spares_it_when_something_is_wrong(toy
     assert second["predicted"] == ""
     before = path.read_text()
     assert main([*command, "--file", str(path), "--output", str(path), "--text_column", "words"]) == 2
-    assert "no column 'words': it has id, text" in capsys.readouterr().err and path.read_text() == before
+    assert "no column 'words': it has 'id', 'text'" in capsys.readouterr().err and path.read_text() == before
 
 
 def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_path, capsys):
@@ -292,7 +292,7 @@ def test_help_says_what_each_kind_of_switch_does(capsys):
 WRONG = {
     "unknown flag": (["--num_expert", "4"], "--num_expert"),
     "abbreviated flag": (["--epoch", "1"], "--epoch"),
-    "no number": (["--epochs", "many"], "invalid float value"),
+    "no number": (["--epochs", "many"], "it must be a number"),
     "bad choice": (["--optimizer", "sgd"], "invalid choice"),
     "bad value": (["--num_experts", "0"], "--num_experts 0"),
     "another name": (["--dropout", "1.5"], "--dropout 1.5"),

@@ -39,7 +39,9 @@ class DataArguments:
     validation_size: float = _argument(
         0.05, "share of the training rows held out to choose the best checkpoint, where the data set has no own split"
     )
-    num_samples: int | None = _argument(None, "use so many training rows; none = all (toy: 1000)")
+    num_samples: int | None = _argument(
+        None, "use so many training rows; none = all (toy: 1000); without this flag, as many as the preset says"
+    )
     num_classes: int = _argument(3, "classes of the toy data set")
     vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
     tokenizer: str | None = _argument(
@@ -258,6 +260,11 @@ class Arguments:
             if value != implied[key] and key != "preset" and key not in adopted
         }
         return " ".join(["python -m train", *(f"--{key} {shlex.quote(str(value))}" for key, value in given.items())])
+
+    def again(self) -> str:
+        """The command that trains the same once more on this machine, as it can be pasted: into a folder of its own."""
+        fresh = Arguments.from_dict(self.to_dict() | {"output_dir": None, "run_name": None})
+        return fresh.command(portable=False)
 
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""

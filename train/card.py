@@ -3,6 +3,7 @@
 from typing import Any
 
 from switch_model.config import SwitchConfig
+from train.tables import counted
 
 LICENCES = {
     "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",
@@ -10,8 +11,10 @@ LICENCES = {
     "tiny_stories": "Apache-2.0 for these weights. TinyStories is under CDLA-Sharing-1.0.",
     "en_hi": "CC BY-NC-SA 4.0, as the captions of Hindi Visual Genome behind these weights; the other sentences are "
     "Tatoeba's (CC BY 2.0 FR) and Wikipedia's (CC BY-SA 3.0).",
+    "toy": "Apache-2.0 for these weights. The texts were invented.",
     "imdb": "Apache-2.0 for these weights. The IMDB reviews are for research use; cite Maas et al., 2011.",
 }
+UNKNOWN_LICENCE = "That of the data it was trained on."
 
 
 # What a model does, and what the hub calls that.
@@ -45,6 +48,20 @@ def figures_in_words(figures: dict[str, Any]) -> str:
     return ", ".join(said) + (f" ({figures['bleu_signature']})" if "bleu_signature" in figures else "")
 
 
+def _licence(arguments: dict[str, Any]) -> str:
+    """As the hub names it: "other" where the data, here or of the model it started from, may bring other terms."""
+    if arguments["dataset"] not in LICENCES or arguments.get("init_from"):
+        return "other"
+    return "cc-by-nc-sa-4.0" if arguments["dataset"] == "en_hi" else "apache-2.0"
+
+
+def with_own_licence(card: str) -> str:
+    """A card that an earlier version wrote, without its promise of a licence that nobody knows to hold."""
+    head, rule, rest = card.partition("\n---\n")
+    unknown = f"## Licence\n\n{UNKNOWN_LICENCE}" in rest
+    return head.replace("\nlicense: apache-2.0", "\nlicense: other") + rule + rest if unknown else card
+
+
 def model_card(
     config: SwitchConfig,
     training: dict[str, Any],
@@ -75,7 +92,7 @@ def model_card(
         purpose += ", ".join(config.labels)
     lines = [
         "---",
-        f"license: {'cc-by-nc-sa-4.0' if dataset == 'en_hi' else 'apache-2.0'}",
+        f"license: {_licence(arguments)}",
         "library_name: transformers",
         f"pipeline_tag: {pipeline}",
         "tags: [mixture-of-experts, switch-transformer]",
@@ -118,6 +135,7 @@ def model_card(
             else ""
         )
         own_rows = " (most of these rows were trained on)" if evaluation["split"] == "train" else ""
+        measured = counted(evaluation["rows"], "row", "rows")
         lines += [
             "## Evaluation",
             "",
@@ -125,7 +143,7 @@ def model_card(
             evaluation_command,
             "```",
             "",
-            f"{evaluation['split']} split{own_rows}, {evaluation['rows']:,} rows: {figures_in_words(evaluation)}. "
+            f"{evaluation['split']} split{own_rows}, {measured}: {figures_in_words(evaluation)}. "
             "The same command prints the routing:",
             "",
             "| layer | "
@@ -151,7 +169,7 @@ def model_card(
         "",
         "## Licence",
         "",
-        LICENCES.get(dataset, "That of the data it was trained on.")
+        LICENCES.get(dataset, UNKNOWN_LICENCE)
         + (" The model it started from brings the terms of its own data." if arguments.get("init_from") else ""),
         "",
     ]

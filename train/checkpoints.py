@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from switch_model import CheckpointError, Prediction, Predictor
+from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import compare_header
 from switch_model.tensor_file import read_header, read_tensors
 from train.runs import AVERAGE_FILE, Run
@@ -35,15 +36,20 @@ def go_to(predictor: Predictor, folder: Path) -> None:
     Raises:
         CheckpointError: when it is damaged, or gone: a run that trains removes its earliest.
     """
+    put_weights(predictor.model, folder)
+
+
+def put_weights(model: SwitchPreTrainedModel, folder: Path) -> None:
+    """`go_to` for a model alone."""
     average = folder / AVERAGE_FILE
     path = average if average.is_file() else folder / WEIGHTS_FILE
     try:
         header = read_header(path, others=True)  # An average counts its steps in a whole number.
-        compare_header(_plain(header), predictor.model.state_dict())
+        compare_header(_plain(header), model.state_dict())
         weights = _plain(read_tensors(path, header))
     except OSError as error:
         raise CheckpointError(f"{folder.name} is gone, or can't be read: {error.strerror}.") from error
-    predictor.model.load_state_dict(weights)
+    model.load_state_dict(weights)
 
 
 def _plain(values: dict) -> dict:

@@ -21,11 +21,11 @@ from train.commands import (
     predict_command,
     publish_command,
 )
-from train.flags import Parser, command_parser, natural, positive, read_flags
+from train.flags import Parser, command_parser, did_you_mean, natural, positive, read_flags
 from train.interrupts import INTERRUPTED, ended_by_signals
 from train.publish import PublishError
-from train.runs import RUNS, Run, RunError
-from train.tables import DataError
+from train.runs import RUNS, Run, RunError, pasted
+from train.tables import DataError, is_table
 
 COMMANDS_HELP = """
 other commands (each has --help):
@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Between datasets and pyarrow; nobody who trains can do anything about it.
     warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)
+    if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        print(_no_such_command(argv[0]), file=sys.stderr)
+        return 2
     command, rest = (COMMANDS[argv[0]], argv[1:]) if argv and argv[0] in COMMANDS else (_train, argv)
     try:
         command(rest)
@@ -64,6 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         print("Stopped.", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _no_such_command(word: str) -> str:
+    if is_table(word):
+        return f"error: {word} is no command. To train on it: python -m train --dataset {pasted(word)}"
+    if near := did_you_mean(word, COMMANDS):
+        return f"error: there is no command {word}{near}. See python -m train --help"
+    return f"error: there is no command {word}: there are {', '.join(COMMANDS)}; without one, it trains."
 
 
 def _train(argv: list[str]) -> None:
@@ -94,7 +105,7 @@ def _stop(argv: list[str]) -> None:
     if not run.state().active:
         raise RunError(f"{run.folder} is not at work: its state is {run.state().name}.")
     run.request_stop()
-    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {run.folder}")
+    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {pasted(run.folder)}")
 
 
 def _runs(argv: list[str]) -> None:
@@ -149,7 +160,7 @@ def _sweep(argv: list[str]) -> None:
         print(
             f"Best on validation: trial {found.best.number}{tie}.\n"
             f"Checkpoint: {found.folder / found.best.run / 'best'}\n"
-            f"The same again: {found.best_arguments().command()}\n"
+            f"The same again: {found.best_arguments().again()}\n"
             f"Look at all: {found.folder / 'parallel_coordinates.html'}"
         )
 
@@ -175,7 +186,7 @@ def _report(run: Run) -> None:
     state = run.state()
     if state.name == "stopped":
         how = "Go on" if run.last_checkpoint() else "Start it"
-        print(f"{state.message} {how} with: python -m train resume {run.folder}")
+        print(f"{state.message} {how} with: python -m train resume {pasted(run.folder)}")
     elif state.message:
         print(state.message)
     if not run.metrics("eval"):
@@ -184,6 +195,6 @@ def _report(run: Run) -> None:
     pick = max if task.higher_is_better else min
     best = pick(run.metrics("eval"), key=lambda record: record[task.best])
     print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
-    print(f"Look at it: python app.py --checkpoint {run.best}")
+    print(f"Look at it: python app.py --checkpoint {pasted(run.best)}")
     if not task.labelled:
-        print(f"Make a classifier of it: python -m train --init_from {run.best} --dataset …")
+        print(f"Make a classifier of it: python -m train --init_from {pasted(run.best)} --dataset …")

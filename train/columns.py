@@ -4,13 +4,14 @@ Try it: choose_columns("my.csv", ["id", "text", "label"], None, None)
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-from train.tables import DataError, is_table, listed
+from train.tables import DataError, is_table, listed, quoted
 
 # How columns are found by name: the first of these that a file has, upper and lower case alike.
 TEXT_COLUMNS = (
@@ -53,7 +54,7 @@ def choose_columns(
     texts = _split_columns(text_column, names)
     for wanted in (*texts, *([label_column] if label_column else [])):
         if wanted not in names:
-            raise DataError(f"{dataset} has no column {wanted!r}: it has {listed(names)}.")
+            raise DataError(f"{dataset} has no column {wanted!r}: it has {quoted(names)}.")
     if not texts and usual and set(usual) <= set(names):
         texts = usual
     texts = texts or _first_of(TEXT_COLUMNS, names, other_than=(label_column,))[:1]
@@ -72,8 +73,11 @@ def choose_columns(
         hint = (
             " Does its first line name the columns? If not, write one above: text,label." if is_table(dataset) else ""
         )
+        left = [name for name in names if name != label and name.lower() not in ROW_NUMBERS]
+        if missing == "text" and len(left) == 2:
+            hint = f" If a row's text is both of a pair: --text_column {shlex.quote(','.join(left))}.{hint}"
         raise DataError(
-            f"Which column of {dataset} is the {missing}? Name one of {listed(names)} with --{missing}_column.{hint}"
+            f"Which column of {dataset} is the {missing}? Name one of {quoted(names)} with --{missing}_column.{hint}"
         )
     return Columns(dataset, texts, label)
 
@@ -111,7 +115,7 @@ def classes_of(
     distinct = set(values) - {None}
     if not distinct:
         hidden = " Its labels are hidden: take the validation split." if names and set(cells) == {-1} else ""
-        raise DataError(f"{where} has no row with both a text and a class ({label}).{hidden}")
+        raise DataError(f"{where} has no row with both a text and a class ('{label}').{hidden}")
     if names and all(isinstance(value, int) for value in distinct):
         if not all(0 <= value < len(names) for value in distinct):
             raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
@@ -138,7 +142,7 @@ def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidd
         value = (cell.strip() or None) if isinstance(cell, str) else cell
         if not (value is None or isinstance(value, (str, int, float))):
             raise DataError(
-                f"The column {columns.label} of {columns.dataset} holds no classes: each must be a word or a number."
+                f"The column '{columns.label}' of {columns.dataset} holds no classes: each must be a word or a number."
             )
         missing = not text.strip() or value != value or (hidden is not None and value == hidden)
         values.append(None if missing else value)
@@ -154,12 +158,13 @@ def _check_classes(distinct: set[Any], count: int, columns: Columns) -> None:
     fraction = next((value for value in distinct if isinstance(value, float) and not value.is_integer()), None)
     if fraction is not None:
         raise DataError(
-            f"The column {label} of {where} holds fractions, such as {fraction}: predicting them would be regression; "
-            "the models here choose among classes. Name their column with --label_column."
+            f"The column '{label}' of {where} holds fractions, such as {fraction}: predicting them would be "
+            "regression; the models here choose among classes. If another column holds classes, name it with "
+            "--label_column."
         )
     if len(distinct) > max(20, count // 2):
         raise DataError(
-            f"The column {label} of {where} has {len(distinct):,} classes in {count:,} rows: is it the column of "
+            f"The column '{label}' of {where} has {len(distinct):,} classes in {count:,} rows: is it the column of "
             "classes? Name that with --label_column."
         )
 

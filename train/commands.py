@@ -3,20 +3,22 @@
 Each takes its part of the command line; train/cli.py says what goes wrong.
 """
 
-import io
 import json
 import sys
 from pathlib import Path
 
 from train.flags import command_parser, natural, positive
-from train.tables import FILE_ENDINGS, is_table
+from train.tables import FILE_ENDINGS, counted, is_table
 
 
 def evaluate_command(argv: list[str]) -> None:
     parser = command_parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
     parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--dataset", required=True, help="name or file, as in training")
-    parser.add_argument("--split", help="split to measure; none = the one to report on")
+    parser.add_argument(
+        "--split",
+        help="split to measure; none = the one to report on; validation = also what a run held out of its data",
+    )
     parser.add_argument("--data_dir", help="as in training")
     parser.add_argument("--text_column", help="as in training")
     parser.add_argument("--label_column", help="as in training")
@@ -36,6 +38,12 @@ def evaluate_command(argv: list[str]) -> None:
     from train.evaluation import evaluate
 
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
+    if (known := figures["trained_on"]) in ("most", "some"):
+        print(
+            f"{known.capitalize()} of these rows were trained on: figures on them speak of memory. Those that the run "
+            "held out are measured with --split validation.",
+            file=sys.stderr,
+        )
     text = json.dumps(figures, indent=2)
     if output_dir:
         folder = Path(output_dir)
@@ -55,8 +63,10 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument(
         "--checkpoint", help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
     )
-    parser.add_argument("--file", help="a CSV, TSV, JSONL or parquet; a CSV with the answers added goes to --output")
-    parser.add_argument("--output", help="where that copy goes; none = standard output")
+    parser.add_argument("--file", help="a CSV, TSV, JSONL or parquet; a copy with the answers added goes to --output")
+    parser.add_argument(
+        "--output", help="where that copy goes, in the format of its ending; none = CSV to standard output"
+    )
     parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
     parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
     parser.add_argument("--dataset", help="rows of a data set, as in training: true class, predicted class, text")
@@ -92,10 +102,12 @@ def predict_command(argv: list[str]) -> None:
         DRAWING,
         classify_file,
         fill_texts,
+        lines_of_input,
         print_texts,
         random_predictor,
         refuse,
         rows_to_show,
+        write_table,
         write_texts,
     )
 
@@ -118,21 +130,15 @@ def predict_command(argv: list[str]) -> None:
     refuse(options, writes, "this model tells classes, it does not write. Its answers in a file: --file with --output.")
     texts, true_labels = options.texts, None
     if not (texts or options.file or options.dataset):
-        if hasattr(sys.stdin, "reconfigure"):
-            sys.stdin.reconfigure(errors="replace")  # Bytes that are no UTF-8 shall not end the whole list.
-        texts = [] if sys.stdin.isatty() and not options.checkpoint else [line.rstrip("\n") for line in sys.stdin]
-        if not texts and not options.checkpoint:
-            options.dataset = "toy"
+        if options.checkpoint:
+            texts = lines_of_input()
+        else:
+            texts = [] if sys.stdin.isatty() else [line.rstrip("\n") for line in sys.stdin]
+            options.dataset = None if texts else "toy"
     toy = options.dataset == "toy"
     batch_size = options.batch_size or (4 if toy else 32)
     if options.file:
-        # In memory first: a bad input must not leave half an output, nor empty a file that is both.
-        copy = io.StringIO(newline="")
-        classify_file(predictor, Path(options.file), copy, options.text_column, batch_size)
-        if options.output:
-            Path(options.output).write_text(copy.getvalue(), encoding="utf-8", newline="")
-        else:
-            print(copy.getvalue(), end="")
+        write_table(*classify_file(predictor, Path(options.file), options.text_column, batch_size), options.output)
         return
     if options.dataset:
         shape = {"num_classes": options.num_classes, "vocab_size": options.vocab_size}
@@ -173,7 +179,12 @@ def analyze_command(argv: list[str]) -> None:
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():
-            print(f"\r{done:,} of {total:,} texts", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            print(
+                f"\r{done:,} of {counted(total, 'text', 'texts')}",
+                end="\n" if done == total else "",
+                file=sys.stderr,
+                flush=True,
+            )
 
     corpus = route_corpus(predictor, rows.texts, rows.true, progress)
     importance = importances(predictor, corpus, options.importance) if options.importance else None
@@ -212,7 +223,7 @@ def convert_command(argv: list[str]) -> None:
     options = vars(parser.parse_args(argv))
     if options["labels"]:
         options["labels"] = [name.strip() for name in options["labels"].split(",")]
-    from train.convert import convert
+    from train.convert import convert, labels_are_numbers
 
     output = options["output"]
     config = convert(options.pop("source"), **options)
@@ -224,6 +235,8 @@ def convert_command(argv: list[str]) -> None:
         f"{config.eval_capacity_factor}. "
         "If that is not how it was trained, name its config with --config."
     )
+    if labels_are_numbers(config):
+        print(f"Its {config.num_labels} classes have no names: give them with --labels, in order, commas between.")
 
 
 def import_command(argv: list[str]) -> None:

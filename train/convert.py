@@ -40,12 +40,15 @@ def convert(
             stacked, or stand alone as `experts.expert_0.wi.weight`.
         tokenizer: folder or hub id of the tokenizer that the model was trained with, or of a checkpoint that has it.
         config: a config.json or a run's arguments.json, for what weights can't tell (activation, pooling, capacity …).
-        labels: class names; None = those of `config`, else LABEL_0, LABEL_1 …
+        labels: class names; None = those of `config`, else of the checkpoint that the tokenizer lies in, where it has
+            as many, else LABEL_0, LABEL_1 …
         seq_len: tokens that the model reads of a text.
 
     Raises:
         CheckpointError, DataError, ValueError: when a file can't be read, or its weights make up none of our models.
     """
+    best = Path(tokenizer) / "best"
+    kept = str(best if best.is_dir() else tokenizer)
     weights = stacked(read_state_dict(Path(source)))
     # As this command line trains, where nothing else is said.
     settings = read_settings(Path(config)) if config else {"embedding_norm": True}
@@ -57,8 +60,9 @@ def convert(
         if len(settings.get("id2label") or range(classes)) != classes:
             raise CheckpointError(f"{source} tells {classes} classes apart, but {len(settings['id2label'])} are named.")
         settings.setdefault("num_labels", classes)
-    best = Path(tokenizer) / "best"
-    backend = load_tokenizer(str(best if best.is_dir() else tokenizer), seq_len)
+        if "id2label" not in settings and (found := _labels_beside(kept, classes)):
+            settings["id2label"] = found
+    backend = load_tokenizer(kept, seq_len)
     model_config = SwitchConfig(**settings | {"pad_token_id": backend.pad_token_id})
     model_class = MODEL_CLASSES[
         "SwitchForMaskedLM" if "transform.weight" in weights else "SwitchForSequenceClassification"
@@ -76,6 +80,20 @@ def convert(
     save_checkpoint(model, backend, output)
     load_checkpoint(output, "cpu")  # What was written must open.
     return model_config
+
+
+def labels_are_numbers(config: SwitchConfig) -> bool:
+    """Whether the classes of a model are called LABEL_0, LABEL_1 …"""
+    return config.labels == [f"LABEL_{index}" for index in range(config.num_labels)]
+
+
+def _labels_beside(tokenizer: str, classes: int) -> dict[int, str] | None:
+    """The class names in the configuration that lies beside a tokenizer, where there are as many as the model's."""
+    path = Path(tokenizer) / "config.json"
+    if not path.is_file():
+        return None
+    named = read_settings(path).get("id2label") or {}
+    return {int(index): name for index, name in named.items()} if len(named) == classes else None
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

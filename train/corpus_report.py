@@ -21,6 +21,7 @@ from switch_model.specialization import (
     right_against_wrong,
     vocabulary,
 )
+from train.tables import counted
 
 SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
 # A confusion matrix with more classes than this is no picture any more.
@@ -76,7 +77,7 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
     """
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     count, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
-    facts = f"{count:,} tokens ({count / len(corpus.token):.1%}) of {texts:,} texts"
+    facts = f"{count:,} tokens ({count / len(corpus.token):.1%}) of {counted(texts, 'text', 'texts')}"
     if importance is not None:
         change, flipped, tried = importance
         points = f"{100 * change:+.2f}".replace("-", "−")
@@ -181,7 +182,12 @@ def facts_in_words(corpus: Corpus) -> str:
     known = int((corpus.true >= 0).sum())
     which = "the texts" if known == len(corpus.texts) else f"the {known:,} texts with a known class"
     right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of {which} are classified right."
-    return f"{len(corpus.texts):,} texts, {len(corpus.token):,} tokens, {len(corpus.layers)} sparse layers.{right}"
+    size = [
+        counted(len(corpus.texts), "text", "texts"),
+        counted(len(corpus.token), "token", "tokens"),
+        counted(len(corpus.layers), "sparse layer", "sparse layers"),
+    ]
+    return f"{', '.join(size)}.{right}"
 
 
 def information_in_words(corpus: Corpus, layer: str) -> str:

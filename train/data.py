@@ -188,7 +188,7 @@ def report_split(dataset: str, data_dir: str | None = None) -> str:
     if is_table(dataset):
         return "train"
     folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
-    return _local_splits(Path(folder) / dataset)[-1] if folder else "test"
+    return local_splits(Path(folder) / dataset)[-1] if folder else "test"
 
 
 def has_own_validation(dataset: str, data_dir: str | None = None) -> bool:
@@ -196,7 +196,7 @@ def has_own_validation(dataset: str, data_dir: str | None = None) -> bool:
     folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
     if not folder or dataset in DATASETS or is_table(dataset):
         return False
-    return {"validation", "test"} <= set(_local_splits(Path(folder) / dataset))
+    return {"validation", "test"} <= set(local_splits(Path(folder) / dataset))
 
 
 def load_training_data(
@@ -271,10 +271,11 @@ def local_file(dataset: str, split: str | None, data_dir: str | None) -> Path | 
     if not folder or dataset == "toy" or is_table(dataset):
         return None
     own = Path(folder) / dataset
-    return own / f"{_known_split(dataset, split or report_split(dataset, folder), _local_splits(own))}.parquet"
+    return own / f"{_known_split(dataset, split or report_split(dataset, folder), local_splits(own))}.parquet"
 
 
-def _local_splits(folder: Path) -> tuple[str, ...]:
+def local_splits(folder: Path) -> tuple[str, ...]:
+    """The splits in a folder <data_dir>/<dataset>. Raises DataError when there are none."""
     found = tuple(name for name in LOCAL_SPLITS if (folder / f"{name}.parquet").is_file())
     if not found:
         raise DataError(
@@ -285,7 +286,7 @@ def _local_splits(folder: Path) -> tuple[str, ...]:
 
 
 def _read_local(folder: Path, dataset: str, split: str) -> tuple[Dataset, list[str] | None]:
-    split = _known_split(dataset, split, _local_splits(folder))
+    split = _known_split(dataset, split, local_splits(folder))
     names = folder / "labels.json"
     return (
         read_table(folder / f"{split}.parquet"),

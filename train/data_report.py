@@ -6,6 +6,7 @@ Try it: data_report("my.csv").warnings
 
 import functools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -47,6 +48,10 @@ STREAMED_TEXTS = 20_000
 COUNTED_CHARACTERS, LONGEST_WORD, NO_LIMIT = 300_000, 200, 1_000_000
 # Reports that are kept, for everybody who opens a page asks for the same ones.
 KEPT_REPORTS = 32
+
+# A run says so many warnings at most, each as far as its first full stop outside brackets.
+MOST_NOTES = 5
+FIRST_SENTENCE = re.compile(r"(?:\([^()]*\)|[^.(]|\.(?!\s|$))*\.")
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,11 @@ class _Asked:
     target_column: str | None
     language: str | None
     validation_size: float
+    wanted_seq_len: int | None
 
     @property
     def seq_len(self) -> int:
-        return Arguments.resolve({"dataset": self.dataset, "task": self.task}).data.seq_len
+        return self.wanted_seq_len or Arguments.resolve({"dataset": self.dataset, "task": self.task}).data.seq_len
 
 
 def data_report(
@@ -123,18 +129,36 @@ def data_report(
     target_column: str | None = None,
     language: str | None = None,
     validation_size: float = 0.05,
+    seq_len: int | None = None,
 ) -> DataReport:
     """Look at the rows that a run would cut into rows to train and to validate on. Kept until a file changes.
 
     Args:
         task: a name of train.tasks.TASKS.
         language: part of a data set on the hub.
+        seq_len: tokens that a model reads of a text; None = as a run of the data set does without flags.
 
     Raises:
         DataError: when they can't be had, with what to do. That there is one class only is a warning here.
     """
-    asked = _Asked(dataset, task, data_dir, text_column, label_column, target_column, language, validation_size)
+    columns = (text_column, label_column, target_column)
+    asked = _Asked(dataset, task, data_dir, *columns, language, validation_size, seq_len)
     return _report(asked, _stamps(dataset, data_dir))
+
+
+def notes(arguments: Arguments) -> list[str]:
+    """What a run over a file of the user's own says before it begins: of the first few warnings what was found."""
+    data = arguments.data
+    if not is_table(data.dataset):
+        return []
+    names = ("text_column", "label_column", "target_column", "validation_size", "seq_len")
+    asked = {name: getattr(data, name) for name in names}
+    try:
+        report = data_report(data.dataset, task=arguments.train.task, **asked)
+    except DataError:
+        return []  # The run's own reading says what is wrong.
+    found = [FIRST_SENTENCE.match(warning) or warning for warning in report.warnings[:MOST_NOTES]]
+    return [one if isinstance(one, str) else one.group() for one in found]
 
 
 @functools.lru_cache(maxsize=KEPT_REPORTS)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from train.pairs import too_long
-from train.tables import listed, shortened
+from train.tables import counted, listed, shortened
 
 # A class with fewer rows can be neither learned nor measured.
 FEW_ROWS = 5
@@ -35,7 +35,7 @@ def about_classes(labels: dict[str, int]) -> Iterator[str]:
     few = [f"{name}: {count}" for name, count in reversed(labels.items()) if count < FEW_ROWS]
     if few:
         yield (
-            f"{_count(len(few), 'class has', 'classes have')} under {FEW_ROWS} rows ({listed(few)}): too few to learn "
+            f"{counted(len(few), 'class has', 'classes have')} under {FEW_ROWS} rows ({listed(few)}): too few to learn "
             "and to measure. Collect more, join them with other classes, or leave them out."
         )
     spellings: dict[str, list[str]] = {}
@@ -65,7 +65,7 @@ def about_missing(rows: int, missing: dict[tuple[str, str], int]) -> Iterator[st
     for (what, column), count in missing.items():
         if count:
             yield (
-                f"{_count(count, 'row has', 'rows have')} no {what} ({_share(count, rows)}), and {_are(count)} left "
+                f"{counted(count, 'row has', 'rows have')} no {what} ({_share(count, rows)}), and {_are(count)} left "
                 f"out. If you expect fewer, look at the file, and at the choice of the column of {column}."
             )
 
@@ -75,7 +75,7 @@ def about_repeated(texts: list[str], what: str, figure: str) -> Iterator[str]:
     repeated = len(texts) - len(set(map(key, texts)))
     if repeated:
         yield (
-            f"{_count(repeated, 'row repeats', 'rows repeat')} {what} ({_share(repeated, len(texts))}): where one is "
+            f"{counted(repeated, 'row repeats', 'rows repeat')} {what} ({_share(repeated, len(texts))}): where one is "
             f"trained on and the other validated on, {figure} looks better than it is. Leave repeated rows out."
         )
 
@@ -92,7 +92,7 @@ def about_contradicting(texts: list[str], classes: np.ndarray, names: list[str])
         first, second = next(iter(contradicting.values()))
         example = f"“{shortened(texts[first], 60)}” as {names[classes[first]]} and {names[classes[second]]}"
         yield (
-            f"{_count(len(contradicting), 'text has', 'texts have')} different classes in different rows ({example}): "
+            f"{counted(len(contradicting), 'text has', 'texts have')} different classes in different rows ({example}): "
             "no model can be right about all of them. Decide for one class."
         )
 
@@ -115,7 +115,7 @@ def about_pairs(texts: list[str], targets: list[str]) -> Iterator[str]:
     same = sum(key(text) == key(target) for text, target in zip(texts, targets, strict=True))
     if same:
         yield (
-            f"{_count(same, 'pair has', 'pairs have')} the same text on both sides ({_share(same, len(texts))}): the "
+            f"{counted(same, 'pair has', 'pairs have')} the same text on both sides ({_share(same, len(texts))}): the "
             "model learns to copy from them. Leave out those that should differ."
         )
     distinct = len(set(targets))
@@ -130,7 +130,7 @@ def about_long_pairs(words: np.ndarray, target_words: np.ndarray, seq_len: int) 
     left_out = int(too_long(words, target_words, seq_len).sum())
     if left_out:
         yield (
-            f"About {_count(left_out, 'pair is', 'pairs are')} longer than {seq_len} tokens on one side "
+            f"About {counted(left_out, 'pair is', 'pairs are')} longer than {seq_len} tokens on one side "
             f"({_share(left_out, len(words))}): with that seq_len, training leaves them out. Raise it to keep them, "
             "which makes training slower."
         )
@@ -141,7 +141,7 @@ def about_few_blocks(words: int, seq_len: int) -> Iterator[str]:
     blocks = words // seq_len
     if blocks < FEW_BLOCKS:
         yield (
-            f"All texts together have {words:,} words, which is {_count(blocks, 'block', 'blocks')} of {seq_len} "
+            f"All texts together have {words:,} words, which is {counted(blocks, 'block', 'blocks')} of {seq_len} "
             "tokens, more or less: a model learns them by heart. Add texts, or lower seq_len."
         )
 
@@ -150,7 +150,7 @@ def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
     if held_out < FEW_HELD_OUT:
         why = f"one answer more or less is {1 / held_out:.1%} of their accuracy" if classes else "too few to trust"
         yield (
-            f"Of {_count(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out to choose the best checkpoint "
+            f"Of {counted(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out to choose the best checkpoint "
             f"on: {why}. Hold out a larger share (validation_size), or collect more rows."
         )
 
@@ -179,10 +179,6 @@ def about_order(classes: np.ndarray) -> Iterator[str]:
 def key(text: str) -> int:
     """The same for texts that the model can't tell apart. A hash, because 200,000 texts are large."""
     return hash(" ".join(text.lower().split()))
-
-
-def _count(count: int, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"
 
 
 def _are(count: int) -> str:

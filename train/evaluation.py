@@ -14,6 +14,7 @@ from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.modeling import SwitchForSequenceClassification
 from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures
+from train.held_out import held_out_rows, lacks_validation, own_data, trained_on
 from train.tables import DataError
 from train.text_evaluation import measure_texts
 from train.tokenizer import PaddingCollator, tokenize
@@ -51,18 +52,26 @@ def evaluate(
     """Measure `checkpoint` on a split (None = the one to report on, or all rows of a file).
 
     Args:
+        split: "validation" of the data that the checkpoint was trained on, where these have no such split of their own,
+            is what its run held out.
         num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
 
     Returns:
-        checkpoint, dataset, split, rows, empty (texts without a token: counted as wrong in accuracy, in nothing else),
-        what `classification_figures` gives, and routing (the measures per sparse layer), ready for JSON. For a model
-        without classes, what `measure_texts` gives.
+        checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows), rows,
+        empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_figures`
+        gives, and routing (the measures per sparse layer), ready for JSON. For a model without classes, what
+        `measure_texts` gives.
 
     Raises:
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
     split = split or report_split(dataset, data_dir)
+    own, held_out, names = own_data(checkpoint, dataset, data_dir), None, []
+    if split == "validation" and lacks_validation(dataset, data_dir):
+        held_out, names = held_out_rows(own, dataset, checkpoint)
+    measured = {"checkpoint": str(checkpoint), "dataset": dataset, "split": split}
+    is_held_out = held_out is not None
     if not isinstance(model, SwitchForSequenceClassification):
         figures = measure_texts(
             model,
@@ -77,10 +86,14 @@ def evaluate(
             num_samples=num_samples,
             num_beams=num_beams,
             save_text=save_text,
+            held_out=held_out,
         )
-        return {"checkpoint": str(checkpoint), "dataset": dataset, "split": split} | figures
-    rows, names = load_rows(checkpoint, dataset, split, data_dir, text_column=text_column, label_column=label_column)
-    rows = align_labels(rows, names, model.config.labels)
+        known = trained_on(own, split, is_held_out, None if num_samples else figures["rows"])
+        return measured | {"trained_on": known} | figures
+    if not is_held_out:
+        columns = dict(text_column=text_column, label_column=label_column)
+        held_out, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
+    rows = align_labels(held_out, names, model.config.labels)
     if num_samples is not None:
         rows = rows.select(range(min(num_samples, len(rows))))
     features = tokenize(rows, tokenizer).sort("length")
@@ -98,9 +111,8 @@ def evaluate(
     figures = classification_figures(expected, torch.cat(probabilities).numpy(), model.config.labels)
     figures["accuracy"] *= len(expected) / len(rows)
     return {
-        "checkpoint": str(checkpoint),
-        "dataset": dataset,
-        "split": split,
+        **measured,
+        "trained_on": trained_on(own, split, is_held_out, None if num_samples else len(rows)),
         "rows": len(rows),
         "empty": len(rows) - len(features),
         **figures,

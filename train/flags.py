@@ -4,9 +4,11 @@ Try it: read_flags(["--dataset", "toy"], epilog="")
 """
 
 import argparse
+import difflib
+import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,50 @@ from transformers import HfArgumentParser
 from train.arguments import GROUPS, Arguments
 from train.presets import default_task, preset
 
+# How argparse says that a value is none of a flag's, and what the kinds of values are called here.
+BAD_VALUE = re.compile(r"argument (?P<flag>[^\s:/,]+)[^\s:]*: invalid (?P<kind>\w+) value: (?P<value>.*)", re.DOTALL)
+KINDS = {"int": "a whole number", "positive": "a whole number", "natural": "a whole number", "float": "a number"}
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in a line; the list of all flags is one --help away."""
 
     def error(self, message: str):
-        self.exit(2, f"error: {message}. See {self.prog} --help\n")
+        self.exit(2, f"error: {in_words(message)}. See {self.prog} --help\n")
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        values, unknown = self.parse_known_args(args, namespace)
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if flags:
+            near = [f"{flag}{did_you_mean(flag, self._option_string_actions)}" for flag in flags]
+            self.error(f"there is no flag {', '.join(near)}")
+        elif unknown:
+            self.error(f"not understood: {' '.join(unknown)}")
+        return values
 
 
 class _TrainParser(Parser, HfArgumentParser):
-    pass
+    # Where an argument stands that is read from a file.
+    where = ""
+
+    def error(self, message: str):
+        if self.where:
+            raise ValueError(f"{self.where}: {in_words(message).removeprefix('--')}.")
+        super().error(message)
+
+
+def in_words(message: str) -> str:
+    """What argparse says of a wrong value, without its Python."""
+    found = BAD_VALUE.fullmatch(message)
+    if found is None or found["kind"] not in KINDS:
+        return message
+    return f"{found['flag']} {found['value']} is not allowed: it must be {KINDS[found['kind']]}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean …?)" with the known name that comes nearest; "" where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -66,13 +102,13 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
             action.nargs, action.const = "?", True
         if action.dest in optional and action.choices is None:
             action.type = _or_none(action.type)
-    flags = vars(_known_only(parser, argv))
+    flags = vars(parser.parse_args(argv))
     max_runs = flags.pop("max_runs", None)
     if max_runs is not None and max_runs < 1:
         parser.error(f"--max_runs {max_runs} is not allowed: it must be at least 1")
     written: dict[str, Any] = {}
     if path := flags.pop("config", None):
-        written = vars(_known_only(parser, flags_in_file(path)))
+        written = _written(parser, path)
         if flags.get("preset", "none") != "none":
             # A flag wins over the file, hence all that this flag stands for.
             dataset = flags.get("dataset", written.get("dataset", "toy"))
@@ -89,28 +125,54 @@ def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return converted
 
 
-def _known_only(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    values, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}")
-    return values
+def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
+    """The arguments in a YAML or JSON file: read, checked and refused one by one, as the flags they could be.
+
+    Raises ValueError with the file, the line and the name of what is wrong.
+    """
+    values, lines = _read_config(path)
+    known = [flag.removeprefix("--") for flag, action in parser._option_string_actions.items() if flag[:2] == "--"]
+    known = [name for name in known if name not in ("help", "config", "max_runs")]
+    written: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{path}, line {lines[key]}"
+        if key not in known:
+            raise ValueError(f"{where}: there is no argument {key}{did_you_mean(str(key), known)}.")
+        if value is None and key == "preset":
+            continue
+        parser.where = where
+        try:
+            written |= vars(parser.parse_args([f"--{key}={'none' if value is None else value}"]))
+        finally:
+            parser.where = ""
+    return written
 
 
-def flags_in_file(path: str) -> list[str]:
-    """The arguments in a YAML or JSON file, as flags: so they are read, checked and refused as flags are."""
+def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """What stands in a file of arguments, and in which line. Raises ValueError when it can't be read."""
     try:
         # JSON is YAML, but for numbers such as 1e-3, which YAML takes for text; as a flag they are numbers again.
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"--config {path} can't be read: {error}") from error
+        text = Path(path).read_text(encoding="utf-8")
+        values, root = yaml.safe_load(text), yaml.compose(text)
+    except FileNotFoundError as error:
+        raise ValueError(f"--config: there is no file {path}.") from error
+    except OSError as error:
+        raise ValueError(f"--config {path} can't be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        raise ValueError(
+            f"{where} is neither YAML nor JSON: is a comma, a colon, a quote or an indent missing or too many there?"
+        ) from error
     if not isinstance(values, dict):
         raise ValueError(f"--config {path} must hold arguments, such as: num_experts: 8")
     if "config" in values:
         raise ValueError(f"--config {path} names another config: one file is enough.")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in root.value}
+    lines = {key: lines.get(str(key), 1) for key in values}
     if Path(str(values.get("output_dir"))).resolve() == Path(path).resolve().parent:
         del values["output_dir"]  # The run that wrote this file lies there.
-    values = {key: "none" if value is None and key != "preset" else value for key, value in values.items()}
-    return [f"--{key}={value}" for key, value in values.items() if value is not None]
+    return values, lines
 
 
 def command_parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.modeling import SwitchEncoderModel
 from switch_model.tokenizer_file import read_tokenizer
 from train.flags import Parser
+from train.runs import pasted
 from train.tokenizer import load_tokenizer
 
 # Of a text, where the tokenizer's files do not say.
@@ -45,7 +46,7 @@ def command(argv: list[str]) -> None:
     depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
-    print(f"Make a classifier of it: python -m train --init_from {options.output_dir} --dataset …")
+    print(f"Make a classifier of it: python -m train --init_from {pasted(options.output_dir)} --dataset …")
 
 
 def import_checkpoint(

@@ -13,7 +13,7 @@ from switch_model.checkpoint import load_checkpoint, read_training, save_checkpo
 from train.card import model_card
 from train.data import report_split
 from train.evaluation import evaluate
-from train.runs import Run, RunError
+from train.runs import Run, RunError, pasted
 
 
 def package(
@@ -66,12 +66,13 @@ def package(
             language=data.language,
             num_beams=num_beams,
         )
-        # The card speaks of the data by name, not by where it lay.
-        figures |= {"checkpoint": Path(output).as_posix(), "dataset": training["arguments"]["dataset"]}
+        # The card speaks of the data and of itself by name, not by where they lay.
+        figures |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
         training["evaluation"] = figures
         command = (
-            f"python -m train evaluate --checkpoint {figures['checkpoint']} "
-            f"--dataset {figures['dataset']} --split {split}" + (f" --num_beams {num_beams}" if num_beams > 1 else "")
+            f"python -m train evaluate --checkpoint {pasted(figures['checkpoint'])} "
+            f"--dataset {pasted(figures['dataset'])} --split {split}"
+            + (f" --num_beams {num_beams}" if num_beams > 1 else "")
         )
         card = model_card(model.config, training, model.parameter_counts(), figures, command)
         save_checkpoint(model, tokenizer, output, training=training, card=card, dtype=torch.float16)

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from train.data import DATASETS, TrainingData, cut, has_own_validation, read_rows
-from train.tables import DataError, listed
+from train.tables import DataError, quoted
 
 # How the two columns are found by name: the first pair that a table has.
 PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
@@ -24,16 +24,21 @@ def choose_pair(
 
     Raises DataError when that leaves a doubt.
     """
+    if dataset == "toy":
+        raise DataError(
+            "toy has no pairs of texts, only texts with classes: for --task translation take en_hi, or a file with two "
+            "columns of texts."
+        )
     for wanted in (source_column, target_column):
         if wanted is not None and wanted not in names:
-            raise DataError(f"{dataset} has no column {wanted!r}: it has {listed(names)}.")
+            raise DataError(f"{dataset} has no column {wanted!r}: it has {quoted(names)}.")
     known = DATASETS[dataset].text_columns if dataset in DATASETS else ()
     candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(names)]
     found = candidates[0] if candidates else tuple(names) if len(names) == 2 else (None, None)
     source, target = source_column or found[0], target_column or found[1]
     if source is None or target is None or source == target:
         raise DataError(
-            f"Which columns of {dataset} hold the text and its translation? Name two of {listed(names)} with "
+            f"Which columns of {dataset} hold the text and its translation? Name two of {quoted(names)} with "
             "--text_column and --target_column."
         )
     return source, target

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
@@ -28,7 +28,7 @@ from train.data import load_split
 from train.evaluation import load_rows
 from train.pairs import load_pairs
 from train.rows import make_tokenizer, read_data
-from train.tables import read_table
+from train.tables import counted, listed, read_table
 from train.toy import make_toy_split
 from train.training import pick_device
 from train.writing import STORY, continue_texts, translate
@@ -38,6 +38,7 @@ SHOWN_CHARACTERS = 60
 SHOWN_CANDIDATES = 5
 # Flags of `python -m train predict` that not every kind of model can do something with.
 TRACES, DRAWING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
+NO_TEXT = "No text came on standard input. Give texts as arguments, a --file or a --dataset, or a line for each text."
 LOOK = "they show the routing of a classifier. Look at this model in the app: python app.py --checkpoint …"
 
 
@@ -85,26 +86,29 @@ def _has_tokens(predictor: Predictor, text: str) -> bool:
     return bool(text.strip()) and bool(predictor.tokenizer.tokenize(text[:1000]))
 
 
-def classify_file(predictor: Predictor, source: Path, target: TextIO, text_column: str | None, batch_size: int) -> None:
-    """Copy a table, as CSV, with two kinds of columns added: `predicted`, and `p(class)` for each class.
+def classify_file(
+    predictor: Predictor, source: Path, text_column: str | None, batch_size: int
+) -> tuple[Dataset, list[dict[str, Any]]]:
+    """The rows of a table, and for each two kinds of columns: `predicted`, and `p(class)` for each class.
 
     Raises:
         DataError: when the file is not there, can't be read, or its column of texts can't be told.
     """
     rows = read_table(source)
     texts = texts_of(rows, choose_columns(str(source), rows.column_names, text_column, None, labelled=False))
-    labels = predictor.model.config.labels
-    writer = csv.DictWriter(target, [*rows.column_names, "predicted", *(f"p({label})" for label in labels)])
-    writer.writeheader()
-    for row, prediction in zip(rows, predict_all(predictor, texts, batch_size), strict=True):
-        if prediction is not None:
-            row |= {"predicted": prediction.label}
-            row |= {f"p({label})": f"{score:.4f}" for label, score in prediction.scores.items()}
-        writer.writerow(row)
+    nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)], "")
+    added = []
+    for prediction in predict_all(predictor, texts, batch_size):
+        scores = {} if prediction is None else prediction.scores
+        own = {"predicted": prediction.label} if prediction else {}
+        added.append(nothing | own | {f"p({label})": f"{score:.4f}" for label, score in scores.items()})
+    return rows, added
 
 
 def routing_table(prediction: Prediction) -> str:
-    """A line per token: the expert of each sparse layer and its gate; a dropped token's expert stands in brackets."""
+    """A line per token, with the expert of each sparse layer and its gate: a dropped token's stands in brackets.
+
+    Below them, how to read that."""
     records = prediction.routing
     lines = [" ".join([f"{'token':16}", *(f"{record.name:>14}" for record in records)])]
     for index, token in enumerate(prediction.tokens):
@@ -114,7 +118,10 @@ def routing_table(prediction: Prediction) -> str:
             name = f"({expert})" if record.dropped[0, index] else str(expert)
             cells.append(f"{name + f' {gate:.2f}':>14}")
         lines.append(" ".join([f"{token.strip()[:16]:16}", *cells]))
-    return "\n".join([*lines, "(n): expert n was full, the token was dropped"])
+    legend = "n 0.48: expert n read the token, to which the router gave the probability 0.48"
+    if any(bool(record.dropped.any()) for record in records):
+        legend += "; (n): expert n was full, the token was dropped"
+    return "\n".join([*lines, legend])
 
 
 def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def print_texts(
             traced.append(as_json(texts[index], prediction))
     if trace_file:
         Path(trace_file).write_text(json.dumps(traced) + "\n", encoding="utf-8")
-        print(f"Routing of {len(traced)} texts: {trace_file}", file=sys.stderr)
+        print(f"Routing of {counted(len(traced), 'text', 'texts')}: {trace_file}", file=sys.stderr)
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
@@ -184,7 +191,8 @@ def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast
     if options.save_text:
         save_lines(answers, options.save_text)
     if rows is None:
-        print("\n".join(map(_line, answers)))
+        if answers:
+            print("\n".join(map(_line, answers)))
     else:
         write_table(rows, [{"written": answer} for answer in answers], options.output)
 
@@ -247,23 +255,42 @@ def asked_texts(options: argparse.Namespace, kind: str) -> tuple[Dataset | None,
         else:
             rows, _ = load_split(options.dataset, options.split, options.data_dir, labelled=False)
         return None, rows["text"][: options.num_samples or 20]
-    if not options.texts and hasattr(sys.stdin, "reconfigure"):
+    return None, options.texts or lines_of_input()
+
+
+def lines_of_input() -> list[str]:
+    """The lines of standard input; says so where there are none."""
+    if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # Bytes that are no UTF-8 shall not end the whole list.
-    return None, options.texts or [line.rstrip("\n") for line in sys.stdin]
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    if not lines:
+        print(NO_TEXT, file=sys.stderr)
+    return lines
 
 
-def write_table(
-    rows: Dataset, added: list[dict[str, Any]], output: str | None, names: Sequence[str] = ("written",)
-) -> None:
-    """The rows with what was added to each, as CSV: to a file, or to standard output."""
-    copy = io.StringIO(newline="")
-    writer = csv.DictWriter(copy, [*rows.column_names, *(added[0] if added else ())])
-    writer.writeheader()
-    writer.writerows(row | own for row, own in zip(rows, added, strict=True))
-    if output:
-        Path(output).write_text(copy.getvalue(), encoding="utf-8", newline="")
+def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) -> None:
+    """The rows with what was added to each, in place of columns of the same names: as CSV to standard output, or to a
+    file, in the format that its ending names (.tsv, .jsonl, .json, .parquet; any other = CSV)."""
+    new = list(added[0]) if added else []
+    names = [*(name for name in rows.column_names if name not in new), *new]
+    table = [{name: (row | own)[name] for name in names} for row, own in zip(rows, added, strict=True)]
+    ending = Path(output).suffix.lower() if output else ""
+    if ending == ".parquet":
+        Dataset.from_list(table).to_parquet(output)
     else:
-        print(copy.getvalue(), end="")
+        # In memory first: a bad input must not leave half an output, nor empty a file that is both.
+        copy = io.StringIO(newline="")
+        if ending in (".jsonl", ".json"):
+            copy.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table)
+        else:
+            writer = csv.DictWriter(copy, names, delimiter="\t" if ending == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(table)
+        if not output:
+            print(copy.getvalue(), end="")
+            return
+        Path(output).write_text(copy.getvalue(), encoding="utf-8", newline="")
+    print(f"{counted(len(table), 'row', 'rows')} with {listed(new)} added: {output}", file=sys.stderr)
 
 
 def save_lines(texts: Sequence[str], path: str) -> None:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from train.arguments import Arguments
 from train.interrupts import INTERRUPTED
-from train.runs import Run, RunError, list_runs, reserve_folder
+from train.runs import Run, RunError, list_runs, pasted, reserve_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 0.5
@@ -278,5 +278,5 @@ def _make_room(run: Run) -> str:
         )
     return (
         f"The disk is full. The last checkpoint, {last.name}, is whole: free some space, then go on with: "
-        f"python -m train resume {run.folder}"
+        f"python -m train resume {pasted(run.folder)}"
     )

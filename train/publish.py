@@ -23,7 +23,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_i
 
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES
 from switch_model.checkpoint import load_checkpoint
-from train.card import model_card
+from train.card import model_card, with_own_licence
 
 # Seconds. The client itself would wait for minutes, and try again.
 FIRST_ANSWER = 10
@@ -103,7 +103,7 @@ def _shared_copy(folder: Path, target: Path) -> Path:
         for path, name in sorted(found.items(), key=lambda item: -len(item[0])):
             if len(path) > 1:
                 text = text.replace(path, name)
-        card.write_text(text, encoding="utf-8")
+        card.write_text(with_own_licence(text), encoding="utf-8")
     elif training:
         card.write_text(model_card(model.config, training, model.parameter_counts()), encoding="utf-8")
     return target

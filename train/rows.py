@@ -108,6 +108,11 @@ def _streams(arguments: Arguments) -> dict[str, Iterator[str]]:
     }
 
 
+def validation_texts(arguments: Arguments) -> Iterator[str]:
+    """The texts that a run over a stream holds out. Raises DataError when they can't be had."""
+    return _streams(arguments)["validation"]
+
+
 def make_tokenizer(
     arguments: Arguments, data: TrainingData | None, source: PreTrainedTokenizerFast | None = None
 ) -> PreTrainedTokenizerFast:

@@ -16,6 +16,7 @@ Whoever starts a run, shell or page, leaves the same folder. Only the run's own 
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -131,7 +132,7 @@ class Run:
     def _taken(self) -> RunError:
         return RunError(
             f"{self.folder} holds a run already. "
-            f"Choose another --output_dir, or go on with: python -m train resume {self.folder}"
+            f"Choose another --output_dir, or go on with: python -m train resume {pasted(self.folder)}"
         )
 
     @classmethod
@@ -347,6 +348,11 @@ def reserve_folder(root: Path, name: str) -> Path:
             raise RunError(f"{root} can't be written: it is no folder.") from None
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
+
+
+def pasted(path: str | Path) -> str:
+    """A path as a word of a command that a shell takes as it is printed."""
+    return shlex.quote(str(path))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -57,14 +57,24 @@ def read_table(path: Path) -> Dataset:
     except UnicodeDecodeError as error:
         raise _encoding_error(path) from error
     if not len(rows):
-        raise DataError(f"{path} has no rows below its columns ({listed(rows.column_names)}): add some.")
+        raise DataError(f"{path} has no rows below its columns ({quoted(rows.column_names)}): add some.")
     return rows
 
 
 def listed(names: list[str]) -> str:
     """Names for a sentence: the first ten, none too long."""
-    shown = ", ".join(shortened(name, MAX_NAME) for name in names[:10])
+    shown = ", ".join(shortened(name, MAX_NAME + 2) for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
+def quoted(names: list[str]) -> str:
+    """`listed` for names of columns, which may be words of the sentence as well."""
+    return listed([f"'{shortened(name, MAX_NAME)}'" for name in names])
+
+
+def counted(count: int, one: str, several: str) -> str:
+    """A number with what it counts."""
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def shortened(text: str, length: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -32,7 +33,7 @@ HIDDEN = 0.15
 def measure_texts(
     model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, dataset: str, split: str, **settings: Any
 ) -> dict[str, Any]:
-    """What `evaluate` gives for a model that has no classes.
+    """What `evaluate` gives for a model that has no classes. `held_out`: rows to measure instead of the split's.
 
     Raises DataError when the data can't be had or hold nothing to measure; ValueError for raw hidden states.
     """
@@ -59,8 +60,11 @@ def _translation(
     num_samples: int | None,
     num_beams: int,
     save_text: str | None,
+    held_out: Dataset | None,
 ) -> dict[str, Any]:
-    rows = load_pairs(dataset, split, data_dir, text_column, target_column, language)
+    rows = held_out
+    if rows is None:
+        rows = load_pairs(dataset, split, data_dir, text_column, target_column, language)
     rows = rows.select(range(min(num_samples or len(rows), len(rows))))
     texts, references = list(rows["text"]), list(rows["target"])
     answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
@@ -109,11 +113,13 @@ def _next_tokens(
     language: str | None,
     batch_size: int,
     num_samples: int | None,
+    held_out: Dataset | None,
     **_: Any,
 ) -> dict[str, Any]:
     """Every text in blocks as long as the model's own, an end token behind each text; no block looks into another."""
     block, texts = model.config.block_size, []
-    for index, text in enumerate(stream_texts(dataset, split, data_dir, text_column, language)):
+    found = stream_texts(dataset, split, data_dir, text_column, language) if held_out is None else held_out["text"]
+    for index, text in enumerate(found):
         if num_samples is not None and index >= num_samples:
             break
         texts.append(text)
@@ -165,10 +171,13 @@ def _hidden_tokens(
     text_column: str | None,
     batch_size: int,
     num_samples: int | None,
+    held_out: Dataset | None,
     **_: Any,
 ) -> dict[str, Any]:
     """The same tokens are hidden at every call."""
-    rows, _names = load_split(dataset, split, data_dir, text_column, labelled=False)
+    rows = held_out
+    if rows is None:
+        rows, _names = load_split(dataset, split, data_dir, text_column, labelled=False)
     features = tokenize(rows.select(range(min(num_samples or len(rows), len(rows)))), tokenizer).sort("length")
     loader = DataLoader(features, batch_size=batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()

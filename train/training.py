@@ -4,6 +4,7 @@ Try it: python -m train --dataset toy --epochs 3
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +24,17 @@ from switch_model.memory import keep_freed_memory
 from switch_model.tokenizer_file import target_of, with_target
 from train.arguments import Arguments
 from train.card import model_card
+from train.checkpoints import put_weights
 from train.curves import write_curves
+from train.data_report import notes
 from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
 from train.rows import Rows, make_rows, make_tokenizer, read_data
-from train.runs import Run, RunError
+from train.runs import Run, RunError, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
-from train.tables import DataError
+from train.tables import DataError, counted
 from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
@@ -68,15 +71,21 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
 def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     """Go on with a stopped run: from its last checkpoint, or from the beginning where it was stopped before its first.
 
-    Raises RunError when it is at work, or its checkpoints are gone.
+    One that is finished stays as it is, but for a best checkpoint that is gone. Raises RunError when it is at work, or
+    its checkpoints are gone.
     """
     run = Run.open(folder)
     arguments = run.arguments()
     if (state := run.state()).active and not run.waits_for_this_process():
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
+    if state.name == "finished" and (checkpoint or run.best.is_dir()):
+        if not run.best.is_dir():
+            _rebuild_best(run, arguments)
+        print(f"{folder} is finished. To train on: python -m train --init_from {pasted(folder)} --dataset …")
+        return run
     if not run.can_resume():
-        raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.command()}")
+        raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.again()}")
     arguments.check_reporters()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
@@ -89,13 +98,31 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
                 print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
                 run.discard_beginning()
                 return _run(run, arguments, _prepare(arguments), device, resume_from=None)
-            kept = run.tokenizer if run.tokenizer.is_dir() else run.best
-            tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
-            if run.target_tokenizer.is_dir():
-                with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
-            begun_with = SwitchConfig.from_pretrained(checkpoint)
-            _run(run, arguments, _prepare(arguments, tokenizer, begun_with), device, checkpoint)
+            _run(run, arguments, _prepare_again(run, arguments, checkpoint), device, checkpoint)
     return run
+
+
+def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":
+    """What a run trains that was begun before, with its own tokenizers."""
+    kept = run.tokenizer if run.tokenizer.is_dir() else run.best
+    tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
+    if run.target_tokenizer.is_dir():
+        with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
+    return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint))
+
+
+def _rebuild_best(run: Run, arguments: Arguments) -> None:
+    """The best of the checkpoints that are left, as `best/`. Raises RunError when none was measured."""
+    task, kept = TASKS[arguments.train.task], run.kept_checkpoints()
+    measured = [record for record in run.metrics("eval") if record["step"] in kept and task.best in record]
+    if not measured:
+        raise RunError(f"{run.folder} has lost best/, and no checkpoint that was measured is left: train it anew.")
+    record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
+    parts = _prepare_again(run, arguments, kept[record["step"]])
+    put_weights(parts.model, kept[record["step"]])
+    figures = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
+    _keep_best(run, arguments, parts, parts.model.eval(), figures, run.progress().get("seconds", 0.0))
+    print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
 
 
 def pick_device(wanted: str | None) -> str:
@@ -194,13 +221,17 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
     total, active = model.parameter_counts()
     aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
-    kind = {"pairs": "pairs of texts", "blocks": f"blocks of {arguments.data.seq_len} tokens"}.get(task.rows, "texts")
+    one = {"pairs": "pair# of texts", "blocks": f"block# of {arguments.data.seq_len} tokens"}.get(task.rows, "text#")
+    count = counted(len(rows.train), one.replace("#", ""), one.replace("#", "s"))
     print(
-        f"{arguments.data.dataset}, preset {arguments.train.preset}: {len(rows.train):,} {kind} to train on, "
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
         f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
         f"on {device}; into {run.folder}",
         flush=True,
     )
+    if resume_from is None:
+        for note in notes(arguments):
+            print(f"note: {note}", file=sys.stderr, flush=True)
     if not run.tokenizer.exists():
         if (target := target_of(tokenizer)) is not tokenizer:
             target.save_pretrained(run.target_tokenizer)
@@ -208,17 +239,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
 
     # Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
-        training = {
-            "arguments": arguments.portable(),
-            "command": arguments.command(),
-            "rows": {"train": len(rows.train), "validation": len(rows.validation)},
-            "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
-            "seconds": round(time.monotonic() - started, 1),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        }
-        aside = run.folder / "best.new"
-        card = model_card(best.config, training, best.parameter_counts())
-        run.replace_best(save_checkpoint(best, tokenizer, aside, training=training, card=card))
+        _keep_best(run, arguments, parts, best, metrics, time.monotonic() - started)
 
     with reporting(run, arguments, resume_from) as reported, StopRequest(run).noticed() as stop:
         steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
@@ -256,3 +277,26 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         ended = f"Out of time after step {steering.step:,} of {steering.max_steps:,}." if steering.out_of_time else ""
         run.set_state("finished", ended)
     return run
+
+
+def _keep_best(
+    run: Run,
+    arguments: Arguments,
+    parts: Parts,
+    best: SwitchPreTrainedModel,
+    metrics: dict[str, Any],
+    seconds: float,
+) -> None:
+    """Write `best/`: weights, tokenizer, card, and what they come from and were measured as."""
+    rows = parts.rows
+    training = {
+        "arguments": arguments.portable(),
+        "command": arguments.command(),
+        "rows": {"train": len(rows.train), "validation": len(rows.validation)},
+        "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
+        "seconds": round(seconds, 1),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    aside = run.folder / "best.new"
+    card = model_card(best.config, training, best.parameter_counts())
+    run.replace_best(save_checkpoint(best, parts.tokenizer, aside, training=training, card=card))

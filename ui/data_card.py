@@ -23,7 +23,8 @@ def report_html(report: DataReport) -> str:
 
 def _facts(report: DataReport) -> list[str]:
     """What the first line says."""
-    lengths = f"<b>{report.median_words:,}</b> words a text (5 % have more than {report.most_words:,})"
+    words = "word" if report.median_words == 1 else "words"
+    lengths = f"<b>{report.median_words:,}</b> {words} a text (5 % have more than {report.most_words:,})"
     if report.labels:
         classes = "class" if len(report.labels) == 1 else "classes"
         return [f"<b>{report.rows:,}</b> rows", f"<b>{len(report.labels):,}</b> {classes}", lengths]

@@ -198,7 +198,8 @@ def _changes(lines: Records, name: str | None) -> str:
     where = f"in {_titles(lines[-1]['layers'])[str(last.get('layer', ''))]}"
     changed = sum(old != new for old, new in zip(first["expert"], last["expert"], strict=True))
     if changed:
-        return f"From step {before:,} to {step:,} {changed} of {_tokens(last)} changed their expert {where}."
+        whose = "its" if changed == 1 else "their"
+        return f"From step {before:,} to {step:,}, {changed} of {_tokens(last)} changed {whose} expert {where}."
     since = step
     for earlier, layer in reversed(routed):
         if layer["expert"] != last["expert"]:

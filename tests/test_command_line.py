@@ -1,0 +1,197 @@
+"""The command line as someone meets it with a file of their own: what it prints can be pasted, and says what is so."""
+
+import io
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from switch_model import load_checkpoint
+from train.card import with_own_licence
+from train.cli import main
+from train.runs import Run
+from train.toy import make_toy
+
+SMALL = ["--preset", "tiny", "--d_model", "16", "--num_heads", "2", "--vocab_size", "200", "--seq_len", "16"]
+
+
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory) -> Path:
+    """90 rows of two columns, in a folder whose name a shell would cut in two."""
+    rows, names = make_toy(90, seed=5)
+    path = tmp_path_factory.mktemp("my data") / "good.csv"
+    lines = [f"{text},{names[label]}" for text, label in zip(rows["text"], rows["label"], strict=True)]
+    path.write_text("\n".join(["text,label", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def own_run(own_file) -> Run:
+    """A run of four steps on the file, to be read and not changed."""
+    folder = own_file.parent / "run"
+    asked = ["--dataset", str(own_file), *SMALL, "--validation_size", "0.2", "--max_steps", "4"]
+    assert main([*asked, "--output_dir", str(folder)]) == 0
+    return Run(folder)
+
+
+def test_the_command_to_train_the_same_again_runs_as_it_is_printed(own_file, own_run):
+    words = shlex.split(own_run.arguments().again())
+    assert words[:3] == ["python", "-m", "train"] and str(own_file) in words and "--output_dir" not in words
+    again = own_run.folder.with_name("again")
+    assert main([*words[3:], "--output_dir", str(again)]) == 0
+    assert Run(again).arguments().to_dict() == own_run.arguments().to_dict() | {"output_dir": str(again)}
+
+
+def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_measured(own_file, own_run, capsys):
+    def evaluated(checkpoint, file, *more) -> tuple[dict, str]:
+        capsys.readouterr()
+        assert main(["evaluate", "--checkpoint", str(checkpoint), "--dataset", str(file), *more]) == 0
+        said = capsys.readouterr()
+        return json.loads(said.out), said.err
+
+    figures, said = evaluated(own_run.folder, own_file)
+    assert figures["rows"] == 90 and figures["trained_on"] == "most" and "Most of these rows were trained on" in said
+    figures, said = evaluated(own_run.folder, own_file, "--split", "validation")
+    kept = max(own_run.metrics("eval"), key=lambda record: record["accuracy"])
+    assert (figures["rows"], figures["trained_on"], said) == (18, "none", "")
+    assert figures["accuracy"] == pytest.approx(kept["accuracy"])
+
+    # Moved elsewhere, it is the same file; another of its name is not.
+    moved = shutil.copytree(own_run.best, own_file.parent / "moved")
+    assert evaluated(moved, own_file, "--split", "validation")[0]["accuracy"] == pytest.approx(kept["accuracy"])
+    other = own_file.parent / "other" / own_file.name
+    other.parent.mkdir()
+    other.write_text("".join(own_file.read_text().splitlines(keepends=True)[:50]))
+    figures, said = evaluated(moved, other)
+    assert figures["trained_on"] is None and said == ""
+    assert main(["evaluate", "--checkpoint", str(moved), "--dataset", str(other), "--split", "validation"]) == 2
+    assert "was not trained on it" in capsys.readouterr().err
+
+
+def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_does_not_know(own_run, capsys):
+    folder = own_run.folder.with_name("small")
+    assert main(["package", "--run", str(own_run.folder), "--output", str(folder)]) == 0
+    card = (folder / "README.md").read_text()
+    assert "evaluate --checkpoint small --dataset good.csv --split train" in card and "\nlicense: other\n" in card
+    assert str(folder.parent) not in card + (folder / "training.json").read_text()
+    assert with_own_licence(card.replace("license: other", "license: apache-2.0")) == card
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", '{"seed": 1,\n "max_step": 4}', "a.json, line 2: there is no argument max_step (did you mean max_steps?)."),  # noqa: E501
+        ("b.yaml", "seed: 1\nmax_steps: four\n", "b.yaml, line 2: max_steps 'four' is not allowed: it must be a whole number."),  # noqa: E501
+        ("c.json", '{"seed": 1,\n "lr" 2}', "c.json, line 2 is neither YAML nor JSON"),
+        ("d.yaml", None, "there is no file"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_config_file_is_said_with_its_line(tmp_path, capsys, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert main(["--config", str(tmp_path / name)]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1 and printed.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bogus"], "there is no command bogus: there are runs, stop, resume, "),
+        (["resum", "x"], "did you mean resume?"),
+        (["my.csv"], "To train on it: python -m train --dataset my.csv"),
+        (["evaluate", "--checkpoint", "x", "--dataset", "toy", "--spilt", "x"], "--spilt (did you mean --split?)"),
+        (["--num_expert", "4"], "there is no flag --num_expert (did you mean --num_experts?)"),
+    ],
+)
+def test_unknown_words_get_the_nearest_known_one(words, said, capsys):
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = ended.code
+    printed = capsys.readouterr().err
+    assert status == 2 and said in printed and printed.count("\n") == 1
+
+
+def test_a_finished_run_stays_as_it_is_and_gets_back_a_best_checkpoint_that_is_gone(own_run, tmp_path, capsys):
+    run = Run(shutil.copytree(own_run.folder, tmp_path / "copy"))
+    before = [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
+    weights = (run.best / "model.safetensors").read_bytes()
+    assert main(["resume", str(run.folder)]) == 0
+    assert f"is finished. To train on: python -m train --init_from {run.folder}" in capsys.readouterr().out
+    shutil.rmtree(run.best)
+    assert main(["resume", str(run.folder)]) == 0
+    assert "best/ was gone" in capsys.readouterr().out and (run.best / "model.safetensors").read_bytes() == weights
+    assert before == [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
+
+
+def test_a_run_says_what_about_the_file_would_surprise(own_file, tmp_path, capsys):
+    lines = own_file.read_text().splitlines()
+    rows = [line.split(",")[0] + "," if number % 5 == 0 else line for number, line in enumerate(lines[1:])]
+    file = tmp_path / "gaps.csv"
+    file.write_text("\n".join([lines[0], *rows, *rows[:2], "one more,rare"]) + "\n")
+    asked = ["--dataset", str(file), *SMALL, "--max_steps", "1", "--output_dir", str(tmp_path / "run")]
+    assert main(asked) == 0
+    said = capsys.readouterr().err
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert any("19 rows have no class" in note and note.endswith("are left out.") for note in notes)
+    assert any("1 class has under 5 rows (rare: 1)" in note for note in notes) and len(notes) <= 5
+    assert all(note in Run(tmp_path / "run").log_path.read_text() for note in notes)
+
+
+def test_predict_writes_what_the_ending_of_the_file_says_and_each_column_once(own_file, own_run, tmp_path, capsys):
+    first, second, third = (tmp_path / name for name in ("out.tsv", "again.tsv", "last.jsonl"))
+    for source, target in ((own_file, first), (first, second), (second, third)):
+        words = ["--checkpoint", str(own_run.folder), "--file", str(source), "--output", str(target)]
+        assert main(["predict", *words]) == 0
+        said = capsys.readouterr()
+        assert said.out == "" and "90 rows with" in said.err and str(target) in said.err
+    header = first.read_text().splitlines()[0].split("\t")
+    assert header == ["text", "label", "predicted", "p(class 0)", "p(class 1)", "p(class 2)"]
+    assert second.read_text() == first.read_text()
+    assert list(json.loads(third.read_text().splitlines()[0])) == header
+
+
+def test_predict_says_that_no_text_came(own_run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["predict", "--checkpoint", str(own_run.folder)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "No text came" in said.err
+
+
+def test_a_trace_has_a_legend_of_what_it_shows(own_run, capsys):
+    assert main(["predict", "--checkpoint", str(own_run.folder), "bada bedi", "--trace"]) == 0
+    legend = capsys.readouterr().out.splitlines()[-1]
+    assert legend.startswith("n 0.48: ") and "was full" not in legend
+
+
+@pytest.mark.parametrize(
+    ("columns", "flags", "said"),
+    [
+        ("sentence1,sentence2,label", [], "--text_column sentence1,sentence2"),
+        ("text,label", ["--label_column", "sort"], "has no column 'sort': it has 'text', 'label'."),
+    ],
+)
+def test_errors_of_columns_quote_names_and_know_pairs(tmp_path, capsys, columns, flags, said):
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"{columns}\n" + ",".join("abc"[: columns.count(",") + 1]) + "\n")
+    assert main(["--dataset", str(file), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_toy_has_no_pairs(capsys):
+    assert main(["--task", "translation"]) == 2
+    assert "toy has no pairs of texts" in capsys.readouterr().err
+
+
+def test_convert_takes_the_classes_of_the_run_whose_tokenizer_it_takes(own_run, tmp_path, capsys):
+    model, _ = load_checkpoint(own_run.folder, "cpu")
+    torch.save(model.state_dict(), tmp_path / "old.pt")
+    words = [str(tmp_path / "old.pt"), "--tokenizer", str(own_run.folder), "--output", str(tmp_path / "new")]
+    assert main(["convert", *words]) == 0 and "--labels" not in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "new", "cpu")[0].config.labels == ["class 0", "class 1", "class 2"]
+    words[1:3] = ["--tokenizer", str(own_run.tokenizer)]
+    assert main(["convert", *words]) == 0 and "3 classes have no names" in capsys.readouterr().out
