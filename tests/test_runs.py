@@ -174,9 +174,11 @@ os.kill(os.getpid(), signal.SIGKILL)
     wait_until(lambda: third.state().name == "finished")
     assert "starts from the beginning" in third.log_tail() and third.metrics() and third.best.exists()
     shutil.rmtree(third.checkpoints)
-    for again in (go_on, lambda run: resume(run.folder)):
-        with pytest.raises(RunError, match="any more"):
-            again(third)
+    with pytest.raises(RunError, match="any more"):
+        go_on(third)
+    whole = third.log_tail()
+    resume(third.folder)
+    assert third.log_tail() == whole
     assert third.best.exists()
 
 
