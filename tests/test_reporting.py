@@ -115,6 +115,7 @@ def test_a_resumed_run_goes_on_where_it_was_reported(tmp_path, offline):
     run = train(Arguments.resolve(values))
     again = json.loads(run.arguments_path.read_text()) | {"max_steps": 9}
     run.arguments_path.write_text(json.dumps(again))
+    run.set_state("stopped")  # As one that was to go on: a finished run stays as it is.
     resume(run.folder)
     first, second = wandb_records(run)
     ids = {record.run.run_id for record in first + second if record.WhichOneof("record_type") == "run"}
