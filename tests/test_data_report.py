@@ -115,7 +115,7 @@ def test_the_report_of_a_file_with_nothing_wrong(tmp_path):
     assert report.warnings == []
     assert (report.columns, report.text_column, report.label_column) == (["text", "label"], "text", "label")
     assert report.rows == 1200 and report.labels == {"a": 800, "b": 400} and list(report.labels) == ["a", "b"]
-    assert report.preview[:2] == [("word 0", "a"), ("word 1", "a")] and len(report.preview) == 8
+    assert report.preview[:2] == [("word 0", "a"), ("word 1", "a")] and len(report.preview) == 5
     assert len(report.preview[2][0]) <= 160 and report.preview[2][0].endswith("…")
     assert report.median_words == report.most_words == 2 and len(report.words) == 500
     assert json.loads(json.dumps(report.to_dict()))["labels"] == {"a": 800, "b": 400}

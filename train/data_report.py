@@ -39,7 +39,7 @@ from train.rows import learn_tokenizer
 from train.tables import DataError, is_table, shortened
 from train.tasks import TASKS
 
-PREVIEW_ROWS, PREVIEW_CHARACTERS = 8, 160
+PREVIEW_ROWS, PREVIEW_CHARACTERS = 5, 160
 SAMPLED_ROWS = 500
 # Of a stream, which may be endless, so many texts are looked at.
 STREAMED_TEXTS = 20_000

@@ -106,7 +106,8 @@ def _shown(name: str, value: Any) -> Any:
 def _component(item: Field, value: Any, visible: bool) -> gr.components.Component:
     kinds = _kinds(item)
     common = {
-        "label": item.name,
+        # A long one breaks at its underscores, which only a space without width allows.
+        "label": item.name.replace("_", "_\u200b"),
         "info": item.metadata["help"],
         "visible": visible,
         "min_width": 150,

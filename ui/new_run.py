@@ -222,7 +222,8 @@ def create_new_run(
                     "",
                     label="A text to watch",
                     placeholder="routed anew at every evaluation",
-                    max_lines=2,
+                    lines=2,
+                    max_lines=6,
                     elem_id="probe",
                 )
             form = create_form(start_with, workshop.public)
@@ -232,7 +233,7 @@ def create_new_run(
                 label="The command it stands for",
                 interactive=False,
                 lines=2,
-                max_lines=6,
+                max_lines=20,
                 buttons=["copy"],
                 elem_id="command",
             )

@@ -32,6 +32,7 @@ HEALTH = (
     ("drop_rate", "dropped tokens", ".1%"),
     ("token_entropy", "entropy (1 = undecided)", ".3f"),
 )
+HEALTH_HEIGHT = 430
 STEP, EVALUATED = "<br>step %{x:,.0f}", " (step %{x:,.0f})"
 NAMES_OF_AXES = {"step": "step", "seconds": "time", "tokens": "tokens"}
 
@@ -133,15 +134,10 @@ def compare_curves(
 
 
 def twin_curves(runs: Mapping[str, Records], value: str = "loss") -> tuple[go.Figure, go.Figure, go.Figure]:
-    """The same runs against steps, time and tokens: figures of their own, which stand side by side or, on a phone, one
-    below the other. The first names the runs."""
-    first, *others = (compare_curves(runs, value, over, height=300) for over in ("step", "seconds", "tokens"))
-    for figure in (first, *others):
-        # Room for two lines of names in all, so that the same loss stands at the same height.
-        figure.update_layout(margin={"t": 48})
-    for figure in others:
-        figure.update_layout(showlegend=False)
-    return first, *others
+    """The same runs against steps, time and tokens: figures of their own, alike in all but that, which stand side by
+    side or, on a phone, one below the other."""
+    by_step, by_time, by_tokens = (compare_curves(runs, value, over, 320) for over in ("step", "seconds", "tokens"))
+    return by_step, by_time, by_tokens
 
 
 def _scale(value: str) -> dict[str, Any]:
@@ -207,7 +203,7 @@ def routing_health(records: Records) -> go.Figure:
         )
     figure.add_hline(1, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=1)
     figure.update_annotations(font={"size": 12})
-    figure = styled(figure, height=430, top=30, hovermode="closest")
+    figure = styled(figure, height=HEALTH_HEIGHT, top=30, hovermode="closest")
     # Above the titles of the panels.
     return figure.update_layout(legend={"y": 1.075})
 

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from switch_model.plots import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
 from switch_model.routing import layer_titles
 from ui.palette import CELL_INK, MAX_COLOURS, expert_colour
-from ui.run_figures import empty, in_chunks, mean, plain, styled
+from ui.run_figures import HEALTH_HEIGHT, empty, in_chunks, mean, plain, styled
 from ui.run_words import Records, finite, layer_load, probe_layer, probe_lines, routing_lines
 
 # From starved over even, where the page shows through, to crowded.
@@ -22,7 +22,8 @@ EVEN, MORE, CROWDED = "rgba(125,133,144,0.10)", "rgba(52,116,190,0.6)", "rgba(52
 MAX_TIMES_EVEN = 4
 
 MAX_COLUMNS = 90
-MAX_HEIGHT = 600
+# Of the picture of loads: at least as high as that of the routing's health, which stands beside it.
+MIN_HEIGHT, MAX_HEIGHT = HEALTH_HEIGHT, 600
 # A watched text has a row per evaluation, up to so many; with more tokens their cells hold no number.
 MAX_ROWS, MAX_NUMBERED_TOKENS = 24, 45
 
@@ -129,7 +130,9 @@ def _panels(layers: int, experts: int) -> tuple[int, int]:
         height = room // math.ceil(layers / columns) - title
         if height >= wanted:
             break
-    return columns, max(min(height, 16 * experts, 200), 24)
+    # The first row's title stands in the margin.
+    least = (MIN_HEIGHT - 64 + title) / math.ceil(layers / columns) - title
+    return columns, max(min(height, 16 * experts, 200), int(least), 24)
 
 
 def _left(figure: go.Figure, middle: float, columns: int) -> float:
