@@ -274,6 +274,14 @@ def test_no_fragment_of_a_sentence_to_validate_on_is_trained_on():
     assert not any(f" {part} " in f" {whole} " for part in train["text"] for whole in validation["text"])
 
 
+def test_the_same_texts_give_the_same_tokens_and_ids():
+    """Many pairs are equally common here, so that a hash table's order would decide which become tokens."""
+    texts = [f"{one}{two} {two}{one}" for one in ("ab", "cde", "fghi") for two in ("kl", "mno", "pqrs", "tuvw")]
+    first, again = (train_tokenizer(texts, 60, 16) for _ in range(2))
+    assert first.get_vocab() == again.get_vocab() and len(first) == 60
+    assert set(first.all_special_tokens) == {"[PAD]", "[UNK]", "[MASK]", "[SEP]"}
+
+
 def test_a_tokenizer_by_name(tmp_path):
     train_tokenizer(["a few words", "and a few more"], 60, 16).save_pretrained(tmp_path / "words")
     assert load_tokenizer(str(tmp_path / "words"), 8).tokenize("few words") == ["few", "words"]

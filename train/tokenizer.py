@@ -4,6 +4,7 @@ Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).to
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,8 @@ WRITING_TOKENS = {
 }
 
 
+# How a WordPiece vocabulary marks pieces that do not begin a word, and how many characters it holds.
+PIECE_INSIDE, ALPHABET = "##", 1000
 # The packages that transformers reads a SentencePiece model with.
 SENTENCEPIECE = ("sentencepiece", "protobuf")
 # How far above the lowest score those characters may come: a hundredth is a hundred of them.
@@ -57,18 +60,42 @@ def train_tokenizer(
     texts: Iterable[str], vocab_size: int, max_length: int, whole_words: bool = False
 ) -> PreTrainedTokenizerFast:
     """A lower-case WordPiece tokenizer learned from `texts`; `whole_words` keeps words in one piece instead."""
-    kind, trainer_kind = models.WordPiece, trainers.WordPieceTrainer
-    if whole_words:
-        kind, trainer_kind = models.WordLevel, trainers.WordLevelTrainer
+    special, kind = list(SPECIAL_TOKENS.values()), models.WordLevel if whole_words else models.WordPiece
     backend = Tokenizer(kind(unk_token=SPECIAL_TOKENS["unk_token"]))
     # Line breaks in web text are written as tags; offsets still point into the raw text.
     backend.normalizer = normalizers.Sequence(
         [normalizers.Replace("<br />", " "), normalizers.BertNormalizer(lowercase=True)]
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainer_kind(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False)
-    backend.train_from_iterator(texts, trainer)
+    settings = dict(vocab_size=vocab_size, show_progress=False)
+    if whole_words:
+        backend.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=special, **settings))
+    else:
+        texts = list(texts)
+        # Pieces inside words get their ids in the order of a hash table, and ids decide between pairs that are equally
+        # common. Named beforehand, they have the same ids for the same texts.
+        alphabet = _alphabet(texts, backend.normalizer)
+        inside = [PIECE_INSIDE + character for character in alphabet]
+        trainer = trainers.WordPieceTrainer(
+            special_tokens=special + inside, initial_alphabet=alphabet, limit_alphabet=len(alphabet), **settings
+        )
+        backend.train_from_iterator(texts, trainer)
+        state = json.loads(backend.to_str())
+        state["added_tokens"] = state["added_tokens"][: len(special)]
+        backend = Tokenizer.from_str(json.dumps(state))
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **SPECIAL_TOKENS)
+
+
+def _alphabet(texts: list[str], normalizer: normalizers.Normalizer) -> list[str]:
+    """The commonest characters of the texts, as the normalizer leaves them."""
+    counts, normalized = Counter(), Counter()
+    for text in texts:
+        counts.update(text)
+    for character, count in counts.items():
+        for left in normalizer.normalize_str(character):
+            normalized[left] += count
+    commonest = sorted(normalized, key=lambda character: (-normalized[character], character))[:ALPHABET]
+    return sorted(character for character in commonest if not character.isspace())
 
 
 def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
