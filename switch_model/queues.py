@@ -8,6 +8,7 @@ Try it: join_queues(torch.tensor([[2, 0, 2]]), torch.tensor([[True, True, True]]
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -76,6 +77,17 @@ def line_up(expert: Tensor, kept: Tensor, queues: Queues) -> tuple[Tensor, Tenso
     place_N = np.empty(computed, np.int64) if complete else np.full(len(kept_N), computed)
     place_N[order_K] = np.arange(computed)
     return torch.from_numpy(order_K), torch.from_numpy(place_N), lengths
+
+
+def padded_places(expert: Tensor, place: Tensor, lengths: list[int]) -> Tensor:
+    """(N,) the places of `line_up` where every expert has as many places as the busiest; behind them all for a token
+    that is not in line."""
+    longest, firsts, computed = max(lengths), accumulate(lengths, initial=0), sum(lengths)
+    further_E = np.array([index * longest - first for index, first in zip(range(len(lengths)), firsts, strict=False)])
+    padded_N = place.numpy() + further_E[expert.numpy()]
+    if computed < len(padded_N):
+        padded_N[place.numpy() == computed] = longest * len(lengths)
+    return torch.from_numpy(padded_N)
 
 
 def inverse(order: Tensor, tokens: int) -> Tensor:

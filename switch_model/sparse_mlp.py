@@ -18,10 +18,14 @@ from switch_model.grouped_linear import LinearEach, grouped_linear
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
-from switch_model.queues import Queues, inverse, line_up
+from switch_model.queues import Queues, inverse, line_up, padded_places
 from switch_model.relu_experts import ReluExperts
 from switch_model.router import Top1Router
 from switch_model.routing import Routing
+
+# Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one, unless
+# most of it is padding.
+PADDED_TOKENS = 32
 
 
 class Experts(nn.Module):
@@ -79,8 +83,12 @@ class Experts(nn.Module):
             return self._grouped(hidden_ND, weights, routing, queues.length)
 
         # Each expert works on its own tokens, which stand together, and back to the tokens' own places.
-        order_K, place_N, lengths = line_up(routing.expert.flatten(), routing.kept.flatten(), queues)
+        expert_N = routing.expert.flatten()
+        order_K, place_N, lengths = line_up(expert_N, routing.kept.flatten(), queues)
         if not torch.is_grad_enabled():
+            longest = max(lengths)
+            if device == "cpu" and longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
+                return self._padded(hidden_ND, weights, padded_places(expert_N, place_N, lengths), lengths)
             return self._one_by_one(hidden_ND, weights, order_K, place_N, lengths)
         hidden_KD = _Rearranged.apply(hidden_ND, order_K, place_N)
         if self.is_relu and device == "cpu":
@@ -132,6 +140,19 @@ class Experts(nn.Module):
             if len(own):
                 torch.mm(self._inside(own, inner, torch.mm), wo_FD, out=output)
         return output_KD.index_select(0, place_N)
+
+    def _padded(self, hidden_ND: Tensor, weights: Sequence[Tensor], place_N: Tensor, lengths: list[int]) -> Tensor:
+        """One batched product without gradient, every expert with as many rows as the busiest."""
+        experts, longest, complete = len(lengths), max(lengths), sum(lengths) == len(hidden_ND)
+        rows = experts * longest
+        # Those that go nowhere share one row more.
+        hidden_RD = hidden_ND.new_zeros(rows + (not complete), hidden_ND.shape[1]).index_copy_(0, place_N, hidden_ND)
+        *inner, wo_EFD = (weight.transpose(1, 2) for weight in weights)
+        inside = self._inside(hidden_RD[:rows].view(experts, longest, -1), inner, torch.bmm)
+        output_RD = torch.bmm(inside, wo_EFD).flatten(0, 1)
+        if not complete:
+            output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
+        return output_RD.index_select(0, place_N)
 
 
 class _Rearranged(torch.autograd.Function):

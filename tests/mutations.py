@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # What is wrong, where, and the change that makes it so. Each `before` must occur exactly once.
 MISTAKES = [
-    ("drops are ignored", "sparse_mlp", "line_up(routing.expert.flatten(), routing.kept.flatten(), queues)", "line_up(routing.expert.flatten(), routing.mask.flatten(), queues)"),
+    ("drops are ignored", "sparse_mlp", "line_up(expert_N, routing.kept.flatten(), queues)", "line_up(expert_N, routing.mask.flatten(), queues)"),
     ("dropped tokens are computed all the same", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask"),
     ("padding is routed", "router", "joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)", "joins_GN = expert_BT.view(groups, -1), torch.ones_like(mask).reshape(groups, -1)"),
     ("padding counts for capacity", "router", "tokens_B = mask.sum(dim=1)", "tokens_B = torch.ones_like(mask).sum(dim=1)"),
@@ -41,10 +41,11 @@ MISTAKES = [
     ("the first slot of a row is its first token", "modeling", "return mask_BT.long().argmax(dim=1)", "return mask_BT.long().argmax(dim=1) * 0"),
     ("an ablated expert's share is kept", "router", "logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off_R1E, 0.0)"),
     ("a forced token counts padding", "interventions", "positions = mask[index].nonzero().flatten()", "positions = torch.arange(mask.shape[1])"),
-    ("expert dropout after wo", "sparse_mlp", "torch.mm(self._inside(own, inner, torch.mm), wo_FD, out=output)", "output.copy_(self.dropout(torch.mm(self.activation(torch.mm(own, inner[0])), wo_FD)))"),
+    ("expert dropout after wo", "sparse_mlp", "return output_RD.index_select(0, place_N)", "return self.dropout(output_RD.index_select(0, place_N))"),
     ("word pairs reach over padding", "embedding", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
     ("dropout does not make up for what it drops", "dropout", "ctx.scale = 1 / (1 - rate)", "ctx.scale = 1.0"),
     ("queues start a place late", "queues", "(length_M.cumsum() - length_M)[queue_M]", "(length_M.cumsum() - length_M - 1)[queue_M]"),
+    ("padded experts read a neighbour's rows", "queues", "index * longest - first", "index * (longest - 1) - first"),
     ("a token gets another's answer", "queues", "place_N[order_K] = np.arange(computed)", "place_N[order_K] = np.arange(computed)[::-1]"),
     ("dropout inside the experts forgets its scale on the way back", "relu_experts", "ctx.scale = lengths, 1 / (1 - rate)", "ctx.scale = lengths, 1"),
     ("gradient flows through what ReLU cut off", "relu_experts", "threshold_backward.grad_input(to_inner, inner, 0,", "threshold_backward.grad_input(to_inner, inner, -1,"),

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from switch_model import SwitchConfig, queues
+from switch_model import SwitchConfig, queues, sparse_mlp
 from switch_model.sparse_mlp import SparseMLP
 
 B, T, D, F, E = 4, 13, 16, 24, 3
@@ -80,10 +80,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("by_numpy", [False, True], ids=["tensors", "numpy"])
+@pytest.mark.parametrize("way", ["tensors", "numpy", "padded"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_option_against_the_reference(case, by_numpy, monkeypatch):
-    monkeypatch.setattr(queues, "_by_numpy", lambda tensor: by_numpy)
+def test_every_option_against_the_reference(case, way, monkeypatch):
+    monkeypatch.setattr(queues, "_by_numpy", lambda tensor: way != "tensors")
+    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000 if way == "padded" else 0)
     settings = dict(min_expert_capacity=1) | CASES[case]
     factor = settings.pop("factor", 1.0)
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from switch_model import Interventions, Routing, SwitchConfig, queues
+from switch_model import Interventions, Routing, SwitchConfig, queues, sparse_mlp
 from switch_model.analysis import RoutingTotals
 from switch_model.router import Top1Router, slots_per_expert
 from switch_model.routing import UNLIMITED, load_balancing_loss, router_z_loss
@@ -247,7 +247,7 @@ def test_relu_experts_drop_out_as_step_by_step():
 
 @pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
 def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
-    """One product per expert, with gradient and without, grouped, and as a compiler sees it."""
+    """One product per expert, with gradient and without, padded, grouped, and as a compiler sees it."""
     torch.manual_seed(0)
     layer = SparseMLP(config(eval_capacity_factor=0.5, dense_act_fn=activation)).eval()
     hidden, mask = torch.randn(2, 12, 16, requires_grad=True), torch.rand(2, 12) > 0.2
@@ -263,10 +263,13 @@ def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
         with torch.no_grad():
             return [output.detach(), run(hidden, mask)[0], *gradients]
 
-    expected, compiled = results(layer), results(torch.compile(layer, fullgraph=True, backend="aot_eager"))
+    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000)
+    padded, compiled = results(layer), results(torch.compile(layer, fullgraph=True, backend="aot_eager"))
+    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
+    expected = results(layer)
     torch.testing.assert_close(expected[0], expected[1])
     monkeypatch.setattr(type(layer.experts), "computes_in_groups", lambda self, hidden: True)
-    for found in [compiled, results(layer)]:
+    for found in [padded, compiled, results(layer)]:
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(one, other)
 
