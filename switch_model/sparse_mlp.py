@@ -87,7 +87,7 @@ class Experts(nn.Module):
         order_K, place_N, lengths = line_up(expert_N, routing.kept.flatten(), queues)
         if not torch.is_grad_enabled():
             longest = max(lengths)
-            if device == "cpu" and longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
+            if device == "cpu" and 0 < longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
                 return self._padded(hidden_ND, weights, padded_places(expert_N, place_N, lengths), lengths)
             return self._one_by_one(hidden_ND, weights, order_K, place_N, lengths)
         hidden_KD = _Rearranged.apply(hidden_ND, order_K, place_N)
