@@ -157,8 +157,10 @@ def notes(arguments: Arguments) -> list[str]:
         report = data_report(data.dataset, task=arguments.train.task, **asked)
     except DataError:
         return []  # The run's own reading says what is wrong.
-    found = [FIRST_SENTENCE.match(warning) or warning for warning in report.warnings[:MOST_NOTES]]
-    return [one if isinstance(one, str) else one.group() for one in found]
+    return [
+        first.group() if (first := FIRST_SENTENCE.match(warning)) else warning
+        for warning in report.warnings[:MOST_NOTES]
+    ]
 
 
 @functools.lru_cache(maxsize=KEPT_REPORTS)

@@ -13,14 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from filelock import FileLock
 
 from train.arguments import Arguments
-from train.interrupts import INTERRUPTED
+from train.interrupts import INTERRUPTED, signals_go_to
 from train.runs import Run, RunError, list_runs, pasted, reserve_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -154,17 +155,8 @@ class StopRequest:
         self.signalled = True
         print("Stopping after this step …", file=sys.stderr, flush=True)
 
-    @contextmanager
-    def noticed(self) -> Iterator["StopRequest"]:
-        if threading.current_thread() is not threading.main_thread():
-            yield self  # Python delivers signals to the main thread only.
-            return
-        old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def noticed(self) -> AbstractContextManager[None]:
+        return signals_go_to(self._on_signal)
 
 
 # Its record
@@ -232,27 +224,18 @@ def recorded(run: Run) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _interrupted_by_signals(run: Run) -> Iterator[None]:
+def _interrupted_by_signals(run: Run) -> AbstractContextManager[None]:
     """SIGTERM ends a run as Ctrl-C does, so that its state gets written.
 
     Python swallows an exception that is raised in a destructor or a callback: then the request is there all the same,
     and is met before the first step.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def interrupt(number, frame) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         run.request_stop()
         raise KeyboardInterrupt
 
-    old = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    return signals_go_to(interrupt)
 
 
 def disk_is_full(error: BaseException | None, folder: Path) -> bool:

@@ -321,7 +321,8 @@ def _start(found: Sweep, run: Run, number: int, values: dict[str, Any]) -> None:
 def _wait(run: Run) -> bool:
     """Until the run has ended. Ctrl-C and SIGTERM stop it with a checkpoint, a second one at once."""
     asked = False
-    with StopRequest(run).noticed() as stop:
+    stop = StopRequest(run)
+    with stop.noticed():
         try:
             while run.state().active:
                 if stop.signalled and not asked:

@@ -241,7 +241,8 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
         _keep_best(run, arguments, parts, best, metrics, time.monotonic() - started)
 
-    with reporting(run, arguments, resume_from) as reported, StopRequest(run).noticed() as stop:
+    stop = StopRequest(run)
+    with reporting(run, arguments, resume_from) as reported, stop.noticed():
         steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
         trainer = SwitchTrainer(
             run=run,
