@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import Cache
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, require_tokens
+from switch_model.cache_name import the_cache
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import EncoderPart
@@ -150,6 +151,7 @@ class SwitchModel(EncoderDecoder):
         decoder_attention_mask: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         encoder_outputs: SwitchEncoderOutput | tuple | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         interventions: AnyInterventions = None,
@@ -160,7 +162,7 @@ class SwitchModel(EncoderDecoder):
 
         The arguments are those of SwitchForConditionalGeneration.
         """
-        cache = _cache(past_key_values, use_cache, crossed=True)
+        cache = the_cache(cache, past_key_values, use_cache, crossed=True)
         hidden_BTD, memory_BSD, records = self._answer(
             input_ids,
             attention_mask,
@@ -258,6 +260,7 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
         decoder_attention_mask: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         encoder_outputs: SwitchEncoderOutput | tuple | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         labels: Tensor | None = None,
@@ -273,8 +276,8 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
                 absent. In the decoder too, what is padding follows from `decoder_attention_mask` alone: a start token
                 that equals padding is a token.
             encoder_outputs: what the encoder gave before; instead of the text.
-            past_key_values, use_cache: transformers' cache, for tokens one after the other; with one, nothing is
-                dropped in the decoder.
+            cache, use_cache: transformers' cache, for tokens one after the other; with one, nothing is dropped in the
+                decoder. past_key_values: its name below transformers 5.24.
             labels: (B, T) the answer's tokens, -100 where none is asked for; adds the loss.
             interventions: one for all rows, or a list with one per row; they name layers of both stacks.
             output_routing: return the records too, the encoder's first.
@@ -284,7 +287,7 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids, decoder_attention_mask = self.shift_right(labels)
-        cache = _cache(past_key_values, use_cache, crossed=True)
+        cache = the_cache(cache, past_key_values, use_cache, crossed=True)
         hidden_BTD, memory_BSD, records = self._answer(
             input_ids,
             attention_mask,
@@ -332,6 +335,7 @@ class SwitchForCausalLM(_LanguageModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         labels: Tensor | None = None,
@@ -351,7 +355,7 @@ class SwitchForCausalLM(_LanguageModel):
         """
         embeddings_BTD = self._embed(input_ids, inputs_embeds)
         self._check(interventions, len(embeddings_BTD))
-        cache = _cache(past_key_values, use_cache, crossed=False)
+        cache = the_cache(cache, past_key_values, use_cache, crossed=False)
         mask_BS = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
         hidden_BTD, records = self.decoder(embeddings_BTD, mask_BS, interventions, cache=cache)
         logits_BTV, loss = self._logits_and_loss(hidden_BTD, labels, shift=1)
@@ -360,12 +364,3 @@ class SwitchForCausalLM(_LanguageModel):
         loss = None if loss is None else loss + auxiliary
         output = SwitchLMOutput(loss, logits_BTV, cache, None, aux_loss, z_loss, records if output_routing else None)
         return output if return_dict is None or return_dict else output.to_tuple()
-
-
-def _cache(given: Cache | None, wanted: bool | None, crossed: bool) -> Cache | None:
-    own = given.self_attention_cache if isinstance(given, EncoderDecoderCache) else given
-    if isinstance(own, StaticCache):
-        raise ValueError("The cache of these models grows with the text: leave cache_implementation out.")
-    if given is not None or not wanted:
-        return given
-    return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossed else DynamicCache()

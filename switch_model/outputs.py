@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
+from switch_model.cache_name import names_cache
 from switch_model.routing import Routing
 
 
@@ -59,27 +60,27 @@ class SwitchEncoderOutput(ModelOutput):
     routing: tuple[Routing, ...] | None = None
 
 
-@dataclass
+@names_cache
 class SwitchModelOutput(ModelOutput):
     """Of SwitchModel, for B texts of S tokens and T tokens of answers.
 
     Attributes:
         last_hidden_state: (B, T, D) of the decoder.
-        past_key_values: the decoder's keys and values; only when a cache was asked for.
+        cache: the decoder's keys and values (past_key_values below transformers 5.24); only when it was asked for.
         encoder_last_hidden_state: (B, S, D).
         aux_loss, z_loss: scalars, each the mean over the sparse layers of both stacks.
         routing: one record per sparse layer, the encoder's first; only with output_routing=True.
     """
 
     last_hidden_state: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     encoder_last_hidden_state: Tensor | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
 
 
-@dataclass
+@names_cache
 class SwitchLMOutput(ModelOutput):
     """Of SwitchForConditionalGeneration and SwitchForCausalLM.
 
@@ -87,12 +88,12 @@ class SwitchLMOutput(ModelOutput):
         loss: scalar, cross-entropy per labelled token + weighted auxiliary losses; only when labels were given.
         logits: (B, T, V).
         encoder_last_hidden_state: (B, S, D); None without an encoder.
-        past_key_values, aux_loss, z_loss, routing: as in SwitchModelOutput.
+        cache, aux_loss, z_loss, routing: as in SwitchModelOutput.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     encoder_last_hidden_state: Tensor | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
