@@ -1,13 +1,19 @@
 # make demo   the app, at http://127.0.0.1:7860          make test   all tests
 # make bench  speed, into benchmarks/results.md (about ten minutes on an idle machine)
-# Each sets up .venv first; nothing is needed beyond make and Python 3.11 or newer.
+# Each sets up .venv first, with the versions in the lock; nothing is needed beyond make and Python 3.11 or newer.
+#
+# make lock         requirements.txt anew, from the ranges in pyproject.toml
+# make test-latest  all tests with the newest versions that the ranges allow
+# make test-oldest  all tests with the oldest
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := .venv-uv/bin/uv
+INSTALL := -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint lock install-latest install-oldest test-latest test-oldest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -24,18 +30,41 @@ lint: $(VENV)/.installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-$(VENV)/.installed: requirements.txt
+# A virtual environment with torch in it, of which pip takes the newest build in its range that suits the machine.
+define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || \
 		{ echo "Python could not make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "Installing what the app needs into $(VENV) (once; a few minutes) …"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Installing what is needed into $(1) (once; a few minutes) …"
+	$(1)/bin/python $(INSTALL) '$(shell grep '^torch' requirements.txt)'
+endef
+
+$(VENV)/.installed: requirements.txt
+	$(call make_venv,$(VENV))
+	$(BIN)/python $(INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-tests: $(VENV)/.installed tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(BIN)/python $(INSTALL) -r tests/requirements.txt
 	@touch $@
 
+# uv resolves versions here and installs nothing.
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python $(INSTALL) "uv>=0.13,<1"
+
+lock: $(UV)
+	.venv-uv/bin/python tests/versions.py lock
+
+install-latest install-oldest: install-%: $(UV)
+	$(call make_venv,.venv-$*)
+	.venv-$*/bin/python tests/versions.py $* > .venv-$*/requirements.txt
+	.venv-$*/bin/python $(INSTALL) -r .venv-$*/requirements.txt
+
+test-latest test-oldest: test-%: install-%
+	.venv-$*/bin/python tests/install_browser.py
+	.venv-$*/bin/python -m pytest $(ARGS)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-latest .venv-oldest .venv-uv
