@@ -10,8 +10,8 @@ from switch_model.checkpoint import read_training
 from switch_model.pipelines import open_pipeline, try_out
 from train.card import figures_in_words
 
-ASSETS = Path(__file__).parent.parent / "assets"
-FOLDERS = sorted(path.parent for path in ASSETS.glob("models/*/config.json"))
+ROOT = Path(__file__).parent.parent
+FOLDERS = sorted(path.parent for path in ROOT.glob("assets/models/*/config.json"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
@@ -35,7 +35,7 @@ def test_bundled_model_answers(folder):
 @pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda path: path.name)
 def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
     predictor = Predictor.from_checkpoint(folder, "cpu")
-    samples = json.loads((ASSETS / "samples.json").read_text(encoding="utf-8"))
+    samples = json.loads((ROOT / "ui" / "samples.json").read_text(encoding="utf-8"))
     samples = [sample for sample in samples if sample["label"] in predictor.model.config.labels]
     predictions = predictor.batch([sample["text"] for sample in samples])
     right = sum(p.label == sample["label"] for p, sample in zip(predictions, samples, strict=True))

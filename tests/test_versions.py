@@ -1,4 +1,4 @@
-"""The lock keeps to the ranges in pyproject.toml, for every Python and machine; the wheel holds what its packages read."""
+"""The lock keeps to the ranges in pyproject.toml, for every Python; the wheel holds what its packages read."""
 
 import re
 import shutil
@@ -12,10 +12,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ui.theme import STYLE_SHEET
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RANGES = PROJECT["project"]["dependencies"]
-TEST_RANGES = [*sum(PROJECT["project"]["optional-dependencies"].values(), []), *PROJECT["dependency-groups"]["test"]]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+TEST_RANGES = EXTRAS["tensorboard"] + EXTRAS["wandb"] + PROJECT["dependency-groups"]["test"]
 
 
 def lines(name: str) -> list[str]:
@@ -66,6 +69,7 @@ def test_the_wheel_holds_every_file_of_its_packages(tmp_path):
     done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=True)
     with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
         held = set(wheel.namelist())
+    assert STYLE_SHEET.is_relative_to(ROOT / "ui")
     for package in packages:
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BUNDLED = "bundled"
-_ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_FOLDER = Path(__file__).resolve().parent
 
 # Classification data sets of train.data worth reading; importing that module here would make every start slower.
 DATASET_NAMES = ("ag_news", "sst2", "imdb")
@@ -114,7 +114,7 @@ class SampleLibrary:
 def read_bundled() -> dict[str, list[Sample]]:
     """The samples that come with the project, by source."""
     labelled, unlabelled = (
-        json.loads((_ASSETS / name).read_text(encoding="utf-8")) for name in ("samples.json", "example_texts.json")
+        json.loads((_FOLDER / name).read_text(encoding="utf-8")) for name in ("samples.json", "example_texts.json")
     )
     others = {source: [Sample(text, "", source) for text in unlabelled[source]] for source in UNLABELLED}
     return {BUNDLED: [Sample(**row) for row in labelled], **others}

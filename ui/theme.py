@@ -1,13 +1,13 @@
 """The look that Gradio's own components take: system fonts, warm white, thin lines, one accent.
 
-What this project draws itself is styled by assets/style.css, which uses the same colours as variables.
+What this project draws itself is styled by ui/style.css, which uses the same colours as variables.
 """
 
 from pathlib import Path
 
 import gradio as gr
 
-STYLE_SHEET = Path(__file__).resolve().parent.parent / "assets" / "style.css"
+STYLE_SHEET = Path(__file__).resolve().with_name("style.css")
 
 _LIGHT = {
     "bg": "#fbfaf7", "card": "#ffffff", "ink": "#1d2125", "dim": "#666d78", "line": "#e5e2da",
