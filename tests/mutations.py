@@ -74,7 +74,7 @@ def caught_by(module: str, before: str, after: str) -> str | None:
     """The test that fails with the mistake in place; None when all pass."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "project"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "assets"))
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "assets"))
         path = copy / "switch_model" / f"{module}.py"
         text = path.read_text(encoding="utf-8")
         if text.count(before) != 1:

@@ -199,7 +199,8 @@ def test_gradient_reaches_every_weight_and_every_router(head, experts, checkpoin
         return
     model = make(head, attention_experts=experts, router_bias=True, capacity_factor=None).train()
     if checkpointed:
-        model.activation_checkpointing_enable({"use_reentrant": True})  # Which would lose the routers' gradient.
+        # By the name that transformers 5.20 has too. Reentrant would lose the routers' gradient.
+        model.gradient_checkpointing_enable({"use_reentrant": True})
     output = model(**inputs_of(head, tokens(8, 9)), output_routing=True)
     (output[0].square().mean() + 0.1 * output.aux_loss + 0.1 * output.z_loss).backward()
     routers = [name for name, _ in model.named_parameters() if "router.classifier.weight" in name]

@@ -1,6 +1,6 @@
 """Which version of every package: the lock, and the newest and the oldest that the ranges in pyproject.toml allow.
 
-python tests/versions.py lock                # writes requirements.txt, tests/requirements.txt and the README's sdk_version
+python tests/versions.py lock                # writes requirements.txt, tests/requirements.txt, sdk_version in README.md
 python tests/versions.py latest | oldest     # prints what pip should install beside the torch that is installed
 
 uv only resolves here, and pip installs: so torch is the build at hand, and not one with gigabytes for CUDA.
@@ -49,7 +49,9 @@ def _uv(arguments: tuple[str, ...], constraints: list[str], without_torch: bool)
     return [line for line in done.stdout.splitlines() if line and not line.startswith(("#", "-"))]
 
 
-def resolve(*wanted: tuple[str, ...], how: tuple[str, ...], beside: tuple[str, ...] = (), torch: str) -> list[list[str]]:
+def resolve(
+    *wanted: tuple[str, ...], how: tuple[str, ...], beside: tuple[str, ...] = (), torch: str
+) -> list[list[str]]:
     """Exact lines for each of `wanted`, that agree with each other, with `beside` and with torch, but without torch.
 
     First everything is resolved with torch, so that what it asks for counts; then each by itself under those versions,
@@ -70,7 +72,7 @@ def lock() -> None:
     )
     readme = ROOT / "README.md"
     gradio = next(line.removeprefix("gradio==") for line in app if line.startswith("gradio=="))
-    text = re.sub(r"^sdk_version: .*$", f"sdk_version: {gradio}", readme.read_text(encoding="utf-8"), 1, re.MULTILINE)
+    text = re.sub(r"(?m)^sdk_version: .*$", f"sdk_version: {gradio}", readme.read_text(encoding="utf-8"), count=1)
     readme.write_text(text, encoding="utf-8")
     print(f"requirements.txt: {len(app)} packages; tests/requirements.txt: {len(more)} more.")
 
