@@ -1,17 +1,29 @@
-"""What every test stands on: no hub, no telemetry, one thread, and a run trained once for all tests that need one."""
+"""What every test stands on: no hub, no telemetry, one thread, a run trained once for all that need one, a browser."""
 
 import os
 from contextlib import contextmanager
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False")
+# Tiny models gain nothing from a second thread, and wait for it endlessly on a busy machine. One thread also adds up in
+# the same order whatever else the machine does; processes that tests start take this over.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 os.environ.pop("SWITCH_DATA_DIR", None)
 
 import pytest
 import torch
 
+from tests.install_browser import find_chromium
+from tests.waits import PATIENCE
 from train.cli import main
 
-# Tiny models gain nothing from a second thread, and wait for it endlessly on a busy machine.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
 torch.set_num_threads(1)
 
 
@@ -58,3 +70,34 @@ def stopping_at_saves(monkeypatch):
             yield
 
     return stopping
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium. For a module, because it holds an event loop that asyncio.run in other modules would meet."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="browser tests skipped: playwright is not installed (pip install playwright)"
+    )
+    found = find_chromium()
+    if found is None:
+        pytest.skip("browser tests skipped: there is no Chromium (make test installs one where it can)")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS, timeout=1000 * PATIENCE)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def new_page(browser):
+    """Pages of a visitor of their own each, closed at the end: new_page(height=844)."""
+    pages = []
+
+    def open_one(width: int = 1200, height: int = 900):
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(1000 * PATIENCE)
+        pages.append(page)
+        return page
+
+    yield open_one
+    for page in pages:
+        page.close()

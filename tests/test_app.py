@@ -19,6 +19,7 @@ from switch_model import CheckpointError, Routing
 from switch_model.plots import router_probabilities
 from switch_model.routing import layer_title
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
+from tests.waits import PATIENCE
 from ui.cards import load_card, prediction_card, token_card
 from ui.demo import QUEUE_SECONDS, build_demo, launch_options
 from ui.explorer import Explorer, draw_probabilities, look
@@ -286,7 +287,11 @@ def test_cells_are_readable():
 @pytest.fixture(scope="module")
 def client(checkpoint, tmp_path_factory):
     with running_app(checkpoint, tmp_path_factory.mktemp("none")) as address:
-        yield Client(address, verbose=False)
+        yield connected(address)
+
+
+def connected(address):
+    return Client(address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
 
 
 def test_predict_endpoint(client, predictor):
@@ -315,7 +320,14 @@ def test_only_two_endpoints_are_public(client):
 
 def test_page_starts_without_a_model(tmp_path):
     with running_app(None, tmp_path) as address, pytest.raises(AppError, match="no model yet"):
-        Client(address, verbose=False).predict(TEXT, api_name="/predict")
+        connected(address).predict(TEXT, api_name="/predict")
+
+
+def test_a_page_that_takes_long_to_draw_is_no_page_that_fails(checkpoint, tmp_path, monkeypatch):
+    # What Gradio would ask of the page before it goes on, in vain on a busy machine.
+    monkeypatch.setattr("gradio.networking.url_ok", lambda address: False)
+    with running_app(checkpoint, tmp_path) as address:
+        assert httpx.get(address, timeout=PATIENCE).is_success
 
 
 # ---- app.py ----
@@ -365,12 +377,12 @@ def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path
         said = next(iter(running.stdout))
         assert "listens on" in said
         # An open page, which waits for news, and a file.
-        page = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        page = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
         with page.stream("GET", "/gradio_api/heartbeat/me"):
             page.post("/gradio_api/upload", files={"files": ("mine.zip", b"mine")}).raise_for_status()
             assert list(places["TMPDIR"].rglob("checkpoints-*")) and list(places["GRADIO_TEMP_DIR"].rglob("mine.zip"))
             running.terminate()
-            said = running.communicate(timeout=60)[0]
+            said = running.communicate(timeout=PATIENCE)[0]
     finally:
         running.kill()
     assert running.returncode == 0 and "Traceback" not in said

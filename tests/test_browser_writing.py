@@ -4,23 +4,25 @@ import re
 
 import pytest
 
-from tests.test_browser import browser  # noqa: F401 - a fixture
 from tests.ui_support import running_app, save_tiny_checkpoint, save_tiny_translator
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writing")
+    save_tiny_translator(folder / "models" / "hindi")
+    with running_app(save_tiny_checkpoint(folder / "tiny"), folder / "models") as address:
+        yield address
+
+
 @pytest.fixture
-def page(tmp_path, browser):  # noqa: F811
-    save_tiny_translator(tmp_path / "models" / "hindi")
-    wrong = []
-    with running_app(save_tiny_checkpoint(tmp_path / "tiny"), tmp_path / "models") as address:
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(15_000)
-        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#probabilities .js-plotly-plot", timeout=30_000)
-        yield page
-        page.close()
+def page(new_page, address):
+    page, wrong = new_page(), []
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#probabilities .js-plotly-plot")
+    yield page
     assert not wrong, wrong
 
 
@@ -105,10 +107,10 @@ def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('with your changes')")
     page.wait_for_selector("#stop-writing:disabled")
     assert page.evaluate("seen.size") >= 2, "the text came in steps"
-    assert page.locator("button.switch.off").count() == 2
+    page.wait_for_function("document.querySelectorAll('button.switch.off').length === 2")
     page.click("[data-act=reset]")
     page.wait_for_function("!document.querySelector('#prediction').textContent.includes('with your changes')")
-    assert page.locator("button.switch.off").count() == 0
+    page.wait_for_function("!document.querySelector('button.switch.off')")
 
 
 def test_the_pieces_of_a_written_word_stand_in_line(page):

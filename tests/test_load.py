@@ -2,14 +2,15 @@
 forgotten."""
 
 import asyncio
-import time
 
 import httpx
 import pytest
 
+from benchmarks import load
 from benchmarks.load import Tally, Visitor, marker, markers, visit
 from benchmarks.visitor import Answer, Busy, Layout, Page
 from tests.ui_support import save_tiny_checkpoint
+from tests.waits import PATIENCE, wait_until
 from ui import analyst
 from ui.analyst import Analyst
 from ui.demo import BUSY, build_demo, launch_options
@@ -28,9 +29,11 @@ def served(tmp_path_factory):
     demo.close()
 
 
-def test_every_answer_belongs_to_the_visitor_who_asked(served):
+def test_every_answer_belongs_to_the_visitor_who_asked(served, monkeypatch):
+    monkeypatch.setattr(load, "PATIENCE", PATIENCE)
     tally = asyncio.run(visit(served[1], visitors=2, seconds=1.0, every=0.2))
-    assert tally.actions >= 4 and tally.wrong == 0, tally
+    # Each of them once at least, however slow the machine is.
+    assert tally.actions >= 2 and tally.wrong == 0, tally
 
 
 def test_a_foreign_answer_is_noticed():
@@ -49,7 +52,7 @@ def test_a_full_queue_is_said_in_words_and_passes(served, monkeypatch):
     demo, address = served
 
     async def ask():
-        async with httpx.AsyncClient(base_url=address) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client:
             page = Page(client, await Layout.of(client))
             monkeypatch.setattr(demo._queue, "max_size", 0)
             with pytest.raises(Busy, match="Many people") as refused:
@@ -66,7 +69,7 @@ def test_the_data_set_of_a_visitor_who_left_goes_at_once(served):
     demo, address = served
 
     async def come_and_go():
-        async with httpx.AsyncClient(base_url=address) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client:
             layout = await Layout.of(client)
             (begin,) = layout.find("analyse", "click")
             (state,) = layout.states & set(layout.events[begin]["outputs"])
@@ -74,12 +77,10 @@ def test_the_data_set_of_a_visitor_who_left_goes_at_once(served):
             async with page.opened():
                 held = demo.state_holder[page.session]
                 held[state] = "a data set"
-            deadline = time.monotonic() + 10
-            while held.state_data[state] is not None and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-            return held.state_data[state]
+            return held, state
 
-    assert asyncio.run(come_and_go()) is None
+    held, state = asyncio.run(come_and_go())
+    wait_until(lambda: held.state_data[state] is None)
 
 
 def test_a_public_page_holds_so_many_data_sets_and_no_more(tmp_path, monkeypatch):

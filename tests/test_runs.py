@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.waits import PATIENCE, wait_until
 from train import runs, training
 from train.arguments import Arguments
 from train.cli import main
@@ -25,8 +25,6 @@ from train.training import resume
 
 ROOT = Path(__file__).parent.parent
 FLAGS = {"dataset": "toy", "num_samples": 96, "epochs": 30.0, "ema_decay": 0.9, "eval_steps": 20, "logging_steps": 5}
-# One thread: the same sums in the same order whatever else the machine does.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def command_line(folder: Path, **more) -> list[str]:
@@ -42,18 +40,10 @@ def in_process(*words: str, code: str = "") -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", program, *words],
         cwd=ROOT,
-        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def wait_until(what, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +77,10 @@ def assert_goes_on_to(run: Run, whole: dict[str, torch.Tensor]) -> None:
 def test_sigterm_saves_and_the_resumed_run_ends_with_the_same_weights(tmp_path, whole):
     run = Run(tmp_path / "run")
     process = in_process(*command_line(run.folder))
-    wait_until(lambda: run.progress().get("step", 0) >= 3)
+    wait_until(lambda: run.progress().get("step", 0) >= 3, process)
     assert run.state().name == "running" and run.state().pid == process.pid
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "python -m train resume" in output, output
     state = run.state()
     assert state.name == "stopped" and "with a checkpoint" in state.message
@@ -129,7 +119,7 @@ def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, 
     try:
         run = Run(disk / "run")
         process = in_process(*command_line(run.folder))
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2 and "error: The disk is full." in output, output
         assert "Traceback" not in output
         state = run.state()
@@ -153,7 +143,7 @@ from train.process import start
 start(Arguments.resolve({values!r}), {str(tmp_path)!r}, "first")
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT)
     first = Run.open(tmp_path / "first")
     wait_until(lambda: first.state().active)
     second = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "second")

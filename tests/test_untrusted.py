@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from switch_model import CheckpointError, load_checkpoint
+from switch_model import CheckpointError, load_checkpoint, tensor_file
 from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
 from switch_model.checkpoint import read_config
 from switch_model.tensor_file import read_header
@@ -80,7 +80,7 @@ def mutated_bytes(raw: bytes, chance: random.Random) -> bytes:
 
 def only_refuses(call) -> bool:
     """Whether it worked; anything but CheckpointError fails the test."""
-    begun = time.process_time()
+    begun = time.process_time()  # Its own work, however busy the machine is.
     try:
         call()
         return True
@@ -170,14 +170,13 @@ def test_hostile_zips_are_refused_before_anything_is_unpacked(good, tmp_path, ca
     assert not list(scratch.iterdir())
 
 
-def test_a_header_of_a_million_tensors_is_refused_at_once(good, tmp_path):
+def test_a_header_of_a_million_tensors_is_refused_unread(good, tmp_path, monkeypatch):
     header = json.dumps({f"t{index}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(10**5)})
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
-    begun = time.process_time()
-    with pytest.raises(CheckpointError):
+    monkeypatch.setattr(tensor_file, "parse_json", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(CheckpointError, match="too large"):
         read_header(path)
-    assert time.process_time() - begun < 1
 
 
 def test_a_child_opens_what_is_good_and_names_what_is_not(good, tmp_path):
@@ -209,14 +208,16 @@ def test_a_child_opens_what_is_good_and_names_what_is_not(good, tmp_path):
         examine([], folder)
 
 
-def test_a_child_that_eats_memory_or_time_is_given_up(good, tmp_path, monkeypatch):
-    # What the checks let through is bounded all the same: so little memory is too little even for a good one.
+def test_a_child_that_works_or_waits_too_long_is_given_up(good, tmp_path, monkeypatch):
+    # What the checks let through is bounded all the same: so little is too little even for a good one.
     folder = tmp_path / "folder"
     folder.mkdir()
-    monkeypatch.setattr("ui.quarantine.SECONDS", 0.01)
-    with pytest.raises(CheckpointError, match="given up"):
-        examine([zipped(tmp_path, good)], folder)
-    assert not list(folder.iterdir())
+    monkeypatch.setattr("ui.quarantine.LOOK_SECONDS", 0.0)
+    for bound, words in (("WORK_SECONDS", "0.001 seconds of work"), ("SECONDS", "more than 0.001 seconds:")):
+        with monkeypatch.context() as little, pytest.raises(CheckpointError, match=words):
+            little.setattr(f"ui.quarantine.{bound}", 0.001)
+            examine([zipped(tmp_path, good)], folder)
+        assert not list(folder.iterdir())
 
 
 def test_a_visitors_model_is_theirs_alone_and_goes_with_them(good, tmp_path):

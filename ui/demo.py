@@ -112,6 +112,8 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "state_session_capacity": 300,
         "app_kwargs": {"exception_handlers": {503: say_busy}},
         "quiet": True,
+        # Gradio would ask itself for the page, and break off where a busy machine takes three seconds to draw it.
+        "_frontend": False,
     }
 
 

@@ -178,7 +178,9 @@ function send(message) {
 function dispatch(message) {
   awaited = ++sent;
   trigger(data.writes ? "rewrite" : "intervene", { ...message, serial: sent });
-  patience = setTimeout(lost, 5000); // An answer that got lost must not silence the panel.
+  // An answer that got lost must not silence the panel. A late one must not be taken for lost: the last of a full
+  // queue waits ten seconds.
+  patience = setTimeout(lost, 20000);
 }
 
 function lost() {
