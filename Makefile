@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 UV := .venv-uv/bin/uv
 INSTALL := -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+# Files of tests at work at once, each on a core of its own. 0: one after the other, in this process.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test bench lint lock install-latest install-oldest test-latest test-oldest clean
 
@@ -21,7 +24,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/python tests/install_browser.py
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
@@ -64,7 +67,7 @@ install-latest install-oldest: install-%: $(UV)
 
 test-latest test-oldest: test-%: install-%
 	.venv-$*/bin/python tests/install_browser.py
-	.venv-$*/bin/python -m pytest $(ARGS)
+	.venv-$*/bin/python $(PYTEST) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-latest .venv-oldest .venv-uv

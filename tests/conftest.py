@@ -8,6 +8,9 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GRADIO_ANALYTICS_
 # the same order whatever else the machine does; processes that tests start take this over.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 os.environ.pop("SWITCH_DATA_DIR", None)
+# Of several workers each looks for free ports where no other does.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * int(worker.removeprefix("gw")))
 
 import pytest
 import torch
@@ -25,6 +28,12 @@ CHROMIUM_FLAGS = [
 ]
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Streams of tokens are kept with these tests, not in the cache of who runs them."""
+    os.environ["SWITCH_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

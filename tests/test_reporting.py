@@ -9,6 +9,7 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+from tests.waits import PATIENCE
 from train import arguments
 from train.arguments import Arguments
 from train.cli import main
@@ -36,6 +37,8 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("WANDB_X_SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):  # For its own process.
+        monkeypatch.setenv(name, str(PATIENCE))
     wandb.teardown()  # It remembers the test before.
 
 

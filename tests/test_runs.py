@@ -50,8 +50,7 @@ def in_process(*words: str, code: str = "") -> subprocess.Popen:
 def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
     """The last weights of a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    process = in_process(*command_line(folder))
-    assert process.wait() == 0, process.stdout.read()
+    assert main(command_line(folder)) == 0
     return last_weights(Run(folder))
 
 
@@ -64,8 +63,7 @@ def last_weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def assert_goes_on_to(run: Run, whole: dict[str, torch.Tensor]) -> None:
-    process = in_process("resume", str(run.folder))
-    assert process.wait() == 0, process.stdout.read()
+    assert main(["resume", str(run.folder)]) == 0
     assert run.state().name == "finished"
     weights = last_weights(run)
     assert weights.keys() == whole.keys() and all(torch.equal(weights[name], whole[name]) for name in whole)
