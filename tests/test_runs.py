@@ -114,9 +114,9 @@ def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, 
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount")
+    run = Run(disk / "run")
+    process = in_process(*command_line(run.folder))
     try:
-        run = Run(disk / "run")
-        process = in_process(*command_line(run.folder))
         output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2 and "error: The disk is full." in output, output
         assert "Traceback" not in output
@@ -128,6 +128,8 @@ def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, 
         assert subprocess.run(["mount", "-o", "remount,size=60m", str(disk)]).returncode == 0
         assert_goes_on_to(run, whole)
     finally:
+        process.kill()
+        process.wait()
         subprocess.run(["umount", str(disk)])
 
 

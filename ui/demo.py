@@ -36,6 +36,8 @@ QUEUE_SECONDS = 0.01
 # Events of all visitors that may wait. A class that opens the page at once sends three each; the last of so many waits
 # some ten seconds.
 QUEUE_SIZE = 200
+# How long the server may take to end, and remove its copies of uploads: Gradio itself gives it five seconds.
+CLOSING_SECONDS = 60
 BUSY = "Many people are using this page right now. What you typed is kept: try again in a few seconds."
 
 _HEADER = """<header class="page-head"><h1>Switch Explorer</h1>
@@ -128,4 +130,5 @@ def serve_until_ended(demo: gr.Blocks) -> None:
         demo.block_thread()
     finally:
         demo.close(verbose=False)
+        demo.server.thread.join(CLOSING_SECONDS)
         remove_temporary_folders()
