@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, read_json, unzip
+from switch_model.archive import MAX_JSON_BYTES, OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, read_json, unzip
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import MAX_EXPERTS, MAX_LAYERS, RULES, SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
@@ -36,7 +36,9 @@ MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
 MAX_PARAMETERS = 20_000_000_000
-MAX_LABELS = 10_000
+MAX_LABELS, MAX_LABEL_LENGTH = 10_000, 200
+# Of config.json, for all that are not class names.
+_BYTES_BESIDE_LABELS = 50_000
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
 _LIBRARY_CONFIG_KEYS = frozenset(
     [
@@ -95,6 +97,25 @@ def require_classifier(model: SwitchPreTrainedModel) -> None:
         )
 
 
+def check_labels(names: Sequence[str]) -> None:
+    """Raise ValueError for class names with which a checkpoint could be saved, but not opened again."""
+    if len(names) > MAX_LABELS:
+        raise ValueError(f"there are {len(names):,} classes, above the limit of {MAX_LABELS:,}.")
+    longest = max(names, key=len, default="")
+    if len(longest) > MAX_LABEL_LENGTH:
+        start = " ".join(longest[:60].split())
+        raise ValueError(
+            f"a class name has {len(longest):,} characters (“{start} …”), above the limit of {MAX_LABEL_LENGTH}."
+        )
+    # Each stands in config.json twice, in the form that is written there.
+    size = 2 * sum(len(json.dumps(name)) + 16 for name in names)
+    if size > MAX_JSON_BYTES - _BYTES_BESIDE_LABELS:
+        raise ValueError(
+            f"the names of all {len(names):,} classes take {size:,} bytes in config.json, above its limit of "
+            f"{MAX_JSON_BYTES:,}: shorten them."
+        )
+
+
 def save_checkpoint(
     model: SwitchPreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -110,7 +131,10 @@ def save_checkpoint(
         training: written to training.json: arguments, data, metrics.
         card: the model card, written to README.md.
         dtype: of the weights on disk (torch.float16 halves the folder); None = as they are.
+
+    Raises ValueError for class names with which it could not be opened again.
     """
+    check_labels(list(model.config.id2label.values()))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Our own fields and what tells the class apart: not what a trainer left on the config.
@@ -196,7 +220,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
         isinstance(labels, dict)
         and 1 <= len(labels) <= MAX_LABELS
         and sorted(labels) == sorted(str(index) for index in range(len(labels)))
-        and all(isinstance(name, str) and len(name) <= 200 for name in labels.values())
+        and all(isinstance(name, str) and len(name) <= MAX_LABEL_LENGTH for name in labels.values())
     ):
         raise CheckpointError('config.json: id2label must map "0", "1", … to class names.')
     settings = {key: values[key] for key in own if key in values}

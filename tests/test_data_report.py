@@ -8,7 +8,7 @@ import pytest
 
 from train.data import columns_of, load_split, load_training_data
 from train.data_report import data_report
-from train.tables import DataError
+from train.words import DataError
 
 READABLE = {
     "a byte order mark.csv": b"\xef\xbb\xbftext,label\nhi there,a\nho,b\n",

@@ -19,9 +19,9 @@ from train.data import load_split
 from train.packing import Blocks, held_out_every, packed
 from train.pairs import choose_pair, load_pairs
 from train.runs import Run
-from train.tables import DataError
 from train.tasks import TASKS
 from train.tokenizer import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
+from train.words import DataError
 from train.writing import bleu_and_chrf
 
 TEXTS = ["the cat sat on the mat and slept", "a dog ran over the hill to the old house by the sea"] * 20

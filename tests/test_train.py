@@ -21,9 +21,9 @@ from train.figures import calibration_error, classification_figures
 from train.runs import Run
 from train.sentences import cut_by_sentence
 from train.starting import read_start, with_shape_of
-from train.tables import DataError
 from train.tasks import TASKS, MaskingCollator
 from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
+from train.words import DataError
 
 
 def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):

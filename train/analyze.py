@@ -17,7 +17,7 @@ from switch_model.counterfactuals import mean_importance
 from switch_model.predictor import Predictor
 from switch_model.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
 from train.data import load_split
-from train.tables import DataError, listed
+from train.words import DataError, listed
 
 # Texts that an expert's importance is measured on: a pass over all of them for each expert.
 IMPORTANCE_TEXTS = 32

@@ -3,7 +3,7 @@
 from typing import Any
 
 from switch_model.config import SwitchConfig
-from train.tables import counted
+from train.words import counted
 
 LICENCES = {
     "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",

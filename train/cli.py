@@ -25,7 +25,8 @@ from train.flags import Parser, command_parser, did_you_mean, natural, positive,
 from train.interrupts import INTERRUPTED, ended_by_signals
 from train.publish import PublishError
 from train.runs import RUNS, Run, RunError, pasted
-from train.tables import DataError, is_table
+from train.table_file import is_table
+from train.words import DataError
 
 COMMANDS_HELP = """
 other commands (each has --help):

@@ -11,17 +11,22 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-from train.tables import DataError, is_table, listed, quoted
+from train.cells import class_of, texts_in
+from train.class_names import check_names, is_word_for_missing
+from train.table_file import has_first_line
+from train.words import DataError, listed, one_line, quoted
 
 # How columns are found by name: the first of these that a file has, upper and lower case alike.
 TEXT_COLUMNS = (
     "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
-    "comment", "body", "document", "headline", "tweet", "input",
+    "comment", "body", "document", "headline", "tweet", "instruction", "prompt", "input", "tokens", "words",
 )  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",
     "label_name", "class_name", "coarse_label", "emotion", "output",
 )  # fmt: skip
+# A task in words, and what it is about where it is about something: read one behind the other.
+INSTRUCTION = ("instruction", "input")
 # Columns that only number the rows.
 ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
@@ -51,13 +56,11 @@ def choose_columns(
 
     Raises DataError when that leaves a doubt.
     """
-    texts = _split_columns(text_column, names)
-    for wanted in (*texts, *([label_column] if label_column else [])):
-        if wanted not in names:
-            raise DataError(f"{dataset} has no column {wanted!r}: it has {quoted(names)}.")
+    texts = split_columns(text_column, names, dataset)
+    label_column = label_column and column_named(label_column, names, dataset)
     if not texts and usual and set(usual) <= set(names):
         texts = usual
-    texts = texts or _first_of(TEXT_COLUMNS, names, other_than=(label_column,))[:1]
+    texts = texts or _usual_texts(names, other_than=label_column)
     if not labelled:
         label = None
         own = [name for name in names if name.lower() not in ROW_NUMBERS]
@@ -70,9 +73,8 @@ def choose_columns(
             texts, label = texts or (left[0],), label or left[0]
     missing = "text" if not texts else "label" if labelled and not label else None
     if missing:
-        hint = (
-            " Does its first line name the columns? If not, write one above: text,label." if is_table(dataset) else ""
-        )
+        hint = " Does its first line name the columns? If not, write one above: text,label."
+        hint = hint if has_first_line(dataset) else ""
         left = [name for name in names if name != label and name.lower() not in ROW_NUMBERS]
         if missing == "text" and len(left) == 2:
             hint = f" If a row's text is both of a pair: --text_column {shlex.quote(','.join(left))}.{hint}"
@@ -82,23 +84,56 @@ def choose_columns(
     return Columns(dataset, texts, label)
 
 
-def _split_columns(wanted: str | None, names: list[str]) -> tuple[str, ...]:
-    """What was asked for: one column, whose name may hold a comma, or two with a comma between."""
+def column_named(wanted: str, names: list[str], dataset: str) -> str:
+    """The column of that name, or the only one that differs in case and in blanks around it. Raises DataError."""
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    if len(alike) != 1:
+        raise DataError(f"{dataset} has no column {wanted!r}: it has {quoted(names)}.")
+    return alike[0]
+
+
+def split_columns(wanted: str | None, names: list[str], dataset: str) -> tuple[str, ...]:
+    """What was asked for: one column, whose name may hold a comma, or two with a comma between. Raises DataError."""
     if wanted is None:
         return ()
-    return (wanted,) if wanted in names else tuple(part.strip() for part in wanted.split(","))
+    parts = [wanted] if wanted in names else wanted.split(",")
+    return tuple(column_named(part, names, dataset) for part in parts)
+
+
+def _usual_texts(names: list[str], other_than: str | None) -> tuple[str, ...]:
+    """The column whose name is most usual for texts; of instructions, with the column of what they are about."""
+    found = _first_of(TEXT_COLUMNS, names, other_than=(other_than,))
+    task = instruction_columns(names)
+    return task if found[:1] == task[:1] else found[:1]
+
+
+def instruction_columns(names: list[str]) -> tuple[str, ...]:
+    """The columns of instructions and of what they are about; none where a table has not both."""
+    found = _first_of(INSTRUCTION, names, other_than=())
+    return found if len(found) == len(INSTRUCTION) else ()
 
 
 def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str | None]) -> tuple[str, ...]:
     """The columns with usual names, the most usual first."""
-    lowered = {name.lower(): name for name in names if name not in other_than}
+    lowered = {name.strip().lower(): name for name in reversed(names) if name not in other_than}
     return tuple(lowered[name] for name in usual if name in lowered)
 
 
 def texts_of(rows: Dataset, columns: Columns) -> list[str]:
-    """A text for every row, "" where there is none; of a pair's two columns, both in one text."""
-    parts = [["" if value is None else str(value) for value in rows[column][:]] for column in columns.texts]
-    return parts[0] if len(parts) == 1 else [PAIR_SEPARATOR.join(texts) for texts in zip(*parts, strict=True)]
+    """A text for every row, "" where there is none; of a pair's two columns, both in one text.
+
+    Raises DataError where a column holds no texts.
+    """
+    return joined([texts_in(rows[column][:], column, columns.dataset) for column in columns.texts])
+
+
+def joined(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of texts -> one text for each row: what is not empty in it, with a separator between."""
+    if len(columns) == 1:
+        return list(columns[0])
+    return [PAIR_SEPARATOR.join(text for text in row if text.strip()) for row in zip(*columns, strict=True)]
 
 
 def classes_of(
@@ -110,12 +145,19 @@ def classes_of(
     """
     where, label = columns.dataset, columns.label
     names = names or getattr(rows.features[label], "names", None)
+    check_names(names or [], label, where)
     cells = rows[label][:]
     values = _class_values(cells, texts, columns, hidden=-1 if names else None)
     distinct = set(values) - {None}
     if not distinct:
-        hidden = " Its labels are hidden: take the validation split." if names and set(cells) == {-1} else ""
-        raise DataError(f"{where} has no row with both a text and a class ('{label}').{hidden}")
+        hidden = (
+            " Its labels are hidden: take the validation split." if names and all(cell == -1 for cell in cells) else ""
+        )
+        raise DataError(
+            f"{where} has no row with both a text ({quoted(list(columns.texts))}) and a class ('{label}').{hidden} If "
+            f"others of its columns ({quoted(rows.column_names)}) hold them, name these with --text_column and "
+            "--label_column."
+        )
     if names and all(isinstance(value, int) for value in distinct):
         if not all(0 <= value < len(names) for value in distinct):
             raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
@@ -138,23 +180,24 @@ def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidd
         hidden: where classes are numbered, hidden ones are stored as this.
     """
     values = []
-    for cell, text in zip(cells, texts, strict=True):
-        value = (cell.strip() or None) if isinstance(cell, str) else cell
-        if not (value is None or isinstance(value, (str, int, float))):
-            raise DataError(
-                f"The column '{columns.label}' of {columns.dataset} holds no classes: each must be a word or a number."
-            )
+    for row, (cell, text) in enumerate(zip(cells, texts, strict=True)):
+        value = class_of(cell, columns.label, columns.dataset, row)
+        if isinstance(value, str):
+            value = one_line(value) or None
         missing = not text.strip() or value != value or (hidden is not None and value == hidden)
         values.append(None if missing else value)
+    # Among numbers, a word such as NA is no class of its own.
     distinct = {value for value in values if isinstance(value, str)}
-    if not all(NUMBER.fullmatch(value) for value in distinct):
+    words = {value for value in distinct if is_word_for_missing(value)}
+    if not all(NUMBER.fullmatch(value) for value in distinct - words) or len(distinct) == len(words):
         return values
-    numbers = {value: float(value) if "." in value else int(value) for value in distinct}
-    return [numbers[value] if isinstance(value, str) else value for value in values]
+    numbers = {value: float(value) if "." in value else int(value) for value in distinct - words}
+    return [numbers.get(value) if isinstance(value, str) else value for value in values]
 
 
 def _check_classes(distinct: set[Any], count: int, columns: Columns) -> None:
     where, label = columns.dataset, columns.label
+    check_names([_label_name(value) for value in distinct], label, where)
     fraction = next((value for value in distinct if isinstance(value, float) and not value.is_integer()), None)
     if fraction is not None:
         raise DataError(

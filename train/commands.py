@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from train.flags import command_parser, natural, positive
-from train.tables import FILE_ENDINGS, counted, is_table
+from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
+from train.words import counted
 
 
 def evaluate_command(argv: list[str]) -> None:
@@ -94,7 +95,8 @@ def predict_command(argv: list[str]) -> None:
     if options.output and not options.file:
         parser.error("--output goes with --file; redirect standard output otherwise")
     if options.file and not is_table(options.file):
-        parser.error(f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}")
+        ending = f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}"
+        parser.error(instead_of_a_table(options.file) or ending)
     from switch_model.checkpoint import load_checkpoint, require_classifier
     from switch_model.modeling import SwitchForMaskedLM
     from switch_model.predictor import Predictor

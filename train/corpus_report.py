@@ -21,7 +21,7 @@ from switch_model.specialization import (
     right_against_wrong,
     vocabulary,
 )
-from train.tables import counted
+from train.words import counted
 
 SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
 # A confusion matrix with more classes than this is no picture any more.

@@ -4,6 +4,7 @@ Loss and the task's own figures above, the routing's health below: drop rate and
 """
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from train.measures import MEASURES
+from train.picture_text import drawable_only, text_as_written
 from train.runs import Run
 from train.tasks import TASKS
 
@@ -56,7 +58,8 @@ def write_curves(run: Run) -> None:
     """Write training_curve.png and training_curve.html into the run's folder."""
     panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].figures)
     title = run.folder.name
-    _write_png(panels, title, run.folder / "training_curve.png")
+    with text_as_written():
+        _write_png(panels, drawable_only(title), run.folder / "training_curve.png")
     _write_html(panels, title, run.folder / "training_curve.html")
 
 
@@ -87,6 +90,8 @@ def _write_html(panels, title: str, path: Path) -> None:
                 row=panel // 2 + 1,
                 col=panel % 2 + 1,
             )
-    figure.update_layout(title=title, template="plotly_white", height=720, showlegend=False, hovermode="x unified")
+    figure.update_layout(
+        title=escape(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"
+    )
     figure.update_xaxes(title_text="step", row=2)
     figure.write_html(path, include_plotlyjs=True, full_html=True)

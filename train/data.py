@@ -16,8 +16,10 @@ from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
 from train.columns import Columns, choose_columns, classes_of, label_features, texts_of
 from train.sentences import cut_by_sentence
-from train.tables import FILE_ENDINGS, DataError, is_table, read_table
+from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
+from train.tables import read_table
 from train.toy import TOY_SAMPLES, TOY_SEEDS, TOY_VOCABULARY, make_toy, make_toy_split
+from train.words import DataError, counted, listed, one_line
 
 LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
 
@@ -142,6 +144,8 @@ def read_rows(
     if is_table(dataset):
         _known_split(dataset, split, ("train",))
         return read_table(Path(dataset)), None
+    if said := instead_of_a_table(dataset):
+        raise DataError(said)
     if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
         rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
         return rows, names or stored_names
@@ -247,10 +251,17 @@ def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset
     The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
     """
     held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
+    left = len(rows) - held_out
+    if left < max(classes, 1):
+        raise DataError(
+            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} to train on"
+            + (f", for {classes} classes" if classes else "")
+            + ": take a smaller share, or more rows."
+        )
     labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
     if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
         # What train_test_split does, without its row by row reading of the labels.
-        parts = next(stratified_shuffle_split_generate_indices(labels, len(rows) - held_out, held_out, rng=random))
+        parts = next(stratified_shuffle_split_generate_indices(labels, left, held_out, rng=random))
         return rows.select(parts[0]), rows.select(parts[1])
     order = random.permutation(len(rows))
     return rows.select(order[held_out:]), rows.select(order[:held_out])
@@ -316,12 +327,15 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
     """
     if names == model_labels:
         return rows
-    unknown = [name for name in names if name not in model_labels]
+    # A model may know by several lines or blanks what is read as one line.
+    known = {one_line(label): index for index, label in enumerate(model_labels)}
+    known |= {label: index for index, label in enumerate(model_labels)}
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
-            f"The data has classes that the model does not know: {', '.join(unknown[:5])}. "
-            f"The model's are {', '.join(model_labels[:20])}."
+            f"The data has classes that the model does not know: {listed(unknown[:5])}. "
+            f"The model's are {listed(model_labels[:20])}."
         )
-    index_of = [model_labels.index(name) for name in names]
+    index_of = [known[name] for name in names]
     moved = [index_of[label] for label in rows["label"][:]]
     return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))

@@ -8,7 +8,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,16 +28,19 @@ from train.data_warnings import (
     about_long,
     about_long_pairs,
     about_missing,
+    about_names,
     about_order,
     about_overlap,
     about_pairs,
     about_repeated,
+    about_texts,
 )
 from train.packing import stream_texts
-from train.pairs import choose_pair
+from train.pairs import choose_pair, pair_texts
 from train.rows import learn_tokenizer
-from train.tables import DataError, is_table, shortened
+from train.table_file import is_table
 from train.tasks import TASKS
+from train.words import DataError, shortened
 
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 5, 160
 SAMPLED_ROWS = 500
@@ -198,6 +201,8 @@ def _of_classes(asked: _Asked) -> DataReport:
     others = _other_splits(asked, lambda rows: texts_of(rows, columns))
     warnings = [
         *about_classes(labels),
+        *about_names(labels),
+        *about_texts(texts),
         *about_missing(len(all_texts), {("text", "texts"): without_text, ("class", "classes"): without_class}),
         *about_repeated(texts, "the text of an earlier one", "the accuracy"),
         *about_contradicting(texts, classes, names),
@@ -225,7 +230,8 @@ def _of_classes(asked: _Asked) -> DataReport:
 def _of_pairs(asked: _Asked) -> DataReport:
     table, _ = read_rows(asked.dataset, "train", asked.data_dir, asked.language)
     source, target = choose_pair(asked.dataset, table.column_names, asked.text_column, asked.target_column)
-    all_texts, all_targets = _cells(table[source][:]), _cells(table[target][:])
+    all_texts, all_targets = pair_texts(table, asked.dataset, source, target)
+    all_texts, all_targets = ([text.strip() for text in side] for side in (all_texts, all_targets))
     whole = [(text, answer) for text, answer in zip(all_texts, all_targets, strict=True) if text and answer]
     if not whole:
         raise DataError(f"{asked.dataset} has no row with both a text ({source}) and what to write ({target}).")
@@ -241,10 +247,12 @@ def _of_pairs(asked: _Asked) -> DataReport:
         ),
     }
     warnings = [
+        *about_texts(texts),
+        *about_texts(targets),
         *about_pairs(texts, targets),
         *about_missing(len(all_texts), missing),
         *about_repeated(both, "an earlier pair", "BLEU"),
-        *about_overlap(texts, _other_splits(asked, lambda rows: _cells(rows[source][:]))),
+        *about_overlap(texts, _other_splits(asked, lambda rows: pair_texts(rows, asked.dataset, source, target)[0])),
         *about_few(len(whole), _held_out(asked, len(whole), validation), classes=False),
         *about_long_pairs(words, target_words, asked.seq_len),
     ]
@@ -286,6 +294,7 @@ def _of_texts(asked: _Asked) -> DataReport:
     total_words = int(words.sum() * rows / len(texts))
     few = about_few_blocks(total_words, asked.seq_len) if streamed else about_long(words, asked.seq_len)
     warnings = [
+        *about_texts(texts),
         *about_missing(len(all_texts), {("text", "texts"): len(all_texts) - len(texts)}),
         *about_repeated(texts, "the text of an earlier one", "the loss"),
         *about_overlap(texts, _other_splits(asked, split_texts)),
@@ -364,10 +373,6 @@ def _vocabulary(asked: _Asked, texts: list[str]) -> int | None:
     if asked.dataset == "toy" or not few or any(len(word) > LONGEST_WORD for text in texts for word in text.split()):
         return None
     return len(learn_tokenizer(texts, asked.dataset, asked.task, NO_LIMIT, asked.seq_len))
-
-
-def _cells(values: Iterable[Any]) -> list[str]:
-    return ["" if value is None else str(value).strip() for value in values]
 
 
 def _words(texts: list[str]) -> np.ndarray:

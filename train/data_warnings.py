@@ -3,12 +3,14 @@
 Try it: list(about_pairs(["Hello.", "Thanks."], ["Hallo.", "Thanks."]))
 """
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
+from train.class_names import is_word_for_missing, look, spelled
 from train.pairs import too_long
-from train.tables import counted, listed, shortened
+from train.words import counted, listed, shortened
 
 # A class with fewer rows can be neither learned nor measured.
 FEW_ROWS = 5
@@ -20,6 +22,10 @@ LARGE_SHARE, LARGE_RATIO = 0.8, 20
 SORTED_BELOW = 0.1
 # Of the texts to write, so few different ones look like classes.
 FEW_TARGETS = 0.05
+# How a program writes a list of texts or numbers, an object, or bytes; a number; what there is instead of a text.
+WRITTEN_OUT = re.compile(r"""\s*(\[\s*(['"{\[]|-?\d).*\]|\{\s*['"].*\}|b'.*'|b".*")\s*\Z""", re.DOTALL)
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?%?\s*", re.IGNORECASE)
+MISSING_TEXT = re.compile(r"\s*(nan|null|none|nil|nat|<na>|#?n/?a)\s*", re.IGNORECASE)
 # Blocks of a stream that a model of any size soon knows.
 FEW_BLOCKS = 50
 
@@ -57,6 +63,56 @@ def about_classes(labels: dict[str, int]) -> Iterator[str]:
         yield (
             f"The classes are very unbalanced: {largest} has {most:,} rows, {smallest} {least:,}. Small ones will be "
             "found more rarely: judge by macro-F1 beside accuracy, or collect more rows of them."
+        )
+
+
+def about_names(labels: dict[str, int]) -> Iterator[str]:
+    """Names of classes that say there is none, that a reader takes for one, or that hold their quotes."""
+    words = {name: count for name, count in labels.items() if is_word_for_missing(name)}
+    if words:
+        which = listed([f"{name}: {count:,}" for name, count in words.items()])
+        yield (
+            f"{counted(sum(words.values()), 'row has a class', 'rows have classes')} whose name often stands for a "
+            f"missing one ({which}). They count as classes like any other: empty these cells where there is no class."
+        )
+    looks: dict[str, list[str]] = {}
+    for name in labels:
+        looks.setdefault(look(name), []).append(name)
+    alike = [
+        " and ".join(map(spelled, names)) for names in looks.values() if len({name.casefold() for name in names}) > 1
+    ]
+    if alike:
+        yield (
+            f"Some classes look alike, but are written with different characters ({listed(alike)}), and count as "
+            "different ones. Write them alike if they are one."
+        )
+    if all(len(name) > 2 and name[0] == name[-1] and name[0] in "'\"`" for name in labels):
+        yield (
+            f"The names of all classes hold the quotes around them ({listed(list(labels))}). Write the file with "
+            'double quotes (") around cells, and nothing between them and the commas, if they are not meant.'
+        )
+
+
+def about_texts(texts: list[str]) -> Iterator[str]:
+    """Texts that are none: values as a program writes them out, numbers, words for a missing one."""
+    written = [text for text in texts if WRITTEN_OUT.match(text)]
+    if written:
+        yield (
+            f"{counted(len(written), 'text looks', 'texts look')} like a list, an object or bytes as a program writes "
+            f"it out (“{shortened(written[0], 40)}”, {_share(len(written), len(texts))}): brackets and quotes would be "
+            "learned as words. Write the text itself into the file."
+        )
+    if all(map(NUMBER.fullmatch, texts)):
+        yield (
+            f"All texts are numbers (such as {shortened(texts[0], 40)}): is it the column of texts? Choose another one "
+            "if it is not."
+        )
+    missing = [text for text in texts if MISSING_TEXT.fullmatch(text)]
+    if missing:
+        yield (
+            f"{counted(len(missing), 'text is', 'texts are')} a word that often stands for a missing one "
+            f"(“{missing[0].strip()}”, {_share(len(missing), len(texts))}). They are learned as texts: empty these "
+            "cells where there is none."
         )
 
 

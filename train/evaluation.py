@@ -15,10 +15,10 @@ from switch_model.modeling import SwitchForSequenceClassification
 from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures
 from train.held_out import held_out_rows, lacks_validation, own_data, trained_on
-from train.tables import DataError
 from train.text_evaluation import measure_texts
 from train.tokenizer import PaddingCollator, tokenize
 from train.toy import make_toy_split
+from train.words import DataError
 
 
 def load_rows(

@@ -3,7 +3,9 @@
 Try it: classification_figures([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no", "yes"])
 """
 
+import textwrap
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
+from matplotlib.figure import Figure
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from train.picture_text import drawable_only, names_for_picture, text_as_written, told_by_number
+from train.words import one_line, shortened
 
 CALIBRATION_BINS = 15
 # Inches. A matrix of hundreds of classes is read in the page, where one can zoom.
 LARGEST_PICTURE = 14
 MOST_TICKS = 40
+LETTERS_PER_INCH = 12  # Of a title.
+# Of a class name in a page, which shows the whole on hovering.
+LONGEST_NAME = 60
 
 
 def classification_figures(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
@@ -70,11 +79,29 @@ def write_pictures(figures: dict[str, Any], title: str, folder: Path) -> list[Pa
     paths = [
         folder / f"{name}.{kind}" for name in ("confusion_matrix", "label_distribution") for kind in ("png", "html")
     ]
-    _confusion_png(matrix, shares, labels, title, paths[0])
-    _confusion_html(matrix, shares, labels, title, paths[1])
-    _distribution_png(counts, labels, title, paths[2])
-    _distribution_html(counts, labels, title, paths[3])
+    shown = names_for_picture(labels)
+    numbered = told_by_number(labels, shown)
+    lacking = "\nnumbered: names whose letters the fonts here lack; the .html has them" if numbered else ""
+    with text_as_written():
+        _confusion_png(matrix, shares, shown, drawable_only(title) + lacking, paths[0])
+        _distribution_png(counts, shown, drawable_only(title) + lacking, paths[2])
+    _confusion_html(matrix, shares, labels, _page_title(title, numbered), paths[1])
+    _distribution_html(counts, labels, _page_title(title, numbered), paths[3])
     return paths
+
+
+def _page_title(title: str, numbered: list[str]) -> str:
+    """With what the pictures beside the page could not say."""
+    if not numbered:
+        return escape(title)
+    return f"{escape(title)}<br><sub>In the .png: {escape(shortened('; '.join(numbered), 150))}</sub>"
+
+
+def _in_page(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Class names for plotly, and how an axis shows them: as names also where they look like numbers, days or tags."""
+    names = [escape(one_line(label), quote=False) for label in labels]
+    short = [escape(shortened(label, LONGEST_NAME), quote=False) for label in labels]
+    return names, {"type": "category", "tickvals": names, "ticktext": short} if short != names else {"type": "category"}
 
 
 def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
@@ -83,12 +110,12 @@ def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], ti
     picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(0, len(labels), -(-len(labels) // MOST_TICKS))
     names = [labels[tick] for tick in ticks]
-    slanted = {"rotation": 45, "ha": "right"} if len(labels) > 4 else {}
+    slanted = {"rotation": 45, "ha": "right"} if len(labels) > 4 or len("".join(labels)) > 40 else {}
     axis.set_xticks(ticks, names, **slanted)
     axis.set_yticks(ticks, names)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    axis.set_title(title, fontsize=10)
+    _head(figure, title)
     if len(labels) <= 20:
         for row, column in np.ndindex(*matrix.shape):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -99,12 +126,19 @@ def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], ti
     plt.close(figure)
 
 
+def _head(figure: Figure, title: str) -> None:
+    """A title over the whole picture, in lines that fit."""
+    width = int(LETTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(line, width) for line in title.splitlines()), fontsize=10)
+
+
 def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
+    names, shown = _in_page(labels)
     figure = go.Figure(
         go.Heatmap(
             z=shares,
-            x=labels,
-            y=labels,
+            x=names,
+            y=names,
             customdata=matrix,
             colorscale="Blues",
             zmin=0,
@@ -115,7 +149,8 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
         )
     )
     figure.update_layout(title=title, template="plotly_white", xaxis_title="predicted", yaxis_title="true", height=620)
-    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(shown)
+    figure.update_yaxes(shown, autorange="reversed")
     figure.write_html(path, include_plotlyjs=True, full_html=True)
 
 
@@ -127,17 +162,20 @@ def _distribution_png(counts: list[list[int]], labels: list[str], title: str, pa
     ):
         axis.bar(places + offset, values, 0.4, label=name, color=colour)
     ticks = places[:: -(-len(labels) // MOST_TICKS)]
-    axis.set_xticks(ticks, [labels[tick] for tick in ticks], rotation=45 if len(labels) > 6 else 0)
+    slanted = {"rotation": 45, "ha": "right"} if len(labels) > 6 or len("".join(labels)) > 50 else {}
+    axis.set_xticks(ticks, [labels[tick] for tick in ticks], **slanted)
     axis.set_ylabel("rows")
-    axis.set_title(title, fontsize=10)
+    _head(figure, title)
     axis.legend()
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
 def _distribution_html(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
+    names, shown = _in_page(labels)
     figure = go.Figure()
     for name, values, colour in zip(("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True):
-        figure.add_bar(x=labels, y=values, name=name, marker_color=colour)
+        figure.add_bar(x=names, y=values, name=name, marker_color=colour)
     figure.update_layout(title=title, template="plotly_white", yaxis_title="rows", barmode="group", height=420)
+    figure.update_xaxes(shown)
     figure.write_html(path, include_plotlyjs=True, full_html=True)

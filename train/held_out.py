@@ -13,8 +13,9 @@ from train.arguments import Arguments
 from train.data import DATASETS, local_splits
 from train.rows import read_data, validation_texts
 from train.runs import Run, RunError
-from train.tables import DataError, is_table
+from train.table_file import is_table
 from train.tasks import TASKS
+from train.words import DataError
 
 # What an evaluation says of rows that a model knows: how many of them, as far as the run's arguments tell.
 MOST, SOME, NONE = "most", "some", "none"

@@ -20,9 +20,11 @@ import torch
 from datasets import load_dataset
 from transformers import PreTrainedTokenizerFast
 
-from train.columns import choose_columns
+from train.cells import texts_in
+from train.columns import Columns, choose_columns, joined
 from train.data import DATASETS, local_file, read_rows
-from train.tables import DataError, is_table
+from train.table_file import is_table
+from train.words import DataError
 
 CACHE = "SWITCH_CACHE_DIR"
 TEXTS_AT_ONCE = 1_000
@@ -60,18 +62,19 @@ def stream_texts(
     Raises DataError when it can't be had.
     """
 
-    def column_of(names: list[str]) -> str:
+    def columns_of(names: list[str]) -> Columns:
         usual = DATASETS[dataset].text_columns if dataset in DATASETS else ()
-        return choose_columns(dataset, names, text_column, None, labelled=False, usual=usual).texts[0]
+        return choose_columns(dataset, names, text_column, None, labelled=False, usual=usual)
 
     if path := local_file(dataset, split, data_dir):
         file = pyarrow.parquet.ParquetFile(path)
-        column = column_of(file.schema_arrow.names)
-        for batch in file.iter_batches(TEXTS_AT_ONCE, columns=[column]):
-            yield from _texts(batch.column(0).to_pylist())
+        columns = columns_of(file.schema_arrow.names)
+        for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
+            yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
     elif dataset == "toy" or is_table(dataset):
         rows, _ = read_rows(dataset, split, data_dir)
-        yield from _texts(rows[column_of(rows.column_names)][:])
+        columns = columns_of(rows.column_names)
+        yield from _texts(columns, [rows[name][:] for name in columns.texts])
     else:
         source = DATASETS.get(dataset)
         hub_id, part = (source.hub_id, source.hub_config or language) if source else (dataset, language)
@@ -83,12 +86,15 @@ def stream_texts(
                 f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
                 f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir."
             ) from error
-        column = column_of(names)
-        yield from _texts(row[column] for row in rows)
+        columns = columns_of(names)
+        for row in rows:
+            yield from _texts(columns, [[row[name]] for name in columns.texts])
 
 
-def _texts(values: Iterable[Any]) -> Iterator[str]:
-    return (str(value) for value in values if value is not None and str(value).strip())
+def _texts(columns: Columns, values: list[list[Any]]) -> Iterator[str]:
+    """Of rows of the chosen columns, the texts that are not empty."""
+    parts = [texts_in(cells, name, columns.dataset) for name, cells in zip(columns.texts, values, strict=True)]
+    return (text for text in joined(parts) if text.strip())
 
 
 def held_out_every(share: float) -> int:

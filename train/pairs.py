@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 
+from train.cells import texts_in
+from train.columns import Columns, column_named, instruction_columns, split_columns, texts_of
 from train.data import DATASETS, TrainingData, cut, has_own_validation, read_rows
-from train.tables import DataError, quoted
+from train.words import DataError, quoted
 
 # How the two columns are found by name: the first pair that a table has.
 PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
@@ -20,7 +22,8 @@ TOKENS_PER_WORD = 1.9
 def choose_pair(
     dataset: str, names: list[str], source_column: str | None = None, target_column: str | None = None
 ) -> tuple[str, str]:
-    """The columns asked for, else those found by name, else the two that there are.
+    """The columns asked for, else those found by name, else the two that there are; two columns that are read as one
+    text have a comma between.
 
     Raises DataError when that leaves a doubt.
     """
@@ -29,19 +32,28 @@ def choose_pair(
             "toy has no pairs of texts, only texts with classes: for --task translation take en_hi, or a file with two "
             "columns of texts."
         )
-    for wanted in (source_column, target_column):
-        if wanted is not None and wanted not in names:
-            raise DataError(f"{dataset} has no column {wanted!r}: it has {quoted(names)}.")
+    texts = split_columns(source_column, names, dataset)
+    target_column = target_column and column_named(target_column, names, dataset)
     known = DATASETS[dataset].text_columns if dataset in DATASETS else ()
-    candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(names)]
-    found = candidates[0] if candidates else tuple(names) if len(names) == 2 else (None, None)
-    source, target = source_column or found[0], target_column or found[1]
+    lowered = {name.lower(): name for name in reversed(names)}
+    candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(lowered)]
+    found = [lowered[name] for name in candidates[0]] if candidates else names if len(names) == 2 else (None, None)
+    source, target = ",".join(texts) or found[0], target_column or found[1]
+    task = instruction_columns(names)
+    if not texts and source in task and target not in task:
+        source = ",".join(task)  # What a task is about may be empty: read behind the task itself.
     if source is None or target is None or source == target:
         raise DataError(
             f"Which columns of {dataset} hold the text and its translation? Name two of {quoted(names)} with "
             "--text_column and --target_column."
         )
     return source, target
+
+
+def pair_texts(rows: Dataset, dataset: str, source: str, target: str) -> tuple[list[str], list[str]]:
+    """The texts of two columns as `choose_pair` names them, "" where there is none. Raises DataError."""
+    read = Columns(dataset, split_columns(source, rows.column_names, dataset), None)
+    return texts_of(rows, read), texts_in(rows[target][:], target, dataset)
 
 
 def too_long(words: Sequence[int], target_words: Sequence[int], seq_len: int) -> np.ndarray:
@@ -64,13 +76,10 @@ def load_pairs(
     """
     rows, _ = read_rows(dataset, split, data_dir, language)
     source, target = choose_pair(dataset, rows.column_names, text_column, target_column)
-    pairs = [
-        (str(text), str(answer))
-        for text, answer in zip(rows[source][:], rows[target][:], strict=True)
-        if text is not None and answer is not None and str(text).strip() and str(answer).strip()
-    ]
+    texts, answers = pair_texts(rows, dataset, source, target)
+    pairs = [(text, answer) for text, answer in zip(texts, answers, strict=True) if text.strip() and answer.strip()]
     if not pairs:
-        raise DataError(f"{dataset} has no row with both a text and its translation.")
+        raise DataError(f"{dataset} has no row with both a text ('{source}') and its translation ('{target}').")
     texts, answers = zip(*pairs, strict=True)
     return Dataset.from_dict({"text": list(texts), "target": list(answers)})
 

@@ -28,9 +28,10 @@ from train.data import load_split
 from train.evaluation import load_rows
 from train.pairs import load_pairs
 from train.rows import make_tokenizer, read_data
-from train.tables import counted, listed, read_table
+from train.tables import read_table
 from train.toy import make_toy_split
 from train.training import pick_device
+from train.words import counted, listed, one_line
 from train.writing import STORY, continue_texts, translate
 
 SHOWN_CHARACTERS = 60
@@ -148,9 +149,9 @@ def print_texts(
     """A line per text: its class and probability (with true labels: true, predicted), and where wanted the routing."""
     traced = []
     for index, prediction in enumerate(predict_all(predictor, texts, batch_size)):
-        start = " ".join(texts[index].split())[:SHOWN_CHARACTERS]
         said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
-        print("\t".join([*([true_labels[index]] if true_labels else []), said, start]))
+        cells = [*([true_labels[index]] if true_labels else []), said, one_line(texts[index])[:SHOWN_CHARACTERS]]
+        print("\t".join(map(one_line, cells)))
         if trace and prediction is not None:
             print(routing_table(prediction))
         if trace_file:
@@ -192,7 +193,7 @@ def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast
         save_lines(answers, options.save_text)
     if rows is None:
         if answers:
-            print("\n".join(map(_line, answers)))
+            print("\n".join(map(one_line, answers)))
     else:
         write_table(rows, [{"written": answer} for answer in answers], options.output)
 
@@ -218,9 +219,9 @@ def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, opt
         return
     for text, filling in zip(texts, fillings, strict=True):
         if isinstance(filling, str):
-            print(f"{filling}\t{_line(text)[:SHOWN_CHARACTERS]}")
+            print(f"{filling}\t{one_line(text)[:SHOWN_CHARACTERS]}")
             continue
-        print(_line(filling.text))
+        print(one_line(filling.text))
         for index, blank in enumerate(filling.blanks):
             print(f"  blank {index + 1}: {_candidates(blank)}")
 
@@ -295,8 +296,4 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
 
 def save_lines(texts: Sequence[str], path: str) -> None:
     """A file with a line per text."""
-    Path(path).write_text("".join(f"{_line(text)}\n" for text in texts), encoding="utf-8")
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+    Path(path).write_text("".join(f"{one_line(text)}\n" for text in texts), encoding="utf-8")

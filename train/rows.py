@@ -16,7 +16,7 @@ from train.arguments import Arguments
 from train.data import TrainingData, has_own_validation, load_training_data, local_file
 from train.packing import Blocks, held_out_every, packed, stream_texts
 from train.pairs import load_training_pairs
-from train.tables import DataError, is_table
+from train.table_file import is_table
 from train.tasks import TASKS
 from train.tokenizer import (
     END,
@@ -32,6 +32,7 @@ from train.tokenizer import (
     train_unigram_tokenizer,
 )
 from train.toy import TOY_VOCABULARY
+from train.words import DataError
 from train.writing import SHOWN_SAMPLES, Author, storyteller, translator
 
 DEFAULT_VOCABULARY = 16_000

@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 
 from train.arguments import Arguments
+from train.table_file import without_endings
 
 RUNS = Path("runs")
 # Has a process that is, or soon will be, at work.
@@ -109,7 +110,7 @@ class Run:
 
         Raises RunError when the folder holds another run already or can't be written.
         """
-        name = Path(arguments.data.dataset).stem
+        name = without_endings(arguments.data.dataset)
         folder = arguments.train.output_dir or reserve_folder(RUNS, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         arguments.train.output_dir = str(folder)
         run = cls(folder)
@@ -124,6 +125,8 @@ class Run:
                 file.write(json.dumps(arguments.to_dict(), indent=2) + "\n")
             run.set_state(state)
         except FileExistsError as error:  # By another, a moment ago.
+            if not run.folder.is_dir():
+                raise RunError(f"{folder} is a file: --output_dir names the folder to write the run into.") from error
             raise run._taken() from error
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error

@@ -3,11 +3,14 @@
 Try it: fitting_task("my.csv"), columns_by_content("my.csv")
 """
 
+from typing import Any
+
 from train.columns import ROW_NUMBERS, choose_columns, classes_of, texts_of
 from train.data import DATASETS, columns_to_read, read_rows
 from train.pairs import choose_pair
 from train.presets import default_task
-from train.tables import DataError, is_table
+from train.table_file import is_table
+from train.words import DataError
 
 # Of the rows: where more than so many have a class of their own, it is a text rather than a class.
 OWN_CLASS = 0.5
@@ -24,6 +27,7 @@ def fitting_task(dataset: str, data_dir: str | None = None) -> str:
         rows, names = read_rows(dataset, "train", data_dir)
     except DataError:
         return named
+    columns = None
     try:
         columns = columns_to_read(dataset, rows.column_names, None, None)
         classes, found = classes_of(rows, texts_of(rows, columns), columns, names)
@@ -31,7 +35,8 @@ def fitting_task(dataset: str, data_dir: str | None = None) -> str:
         if len(found) <= OWN_CLASS * (len(classes) - classes.count(None)) or names or len(columns.texts) > 1:
             return named
     except DataError:
-        pass
+        if columns and _few_values(rows[columns.label][:]):
+            return named  # Where it can't be done after all, its own words say why.
     if columns_by_content(dataset):
         return "classification"
     try:
@@ -58,6 +63,10 @@ def columns_by_content(dataset: str) -> tuple[str, str] | None:
     classes, texts = sorted(own, key=distinct.__getitem__)
     few = 2 <= distinct[classes] <= min(FEW_CLASSES, len(values[classes]) / ROWS_PER_CLASS)
     return (texts, classes) if few and distinct[texts] > OWN_CLASS * len(values[texts]) else None
+
+
+def _few_values(cells: list[Any]) -> bool:
+    return len(set(map(str, cells))) <= min(FEW_CLASSES, OWN_CLASS * len(cells))
 
 
 def _named(dataset: str, names: list[str]) -> bool:

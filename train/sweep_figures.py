@@ -6,6 +6,7 @@ Try it: parallel_coordinates(read_sweep("runs/my-sweep")).show()
 
 import math
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import plotly.graph_objects as go
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from train.picture_text import drawable_only, text_as_written
 from train.search_space import written
 
 # Light to dark, and Okabe-Ito's vermilion.
@@ -109,7 +111,7 @@ def parallel_coordinates(sweep: dict[str, Any]) -> go.Figure:
             figure.add_annotation(
                 x=place,
                 y=height,
-                text=label,
+                text=escape(label),
                 showarrow=False,
                 xshift=9 if place == last else -7,
                 xanchor="left" if place == last else "right",
@@ -118,7 +120,7 @@ def parallel_coordinates(sweep: dict[str, Any]) -> go.Figure:
     # The best last: on top of the others.
     for index, (trial, good) in reversed(list(enumerate(zip(trials, goodness(sweep), strict=True)))):
         best = index == 0
-        words = "<br>".join(f"{axis.title} <b>{axis.labels[index]}</b>" for axis in axes)
+        words = "<br>".join(f"{axis.title} <b>{escape(axis.labels[index])}</b>" for axis in axes)
         figure.add_scatter(
             x=list(range(len(axes))),
             y=[axis.places[index] for axis in axes],
@@ -129,7 +131,13 @@ def parallel_coordinates(sweep: dict[str, Any]) -> go.Figure:
             hovertemplate=f"trial {trial['number']}{', the best' if best else ''}<br>{words}<extra></extra>",
         )
     figure.update_layout(
-        title={"text": _title(sweep, axes), "font": {"size": 15}, "x": 0.02, "y": 0.97, "yanchor": "top"},
+        title={
+            "text": "<br>".join(map(escape, _title(sweep, axes).split("<br>"))),
+            "font": {"size": 15},
+            "x": 0.02,
+            "y": 0.97,
+            "yanchor": "top",
+        },
         template="plotly_white",
         showlegend=False,
         height=480,
@@ -145,7 +153,8 @@ def write_pictures(sweep: dict[str, Any], folder: Path) -> None:
     """parallel_coordinates.html, which opens offline, and parallel_coordinates.png."""
     figure = parallel_coordinates(sweep)
     figure.write_html(folder / "parallel_coordinates.html", include_plotlyjs=True, full_html=True)
-    _write_png(sweep, folder / "parallel_coordinates.png")
+    with text_as_written():
+        _write_png(sweep, folder / "parallel_coordinates.png")
 
 
 def _write_png(sweep: dict[str, Any], path: Path) -> None:
@@ -180,7 +189,7 @@ def _write_png(sweep: dict[str, Any], path: Path) -> None:
         plot.text(place, 1.06, axis.title, ha="center", va="bottom", fontsize=10, fontweight="bold")
         for height, label in axis.ticks:
             plot.annotate(
-                label,
+                drawable_only(label),
                 (place, height),
                 xytext=(8 if place == last else -6, 0),
                 textcoords="offset points",
@@ -191,7 +200,7 @@ def _write_png(sweep: dict[str, Any], path: Path) -> None:
                 zorder=5,
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )
-    plot.set_title(_title(sweep, axes).replace("<br>", "\n"), fontsize=10, loc="left", pad=14)
+    plot.set_title("\n".join(map(drawable_only, _title(sweep, axes).split("<br>"))), fontsize=10, loc="left", pad=14)
     plot.set_xlim(-0.3, last + 0.3)
     plot.set_ylim(-0.04, 1.12)
     plot.axis("off")

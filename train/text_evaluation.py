@@ -22,8 +22,8 @@ from train.collators import MaskingCollator
 from train.data import load_split
 from train.packing import stream_texts
 from train.pairs import load_pairs
-from train.tables import DataError
 from train.tokenizer import tokenize
+from train.words import DataError
 from train.writing import bleu_and_chrf, translate
 
 # Share of tokens that is hidden to measure a model that guesses them.

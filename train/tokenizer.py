@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from switch_model.tokenizer_file import target_of
 from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
-from train.tables import DataError
+from train.words import DataError
 
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
 

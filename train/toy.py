@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from train.columns import label_features
-from train.tables import DataError
+from train.words import DataError
 
 TOY_VOCABULARY, TOY_SAMPLES = 500, 1000
 TOY_SEEDS = {"train": 0, "validation": 1, "test": 2}

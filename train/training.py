@@ -34,10 +34,10 @@ from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
-from train.tables import DataError, counted
 from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
+from train.words import DataError, counted
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from train.table_file import UPLOAD_ENDINGS
 from ui.analyst import ANY_EXPERT, EMPTY, Analysis, Analyst, cell_texts, hits_csv, layer_view, search, summary, tables
 from ui.explore import ExploreTab
 from ui.files import hand_over
@@ -65,7 +66,7 @@ def create_analyse_tab(
             go = gr.Button("Analyse", variant="primary", min_width=0, scale=0, elem_id="analyse")
             upload = gr.UploadButton(
                 "Your own table…",
-                file_types=[".csv", ".tsv", ".jsonl", ".json", ".parquet"],
+                file_types=UPLOAD_ENDINGS,
                 min_width=0,
                 scale=0,
                 elem_id="analyse-upload",

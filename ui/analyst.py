@@ -55,7 +55,8 @@ class Analyst:
     def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
         """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
         from train.analyze import rows_to_analyze
-        from train.tables import DataError
+        from train.table_file import check_unpacked_size
+        from train.words import DataError
 
         if self.workshop.caps and len(self._held) >= MAX_HELD:
             yield gr.skip(), f'<p class="notice" role="alert">{FULL}</p>'
@@ -63,6 +64,8 @@ class Analyst:
         source = str(getattr(upload, "name", upload) or "") or dataset
         yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
         try:
+            if self.workshop.caps and source != dataset:
+                check_unpacked_size(Path(source), self.workshop.caps.unpacked)
             predictor = self.shelf.load(model).predictor
             most = PUBLIC_ROWS if self.workshop.caps else None
             rows = min(filter(None, (int(limit or 0), most)), default=None)

@@ -13,12 +13,12 @@ from train.arguments import Arguments
 from train.data import columns_of, from_hub, known_datasets
 from train.data_report import DataReport, data_report
 from train.suggest import columns_by_content, fitting_task
-from train.tables import DataError
+from train.table_file import UPLOAD_ENDINGS
 from train.tasks import TASKS
+from train.words import DataError
 from ui.data_card import report_html
 from ui.workshop import Workshop
 
-FILE_TYPES = [".csv", ".tsv", ".jsonl", ".json", ".parquet"]
 NO_COLUMN = "found by name"
 NONE_CHOSEN = (NO_COLUMN, NO_COLUMN, NO_COLUMN, "")
 
@@ -176,7 +176,7 @@ def create_data_choice(
     with gr.Row(elem_classes="buttons"):
         upload = gr.UploadButton(
             "Upload a file",
-            file_types=FILE_TYPES,
+            file_types=UPLOAD_ENDINGS,
             type="filepath",
             size="md",
             min_width=0,

@@ -265,7 +265,7 @@ class Explorer:
         source = self._source(model, source)
         if source not in DATASET_NAMES:
             return rows_html(self.library.search(source, query))
-        from train.tables import DataError
+        from train.words import DataError
 
         try:
             return rows_html(self.library.search(source, query))

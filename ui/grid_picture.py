@@ -6,7 +6,7 @@ Try it: draw_grid(view, "svg", "AG News")
 import io
 import textwrap
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import matplotlib
@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from switch_model import Prediction
 from switch_model.bands import Band
 from switch_model.routing import layer_label
+from train.picture_text import as_written, drawable, drawable_only
 from ui.expert_panel import words_of_view
 from ui.output_cards import grid_of, words_of_changes
 from ui.output_view import OutputView
@@ -31,6 +32,7 @@ _WIDTH, _GUTTER, _GAP = 11.0, 0.75, 0.05
 # Of words: a line's height, a character's width, and how many fit beside each other.
 _LINE, _LETTER, _FITTING = 0.17, 0.058, 180
 _DIM = "#666d78"
+LACKING = "#n: the n-th token, whose letters the fonts of this picture lack; the SVG has them."
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ def draw_grid(view: View | OutputView, kind: Literal["svg", "png"], title: str) 
         title: the model's name for people, for the legend.
     """
     bands, said = _laid_out(view), _in_words(view, title)
+    # In an SVG text stays text, for the fonts of whoever opens it; a PNG has matplotlib's own, which lack some scripts.
+    if kind == "png":
+        lacking = not all(drawable(token) for band in bands for token in band.tokens)
+        said = [drawable_only(line) for line in said] + [LACKING] * lacking
+        bands = [replace(band, tokens=_numbered(band.tokens)) for band in bands]
     height = max(sum(len(band.lines) * band.line_height for band in bands), 0.5) + 0.2 + (len(said) + 1) * _LINE
     figure = Figure(figsize=(_WIDTH, height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -90,8 +97,8 @@ def draw_grid(view: View | OutputView, kind: Literal["svg", "png"], title: str) 
             left = _GUTTER
             for token in line:
                 width = band.widths[token]
-                name = _plain(band.tokens[token][:24])
-                axes.text(left + width / 2, top + _HEIGHT / 2, name, ha="center", va="center", size=7)
+                middle = (left + width / 2, top + _HEIGHT / 2)
+                axes.text(*middle, band.tokens[token][:24], ha="center", va="center", size=7, **as_written())
                 for row, layer in enumerate(band.layers):
                     at = band.start + token
                     expert = None if layer["capacity"] == 0 else layer["expert"][at]
@@ -101,7 +108,6 @@ def draw_grid(view: View | OutputView, kind: Literal["svg", "png"], title: str) 
             top += band.line_height
     _legend(axes, top, said, bands)
     content = io.BytesIO()
-    # In an SVG text stays text, for the fonts of whoever opens it; a PNG has matplotlib's own, which lack some scripts.
     with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(content, format=kind, facecolor="white", metadata={"Date": None} if kind == "svg" else None)
@@ -157,12 +163,11 @@ def _legend(axes: Any, top: float, said: list[str], bands: list[_Band]) -> None:
         axes.text(left + _LEAST + 0.06, top - 0.06 + _HEIGHT / 2, words, va="center", size=7, color=_DIM)
         left += _LEAST + 0.3 + _LETTER * len(words)
     for row, line in enumerate(said):
-        axes.text(0.05, top + 0.1 + (row + 1) * _LINE, _plain(line), va="center", size=7, color=_DIM)
+        axes.text(0.05, top + 0.1 + (row + 1) * _LINE, line, va="center", size=7, color=_DIM, **as_written())
 
 
-def _plain(text: str) -> str:
-    """Dollar signs would start a formula."""
-    return text.replace("$", r"\$")
+def _numbered(tokens: list[str]) -> list[str]:
+    return [token if drawable(token) else f"#{place}" for place, token in enumerate(tokens, 1)]
 
 
 def _lines(widths: list[float]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from train.estimate import Estimate, estimate
 from train.presets import default_preset
 from train.process import start, train_command
 from train.runs import Run, RunError
+from train.words import DataError
 from ui.argument_form import NAMES, as_typed, create_form, given, values_of
 from ui.data_choice import DataChoice, create_data_choice
 from ui.files import fresh_path, hand_over
@@ -59,8 +60,11 @@ class NewRun:
         return *self.data.choose(dataset, task), TIMING, preset, *self.choose_preset(preset, dataset, task, start_from)
 
     def upload(self, path: str, start_from: str = "") -> tuple[Any, ...]:
-        """A file of the visitor's own: (data picker, what `choose_data` returns)."""
-        kept = str(self.workshop.keep_upload(path))
+        """A file of the visitor's own: (data picker, what `choose_data` returns). Raises gr.Error for one too large."""
+        try:
+            kept = str(self.workshop.keep_upload(path))
+        except DataError as error:
+            raise gr.Error(str(error).replace(path, Path(path).name)) from error
         return gr.update(choices=self.data.choices(kept), value=kept), *self.choose_data(kept, start_from)
 
     def choose_preset(self, preset: str, dataset: str, task: str, start_from: str = "") -> list[Any]:

@@ -102,7 +102,7 @@ class SampleLibrary:
 
     def _read_dataset(self, name: str) -> list[Sample]:
         from train.data import DATASETS, load_split
-        from train.tables import DataError
+        from train.words import DataError
 
         if name not in DATASET_NAMES:
             raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")

@@ -13,6 +13,7 @@ import gradio as gr
 
 from train.arguments import Arguments
 from train.runs import Run, RunError, free_folder, list_runs
+from train.table_file import check_unpacked_size, without_endings
 from train.tasks import TASKS
 
 # Arguments that reach into the machine that serves the page, or out of it: not for strangers.
@@ -37,6 +38,8 @@ class Caps:
     checkpoints: int = 6
     probe: int = 2_000
     queue: int = 4
+    # Bytes of an uploaded file that is packed: a small one may hold any number.
+    unpacked: int = 100_000_000
 
     def words(self) -> str:
         return (
@@ -144,7 +147,7 @@ class Workshop:
 
     def folder_for(self, name: str | None, dataset: str) -> Path:
         """A free folder for a new run of that name, or of the data set's."""
-        return free_folder(self.root, clean_name(name) or clean_name(Path(dataset).stem) or "run")
+        return free_folder(self.root, clean_name(name) or clean_name(without_endings(dataset)) or "run")
 
     def check_may_start(self, visitor: str) -> None:
         """Raises RunError when a public page has enough to do."""
@@ -164,13 +167,19 @@ class Workshop:
         return not self.public or self._started_by.get(name) == visitor
 
     def keep_upload(self, path: str) -> Path:
-        """A copy of an uploaded file that stays: a run that is resumed tomorrow reads it again."""
+        """A copy of an uploaded file that stays: a run that is resumed tomorrow reads it again.
+
+        Raises DataError on a public page where it is too large unpacked.
+        """
         source = Path(path)
+        if self.caps is not None:
+            check_unpacked_size(source, self.caps.unpacked)
         content = source.read_bytes()
-        stem = clean_name(source.stem) or "data"
-        kept = self.uploads / f"{stem}{source.suffix.lower()}"
+        stem = clean_name(without_endings(source.name)) or "data"
+        endings = source.name[len(without_endings(source.name)) :].lower()
+        kept = self.uploads / f"{stem}{endings}"
         if kept.exists() and kept.read_bytes() != content:
-            kept = kept.with_stem(f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}")
+            kept = self.uploads / f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}{endings}"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(content)

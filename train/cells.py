@@ -1,0 +1,108 @@
+"""What stands in a cell -> a text, or the value of a class; what is neither is refused rather than written out.
+
+Try it: text_of(["he", "hated", "it"], "text", "my.jsonl", 0), class_of(b"good", "label", "my.parquet", 0)
+"""
+
+import datetime
+import uuid
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from train.words import DataError, quoted, shortened
+
+# Other kinds whose usual way of writing is a text: numbers, days, times.
+WRITTEN = (int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
+SHOWN = 60
+
+
+def texts_in(values: Iterable[Any], column: str, dataset: str) -> list[str]:
+    """A text for every cell of a column, "" where there is none. Raises DataError as `text_of` does."""
+    return [
+        value if isinstance(value, str) else text_of(value, column, dataset, row) for row, value in enumerate(values)
+    ]
+
+
+def text_of(value: Any, column: str, dataset: str, row: int) -> str:
+    """The text of a cell: words in a list with blanks between, bytes as UTF-8.
+
+    Raises DataError for objects, lists of numbers, and bytes that are no UTF-8.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bytes):
+        return _decoded(value, column, dataset, row)
+    if isinstance(value, (list, tuple)):
+        return " ".join(_words(value, column, dataset, row))
+    if isinstance(value, WRITTEN):
+        return str(value)
+    raise DataError(f"{_where(column, dataset)} holds no texts but {_kind(value)} (row {row + 1}). {_REMEDY}")
+
+
+def class_of(value: Any, column: str, dataset: str, row: int) -> str | int | float | None:
+    """The class of a cell as a word or a number; None where it is missing.
+
+    Raises DataError for what is no class.
+    """
+    if isinstance(value, bytes):
+        value = _decoded(value, column, dataset, row)
+    if isinstance(value, (list, tuple)):
+        if len(value) > 1:
+            raise DataError(
+                f"{_where(column, dataset)} holds a list of {len(value)} in row {row + 1} "
+                f"({shortened(str(value), SHOWN)}): several classes, or one for each word. The models here choose one "
+                "class for a whole text: write one into each row, or name another column with --label_column."
+            )
+        return class_of(value[0], column, dataset, row) if value else None
+    if isinstance(value, Decimal):
+        value = float(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise DataError(
+        f"{_where(column, dataset)} holds no classes but {_kind(value)} (row {row + 1}): each must be a word or a "
+        "number. Name another column with --label_column."
+    )
+
+
+_REMEDY = (
+    "Write the text that is meant into a column of its own, or name another one with --text_column (in a translation, "
+    "--target_column for what is written)."
+)
+
+
+def _words(values: list[Any] | tuple[Any, ...], column: str, dataset: str, row: int) -> list[str]:
+    words = [value for value in values if value is not None]
+    odd = next((word for word in words if not isinstance(word, (str, bytes))), None)
+    if odd is not None:
+        kind = "numbers" if isinstance(odd, (int, float)) else _kind(odd, "lists", "objects")
+        hint = " Are they the numbers of tokens? A run learns a tokenizer of its own." if kind == "numbers" else ""
+        raise DataError(f"{_where(column, dataset)} holds lists of {kind} (row {row + 1}), no texts.{hint} {_REMEDY}")
+    return [word if isinstance(word, str) else _decoded(word, column, dataset, row) for word in words]
+
+
+def _decoded(value: bytes, column: str, dataset: str, row: int) -> str:
+    try:
+        text = value.decode("utf-8")
+        reason = "a NUL byte, as UTF-16 and files that are no text do" if "\0" in text else None
+    except UnicodeDecodeError as error:
+        reason = f"the byte 0x{value[error.start]:02x}, which is no UTF-8"
+    if reason:
+        raise DataError(
+            f"{_where(column, dataset)} holds bytes instead of texts, and in row {row + 1} {reason}. Write the column "
+            "as text: decode it with the encoding that it has."
+        )
+    return text
+
+
+def _kind(value: Any, several: str = "a list", objects: str = "an object") -> str:
+    if isinstance(value, dict):
+        return f"{objects} with the fields {quoted(list(map(str, value)))}"
+    if isinstance(value, (list, tuple)):
+        return several
+    return f"{type(value).__name__} values"
+
+
+def _where(column: str, dataset: str) -> str:
+    return f"The column '{column}' of {dataset}"

@@ -1,0 +1,46 @@
+"""Words for sentences about data, and the error that carries such a sentence.
+
+Try it: listed(["a", "b"]), one_line("two\\nlines"), counted(3, "row", "rows")
+"""
+
+import re
+import unicodedata
+
+MAX_NAME = 40
+# What a terminal obeys instead of showing it, and marks that turn the direction of all that follows them.
+_ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?")
+_UNSEEN = {code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and not chr(code).isspace()}
+_UNSEEN |= dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
+
+
+class DataError(Exception):
+    """Says which data could not be had, why, and what to do."""
+
+
+def listed(names: list[str]) -> str:
+    """Names for a sentence: the first ten, none too long."""
+    shown = ", ".join(shortened(name, MAX_NAME + 2) for name in names[:10])
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
+def quoted(names: list[str]) -> str:
+    """`listed` for names of columns, which may be words of the sentence as well."""
+    return listed([f"'{shortened(name, MAX_NAME)}'" for name in names])
+
+
+def counted(count: int, one: str, several: str) -> str:
+    """A number with what it counts."""
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def one_line(text: str) -> str:
+    """A text as a terminal may show it: line breaks and tabs as blanks, without what would move or colour the rest."""
+    if "\x1b" in text:
+        text = _ESCAPE.sub("", text)
+    return " ".join(text.translate(_UNSEEN).split())
+
+
+def shortened(text: str, length: int) -> str:
+    """One line of at most `length` characters."""
+    line = one_line(text[: 2 * length])
+    return line if len(line) <= length and len(text) <= 2 * length else line[: length - 1].rstrip() + "…"
