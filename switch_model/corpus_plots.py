@@ -67,7 +67,10 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             },
         )
     )
-    return _plain(figure, min(28 * len(corpus.classes), 600) + 70, x="expert", reverse=True)
+    # As names also where they are numbers or days.
+    return _plain(figure, min(28 * len(corpus.classes), 600) + 70, x="expert", reverse=True).update_yaxes(
+        type="category"
+    )
 
 
 def drops_by_position(corpus: Corpus) -> go.Figure:

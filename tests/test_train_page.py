@@ -1,5 +1,6 @@
 """The handlers of the Train tab, without a browser: what they show, what they start, and what strangers may not do."""
 
+import gzip
 import re
 import shlex
 import shutil
@@ -204,6 +205,20 @@ def test_an_uploaded_file_is_kept_once(workshop, tmp_path):
     (tmp_path / "my file.csv").write_text("text,label\na,x\nb,y\n")
     kept = [workshop.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
     assert kept[0] == kept[1] and kept[0].parent == workshop.uploads and kept[0].suffix == ".csv"
+
+
+def test_a_packed_upload_is_read_and_on_a_public_page_bounded(workshop, tmp_path):
+    for name in ("one", "two"):  # Another file of the same name keeps its endings.
+        (tmp_path / name).mkdir()
+        rows = "".join(f"{name} {n},{'ab'[n % 2]}\n" for n in range(60))
+        (tmp_path / name / "my.csv.gz").write_bytes(gzip.compress(f"text,label\n{rows}".encode()))
+        dataset, _, card, *_ = NewRun(workshop).upload(str(tmp_path / name / "my.csv.gz"))
+        assert f"{name} 0" in card and dataset["value"].endswith(".csv.gz")
+    assert workshop.folder_for(None, dataset["value"]).name.startswith("my-")
+    public = Workshop(tmp_path / "public", caps=Caps(unpacked=100))
+    with pytest.raises(gr.Error, match=r"my.csv.gz takes more than"):
+        NewRun(public).upload(str(tmp_path / "one" / "my.csv.gz"))
+    assert not public.uploads.exists()
 
 
 def test_publishing_without_a_login_is_a_sentence(workshop, monkeypatch):

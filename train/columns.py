@@ -19,7 +19,7 @@ from train.words import DataError, listed, one_line, quoted
 # How columns are found by name: the first of these that a file has, upper and lower case alike.
 TEXT_COLUMNS = (
     "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
-    "comment", "body", "document", "headline", "tweet", "instruction", "prompt", "input", "tokens", "words",
+    "comment", "body", "document", "headline", "tweet", "instruction", "prompt", "input", "tokens",
 )  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",

@@ -193,7 +193,7 @@ def _column(values: list[Any]) -> pa.Array | list[Any]:
 
 def _as_object(value: Any) -> dict[str, Any] | None:
     """Objects among other values stay such, so that nobody takes them for texts."""
-    return value if value is None or isinstance(value, dict) else {"value": _as_text(value)}
+    return value if value is None or isinstance(value, dict) else {"(no object)": _as_text(value)}
 
 
 def _as_text(value: Any) -> str:

@@ -47,8 +47,8 @@ def _read_parquet(path: Path) -> Dataset:
     if start != b"PAR1":
         with open_text(path):  # Says so where the file is of another known kind.
             raise DataError(
-                f"{path} is no parquet file, whatever its name says: it does not begin like one. If it is a CSV or "
-                "JSONL, rename it to say so."
+                f"{path} can't be read as parquet: it does not begin like such a file. If it is a CSV or JSONL, rename "
+                "it to say so."
             )
     try:
         with open_bytes(path) as file:
