@@ -98,6 +98,8 @@ READ = {
     "words.parquet": parquet(text=LISTS, label=["a", "b"]),
     "words.jsonl": '{"tokens": ["hi", "there"], "label": ["a"]}\n{"tokens": "ho", "label": ["b"]}',
     "odd kinds.parquet": parquet(text=["hi there", "ho"], label=["a", "b"], more=pa.array([b"\xff" * 16] * 2, pa.uuid())),  # noqa: E501
+    "packed.parquet.gz": lambda path: path.write_bytes(gzip.compress(FRAME.to_parquet())),
+    "missing as a number.jsonl": "\n".join(map(json.dumps, [*ROWS, {"text": "hi", "label": float("nan")}])),
     # An instruction, and what it is about where there is such.
     "instruction.jsonl": "\n".join(json.dumps({"instruction": row["text"], "input": "", "output": row["label"]}) for row in ROWS),  # noqa: E501
 }  # fmt: skip
@@ -168,6 +170,16 @@ def test_columns_are_found_whatever_their_case():
     assert choose_columns("x", names, "my text", " kind").texts == ("My Text",)
     with pytest.raises(DataError, match="has no column 'text'"):
         choose_columns("x", names, "text", "Kind")
+
+
+def test_fields_of_objects_are_columns_to_choose(tmp_path):
+    rows = [{"id": n, "pair": {"en": f"hi {n}", "fr": f"salut {n}"}, "kind": {"name": "ab"[n % 2]}} for n in range(4)]
+    path = write(tmp_path / "rows.json", json.dumps(rows))
+    with pytest.raises(DataError, match=r"'pair\.en', 'pair\.fr', 'kind\.name'"):
+        load_split(path)
+    found, names = load_split(path, text_column="pair.en", label_column="kind.name")
+    assert (found["text"][1], found["label"][:], names) == ("hi 1", [0, 1, 0, 1], ["a", "b"])
+    assert load_pairs(path, text_column="pair.fr", target_column="pair.en")[1] == {"text": "salut 1", "target": "hi 1"}
 
 
 def test_an_instruction_is_read_with_what_it_is_about_in_every_task(tmp_path):
@@ -270,6 +282,7 @@ def test_a_letter_that_no_font_has_is_numbered_and_never_a_box():
         (["--output_dir", "{file}"], "is a file: --output_dir names the folder"),
         (["--dataset", "{folder}/other.csv.gz"], "There is no file"),
         (["--dataset", "{folder}/table.feather"], "pandas"),
+        (["--dataset", "https://example.com/my.csv"], "is an address"),
     ],
 )
 def test_errors_of_paths_and_shares_say_what_is_so(tmp_path, capsys, flags, said):

@@ -38,7 +38,8 @@ def text_of(value: Any, column: str, dataset: str, row: int) -> str:
         return " ".join(_words(value, column, dataset, row))
     if isinstance(value, WRITTEN):
         return str(value)
-    raise DataError(f"{_where(column, dataset)} holds no texts but {_kind(value)} (row {row + 1}). {_REMEDY}")
+    field = f"One of them is named as in {column}.{next(iter(value))}. " if isinstance(value, dict) and value else ""
+    raise DataError(f"{_where(column, dataset)} holds no texts but {_kind(value)} (row {row + 1}). {field}{_REMEDY}")
 
 
 def class_of(value: Any, column: str, dataset: str, row: int) -> str | int | float | None:

@@ -76,7 +76,7 @@ def choose_columns(
         hint = " Does its first line name the columns? If not, write one above: text,label."
         hint = hint if has_first_line(dataset) else ""
         left = [name for name in names if name != label and name.lower() not in ROW_NUMBERS]
-        if missing == "text" and len(left) == 2:
+        if missing == "text" and len(left) == 2 and not left[1].startswith(f"{left[0]}."):
             hint = f" If a row's text is both of a pair: --text_column {shlex.quote(','.join(left))}.{hint}"
         raise DataError(
             f"Which column of {dataset} is the {missing}? Name one of {quoted(names)} with --{missing}_column.{hint}"
@@ -121,12 +121,27 @@ def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str
     return tuple(lowered[name] for name in usual if name in lowered)
 
 
+def names_in(rows: Dataset) -> list[str]:
+    """The columns that can be chosen: those of a table, and the fields of those that hold objects, as in data.text."""
+    fields = [(name, kind) for name, kind in rows.features.items() if isinstance(kind, dict)]
+    return [*rows.column_names, *(f"{name}.{field}" for name, kind in fields for field in kind)]
+
+
+def cells_of(rows: Dataset, name: str) -> list[Any]:
+    """What stands in a column, or in a field of one, as `names_in` names it."""
+    if name in rows.column_names:
+        return rows[name][:]
+    column = next(own for own in rows.column_names if name.startswith(f"{own}."))
+    field = name[len(column) + 1 :]
+    return [cell and cell[field] for cell in rows[column][:]]
+
+
 def texts_of(rows: Dataset, columns: Columns) -> list[str]:
     """A text for every row, "" where there is none; of a pair's two columns, both in one text.
 
     Raises DataError where a column holds no texts.
     """
-    return joined([texts_in(rows[column][:], column, columns.dataset) for column in columns.texts])
+    return joined([texts_in(cells_of(rows, column), column, columns.dataset) for column in columns.texts])
 
 
 def joined(columns: Sequence[Sequence[str]]) -> list[str]:
@@ -144,9 +159,9 @@ def classes_of(
     A row without a text or a class has None. Raises DataError when the column holds no classes.
     """
     where, label = columns.dataset, columns.label
-    names = names or getattr(rows.features[label], "names", None)
+    names = names or getattr(rows.features.get(label), "names", None)
     check_names(names or [], label, where)
-    cells = rows[label][:]
+    cells = cells_of(rows, label)
     values = _class_values(cells, texts, columns, hidden=-1 if names else None)
     distinct = set(values) - {None}
     if not distinct:
@@ -155,7 +170,7 @@ def classes_of(
         )
         raise DataError(
             f"{where} has no row with both a text ({quoted(list(columns.texts))}) and a class ('{label}').{hidden} If "
-            f"others of its columns ({quoted(rows.column_names)}) hold them, name these with --text_column and "
+            f"others of its columns ({quoted(names_in(rows))}) hold them, name these with --text_column and "
             "--label_column."
         )
     if names and all(isinstance(value, int) for value in distinct):

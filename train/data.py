@@ -14,7 +14,8 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
-from train.columns import Columns, choose_columns, classes_of, label_features, texts_of
+from train.class_names import spelled
+from train.columns import Columns, choose_columns, classes_of, label_features, names_in, texts_of
 from train.sentences import cut_by_sentence
 from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 from train.tables import read_table
@@ -114,7 +115,7 @@ def load_split(
         DataError: when it can't be had, with what to do.
     """
     rows, names = read_rows(dataset, split, data_dir)
-    columns = columns_to_read(dataset, rows.column_names, text_column, label_column, labelled)
+    columns = columns_to_read(dataset, names_in(rows), text_column, label_column, labelled)
     texts = texts_of(rows, columns)
     if not labelled:
         kept = [text for text in texts if text.strip()]
@@ -174,7 +175,7 @@ def from_hub(dataset: str, data_dir: str | None = None) -> bool:
 
 def columns_of(dataset: str, data_dir: str | None = None) -> list[str]:
     """The columns that a data set's training rows have. Raises DataError as `load_split` does."""
-    return read_rows(dataset, "train", data_dir)[0].column_names
+    return names_in(read_rows(dataset, "train", data_dir)[0])
 
 
 def columns_to_read(
@@ -333,7 +334,7 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
-            f"The data has classes that the model does not know: {listed(unknown[:5])}. "
+            f"The data has classes that the model does not know: {listed(list(map(spelled, unknown)))}. "
             f"The model's are {listed(model_labels[:20])}."
         )
     index_of = [known[name] for name in names]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet
 
 from train.arguments import Arguments
-from train.columns import classes_of, texts_of
+from train.columns import classes_of, names_in, texts_of
 from train.data import columns_to_read, has_own_validation, local_file, read_rows, report_split
 from train.data_warnings import (
     about_classes,
@@ -184,7 +184,7 @@ def _of_classes(asked: _Asked) -> DataReport:
     # 1. Rows with a text and a class.
     dataset, data_dir = asked.dataset, asked.data_dir
     table, names = read_rows(dataset, "train", data_dir)
-    columns = columns_to_read(dataset, table.column_names, asked.text_column, asked.label_column)
+    columns = columns_to_read(dataset, names_in(table), asked.text_column, asked.label_column)
     all_texts = texts_of(table, columns)
     all_classes, names = classes_of(table, all_texts, columns, names)
     kept = [row for row, index in enumerate(all_classes) if index is not None]
@@ -212,7 +212,7 @@ def _of_classes(asked: _Asked) -> DataReport:
         *about_order(classes),
     ]
     return DataReport(
-        columns=table.column_names,
+        columns=names_in(table),
         text_column=",".join(columns.texts),
         label_column=columns.label,
         rows=len(kept),
@@ -229,7 +229,7 @@ def _of_classes(asked: _Asked) -> DataReport:
 
 def _of_pairs(asked: _Asked) -> DataReport:
     table, _ = read_rows(asked.dataset, "train", asked.data_dir, asked.language)
-    source, target = choose_pair(asked.dataset, table.column_names, asked.text_column, asked.target_column)
+    source, target = choose_pair(asked.dataset, names_in(table), asked.text_column, asked.target_column)
     all_texts, all_targets = pair_texts(table, asked.dataset, source, target)
     all_texts, all_targets = ([text.strip() for text in side] for side in (all_texts, all_targets))
     whole = [(text, answer) for text, answer in zip(all_texts, all_targets, strict=True) if text and answer]
@@ -257,7 +257,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
         *about_long_pairs(words, target_words, asked.seq_len),
     ]
     return DataReport(
-        columns=table.column_names,
+        columns=names_in(table),
         text_column=source,
         label_column=None,
         target_column=target,
@@ -289,7 +289,7 @@ def _of_texts(asked: _Asked) -> DataReport:
     words, validation = _words(texts), _validation_rows(asked)
 
     def split_texts(rows) -> list[str]:
-        return texts_of(rows, columns_to_read(dataset, rows.column_names, asked.text_column, None, labelled=False))
+        return texts_of(rows, columns_to_read(dataset, names_in(rows), asked.text_column, None, labelled=False))
 
     total_words = int(words.sum() * rows / len(texts))
     few = about_few_blocks(total_words, asked.seq_len) if streamed else about_long(words, asked.seq_len)
@@ -327,8 +327,8 @@ def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tupl
         stream = stream_texts(dataset, "train", asked.data_dir, asked.text_column, asked.language)
         return columns, asked.text_column or usual, list(islice(stream, STREAMED_TEXTS))
     table, _ = read_rows(dataset, "train", asked.data_dir)
-    chosen = columns_to_read(dataset, table.column_names, asked.text_column, None, labelled=False)
-    return table.column_names, ",".join(chosen.texts), texts_of(table, chosen)
+    chosen = columns_to_read(dataset, names_in(table), asked.text_column, None, labelled=False)
+    return names_in(table), ",".join(chosen.texts), texts_of(table, chosen)
 
 
 # -- what they share --------------------------------------------------------------------------------------------------

@@ -181,6 +181,7 @@ def _lists(value: Any) -> bool:
 
 def _column(values: list[Any]) -> pa.Array | list[Any]:
     """Values as they are, or as text where they are of several kinds or no valid text."""
+    values = [None if value != value else value for value in values]  # NaN is what programs write for missing.
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):

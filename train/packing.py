@@ -21,7 +21,7 @@ from datasets import load_dataset
 from transformers import PreTrainedTokenizerFast
 
 from train.cells import texts_in
-from train.columns import Columns, choose_columns, joined
+from train.columns import Columns, cells_of, choose_columns, joined, names_in
 from train.data import DATASETS, local_file, read_rows
 from train.table_file import is_table
 from train.words import DataError
@@ -73,8 +73,8 @@ def stream_texts(
             yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
     elif dataset == "toy" or is_table(dataset):
         rows, _ = read_rows(dataset, split, data_dir)
-        columns = columns_of(rows.column_names)
-        yield from _texts(columns, [rows[name][:] for name in columns.texts])
+        columns = columns_of(names_in(rows))
+        yield from _texts(columns, [cells_of(rows, name) for name in columns.texts])
     else:
         source = DATASETS.get(dataset)
         hub_id, part = (source.hub_id, source.hub_config or language) if source else (dataset, language)

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from train.cells import texts_in
-from train.columns import Columns, column_named, instruction_columns, split_columns, texts_of
+from train.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
 from train.data import DATASETS, TrainingData, cut, has_own_validation, read_rows
 from train.words import DataError, quoted
 
@@ -52,8 +52,8 @@ def choose_pair(
 
 def pair_texts(rows: Dataset, dataset: str, source: str, target: str) -> tuple[list[str], list[str]]:
     """The texts of two columns as `choose_pair` names them, "" where there is none. Raises DataError."""
-    read = Columns(dataset, split_columns(source, rows.column_names, dataset), None)
-    return texts_of(rows, read), texts_in(rows[target][:], target, dataset)
+    read = Columns(dataset, split_columns(source, names_in(rows), dataset), None)
+    return texts_of(rows, read), texts_in(cells_of(rows, target), target, dataset)
 
 
 def too_long(words: Sequence[int], target_words: Sequence[int], seq_len: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def load_pairs(
     Raises DataError when it can't be had.
     """
     rows, _ = read_rows(dataset, split, data_dir, language)
-    source, target = choose_pair(dataset, rows.column_names, text_column, target_column)
+    source, target = choose_pair(dataset, names_in(rows), text_column, target_column)
     texts, answers = pair_texts(rows, dataset, source, target)
     pairs = [(text, answer) for text, answer in zip(texts, answers, strict=True) if text.strip() and answer.strip()]
     if not pairs:

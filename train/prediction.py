@@ -23,7 +23,7 @@ from switch_model.mask_filler import BLANK, Blank, Filling, MaskFiller
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
 from train.arguments import Arguments
-from train.columns import choose_columns, texts_of
+from train.columns import choose_columns, names_in, texts_of
 from train.data import load_split
 from train.evaluation import load_rows
 from train.pairs import load_pairs
@@ -96,7 +96,7 @@ def classify_file(
         DataError: when the file is not there, can't be read, or its column of texts can't be told.
     """
     rows = read_table(source)
-    texts = texts_of(rows, choose_columns(str(source), rows.column_names, text_column, None, labelled=False))
+    texts = texts_of(rows, choose_columns(str(source), names_in(rows), text_column, None, labelled=False))
     nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)], "")
     added = []
     for prediction in predict_all(predictor, texts, batch_size):
@@ -248,7 +248,7 @@ def asked_texts(options: argparse.Namespace, kind: str) -> tuple[Dataset | None,
     the first rows of a data set of "texts" or "pairs". Raises DataError when a file or a data set can't be read."""
     if options.file:
         rows = read_table(Path(options.file))
-        column = choose_columns(options.file, rows.column_names, options.text_column, None, labelled=False)
+        column = choose_columns(options.file, names_in(rows), options.text_column, None, labelled=False)
         return rows, texts_of(rows, column)
     if options.dataset:
         if kind == "pairs":

@@ -5,7 +5,7 @@ Try it: fitting_task("my.csv"), columns_by_content("my.csv")
 
 from typing import Any
 
-from train.columns import ROW_NUMBERS, choose_columns, classes_of, texts_of
+from train.columns import ROW_NUMBERS, cells_of, choose_columns, classes_of, names_in, texts_of
 from train.data import DATASETS, columns_to_read, read_rows
 from train.pairs import choose_pair
 from train.presets import default_task
@@ -29,18 +29,18 @@ def fitting_task(dataset: str, data_dir: str | None = None) -> str:
         return named
     columns = None
     try:
-        columns = columns_to_read(dataset, rows.column_names, None, None)
+        columns = columns_to_read(dataset, names_in(rows), None, None)
         classes, found = classes_of(rows, texts_of(rows, columns), columns, names)
         # Few rows of pairs look like few rows with many classes.
         if len(found) <= OWN_CLASS * (len(classes) - classes.count(None)) or names or len(columns.texts) > 1:
             return named
     except DataError:
-        if columns and _few_values(rows[columns.label][:]):
+        if columns and _few_values(cells_of(rows, columns.label)):
             return named  # Where it can't be done after all, its own words say why.
     if columns_by_content(dataset):
         return "classification"
     try:
-        choose_pair(dataset, rows.column_names)
+        choose_pair(dataset, names_in(rows))
         return "translation"
     except DataError:
         return "clm" if len(rows.column_names) == 1 else named

@@ -56,7 +56,7 @@ OTHER_ENDINGS: dict[str, tuple[str, str]] = {
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".h5"), ("a kind that is not read here", _BY_PANDAS)),
     **dict.fromkeys((".npy", ".npz"), ("a NumPy file", _BY_PANDAS)),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), _OTHER_STARTS[b"\x80\x04\x95"]),
-    **dict.fromkeys((".tar", ".tgz", ".7z", ".rar"), ("an archive", "Unpack it first.")),
+    **dict.fromkeys((".tar", ".tgz", ".7z", ".rar", ".lz4", ".br", ".lzma"), ("an archive", "Unpack it first.")),
     **dict.fromkeys((".docx", ".doc", ".pdf", ".html", ".htm", ".xml"), ("a document", _AS_CSV)),
     **dict.fromkeys((".dta", ".sav", ".rdata", ".rds"), ("a file of a statistics program", _AS_CSV)),
 }  # fmt: skip
@@ -65,7 +65,7 @@ OTHER_ENDINGS: dict[str, tuple[str, str]] = {
 def is_table(name: str) -> bool:
     """Whether a data set's name is that of a file that may be read."""
     path = Path(name)
-    return path.suffix.lower() == ".zip" or _inner_ending(path) in FILE_ENDINGS
+    return "://" not in name and (path.suffix.lower() == ".zip" or _inner_ending(path) in FILE_ENDINGS)
 
 
 def has_first_line(name: str) -> bool:
@@ -83,7 +83,9 @@ def instead_of_a_table(name: str) -> str | None:
     """The sentence for a name that is a file's, but none of a table that can be read; None for all other names."""
     path = Path(name)
     endings = f"A table's name ends in {', '.join(FILE_ENDINGS)}, or in one of these and {', '.join(PACKED_ENDINGS)}"
-    if known := OTHER_ENDINGS.get(path.suffix.lower()):
+    if "://" in name:
+        return f"{name} is an address. Download the file, and name its path."
+    if known := OTHER_ENDINGS.get(path.suffix.lower()) or OTHER_ENDINGS.get(_inner_ending(path)):
         return f"{name} is {known[0]}. {known[1]}"
     if path.is_file():
         return f"{name} is a file, but its name does not say which kind of table. {endings}: rename it."

@@ -4,6 +4,7 @@ Cells of a CSV stay as they are written: what is a number, train.columns finds o
 Try it: read_table(Path("my.csv")).column_names
 """
 
+import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,7 +53,7 @@ def _read_parquet(path: Path) -> Dataset:
             )
     try:
         with open_bytes(path) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file if file.seekable() else io.BytesIO(file.read()))
             if parquet.metadata.num_rows > MOST_ROWS:
                 raise DataError(f"{path} has {parquet.metadata.num_rows:,} rows, more than can be read: take a part.")
             table = parquet.read()
