@@ -87,6 +87,7 @@ READ = {
     "pretty rows.jsonl": "\n".join(json.dumps(row, indent=2) for row in ROWS),
     "in a field.json": json.dumps({"about": "me", "data": ROWS}, indent=2),
     "served.json": json.dumps({"features": [{"name": "text"}], "rows": [{"row_idx": n, "row": row} for n, row in enumerate(ROWS)]}),  # noqa: E501
+    "deep in fields.json": json.dumps({"status": "ok", "result": {"rows": ROWS}}),
     "lists.json": json.dumps(FRAME.to_dict("list")),
     **{f"pandas {form}.json": FRAME.to_json(orient=form) for form in ("columns", "index", "split", "table", "records")},
     "ids.json": json.dumps({"x": ROWS[0], "y": ROWS[1], "z": {"text": None, "label": "a"}}),
@@ -125,6 +126,7 @@ REFUSED = {
     "half.csv": ("\ufefftext,label\nhi,a\n".encode("utf-16-le") + b"\0", "begins as UTF-16"),
     "header or not.csv": ("# text,label\n" + CSV, "line 1 begins with #"),
     "splits.json": (json.dumps({"train": ROWS, "test": ROWS}), "several fields ('train', 'test')"),
+    "splits of columns.json": (json.dumps(dict.fromkeys("abc", FRAME.to_dict("list"))), "the fields 'a', 'b', 'c'"),
     "uneven.json": (json.dumps({"text": ["a", "b"], "label": ["x"]}), "different lengths (2 in 'text', 1 in 'label')"),
     "values.json": (json.dumps({"data": [["hi", "a"]]}), "no names in 'data'"),
     "lines of values.jsonl": ('["hi", "a"]\n["ho", "b"]', "no names"),
@@ -149,6 +151,12 @@ def test_what_is_meant_otherwise_is_refused_with_what_it_is(tmp_path, name):
     with pytest.raises(DataError) as refusal:
         data_report(path)
     assert words in str(refusal.value) and name in str(refusal.value)
+
+
+def test_a_file_of_one_row_is_no_table_in_its_fields(tmp_path):
+    row = {"text": "hi", "label": "a", "parts": [{"start": 0}], "more": {"tags": ["x", "y"]}}
+    rows = read_table(Path(write(tmp_path / "one.jsonl", json.dumps(row))))
+    assert rows["text"][:] == ["hi"] and rows.column_names == list(row)
 
 
 def test_a_small_file_that_unpacks_to_a_large_one_is_not_read_to_its_end(tmp_path, monkeypatch):

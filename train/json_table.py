@@ -72,7 +72,7 @@ def _parsed(text: str, path: Path, number: int) -> Any:
     try:
         return json.loads(text.lstrip("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise _no_json(path, number, error) from error
+        raise _no_json(path, number, text, error) from error
 
 
 def _documents(path: Path, lines: list[tuple[int, str]]) -> list[tuple[str, Any]]:
@@ -88,16 +88,16 @@ def _documents(path: Path, lines: list[tuple[int, str]]) -> list[tuple[str, Any]
         except ValueError as error:
             line = text.count("\n", 0, error.pos) if isinstance(error, json.JSONDecodeError) else 0
             # Where the first line is broken already, what follows it says nothing.
-            raise _no_json(path, lines[min(line, len(lines) - 1)][0], error) from error
+            raise _no_json(path, *lines[min(line, len(lines) - 1)], error) from error
         except RecursionError as error:
-            raise _no_json(path, 1, error) from error
+            raise _no_json(path, *lines[0], error) from error
         found.append((f"{path}, row {len(found) + 1}", value))
     return found
 
 
-def _no_json(path: Path, number: int, error: Exception) -> DataError:
+def _no_json(path: Path, number: int, line: str, error: Exception) -> DataError:
     reason = getattr(error, "msg", None) or str(error)
-    hint = " If it is a CSV, let its name say so." if number == 1 else ""
+    hint = " If it is a CSV, let its name say so." if not line.lstrip().startswith(("{", "[")) else ""
     return DataError(f"{path}, line {number} is not JSON ({reason}): {AN_OBJECT.replace('each', 'each line')}.{hint}")
 
 
@@ -109,6 +109,8 @@ def _unfolded(value: dict[str, Any], where: str) -> list[tuple[str, Any]] | None
 
     Raises DataError where it is unclear which of its fields holds the rows.
     """
+    if isinstance(value.get("text"), str):
+        return None
     if isinstance(value.get("columns"), list) and _lists(value.get("data")):
         return _named(value["columns"], value["data"], f"{where}, 'data'")
     of_rows = [name for name, rows in value.items() if _objects(rows)]
@@ -123,12 +125,23 @@ def _unfolded(value: dict[str, Any], where: str) -> list[tuple[str, Any]] | None
         return _numbered(value[of_rows[0]], f"{where}, '{of_rows[0]}'")
     if value and all(isinstance(cells, list) for cells in value.values()):
         return _of_columns(value, where)
-    if value and all(isinstance(cells, dict) for cells in value.values()):
-        if len(value) == 1:
-            (name, inside), *_ = value.items()
-            return _unfolded(inside, f"{where}, '{name}'")
-        return _of_nested(value, where)
-    return None
+    of_objects = bool(value) and all(isinstance(cells, dict) for cells in value.values())
+    if len(value) > 1 and of_objects and (rows := _of_nested(value, where)):
+        return rows
+    inside = {
+        name: rows
+        for name, fields in value.items()
+        if isinstance(fields, dict)
+        # Beside values of its own, lists of words may well be what a row knows about itself.
+        and (of_objects or any(map(_objects, fields.values())))
+        and (rows := _unfolded(fields, f"{where}, '{name}'"))
+    }
+    if len(inside) > 1 or (len(value) > 1 and of_objects and not inside):
+        raise DataError(
+            f"{where} is one object with the fields {quoted(list(inside or value))}, and it is not clear which holds "
+            "the rows to train on: save them with a line for each row."
+        )
+    return next(iter(inside.values()), None)
 
 
 def _of_columns(columns: dict[str, list[Any]], where: str) -> list[tuple[str, Any]]:
@@ -141,18 +154,17 @@ def _of_columns(columns: dict[str, list[Any]], where: str) -> list[tuple[str, An
     return _numbered([dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)], where)
 
 
-def _of_nested(value: dict[str, dict[str, Any]], where: str) -> list[tuple[str, Any]]:
+def _of_nested(value: dict[str, dict[str, Any]], where: str) -> list[tuple[str, Any]] | None:
     """{"text": {"0": …}, "label": {"0": …}}, or {"0": {"text": …, "label": …}}: rows are what is numbered, or more."""
+    if all(isinstance(cell, (list, dict)) for inside in value.values() for cell in inside.values()):
+        return None  # Tables in their turn.
     keys = list(next(iter(value.values())))
     alike = all(inside.keys() == set(keys) for inside in value.values())
     if all(name.isdigit() for name in value) or (alike and len(value) > len(keys) and not _numbers(keys)):
         return _numbered(list(value.values()), where)
     if alike and (_numbers(keys) or len(keys) > len(value)):
         return _numbered([{name: inside[key] for name, inside in value.items()} for key in keys], where)
-    raise DataError(
-        f"{where} is one object with the fields {quoted(list(value))}, and it is not clear which hold rows: save it "
-        "with a line for each row."
-    )
+    return None
 
 
 def _named(names: list[Any], rows: list[list[Any]], where: str) -> list[tuple[str, Any]]:

@@ -43,6 +43,7 @@ _OTHER_STARTS: dict[bytes, tuple[str, str]] = {
     b"\x89HDF": ("an HDF5 file", _BY_PANDAS),
     b"ORC": ("an ORC file", _BY_PANDAS),
     b"Obj\x01": ("an Avro file", _BY_PANDAS),
+    b"\x1f\x8b": ("packed twice", "Unpack it first."),
     b"7z\xbc\xaf": ("a 7z archive", "Unpack it first."),
     b"Rar!": ("a RAR archive", "Unpack it first."),
     b"version https://git-lfs": ("a pointer of Git LFS", "Its data lie elsewhere: fetch them with git lfs pull."),
