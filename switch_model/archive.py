@@ -8,11 +8,16 @@ import shutil
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+WEIGHTS = "model.safetensors"
+REQUIRED_FILES = ("config.json", WEIGHTS, "tokenizer.json")
+# Instead of model.safetensors: what names its parts, and the parts, as save_pretrained writes them.
+INDEX = "model.safetensors.index.json"
+SHARDS = "model-*-of-*.safetensors"
 OPTIONAL_FILES = (
     "tokenizer_config.json",
     "target_tokenizer.json",
@@ -37,6 +42,7 @@ _MAX_BYTES = {
     "target_tokenizer_config.json": MAX_JSON_BYTES,
     "README.md": MAX_CARD_BYTES,
     "training.json": MAX_JSON_BYTES,
+    INDEX: MAX_JSON_BYTES,
 }
 
 
@@ -45,6 +51,16 @@ class CheckpointError(Exception):
 
     def __init__(self, message: str):
         super().__init__(message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} …")
+
+
+def is_known(name: str) -> bool:
+    """Whether a checkpoint may have a file of that name."""
+    return name in (*REQUIRED_FILES, *OPTIONAL_FILES, INDEX) or fnmatchcase(name, SHARDS)
+
+
+def missing_files(present: Collection[str]) -> list[str]:
+    """Which files a checkpoint can't do without; an index of shards stands for model.safetensors."""
+    return [name for name in REQUIRED_FILES if name not in present and not (name == WEIGHTS and INDEX in present)]
 
 
 def unzip(archive: Path, scratch: Path, most: int = MAX_ZIP_BYTES) -> Path:
@@ -89,7 +105,7 @@ def _members(contents: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]
             raise CheckpointError(
                 f"{shown!r} unpacks to more than {MAX_RATIO} times its size: that is no checkpoint file."
             )
-        if member.is_dir() or path.name not in REQUIRED_FILES + OPTIONAL_FILES:
+        if member.is_dir() or not is_known(path.name):
             continue
         if path.name in files:
             raise CheckpointError(f"The zip holds {path.name} twice: zip one checkpoint folder.")

@@ -1,8 +1,8 @@
 """Open and save checkpoints. Opening reads JSON and safetensors only: nothing in a checkpoint can run code.
 
-A checkpoint is a folder, the same folder zipped, or a repository on the Hugging Face Hub:
-config.json, model.safetensors, tokenizer.json (+ tokenizer_config.json, README.md, training.json; and, where what is
-written has a tokenizer of its own, target_tokenizer.json and target_tokenizer_config.json).
+A checkpoint is a folder, the same folder zipped, or a repository on the Hugging Face Hub: config.json,
+model.safetensors (or its shards and their index), tokenizer.json (+ tokenizer_config.json, README.md, training.json;
+and, where what is written has a tokenizer of its own, target_tokenizer.json and target_tokenizer_config.json).
 Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 """
 
@@ -17,12 +17,22 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.archive import MAX_JSON_BYTES, OPTIONAL_FILES, REQUIRED_FILES, CheckpointError, read_json, unzip
+from switch_model.archive import (
+    INDEX,
+    MAX_JSON_BYTES,
+    OPTIONAL_FILES,
+    REQUIRED_FILES,
+    SHARDS,
+    CheckpointError,
+    missing_files,
+    read_json,
+    unzip,
+)
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import MAX_EXPERTS, MAX_LAYERS, RULES, SwitchConfig
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
-from switch_model.tensor_file import Entry, read_header, read_tensors, write_tensors
+from switch_model.tensor_file import Entry, Weights, write_tensors
 from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
 
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
@@ -95,6 +105,8 @@ def require_classifier(model: SwitchPreTrainedModel) -> None:
             f"This checkpoint is a {type(model).__name__}: it knows tokens, not classes. Make a classifier of it with "
             "python -m train --init_from."
         )
+    if model.config.problem_type == "regression":
+        raise CheckpointError("This checkpoint gives a number for a text (problem_type='regression'), and no class.")
 
 
 def check_labels(names: Sequence[str]) -> None:
@@ -169,8 +181,8 @@ def _load_folder(
     folder: Path, device: str | torch.device | None
 ) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
     folder = _checkpoint_folder(folder)
-    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
-    if missing:
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    if missing := missing_files(present):
         hint = ""
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
             hint = " Pickle files (.bin, .pt) are never opened: they can run code. Save the weights as .safetensors."
@@ -179,22 +191,22 @@ def _load_folder(
         )
     # Cheap checks come first: nothing large is allocated before names, shapes and types are known to fit.
     config, model_class = read_config(folder / "config.json")
-    header = read_header(folder / "model.safetensors")
+    weights = Weights.find(folder)
     try:
         with torch.device("meta"):
             model = model_class(config)
     except ValueError as error:  # What a stack can't have is known where it is built.
         raise CheckpointError(f"config.json: {error}") from error
-    compare_header(header, model.state_dict())
+    compare_header(weights.header, model.state_dict())
     tokenizer = read_tokenizer(folder, config.vocab_size, config.pad_token_id)
     if config.decoder_vocab_size is not None:
         with_target(tokenizer, read_tokenizer(folder, config.decoder_vocab_size, config.pad_token_id, TARGET))
     try:
         # In float32: half precision would run in half on the CPU.
-        weights = read_tensors(folder / "model.safetensors", header)
+        state = weights.read()
     except OSError as error:
-        raise CheckpointError(f"model.safetensors can't be read: {error}.") from error
-    model.load_state_dict(weights, strict=True, assign=True)
+        raise CheckpointError(f"The weights can't be read: {error}.") from error
+    model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -290,7 +302,7 @@ def compare_header(header: Mapping[str, Entry], expected: Mapping[str, torch.Ten
 
 def _download(hub_id: str) -> Path:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, *OPTIONAL_FILES]))
+        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, *OPTIONAL_FILES, INDEX, SHARDS]))
     except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
         raise CheckpointError(
             f"There is no checkpoint at {hub_id!r}: it is no folder, no zip, and the Hugging Face Hub gave none."

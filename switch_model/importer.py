@@ -8,7 +8,6 @@ Try it: SwitchForConditionalGeneration.from_switch_transformers("google/switch-b
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,15 +15,14 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import PreTrainedModel, SwitchTransformersConfig
 
-from switch_model.archive import CheckpointError, read_json
+from switch_model.archive import INDEX, CheckpointError, read_json
 from switch_model.config import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES, SwitchConfig
-from switch_model.tensor_file import Entry, read_header, read_tensor
+from switch_model.tensor_file import Limits, Weights, read_tensor
 
-INDEX = "model.safetensors.index.json"
 FILES = ["config.json", "generation_config.json", "*.safetensors", INDEX, "tokenizer*.json", "special_tokens_map.json"]
 SENTENCEPIECE = "spiece.model"
 # 128 experts in 12 layers are 3,072 tensors, 256 are 6,144.
-MAX_JSON_BYTES, MAX_HEADER_BYTES, MAX_TENSORS, MAX_SHARDS = 20_000_000, 20_000_000, 200_000, 1_000
+MAX_JSON_BYTES, LIMITS = 20_000_000, Limits(header_bytes=20_000_000, tensors=200_000, index_bytes=20_000_000)
 HOW_TO_CONVERT = (
     "Where transformers may open it, save it again without pickles:\n"
     '  python -c "from transformers import SwitchTransformersForConditionalGeneration as M; '
@@ -126,65 +124,6 @@ def read_config(folder: Path) -> SwitchConfig:
         raise CheckpointError(f"config.json: {error}") from error
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where each tensor of a checkpoint lies: its file, and its place there."""
-
-    entries: dict[str, tuple[Path, Entry]]
-
-    @classmethod
-    def find(cls, folder: Path) -> "Weights":
-        """Raises CheckpointError when the index and the files it names do not fit together."""
-        names = ["model.safetensors"]
-        listed: dict[str, str] | None = None
-        if not (folder / names[0]).is_file():
-            listed = read_json(folder / INDEX, MAX_JSON_BYTES).get("weight_map")
-            if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-                raise CheckpointError(f"{INDEX} holds no weight_map.")
-            names = sorted(set(listed.values()))
-            if len(names) > MAX_SHARDS or any(Path(name).name != name or name in ("", ".", "..") for name in names):
-                raise CheckpointError(f"{INDEX} names files outside its folder, or too many.")
-        entries: dict[str, tuple[Path, Entry]] = {}
-        for name in names:
-            if not (folder / name).is_file():
-                raise CheckpointError(f"The checkpoint lacks {name}, which {INDEX} names.")
-            for key, entry in read_header(folder / name, MAX_HEADER_BYTES, MAX_TENSORS, others=True).items():
-                if listed is None or listed.get(key) == name:
-                    entries[key] = folder / name, entry
-        if lost := sorted(set(listed or ()) - set(entries)):
-            raise CheckpointError(f"{INDEX} names {lost[0]}, which {listed[lost[0]]} has not.")
-        return cls(entries)
-
-    def dtype(self) -> torch.dtype:
-        """Of the most numbers."""
-        numbers: dict[torch.dtype, int] = {}
-        for _, entry in self.entries.values():
-            numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
-        return max(numbers, key=numbers.get, default=torch.float32)
-
-    def first(self, *names: str) -> str | None:
-        """The first of `names` that is there."""
-        return next((name for name in names if name in self.entries), None)
-
-    def differ(self, one: str | None, other: str | None) -> bool:
-        """Whether two tensors are both there and not the same, byte for byte."""
-        if one is None or other is None or one == other:
-            return False
-        (path, entry), (path2, entry2) = self.entries[one], self.entries[other]
-        if (entry.dtype, entry.shape) != (entry2.dtype, entry2.shape):
-            return True
-        with path.open("rb") as file, path2.open("rb") as file2:
-            file.seek(entry.start)
-            file2.seek(entry2.start)
-            left = entry.numbers * entry.dtype.itemsize
-            while left > 0:
-                size = min(left, 1 << 20)
-                if file.read(size) != file2.read(size):
-                    return True
-                left -= size
-        return False
-
-
 def import_switch_transformers(
     model_class: type[PreTrainedModel], path_or_hub_id: str | Path, dtype: torch.dtype | None = torch.float32
 ) -> PreTrainedModel:
@@ -200,7 +139,7 @@ def import_switch_transformers(
         CheckpointError: with the reason, and what to do.
     """
     folder = find_checkpoint(path_or_hub_id)
-    config, weights = read_config(folder), Weights.find(folder)
+    config, weights = read_config(folder), Weights.find(folder, LIMITS, others=True)
     encoder_table = weights.first("encoder.embed_tokens.weight", "shared.weight", "lm_head.weight")
     decoder_table = weights.first("decoder.embed_tokens.weight", "shared.weight")
     if config.tie_word_embeddings:

@@ -16,11 +16,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from switch_model.archive import CheckpointError, parse_json
+from switch_model.archive import INDEX, CheckpointError, parse_json, read_json
 
-# Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
-MAX_HEADER_BYTES = 1_000_000
-MAX_TENSORS = 4_096
+MAX_SHARDS = 1_000
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Numbers that are read, checked or converted at a time.
 CHUNK = 1 << 19
@@ -39,9 +37,19 @@ class Entry:
         return math.prod(self.shape)
 
 
-def read_header(
-    path: Path, max_bytes: int = MAX_HEADER_BYTES, max_tensors: int = MAX_TENSORS, others: bool = False
-) -> dict[str, Entry]:
+@dataclass(frozen=True)
+class Limits:
+    """For files of unknown origin: far above any model this package makes, far below what hurts a machine."""
+
+    header_bytes: int = 1_000_000
+    tensors: int = 4_096
+    index_bytes: int = 1_000_000
+
+
+LIMITS = Limits()
+
+
+def read_header(path: Path, limits: Limits = LIMITS, others: bool = False) -> dict[str, Entry]:
     """Tensor name -> where it lies, of a safetensors header that is read and bounded here.
 
     Args:
@@ -54,13 +62,13 @@ def read_header(
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(max_bytes, size - 8):
+        if not 2 <= length <= min(limits.header_bytes, size - 8):
             raise CheckpointError(f"{path.name} is no safetensors file, or its header is damaged or too large.")
         raw = file.read(length)
     header = parse_json(raw, f"The header of {path.name}")
     header.pop("__metadata__", None)
-    if len(header) > max_tensors:
-        raise CheckpointError(f"{path.name} holds {len(header):,} tensors, above the limit of {max_tensors:,}.")
+    if len(header) > limits.tensors:
+        raise CheckpointError(f"{path.name} holds {len(header):,} tensors, above the limit of {limits.tensors:,}.")
     tensors, spans = {}, []
     for name, entry in header.items():
         fields = entry if isinstance(entry, dict) else {}
@@ -112,6 +120,84 @@ def read_tensors(path: Path, header: Mapping[str, Entry], dtype: torch.dtype = t
         for name, entry in header.items():
             read_tensor(file, name, entry, tensors[name])
     return tensors
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where each tensor of a checkpoint lies: its file, and its place there.
+
+    One file, model.safetensors, or the shards that model.safetensors.index.json names.
+    """
+
+    entries: dict[str, tuple[Path, Entry]]
+
+    @classmethod
+    def find(cls, folder: Path, limits: Limits = LIMITS, others: bool = False) -> "Weights":
+        """Raises CheckpointError as read_header does, and when the index and the files it names do not fit together."""
+        names = ["model.safetensors"]
+        listed: dict[str, str] | None = None
+        if not (folder / names[0]).is_file():
+            listed = read_json(folder / INDEX, limits.index_bytes).get("weight_map")
+            if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+                raise CheckpointError(f"{INDEX} holds no weight_map.")
+            names = sorted(set(listed.values()))
+            if len(names) > MAX_SHARDS or any(Path(name).name != name or name in ("", ".", "..") for name in names):
+                raise CheckpointError(f"{INDEX} names files outside its folder, or too many.")
+        entries: dict[str, tuple[Path, Entry]] = {}
+        for name in names:
+            if not (folder / name).is_file():
+                raise CheckpointError(f"The checkpoint lacks {name}, which {INDEX} names.")
+            for key, entry in read_header(folder / name, limits, others).items():
+                if listed is None or listed.get(key) == name:
+                    entries[key] = folder / name, entry
+        if len(entries) > limits.tensors:
+            raise CheckpointError(f"{INDEX} names more than {limits.tensors:,} tensors.")
+        if lost := sorted(set(listed or ()) - set(entries)):
+            raise CheckpointError(f"{INDEX} names {lost[0]}, which {listed[lost[0]]} has not.")
+        return cls(entries)
+
+    @property
+    def header(self) -> dict[str, Entry]:
+        """Tensor name -> its type and shape."""
+        return {name: entry for name, (_, entry) in self.entries.items()}
+
+    def read(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """All tensors, in `dtype`. Raises CheckpointError as read_tensor does."""
+        by_file: dict[Path, dict[str, Entry]] = {}
+        for name, (path, entry) in self.entries.items():
+            by_file.setdefault(path, {})[name] = entry
+        return {
+            name: tensor for path, own in by_file.items() for name, tensor in read_tensors(path, own, dtype).items()
+        }
+
+    def dtype(self) -> torch.dtype:
+        """Of the most numbers."""
+        numbers: dict[torch.dtype, int] = {}
+        for _, entry in self.entries.values():
+            numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
+        return max(numbers, key=numbers.get, default=torch.float32)
+
+    def first(self, *names: str) -> str | None:
+        """The first of `names` that is there."""
+        return next((name for name in names if name in self.entries), None)
+
+    def differ(self, one: str | None, other: str | None) -> bool:
+        """Whether two tensors are both there and not the same, byte for byte."""
+        if one is None or other is None or one == other:
+            return False
+        (path, entry), (path2, entry2) = self.entries[one], self.entries[other]
+        if (entry.dtype, entry.shape) != (entry2.dtype, entry2.shape):
+            return True
+        with path.open("rb") as file, path2.open("rb") as file2:
+            file.seek(entry.start)
+            file2.seek(entry2.start)
+            left = entry.numbers * entry.dtype.itemsize
+            while left > 0:
+                size = min(left, 1 << 20)
+                if file.read(size) != file2.read(size):
+                    return True
+                left -= size
+        return False
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES
+from switch_model.archive import is_known
 from switch_model.checkpoint import load_checkpoint
 from train.card import model_card, with_own_licence
 
@@ -81,9 +81,9 @@ def _shared_copy(folder: Path, target: Path) -> Path:
     """Those files of a checkpoint that may be shared, without paths of this machine. The checkpoint is opened first."""
     model, _ = load_checkpoint(folder, "cpu")
     target.mkdir()
-    for name in (*REQUIRED_FILES, *OPTIONAL_FILES):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    for path in folder.iterdir():
+        if is_known(path.name) and path.is_file():
+            shutil.copyfile(path, target / path.name)
     found: dict[str, str] = {str(folder.resolve()): folder.name, str(Path.cwd()): ".", str(Path.home()): "~"}
     training: dict[str, Any] = {}
     if (path := target / "training.json").is_file():

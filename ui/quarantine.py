@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from switch_model import CheckpointError
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, check_sizes, unzip
+from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
 
 # What one checkpoint may take: seconds of a processor's work, bytes of memory beyond the bare process and on disk. A
 # busy machine takes long over a good one, so that seconds of the clock only bound what waits: for the Hub, or for ever.
@@ -64,7 +64,7 @@ def _check_names(uploaded: list[Path]) -> None:
             )
     if len(uploaded) == 1 and uploaded[0].suffix.lower() == ".zip":
         return
-    strange = [path.name for path in uploaded if path.name not in REQUIRED_FILES + OPTIONAL_FILES]
+    strange = [path.name for path in uploaded if not is_known(path.name)]
     if strange:
         raise CheckpointError(
             f"{strange[0]} is no file of a checkpoint. Give one zip, or the files {', '.join(REQUIRED_FILES)} "
@@ -167,7 +167,7 @@ def _fetch(hub_id: str, folder: Path) -> None:
 
     try:
         present = {file.rfilename: file.size or 0 for file in HfApi().model_info(hub_id, files_metadata=True).siblings}
-        wanted = {name: present[name] for name in REQUIRED_FILES + OPTIONAL_FILES if name in present}
+        wanted = {name: size for name, size in present.items() if is_known(name)}
         check_sizes(wanted, FILE_BYTES)
         for name in wanted:
             hf_hub_download(hub_id, name, local_dir=folder)
