@@ -20,6 +20,8 @@ POOLINGS = ("mean", "first", "max", "mean+max")
 POSITIONS = ("relative", "sinusoidal", "learned")
 HEADS = ("linear", "mlp")
 ATTENTION_EXPERTS = ("none", "projections", "module")
+# transformers' names of what a classifier learns; None = what its labels say.
+PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
 ROUTER_DTYPES = ("float32", "bfloat16", "float16")
 # Of checkpoints from elsewhere: far above any model this package makes.
 MAX_LAYERS, MAX_EXPERTS = 128, 1_024
@@ -132,6 +134,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classifier_head": _one_of(*HEADS),
     "classifier_dropout": _PROBABILITY,
     "label_smoothing": _PROBABILITY,
+    "problem_type": _one_of(*PROBLEMS),
     "embedding_norm": _one_of(True, False),
     "tie_word_embeddings": _one_of(True, False),
     "share_embeddings": _one_of(True, False),
@@ -212,6 +215,9 @@ class SwitchConfig(PreTrainedConfig):
         classifier_head: "linear", or "mlp" with one hidden layer of d_model.
         classifier_dropout: on that vector.
         label_smoothing: of the classification loss.
+        problem_type: what a classifier learns, by transformers' names: "single_label_classification" (one class to a
+            text), "multi_label_classification" (any number of them), "regression" (a number); None = what the labels
+            say.
         embedding_norm: bring every token's embedding to RMS 1 before the first block. T5 does not; trained from small
             weights it keeps tokens of one text apart, where attention's common context would drown them.
         id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
@@ -235,7 +241,15 @@ class SwitchConfig(PreTrainedConfig):
         "sparse_step": "encoder_sparse_step",
     }
     # Trainer.evaluate gathers every output that is not named here, and a Routing is no tensor.
-    keys_to_ignore_at_inference = ["routing", "aux_loss", "z_loss"]
+    keys_to_ignore_at_inference = [
+        "routing",
+        "aux_loss",
+        "z_loss",
+        "cache",
+        "past_key_values",
+        "hidden_states",
+        "attentions",
+    ]
 
     vocab_size: int = 16000
     decoder_vocab_size: int | None = None
@@ -313,6 +327,14 @@ class SwitchConfig(PreTrainedConfig):
         if self.id2label is not None:
             self.label2id = {name: index for index, name in self.id2label.items()}
         self.validate()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """transformers' own; num_labels given while loading gives a new head, without the names of the old classes."""
+        wanted, names = kwargs.get("num_labels"), config_dict.get("id2label")
+        if wanted is not None and names is not None and len(names) != wanted and "id2label" not in kwargs:
+            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
+        return super().from_dict(config_dict, **kwargs)
 
     def validate(self) -> None:
         """Check every field. Raises ValueError naming the field, the value and what is allowed."""

@@ -28,7 +28,7 @@ class Prediction:
 
     Attributes:
         label: the most probable class.
-        scores: class -> probability, in the model's order.
+        scores: class -> probability, in the model's order; they add up to 1 unless a text may have several classes.
         tokens: readable tokens: the text's own characters, or a special token's name; the model's CLS token, where it
             has one, is the first.
         offsets: (start, end) characters of each token in the text.
@@ -100,7 +100,10 @@ class Predictor:
         output = self.model(
             input_ids_BT.to(device), mask_BT.to(device), interventions=interventions, output_routing=True
         )
-        scores_BC = output.logits.float().softmax(-1).cpu().tolist()
+        logits_BC = output.logits.float()
+        # Of several classes to a text each has a probability of its own.
+        several = self.model.config.problem_type == "multi_label_classification"
+        scores_BC = (logits_BC.sigmoid() if several else logits_BC.softmax(-1)).cpu().tolist()
         records = [record.detached() for record in output.routing]
 
         # 3. One Prediction per text.
