@@ -99,15 +99,18 @@ class Attention(nn.Module):
         bias: Tensor,
         memory: tuple[Tensor, Tensor] | None = None,
         remember: Remember | None = None,
-    ) -> Tensor:
-        """(B, T, D) queries over themselves, or over keys and values given as `memory`. `bias` (B or 1, H or 1, T, S)
-        is added to the scores; `remember` joins the keys and values of earlier tokens to these."""
+        weights_wanted: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) queries over themselves, or over keys and values given as `memory` -> (B, T, D), and the attention
+        weights (B, H, T, S) where they are wanted. `bias` (B or 1, H or 1, T, S) is added to the scores; `remember`
+        joins the keys and values of earlier tokens to these."""
         query_BHTK = split_heads(self.q(hidden), self.num_heads)
         key_BHSK, value_BHSK = self.keys_and_values(hidden) if memory is None else memory
         if remember is not None:
             key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0
-        return self.o(attend(query_BHTK, key_BHSK, value_BHSK, bias, rate))
+        context_BTI, weights_BHTS = attend(query_BHTK, key_BHSK, value_BHSK, bias, rate, weights_wanted)
+        return self.o(context_BTI), weights_BHTS
 
 
 def query_std(config: SwitchConfig) -> float:
@@ -120,23 +123,28 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def attend(query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float) -> Tensor:
-    """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped."""
+def attend(
+    query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float, weights_wanted: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped;
+    and the weights (B, H, T, S) before that, where they are wanted."""
     dtype = query_BHTK.dtype
     if dtype.itemsize < 4:
         # What is the lowest number in float32, or the lowest plus a little, is -inf in half precision: no row may be
         # all -inf.
-        bias = bias.clamp(min=torch.finfo(dtype).min)
+        # Under autocast the bias may have less room than the states, or more.
+        bias = bias.clamp(min=max(torch.finfo(dtype).min, torch.finfo(bias.dtype).min))
     bias = bias.to(dtype)
-    if rate > 0 and not query_BHTK.is_cuda:
+    weights_BHTS = None
+    if weights_wanted or (rate > 0 and not query_BHTK.is_cuda):
         # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
         weights_BHTS = (query_BHTK @ key_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)
-        context_BHTK = dropout(weights_BHTS, rate, True) @ value_BHSK
+        context_BHTK = (dropout(weights_BHTS, rate, True) if rate > 0 else weights_BHTS) @ value_BHSK
     else:
         context_BHTK = nn.functional.scaled_dot_product_attention(
             query_BHTK, key_BHSK, value_BHSK, attn_mask=bias, dropout_p=rate, scale=1.0
         )
-    return context_BHTK.transpose(1, 2).flatten(2)
+    return context_BHTK.transpose(1, 2).flatten(2), weights_BHTS if weights_wanted else None
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -68,8 +68,9 @@ class ProjectionExperts(_ExpertWeights):
         interventions: AnyInterventions = None,
         remember: Remember | None = None,
         seen: Tensor | None = None,
-    ) -> tuple[Tensor, Routing]:
-        """(B, T, D) -> (B, T, D) and the record."""
+        weights_wanted: bool = False,
+    ) -> tuple[Tensor, Routing, Tensor | None]:
+        """(B, T, D) -> (B, T, D), the record, and the attention weights (B, H, T, S) where they are wanted."""
         routing, queues = self.router.with_queues(hidden, mask, interventions, seen)
 
         # 1. Tokens in line by expert.
@@ -89,8 +90,8 @@ class ProjectionExperts(_ExpertWeights):
         if remember is not None:
             key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0
-        output_BTD = self.o(attend(query_BHTK, key_BHSK, value_BHSK, bias, rate))
-        return output_BTD.masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing
+        context_BTI, weights_BHTS = attend(query_BHTK, key_BHSK, value_BHSK, bias, rate, weights_wanted)
+        return self.o(context_BTI).masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing, weights_BHTS
 
 
 class AttentionModules(_ExpertWeights):
@@ -123,8 +124,9 @@ class AttentionModules(_ExpertWeights):
         interventions: AnyInterventions = None,
         remember: Remember | None = None,
         seen: Tensor | None = None,
-    ) -> tuple[Tensor, Routing]:
-        """(B, T, D) -> (B, T, D) and the record. `remember` and `seen` belong to causal stacks, which have none."""
+        weights_wanted: bool = False,
+    ) -> tuple[Tensor, Routing, Tensor | None]:
+        """As ProjectionExperts. `remember` and `seen` belong to causal stacks, which have none."""
         # 1. One choice for each sequence.
         mask_BT1 = mask.unsqueeze(-1)
         mean_B1D = (hidden * mask_BT1).sum(dim=1, keepdim=True) / mask_BT1.sum(dim=1, keepdim=True).clamp(min=1)
@@ -139,7 +141,8 @@ class AttentionModules(_ExpertWeights):
             split_heads(project(hidden, weight), self.num_heads) for weight in (self.q, self.k, self.v)
         )
         rate = self.dropout_rate if self.training else 0.0
-        output_BTD = project(attend(query, key, value, bias, rate), self.o)
+        context_BTI, weights_BHTS = attend(query, key, value, bias, rate, weights_wanted)
+        output_BTD = project(context_BTI, self.o)
 
         # 3. The choice, told for every token.
         routing = replace(
@@ -150,7 +153,7 @@ class AttentionModules(_ExpertWeights):
             mask=mask,
             capacity=torch.where(whole.capacity > 0, UNLIMITED, 0),
         )
-        return output_BTD * gate_B[:, None, None].to(hidden.dtype) * mask_BT1, routing
+        return output_BTD * gate_B[:, None, None].to(hidden.dtype) * mask_BT1, routing, weights_BHTS
 
 
 def _for_sequences(interventions: AnyInterventions, name: str) -> AnyInterventions:

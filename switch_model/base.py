@@ -6,6 +6,7 @@ Legend: B batch, T tokens, D d_model.
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,14 @@ from switch_model.interventions import AnyInterventions, rows_of
 from switch_model.positions import EMBEDDING_STD
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss
 from switch_model.sparse_mlp import Experts
+from switch_model.stack import Extras
 
 IGNORED_LABEL = -100
+# Keywords that transformers, its tokenizers and peft hand to every model's `forward`, and that say nothing to these:
+# the tokenizer of `generate(stop_strings=…)`, the segments of BERT's tokenizers, older libraries' place in the cache.
+HANDED_ON = frozenset(
+    ["tokenizer", "assistant_tokenizer", "token_type_ids", "cache_position", "num_items_in_batch", "task_ids"]
+)
 
 
 class SwitchPreTrainedModel(PreTrainedModel):
@@ -31,6 +38,11 @@ class SwitchPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     _supports_sdpa = True
     supports_gradient_checkpointing = True
+    # The loss is a mean over the batch at hand: Trainer divides it by the steps that it gathers gradients over.
+    accepts_loss_kwargs = False
+    # What `device_map` may not tear apart, and may not move.
+    _no_split_modules = ("Block",)
+    _skip_keys_device_placement = ("cache", "past_key_values")
 
     # Which stacks a model of this class has.
     stacks: tuple[str, ...] = ("encoder",)
@@ -119,6 +131,22 @@ class SwitchPreTrainedModel(PreTrainedModel):
         inputs_embeds = inputs_embeds.to(self.shared.weight.dtype)  # NumPy's are float64.
         return inputs_embeds if self.input_projection is None else self.input_projection(inputs_embeds)
 
+    def _extras(
+        self, output_attentions: bool | None, output_hidden_states: bool | None, others: dict[str, Any]
+    ) -> Extras:
+        """What is asked for besides, by keyword or else by config.
+
+        Raises TypeError for a keyword in `others` that has a value and a meaning no model of this family knows.
+        """
+        unknown = [name for name, value in others.items() if value is not None and name not in HANDED_ON]
+        if unknown:
+            raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument '{unknown[0]}'.")
+        config = self.config
+        return Extras(
+            hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            attentions=config.output_attentions if output_attentions is None else output_attentions,
+        )
+
     def _check(self, interventions: AnyInterventions, batch: int) -> None:
         """Raise ValueError when interventions name a layer that no stack has, or are not one per row."""
         for row in rows_of(interventions, batch):
@@ -138,6 +166,17 @@ class SwitchPreTrainedModel(PreTrainedModel):
 def mean_over_layers(loss, records: tuple[Routing, ...]) -> Tensor | None:
     """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
     return torch.stack([loss(record) for record in records]).mean() if records else None
+
+
+def token_logits(hidden: Tensor, head: nn.Module | None, table: nn.Embedding) -> Tensor:
+    """(…, D) -> (…, V) by an output layer, or by the embedding table that it is tied to."""
+    if head is not None:
+        return head(hidden)
+    weight_VD = table.weight
+    if weight_VD.is_meta and not hidden.is_meta:
+        # Offloaded by accelerate, which brings a module's weights back for a call of the module alone.
+        weight_VD = table(torch.arange(table.num_embeddings, device=hidden.device))
+    return nn.functional.linear(hidden, weight_VD)
 
 
 def require_tokens(given: Tensor) -> None:

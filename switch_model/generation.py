@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, require_tokens
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, require_tokens, token_logits
 from switch_model.cache_name import the_cache
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.modeling import EncoderPart
-from switch_model.outputs import SwitchEncoderOutput, SwitchLMOutput, SwitchModelOutput
+from switch_model.outputs import SwitchCausalLMOutput, SwitchEncoderOutput, SwitchModelOutput, SwitchSeq2SeqLMOutput
 from switch_model.positions import EMBEDDING_STD
-from switch_model.routing import Routing
-from switch_model.stack import Stack
+from switch_model.stack import Extras, Stack, StackOutput
 
 
 class _EncoderView:
@@ -40,8 +39,14 @@ class _EncoderView:
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> SwitchEncoderOutput:
-        hidden_BSD, _, records = self.model._encode(input_ids, attention_mask, inputs_embeds, interventions)
-        return SwitchEncoderOutput(hidden_BSD, routing=records)
+        extras = self.model._extras(output_attentions, output_hidden_states, {})
+        encoded, _ = self.model._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+        return SwitchEncoderOutput(
+            last_hidden_state=encoded.hidden,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            routing=encoded.records,
+        )
 
     forward = __call__
 
@@ -95,6 +100,10 @@ class EncoderDecoder(EncoderPart):
         known_BT = before_BT != IGNORED_LABEL
         return before_BT.masked_fill(~known_BT, self.config.pad_token_id), known_BT & asked_BT
 
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What transformers' DataCollatorForSeq2Seq asks for: `shift_right` without its mask."""
+        return self.shift_right(labels)[0]
+
     def _answer(
         self,
         input_ids: Tensor | None,
@@ -106,15 +115,22 @@ class EncoderDecoder(EncoderPart):
         encoder_outputs: SwitchEncoderOutput | tuple | None,
         cache: Cache | None,
         interventions: AnyInterventions,
-    ) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
-        """The decoder's states (B, T, D), the encoder's (B, S, D), and the records of both."""
+        extras: Extras,
+    ) -> tuple[StackOutput, StackOutput]:
+        """What the decoder gives, and what the encoder gives."""
         # 1. The text, unless it was read before.
         if encoder_outputs is None:
-            memory_BSD, memory_mask_BS, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+            encoded, memory_mask_BS = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+            memory_BSD = encoded.hidden
         else:
             memory_BSD = encoder_outputs[0]
             self._check(interventions, len(memory_BSD))
-            records = getattr(encoder_outputs, "routing", None) or ()
+            encoded = StackOutput(
+                memory_BSD,
+                getattr(encoder_outputs, "routing", None) or (),
+                getattr(encoder_outputs, "hidden_states", None),
+                getattr(encoder_outputs, "attentions", None),
+            )
             memory_mask_BS = real_tokens(attention_mask, memory_BSD.shape[:2], memory_BSD.device)
             if self.cls is not None and memory_mask_BS.shape[1] < memory_BSD.shape[1]:
                 _, memory_mask_BS = self._with_cls(memory_BSD[:, 1:], memory_mask_BS)
@@ -129,10 +145,20 @@ class EncoderDecoder(EncoderPart):
             decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_input_ids)
         decoder_inputs_embeds = decoder_inputs_embeds.to(memory_BSD.dtype)
         mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
-        hidden_BTD, more = self.decoder(
-            decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache
-        )
-        return hidden_BTD, memory_BSD, (*records, *more)
+        decoded = self.decoder(decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache, extras)
+        return decoded, encoded
+
+
+def of_both_stacks(decoded: StackOutput, encoded: StackOutput) -> dict[str, Any]:
+    """The fields of an output that are the two stacks' own, under transformers' names."""
+    return {
+        "decoder_hidden_states": decoded.hidden_states,
+        "decoder_attentions": decoded.attentions,
+        "cross_attentions": decoded.cross_attentions,
+        "encoder_last_hidden_state": encoded.hidden,
+        "encoder_hidden_states": encoded.hidden_states,
+        "encoder_attentions": encoded.attentions,
+    }
 
 
 class SwitchModel(EncoderDecoder):
@@ -156,14 +182,18 @@ class SwitchModel(EncoderDecoder):
         use_cache: bool | None = None,
         interventions: AnyInterventions = None,
         output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> SwitchModelOutput | tuple:
         """The decoder's states (B, T, D) for a text (B, S) and the tokens (B, T) that answer it.
 
         The arguments are those of SwitchForConditionalGeneration.
         """
         cache = the_cache(cache, past_key_values, use_cache, crossed=True)
-        hidden_BTD, memory_BSD, records = self._answer(
+        extras = self._extras(output_attentions, output_hidden_states, others)
+        decoded, encoded = self._answer(
             input_ids,
             attention_mask,
             inputs_embeds,
@@ -173,10 +203,18 @@ class SwitchModel(EncoderDecoder):
             encoder_outputs,
             cache,
             interventions,
+            extras,
         )
+        records = (*encoded.records, *decoded.records)
         aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
-        records = records if output_routing else None
-        output = SwitchModelOutput(hidden_BTD, cache, memory_BSD, aux_loss, z_loss, records)
+        output = SwitchModelOutput(
+            decoded.hidden,
+            cache,
+            **of_both_stacks(decoded, encoded),
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=records if output_routing else None,
+        )
         return output if return_dict is None or return_dict else output.to_tuple()
 
 
@@ -218,12 +256,13 @@ class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
         """
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5
-        weight_VD, until = self.get_output_embeddings().weight, hidden.shape[1] - shift
+        until, table = hidden.shape[1] - shift, getattr(self, "decoder_embedding", None) or self.shared
         if labels is not None:
             labels = labels[:, shift:]
             if self.training and self.fused_loss is not None:
+                weight_VD = self.get_output_embeddings().weight
                 return None, self.fused_loss(weight_VD, hidden[:, :until].flatten(0, 1), labels.flatten())
-        logits_BTV = nn.functional.linear(hidden, weight_VD)
+        logits_BTV = token_logits(hidden, self.lm_head, table)
         return logits_BTV, None if labels is None else self._token_loss(logits_BTV[:, :until], labels)
 
     def _token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -266,8 +305,11 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
         labels: Tensor | None = None,
         interventions: AnyInterventions = None,
         output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> SwitchLMOutput | tuple:
+        **others: Any,
+    ) -> SwitchSeq2SeqLMOutput | tuple:
         """Logits of each next token of an answer (B, T) to a text (B, S).
 
         Args:
@@ -281,14 +323,17 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
             labels: (B, T) the answer's tokens, -100 where none is asked for; adds the loss.
             interventions: one for all rows, or a list with one per row; they name layers of both stacks.
             output_routing: return the records too, the encoder's first.
+            output_attentions, output_hidden_states, others: as in SwitchForSequenceClassification.
 
         Raises:
             ValueError: without input, or when interventions do not fit.
+            TypeError: for a keyword that no model of this family knows.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids, decoder_attention_mask = self.shift_right(labels)
         cache = the_cache(cache, past_key_values, use_cache, crossed=True)
-        hidden_BTD, memory_BSD, records = self._answer(
+        extras = self._extras(output_attentions, output_hidden_states, others)
+        decoded, encoded = self._answer(
             input_ids,
             attention_mask,
             inputs_embeds,
@@ -298,13 +343,21 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
             encoder_outputs,
             cache,
             interventions,
+            extras,
         )
-        logits_BTV, loss = self._logits_and_loss(hidden_BTD, labels)
+        records = (*encoded.records, *decoded.records)
+        logits_BTV, loss = self._logits_and_loss(decoded.hidden, labels)
         wanted = labels is not None or self.training or output_routing
         aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
-        loss = None if loss is None else loss + auxiliary
-        records = records if output_routing else None
-        output = SwitchLMOutput(loss, logits_BTV, cache, memory_BSD, aux_loss, z_loss, records)
+        output = SwitchSeq2SeqLMOutput(
+            None if loss is None else loss + auxiliary,
+            logits_BTV,
+            cache,
+            **of_both_stacks(decoded, encoded),
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=records if output_routing else None,
+        )
         return output if return_dict is None or return_dict else output.to_tuple()
 
 
@@ -341,8 +394,11 @@ class SwitchForCausalLM(_LanguageModel):
         labels: Tensor | None = None,
         interventions: AnyInterventions = None,
         output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> SwitchLMOutput | tuple:
+        **others: Any,
+    ) -> SwitchCausalLMOutput | tuple:
         """Logits (B, T, V) of each next token.
 
         Args:
@@ -357,10 +413,19 @@ class SwitchForCausalLM(_LanguageModel):
         self._check(interventions, len(embeddings_BTD))
         cache = the_cache(cache, past_key_values, use_cache, crossed=False)
         mask_BS = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
-        hidden_BTD, records = self.decoder(embeddings_BTD, mask_BS, interventions, cache=cache)
-        logits_BTV, loss = self._logits_and_loss(hidden_BTD, labels, shift=1)
+        extras = self._extras(output_attentions, output_hidden_states, others)
+        decoded = self.decoder(embeddings_BTD, mask_BS, interventions, cache=cache, extras=extras)
+        logits_BTV, loss = self._logits_and_loss(decoded.hidden, labels, shift=1)
         wanted = labels is not None or self.training or output_routing
-        aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
-        loss = None if loss is None else loss + auxiliary
-        output = SwitchLMOutput(loss, logits_BTV, cache, None, aux_loss, z_loss, records if output_routing else None)
+        aux_loss, z_loss, auxiliary = self._auxiliary(decoded.records, wanted)
+        output = SwitchCausalLMOutput(
+            None if loss is None else loss + auxiliary,
+            logits_BTV,
+            cache,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=decoded.records if output_routing else None,
+        )
         return output if return_dict is None or return_dict else output.to_tuple()

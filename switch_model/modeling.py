@@ -5,13 +5,13 @@ Try it: SwitchForSequenceClassification(SwitchConfig(num_labels=3))(input_ids=to
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, token_logits
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
 from switch_model.embedding import HashedBigrams
@@ -19,8 +19,7 @@ from switch_model.importer import import_switch_transformers
 from switch_model.interventions import AnyInterventions
 from switch_model.outputs import SwitchClassifierOutput, SwitchEncoderOutput, SwitchMaskedLMOutput
 from switch_model.positions import EMBEDDING_STD
-from switch_model.routing import Routing
-from switch_model.stack import Stack
+from switch_model.stack import Extras, Stack, StackOutput
 
 
 class EncoderPart(SwitchPreTrainedModel):
@@ -58,19 +57,27 @@ class EncoderPart(SwitchPreTrainedModel):
         attention_mask: Tensor | None,
         inputs_embeds: Tensor | None,
         interventions: AnyInterventions,
-    ) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
-        """Hidden states (B, T, D), the mask (B, T) of what the model saw, and the records; one token more with a CLS
-        token."""
+        extras: Extras,
+    ) -> tuple[StackOutput, Tensor]:
+        """What the encoder gives, and the mask (B, T) of what the model saw; one token more with a CLS token."""
+        pairs_of = input_ids
+        if self.bigrams is not None:
+            if input_ids is None:
+                raise ValueError(
+                    "This model adds embeddings of word pairs, and only token ids say which those are: give input_ids "
+                    "beside inputs_embeds, or make the model with bigram_buckets=0."
+                )
+            if inputs_embeds is not None:
+                input_ids = None
         embeddings_BTD = self._embed(input_ids, inputs_embeds)
         self._check(interventions, len(embeddings_BTD))
         mask_BT = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
         mask_BT = self._hide_tokens(mask_BT)
-        if self.bigrams is not None and input_ids is not None:
-            embeddings_BTD = embeddings_BTD + self.bigrams(input_ids, mask_BT)
+        if self.bigrams is not None:
+            embeddings_BTD = embeddings_BTD + self.bigrams(pairs_of, mask_BT)
         if self.cls is not None:
             embeddings_BTD, mask_BT = self._with_cls(embeddings_BTD, mask_BT)
-        hidden_BTD, records = self.encoder(embeddings_BTD, mask_BT, interventions)
-        return hidden_BTD, mask_BT, records
+        return self.encoder(embeddings_BTD, mask_BT, interventions, extras=extras), mask_BT
 
     def _hide_tokens(self, mask_BT: Tensor) -> Tensor:
         """Token dropout, in training."""
@@ -123,15 +130,26 @@ class SwitchEncoderModel(EncoderPart):
         inputs_embeds: Tensor | None = None,
         interventions: AnyInterventions = None,
         output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> SwitchEncoderOutput | tuple:
         """Hidden states (B, T, D) of (B, T) token ids, or of (B, T, D) embeddings; T + 1 with a CLS token.
 
         The arguments are those of SwitchForSequenceClassification.
         """
-        hidden_BTD, _, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
-        aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
-        output = SwitchEncoderOutput(hidden_BTD, aux_loss, z_loss, records if output_routing else None)
+        extras = self._extras(output_attentions, output_hidden_states, others)
+        encoded, _ = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+        aux_loss, z_loss, _ = self._auxiliary(encoded.records, self.training or output_routing)
+        output = SwitchEncoderOutput(
+            last_hidden_state=encoded.hidden,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=encoded.records if output_routing else None,
+        )
         return output if return_dict is None or return_dict else output.to_tuple()
 
 
@@ -157,36 +175,53 @@ class SwitchForSequenceClassification(EncoderPart):
         labels: Tensor | None = None,
         interventions: AnyInterventions = None,
         output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> SwitchClassifierOutput | tuple:
         """Classify (B, T) token ids, or (B, T, D) embeddings: continuous features, or another encoder's states.
 
         Args:
             attention_mask: (B, T), non-zero at real tokens; None = all are real.
-            labels: (B,) class indices; adds the loss.
+            labels: adds the loss. (B,) class indices; with several classes to a text (B, C) numbers, 1.0 = it has the
+                class; with config.num_labels = 1 numbers (B,) or (B, 1) to come near to. Which is meant says
+                config.problem_type, and where that is None the labels' dtype and num_labels, as in transformers.
             interventions: one for all texts, or a list with one per text.
             output_routing: return the records too.
+            output_attentions, output_hidden_states: return these too, as transformers' models do.
+            others: what libraries hand on to every model.
 
         Raises:
-            ValueError: without input, or when interventions do not fit.
+            ValueError: without input, or when interventions or labels do not fit.
+            TypeError: for a keyword that no model of this family knows.
         """
+        extras = self._extras(output_attentions, output_hidden_states, others)
         # 1. Embed, hide some tokens in training, and encode.
-        hidden_BTD, mask_BT, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        encoded, mask_BT = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
 
         # 2. Pool and classify.
-        pooled_BD = self.dropout(pool(hidden_BTD, mask_BT, self.config.pooling))
+        pooled_BD = self.dropout(pool(encoded.hidden, mask_BT, self.config.pooling))
         if self.hidden_layer is not None:
             pooled_BD = self.dropout(nn.functional.gelu(self.hidden_layer(pooled_BD)))
         logits_BC = self.classifier(pooled_BD)
 
         # 3. Losses.
         wanted = labels is not None or self.training or output_routing
-        aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
+        aux_loss, z_loss, auxiliary = self._auxiliary(encoded.records, wanted)
         loss = None
         if labels is not None:
             smoothing = self.config.label_smoothing if self.training else 0.0
-            loss = nn.functional.cross_entropy(logits_BC.float(), labels, label_smoothing=smoothing) + auxiliary
-        output = SwitchClassifierOutput(loss, logits_BC, aux_loss, z_loss, records if output_routing else None)
+            loss = class_loss(logits_BC.float(), labels, self.config.problem_type, smoothing) + auxiliary
+        output = SwitchClassifierOutput(
+            loss=loss,
+            logits=logits_BC,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=encoded.records if output_routing else None,
+        )
         return output if return_dict is None or return_dict else output.to_tuple()
 
 
@@ -239,7 +274,10 @@ class SwitchForMaskedLM(EncoderPart):
         labels: Tensor | None = None,
         interventions: AnyInterventions = None,
         output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> SwitchMaskedLMOutput | tuple:
         """Token logits for (B, T) token ids, or (B, T, D) embeddings.
 
@@ -251,21 +289,60 @@ class SwitchForMaskedLM(EncoderPart):
         Raises:
             ValueError: without input, or when interventions do not fit.
         """
-        hidden_BTD, mask_BT, records = self._encode(input_ids, attention_mask, inputs_embeds, interventions)
+        extras = self._extras(output_attentions, output_hidden_states, others)
+        encoded, mask_BT = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+        hidden_BTD = encoded.hidden
         if self.cls is not None:
             hidden_BTD = without_cls(hidden_BTD, mask_BT)
         if labels is not None:
             hidden_BTD = hidden_BTD[labels != IGNORED_LABEL]
         inner = self.transform_norm(nn.functional.gelu(self.transform(hidden_BTD)))
-        logits = nn.functional.linear(inner, self.get_output_embeddings().weight, self.bias)
+        logits = token_logits(inner, self.lm_head, self.shared) + self.bias
 
         wanted = labels is not None or self.training or output_routing
-        aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
+        aux_loss, z_loss, auxiliary = self._auxiliary(encoded.records, wanted)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits.float(), labels[labels != IGNORED_LABEL]) + auxiliary
-        output = SwitchMaskedLMOutput(loss, logits, aux_loss, z_loss, records if output_routing else None)
+        output = SwitchMaskedLMOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=encoded.records if output_routing else None,
+        )
         return output if return_dict is None or return_dict else output.to_tuple()
+
+
+def class_loss(logits: Tensor, labels: Tensor, problem: str | None, smoothing: float) -> Tensor:
+    """The loss of (B, C) logits by transformers' rules (its ForSequenceClassificationLoss).
+
+    "regression": mean squared error. "multi_label_classification": binary cross-entropy, mean over texts and classes.
+    "single_label_classification": cross-entropy. None: the first with one output, the last with whole numbers as
+    labels, else the second. Smoothing moves a 1 and a 0 towards each other; in a regression it has no meaning.
+
+    Raises ValueError when the labels are not of the shape that this asks for.
+    """
+    if problem is None:
+        whole = not (labels.is_floating_point() or labels.dtype == torch.bool)
+        problem = "single_label_classification" if whole else "multi_label_classification"
+        problem = "regression" if logits.shape[1] == 1 else problem
+    if problem == "single_label_classification":
+        labels = labels if labels.is_floating_point() else labels.long().flatten()
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if problem == "regression" and logits.shape[1] == 1:
+        labels = labels.reshape(-1, 1)
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"Labels of shape {tuple(labels.shape)} do not fit a {problem.replace('_', ' ')} with {logits.shape[1]} "
+            f"outputs: give {tuple(logits.shape)} numbers, a row for each text."
+        )
+    labels = labels.to(logits.dtype)
+    if problem == "regression":
+        return nn.functional.mse_loss(logits, labels)
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels.lerp(labels.new_tensor(0.5), smoothing))
 
 
 def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:

@@ -9,20 +9,28 @@ from transformers.utils import ModelOutput
 from switch_model.cache_name import names_cache
 from switch_model.routing import Routing
 
+# What several outputs have, said once. B texts of T tokens, D d_model, H heads, S tokens looked at:
+#   hidden_states: (B, T, D) each, what the first block is given, what every block but the last gives, and the last
+#       hidden state; with output_hidden_states=True.
+#   attentions: (B, H, T, S) each, the weights of every block's self-attention; with output_attentions=True.
+#   aux_loss, z_loss: scalars, each the mean over the sparse layers of all stacks; None in a dense model.
+#   routing: one record per sparse layer in depth order, an encoder's first; with output_routing=True.
+#   cache: keys and values for the next tokens, where it was asked for; past_key_values below transformers 5.24.
+
 
 @dataclass
 class SwitchClassifierOutput(ModelOutput):
     """Of SwitchForSequenceClassification, for B texts, C classes.
 
     Attributes:
-        loss: scalar, cross-entropy + weighted auxiliary losses; only when labels were given.
+        loss: scalar, the classes' loss + weighted auxiliary losses; only when labels were given.
         logits: (B, C).
-        aux_loss, z_loss: scalars, each the mean over sparse layers; None in a dense model.
-        routing: one record per sparse layer in depth order; only with output_routing=True.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
@@ -35,11 +43,12 @@ class SwitchMaskedLMOutput(ModelOutput):
     Attributes:
         loss: scalar, cross-entropy at the labelled places + weighted auxiliary losses; only when labels were given.
         logits: (B, T, V); with labels (M, V), those of the M labelled places.
-        aux_loss, z_loss, routing: as in SwitchClassifierOutput.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
@@ -51,10 +60,11 @@ class SwitchEncoderOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (B, T, D).
-        aux_loss, z_loss, routing: as in SwitchClassifierOutput.
     """
 
     last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
@@ -66,35 +76,57 @@ class SwitchModelOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (B, T, D) of the decoder.
-        cache: the decoder's keys and values (past_key_values below transformers 5.24); only when it was asked for.
+        decoder_hidden_states, decoder_attentions, encoder_hidden_states, encoder_attentions: of each stack.
+        cross_attentions: (B, H, T, S) each, of every block's attention over the encoder's states.
         encoder_last_hidden_state: (B, S, D).
-        aux_loss, z_loss: scalars, each the mean over the sparse layers of both stacks.
-        routing: one record per sparse layer, the encoder's first; only with output_routing=True.
     """
 
     last_hidden_state: Tensor | None = None
     cache: Cache | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
     encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
 
 
 @names_cache
-class SwitchLMOutput(ModelOutput):
-    """Of SwitchForConditionalGeneration and SwitchForCausalLM.
+class SwitchSeq2SeqLMOutput(ModelOutput):
+    """Of SwitchForConditionalGeneration.
 
     Attributes:
         loss: scalar, cross-entropy per labelled token + weighted auxiliary losses; only when labels were given.
         logits: (B, T, V).
-        encoder_last_hidden_state: (B, S, D); None without an encoder.
-        cache, aux_loss, z_loss, routing: as in SwitchModelOutput.
+        The others as in SwitchModelOutput.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     cache: Cache | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
     encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    aux_loss: Tensor | None = None
+    z_loss: Tensor | None = None
+    routing: tuple[Routing, ...] | None = None
+
+
+@names_cache
+class SwitchCausalLMOutput(ModelOutput):
+    """Of SwitchForCausalLM; loss and logits as in SwitchSeq2SeqLMOutput."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    cache: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None

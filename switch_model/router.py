@@ -17,6 +17,27 @@ from switch_model.queues import Queues, join_in_turn, join_queues
 from switch_model.routing import UNLIMITED, Routing
 
 
+class RouterLinear(nn.Linear):
+    """A linear layer at the precision of what it is given, whatever its weights have: the router's input is float32.
+
+    Its output lies in memory experts first: what is computed over experts later then runs along tokens, where a softmax
+    over eight numbers at a time would be the slowest step of the layer. A module of its own, and called as one, so that
+    hooks, LoRA and quantizers find it as they find any other; whatever they put in its place serves as well.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, D) -> (…, E)."""
+        weight_ED = self.weight.to(hidden.dtype)
+        bias_E = None if self.bias is None else self.bias.to(hidden.dtype)
+        if type(weight_ED) not in (Tensor, nn.Parameter):
+            # A quantized weight knows how to be a linear layer, and little else.
+            return nn.functional.linear(hidden, weight_ED, bias_E)
+        logits_EN = torch.mm(weight_ED, hidden.flatten(0, -2).t())
+        if bias_E is not None:
+            logits_EN = logits_EN + bias_E.unsqueeze(-1)
+        return logits_EN.view(-1, *hidden.shape[:-1]).movedim(0, -1)
+
+
 class Top1Router(nn.Module):
     """Scores every token against every expert and takes the best one.
 
@@ -31,7 +52,7 @@ class Top1Router(nn.Module):
         self.name = name
         self.causal = causal
         self.dtype = getattr(torch, config.router_dtype)
-        self.classifier = nn.Linear(config.d_model, config.num_experts, bias=config.router_bias)
+        self.classifier = RouterLinear(config.d_model, config.num_experts, bias=config.router_bias)
 
     def forward(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
@@ -96,12 +117,7 @@ class Top1Router(nn.Module):
                         1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise
                     )
                     hidden_BTD = hidden_BTD * noise_BTD
-            # Experts first in memory: what is computed over experts later then runs along tokens, where a softmax over
-            # eight numbers at a time would be the slowest step of the layer.
-            logits_EN = torch.mm(self.classifier.weight.to(self.dtype), hidden_BTD.flatten(0, 1).t())
-            if self.classifier.bias is not None:
-                logits_EN = logits_EN + self.classifier.bias.to(self.dtype).unsqueeze(-1)
-            logits_BTE = logits_EN.float().view(-1, *hidden.shape[:2]).movedim(0, -1)
+            logits_BTE = self.classifier(hidden_BTD).float()
             if self.training and config.router_noise_eps > 0:
                 noise_BTE = torch.randn(logits_BTE.shape, device=hidden.device)
                 logits_BTE = logits_BTE + noise_BTE * config.router_noise_eps

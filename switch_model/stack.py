@@ -34,6 +34,7 @@ class Inputs:
         memory, memory_bias: (B, S', D) what cross-attention looks at, and (B, 1, 1, S') its padding.
         cache: keys and values of earlier tokens.
         seen: (B,) how many tokens of each sequence came before these; None without a cache.
+        weights_wanted: whether attention weights are asked for.
     """
 
     mask: Tensor
@@ -43,6 +44,37 @@ class Inputs:
     memory_bias: Tensor | None = None
     cache: Cache | None = None
     seen: Tensor | None = None
+    weights_wanted: bool = False
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a stack gives besides its last hidden states and its records, where somebody asks."""
+
+    hidden_states: bool = False
+    attentions: bool = False
+
+
+NO_EXTRAS = Extras()
+
+
+@dataclass(frozen=True)
+class StackOutput:
+    """What a stack gives.
+
+    Attributes:
+        hidden: (B, T, D) after the final norm.
+        records: one per sparse layer, in depth order.
+        hidden_states: (B, T, D) each: what the first block is given, what every block but the last gives, and `hidden`.
+        attentions, cross_attentions: (B, H, T, S) each: the weights of every block's self-attention, and of its
+            attention over an encoder's states.
+    """
+
+    hidden: Tensor
+    records: tuple[Routing, ...]
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class Block(GradientCheckpointingLayer):
@@ -66,22 +98,29 @@ class Block(GradientCheckpointingLayer):
         self.mlp = SparseMLP(config, name, causal) if config.is_sparse(layer, stack) else DenseMLP(config)
         self.dropout = Dropout(config.dropout_rate)
 
-    def forward(self, hidden: Tensor, given: Inputs) -> tuple[Tensor, list[Routing]]:
-        records = []
+    def forward(
+        self, hidden: Tensor, given: Inputs
+    ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None]]:
+        """Hidden states (B, T, D), the records, and the weights of self- and cross-attention where they are wanted."""
+        records, wanted, crossed = [], given.weights_wanted, None
 
         # 1. Among themselves.
         normed, remember = self.attention_norm(hidden), self._remember(given.cache)
         if isinstance(self.attention, Attention):
-            update = self.attention(normed, given.bias, remember=remember)
+            update, weights = self.attention(normed, given.bias, remember=remember, weights_wanted=wanted)
         else:
-            update, routing = self.attention(normed, given.mask, given.bias, given.interventions, remember, given.seen)
+            update, routing, weights = self.attention(
+                normed, given.mask, given.bias, given.interventions, remember, given.seen, wanted
+            )
             records.append(routing)
         hidden = hidden + self.dropout(update)
 
         # 2. Over the encoder's states.
         if given.memory is not None:
-            memory = self._memory(given)
-            hidden = hidden + self.dropout(self.cross_attention(self.cross_norm(hidden), given.memory_bias, memory))
+            update, crossed = self.cross_attention(
+                self.cross_norm(hidden), given.memory_bias, self._memory(given), weights_wanted=wanted
+            )
+            hidden = hidden + self.dropout(update)
 
         # 3. Each token by itself.
         normed = self.mlp_norm(hidden)
@@ -90,7 +129,7 @@ class Block(GradientCheckpointingLayer):
             records.append(routing)
         else:
             update = self.mlp(normed)
-        return hidden + self.dropout(update), records
+        return hidden + self.dropout(update), records, (weights, crossed)
 
     def _remember(self, cache: Cache | None) -> Remember | None:
         if cache is None:
@@ -140,13 +179,15 @@ class Stack(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         cache: Cache | None = None,
-    ) -> tuple[Tensor, tuple[Routing, ...]]:
-        """(B, T, D) embeddings and a (B, S) bool mask -> (B, T, D) hidden states and a record per sparse layer.
+        extras: Extras = NO_EXTRAS,
+    ) -> StackOutput:
+        """(B, T, D) embeddings and a (B, S) bool mask -> hidden states and a record per sparse layer.
 
         Args:
             mask: of these tokens, or of those in the cache and these.
             memory, memory_mask: (B, S', D) states of an encoder and their (B, S') bool mask.
             cache: transformers' cache of earlier tokens; these are added to it.
+            extras: what else is wanted.
 
         Raises ValueError when interventions name an expert or a token that is not there.
         """
@@ -175,11 +216,23 @@ class Stack(nn.Module):
             memory_bias=None if memory is None else padding_bias(memory_mask, dtype),
             cache=cache,
             seen=None if cache is None else mask[:, :before].sum(dim=1),
+            weights_wanted=extras.attentions,
         )
 
         # 2. The blocks.
-        hidden, records = self.dropout(embeddings), []
+        hidden, records, states, weights, crossed = self.dropout(embeddings), [], [], [], []
         for block in self.blocks:
-            hidden, own = block(hidden, given)
+            if extras.hidden_states:
+                states.append(hidden)
+            hidden, own, (own_weights, own_crossed) = block(hidden, given)
             records += own
-        return self.dropout(self.final_norm(hidden)), tuple(records)
+            weights.append(own_weights)
+            crossed.append(own_crossed)
+        hidden = self.dropout(self.final_norm(hidden))
+        return StackOutput(
+            hidden,
+            tuple(records),
+            hidden_states=(*states, hidden) if extras.hidden_states else None,
+            attentions=tuple(weights) if extras.attentions else None,
+            cross_attentions=tuple(crossed) if extras.attentions and memory is not None else None,
+        )

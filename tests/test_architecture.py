@@ -64,7 +64,7 @@ MAY_IMPORT = {
         "routing",
         "sparse_mlp",
     },
-    "base": {"attention_experts", "config", "interventions", "positions", "routing", "sparse_mlp"},
+    "base": {"attention_experts", "config", "interventions", "positions", "routing", "sparse_mlp", "stack"},
     "modeling": {
         "base",
         "config",

@@ -137,7 +137,7 @@ def test_experts_in_attention_against_loops(kind):
     hidden, mask, bias = attention_inputs()
     added = bias.masked_fill(~mask[:, None, None, :], torch.finfo(torch.float32).min)
     with torch.no_grad():
-        output, routing = layer(hidden, mask, added)
+        output, routing, _ = layer(hidden, mask, added)
     router = layer.router.classifier.weight.detach().double()
     q, k, v = (weight.detach().double() for weight in (layer.q, layer.k, layer.v))
     dropped = 0

@@ -74,5 +74,5 @@ def test_attention_is_t5s_attention():
     padding = padding_bias(mask, hidden.dtype)
     with torch.no_grad():
         expected = theirs(hidden, mask=padding)[0]
-        output = ours(hidden, position(T, T, hidden.device) + padding)
+        output, _ = ours(hidden, position(T, T, hidden.device) + padding)
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)
