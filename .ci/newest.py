@@ -5,7 +5,10 @@ python .ci/newest.py [MINUTES]      # after `make test`; ends by itself after so
 Sets up .venv-latest, runs the tests below there, and says which versions differ from the lock and what broke.
 """
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -23,50 +26,58 @@ TESTS = {
 
 
 def say(text: str) -> None:
-    """In lines of our own, and marked: whoever reads the closing line of a test run must find that of `make test`."""
-    print("newest: " + text, flush=True)
+    """Marked, and without counts as pytest closes with, not even in a quoted message: those are `make test`'s own."""
+    print("newest: " + re.sub(r"(\d+) (passed|failed|skipped|errors?)\b", r"\2: \1", text), flush=True)
 
 
 def run(command: list[str], log: Path, ends_at: float) -> int | None:
     """Exit code, or None where time was up; what it printed goes into the log."""
     with open(log, "w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        # A group of its own, so that what it started ends with it.
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             return process.wait(max(ends_at - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
             return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def versions(venv: Path) -> dict[str, str]:
     command = [venv / "bin" / "python", "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     pairs = (line.split("==") for line in lines if "==" in line)
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pairs}
+    return {normal(name): version for name, version in pairs if name != "pip"}
 
 
-def say_differences() -> None:
+def normal(name: str) -> str:
+    """A package's name in one spelling, which is mostly that of its folder too."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def differences() -> dict[str, str]:
+    """Package -> its newest version, where the lock has another."""
     locked, newest = versions(LOCKED), versions(NEWEST)
-    changed = {name for name in locked.keys() & newest.keys() if locked[name] != newest[name]} - {"pip"}
-    for name in sorted(changed):
-        say(f"{name} {newest[name]}, in the lock {locked[name]}")
-    if not changed:
-        say("every version is the lock's")
+    for name in sorted(newest):
+        if newest[name] != locked.get(name):
+            say(f"{name} {newest[name]}, " + (f"in the lock {locked[name]}" if name in locked else "not in the lock"))
+    return {name: version for name, version in newest.items() if version != locked.get(name)}
 
 
-def failures(results: Path) -> list[str]:
-    """One line for each test that broke."""
+def failures(results: Path, changed: dict[str, str]) -> list[str]:
+    """One line for each test that broke, with those of the changed packages that it broke in or on the way through."""
     lines = []
     for case in ElementTree.parse(results).iter("testcase"):
-        for kind in ("failure", "error"):
-            if (found := case.find(kind)) is not None:
-                message = (found.get("message") or "").strip().splitlines() or [""]
-                lines.append(f"{case.get('classname')}::{case.get('name')}: {message[0][:200]}")
+        found = next((case.find(kind) for kind in ("failure", "error") if case.find(kind) is not None), None)
+        if found is None:
+            continue
+        passed_through = {normal(name) for name in re.findall(r"site-packages/(\w+)", found.text or "")}
+        packages = [f"{name} {changed[name]}" for name in sorted(passed_through & changed.keys())]
+        message = (found.get("message") or "no message").strip().splitlines()[0][:200]
+        where = f" (in {', '.join(packages)})" if packages else ""
+        lines.append(f"{case.get('classname')}::{case.get('name')}{where}: {message}")
     return lines
 
 
@@ -80,7 +91,9 @@ def main(minutes: float = 27) -> None:
         return say(f"they could not be installed ({code}): {lines[-1] if lines else ''}")
     if code is None:
         return say(f"installing them was not done after {minutes:g} minutes")
-    say_differences()
+    changed = differences()
+    if not changed:
+        say("every version is the lock's")
     for subject, names in TESTS.items():
         results = logs / f"{subject}.xml"
         results.unlink(missing_ok=True)
@@ -89,7 +102,7 @@ def main(minutes: float = 27) -> None:
         code = run([str(word) for word in (*command, *files)], logs / f"{subject}.txt", ends_at)
         if code is None:
             return say(f"{subject}: time was up after {minutes:g} minutes")
-        broken = failures(results) if results.exists() else []
+        broken = failures(results, changed) if results.exists() else []
         say(f"{subject}: " + ("all hold" if code == 0 else f"{len(broken)} broke (pytest's exit code {code})"))
         for line in broken:
             say(f"  {line}")

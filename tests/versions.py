@@ -36,6 +36,8 @@ def torch_range() -> str:
 
 
 def _uv(arguments: tuple[str, ...], constraints: list[str], without_torch: bool) -> list[str]:
+    if not UV.exists():
+        sys.exit("uv is not set up: make lock, make test-latest and make test-oldest do that, and run this.")
     with tempfile.TemporaryDirectory() as folder:
         pins, excluded = Path(folder, "constraints.txt"), Path(folder, "excludes.txt")
         pins.write_text("\n".join(constraints), encoding="utf-8")
