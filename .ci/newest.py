@@ -97,7 +97,7 @@ def main(minutes: float = 27) -> None:
     for subject, names in TESTS.items():
         results = logs / f"{subject}.xml"
         results.unlink(missing_ok=True)
-        command = [NEWEST / "bin" / "python", "-m", "pytest", f"--junitxml={results}"]
+        command = [NEWEST / "bin" / "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", f"--junitxml={results}"]
         files = [f"tests/{name}.py" for name in names]
         code = run([str(word) for word in (*command, *files)], logs / f"{subject}.txt", ends_at)
         if code is None:
