@@ -29,6 +29,7 @@ from train.figures import classification_figures, write_pictures
 from train.packing import stream_texts
 from train.pairs import load_pairs
 from train.picture_text import drawable, names_for_picture
+from train.prediction import write_table
 from train.table_file import check_unpacked_size, without_endings
 from train.tables import read_table
 from train.words import DataError, one_line
@@ -244,6 +245,13 @@ def test_class_names_are_one_line_and_obey_no_terminal(tmp_path, capsys):
     assert line.split("\t")[1] == "text number" and line.startswith("very ")
 
 
+def test_lists_and_objects_go_into_a_csv_as_json(tmp_path):
+    rows = read_table(Path(write(tmp_path / "in.jsonl", '{"tokens": ["hé", "\'s"], "more": {"a": 1}}\n' * 2)))
+    write_table(rows, [{"predicted": "x"}] * 2, str(tmp_path / "out.csv"))
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert json.loads(written["tokens"][0]) == ["hé", "'s"] and json.loads(written["more"][1]) == {"a": 1}
+
+
 def test_one_line_keeps_what_joins_letters():
     assert one_line("क्\u200dष 👩\u200d🚒\n") == "क्\u200dष 👩\u200d🚒"
 
@@ -290,6 +298,7 @@ def test_a_letter_that_no_font_has_is_numbered_and_never_a_box():
         (["--output_dir", "{file}"], "is a file: --output_dir names the folder"),
         (["--dataset", "{folder}/other.csv.gz"], "There is no file"),
         (["--dataset", "{folder}/table.feather"], "pandas"),
+        (["--dataset", "{folder}/table.xlsx", "--task", "clm"], "is a spreadsheet"),
         (["--dataset", "https://example.com/my.csv"], "is an address"),
     ],
 )

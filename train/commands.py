@@ -96,7 +96,7 @@ def predict_command(argv: list[str]) -> None:
         parser.error("--output goes with --file; redirect standard output otherwise")
     if options.file and not is_table(options.file):
         ending = f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}"
-        parser.error(instead_of_a_table(options.file) or ending)
+        parser.error((instead_of_a_table(options.file) or ending).rstrip("."))
     from switch_model.checkpoint import load_checkpoint, require_classifier
     from switch_model.modeling import SwitchForMaskedLM
     from switch_model.predictor import Predictor

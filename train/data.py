@@ -145,8 +145,7 @@ def read_rows(
     if is_table(dataset):
         _known_split(dataset, split, ("train",))
         return read_table(Path(dataset)), None
-    if said := instead_of_a_table(dataset):
-        raise DataError(said)
+    refuse_other_files(dataset, data_dir)
     if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
         rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
         return rows, names or stored_names
@@ -159,6 +158,14 @@ def read_rows(
         f"{dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
         f"owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
     )
+
+
+def refuse_other_files(dataset: str, data_dir: str | None = None) -> None:
+    """Raise DataError for the name of a file that is no table, or of no kind that is read here."""
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    known = dataset in DATASETS or (folder and (Path(folder) / dataset).is_dir())
+    if not known and (said := instead_of_a_table(dataset)):
+        raise DataError(said)
 
 
 def known_datasets(data_dir: str | None = None) -> list[str]:

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from train.cells import texts_in
 from train.columns import Columns, cells_of, choose_columns, joined, names_in
-from train.data import DATASETS, local_file, read_rows
+from train.data import DATASETS, local_file, read_rows, refuse_other_files
 from train.table_file import is_table
 from train.words import DataError
 
@@ -66,6 +66,7 @@ def stream_texts(
         usual = DATASETS[dataset].text_columns if dataset in DATASETS else ()
         return choose_columns(dataset, names, text_column, None, labelled=False, usual=usual)
 
+    refuse_other_files(dataset, data_dir)
     if path := local_file(dataset, split, data_dir):
         file = pyarrow.parquet.ParquetFile(path)
         columns = columns_of(file.schema_arrow.names)

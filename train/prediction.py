@@ -286,7 +286,7 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
         else:
             writer = csv.DictWriter(copy, names, delimiter="\t" if ending == ".tsv" else ",")
             writer.writeheader()
-            writer.writerows(table)
+            writer.writerows(map(_cells, table))
         if not output:
             print(copy.getvalue(), end="")
             return
@@ -297,3 +297,9 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
 def save_lines(texts: Sequence[str], path: str) -> None:
     """A file with a line per text."""
     Path(path).write_text("".join(f"{one_line(text)}\n" for text in texts), encoding="utf-8")
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for a CSV: lists and objects as JSON, which other programs read too."""
+    nested = {name: value for name, value in row.items() if isinstance(value, (list, dict))}
+    return row | {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in nested.items()}

@@ -84,6 +84,8 @@ def instead_of_a_table(name: str) -> str | None:
     """The sentence for a name that is a file's, but none of a table that can be read; None for all other names."""
     path = Path(name)
     endings = f"A table's name ends in {', '.join(FILE_ENDINGS)}, or in one of these and {', '.join(PACKED_ENDINGS)}"
+    if is_table(name):
+        return None
     if "://" in name:
         return f"{name} is an address. Download the file, and name its path."
     if known := OTHER_ENDINGS.get(path.suffix.lower()) or OTHER_ENDINGS.get(_inner_ending(path)):
