@@ -165,6 +165,10 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_not_read_to_its_end(tmp_pat
     with pytest.raises(DataError, match="takes more than 1 MB"):
         check_unpacked_size(path, 1_000_000)
     check_unpacked_size(path, 3_000_000)
+    same = Path(write(tmp_path / "same.parquet", parquet(text=pa.array(["a"] * 500_000))))
+    assert same.stat().st_size < 100_000
+    with pytest.raises(DataError, match="takes more than 1 MB"):
+        check_unpacked_size(same, 1_000_000)
     monkeypatch.setattr("train.table_file.ALWAYS_ALLOWED", 1_000_000)
     with pytest.raises(DataError, match="100 times its size"):
         read_table(path)

@@ -109,12 +109,27 @@ def open_bytes(path: Path) -> BinaryIO:
 
 def check_unpacked_size(path: Path, most: int) -> None:
     """Raise DataError where a file takes more than so many bytes unpacked, or can't be unpacked."""
+    too_large = DataError(f"{path} takes more than {most // 1_000_000:,} MB unpacked: take a part of it.")
     with open_bytes(path) as file:
-        size = 0
+        content = io.BytesIO()
         while part := file.read(1_000_000):
-            size += len(part)
-            if size > most:
-                raise DataError(f"{path} takes more than {most // 1_000_000:,} MB unpacked: take a part of it.")
+            content.write(part)
+            if content.tell() > most:
+                raise too_large
+    if content.getvalue()[:4] == b"PAR1" and _parquet_size(content) > most:
+        raise too_large
+
+
+def _parquet_size(content: BinaryIO) -> int:
+    """Bytes of a parquet file's cells, at least: equal ones take next to none in the file. 0 for a broken one."""
+    import pyarrow.parquet as pq
+
+    try:
+        known = pq.read_metadata(content)
+    except Exception:  # Each version of the format fails in its own way; reading it says how.
+        return 0
+    groups = [known.row_group(group).total_byte_size for group in range(known.num_row_groups)]
+    return max(sum(groups), 8 * known.num_rows * known.num_columns)
 
 
 def table_ending(path: Path) -> str:
