@@ -276,7 +276,7 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     tables = (not config.tie_word_embeddings) + (not config.share_embeddings)
     written = (config.decoder_vocab_size or config.vocab_size) * tables
     rows = config.vocab_size + written + config.bigram_buckets + config.max_positions
-    total = (rows + (config.inputs_embeds_size or 0)) * config.d_model
+    total = (rows + (config.inputs_embeds_size or 0) + config.conv_width * config.d_model) * config.d_model
     for stack in stacks:
         for layer in range(config.depth(stack)):
             total += mlp * (config.num_experts if config.is_sparse(layer, stack) else 1)

@@ -25,6 +25,7 @@ PROBLEMS = (None, "single_label_classification", "multi_label_classification", "
 ROUTER_DTYPES = ("float32", "bfloat16", "float16")
 # Of checkpoints from elsewhere: far above any model this package makes.
 MAX_LAYERS, MAX_EXPERTS = 128, 1_024
+MAX_CONV_WIDTH = 31
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
@@ -94,6 +95,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_layers": _whole(1),
     "num_experts": _whole(1),
     "bigram_buckets": _whole(0),
+    "conv_width": (
+        lambda value: _is_int(value) and 0 <= value <= MAX_CONV_WIDTH and (value == 0 or value % 2 == 1),
+        f"0 or an odd whole number up to {MAX_CONV_WIDTH}",
+    ),
     "encoder_sparse_step": _whole(0),
     "num_decoder_layers": _or_none(_whole(1), "as many as num_layers"),
     "decoder_sparse_step": _or_none(_whole(0), "as encoder_sparse_step"),
@@ -179,6 +184,7 @@ class SwitchConfig(PreTrainedConfig):
         block_size: tokens of a text that a causal stack counts its capacity from. Not the text's own length: then what
             follows would decide whether a token finds room.
         bigram_buckets: rows of a hashed table of word-pair embeddings, added to the tokens' own; 0 = none.
+        conv_width: neighbouring tokens that a convolution joins before an encoder's first block; 0 = none.
         encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
             (counted from 0), as in transformers.
         position: "relative" (T5's bias on attention scores), or "sinusoidal" (1706.03762, section 3.5) or "learned"
@@ -260,6 +266,7 @@ class SwitchConfig(PreTrainedConfig):
     num_layers: int = 4
     num_experts: int = 8
     bigram_buckets: int = 0
+    conv_width: int = 0
     encoder_sparse_step: int = 1
     num_decoder_layers: int | None = None
     decoder_sparse_step: int | None = None
@@ -355,6 +362,10 @@ class SwitchConfig(PreTrainedConfig):
         if self.attention_experts == "module" and self.stacks == ("decoder",):
             raise ValueError(
                 'attention_experts="module" is not allowed in a decoder: it looks at the whole sequence at once.'
+            )
+        if self.conv_width and self.stacks == ("decoder",):
+            raise ValueError(
+                f"conv_width={self.conv_width} is not allowed in a decoder: a convolution looks at later tokens too."
             )
         # A decoder looks one way only, and has all buckets for it.
         part, words = (2, "half") if "decoder" in self.stacks else (4, "a quarter")

@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from switch_model.attention import Attention, RelativePositionBias, Remember, causal_bias, padding_bias
 from switch_model.attention_experts import AttentionModules, ProjectionExperts
 from switch_model.config import SwitchConfig
+from switch_model.convolution import TokenConvolution
 from switch_model.dropout import Dropout
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import DenseMLP
@@ -165,6 +166,7 @@ class Stack(nn.Module):
         self.causal = name == "decoder"
         self.positions = absolute_positions(config)
         self.position_bias = None if self.positions else RelativePositionBias(config, bidirectional=not self.causal)
+        self.convolution = TokenConvolution(config) if config.conv_width and not self.causal else None
         self.blocks = nn.ModuleList(
             Block(config, name, layer, self.causal, cross) for layer in range(config.depth(name))
         )
@@ -206,6 +208,8 @@ class Stack(nn.Module):
             embeddings = embeddings + self.positions(places_BS[:, before:])
         if self.config.embedding_norm:
             embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
+        if self.convolution is not None:
+            embeddings = self.convolution(embeddings, mask)
         if self.causal and tokens > 1:
             bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
         given = Inputs(

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "specialization": {"corpus"},
     "corpus_plots": {"corpus", "routing", "specialization"},
     "positions": {"config"},
+    "convolution": {"config"},
     "attention_experts": {
         "attention",
         "config",
@@ -57,6 +58,7 @@ MAY_IMPORT = {
         "attention",
         "attention_experts",
         "config",
+        "convolution",
         "dropout",
         "interventions",
         "layers",

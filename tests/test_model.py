@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from switch_model import Interventions, SwitchConfig, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model import (
+    Interventions,
+    SwitchConfig,
+    SwitchForCausalLM,
+    SwitchForMaskedLM,
+    SwitchForSequenceClassification,
+)
 from switch_model.attention import RelativePositionBias
+from switch_model.convolution import TokenConvolution
 from switch_model.dropout import dropout
 from switch_model.embedding import HashedBigrams
 from switch_model.routing import load_balancing_loss, router_z_loss
@@ -20,7 +27,7 @@ def make(**settings) -> SwitchForSequenceClassification:
 @pytest.mark.parametrize("pooling", ["mean", "first", "max", "mean+max"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_text_alone_is_the_same_text_inside_a_padded_batch(pooling, side):
-    model = make(pooling=pooling, min_expert_capacity=1, eval_capacity_factor=1.0, bigram_buckets=40)
+    model = make(pooling=pooling, min_expert_capacity=1, eval_capacity_factor=1.0, bigram_buckets=40, conv_width=5)
     torch.nn.init.normal_(model.bigrams.table.weight)
     long, short = torch.randint(50, (1, 12)), torch.randint(50, (1, 7))
     padding, real = torch.zeros(1, 5, dtype=torch.long), torch.ones(1, 7, dtype=torch.long)
@@ -82,6 +89,24 @@ def test_word_pairs_are_hashed_in_order_and_within_the_text():
     torch.manual_seed(0)
     buckets = HashedBigrams(SwitchConfig(**SHAPE, bigram_buckets=64)).bucket(torch.randint(8000, (1, 64_000)))
     assert torch.bincount(buckets.flatten(), minlength=64).min() > 800  # 1000 each, give or take.
+
+
+def test_a_convolution_adds_its_filters_over_real_neighbours():
+    torch.manual_seed(0)
+    layer = TokenConvolution(SwitchConfig(**SHAPE, conv_width=3))
+    hidden, mask = torch.randn(2, 6, 32), torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 2] = mask[1, 5] = False
+    kernel = layer.filters.weight.unflatten(1, (3, 32)).transpose(1, 2)
+    with torch.no_grad():
+        found = layer(hidden, mask)
+        seen = (hidden * mask.unsqueeze(-1)).transpose(1, 2)
+        oracle = torch.nn.functional.conv1d(seen, kernel, layer.filters.bias, padding=1).transpose(1, 2)
+    torch.testing.assert_close(found, hidden + oracle.relu())
+
+
+def test_a_convolution_is_refused_where_tokens_may_not_look_ahead():
+    with pytest.raises(ValueError, match="conv_width=3 is not allowed in a decoder"):
+        SwitchForCausalLM(SwitchConfig(**SHAPE, conv_width=3))
 
 
 def test_dropout_drops_its_share_and_makes_up_for_it():

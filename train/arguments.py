@@ -64,6 +64,9 @@ class ModelArguments:
     num_heads: int = _argument(4, "attention heads")
     num_experts: int = _argument(2, "experts per sparse layer")
     bigram_buckets: int = _argument(0, "rows of a hashed table of word-pair embeddings; 0 = words only")
+    conv_width: int = _argument(
+        0, "neighbouring tokens that a convolution joins before the first block: 3, 5, …; 0 = none; encoders only"
+    )
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
     num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
     decoder_sparse_step: int | None = _argument(None, "sparse_step of a decoder; none = as the encoder's")
@@ -174,6 +177,7 @@ SHAPE = {
     "num_heads": "num_heads",
     "num_experts": "num_experts",
     "bigram_buckets": "bigram_buckets",
+    "conv_width": "conv_width",
     "sparse_step": "encoder_sparse_step",
     "dense_act_fn": "dense_act_fn",
     "router_bias": "router_bias",

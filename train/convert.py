@@ -22,6 +22,7 @@ WRAPPERS = ("model_state_dict", "state_dict", "model", "weights", "module")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 ONE_EXPERT = re.compile(r"^(?P<before>.*\.experts)\.(?:expert_)?(?P<index>\d+)\.(?P<name>wi|wi_0|wi_1|wo)\.weight$")
 BLOCK = re.compile(r"^encoder\.blocks\.(\d+)\.")
+CONVOLUTION = "encoder.convolution.filters.weight"
 
 
 def convert(
@@ -169,6 +170,7 @@ def shape_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             "relative_attention_num_buckets": buckets,
             "encoder_sparse_step": _step(sparse, num_layers),
             "bigram_buckets": len(weights.get("bigrams.table.weight", ())),
+            "conv_width": weights[CONVOLUTION].shape[1] // d_model if CONVOLUTION in weights else 0,
         }
     except (KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(

@@ -1,0 +1,31 @@
+"""A convolution over neighbouring tokens before the first block of an encoder.
+
+Legend: B batch, T tokens, D d_model, W conv_width. Filters over word vectors as in Kim (1408.5882, equation 2), added
+to the tokens' own. Try it: TokenConvolution(SwitchConfig(conv_width=3))(torch.ones(1, 9, 128), torch.ones(1, 9).bool())
+"""
+
+import torch
+from torch import Tensor, nn
+
+from switch_model.config import SwitchConfig
+
+
+class TokenConvolution(nn.Module):
+    """Adds to each token what its neighbourhood of W tokens says, itself in the middle; padding says nothing.
+
+    Attention whose bias starts flat must first learn which of the keys is the next one, and a few thousand short texts
+    are learned by heart before that (docs/experiments.md).
+    """
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__()
+        self.width = config.conv_width
+        # A linear layer rather than nn.Conv1d: what quantizes, adapts or exports linear layers finds it too.
+        self.filters = nn.Linear(self.width * config.d_model, config.d_model)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and a (B, T) bool mask -> (B, T, D)."""
+        tokens, reach = hidden.shape[1], self.width // 2
+        padded_BSD = nn.functional.pad(hidden * mask.unsqueeze(-1), (0, 0, reach, reach))
+        windows_BTWD = torch.cat([padded_BSD[:, start : start + tokens] for start in range(self.width)], dim=-1)
+        return hidden + nn.functional.relu(self.filters(windows_BTWD))
