@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from switch_model import CheckpointError, Predictor, Routing, SwitchConfig, load_checkpoint
 from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
 from train.cli import main
+from train.collators import RareTokenCollator
 from train.data import DATASETS, load_split, load_training_data
 from train.figures import calibration_error, classification_figures
 from train.runs import Run
@@ -412,6 +413,24 @@ def test_masked_tokens_follow_from_seed_epoch_and_row_alone():
     assert masked.float().mean() == pytest.approx(0.8 + 0.1 / len(tokenizer), abs=0.03)
     collator.epoch = 1
     assert not torch.equal(collator(rows)["labels"], together["labels"])
+
+
+def test_rare_tokens_give_way_to_the_unknown_one_by_how_rare_they_are():
+    tokenizer = train_tokenizer(["often seldom [SEP]"], 60, 64, whole_words=True)
+    texts = ["often seldom [SEP]"] * 200 + ["often often often"] * 600  # 2,000 times often, 200 seldom.
+    rows = list(tokenize(Dataset.from_dict({"text": texts, "label": [0] * 800}), tokenizer))
+    collator = RareTokenCollator(tokenizer, Dataset.from_list(rows), strength=200.0, seed=3)
+    together, alone = collator(rows), collator(rows[7:8])
+    assert torch.equal(together["input_ids"][7], alone["input_ids"][0])
+    unknown = together["input_ids"] == tokenizer.unk_token_id
+    assert unknown[:200, 1].float().mean() == pytest.approx(200 / (200 + 200), abs=0.1)
+    assert unknown[200:].float().mean() == pytest.approx(200 / (200 + 2000), abs=0.03)
+    assert not unknown[:, 2][:200].any()  # Never a separator.
+    collator.epoch = 1
+    assert not torch.equal(collator(rows)["input_ids"], together["input_ids"])
+    # Something is always left of a text.
+    collator.rate[:] = 1.0
+    assert torch.equal(collator(rows[:1])["input_ids"][0], torch.tensor(rows[0]["input_ids"]))
 
 
 def test_a_classifier_starts_from_pretrained_weights(tmp_path, capsys):

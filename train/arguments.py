@@ -115,6 +115,10 @@ class TrainArguments:
         None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip or hub id)"
     )
     mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm or span_corruption")
+    rare_token_dropout: float = _argument(
+        0.0,
+        "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
+    )
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
         None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
     )
@@ -274,7 +278,7 @@ class Arguments:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
         data, train = self.data, self.train
         accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
-        kept, two = train.save_total_limit, data.target_tokenizer
+        kept, two, rare = train.save_total_limit, data.target_tokenizer, train.rare_token_dropout
         rules = [
             ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
             ("d_kv", self.model.d_kv, self.model.d_kv is None or self.model.d_kv >= 1, "at least 1"),
@@ -293,6 +297,8 @@ class Arguments:
             ("batch_size", train.batch_size, 1 <= train.batch_size <= 1_000_000, "from 1 to 1000000"),
             ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
             ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
+            ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
+            ("rare_token_dropout", rare, not rare or train.task == "classification", "0 with another --task"),
             ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
             ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
             ("weight_decay", train.weight_decay, 0 <= train.weight_decay < math.inf, "at least 0"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +21,8 @@ from train.tokenizer import PaddingCollator, sentinel_ids
 MASKED, REPLACED = 0.8, 0.1
 # Mean length of a span that is cut out (T5, 1910.10683, section 3.3.4).
 MEAN_SPAN = 3.0
+# Rows whose tokens are counted in one go.
+COUNTED_AT_ONCE = 10_000
 
 
 class PairCollator:
@@ -121,6 +124,37 @@ def _split(total: int, parts: int, random: np.random.Generator) -> list[int]:
         return [total] + [0] * (parts - 1)
     places = np.sort(random.choice(total - 1, size=parts - 1, replace=False)) + 1
     return np.diff([0, *places, total]).tolist()
+
+
+class RareTokenCollator(PaddingCollator):
+    """Texts with their classes, where rare tokens give way to the unknown one.
+
+    A name that occurs once tells its text's class by heart, and nothing of a new text; words that many texts share,
+    such as those that open a question, are left alone. A token that occurs n times in the training rows is replaced
+    with probability strength / (strength + n), as Kiperwasser and Goldberg (1603.04351) do with words.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, rows: Dataset, strength: float, seed: int):
+        super().__init__(tokenizer.pad_token_id)
+        # Padding is what the mask says: as a word, its token is as good as an unknown one.
+        unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
+        self.unknown_id = padding if unknown is None else unknown
+        counts = np.zeros(len(tokenizer), dtype=np.int64)
+        for batch in rows.select_columns("input_ids").iter(COUNTED_AT_ONCE):
+            counts += np.bincount(np.concatenate(batch["input_ids"]), minlength=len(tokenizer))
+        self.rate = strength / (strength + np.maximum(counts, 1))
+        self.rate[tokenizer.all_special_ids] = 0.0
+        self.seed, self.epoch = seed, 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return super().__call__([row | {"input_ids": self._replace(row)} for row in rows])
+
+    def _replace(self, row: dict[str, Any]) -> np.ndarray:
+        random = np.random.default_rng((self.seed, self.epoch, row["row"]))
+        ids = np.array(row["input_ids"], dtype=np.int64)
+        replaced = np.where(random.random(len(ids)) < self.rate[ids], self.unknown_id, ids)
+        # A text of which nothing is left would teach noise.
+        return ids if (replaced == self.unknown_id).all() else replaced
 
 
 class BlockCollator:

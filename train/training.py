@@ -22,9 +22,10 @@ from switch_model.checkpoint import save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
 from switch_model.tokenizer_file import target_of, with_target
-from train.arguments import Arguments
+from train.arguments import Arguments, TrainArguments
 from train.card import model_card
 from train.checkpoints import put_weights
+from train.collators import RareTokenCollator
 from train.curves import write_curves
 from train.data_report import notes
 from train.probe import make_probe
@@ -262,7 +263,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             author=rows.author,
             characters_per_token=rows.characters_per_token,
             # Two, for what is hidden is drawn by epoch.
-            data_collator=task.collator(tokenizer, arguments.train),
+            data_collator=_training_collator(task, arguments.train, parts),
             eval_collator=task.collator(tokenizer, arguments.train),
             compute_metrics=task.metrics,
         )
@@ -278,6 +279,13 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         ended = f"Out of time after step {steering.step:,} of {steering.max_steps:,}." if steering.out_of_time else ""
         run.set_state("finished", ended)
     return run
+
+
+def _training_collator(task: Task, settings: TrainArguments, parts: Parts) -> Callable[[list], dict[str, Tensor]]:
+    """The task's own, or the one that replaces rare tokens."""
+    if not settings.rare_token_dropout:
+        return task.collator(parts.tokenizer, settings)
+    return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)
 
 
 def _keep_best(
