@@ -25,7 +25,6 @@ PROBLEMS = (None, "single_label_classification", "multi_label_classification", "
 ROUTER_DTYPES = ("float32", "bfloat16", "float16")
 # Of checkpoints from elsewhere: far above any model this package makes.
 MAX_LAYERS, MAX_EXPERTS = 128, 1_024
-MAX_CONV_WIDTH = 31
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
@@ -95,10 +94,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_layers": _whole(1),
     "num_experts": _whole(1),
     "bigram_buckets": _whole(0),
-    "conv_width": (
-        lambda value: _is_int(value) and 0 <= value <= MAX_CONV_WIDTH and (value == 0 or value % 2 == 1),
-        f"0 or an odd whole number up to {MAX_CONV_WIDTH}",
-    ),
+    "conv_width": _one_of(0, 3, 5, 7, 9),
     "encoder_sparse_step": _whole(0),
     "num_decoder_layers": _or_none(_whole(1), "as many as num_layers"),
     "decoder_sparse_step": _or_none(_whole(0), "as encoder_sparse_step"),
@@ -112,6 +108,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dense_act_fn": _one_of(*ACTIVATIONS),
     "dropout_rate": _PROBABILITY,
     "token_dropout": _PROBABILITY,
+    "token_dropout_from": _whole(0),
     "expert_dropout": _PROBABILITY,
     "switch_dropout": _PROBABILITY,
     "router_jitter_noise": _PROBABILITY,
@@ -197,7 +194,7 @@ class SwitchConfig(PreTrainedConfig):
         attention_sparse_step: which blocks that holds for, counted like encoder_sparse_step.
         dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
         dropout_rate: on embeddings, attention outputs, MLP outputs and inside dense MLPs.
-        token_dropout: share of tokens hidden from the model during training.
+        token_dropout: share of tokens hidden from the model during training, in texts of token_dropout_from tokens on.
         expert_dropout: inside an expert, between activation and `wo` (ST-MoE, 2202.08906, uses a higher rate there).
         switch_dropout: on the router's input, in training; the experts see the undropped states.
         router_jitter_noise: the router's input times U(1 − ε, 1 + ε) in training (Switch Transformers, 2101.03961).
@@ -280,6 +277,7 @@ class SwitchConfig(PreTrainedConfig):
     dense_act_fn: str = "relu"
     dropout_rate: float = 0.1
     token_dropout: float = 0.0
+    token_dropout_from: int = 0
     expert_dropout: float = 0.1
     switch_dropout: float = 0.0
     router_jitter_noise: float = 0.0

@@ -83,8 +83,10 @@ class EncoderPart(SwitchPreTrainedModel):
         """Token dropout, in training."""
         if not (self.training and self.config.token_dropout > 0):
             return mask_BT
+        # Of ten tokens, those that decide are soon among the hidden ones.
+        short_B1 = mask_BT.sum(dim=1, keepdim=True) < self.config.token_dropout_from
         seen_BT = torch.rand(mask_BT.shape, device=mask_BT.device) >= self.config.token_dropout
-        seen_BT = seen_BT & mask_BT
+        seen_BT = (seen_BT & mask_BT) | (mask_BT & short_B1)
         # A text of which nothing is left would teach noise.
         return torch.where(seen_BT.any(dim=1, keepdim=True), seen_BT, mask_BT)
 

@@ -175,6 +175,14 @@ def test_token_dropout_hides_tokens_but_never_a_whole_text():
     assert records[0].mask.sum() < mask.sum() and records[0].mask.any(dim=1).all()
 
 
+def test_token_dropout_leaves_short_texts_whole():
+    model = make(token_dropout=0.5, token_dropout_from=9).train()
+    mask = torch.ones(64, 10, dtype=torch.long)
+    mask[:32, 8:] = 0
+    seen = model(torch.randint(50, (64, 10)), mask, output_routing=True).routing[0].mask
+    assert torch.equal(seen[:32], mask[:32].bool()) and seen[32:].float().mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_bfloat16_autocast_stays_close():
     model = make()
     ids = torch.randint(50, (2, 9))

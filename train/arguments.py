@@ -65,7 +65,7 @@ class ModelArguments:
     num_experts: int = _argument(2, "experts per sparse layer")
     bigram_buckets: int = _argument(0, "rows of a hashed table of word-pair embeddings; 0 = words only")
     conv_width: int = _argument(
-        0, "neighbouring tokens that a convolution joins before the first block: 3, 5, …; 0 = none; encoders only"
+        0, "neighbouring tokens that a convolution joins before the first block, 3 to 9; 0 = none; encoders only"
     )
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
     num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
@@ -86,6 +86,7 @@ class ModelArguments:
     embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
     dropout: float = _argument(0.1, "dropout on embeddings, attention and MLP outputs, and before the classifier")
     token_dropout: float = _argument(0.0, "share of tokens hidden from the model in training")
+    token_dropout_from: int = _argument(0, "hide none in texts of fewer tokens")
     expert_dropout: float = _argument(0.1, "dropout inside the experts")
     switch_dropout: float = _argument(0.1, "dropout on the router's input")
     router_jitter_noise: float = _argument(0.0, "multiplicative noise on the router's input, U(1 - x, 1 + x)")

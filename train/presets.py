@@ -27,7 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "d_ff": 256,
         "num_layers": 2,
         "num_experts": 8,
-        "bigram_buckets": 20_000,
+        # What short texts want, of which there may be few: their order, and no names by heart.
+        "conv_width": 3,
+        "rare_token_dropout": 5.0,
+        "token_dropout_from": 32,
         "lr": 1e-3,
         # A few thousand rows get all their epochs, a few hundred thousand one or less.
         "epochs": 40.0,
@@ -85,7 +88,7 @@ FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
             "validation_size": 0.08,
             "eval_steps": 359,
         },
-        "small": {"seq_len": 256},
+        "small": {"seq_len": 256, "bigram_buckets": 20_000},
     },
 }
 
