@@ -19,9 +19,11 @@ from train.cli import main
 from train.collators import RareTokenCollator
 from train.data import DATASETS, load_split, load_training_data
 from train.figures import calibration_error, classification_figures
+from train.flags import read_flags
 from train.runs import Run
 from train.sentences import cut_by_sentence
 from train.starting import read_start, with_shape_of
+from train.steps import planned_steps
 from train.tasks import TASKS, MaskingCollator
 from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
 from train.words import DataError
@@ -394,6 +396,26 @@ def test_config_file_presets_and_flags_give_way_in_that_order(toy_run, tmp_path,
 
     file.write_text("- 1")
     assert main(["--config", str(file)]) == 2 and "must hold arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"epochs": 8.0}, (80, None)),
+        ({"epochs": 8.0, "min_steps": 600}, (600, "min_steps")),
+        ({"epochs": 300.0, "min_steps": 600, "max_steps": 2400}, (2400, "max_steps")),
+        ({"epochs": 8.0, "min_steps": 600, "max_steps": 4}, (4, "max_steps")),
+        ({"epochs": 8.0, "min_steps": 600, "total_iters": 7}, (7, "total_iters")),
+    ],
+)
+def test_epochs_give_the_steps_within_what_is_asked_for(settings, expected):
+    assert planned_steps(TrainArguments(**settings), updates_per_epoch=10) == expected
+
+
+def test_epochs_asked_for_are_not_exceeded():
+    assert Arguments.resolve({"dataset": "my.csv"}).train.min_steps == 600
+    assert Arguments.resolve({"dataset": "my.csv", "epochs": 1.0}).train.min_steps == 0
+    assert read_flags(["--dataset", "my.csv", "--epochs", "1", "--preset", "small"], "")[0].train.min_steps == 0
 
 
 def test_masked_tokens_follow_from_seed_epoch_and_row_alone():

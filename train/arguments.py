@@ -125,6 +125,7 @@ class TrainArguments:
     )
     epochs: float = _argument(3.0, "passes over the training rows")
     max_steps: int | None = _argument(None, "end after so many steps, where the epochs would take more")
+    min_steps: int = _argument(0, "train at least so many steps, where the epochs would take fewer")
     total_iters: int | None = _argument(None, "train exactly so many steps, whatever epochs that takes")
     max_minutes: float | None = _argument(None, "end after so many minutes of training")
     batch_size: int = _argument(32, "texts per step")
@@ -249,6 +250,8 @@ class Arguments:
         task = given.get("task") or default_task(dataset)
         name = given.get("preset") or default_preset(dataset) or "none"
         chosen = {} if name == "none" else preset(name, dataset, task)
+        if "epochs" in given:  # Asked for so many, one does not want more.
+            chosen.pop("min_steps", None)
         return cls.from_dict(chosen | given | {"preset": name, "task": task})
 
     def command(self, portable: bool = True) -> str:
@@ -291,6 +294,7 @@ class Arguments:
             ("target_tokenizer", two, two is None or train.task == "translation", "none without --task translation"),
             ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
             ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
+            ("min_steps", train.min_steps, train.min_steps >= 0, "at least 0"),
             ("total_iters", train.total_iters, train.total_iters is None or train.total_iters >= 1, "at least 1"),
             ("total_batch_size", tokens_per_step, tokens_per_step is None or tokens_per_step >= 1, "at least 1"),
             ("eval_iters", train.eval_iters, train.eval_iters is None or train.eval_iters >= 1, "at least 1"),

@@ -22,6 +22,7 @@ from train import pairs
 from train.arguments import Arguments
 from train.rows import asked_vocabulary, make_tokenizer
 from train.starting import Start, read_shape, with_shape_of
+from train.steps import planned_steps
 from train.tasks import TASKS
 from train.writing import SHOWN_SAMPLES
 
@@ -115,11 +116,7 @@ def estimate(
         read = work.tokens if task.rows != "pairs" else min(work.tokens, data.seq_len)
         accumulated = max(round(train.total_batch_size / (train.batch_size * read)), 1)
     updates_per_epoch = math.ceil(math.ceil(work.train / train.batch_size) / accumulated)
-    steps, ended_by = math.ceil(updates_per_epoch * train.epochs), None
-    if train.total_iters is not None:
-        steps, ended_by = train.total_iters, "total_iters"
-    elif train.max_steps is not None and train.max_steps < steps:
-        steps, ended_by = train.max_steps, "max_steps"
+    steps, ended_by = planned_steps(train, updates_per_epoch)
     seconds, tokens = None, work.tokens + work.target_tokens
     if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
         timing = train.task, config, train.batch_size, work.tokens, work.target_tokens

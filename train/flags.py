@@ -114,6 +114,8 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
             dataset = flags.get("dataset", written.get("dataset", "toy"))
             task = flags.get("task", written.get("task", default_task(dataset)))
             written |= preset(flags["preset"], dataset, task)
+    if "epochs" in flags:  # Whoever asks for so many wants no more of them, as a file or a preset may.
+        written["min_steps"] = 0
     return Arguments.resolve(written | flags), max_runs
 
 

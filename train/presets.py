@@ -30,12 +30,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         # What short texts want, of which there may be few: their order, and no names by heart.
         "conv_width": 3,
         "rare_token_dropout": 5.0,
-        "token_dropout_from": 32,
+        "token_dropout_from": 16,
         "lr": 1e-3,
-        # A few thousand rows get all their epochs, a few hundred thousand one or less.
-        "epochs": 40.0,
+        # A few thousand rows get all their epochs, a few hundred thousand one or less, a few hundred 40.
+        "epochs": 8.0,
+        "min_steps": 600,
         "max_steps": 2400,
-        "eval_steps": 240,
+        "eval_steps": 200,
     },
     "base": {
         "seq_len": 128,
@@ -88,7 +89,13 @@ FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
             "validation_size": 0.08,
             "eval_steps": 359,
         },
-        "small": {"seq_len": 256, "bigram_buckets": 20_000},
+        # Long texts repeat their word pairs.
+        "small": {
+            "seq_len": 256,
+            "bigram_buckets": 20_000,
+            "conv_width": 0,
+            "rare_token_dropout": 0.0,
+        },
     },
 }
 

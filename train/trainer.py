@@ -35,7 +35,7 @@ def compiles(wanted: bool | None, device: str) -> bool:
 def training_arguments(
     arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None
 ) -> TrainingArguments:
-    """Ours -> the Trainer's. `max_steps` only where the epochs would take more: the Trainer lets it win."""
+    """Ours -> the Trainer's. `max_steps` only where the epochs would take more or fewer: the Trainer lets it win."""
     return TrainingArguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=arguments.epochs,

@@ -35,6 +35,7 @@ from train.rows import Rows, make_rows, make_tokenizer, read_data
 from train.runs import Run, RunError, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
+from train.steps import planned_steps
 from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
@@ -139,7 +140,7 @@ def pick_device(wanted: str | None) -> str:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run trains: rows as token ids, and the model they fit; and how long, where that is not all epochs."""
+    """What a run trains: rows as token ids, and the model they fit; and how long, where the epochs do not say."""
 
     tokenizer: PreTrainedTokenizerFast
     rows: Rows
@@ -171,14 +172,8 @@ def _prepare(
         tokens = arguments.train.batch_size * rows.mean_tokens
         arguments.train.gradient_accumulation_steps = max(round(tokens_per_step / tokens), 1)
     batches = math.ceil(len(rows.train) / arguments.train.batch_size)
-    steps = math.ceil(math.ceil(batches / arguments.train.gradient_accumulation_steps) * arguments.train.epochs)
-    max_steps = arguments.train.max_steps
-    if arguments.train.total_iters is not None:
-        max_steps = steps = arguments.train.total_iters
-    elif max_steps is None or max_steps >= steps:
-        max_steps = None
-    else:
-        steps = max_steps
+    updates_per_epoch = math.ceil(batches / arguments.train.gradient_accumulation_steps)
+    steps, decided_by = planned_steps(arguments.train, updates_per_epoch)
     if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
         raise ValueError(
             f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
@@ -192,7 +187,7 @@ def _prepare(
     model = task.model_class(config)
     if start is not None:
         start_from(model, start.weights)
-    return Parts(tokenizer, rows, model, max_steps)
+    return Parts(tokenizer, rows, model, steps if decided_by else None)
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
