@@ -29,7 +29,8 @@ from switch_model.archive import (
     unzip,
 )
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.config import MAX_EXPERTS, MAX_LAYERS, RULES, SwitchConfig
+from switch_model.config import SwitchConfig
+from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.tensor_file import Entry, Weights, write_tensors

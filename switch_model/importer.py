@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, SwitchTransformersConfig
 
 from switch_model.archive import INDEX, CheckpointError, read_json
-from switch_model.config import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES, SwitchConfig
+from switch_model.config import SwitchConfig
+from switch_model.config_rules import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES
 from switch_model.tensor_file import Limits, Weights, read_tensor
 
 FILES = ["config.json", "generation_config.json", "*.safetensors", INDEX, "tokenizer*.json", "special_tokens_map.json"]

@@ -11,7 +11,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from switch_model.config import CAPACITY_GROUPS
+from switch_model.config_rules import CAPACITY_GROUPS
 
 
 def _counts(value: object) -> bool:

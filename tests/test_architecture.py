@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each module of switch_model, and what of switch_model it may know. Further up the list = further down the house.
 MAY_IMPORT = {
-    "config": set(),
+    "config_rules": set(),
+    "config": {"config_rules"},
     "routing": set(),
-    "interventions": {"config"},
+    "interventions": {"config_rules"},
     "layers": {"config", "dropout"},
     "embedding": {"config"},
     "memory": set(),
@@ -94,9 +95,18 @@ MAY_IMPORT = {
     "auto": {"base", "checkpoint", "config", "generation", "modeling"},
     "archive": set(),
     "tensor_file": {"archive"},
-    "importer": {"archive", "config", "tensor_file"},
+    "importer": {"archive", "config", "config_rules", "tensor_file"},
     "tokenizer_file": {"archive"},
-    "checkpoint": {"archive", "base", "config", "generation", "modeling", "tensor_file", "tokenizer_file"},
+    "checkpoint": {
+        "archive",
+        "base",
+        "config",
+        "config_rules",
+        "generation",
+        "modeling",
+        "tensor_file",
+        "tokenizer_file",
+    },
     "counterfactuals": {"interventions", "predictor"},
     "predictor": {"interventions", "routing", "modeling", "checkpoint"},
     "bands": {"routing"},

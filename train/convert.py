@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from switch_model.checkpoint import MODEL_CLASSES, CheckpointError, load_checkpoint, save_checkpoint
-from switch_model.config import RULES, SwitchConfig
+from switch_model.config import SwitchConfig
+from switch_model.config_rules import RULES
 from train.arguments import Arguments
 from train.tokenizer import load_tokenizer
 
