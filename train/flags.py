@@ -93,7 +93,7 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         if action.dest == "help":
             continue
         # Only what was really given shall win over presets: defaults are put in afterwards.
-        if isinstance(action, argparse._StoreFalseAction):  # What HfArgumentParser adds beside a flag that is on.
+        if action.const is False:  # What HfArgumentParser adds beside a flag that is on.
             action.help = f"switch --{action.dest} off"
         else:
             action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"

@@ -88,6 +88,16 @@ class _UpdateAverage(TrainerCallback):
         self.average.update_parameters(model)
 
 
+class _GoOn(TrainerCallback):
+    """Before the first step of a resumed run."""
+
+    def __init__(self, trainer: "SwitchTrainer", checkpoint: Path):
+        self.trainer, self.checkpoint = trainer, checkpoint
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.go_on_from(self.checkpoint)
+
+
 class LengthGroupedOrder(Sampler):
     """Rows of about one length together, in an order that follows from (seed, epoch) alone.
 
@@ -158,7 +168,8 @@ class SwitchTrainer(Trainer):
         steering: says how far the run is, and when to end.
         report: takes every line of metrics, for those who watch from elsewhere.
         probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
-        tokens_before: tokens trained on before a resumed run was stopped.
+        resume_from: the checkpoint that a resumed run goes on from.
+        tokens_before: tokens trained on before it was stopped.
         train_lengths: tokens of each training row; None = as their column `length` says.
         author: writes texts with the (averaged) model at every evaluation, and measures them.
         characters_per_token: of the validation texts, for bits per character.
@@ -175,6 +186,7 @@ class SwitchTrainer(Trainer):
         steering: Steering,
         report: Callable[[dict[str, Any]], None] | None = None,
         probe: Callable[[SwitchPreTrainedModel], dict[str, Any]] | None = None,
+        resume_from: Path | None = None,
         tokens_before: int = 0,
         train_lengths: list[int] | None = None,
         author: Author | None = None,
@@ -198,12 +210,12 @@ class SwitchTrainer(Trainer):
         self.add_callback(_TellEpoch(self))
         self.best: float | None = None
         self.batches = _Batches()
-        # The model's own loss is a mean over the batch: the Trainer shall divide it by the accumulation steps.
-        self.model_accepts_loss_kwargs = False
         self.average: AveragedModel | None = None
         if settings.ema_decay > 0:
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
             self.add_callback(_UpdateAverage(self.average))
+        if resume_from is not None:
+            self.add_callback(_GoOn(self, resume_from))
         self.add_callback(steering)
         # `log` says it in words; theirs print dictionaries.
         for printing in (PrinterCallback, ProgressCallback):
@@ -351,22 +363,21 @@ class SwitchTrainer(Trainer):
 
     # Average of the weights
 
-    def _save_checkpoint(self, model, trial):
+    def save_model(self, output_dir: str | None = None, **options: Any) -> None:
+        """The model's own weights, and beside them their average: what a checkpoint of the run begins with."""
+        super().save_model(output_dir, **options)
         if self.average is not None:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
             weights = {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
-            save_file(weights, folder / AVERAGE_FILE)
-        super()._save_checkpoint(model, trial)
+            save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def go_on_from(self, checkpoint: Path) -> None:
+        """What the Trainer does not bring back from a checkpoint by itself: the best figure so far, and the average."""
         for record in self.run.metrics("eval"):
             value = record.get(self.task.best)
             if value is not None and (self.best is None or self.task.better(value, than=self.best)):
                 self.best = value
         if self.average is not None:
-            self.average.load_state_dict(load_file(Path(resume_from_checkpoint) / AVERAGE_FILE))
+            self.average.load_state_dict(load_file(checkpoint / AVERAGE_FILE))
 
 
 def _is_finite(value: Any) -> bool:

@@ -249,6 +249,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             report=reported.record,
             callbacks=reported.callbacks,
             probe=make_probe(arguments.train.probe, tokenizer),
+            resume_from=resume_from,
             tokens_before=int(last_value(run, "tokens", resume_from)),
             model=model,
             args=training_arguments(arguments.train, task, run, device, parts.max_steps),

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 import gradio as gr
-from gradio.components.plot import PlotData
 
 from switch_model import CheckpointError, Prediction, SwitchConfig
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
@@ -323,9 +322,9 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     return title, _sent(json.dumps(figure))
 
 
-def _sent(figure: str) -> PlotData:
+def _sent(figure: str) -> dict[str, str]:
     """A figure's JSON as gr.Plot sends it."""
-    return PlotData(type="plotly", plot=figure)
+    return {"type": "plotly", "plot": figure}
 
 
 def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, serial: int = 0) -> Routed:
