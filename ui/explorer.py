@@ -322,9 +322,9 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     return title, _sent(json.dumps(figure))
 
 
-def _sent(figure: str) -> dict[str, str]:
+def _sent(figure: str) -> Any:
     """A figure's JSON as gr.Plot sends it."""
-    return {"type": "plotly", "plot": figure}
+    return gr.Plot.data_model(type="plotly", plot=figure)
 
 
 def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, serial: int = 0) -> Routed:
