@@ -33,6 +33,7 @@ from switch_model.config import SwitchConfig
 from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.paths import local_path
 from switch_model.tensor_file import Entry, Weights, write_tensors
 from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
 
@@ -90,13 +91,16 @@ def load_checkpoint(
     Raises:
         CheckpointError: with the reason, and what would be accepted.
     """
-    source = Path(folder_zip_or_hub_id)
-    if source.is_file():
+    try:
+        source = Path(local_path(folder_zip_or_hub_id))
+        is_file, is_folder = source.is_file(), source.is_dir()
+    except (OSError, ValueError) as error:  # No name at all, such as one of a thousand letters.
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"There is no checkpoint at {str(folder_zip_or_hub_id)!r}: {why}") from error
+    if is_file:
         with tempfile.TemporaryDirectory() as scratch:
             return _load_folder(unzip(source, Path(scratch)), device)
-    if source.is_dir():
-        return _load_folder(source, device)
-    return _load_folder(_download(str(folder_zip_or_hub_id)), device)
+    return _load_folder(source if is_folder else _download(str(folder_zip_or_hub_id)), device)
 
 
 def require_classifier(model: SwitchPreTrainedModel) -> None:
@@ -148,7 +152,7 @@ def save_checkpoint(
     Raises ValueError for class names with which it could not be opened again.
     """
     check_labels(list(model.config.id2label.values()))
-    folder = Path(folder)
+    folder = Path(local_path(folder))
     folder.mkdir(parents=True, exist_ok=True)
     # Our own fields and what tells the class apart: not what a trainer left on the config.
     values = model.config.to_dict()
@@ -162,13 +166,13 @@ def save_checkpoint(
     if training is not None:
         (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8", errors="replace")
     return folder
 
 
 def read_training(folder: str | Path) -> dict[str, Any]:
     """training.json of a checkpoint folder; empty when there is none."""
-    path = _checkpoint_folder(Path(folder)) / "training.json"
+    path = _checkpoint_folder(Path(local_path(folder))) / "training.json"
     return read_json(path) if path.is_file() else {}
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, SwitchTransformersConfig
 from switch_model.archive import INDEX, CheckpointError, read_json
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES
+from switch_model.paths import local_path
 from switch_model.tensor_file import Limits, Weights, read_tensor
 
 FILES = ["config.json", "generation_config.json", "*.safetensors", INDEX, "tokenizer*.json", "special_tokens_map.json"]
@@ -45,7 +46,7 @@ _DERIVING = ("num_sparse_encoder_layers", "num_sparse_decoder_layers", "router_i
 
 def find_checkpoint(path_or_hub_id: str | Path) -> Path:
     """The folder itself, or the hub repository's JSON and safetensors files. Raises CheckpointError."""
-    folder = Path(path_or_hub_id)
+    folder = Path(local_path(path_or_hub_id))
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*FILES, SENTENCEPIECE]))

@@ -33,7 +33,9 @@ def with_target(tokenizer: PreTrainedTokenizerFast, target: PreTrainedTokenizerF
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, prefix: str = "") -> None:
     """tokenizer.json and tokenizer_config.json of one tokenizer, their names after `prefix`."""
-    tokenizer.backend_tokenizer.save(str(folder / f"{prefix}tokenizer.json"), pretty=False)
+    # Not by the tokenizer itself, which knows no path that is not UTF-8; likewise below.
+    written = tokenizer.backend_tokenizer.to_str(pretty=False)
+    (folder / f"{prefix}tokenizer.json").write_text(written, encoding="utf-8", newline="")
     settings = {"model_max_length": tokenizer.model_max_length}
     settings |= {key: getattr(tokenizer, key) for key in _SPECIAL_TOKENS if getattr(tokenizer, key) is not None}
     path = folder / f"{prefix}tokenizer_config.json"
@@ -55,7 +57,7 @@ def read_tokenizer(folder: Path, vocab_size: int, pad_token_id: int, prefix: str
         raise CheckpointError(f"The checkpoint lacks {path.name}.")
     _check_tokenizer(read_json(path, limit=MAX_TOKENIZER_BYTES), path.name)
     try:
-        backend = Tokenizer.from_file(str(path))
+        backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # The Rust library raises bare Exception.
         raise CheckpointError(f"{path.name} can't be read: {error}.") from error
     backend.no_truncation()  # The Predictor truncates, and says so.

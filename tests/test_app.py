@@ -20,6 +20,7 @@ from switch_model.plots import router_probabilities
 from switch_model.routing import layer_title
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from tests.waits import PATIENCE
+from ui.address import ask_oneself_directly, host_name, in_url, why_not, without_proxy
 from ui.cards import load_card, prediction_card, token_card
 from ui.demo import QUEUE_SECONDS, build_demo, launch_options
 from ui.explorer import Explorer, draw_probabilities, look
@@ -357,27 +358,47 @@ def test_taken_port_is_named(capsys, checkpoint):
     assert f"port {port} is taken" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "203.0.113.1", "127.0.0.1:80"])
+def test_an_address_that_nobody_can_listen_on_is_named(host, capsys):
+    said = refusal(capsys, "--host", host)
+    assert said.startswith(f"app.py: can't listen on {host}: ") and said.count("\n") == 1
+
+
+def test_hosts_and_what_is_excepted_from_a_proxy(monkeypatch):
+    assert [in_url(host_name(text)) for text in ("[::1]", "::", " localhost ")] == ["[::1]", "[::]", "localhost"]
+    monkeypatch.setenv("NO_PROXY", "example.org, 10.0.0.1")
+    monkeypatch.setenv("no_proxy", "example.org,*.lan")
+    with without_proxy():
+        assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "*"
+    assert os.environ["NO_PROXY"] == "example.org, 10.0.0.1"
+    ask_oneself_directly("::")
+    assert os.environ["NO_PROXY"] == "example.org,*.lan,10.0.0.1,127.0.0.1,localhost,::1,::"
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"]
+
+
 def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path):
     places = {"TMPDIR": tmp_path / "tmp", "GRADIO_TEMP_DIR": tmp_path / "gradio"}
     for folder in places.values():
         folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    host = "::1" if why_not("::1", None) is None else "127.0.0.1"
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
         port = str(free.getsockname()[1])
     flags = ["--checkpoint", str(checkpoint), "--device", "cpu", "--port", port, "--runs_dir", str(tmp_path / "runs")]
+    # Nobody answers there, and the last would need a package more: Gradio must ask neither for its own page.
+    proxies = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "fd00::/8"}
     running = subprocess.Popen(
-        [sys.executable, "app.py", *flags],
+        [sys.executable, "app.py", *flags, "--host", host],
         cwd=Path(app.__file__).parent,
-        env=os.environ | {name: str(folder) for name, folder in places.items()},
+        env=os.environ | proxies | {name: str(folder) for name, folder in places.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
         said = next(iter(running.stdout))
-        assert "listens on" in said
+        assert f"listens on http://{in_url(host)}:{port}/" in said
         # An open page, which waits for news, and a file.
-        page = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
+        page = httpx.Client(base_url=f"http://{in_url(host)}:{port}", trust_env=False, timeout=PATIENCE)
         with page.stream("GET", "/gradio_api/heartbeat/me"):
             page.post("/gradio_api/upload", files={"files": ("mine.zip", b"mine")}).raise_for_status()
             assert list(places["TMPDIR"].rglob("checkpoints-*")) and list(places["GRADIO_TEMP_DIR"].rglob("mine.zip"))

@@ -94,8 +94,9 @@ MAY_IMPORT = {
     "gaps": set(),
     "auto": {"base", "checkpoint", "config", "generation", "modeling"},
     "archive": set(),
+    "paths": set(),
     "tensor_file": {"archive"},
-    "importer": {"archive", "config", "config_rules", "tensor_file"},
+    "importer": {"archive", "config", "config_rules", "paths", "tensor_file"},
     "tokenizer_file": {"archive"},
     "checkpoint": {
         "archive",
@@ -104,6 +105,7 @@ MAY_IMPORT = {
         "config_rules",
         "generation",
         "modeling",
+        "paths",
         "tensor_file",
         "tokenizer_file",
     },

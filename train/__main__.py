@@ -3,16 +3,35 @@
 import signal
 import sys
 
-from train.interrupts import INTERRUPTED, ended_by_signals
+if sys.version_info < (3, 11):  # noqa: UP036 - who starts it has not installed it.
+    sys.exit(f"error: Python 3.11 or newer is needed, and this is {sys.version.split()[0]}.")
 
-if __name__ == "__main__":
-    with ended_by_signals():
-        from train.cli import main
+from train.interrupts import HANGUP, INTERRUPTED, answer, ended_by_signals
+from train.launch import one_of_several, prepare_streams
+from train.requirements import why_it_failed
+
+
+def run() -> int:
+    prepare_streams()
+    if said := one_of_several():
+        print(f"error: {said}", file=sys.stderr)
+        return 2
     try:
-        # Afterwards SIGTERM ends with a word as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        status = main()
+        with ended_by_signals():
+            from train.cli import main
+        # Afterwards SIGTERM, and a terminal that closes, end with a word as Ctrl-C does.
+        answer(signal.SIGTERM, signal.default_int_handler)
+        answer(HANGUP, signal.default_int_handler)
+        return main()
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        status = INTERRUPTED
-    sys.exit(status)
+        return INTERRUPTED
+    except Exception as error:
+        if (said := why_it_failed(error)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from switch_model.config import SwitchConfig
+from switch_model.paths import local_path
 from train.presets import default_preset, default_task, preset
 
 
@@ -206,6 +207,8 @@ FLAGS = {
 }
 # Where things lie on one machine, and what its user watches: none of it changes the model.
 PRIVATE = ("data_dir", "output_dir", "probe", "report_to", "run_name", "wandb_project", "wandb_entity")
+# What may name a file or a folder.
+PATHS = ("dataset", "data_dir", "tokenizer", "target_tokenizer", "init_from", "output_dir")
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
 # Where a run can be watched from elsewhere, each by a package of its name.
 REPORTERS = ("tensorboard", "wandb")
@@ -226,12 +229,13 @@ class Arguments:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Arguments":
-        """The inverse of `to_dict`. Raises ValueError for a name that is no argument."""
+        """The inverse of `to_dict`, with ~ as the home it is. Raises ValueError for a name that is no argument."""
         known = {item.name for group in GROUPS for item in fields(group)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"No such argument: {', '.join(unknown)}.")
         values = {key: math.inf if value == "inf" else value for key, value in values.items()}
+        values |= {name: local_path(values[name]) for name in PATHS if isinstance(values.get(name), str)}
         parts = [group(**{f.name: values[f.name] for f in fields(group) if f.name in values}) for group in GROUPS]
         return cls(*parts)
 
@@ -239,8 +243,9 @@ class Arguments:
         """`to_dict` without the folders of one machine and what only its user watches: what may be shared."""
         values = {key: value for key, value in self.to_dict().items() if key not in PRIVATE}
         for key in ("dataset", "init_from", "tokenizer", "target_tokenizer"):
-            if values[key] and Path(values[key]).is_absolute():
-                values[key] = Path(values[key]).name
+            path = Path(values[key] or "")
+            if path.is_absolute() or (key == "dataset" and path.is_file()):
+                values[key] = "/".join(path.parts[-2:]) if path.name == "best" else path.name
         return values
 
     @classmethod

@@ -5,7 +5,6 @@ Unknown and abbreviated flags are errors; what goes wrong is said in a line, wit
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import warnings
@@ -21,9 +20,11 @@ from train.commands import (
     predict_command,
     publish_command,
 )
-from train.flags import Parser, command_parser, did_you_mean, natural, positive, read_flags
+from train.flags import Parser, as_path, command_parser, did_you_mean, natural, positive, read_flags
 from train.interrupts import INTERRUPTED, ended_by_signals
+from train.launch import UNREAD, drop_output, go_on_unread
 from train.publish import PublishError
+from train.requirements import why_not_imported
 from train.runs import RUNS, Run, RunError, pasted
 from train.table_file import is_table
 from train.words import DataError
@@ -54,20 +55,35 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     command, rest = (COMMANDS[argv[0]], argv[1:]) if argv and argv[0] in COMMANDS else (_train, argv)
     try:
-        command(rest)
-    except (CheckpointError, DataError, PublishError, RunError, ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        try:
+            command(rest)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # Whoever read the output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
-        return 2
+        drop_output()
+        return UNREAD
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if (said := _in_words(error)) is None:
+            raise
+        if isinstance(error, OSError) and error.filename is None:
+            drop_output()  # It may have been what could not be written, and would be tried again at the end.
+        print(f"error: {said}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _in_words(error: Exception) -> str | None:
+    """What is said of an exception that is no fault of the program's."""
+    if said := why_not_imported(error):
+        return said
+    if isinstance(error, (CheckpointError, DataError, PublishError, RunError, ValueError, FloatingPointError)):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}."
+    return None
 
 
 def _no_such_command(word: str) -> str:
@@ -79,6 +95,7 @@ def _no_such_command(word: str) -> str:
 
 
 def _train(argv: list[str]) -> None:
+    go_on_unread()
     arguments, max_runs = read_flags(argv, COMMANDS_HELP)
     with ended_by_signals():
         from train.training import train
@@ -90,7 +107,8 @@ def _resume(argv: list[str]) -> None:
     parser = command_parser(
         "resume", "Go on with a stopped run from its last checkpoint, or begin again where it has none."
     )
-    parser.add_argument("run", help="folder of the run")
+    go_on_unread()
+    parser.add_argument("run", type=as_path, help="folder of the run")
     parser.add_argument("--max_runs", type=positive, help="wait until fewer than so many runs of its folder run")
     options = parser.parse_args(argv)
     with ended_by_signals():
@@ -101,7 +119,7 @@ def _resume(argv: list[str]) -> None:
 
 def _stop(argv: list[str]) -> None:
     parser = command_parser("stop", "Ask a run to end after its step, with a checkpoint to resume from.")
-    parser.add_argument("run", help="folder of the run")
+    parser.add_argument("run", type=as_path, help="folder of the run")
     run = Run.open(parser.parse_args(argv).run)
     if not run.state().active:
         raise RunError(f"{run.folder} is not at work: its state is {run.state().name}.")
@@ -111,7 +129,7 @@ def _stop(argv: list[str]) -> None:
 
 def _runs(argv: list[str]) -> None:
     parser = command_parser("runs", "All runs of a folder, the newest first.")
-    parser.add_argument("folder", nargs="?", default=str(RUNS), help="where they lie")
+    parser.add_argument("folder", nargs="?", type=as_path, default=str(RUNS), help="where they lie")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options = parser.parse_args(argv)
     from train.history import run_table, summaries
@@ -124,6 +142,7 @@ def _runs(argv: list[str]) -> None:
 
 
 def _sweep(argv: list[str]) -> None:
+    go_on_unread()
     from train.search_space import SYNTAX
     from train.sweep import DEFAULT_TRIALS, SAMPLERS, sweep, sweep_table
 

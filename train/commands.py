@@ -7,20 +7,20 @@ import json
 import sys
 from pathlib import Path
 
-from train.flags import command_parser, natural, positive
+from train.flags import as_path, as_text, command_parser, natural, positive
 from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 from train.words import counted
 
 
 def evaluate_command(argv: list[str]) -> None:
     parser = command_parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
-    parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
-    parser.add_argument("--dataset", required=True, help="name or file, as in training")
+    parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--dataset", type=as_path, required=True, help="name or file, as in training")
     parser.add_argument(
         "--split",
         help="split to measure; none = the one to report on; validation = also what a run held out of its data",
     )
-    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
     parser.add_argument("--text_column", help="as in training")
     parser.add_argument("--label_column", help="as in training")
     parser.add_argument("--batch_size", type=positive, default=64, help="texts per pass")
@@ -29,9 +29,12 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument("--target_column", help="as in training, of a model that translates")
     parser.add_argument("--language", help="as in training")
     parser.add_argument("--num_beams", type=positive, default=1, help="of a model that writes: beams; 1 = greedy")
-    parser.add_argument("--save_text", help="of a model that translates: a file for what it writes, a line per row")
+    parser.add_argument(
+        "--save_text", type=as_path, help="of a model that translates: a file for what it writes, a line per row"
+    )
     parser.add_argument(
         "--output_dir",
+        type=as_path,
         help="also write evaluation.json and pictures of the confusion matrix and of the classes there",
     )
     options = vars(parser.parse_args(argv))
@@ -60,22 +63,30 @@ def evaluate_command(argv: list[str]) -> None:
 
 def predict_command(argv: list[str]) -> None:
     parser = command_parser("predict", "Classes of texts, what a model writes for them, or what fills their blanks.")
-    parser.add_argument("texts", nargs="*", help="texts, ___ = a blank to fill; none = a line each from standard input")
     parser.add_argument(
-        "--checkpoint", help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
+        "texts", nargs="*", type=as_text, help="texts, ___ = a blank to fill; none = a line each from standard input"
     )
-    parser.add_argument("--file", help="a CSV, TSV, JSONL or parquet; a copy with the answers added goes to --output")
     parser.add_argument(
-        "--output", help="where that copy goes, in the format of its ending; none = CSV to standard output"
+        "--checkpoint", type=as_path, help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
+    )
+    parser.add_argument(
+        "--file", type=as_path, help="a CSV, TSV, JSONL or parquet; a copy with the answers added goes to --output"
+    )
+    parser.add_argument(
+        "--output",
+        type=as_path,
+        help="where that copy goes, in the format of its ending; none = CSV to standard output",
     )
     parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
     parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
-    parser.add_argument("--dataset", help="rows of a data set, as in training: true class, predicted class, text")
+    parser.add_argument(
+        "--dataset", type=as_path, help="rows of a data set, as in training: true class, predicted class, text"
+    )
     parser.add_argument("--split", help="its split; none = the one to report on")
-    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
     parser.add_argument("--num_samples", type=positive, help="rows of the data set; none = 20 (toy: 1000)")
     parser.add_argument("--trace", action="store_true", help="also print where each token went")
-    parser.add_argument("--trace_file", help="write texts, tokens and routing records there, as JSON")
+    parser.add_argument("--trace_file", type=as_path, help="write texts, tokens and routing records there, as JSON")
     parser.add_argument("--batch_size", type=positive, help="texts per pass; none = 32 (toy: 4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
     parser.add_argument("--num_beams", type=positive, help="of a model that writes: beams; none = no search")
@@ -83,7 +94,9 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("--temperature", type=float, help="of a model that writes on (clm): of the draw; none = 0.8")
     parser.add_argument("--top_k", type=natural, help="draw of so many likeliest tokens; 0 = all, none = 40")
     parser.add_argument("--top_p", type=float, help="draw of those that make up so much probability; none = 1, all")
-    parser.add_argument("--save_text", help="a file for what is written, or for texts with blanks filled, a line each")
+    parser.add_argument(
+        "--save_text", type=as_path, help="a file for what is written, or for texts with blanks filled, a line each"
+    )
     parser.add_argument("--num_classes", type=positive, default=3, help="without --checkpoint: classes of the toy")
     parser.add_argument("--vocab_size", type=positive, default=500, help="without --checkpoint: words of the toy")
     parser.add_argument("--seed", type=int, default=0, help="of the draw; without --checkpoint: of the random weights")
@@ -159,16 +172,20 @@ def predict_command(argv: list[str]) -> None:
 
 def analyze_command(argv: list[str]) -> None:
     parser = command_parser("analyze", "Where the tokens of a whole data set go: HTML report and tables.")
-    parser.add_argument("--checkpoint", required=True, help="folder, run folder, zip or hub id")
-    parser.add_argument("--dataset", required=True, help="as in training; classes are used where there are such")
+    parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument(
+        "--dataset", type=as_path, required=True, help="as in training; classes are used where there are such"
+    )
     parser.add_argument("--split", help="none = the one to report on")
-    parser.add_argument("--data_dir", help="as in training")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
     parser.add_argument("--text_column", help="as in training")
     parser.add_argument("--label_column", help="as in training")
     parser.add_argument("--num_samples", type=positive, help="rows, drawn at random; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
     parser.add_argument("--importance", type=natural, default=32, help="texts to measure importance on; 0 = none")
-    parser.add_argument("--output", required=True, help="folder for report.html, measures.json and two parquet tables")
+    parser.add_argument(
+        "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
+    )
     options = parser.parse_args(argv)
     from switch_model.corpus import route_corpus
     from switch_model.predictor import Predictor
@@ -200,11 +217,11 @@ def package_command(argv: list[str]) -> None:
     parser = command_parser(
         "package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there."
     )
-    parser.add_argument("--run", required=True, help="folder of the run")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--data_dir", help="as in training")
-    parser.add_argument("--data_note", help="what the card says of the data")
-    parser.add_argument("--machine", help="what the card says of the machine")
+    parser.add_argument("--run", type=as_path, required=True, help="folder of the run")
+    parser.add_argument("--output", type=as_path, required=True, help="folder to write")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
+    parser.add_argument("--data_note", type=as_text, help="what the card says of the data")
+    parser.add_argument("--machine", type=as_text, help="what the card says of the machine")
     parser.add_argument("--num_beams", type=positive, default=1, help="of a model that translates, when it is measured")
     options = parser.parse_args(argv)
     from train.package import package
@@ -216,11 +233,15 @@ def package_command(argv: list[str]) -> None:
 
 def convert_command(argv: list[str]) -> None:
     parser = command_parser("convert", "A .pt state dict as a checkpoint folder. Pickles are opened nowhere else.")
-    parser.add_argument("source", help="the .pt or .pth file; only tensors are read from it")
-    parser.add_argument("--tokenizer", required=True, help="folder or hub id of the tokenizer it was trained with")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--config", help="config.json or arguments.json, for what weights can't tell; none = defaults")
-    parser.add_argument("--labels", help="class names in order, with commas between")
+    parser.add_argument("source", type=as_path, help="the .pt or .pth file; only tensors are read from it")
+    parser.add_argument(
+        "--tokenizer", type=as_path, required=True, help="folder or hub id of the tokenizer it was trained with"
+    )
+    parser.add_argument("--output", type=as_path, required=True, help="folder to write")
+    parser.add_argument(
+        "--config", type=as_path, help="config.json or arguments.json, for what weights can't tell; none = defaults"
+    )
+    parser.add_argument("--labels", type=as_text, help="class names in order, with commas between")
     parser.add_argument("--seq_len", type=positive, default=128, help="tokens that the model reads of a text")
     options = vars(parser.parse_args(argv))
     if options["labels"]:
@@ -253,7 +274,7 @@ def publish_command(argv: list[str]) -> None:
         "Upload a checkpoint with its model card to the Hugging Face Hub, as who is logged in (`hf auth login`, or the "
         "token in HF_TOKEN).",
     )
-    parser.add_argument("--run", required=True, help="folder of the run, or of a checkpoint")
+    parser.add_argument("--run", type=as_path, required=True, help="folder of the run, or of a checkpoint")
     parser.add_argument("--repo_id", required=True, help="owner/name on the Hub; made where it is not there yet")
     parser.add_argument("--public", action="store_true", help="for everyone to see, and not for its owner alone")
     options = parser.parse_args(argv)

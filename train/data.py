@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
+from switch_model.paths import local_path
 from train.class_names import spelled
 from train.columns import Columns, choose_columns, classes_of, label_features, names_in, texts_of
 from train.sentences import cut_by_sentence
@@ -146,7 +147,7 @@ def read_rows(
         _known_split(dataset, split, ("train",))
         return read_table(Path(dataset)), None
     refuse_other_files(dataset, data_dir)
-    if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
+    if folder := data_folder(data_dir):
         rows, stored_names = _read_local(Path(folder) / dataset, dataset, split or report_split(dataset, folder))
         return rows, names or stored_names
     if source:
@@ -162,22 +163,28 @@ def read_rows(
 
 def refuse_other_files(dataset: str, data_dir: str | None = None) -> None:
     """Raise DataError for the name of a file that is no table, or of no kind that is read here."""
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    folder = data_folder(data_dir)
     known = dataset in DATASETS or (folder and (Path(folder) / dataset).is_dir())
     if not known and (said := instead_of_a_table(dataset)):
         raise DataError(said)
 
 
+def data_folder(data_dir: str | None = None) -> str | None:
+    """Where named data sets lie: as asked, or as the environment says; None = nowhere on this disk."""
+    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    return folder and local_path(folder)
+
+
 def known_datasets(data_dir: str | None = None) -> list[str]:
     """The names of DATASETS, and those of the other folders of data_dir (or SWITCH_DATA_DIR) with rows to train on."""
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    folder = data_folder(data_dir)
     own = sorted(path.parent.name for path in Path(folder).glob("*/train.parquet")) if folder else []
     return [*DATASETS, *(name for name in own if name not in DATASETS)]
 
 
 def from_hub(dataset: str, data_dir: str | None = None) -> bool:
     """Whether a data set is read from the hub, where it may have several parts."""
-    return not (data_dir or os.environ.get("SWITCH_DATA_DIR") or dataset == "toy" or is_table(dataset))
+    return not (data_folder(data_dir) or dataset == "toy" or is_table(dataset))
 
 
 def columns_of(dataset: str, data_dir: str | None = None) -> list[str]:
@@ -199,13 +206,13 @@ def report_split(dataset: str, data_dir: str | None = None) -> str:
         return DATASETS[dataset].splits[-1]
     if is_table(dataset):
         return "train"
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    folder = data_folder(data_dir)
     return local_splits(Path(folder) / dataset)[-1] if folder else "test"
 
 
 def has_own_validation(dataset: str, data_dir: str | None = None) -> bool:
     """Whether checkpoints are chosen on a split of the data set's own: a folder's, that has another to report on."""
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    folder = data_folder(data_dir)
     if not folder or dataset in DATASETS or is_table(dataset):
         return False
     return {"validation", "test"} <= set(local_splits(Path(folder) / dataset))
@@ -286,7 +293,7 @@ def local_file(dataset: str, split: str | None, data_dir: str | None) -> Path | 
 
     Raises DataError when the folder lacks it.
     """
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    folder = data_folder(data_dir)
     if not folder or dataset == "toy" or is_table(dataset):
         return None
     own = Path(folder) / dataset

@@ -5,7 +5,6 @@ Try it: data_report("my.csv").warnings
 """
 
 import functools
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import pyarrow.parquet
 
 from train.arguments import Arguments
 from train.columns import classes_of, names_in, texts_of
-from train.data import columns_to_read, has_own_validation, local_file, read_rows, report_split
+from train.data import columns_to_read, data_folder, has_own_validation, local_file, read_rows, report_split
 from train.data_warnings import (
     about_classes,
     about_contradicting,
@@ -174,7 +173,7 @@ def _report(asked: _Asked, stamps: tuple) -> DataReport:
 
 def _stamps(dataset: str, data_dir: str | None) -> tuple[tuple[str, int, int], ...]:
     """Path, size and time of the files that a data set is read from; none for what is not on this disk."""
-    folder = data_dir or os.environ.get("SWITCH_DATA_DIR")
+    folder = data_folder(data_dir)
     own = [Path(dataset)] if is_table(dataset) else sorted((Path(folder) / dataset).glob("*.*")) if folder else []
     states = [(path, path.stat()) for path in own if path.is_file()]
     return tuple((str(path), state.st_size, state.st_mtime_ns) for path, state in states)

@@ -5,6 +5,7 @@ Try it: read_flags(["--dataset", "toy"], epilog="")
 
 import argparse
 import difflib
+import os
 import re
 import types
 import typing
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from switch_model.paths import local_path
 from train.arguments import GROUPS, Arguments
 from train.presets import default_task, preset
 
@@ -82,7 +84,9 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--config", help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win")
+    parser.add_argument(
+        "--config", type=as_path, help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win"
+    )
     parser.add_argument(
         "--max_runs", type=int, help="wait until fewer than so many runs of the same folder run; none = start at once"
     )
@@ -184,6 +188,19 @@ def command_parser(command: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+
+
+def as_path(text: str) -> str:
+    """A file, a folder, or a name that may be one."""
+    try:
+        return local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def as_text(text: str) -> str:
+    """A text to be read as one: bytes that are no UTF-8 are replaced, as on standard input."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def positive(text: str) -> int:

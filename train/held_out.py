@@ -3,14 +3,13 @@
 Try it: held_out_rows(own_data("runs/my-run", "my.csv"), "my.csv", "my-run")
 """
 
-import os
 from pathlib import Path
 
 from datasets import Dataset
 
 from switch_model.checkpoint import read_training
 from train.arguments import Arguments
-from train.data import DATASETS, local_splits
+from train.data import DATASETS, data_folder, local_splits
 from train.rows import read_data, validation_texts
 from train.runs import Run, RunError
 from train.table_file import is_table
@@ -83,7 +82,7 @@ def lacks_validation(dataset: str, data_dir: str | None = None) -> bool:
     """Whether a data set has no validation split of its own, so that a run holds some of its training rows out."""
     if dataset == "toy" or is_table(dataset):
         return dataset != "toy"
-    if folder := data_dir or os.environ.get("SWITCH_DATA_DIR"):
+    if folder := data_folder(data_dir):
         return "validation" not in local_splits(Path(folder) / dataset)
     return dataset in DATASETS and not any(name.startswith("validation") for name in DATASETS[dataset].splits)
 

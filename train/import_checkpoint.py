@@ -16,7 +16,7 @@ from switch_model.generation import SwitchForConditionalGeneration
 from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.modeling import SwitchEncoderModel
 from switch_model.tokenizer_file import read_tokenizer
-from train.flags import Parser
+from train.flags import Parser, as_path
 from train.runs import pasted
 from train.tokenizer import load_tokenizer
 
@@ -34,11 +34,13 @@ def command(argv: list[str]) -> None:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("source", help="a folder with config.json and safetensors, or a hub id")
-    parser.add_argument("--output_dir", required=True, help="folder to write")
+    parser.add_argument("source", type=as_path, help="a folder with config.json and safetensors, or a hub id")
+    parser.add_argument("--output_dir", type=as_path, required=True, help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
     parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
-    parser.add_argument("--tokenizer", help="hub id or folder, where the source has no tokenizer.json of its own")
+    parser.add_argument(
+        "--tokenizer", type=as_path, help="hub id or folder, where the source has no tokenizer.json of its own"
+    )
     options = parser.parse_args(argv)
     dtype = DTYPES.get(options.dtype)
     asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer)

@@ -45,7 +45,8 @@ LOOK = "they show the routing of a classifier. Look at this model in the app: py
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
     """One prediction per text, in order; None for a text without a token."""
-    texts = iter(texts)
+    # A lone surrogate, as a byte that is no UTF-8 leaves, has no tokens.
+    texts = (text.encode("utf-8", "replace").decode("utf-8") for text in texts)
     while batch := list(islice(texts, batch_size)):
         readable = [index for index, text in enumerate(batch) if _has_tokens(predictor, text)]
         found = dict(zip(readable, predictor.batch([batch[index] for index in readable]), strict=True))

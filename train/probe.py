@@ -25,6 +25,7 @@ def make_probe(
 
     None without a text, or where it has no tokens.
     """
+    text = text and text.encode("utf-8", "replace").decode("utf-8")  # A command line may hold any bytes.
     # Its own tokenizer: a predictor sets truncation, which must not reach the one that gets saved.
     tokenizer = copy.deepcopy(tokenizer)
     if not text or not tokenizer(text)["input_ids"]:

@@ -21,13 +21,13 @@ from typing import TextIO
 from filelock import FileLock
 
 from train.arguments import Arguments
-from train.interrupts import INTERRUPTED, signals_go_to
+from train.interrupts import HANGUP, INTERRUPTED, signals_go_to
 from train.runs import Run, RunError, list_runs, pasted, reserve_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 0.5
 # How a process ends that was stopped before it could say so: by a signal, or with the status for one.
-STOPPED_STATUSES = (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED)
+STOPPED_STATUSES = (*(-number for number in (signal.SIGTERM, signal.SIGINT, HANGUP) if number), INTERRUPTED)
 
 
 # Starting
@@ -70,8 +70,10 @@ def _spawn(run: Run, command: list[str]) -> None:
         process = subprocess.Popen(
             [sys.executable, *command[1:]],
             cwd=Path.cwd(),
+            # A log is UTF-8, whatever the terminal is.
             env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))},
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))}
+            | {"PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -135,7 +137,7 @@ def stopped_early(run: Run) -> str:
 
 
 class StopRequest:
-    """Whether someone asked the run to stop: through its folder, SIGTERM or Ctrl-C.
+    """Whether someone asked the run to stop: through its folder, Ctrl-C, SIGTERM, or by closing its terminal.
 
     Inside `noticed()` a signal only sets the request, for the trainer to end its step and save; outside there is
     nothing to save, and the signal ends the process.
@@ -144,14 +146,17 @@ class StopRequest:
     def __init__(self, run: Run):
         self.run = run
         self.signalled = False
+        self._insisted = False
 
     @property
     def made(self) -> bool:
         return self.signalled or self.run.stop_path.exists()
 
     def _on_signal(self, number, frame) -> None:
-        if self.signalled:  # Someone means it.
+        if self._insisted:  # Someone means it.
             raise KeyboardInterrupt
+        # Who logs out sends SIGTERM right behind SIGHUP: that is one wish.
+        self._insisted = number != HANGUP
         self.signalled = True
         print("Stopping after this step …", file=sys.stderr, flush=True)
 
@@ -183,7 +188,7 @@ class _Both:
 @contextmanager
 def logged(run: Run) -> Iterator[None]:
     """What is printed inside also goes to the run's log, unless that is where it goes anyway."""
-    with run.log_path.open("a", encoding="utf-8") as file:
+    with run.log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         here = os.fstat(file.fileno())
         streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (
@@ -225,7 +230,7 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 def _interrupted_by_signals(run: Run) -> AbstractContextManager[None]:
-    """SIGTERM ends a run as Ctrl-C does, so that its state gets written.
+    """SIGTERM and SIGHUP end a run as Ctrl-C does, so that its state gets written.
 
     Python swallows an exception that is raised in a destructor or a callback: then the request is there all the same,
     and is met before the first step.

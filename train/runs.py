@@ -27,13 +27,15 @@ from typing import Any
 
 import psutil
 
-from train.arguments import Arguments
+from train.arguments import PATHS, Arguments
 from train.table_file import without_endings
 
 RUNS = Path("runs")
 # Has a process that is, or soon will be, at work.
 ACTIVE = ("queued", "running", "stopping")
 LOG_TAIL_BYTES = 8000
+# Of a data set's name, in that of a run's folder.
+MAX_STEM_BYTES = 120
 # In a Trainer checkpoint: the average of the weights, where a run keeps one (torch's AveragedModel).
 AVERAGE_FILE = "averaged.safetensors"
 # Given back when a disk is full, so that a run can still say so.
@@ -110,24 +112,26 @@ class Run:
 
         Raises RunError when the folder holds another run already or can't be written.
         """
-        name = without_endings(arguments.data.dataset)
-        folder = arguments.train.output_dir or reserve_folder(RUNS, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset))
         arguments.train.output_dir = str(folder)
-        run = cls(folder)
+        run, asked = cls(folder), anchored(arguments.to_dict())
         if run.arguments_path.exists():
-            if run.waits_for_this_process() and run.arguments().to_dict() == arguments.to_dict():
+            if run.waits_for_this_process() and run.arguments().to_dict() == asked:
                 run.set_state(state)
                 return run
             raise run._taken()
         try:
+            str(run.folder).encode("utf-8")
             run.folder.mkdir(parents=True, exist_ok=True)
             with run.arguments_path.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(arguments.to_dict(), indent=2) + "\n")
+                file.write(json.dumps(asked, indent=2) + "\n")
             run.set_state(state)
         except FileExistsError as error:  # By another, a moment ago.
             if not run.folder.is_dir():
                 raise RunError(f"{folder} is a file: --output_dir names the folder to write the run into.") from error
             raise run._taken() from error
+        except UnicodeEncodeError as error:
+            raise RunError(f"{folder}: tokenizers can only be written where the path is UTF-8.") from error
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
         return run
@@ -335,6 +339,24 @@ def free_folder(root: Path, name: str) -> Path:
     while folder.exists() or folder.is_symlink():
         folder, count = root / f"{name}-{count}", count + 1
     return folder
+
+
+def anchored(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with the files and folders of this disk named from its root: a run may be resumed from any folder."""
+    found = dict(values)
+    for name in PATHS:
+        given = found.get(name)
+        # A folder that happens to be called toy is no data set, and own is no tokenizer's folder.
+        is_path = os.path.isfile(given or "") if name == "dataset" else os.path.exists(given or "") and given != "own"
+        if given and (is_path or name in ("data_dir", "output_dir")):
+            found[name] = os.path.abspath(given)
+    return found
+
+
+def named_after(dataset: str, kind: str = "") -> str:
+    """What a run's folder is called. A file's name may be as long as a folder's, so that it is cut, and no UTF-8."""
+    stem = os.fsencode(without_endings(dataset))[:MAX_STEM_BYTES].decode("utf-8", "ignore")
+    return f"{stem}{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def reserve_folder(root: Path, name: str) -> Path:

@@ -12,7 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from train.arguments import GROUPS, PRIVATE, SHAPE, Arguments
+from switch_model.paths import local_path
+from train.arguments import GROUPS, PATHS, PRIVATE, SHAPE, Arguments
+from train.runs import anchored
 from train.tasks import TASKS
 
 SYNTAX = """\
@@ -180,7 +182,7 @@ def _read(name: str, text: str, hint: Any) -> Any:
             if text.lower() in ("true", "false"):
                 return text.lower() == "true"
         elif kind is str:
-            return text
+            return anchored({name: local_path(text)})[name] if name in PATHS else text
         elif kind in (int, float):
             try:
                 number = kind(text)

@@ -4,6 +4,7 @@ Try it: read_start("assets/models/ag_news", TASKS["mlm"]).config
 """
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_start(checkpoint: str, task: Task) -> Start:
 
 def read_shape(checkpoint: str, task: Task) -> Start | None:
     """As `read_start` of a folder on this disk, without reading its weights; None for any other checkpoint."""
-    folders = [folder for folder in (Path(checkpoint), Path(checkpoint) / "best") if (folder / CONFIG).is_file()]
+    folders = [folder for folder in (Path(checkpoint), Path(checkpoint) / "best") if os.path.isfile(folder / CONFIG)]
     if not folders:
         return None
     config, model_class = read_config(folders[0] / CONFIG)

@@ -28,9 +28,8 @@ from train.arguments import Arguments
 from train.history import aligned, best_figure, clock
 from train.process import StopRequest, go_on, start
 from train.rows import read_data
-from train.runs import RUNS, Run, RunError, reserve_folder, write_whole
+from train.runs import RUNS, Run, RunError, named_after, reserve_folder, write_whole
 from train.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
-from train.table_file import without_endings
 from train.tasks import TASKS
 from train.training import pick_device
 
@@ -157,8 +156,7 @@ def sweep(
         trials = len(combinations) if combinations else DEFAULT_TRIALS
     elif combinations:
         trials = min(trials, len(combinations))
-    name = f"{without_endings(arguments.data.dataset)}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(arguments.train.output_dir or reserve_folder(RUNS, name))
+    folder = Path(arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset, "-sweep")))
     found = Sweep(folder, dimensions, sampler, search_seed, arguments, task.best, task.higher_is_better)
     try:
         _take_folder(found)

@@ -28,6 +28,7 @@ from train.checkpoints import put_weights
 from train.collators import RareTokenCollator
 from train.curves import write_curves
 from train.data_report import notes
+from train.launch import one_of_several
 from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
@@ -52,6 +53,7 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
         ValueError, DataError, RunError, CheckpointError: with what is wrong with the arguments, the data, the folder or
             the checkpoint to start from.
     """
+    _alone()
     arguments.check()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
@@ -76,6 +78,7 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     One that is finished stays as it is, but for a best checkpoint that is gone. Raises RunError when it is at work, or
     its checkpoints are gone.
     """
+    _alone()
     run = Run.open(folder)
     arguments = run.arguments()
     if (state := run.state()).active and not run.waits_for_this_process():
@@ -102,6 +105,11 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
                 return _run(run, arguments, _prepare(arguments), device, resume_from=None)
             _run(run, arguments, _prepare_again(run, arguments, checkpoint), device, checkpoint)
     return run
+
+
+def _alone() -> None:
+    if said := one_of_several():
+        raise RunError(said)
 
 
 def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":

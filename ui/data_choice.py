@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from switch_model.paths import local_path
 from train.arguments import Arguments
 from train.data import columns_of, from_hub, known_datasets
 from train.data_report import DataReport, data_report
@@ -107,11 +108,13 @@ class DataChoice:
         ]
 
     def allowed(self, dataset: str) -> str:
-        """On a public page, data sets on offer and uploads only. Raises ValueError otherwise."""
+        """The data set, with ~ as the home it is; on a public page, those on offer and uploads only. Raises ValueError
+        otherwise."""
         if not dataset:
             raise ValueError("Choose a data set, or upload a file.")
-        uploads = self.workshop.uploads.resolve()
-        if self.workshop.public and dataset not in self.names() and Path(dataset).resolve().parent != uploads:
+        if not self.workshop.public:
+            return local_path(dataset)
+        if dataset not in self.names() and Path(dataset).resolve().parent != self.workshop.uploads.resolve():
             raise ValueError(f"{dataset} is not offered here: choose a data set of the list, or upload a file.")
         return dataset
 

@@ -1,11 +1,9 @@
-"""The page: header and tabs, how it is launched, and how it ends.
+"""The page: header and tabs, and how it is launched.
 
 Try it: build_demo(ModelShelf.find(), Workshop(Path("runs"))).launch(**launch_options())
 """
 
 import os
-import signal
-import sys
 from typing import Any
 
 import gradio as gr
@@ -17,7 +15,6 @@ from ui.analyst import Analyst
 from ui.compare import create_compare_tab
 from ui.explore import create_explore_tab
 from ui.explorer import Explorer
-from ui.files import remove_temporary_folders
 from ui.how_it_works import create_how_it_works
 from ui.models import ModelShelf
 from ui.models_tab import Reception, create_models_tab
@@ -36,8 +33,6 @@ QUEUE_SECONDS = 0.01
 # Events of all visitors that may wait. A class that opens the page at once sends three each; the last of so many waits
 # some ten seconds.
 QUEUE_SIZE = 200
-# How long the server may take to end, and remove its copies of uploads: Gradio itself gives it five seconds.
-CLOSING_SECONDS = 60
 BUSY = "Many people are using this page right now. What you typed is kept: try again in a few seconds."
 
 _HEADER = """<header class="page-head"><h1>Switch Explorer</h1>
@@ -119,18 +114,3 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         # Gradio would ask itself for the page, and break off where a busy machine takes three seconds to draw it.
         "_frontend": False,
     }
-
-
-def serve_until_ended(demo: gr.Blocks) -> None:
-    """Wait for Ctrl+C or SIGTERM, then close the page.
-
-    SIGTERM is how Docker and Spaces end it. By itself it would end Python at once, and leave on the disk what visitors
-    uploaded. Gradio's copies go as the server closes.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    try:
-        demo.block_thread()
-    finally:
-        demo.close(verbose=False)
-        demo.server.thread.join(CLOSING_SECONDS)
-        remove_temporary_folders()

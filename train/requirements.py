@@ -1,0 +1,110 @@
+"""When a package can't be imported, or fails because it is too old or too new: which one, and what to do about it.
+
+Only the standard library, for nothing else may be there. Asked after something went wrong, so that it costs no start.
+Try it: print(wrong_versions())
+"""
+
+import importlib.metadata
+import sys
+import tomllib
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+# This project's own packages: what goes wrong in them is no fault of an installation.
+OWN = ("app", "benchmarks", "switch_model", "train", "ui", "__main__")
+REMEDY = "pip install -r requirements.txt"
+SHOWN_CHARACTERS = 200
+
+
+def why_not_imported(error: BaseException) -> str | None:
+    """A sentence with the remedy, for an exception that comes from the import of another's package; None for any other.
+
+    Packages that don't fit each other raise many kinds: ImportError, AttributeError, ValueError, OSError, SyntaxError.
+    """
+    while isinstance(error, ImportError) and error.__cause__ is not None:  # transformers has words of its own for it.
+        error = error.__cause__
+    package = _being_imported(error.__traceback__)
+    if isinstance(error, ImportError):
+        package = (error.name or "").partition(".")[0] or package or "a package"
+    elif isinstance(error, SyntaxError) and error.filename:
+        file = Path(error.filename)
+        package = file.parent.name if file.stem == "__init__" else file.stem
+    if package is None or package in OWN:
+        return None
+    if wrong := wrong_versions():
+        return wrong
+    if isinstance(error, ModuleNotFoundError) and package not in sys.modules:
+        return f"{package} is not installed. Install what this project needs: {REMEDY}"
+    name = (importlib.metadata.packages_distributions().get(package) or [package])[0]
+    return (
+        f"{name} {_version(package) or _version(name) or ''} can't be imported ({type(error).__name__}: "
+        f"{_first_words(error)}). Install it anew: pip uninstall -y {name}, then {REMEDY}"
+    ).replace("  ", " ")
+
+
+def why_it_failed(error: BaseException) -> str | None:
+    """`why_not_imported`, or which versions may be to blame for any other exception; None where all are right."""
+    if said := why_not_imported(error):
+        return said
+    wrong = wrong_versions()
+    return wrong and f"{type(error).__name__}: {_first_words(error)}. {wrong}"
+
+
+def wrong_versions() -> str | None:
+    """A sentence on the packages that are missing, too old or too new; None where all are as pyproject.toml asks."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return None
+    missing, others = [], []
+    for line in needed():
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(requirement.name)
+        if version is None:
+            missing.append(requirement.name)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            others.append(f"{requirement.name} is {version}, and {requirement.specifier} is needed")
+    said = [f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed"] if missing else []
+    return f"{'; '.join(said + others)}: {REMEDY}" if said or others else None
+
+
+def needed() -> list[str]:
+    """What this project asks for, as in pyproject.toml; of an installed one, as it was installed."""
+    try:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    except (OSError, ValueError, KeyError):
+        pass
+    try:
+        return importlib.metadata.requires("switch-explorer") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def _first_words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:SHOWN_CHARACTERS] or "no word"
+
+
+def _version(package: str) -> str | None:
+    """That of what was imported, for another one may lie before what is installed; else of what is installed."""
+    loaded = getattr(sys.modules.get(package), "__version__", None)
+    if isinstance(loaded, str):
+        return loaded
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _being_imported(traceback: TracebackType | None) -> str | None:
+    """The innermost package of others one of whose modules was being executed."""
+    found = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and package not in OWN:
+            found = package
+        traceback = traceback.tb_next
+    return found
