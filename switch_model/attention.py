@@ -4,14 +4,17 @@ Legend: B batch, T query tokens, S key tokens, D d_model, H heads, K d_kv. T5 (1
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
 from switch_model.dropout import dropout
 from switch_model.layers import residual_scale
+from switch_model.tracing import is_exported
 
 # Distances that are told apart when a bias starts by distance; a stranger's configuration may name any.
 FARTHEST_START = 4096
@@ -64,10 +67,31 @@ class RelativePositionBias(nn.Module):
         else:
             distance = (-distance).clamp(min=0)
         exact = buckets // 2
+        if is_exported():
+            # A logarithm of another make would put a distance on the border of two buckets into the other one.
+            first_F = torch.tensor(first_distances(buckets, self.max_distance), device=distance.device)
+            far = exact + (distance.unsqueeze(-1) >= first_F).sum(dim=-1)
+            return offset + torch.where(distance < exact, distance, far)
         # In T5's own order: a distance on the border of two buckets falls as its last bit has it.
         share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
         far = exact + (share * (buckets - exact)).long()
         return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
+
+
+@torch.compiler.assume_constant_result
+def first_distances(buckets: int, max_distance: int) -> list[int]:
+    """The shortest distance of each bucket behind the first of those that are spaced logarithmically.
+
+    The float32 arithmetic of `RelativePositionBias._bucket`, one number at a time: a graph may hold the outcome only.
+    """
+    exact, one = buckets // 2, np.float32
+
+    def bucket(distance: int) -> int:
+        share = one(math.log(one(distance) / one(exact))) / one(math.log(max_distance / exact))
+        return exact + int(share * one(buckets - exact))
+
+    # At max_distance a last bit may be missing to what would be clamped to the last bucket anyway.
+    return [bisect_left(range(max_distance), wanted, lo=exact, key=bucket) for wanted in range(exact + 1, buckets)]
 
 
 # What a cache does with a layer's new keys and values: all keys and values so far.

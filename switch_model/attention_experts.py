@@ -14,12 +14,13 @@ from transformers import initialization as init
 
 from switch_model.attention import Remember, attend, query_std, split_heads
 from switch_model.config import SwitchConfig
-from switch_model.grouped_linear import LinearEach
+from switch_model.grouped_linear import LinearEach, each_expert
 from switch_model.interventions import AnyInterventions, Interventions
 from switch_model.layers import residual_scale
 from switch_model.queues import line_up
 from switch_model.router import Top1Router
 from switch_model.routing import UNLIMITED, Routing
+from switch_model.tracing import is_exported
 
 
 class _ExpertWeights(nn.Module):
@@ -73,20 +74,23 @@ class ProjectionExperts(_ExpertWeights):
         """(B, T, D) -> (B, T, D), the record, and the attention weights (B, H, T, S) where they are wanted."""
         routing, queues = self.router.with_queues(hidden, mask, interventions, seen)
 
-        # 1. Tokens in line by expert.
-        kept_N = routing.kept.flatten()
-        order_K, _, lengths = line_up(routing.expert.flatten(), kept_N, queues)
-
-        # 2. Each expert's three projections as one product, put back, times the gate.
-        weight_EPD = torch.cat([self.q, self.k, self.v], dim=1)
-        dtype = hidden.dtype
-        projected_KP = LinearEach.apply(lengths, hidden.flatten(0, 1)[order_K], weight_EPD.to(dtype))
-        projected_NP = projected_KP.new_zeros(len(kept_N), weight_EPD.shape[1]).index_copy(0, order_K, projected_KP)
+        # 1. Each expert's three projections as one product, times the gate.
+        dtype, hidden_ND = hidden.dtype, hidden.flatten(0, 1)
+        weight_EPD = torch.cat([self.q, self.k, self.v], dim=1).to(dtype)
+        if is_exported():
+            expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
+            projected_NP = each_expert(hidden_ND, expert_N, [weight_EPD], torch.mm)
+        else:
+            # Tokens in line by expert, and back to their places.
+            kept_N = routing.kept.flatten()
+            order_K, _, lengths = line_up(routing.expert.flatten(), kept_N, queues)
+            projected_KP = LinearEach.apply(lengths, hidden_ND[order_K], weight_EPD)
+            projected_NP = projected_KP.new_zeros(len(kept_N), weight_EPD.shape[1]).index_copy(0, order_K, projected_KP)
         projected_NP = projected_NP * self.router.gate(routing).flatten().unsqueeze(-1).to(dtype)
         parts = projected_NP.view(*hidden.shape[:2], -1).chunk(3, dim=-1)
         query_BHTK, key_BHSK, value_BHSK = (split_heads(part, self.num_heads) for part in parts)
 
-        # 3. Attention as ever.
+        # 2. Attention as ever.
         if remember is not None:
             key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0

@@ -121,7 +121,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
             raise ValueError("Give either input_ids or inputs_embeds.")
         require_tokens(input_ids if inputs_embeds is None else inputs_embeds)
         if inputs_embeds is None:
-            return self.shared(input_ids)
+            return self.shared(as_int64(input_ids, "input_ids"))
         expected = self.config.inputs_embeds_size or self.config.d_model
         if inputs_embeds.shape[-1] != expected:
             raise ValueError(
@@ -177,6 +177,16 @@ def token_logits(hidden: Tensor, head: nn.Module | None, table: nn.Embedding) ->
         # Offloaded by accelerate, which brings a module's weights back for a call of the module alone.
         weight_VD = table(torch.arange(table.num_embeddings, device=hidden.device))
     return nn.functional.linear(hidden, weight_VD)
+
+
+def as_int64(given: Tensor, name: str) -> Tensor:
+    """Token ids or labels in whole numbers of any size, as torch's embeddings and losses take them.
+
+    Raises ValueError for other numbers.
+    """
+    if given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
+        raise ValueError(f"{name} holds {given.dtype}: give whole numbers, such as torch.int64.")
+    return given.long()
 
 
 def require_tokens(given: Tensor) -> None:

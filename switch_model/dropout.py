@@ -7,6 +7,8 @@ products of a small model together. Try it: Dropout(0.1)(torch.ones(4, 4))
 import torch
 from torch import Tensor, nn
 
+from switch_model.tracing import is_traced
+
 _LEVELS = 2**16
 
 
@@ -48,7 +50,7 @@ def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
     """As torch.nn.functional.dropout; a rate within 1/131072 of a multiple of 1/65536 is that multiple."""
     if not training or rate == 0.0:
         return values
-    if values.is_cuda or torch.compiler.is_compiling():
+    if values.is_cuda or is_traced():
         return nn.functional.dropout(values, rate)
     return _Dropout.apply(values, rate)
 

@@ -31,6 +31,7 @@ class HashedBigrams(nn.Module):
 
     def bucket(self, input_ids: Tensor) -> Tensor:
         """(B, T) row of the table for each token and the one before it; the first pairs with the last, for nothing."""
+        input_ids = input_ids.long()  # The products need the room.
         pairs_BT = input_ids.roll(1, dims=1) * _PREVIOUS + input_ids * _CURRENT
         # Only the low bits would decide otherwise, and they depend on the low bits of both ids alone.
         pairs_BT = (pairs_BT ^ (pairs_BT >> 17)) & (2**62 - 1)

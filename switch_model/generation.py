@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, require_tokens, token_logits
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, real_tokens, require_tokens, token_logits
 from switch_model.cache_name import the_cache
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
@@ -93,6 +93,7 @@ class EncoderDecoder(EncoderPart):
 
         An input is none where it would be an ignored label, or where nothing is asked for any more.
         """
+        labels = as_int64(labels, "labels")
         before_BT = torch.cat(
             [torch.full_like(labels[:, :1], self.config.decoder_start_token_id), labels[:, :-1]], dim=1
         )
@@ -124,7 +125,7 @@ class EncoderDecoder(EncoderPart):
             memory_BSD = encoded.hidden
         else:
             memory_BSD = encoder_outputs[0]
-            self._check(interventions, len(memory_BSD))
+            self._check(interventions, memory_BSD.shape[0])
             encoded = StackOutput(
                 memory_BSD,
                 getattr(encoder_outputs, "routing", None) or (),
@@ -142,7 +143,8 @@ class EncoderDecoder(EncoderPart):
                     "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
                 )
             require_tokens(decoder_input_ids)
-            decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_input_ids)
+            decoder_ids_BT = as_int64(decoder_input_ids, "decoder_input_ids")
+            decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_ids_BT)
         decoder_inputs_embeds = decoder_inputs_embeds.to(memory_BSD.dtype)
         mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
         decoded = self.decoder(decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache, extras)
@@ -258,7 +260,7 @@ class _LanguageModel(SwitchPreTrainedModel, GenerationMixin):
             hidden = hidden * self.config.d_model**-0.5
         until, table = hidden.shape[1] - shift, getattr(self, "decoder_embedding", None) or self.shared
         if labels is not None:
-            labels = labels[:, shift:]
+            labels = as_int64(labels, "labels")[:, shift:]
             if self.training and self.fused_loss is not None:
                 weight_VD = self.get_output_embeddings().weight
                 return None, self.fused_loss(weight_VD, hidden[:, :until].flatten(0, 1), labels.flatten())
@@ -410,7 +412,7 @@ class SwitchForCausalLM(_LanguageModel):
             ValueError: without input, or when interventions do not fit.
         """
         embeddings_BTD = self._embed(input_ids, inputs_embeds)
-        self._check(interventions, len(embeddings_BTD))
+        self._check(interventions, embeddings_BTD.shape[0])
         cache = the_cache(cache, past_key_values, use_cache, crossed=False)
         mask_BS = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
         extras = self._extras(output_attentions, output_hidden_states, others)

@@ -1,7 +1,9 @@
-"""A linear layer with E weights, each for its own stretch of rows: two ways to compute what experts need.
+"""A linear layer with E weights, each for its own rows: the ways to compute what experts need.
 
-Legend: K rows lined up by expert, D width in, F width out, E experts.
+Legend: K rows lined up by expert, N rows in any order, D width in, F width out, E experts.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,29 @@ def grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tenso
         # torch compiles its own grouped product for bfloat16 only.
         return _linear_each(hidden_KD, weight_EFD, ends)
     return nn.functional.grouped_mm(hidden_KD, weight_EFD.transpose(1, 2), offs=ends)
+
+
+def each_expert(
+    hidden_ND: Tensor, expert_N: Tensor, weights: Sequence[Tensor], compute: Callable[..., Tensor]
+) -> Tensor:
+    """Every expert on the rows that are its own, in operators that any runtime knows, for graphs that are exported.
+
+    Args:
+        expert_N: each row's expert; one that there is not, such as -1, for a row of zeros.
+        weights: each (E, out, in).
+        compute: (an expert's rows (K, D), its weights, each (in, out)) -> (K, F).
+
+    Returns:
+        (N, F).
+    """
+    # One split of all: a runtime that prepares the weights would otherwise move all of them once for each expert.
+    per_expert = zip(*(weight.flatten(0, 1).t().split(weight.shape[1], dim=1) for weight in weights), strict=True)
+    rows, outputs = [], []
+    for expert, own in enumerate(per_expert):
+        rows.append((expert_N == expert).nonzero().flatten())
+        outputs.append(compute(hidden_ND.index_select(0, rows[-1]), *own))
+    output_KF = torch.cat(outputs)
+    return output_KF.new_zeros(hidden_ND.shape[0], output_KF.shape[1]).index_copy(0, torch.cat(rows), output_KF)
 
 
 class LinearEach(torch.autograd.Function):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from switch_model.config_rules import CAPACITY_GROUPS
+from switch_model.tracing import is_traced
 
 
 def _counts(value: object) -> bool:
@@ -106,6 +107,8 @@ def forced_experts(
     wishes = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
     if not any(wishes):
         return None
+    if is_traced():
+        return _forced_in_any_text(wishes, mask, seen)
     batch = mask.shape[0]
     forced_BT = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
     for index in range(batch):
@@ -118,4 +121,20 @@ def forced_experts(
             if token >= len(positions):
                 raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
             forced_BT[index, positions[token]] = expert
+    return forced_BT
+
+
+def _forced_in_any_text(wishes: Sequence[Mapping[int, int]], mask: Tensor, seen: Tensor | None) -> Tensor:
+    """`forced_experts` for a graph, which can't say that a text is too short for a wish: nobody is forced then."""
+    place_BT = mask.cumsum(dim=1) - 1
+    if seen is not None:
+        place_BT = place_BT + seen.unsqueeze(1)
+    row_B1 = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1)
+    forced_BT = torch.full_like(place_BT, -1)
+    for index, wish in enumerate(wishes):
+        for token, expert in wish.items():
+            meant_BT = mask & (place_BT == token)
+            if len(wishes) > 1:
+                meant_BT = meant_BT & (row_B1 == index)
+            forced_BT = torch.where(meant_BT, expert, forced_BT)
     return forced_BT

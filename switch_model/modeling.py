@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, real_tokens, token_logits
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, real_tokens, token_logits
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
 from switch_model.embedding import HashedBigrams
@@ -70,7 +70,7 @@ class EncoderPart(SwitchPreTrainedModel):
             if inputs_embeds is not None:
                 input_ids = None
         embeddings_BTD = self._embed(input_ids, inputs_embeds)
-        self._check(interventions, len(embeddings_BTD))
+        self._check(interventions, embeddings_BTD.shape[0])
         mask_BT = real_tokens(attention_mask, embeddings_BTD.shape[:2], embeddings_BTD.device)
         mask_BT = self._hide_tokens(mask_BT)
         if self.bigrams is not None:
@@ -100,9 +100,9 @@ class EncoderPart(SwitchPreTrainedModel):
         after_BT1, here_BT1 = (place_T > first_B1).unsqueeze(-1), (place_T == first_B1).unsqueeze(-1)
         joined_BTD = torch.where(here_BT1, self.cls, torch.where(after_BT1, shifted_BTD, plain_BTD))
         none_B1 = mask_BT.new_zeros(batch, 1)
-        moved_BT = torch.where(
-            place_T > first_B1, torch.cat([none_B1, mask_BT], dim=1), torch.cat([mask_BT, none_B1], dim=1)
-        )
+        after_BT = place_T > first_B1  # In these words, for ONNX Runtime chooses between numbers only.
+        shifted_BT, plain_BT = torch.cat([none_B1, mask_BT], dim=1), torch.cat([mask_BT, none_B1], dim=1)
+        moved_BT = (after_BT & shifted_BT) | (~after_BT & plain_BT)
         return joined_BTD, moved_BT | (place_T == first_B1)
 
 
@@ -297,6 +297,7 @@ class SwitchForMaskedLM(EncoderPart):
         if self.cls is not None:
             hidden_BTD = without_cls(hidden_BTD, mask_BT)
         if labels is not None:
+            labels = as_int64(labels, "labels")
             hidden_BTD = hidden_BTD[labels != IGNORED_LABEL]
         inner = self.transform_norm(nn.functional.gelu(self.transform(hidden_BTD)))
         logits = token_logits(inner, self.lm_head, self.shared) + self.bias
@@ -351,7 +352,7 @@ def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
     """(B, T, D) -> (B, D), or (B, 2 D) for "mean+max", over real tokens; zeros for a row without any."""
     if how == "first":
         first_B = _first_real(mask)
-        chosen_BD = hidden[torch.arange(len(hidden), device=hidden.device), first_B]
+        chosen_BD = hidden[torch.arange(hidden.shape[0], device=hidden.device), first_B]
         return chosen_BD * mask.any(dim=1, keepdim=True)
     parts = []
     if "mean" in how:

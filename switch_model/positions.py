@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
+from switch_model.tracing import is_traced
 
 # Standard deviation of token embeddings at the start. Not T5's 1.0: Adam moves a weight by about the learning rate
 # whatever its size, so that rare words could not leave a large random start.
@@ -43,7 +44,7 @@ class LearnedPositions(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """(B, T) positions from 0 -> (B, T, D). Raises ValueError beyond the last place."""
         places = self.table.num_embeddings
-        if not torch.compiler.is_compiling() and positions.numel() and int(positions.max()) >= places:
+        if not is_traced() and positions.numel() and int(positions.max()) >= places:
             raise ValueError(
                 f"The text has {int(positions.max()) + 1} tokens, but the model knows {places} learned positions: "
                 "shorten it, or train with a larger max_positions."

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from switch_model.tracing import is_exported, is_traced
+
 
 @dataclass(frozen=True, eq=False)
 class Queues:
@@ -50,6 +52,15 @@ def join_in_turn(choice: Tensor, joins: Tensor, turn: Tensor, num_queues: int) -
         first_G1 = torch.arange(len(turn), device=turn.device).unsqueeze(1) * turn.shape[1]
         order = (turn + first_G1).flatten()[order]
     return Queues(place_GN, queues.length, order)
+
+
+def highest_first(values: Tensor) -> Tensor:
+    """(G, N) the indices of each row's float32 values of at least 0, highest first; of equal ones the first."""
+    if not is_exported():
+        return values.argsort(stable=True, descending=True)
+    # ONNX has no stable sort. In double precision there is room below float32's last bit to make equals unequal.
+    earlier_N = 1 - torch.arange(values.shape[1], device=values.device).double() * 2.0**-50
+    return ((values.double() + 2.0**-200) * earlier_N).sort(descending=True).indices
 
 
 def line_up(expert: Tensor, kept: Tensor, queues: Queues) -> tuple[Tensor, Tensor, list[int]]:
@@ -97,7 +108,7 @@ def inverse(order: Tensor, tokens: int) -> Tensor:
 
 
 def _by_numpy(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return tensor.device.type == "cpu" and not is_traced()
 
 
 def _join_by_sorting(choice_GN: np.ndarray, joins_GN: np.ndarray, num_queues: int) -> Queues:

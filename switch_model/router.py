@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from switch_model.config import SwitchConfig
 from switch_model.dropout import dropout
 from switch_model.interventions import AnyInterventions, Interventions, ablated_experts, forced_experts, rows_of
-from switch_model.queues import Queues, join_in_turn, join_queues
+from switch_model.queues import Queues, highest_first, join_in_turn, join_queues
 from switch_model.routing import UNLIMITED, Routing
 
 
@@ -145,13 +145,12 @@ class Top1Router(nn.Module):
 
     def _queues(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> Queues:
         # A group is a row: one sequence, or the whole batch. Padding stands in no queue.
-        num_experts, groups = self.config.num_experts, 1 if per_batch else len(mask)
+        num_experts, groups = self.config.num_experts, 1 if per_batch else mask.shape[0]
         choice_GN, joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)
         if self.causal or self.config.router_priority == "position":
             return join_queues(choice_GN, joins_GN, num_experts)
         gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
-        by_gate_GN = gate_BT.view(choice_GN.shape).argsort(stable=True, descending=True)
-        return join_in_turn(choice_GN, joins_GN, by_gate_GN, num_experts)
+        return join_in_turn(choice_GN, joins_GN, highest_first(gate_BT.view(choice_GN.shape)), num_experts)
 
     def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
         """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""

@@ -14,7 +14,7 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.dropout import Dropout
-from switch_model.grouped_linear import LinearEach, grouped_linear
+from switch_model.grouped_linear import LinearEach, each_expert, grouped_linear
 from switch_model.interventions import AnyInterventions
 from switch_model.layers import activation, residual_scale
 from switch_model.memory import keep_freed_memory
@@ -22,6 +22,7 @@ from switch_model.queues import Queues, inverse, line_up, padded_places
 from switch_model.relu_experts import ReluExperts
 from switch_model.router import Top1Router
 from switch_model.routing import Routing
+from switch_model.tracing import is_exported
 
 # Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one, unless
 # most of it is padding.
@@ -79,6 +80,9 @@ class Experts(nn.Module):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
         hidden_ND = hidden.flatten(0, 1).to(dtype)
         weights = [weight.to(dtype) for weight in self.weights]
+        if is_exported():
+            expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
+            return each_expert(hidden_ND, expert_N, weights, self._one)
         if self.computes_in_groups(hidden):
             return self._grouped(hidden_ND, weights, routing, queues.length)
 
@@ -125,6 +129,11 @@ class Experts(nn.Module):
         if self.gated:
             inside = inside * linear(hidden, inner[1])
         return self.dropout(inside) if self.training else inside
+
+    def _one(self, own: Tensor, *weights: Tensor) -> Tensor:
+        """One expert, its weights transposed, on its own tokens."""
+        *inner, wo_FD = weights
+        return torch.mm(self._inside(own, inner, torch.mm), wo_FD)
 
     def _one_by_one(
         self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, place_N: Tensor, lengths: list[int]

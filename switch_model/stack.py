@@ -199,7 +199,7 @@ class Stack(nn.Module):
         tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
         before = 0 if cache is None else cache.get_seq_length()
         if before and mask.shape[1] == tokens:
-            mask = torch.cat([mask.new_ones(len(mask), before), mask], dim=1)
+            mask = torch.cat([mask.new_ones(mask.shape[0], before), mask], dim=1)
         bias = padding_bias(mask, dtype)
         if self.position_bias is not None:
             bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias

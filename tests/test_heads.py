@@ -22,6 +22,27 @@ def inputs_of(head: str, ids: torch.Tensor) -> dict:
     return {"input_ids": ids} | ({"decoder_input_ids": ids[:, :5]} if has_decoder_over_encoder(head) else {})
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.uint16])
+@pytest.mark.parametrize("head", HEADS)
+def test_whole_numbers_of_any_size_are_the_same_tokens(head, dtype):
+    """Products in the hash of word pairs want 64 bits, embeddings and losses take two sizes only."""
+    model = make(head, bigram_buckets=0 if head == "causal" else 3000)
+    given = inputs_of(head, tokens(2, 7)) | {"attention_mask": torch.ones(2, 7, dtype=torch.int64)}
+    if head not in ("encoder", "both"):
+        given["labels"] = {"classification": torch.tensor([1, 2]), "conditional": tokens(2, 5)}.get(head, tokens(2, 7))
+    with torch.no_grad():
+        expected, found = model(**given), model(**{name: value.to(dtype) for name, value in given.items()})
+        for name in ("loss", "logits", "last_hidden_state"):
+            if expected.get(name) is not None:
+                assert torch.equal(found[name], expected[name])
+        if head in ("conditional", "causal") and dtype != torch.uint16:  # transformers compares, torch can't.
+            asked = dict(attention_mask=given["attention_mask"], max_new_tokens=3)
+            written = [model.generate(given["input_ids"].to(kind), **asked) for kind in (torch.int64, dtype)]
+            assert torch.equal(*written)
+    with pytest.raises(ValueError, match=r"input_ids holds torch\.float32"):
+        model(**given | {"input_ids": given["input_ids"].float()})
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("head", HEADS)
 def test_alone_is_the_same_as_inside_a_padded_batch(head, side):

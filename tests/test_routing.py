@@ -247,7 +247,7 @@ def test_relu_experts_drop_out_as_step_by_step():
 
 @pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
 def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
-    """One product per expert, with gradient and without, padded, grouped, and as a compiler sees it."""
+    """One product per expert, with gradient and without, padded, grouped, exported, and as a compiler sees it."""
     torch.manual_seed(0)
     layer = SparseMLP(config(eval_capacity_factor=0.5, dense_act_fn=activation)).eval()
     hidden, mask = torch.randn(2, 12, 16, requires_grad=True), torch.rand(2, 12) > 0.2
@@ -268,8 +268,11 @@ def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
     monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
     expected = results(layer)
     torch.testing.assert_close(expected[0], expected[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(sparse_mlp, "is_exported", lambda: True)
+        exported = results(layer)
     monkeypatch.setattr(type(layer.experts), "computes_in_groups", lambda self, hidden: True)
-    for found in [padded, compiled, results(layer)]:
+    for found in [padded, compiled, exported, results(layer)]:
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(one, other)
 
