@@ -36,6 +36,7 @@ from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchF
 from switch_model.paths import local_path
 from switch_model.tensor_file import Entry, Weights, write_tensors
 from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
+from switch_model.whole_files import folder_written_aside
 
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
@@ -142,31 +143,33 @@ def save_checkpoint(
     card: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a checkpoint folder; returns it.
+    """Write a checkpoint folder, whole or not at all; returns it.
 
     Args:
         training: written to training.json: arguments, data, metrics.
         card: the model card, written to README.md.
         dtype: of the weights on disk (torch.float16 halves the folder); None = as they are.
 
-    Raises ValueError for class names with which it could not be opened again.
+    Raises:
+        ValueError: for class names with which it could not be opened again.
+        OSError: with the folder's name and a reason in words; what was there is unchanged.
     """
     check_labels(list(model.config.id2label.values()))
     folder = Path(local_path(folder))
-    folder.mkdir(parents=True, exist_ok=True)
     # Our own fields and what tells the class apart: not what a trainer left on the config.
     values = model.config.to_dict()
     config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
     config |= {key: values[key] for key in (*RULES, "id2label", "label2id", "transformers_version")}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    write_tensors(folder / "model.safetensors", model.state_dict(), dtype)
-    write_tokenizer(tokenizer, folder)
-    if model.config.decoder_vocab_size is not None:
-        write_tokenizer(target_of(tokenizer), folder, TARGET)
-    if training is not None:
-        (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
-    if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8", errors="replace")
+    with folder_written_aside(folder) as aside:
+        (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_tensors(aside / "model.safetensors", model.state_dict(), dtype)
+        write_tokenizer(tokenizer, aside)
+        if model.config.decoder_vocab_size is not None:
+            write_tokenizer(target_of(tokenizer), aside, TARGET)
+        if training is not None:
+            (aside / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8", errors="replace")
     return folder
 
 

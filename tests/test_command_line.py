@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,27 @@ def test_predict_writes_what_the_ending_of_the_file_says_and_each_column_once(ow
     assert header == ["text", "label", "predicted", "p(class 0)", "p(class 1)", "p(class 2)"]
     assert second.read_text() == first.read_text()
     assert list(json.loads(third.read_text().splitlines()[0])) == header
+
+
+@pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_leaves_the_file_that_is_read_and_written(own_file, own_run, tmp_path, capsys):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        file = Path(shutil.copy(own_file, tmp_path))
+        with pytest.raises(OSError), (tmp_path / "fill").open("wb", buffering=0) as filling:
+            while filling.write(bytes(4096)):
+                pass
+        for name in (file.name, "other.parquet"):
+            words = ["--checkpoint", str(own_run.folder), "--file", str(file), "--output", str(tmp_path / name)]
+            assert main(["predict", *words]) == 2
+            assert f"{name}: the disk is full. What was there before is unchanged" in capsys.readouterr().err
+        assert main(["--dataset", "toy", "--max_steps", "1", "--output_dir", str(tmp_path / "run")]) == 2
+        assert "the disk is full" in capsys.readouterr().err
+        assert file.read_bytes() == own_file.read_bytes() and not any((tmp_path / "run").iterdir())
+    finally:
+        subprocess.run(["umount", str(tmp_path)])
 
 
 def test_predict_says_that_no_text_came(own_run, monkeypatch, capsys):

@@ -207,6 +207,69 @@ def test_a_run_that_can_not_start_says_why(tmp_path):
     assert "error: " in run.log_tail() and "Traceback" not in run.log_tail()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("state.json", "", "it is empty"),
+        ("state.json", '[{"name": "running"}]', "no such file"),
+        ("state.json", '{"name": "running", "pid": "me"}', "how the run ended is not known"),
+        ("progress.json", '{"step": "five", "seconds": null', ""),
+        ("progress.json", "[]", ""),
+        ("metrics.jsonl", '[1]\n{"kind": "eval", "step": 3, "accuracy": "high"}\n{"kind": "eval", "ste', ""),
+        ("arguments.json", "", "it is empty"),
+        ("arguments.json", '{"task": "chess"}', "task is 'chess'"),
+        ("arguments.json", '{"epochs": "many"}', "epochs is 'many'"),
+        ("arguments.json", '{"dataset": "to', "it is damaged"),
+    ],
+)
+def test_whatever_stands_in_a_runs_files_is_said_and_ends_no_reader(toy_run, tmp_path, capsys, name, text, said):
+    run = Run(shutil.copytree(toy_run.folder, tmp_path / "runs" / "toy"))
+    (run.folder / name).write_text(text)
+    assert main(["runs", str(run.folder.parent)]) == 0
+    listed = capsys.readouterr()
+    assert listed.out.splitlines()[1].startswith("toy ")
+    row = summaries(run.folder.parent)[0]
+    assert said.lower() in row["message"].lower()
+    # What can't be gone on with says so; the rest had finished, and is not trained a step further.
+    weights = (run.best / "model.safetensors").read_bytes()
+    assert main(["resume", str(run.folder)]) == (2 if name == "arguments.json" else 0)
+    printed = capsys.readouterr()
+    assert ("is finished" in printed.out) != (name == "arguments.json") and "Traceback" not in printed.err
+    assert (run.best / "model.safetensors").read_bytes() == weights
+    assert main(["--output_dir", str(run.folder)]) == 2  # Nor is what it learned written over.
+    assert (run.best / "model.safetensors").read_bytes() == weights
+
+
+def test_a_folder_in_which_a_run_never_began_takes_the_next_one(tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "arguments.json").touch()
+    assert main(["resume", str(folder)]) == 2
+    assert "it is empty. Nothing was trained there: start it anew" in capsys.readouterr().err
+    together = threading.Barrier(4)
+
+    def begin(seed: int) -> Run | RunError:
+        arguments = Arguments.resolve({"dataset": "toy", "seed": seed, "output_dir": str(folder)})
+        together.wait()
+        try:
+            return Run.create(arguments)
+        except RunError as error:
+            return error
+
+    with ThreadPoolExecutor(4) as threads:
+        begun = list(threads.map(begin, range(4)))
+    (only,) = (seed for seed, run in enumerate(begun) if isinstance(run, Run))
+    assert Run(folder).arguments().train.seed == only
+
+
+def test_a_line_of_metrics_behind_a_torn_one_is_read(tmp_path):
+    run = Run(tmp_path)
+    run.metrics_path.write_text('{"kind": "train", "st')
+    run.append_metrics({"kind": "train", "step": 1})
+    run.append_metrics({"kind": "train", "step": 2})
+    assert [record["step"] for record in run.metrics()] == [1, 2]
+
+
 def test_a_folder_in_use_is_not_taken(toy_run, tmp_path, capsys):
     assert main(["--output_dir", str(toy_run.folder)]) == 2
     assert "holds a run already" in capsys.readouterr().err

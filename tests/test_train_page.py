@@ -336,3 +336,19 @@ def test_what_a_model_writes_is_shown_as_text_the_latest_first():
     assert "&lt;b&gt;hi" in html and "hallo" in html and "<b>hi" not in html
     assert steps[0] == 190 and steps[-1] == 10 and len(steps) == 6
     assert samples_html([{"kind": "samples", "step": 1, "samples": []}]) == NONE_YET
+
+
+def test_a_run_whose_arguments_can_not_be_read_is_listed_and_can_be_deleted(workshop):
+    (workshop.root / "toy" / "arguments.json").write_text("")
+    history, live = RunHistory(workshop), LiveRun(workshop)
+    assert history.table()[0][0] == "toy"
+    name, said, *buttons = history.chosen("toy")
+    assert (
+        name == "toy"
+        and "it is empty" in said
+        and [button["interactive"] for button in buttons[:6]] == [False] * 5 + [True]
+    )
+    assert "it is empty" in live.tick("toy", "")[0] and live.draw("toy", None).curves is None
+    assert history.compare(["toy"], "loss", "step")[0] is None and history.measures(["toy"], "loss")
+    history.delete("toy")
+    assert not (workshop.root / "toy").exists()

@@ -16,6 +16,7 @@ from switch_model.corpus import Corpus
 from switch_model.counterfactuals import mean_importance
 from switch_model.predictor import Predictor
 from switch_model.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
+from switch_model.whole_files import folder_written_aside
 from train.data import load_split
 from train.words import DataError, listed
 
@@ -127,10 +128,10 @@ def write_report(corpus: Corpus, importance: np.ndarray | None, title: str, note
     from train.corpus_report import report_html
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tables(corpus, folder)
-        (folder / "measures.json").write_text(json.dumps(measures(corpus, importance), indent=2) + "\n", "utf-8")
-        (folder / "report.html").write_text(report_html(corpus, importance, title, note), encoding="utf-8")
+        with folder_written_aside(folder) as aside:
+            write_tables(corpus, aside)
+            (aside / "measures.json").write_text(json.dumps(measures(corpus, importance), indent=2) + "\n", "utf-8")
+            (aside / "report.html").write_text(report_html(corpus, importance, title, note), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror}.") from error
 

@@ -139,6 +139,9 @@ def _runs(argv: list[str]) -> None:
         print(json.dumps(found, indent=2))
     else:
         print(run_table(found) if found else f"There are no runs in {options.folder}.")
+        for row in found:
+            if row["task"] is None:
+                print(row["message"], file=sys.stderr)
 
 
 def _sweep(argv: list[str]) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from switch_model.whole_files import check_writable, folder_written_aside
 from train.flags import as_path, as_text, command_parser, natural, positive
 from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 from train.words import counted
@@ -39,6 +40,8 @@ def evaluate_command(argv: list[str]) -> None:
     )
     options = vars(parser.parse_args(argv))
     output_dir = options.pop("output_dir")
+    check_writable(output_dir, folder=True)
+    check_writable(options["save_text"])
     from train.evaluation import evaluate
 
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
@@ -50,14 +53,13 @@ def evaluate_command(argv: list[str]) -> None:
         )
     text = json.dumps(figures, indent=2)
     if output_dir:
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        if "confusion" in figures:
-            from train.figures import write_pictures
+        with folder_written_aside(output_dir) as folder:
+            (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+            if "confusion" in figures:
+                from train.figures import write_pictures
 
-            title = f"{Path(figures['checkpoint']).name} on {figures['dataset']}, {figures['split']}"
-            write_pictures(figures, f"{title}: accuracy {figures['accuracy']:.2%}", folder)
+                title = f"{Path(figures['checkpoint']).name} on {figures['dataset']}, {figures['split']}"
+                write_pictures(figures, f"{title}: accuracy {figures['accuracy']:.2%}", folder)
     print(text)
 
 
@@ -110,6 +112,8 @@ def predict_command(argv: list[str]) -> None:
     if options.file and not is_table(options.file):
         ending = f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}"
         parser.error((instead_of_a_table(options.file) or ending).rstrip("."))
+    for target in (options.output, options.trace_file, options.save_text):
+        check_writable(target)
     from switch_model.checkpoint import load_checkpoint, require_classifier
     from switch_model.modeling import SwitchForMaskedLM
     from switch_model.predictor import Predictor
@@ -187,6 +191,7 @@ def analyze_command(argv: list[str]) -> None:
         "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
     )
     options = parser.parse_args(argv)
+    check_writable(options.output, folder=True)
     from switch_model.corpus import route_corpus
     from switch_model.predictor import Predictor
     from train.analyze import importances, rows_to_analyze, write_report
@@ -224,6 +229,7 @@ def package_command(argv: list[str]) -> None:
     parser.add_argument("--machine", type=as_text, help="what the card says of the machine")
     parser.add_argument("--num_beams", type=positive, default=1, help="of a model that translates, when it is measured")
     options = parser.parse_args(argv)
+    check_writable(options.output, folder=True)
     from train.package import package
 
     options = vars(options)
@@ -246,6 +252,7 @@ def convert_command(argv: list[str]) -> None:
     options = vars(parser.parse_args(argv))
     if options["labels"]:
         options["labels"] = [name.strip() for name in options["labels"].split(",")]
+    check_writable(options["output"], folder=True)
     from train.convert import convert, labels_are_numbers
 
     output = options["output"]

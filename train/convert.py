@@ -15,6 +15,7 @@ from torch import Tensor
 from switch_model.checkpoint import MODEL_CLASSES, CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import RULES
+from switch_model.whole_files import folder_written_aside
 from train.arguments import Arguments
 from train.tokenizer import load_tokenizer
 
@@ -79,8 +80,9 @@ def convert(
         model.load_state_dict({name: weight.float() for name, weight in weights.items()}, strict=True, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"The weights of {source} do not make up a {model_class.__name__}: {error}") from error
-    save_checkpoint(model, backend, output)
-    load_checkpoint(output, "cpu")  # What was written must open.
+    with folder_written_aside(output) as aside:
+        save_checkpoint(model, backend, aside)
+        load_checkpoint(aside, "cpu")  # What was written must open.
     return model_config
 
 

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from switch_model.whole_files import folder_written_aside
 from train.measures import MEASURES
 from train.picture_text import drawable_only, text_as_written
 from train.runs import Run
@@ -58,9 +59,10 @@ def write_curves(run: Run) -> None:
     """Write training_curve.png and training_curve.html into the run's folder."""
     panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].figures)
     title = run.folder.name
-    with text_as_written():
-        _write_png(panels, drawable_only(title), run.folder / "training_curve.png")
-    _write_html(panels, title, run.folder / "training_curve.html")
+    with folder_written_aside(run.folder) as aside:
+        with text_as_written():
+            _write_png(panels, drawable_only(title), aside / "training_curve.png")
+        _write_html(panels, title, aside / "training_curve.html")
 
 
 def _write_png(panels, title: str, path: Path) -> None:

@@ -15,14 +15,23 @@ COLUMNS = ("name", "state", "data set", "best", "steps", "time", "started")
 
 
 def summaries(root: str | Path = RUNS) -> list[dict[str, Any]]:
-    """`summary` of every run, the newest first. A folder that can't be read is left out."""
+    """`summary` of every run, the newest first; of one whose arguments can't be read, its name and why."""
     found = []
     for run in list_runs(root):
         try:
             found.append(summary(run))
-        except (RunError, OSError):
+        except RunError as error:
+            if run.arguments_path.exists():  # And not deleted since it was listed.
+                found.append(_unreadable(run, str(error)))
+        except OSError:
             continue
     return found
+
+
+def _unreadable(run: Run, why: str) -> dict[str, Any]:
+    words = {"name": run.name, "folder": str(run.folder), "state": "failed", "message": why}
+    unknown = ("dataset", "task", "preset", "best", "max_steps", "queued", "started", "ended")
+    return words | dict.fromkeys(unknown) | {"dataset": "?", "best_words": "", "step": 0, "seconds": 0.0}
 
 
 def summary(run: Run) -> dict[str, Any]:

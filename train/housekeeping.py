@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from switch_model.whole_files import write_whole, written_aside
 from train.runs import Run, RunError
 
 # Weights without pickles, words and figures. Not: optimizer files, which are pickles, and the log, which knows folders.
@@ -27,7 +28,7 @@ def rename(run: Run, name: str) -> Run:
     # So that its arguments, fed back, name the folder in which it lies.
     arguments = renamed.arguments()
     arguments.train.output_dir = str(folder)
-    renamed.arguments_path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_whole(renamed.arguments_path, json.dumps(arguments.to_dict(), indent=2) + "\n")
     return renamed
 
 
@@ -47,7 +48,7 @@ def archive(run: Run, path: Path) -> Path:
     """
     if not run.best.is_dir():
         raise RunError(f"{run.name} has no checkpoint yet.")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as packed:
         for file in sorted(run.best.iterdir()):
             packed.write(file, f"best/{file.name}")
         packed.writestr("arguments.json", json.dumps(run.arguments().portable(), indent=2) + "\n")

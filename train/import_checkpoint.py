@@ -16,6 +16,7 @@ from switch_model.generation import SwitchForConditionalGeneration
 from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.modeling import SwitchEncoderModel
 from switch_model.tokenizer_file import read_tokenizer
+from switch_model.whole_files import check_writable
 from train.flags import Parser, as_path
 from train.runs import pasted
 from train.tokenizer import load_tokenizer
@@ -42,6 +43,7 @@ def command(argv: list[str]) -> None:
         "--tokenizer", type=as_path, help="hub id or folder, where the source has no tokenizer.json of its own"
     )
     options = parser.parse_args(argv)
+    check_writable(options.output_dir, folder=True)
     dtype = DTYPES.get(options.dtype)
     asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer)
     config = import_checkpoint(options.source, options.output_dir, dtype=dtype, **asked)

@@ -138,10 +138,14 @@ def packed(
     if not (folder / "info.json").is_file():
         dtype = "uint16" if len(tokenizer) <= 2**16 else "uint32"
         aside = folder.with_name(f"{key}.{os.getpid()}")
-        aside.mkdir(parents=True, exist_ok=True)
-        info = {"dtype": dtype, "what": what}
-        info |= {name: pack(texts, tokenizer, aside / f"{name}.bin", dtype) for name, texts in splits.items()}
-        (aside / "info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        try:
+            aside.mkdir(parents=True, exist_ok=True)
+            info = {"dtype": dtype, "what": what}
+            info |= {name: pack(texts, tokenizer, aside / f"{name}.bin", dtype) for name, texts in splits.items()}
+            (aside / "info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)  # It may be what filled the disk.
+            raise
         try:
             aside.rename(folder)
         except OSError:  # Another run was quicker.

@@ -22,6 +22,7 @@ from switch_model.base import SwitchPreTrainedModel
 from switch_model.mask_filler import BLANK, Blank, Filling, MaskFiller
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
+from switch_model.whole_files import write_whole, written_aside
 from train.arguments import Arguments
 from train.columns import choose_columns, names_in, texts_of
 from train.data import load_split
@@ -158,7 +159,7 @@ def print_texts(
         if trace_file:
             traced.append(as_json(texts[index], prediction))
     if trace_file:
-        Path(trace_file).write_text(json.dumps(traced) + "\n", encoding="utf-8")
+        write_whole(trace_file, json.dumps(traced) + "\n")
         print(f"Routing of {counted(len(traced), 'text', 'texts')}: {trace_file}", file=sys.stderr)
 
 
@@ -278,9 +279,9 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
     table = [{name: (row | own)[name] for name in names} for row, own in zip(rows, added, strict=True)]
     ending = Path(output).suffix.lower() if output else ""
     if ending == ".parquet":
-        Dataset.from_list(table).to_parquet(output)
+        with written_aside(output) as aside:
+            Dataset.from_list(table).to_parquet(aside)
     else:
-        # In memory first: a bad input must not leave half an output, nor empty a file that is both.
         copy = io.StringIO(newline="")
         if ending in (".jsonl", ".json"):
             copy.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table)
@@ -291,13 +292,13 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
         if not output:
             print(copy.getvalue(), end="")
             return
-        Path(output).write_text(copy.getvalue(), encoding="utf-8", newline="")
+        write_whole(output, copy.getvalue())
     print(f"{counted(len(table), 'row', 'rows')} with {listed(new)} added: {output}", file=sys.stderr)
 
 
 def save_lines(texts: Sequence[str], path: str) -> None:
     """A file with a line per text."""
-    Path(path).write_text("".join(f"{one_line(text)}\n" for text in texts), encoding="utf-8")
+    write_whole(path, "".join(f"{one_line(text)}\n" for text in texts))
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
+from switch_model.whole_files import write_whole
 from train.arguments import Arguments, TrainArguments
 from train.runs import Run, RunError, checkpoint_step
 
@@ -163,7 +164,7 @@ def _open_wandb(found: Reporting, run: Run, arguments: Arguments) -> None:
     project = os.environ.get("WANDB_PROJECT", default) if train.wandb_project == default else train.wandb_project
     identity = run.folder / "wandb_id"
     if not identity.exists():
-        identity.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+        write_whole(identity, secrets.token_hex(4) + "\n")
     try:
         wandb.init(
             project=project,

@@ -14,6 +14,7 @@ training_curve.png, training_curve.html
 Whoever starts a run, shell or page, leaves the same folder. Only the run's own process writes its state, others read.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -21,18 +22,19 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock
 
+from switch_model.whole_files import WORDS, write_new, write_whole
 from train.arguments import PATHS, Arguments
+from train.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.table_file import without_endings
 
 RUNS = Path("runs")
-# Has a process that is, or soon will be, at work.
-ACTIVE = ("queued", "running", "stopping")
 LOG_TAIL_BYTES = 8000
 # Of a data set's name, in that of a run's folder.
 MAX_STEM_BYTES = 120
@@ -44,44 +46,6 @@ RESERVE_BYTES = 64 * 1024
 
 class RunError(Exception):
     """Says what is wrong with a run's folder and what to do."""
-
-
-@dataclass(frozen=True)
-class State:
-    """How a run stands.
-
-    Attributes:
-        name: queued, running, stopping, stopped, finished or failed.
-        message: why it stopped or failed; "" otherwise.
-        queued, started, ended: seconds since 1970; None = not yet.
-        pid, born, host: the process, when it was created (numbers of processes are used again), and its machine.
-    """
-
-    name: str
-    message: str = ""
-    queued: float | None = None
-    started: float | None = None
-    ended: float | None = None
-    pid: int | None = None
-    born: float | None = None
-    host: str | None = None
-
-    @property
-    def active(self) -> bool:
-        return self.name in ACTIVE
-
-    def process_lives(self) -> bool:
-        """Whether the process that wrote this is still there. One of another machine counts as there."""
-        if self.pid is None:
-            return False
-        if self.host != socket.gethostname():
-            return True
-        try:
-            process = psutil.Process(self.pid)
-            # A process that ended stays in the table until its parent has asked for its status.
-            return abs(process.create_time() - self.born) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
 
 
 class Run:
@@ -119,24 +83,52 @@ class Run:
             if run.waits_for_this_process() and run.arguments().to_dict() == asked:
                 run.set_state(state)
                 return run
-            raise run._taken()
-        try:
-            str(run.folder).encode("utf-8")
-            run.folder.mkdir(parents=True, exist_ok=True)
-            with run.arguments_path.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(asked, indent=2) + "\n")
-            run.set_state(state)
-        except FileExistsError as error:  # By another, a moment ago.
-            if not run.folder.is_dir():
-                raise RunError(f"{folder} is a file: --output_dir names the folder to write the run into.") from error
-            raise run._taken() from error
-        except UnicodeEncodeError as error:
-            raise RunError(f"{folder}: tokenizers can only be written where the path is UTF-8.") from error
-        except OSError as error:
-            raise RunError(f"{folder} can't be written: {error.strerror}.") from error
+            with FileLock(run.folder.resolve().parent / ".queue.lock"):  # One of several that find it so begins.
+                if not run._is_stillborn():
+                    raise run._taken()
+                run.arguments_path.unlink(missing_ok=True)
+                run._begin(asked, state)
+            return run
+        if run.folder.exists() and not run.folder.is_dir():
+            raise RunError(f"{folder} is a file: --output_dir names the folder to write the run into.")
+        run._begin(asked, state)
         return run
 
+    def _begin(self, asked: dict[str, Any], state: str) -> None:
+        began = False
+        try:
+            str(self.folder).encode("utf-8")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            began = write_new(self.arguments_path, json.dumps(asked, indent=2) + "\n")
+            if not began:  # By another, a moment ago.
+                raise self._taken()
+            self.set_state(state)
+        except UnicodeEncodeError as error:
+            raise RunError(f"{self.folder}: tokenizers can only be written where the path is UTF-8.") from error
+        except OSError as error:
+            if began:  # Half a run would stand in the way of the next one.
+                for path in (self.arguments_path, self.state_path, self.reserve_path):
+                    path.unlink(missing_ok=True)
+            why = WORDS.get(error.errno, error.strerror)
+            raise RunError(f"{self.folder} can't be written: {why}.") from error
+
+    def _is_stillborn(self) -> bool:
+        """Whether the folder has nothing of a run but arguments that can't be read, as a full disk may leave them."""
+        try:
+            self.arguments()
+        except RunError:
+            return not self._written_state().active and not self._left_behind()
+        return False
+
+    def _left_behind(self) -> list[Path]:
+        """What stands in a folder in which something was trained."""
+        return [path for path in (self.metrics_path, self.best, self.checkpoints) if path.exists()]
+
     def _taken(self) -> RunError:
+        try:
+            self.arguments()
+        except RunError as error:
+            return error
         return RunError(
             f"{self.folder} holds a run already. "
             f"Choose another --output_dir, or go on with: python -m train resume {pasted(self.folder)}"
@@ -151,10 +143,24 @@ class Run:
         return run
 
     def arguments(self) -> Arguments:
+        """Raises RunError when the file can't be read, or holds something else, with what to do."""
         try:
-            return Arguments.from_dict(json.loads(self.arguments_path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{self.arguments_path} can't be read: {error}") from error
+            values = read_object(self.arguments_path)
+        except (OSError, ValueError, RecursionError):
+            raise self._unreadable(what_is_wrong(self.arguments_path)) from None
+        try:
+            return checked_arguments(values)
+        except (TypeError, ValueError) as error:
+            raise self._unreadable(str(error).rstrip(".")) from None
+
+    def _unreadable(self, why: str) -> RunError:
+        if not self._left_behind():
+            rest = "Nothing was trained there: start it anew, with the command that it was started with."
+        else:
+            rest = "So it can't be gone on with: train anew into another --output_dir, or remove the folder."
+        if self.best.is_dir():
+            rest += f" Its best checkpoint is there, and in its README.md the command: {self.best}"
+        return RunError(f"{self.arguments_path} can't be read: {why}. {rest}")
 
     # How it stands
 
@@ -181,12 +187,13 @@ class Run:
 
     def _written_state(self) -> State:
         try:
-            return State(**json.loads(self.state_path.read_text(encoding="utf-8")))
+            return State.from_dict(read_object(self.state_path))
         except FileNotFoundError:
             # From before runs had a state.
             return State("finished" if self.metrics("end") else "failed", started=_modified(self.arguments_path))
-        except (OSError, ValueError, TypeError) as error:
-            return State("failed", f"{self.state_path} can't be read: {error}")
+        except (OSError, ValueError, RecursionError):
+            why = what_is_wrong(self.state_path)
+            return State("failed", f"{self.state_path} can't be read: {why}. How the run ended is not known.")
 
     def set_state(self, name: str, message: str = "") -> None:
         """Write the state, with this process as the one at work."""
@@ -216,10 +223,13 @@ class Run:
         self.stop_path.touch()
 
     def progress(self) -> dict[str, Any]:
+        """phase, step, max_steps, seconds, steps_per_second: as far as they are there, and are numbers."""
         try:
-            return json.loads(self.progress_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            values = read_object(self.progress_path)
+        except (OSError, ValueError, RecursionError):
             return {}
+        phase = values.get("phase")
+        return numbers_in(values) | ({"phase": phase} if isinstance(phase, str) else {})
 
     def log_tail(self, size: int = LOG_TAIL_BYTES) -> str:
         """The end of what the run said, without a torn first line."""
@@ -237,25 +247,29 @@ class Run:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line. A line is written whole or not at all, so that a reader never sees half of one."""
-        line = json.dumps(record, allow_nan=False) + "\n"
-        descriptor = os.open(self.metrics_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        line = (json.dumps(record, allow_nan=False) + "\n").encode("utf-8")
+        descriptor = os.open(self.metrics_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line.encode("utf-8"))
+            before = os.fstat(descriptor).st_size
+            if before and os.pread(descriptor, 1, before - 1) != b"\n":
+                line = b"\n" + line  # Behind a line that a dying machine tore.
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.metrics_path))
         finally:
             os.close(descriptor)
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All lines so far, or those of one kind. A resumed run repeats the steps after its last checkpoint: the
         later line of a kind and step counts. A line that a full disk or a dying machine tore is passed over."""
-        if not self.metrics_path.is_file():
+        try:
+            text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
             return []
         records = {}
-        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
+        for line in text.splitlines():
+            if record := read_line(line):
                 records[record["kind"], record["step"]] = record
-            except (ValueError, KeyError, TypeError):
-                continue
         return [record for record in records.values() if kind in (None, record["kind"])]
 
     # Checkpoints
@@ -283,7 +297,9 @@ class Run:
 
     def discard_incomplete(self) -> None:
         """Remove what a stopped write left behind."""
-        for path in (*self._checkpoints(complete=False), self.folder / "best.new"):
+        for path in (*self._checkpoints(complete=False), self.folder / "best.new", *self.folder.glob(".new-*")):
+            if path.is_file():
+                path.unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
         self.recover_best()
 
@@ -312,6 +328,15 @@ class Run:
 
 def checkpoint_step(path: Path) -> int:
     return int(path.name.rsplit("-", 1)[1])
+
+
+def at_its_end(checkpoint: Path) -> bool:
+    """Whether a Trainer checkpoint was saved after the last step of all."""
+    try:
+        told = read_object(checkpoint / "trainer_state.json")
+        return told["global_step"] >= told["max_steps"] > 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def list_runs(root: str | Path = RUNS) -> list[Run]:
@@ -378,14 +403,3 @@ def reserve_folder(root: Path, name: str) -> Path:
 def pasted(path: str | Path) -> str:
     """A path as a word of a command that a shell takes as it is printed."""
     return shlex.quote(str(path))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise

@@ -12,10 +12,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from switch_model.whole_files import write_whole
 from train.history import clock
 from train.measures import MEASURES
 from train.process import StopRequest
-from train.runs import Run, checkpoint_step, write_whole
+from train.runs import Run, checkpoint_step
 
 PROGRESS_SECONDS = 0.5
 # Speed is that of the last so many seconds: an evaluation in between does not count.

@@ -24,11 +24,12 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState, create_trial
 
+from switch_model.whole_files import write_whole
 from train.arguments import Arguments
 from train.history import aligned, best_figure, clock
 from train.process import StopRequest, go_on, start
 from train.rows import read_data
-from train.runs import RUNS, Run, RunError, named_after, reserve_folder, write_whole
+from train.runs import RUNS, Run, RunError, named_after, reserve_folder
 from train.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
 from train.tasks import TASKS
 from train.training import pick_device

@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from switch_model.whole_files import folder_written_aside
 from train.picture_text import drawable_only, text_as_written
 from train.search_space import written
 
@@ -152,9 +153,10 @@ def parallel_coordinates(sweep: dict[str, Any]) -> go.Figure:
 def write_pictures(sweep: dict[str, Any], folder: Path) -> None:
     """parallel_coordinates.html, which opens offline, and parallel_coordinates.png."""
     figure = parallel_coordinates(sweep)
-    figure.write_html(folder / "parallel_coordinates.html", include_plotlyjs=True, full_html=True)
-    with text_as_written():
-        _write_png(sweep, folder / "parallel_coordinates.png")
+    with folder_written_aside(folder) as aside:
+        figure.write_html(aside / "parallel_coordinates.html", include_plotlyjs=True, full_html=True)
+        with text_as_written():
+            _write_png(sweep, aside / "parallel_coordinates.png")
 
 
 def _write_png(sweep: dict[str, Any], path: Path) -> None:

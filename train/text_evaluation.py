@@ -4,7 +4,6 @@ Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split t
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.modeling import SwitchForMaskedLM
 from switch_model.tokenizer_file import target_of
+from switch_model.whole_files import write_whole
 from train.collators import MaskingCollator
 from train.data import load_split
 from train.packing import stream_texts
@@ -69,7 +69,7 @@ def _translation(
     texts, references = list(rows["text"]), list(rows["target"])
     answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
     if save_text:
-        Path(save_text).write_text("".join(f"{answer}\n" for answer in answers), encoding="utf-8")
+        write_whole(save_text, "".join(f"{answer}\n" for answer in answers))
     figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows)}
     return figures | {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
 

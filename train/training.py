@@ -22,6 +22,7 @@ from switch_model.checkpoint import save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
 from switch_model.tokenizer_file import target_of, with_target
+from switch_model.whole_files import folder_written_aside
 from train.arguments import Arguments, TrainArguments
 from train.card import model_card
 from train.checkpoints import put_weights
@@ -33,7 +34,7 @@ from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
 from train.rows import Rows, make_rows, make_tokenizer, read_data
-from train.runs import Run, RunError, pasted
+from train.runs import Run, RunError, at_its_end, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
 from train.steps import planned_steps
@@ -89,6 +90,9 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             _rebuild_best(run, arguments)
         print(f"{folder} is finished. To train on: python -m train --init_from {pasted(folder)} --dataset …")
         return run
+    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could say that it had finished.
+        run.set_state("finished")
+        return resume(folder)
     if not run.can_resume():
         raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.again()}")
     arguments.check_reporters()
@@ -238,8 +242,10 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             print(f"note: {note}", file=sys.stderr, flush=True)
     if not run.tokenizer.exists():
         if (target := target_of(tokenizer)) is not tokenizer:
-            target.save_pretrained(run.target_tokenizer)
-        tokenizer.save_pretrained(run.tokenizer)
+            with folder_written_aside(run.target_tokenizer) as aside:
+                target.save_pretrained(aside)
+        with folder_written_aside(run.tokenizer) as aside:
+            tokenizer.save_pretrained(aside)
 
     # Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:

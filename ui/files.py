@@ -6,6 +6,7 @@ Try it: hand_over(button, lambda: fresh_path("a.json"), [], "my-file")
 import tempfile
 import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +59,17 @@ def hand_over(button: gr.Button, make: Callable[..., str | None], inputs: list[A
     file = gr.DownloadButton(visible="hidden", elem_id=f"{name}-file")
     # A moment for the page to take the new file in.
     click = f"() => {{ setTimeout(() => document.querySelector('#{name}-file')?.click(), 100) }}"
-    button.click(make, inputs, [file], **quiet).success(None, None, None, js=click, **quiet)
+    button.click(_in_words(make), inputs, [file], **quiet).success(None, None, None, js=click, **quiet)
+
+
+def _in_words(make: Callable[..., str | None]) -> Callable[..., str | None]:
+    """What writes a file, with what the disk has against it said on the page."""
+
+    @wraps(make)
+    def made(*inputs: Any) -> str | None:
+        try:
+            return make(*inputs)
+        except OSError as error:
+            raise gr.Error(f"The file can't be written: {error.strerror or error}.", print_exception=False) from error
+
+    return made

@@ -88,7 +88,7 @@ class LiveRun:
         """
         try:
             run = self.workshop.run(name)
-            state, progress = run.state(), run.progress()
+            state, progress, _ = run.state(), run.progress(), run.arguments()
         except RunError as error:
             if seen == str(error):
                 return (gr.skip(),) * 10
@@ -124,6 +124,7 @@ class LiveRun:
 
         try:
             run = self.workshop.run(name)
+            task = TASKS[run.arguments().train.task]
         except RunError:
             return Pictures()
         records = run.metrics()
@@ -132,7 +133,6 @@ class LiveRun:
         watched = [record for record in records if record["kind"] == "probe"]
         partners = self._partners(name)
         lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
-        task = TASKS[run.arguments().train.task]
         pictures = Pictures(
             words=_facts(dead_experts(records)),
             curves=run_figures.learning_curves(records, task.figures),

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError
+from train.arguments import Arguments
 from train.history import summaries
 from train.housekeeping import archive, delete, rename
 from train.measures import MEASURES
@@ -49,8 +50,8 @@ class RunHistory:
             name,
             row["state"],
             row["dataset"],
-            TASKS[row["task"]].title,
-            row["preset"],
+            TASKS[row["task"]].title if row["task"] else "",
+            row["preset"] or "",
             row["best_words"],
             steps,
             clock,
@@ -73,6 +74,11 @@ class RunHistory:
             state = run.state()
         except RunError as error:
             return None, _message(error), *(gr.update(interactive=False),) * 6, *(_HIDDEN,) * 2
+        try:
+            run.arguments()
+        except RunError as error:  # All that can be done with it is to remove it.
+            able = (gr.update(interactive=on and not state.active) for on in (False,) * 5 + (True,))
+            return name, _message(error), *able, *(_HIDDEN,) * 2
         able = [True, run.best.is_dir(), run.best.is_dir(), run.best.is_dir(), not state.active, not state.active]
         said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
         return name, said, *(gr.update(interactive=on) for on in able), *(_HIDDEN,) * 2
@@ -85,18 +91,25 @@ class RunHistory:
         """(curves of several runs, the arguments in which they differ)."""
         from ui.run_figures import compare_curves
 
-        known = self.workshop.names()
-        runs = {name: self.workshop.run(name) for name in (names or ())[:MAX_COMPARED] if name in known}
-        if not runs:
+        arguments = {name: one.portable() for name, one in self._arguments((names or ())[:MAX_COMPARED]).items()}
+        if not arguments:
             return None, '<p class="facts">Choose two or more runs.</p>'
-        arguments = {name: run.arguments().portable() for name, run in runs.items()}
-        figure = compare_curves({name: run.metrics() for name, run in runs.items()}, value, over)
+        figure = compare_curves({name: self.workshop.run(name).metrics() for name in arguments}, value, over)
         return figure, arguments_diff_html(arguments)
+
+    def _arguments(self, names: Sequence[str]) -> dict[str, Arguments]:
+        """Of the runs that are there and can be read."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.workshop.run(name).arguments()
+            except RunError:
+                continue
+        return found
 
     def measures(self, names: Sequence[str], value: str) -> Any:
         """The picker of figures with those that the runs' tasks have."""
-        known = self.workshop.names()
-        tasks = [self.workshop.run(name).arguments().train.task for name in names or () if name in known]
+        tasks = [one.train.task for one in self._arguments(names or ()).values()]
         found = list(dict.fromkeys(["loss", *(figure for task in tasks for figure in TASKS[task].figures)]))
         # What is chosen stays, also where someone chooses while this is under way.
         return gr.update(choices=_figures(found), **({} if value in found else {"value": "loss"}))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from switch_model.whole_files import write_whole
 from train.arguments import Arguments
 from train.runs import Run, RunError, free_folder, list_runs
 from train.table_file import check_unpacked_size, without_endings
@@ -182,7 +183,7 @@ class Workshop:
             kept = self.uploads / f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}{endings}"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(content)
+            write_whole(kept, content)
         return kept
 
 
