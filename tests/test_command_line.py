@@ -14,8 +14,10 @@ import torch
 from switch_model import load_checkpoint
 from train.card import with_own_licence
 from train.cli import main
+from train.fingerprint import Fingerprint
 from train.runs import Run
 from train.toy import make_toy
+from train.trainer import SwitchTrainer
 
 SMALL = ["--preset", "tiny", "--d_model", "16", "--num_heads", "2", "--vocab_size", "200", "--seq_len", "16"]
 
@@ -55,7 +57,8 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
         return json.loads(said.out), said.err
 
     figures, said = evaluated(own_run.folder, own_file)
-    assert figures["rows"] == 90 and figures["trained_on"] == "most" and "Most of these rows were trained on" in said
+    assert (figures["rows"], figures["trained_rows"], figures["trained_on"]) == (90, 72, "most")
+    assert "72 of these rows were trained on" in said
     figures, said = evaluated(own_run.folder, own_file, "--split", "validation")
     kept = max(own_run.metrics("eval"), key=lambda record: record["accuracy"])
     assert (figures["rows"], figures["trained_on"], said) == (18, "none", "")
@@ -71,6 +74,124 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     assert figures["trained_on"] is None and said == ""
     assert main(["evaluate", "--checkpoint", str(moved), "--dataset", str(other), "--split", "validation"]) == 2
     assert "was not trained on it" in capsys.readouterr().err
+
+    # With its run at hand, rows are known wherever they stand: in a file that grew, was sorted anew or renamed.
+    lines = own_file.read_text().splitlines(keepends=True)
+    grown = other.with_name("grown.csv")
+    grown.write_text("".join([lines[0], *(f"a new text {n},class 1\n" for n in range(60)), *lines[:0:-1]]))
+    figures, said = evaluated(own_run.folder, grown, "--split", "validation")
+    assert (figures["rows"], figures["trained_rows"]) == (18, 0) and "60 rows were added" in said
+    assert figures["accuracy"] == pytest.approx(kept["accuracy"])
+    assert evaluated(own_run.folder, grown)[0]["trained_rows"] == 72
+    words = ["--checkpoint", str(own_run.folder), "--dataset", str(grown), "--importance", "0"]
+    assert main(["analyze", *words, "--output", str(other.parent / "report")]) == 0
+    assert "72 of the 150 texts were trained on" in capsys.readouterr().out
+    grown.write_text("text,label\nnever seen,class 1\nnor this,class 2\n")
+    assert main(["evaluate", *words[:4], "--split", "validation"]) == 2
+    assert "None of the 18 rows that" in capsys.readouterr().err
+
+
+def test_a_text_that_stands_on_both_sides_is_not_held_out(own_file, tmp_path, capsys):
+    lines = own_file.read_text().splitlines(keepends=True)
+    file, folder = tmp_path / "twice.csv", tmp_path / "run"
+    file.write_text("".join([*lines, *lines[1:31]]))
+    assert main(["--dataset", str(file), *SMALL, "--max_steps", "1", "--output_dir", str(folder)]) == 0
+    found = Fingerprint.load(Run(folder).rows_path)
+    assert 0 < found.leaked < len(found.held_out)
+    assert f"note: {found.leaked} of the 6 rows to validate on" in capsys.readouterr().err
+    words = ["--checkpoint", str(folder), "--dataset", str(file), "--split", "validation"]
+    assert main(["evaluate", *words]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows"] == 6 - found.leaked and "trained on their texts too" in said.err
+
+
+CHANGES = {
+    "60 rows were added": lambda rows: rows + [f"a new text {number},class 1" for number in range(60)],
+    "7 rows are gone": lambda rows: rows[:40] + rows[47:],
+    "its rows stand in another order": lambda rows: rows[::-1],
+    "5 rows have another class": lambda rows: (
+        [row[:-1] + ("1" if row[-1] != "1" else "2") for row in rows[:5]] + rows[5:]
+    ),
+    "there is a new class (other)": lambda rows: [*rows, "a text,other", "one more,other"],
+    "a class is gone (class 2)": lambda rows: [row for row in rows if row[-1] != "2"],
+    "none of its rows is there any more": lambda rows: [f"x{row}" for row in rows],
+}
+
+
+@pytest.fixture(scope="module")
+def stopped_run(own_file, tmp_path_factory) -> Run:
+    """A run over a file of its own, stopped behind its first checkpoint."""
+    folder = tmp_path_factory.mktemp("stopped")
+    file = shutil.copy(own_file, folder / "rows.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SwitchTrainer, "_save_checkpoint", save_then_stop)
+        asked = ["--dataset", str(file), *SMALL, "--validation_size", "0.2", "--epochs", "3", "--eval_steps", "2"]
+        assert main([*asked, "--output_dir", str(folder / "run")]) == 130
+    return Run(folder / "run")
+
+
+def save_then_stop(self, *args, saved=SwitchTrainer._save_checkpoint):
+    saved(self, *args)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_a_run_does_not_go_on_with_other_rows(stopped_run, own_file, said, capsys):
+    file = stopped_run.folder.with_name("rows.csv")
+    header, *rows = own_file.read_text().splitlines()
+    file.write_text("\n".join([header, *CHANGES[said](rows)]) + "\n")
+    assert main(["resume", str(stopped_run.folder)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and said in printed and printed.count("\n") == 1
+    assert stopped_run.last_checkpoint().name == "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("num_experts", 7, "num_experts was 4 and is 7. Put it back"),
+        ("optimizer", "adafactor", "optimizer was adamw and is adafactor"),
+        ("tokenizer", "gpt2", "tokenizer was none and is gpt2"),
+        ("seed", 5, "seed was 0 and is 5"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_arguments(stopped_run, name, value, said, capsys):
+    whole = stopped_run.arguments_path.read_text()
+    stopped_run.arguments_path.write_text(json.dumps(json.loads(whole) | {name: value}))
+    try:
+        assert main(["resume", str(stopped_run.folder)]) == 2
+        assert said in capsys.readouterr().err
+    finally:
+        stopped_run.arguments_path.write_text(whole)
+
+
+def test_a_run_goes_on_with_its_rows_wherever_they_lie(stopped_run, own_file, tmp_path, capsys):
+    run = Run(shutil.copytree(stopped_run.folder, tmp_path / "run"))
+    values = json.loads(run.arguments_path.read_text())
+    moved = {"dataset": str(own_file), "output_dir": str(run.folder), "max_steps": 3}
+    run.arguments_path.write_text(json.dumps(values | moved))
+    assert main(["resume", str(run.folder)]) == 0 and run.state().name == "finished"
+    assert run.last_checkpoint().name == "checkpoint-3"
+
+
+@pytest.mark.parametrize("task", ["mlm", "clm", "translation"])
+def test_rows_of_every_kind_are_known_again(task, own_file, tmp_path, stopping_at_saves, capsys):
+    rows = own_file.read_text().splitlines()[1:]
+    pairs = [row.split(",")[0] + "," + row.split(",")[0].upper() for row in rows]
+    file, folder = tmp_path / "pairs.csv", tmp_path / "run"
+    file.write_text("\n".join(["text,target", *pairs]) + "\n")
+    asked = ["--dataset", str(file), *SMALL, "--task", task, "--validation_size", "0.2", "--eval_steps", "1"]
+    asked += ["--seq_len", "64"] if task == "translation" else []
+    with stopping_at_saves():
+        assert main([*asked, "--output_dir", str(folder)]) == 130
+    file.write_text("\n".join(["text,target", *pairs[::-1], "one more,ONE MORE"]) + "\n")
+    capsys.readouterr()
+    assert main(["resume", str(folder)]) == 2 and "1 row was added" in capsys.readouterr().err
+    assert main(["evaluate", "--checkpoint", str(folder), "--dataset", str(file), "--split", "validation"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["rows"], figures["trained_rows"], figures["trained_on"]) == (18, 0, "none")
+    assert main(["evaluate", "--checkpoint", str(folder), "--dataset", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["trained_rows"] == 72
 
 
 def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_does_not_know(own_run, capsys):

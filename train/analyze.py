@@ -4,7 +4,7 @@ Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from switch_model.counterfactuals import mean_importance
 from switch_model.predictor import Predictor
 from switch_model.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
 from switch_model.whole_files import folder_written_aside
+from train.continuing import read_fingerprint
 from train.data import load_split
-from train.words import DataError, listed
+from train.words import DataError, counted, listed
 
 # Texts that an expert's importance is measured on: a pass over all of them for each expert.
 IMPORTANCE_TEXTS = 32
@@ -69,6 +70,16 @@ def rows_to_analyze(
     note = f"The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
     which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
     return Rows(texts, true, f"{note}the predicted class stands in for the data's in {which}.")
+
+
+def with_overlap(rows: Rows, checkpoint: str) -> Rows:
+    """The rows, with how many of them the model was trained on in their note, where its run tells."""
+    found = read_fingerprint(checkpoint)
+    if found is None or not (known := found.known(rows.texts)):
+        return rows
+    of_all = f"{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"
+    said = f"{of_all} {'was' if known == 1 else 'were'} trained on: figures on them speak of memory."
+    return replace(rows, note=f"{rows.note} {said}".strip())
 
 
 def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:

@@ -45,10 +45,13 @@ def evaluate_command(argv: list[str]) -> None:
     from train.evaluation import evaluate
 
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
+    if note := figures.get("note"):
+        print(note, file=sys.stderr)
     if (known := figures["trained_on"]) in ("most", "some"):
+        how_many = known.capitalize() if figures["trained_rows"] is None else f"{figures['trained_rows']:,}"
         print(
-            f"{known.capitalize()} of these rows were trained on: figures on them speak of memory. Those that the run "
-            "held out are measured with --split validation.",
+            f"{how_many} of these rows were trained on: figures on them speak of memory. Those that the run held out "
+            "are measured with --split validation.",
             file=sys.stderr,
         )
     text = json.dumps(figures, indent=2)
@@ -194,12 +197,13 @@ def analyze_command(argv: list[str]) -> None:
     check_writable(options.output, folder=True)
     from switch_model.corpus import route_corpus
     from switch_model.predictor import Predictor
-    from train.analyze import importances, rows_to_analyze, write_report
+    from train.analyze import importances, rows_to_analyze, with_overlap, write_report
     from train.corpus_report import facts_in_words
 
     predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
     columns = {key: getattr(options, key) for key in ("data_dir", "text_column", "label_column", "num_samples")}
     rows = rows_to_analyze(predictor.model.config.labels, options.dataset, options.split, **columns)
+    rows = with_overlap(rows, options.checkpoint)
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():

@@ -3,6 +3,7 @@
 Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag_news --split test
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -57,7 +58,8 @@ def evaluate(
         num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
 
     Returns:
-        checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows), rows,
+        checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows),
+        trained_rows (how many; None = nobody knows), note (what is to be said of the rows, where that is so), rows,
         empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_figures`
         gives, and routing (the measures per sparse layer), ready for JSON. For a model without classes, what
         `measure_texts` gives.
@@ -67,11 +69,19 @@ def evaluate(
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
     split = split or report_split(dataset, data_dir)
-    own, held_out, names = own_data(checkpoint, dataset, data_dir), None, []
+    own, held_out, names, note = own_data(checkpoint, dataset, data_dir), None, [], ""
     if split == "validation" and lacks_validation(dataset, data_dir):
-        held_out, names = held_out_rows(own, dataset, checkpoint)
-    measured = {"checkpoint": str(checkpoint), "dataset": dataset, "split": split}
+        held_out, names, note = held_out_rows(own, dataset, checkpoint)
     is_held_out = held_out is not None
+
+    def told(all_rows: int, texts: Iterable[str]) -> dict[str, Any]:
+        """What is known of the rows that are measured."""
+        texts = list(texts)
+        known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
+        share = trained_on(own, split, is_held_out, None if num_samples else all_rows, known, len(texts))
+        first = {"checkpoint": str(checkpoint), "dataset": dataset, "split": split, "trained_on": share}
+        return first | {"trained_rows": known} | ({"note": note} if note else {})
+
     if not isinstance(model, SwitchForSequenceClassification):
         figures = measure_texts(
             model,
@@ -88,12 +98,12 @@ def evaluate(
             save_text=save_text,
             held_out=held_out,
         )
-        known = trained_on(own, split, is_held_out, None if num_samples else figures["rows"])
-        return measured | {"trained_on": known} | figures
+        return told(figures["rows"], figures.pop("texts")) | figures
     if not is_held_out:
         columns = dict(text_column=text_column, label_column=label_column)
         held_out, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
     rows = align_labels(held_out, names, model.config.labels)
+    all_rows = len(rows)
     if num_samples is not None:
         rows = rows.select(range(min(num_samples, len(rows))))
     features = tokenize(rows, tokenizer).sort("length")
@@ -111,8 +121,7 @@ def evaluate(
     figures = classification_figures(expected, torch.cat(probabilities).numpy(), model.config.labels)
     figures["accuracy"] *= len(expected) / len(rows)
     return {
-        **measured,
-        "trained_on": trained_on(own, split, is_held_out, None if num_samples else len(rows)),
+        **told(all_rows, rows["text"]),
         "rows": len(rows),
         "empty": len(rows) - len(features),
         **figures,

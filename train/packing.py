@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from train.cells import texts_in
 from train.columns import Columns, cells_of, choose_columns, joined, names_in
 from train.data import DATASETS, local_file, read_rows, refuse_other_files
+from train.fingerprint import prints
 from train.table_file import is_table
 from train.words import DataError
 
@@ -104,19 +105,26 @@ def held_out_every(share: float) -> int:
 
 
 def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, dtype: str) -> dict[str, int]:
-    """Write the tokens of all texts, an end token behind each; returns how many texts, tokens and characters."""
+    """Write the tokens of all texts, an end token behind each, and beside them, a number for each text, by which it is
+    known again; returns how many texts, tokens and characters."""
     counts, texts = {"texts": 0, "tokens": 0, "characters": 0}, iter(texts)
-    with path.open("wb") as file:
+    with path.open("wb") as file, prints_of(path).open("wb") as known:
         while batch := list(islice(texts, TEXTS_AT_ONCE)):
             encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
                 "input_ids"
             ]
             stream = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded]).astype(dtype)
             file.write(stream.tobytes())
+            known.write(prints(batch).tobytes())
             counts["texts"] += len(batch)
             counts["tokens"] += len(stream)
             counts["characters"] += sum(map(len, batch))
     return counts
+
+
+def prints_of(path: Path) -> Path:
+    """The file beside a stream with a number for each of its texts, as `fingerprint.prints` gives them."""
+    return path.with_suffix(".prints")
 
 
 def packed(
@@ -132,7 +140,8 @@ def packed(
         name -> file, and {"dtype", name -> counts}.
     """
     key = hashlib.sha256(
-        json.dumps([what, sorted(splits)], sort_keys=True).encode() + tokenizer.backend_tokenizer.to_str().encode()
+        json.dumps([what, sorted(splits), "prints"], sort_keys=True).encode()
+        + tokenizer.backend_tokenizer.to_str().encode()
     ).hexdigest()[:24]
     folder = cache_folder() / key
     if not (folder / "info.json").is_file():

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.tokenizer_file import target_of, with_target
 from train.arguments import Arguments
 from train.data import TrainingData, has_own_validation, load_training_data, local_file
-from train.packing import Blocks, held_out_every, packed, stream_texts
+from train.packing import Blocks, held_out_every, packed, prints_of, stream_texts
 from train.pairs import load_training_pairs
 from train.table_file import is_table
 from train.tasks import TASKS
@@ -51,6 +51,7 @@ class Rows:
         lengths: tokens of each training row.
         author: what the model writes at an evaluation; None for models that do not.
         characters_per_token: of the validation texts, where bits per character can be told.
+        prints: of a stream, the files with a number for each text to train on and to validate on.
     """
 
     train: Any
@@ -58,6 +59,7 @@ class Rows:
     lengths: list[int]
     author: Author | None = None
     characters_per_token: float | None = None
+    prints: dict[str, Path] | None = None
 
     @property
     def mean_tokens(self) -> float:
@@ -89,7 +91,7 @@ def read_data(arguments: Arguments) -> TrainingData | None:
     )
 
 
-def _streams(arguments: Arguments) -> dict[str, Iterator[str]]:
+def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
     """The texts to train on and those held out, one after the other."""
     data = arguments.data
     asked = (data.data_dir, data.text_column, data.language)
@@ -107,11 +109,6 @@ def _streams(arguments: Arguments) -> dict[str, Iterator[str]]:
         "train": (text for index, text in enumerate(train_texts()) if index % every),
         "validation": (text for index, text in enumerate(train_texts()) if index % every == 0),
     }
-
-
-def validation_texts(arguments: Arguments) -> Iterator[str]:
-    """The texts that a run over a stream holds out. Raises DataError when they can't be had."""
-    return _streams(arguments)["validation"]
 
 
 def make_tokenizer(
@@ -147,7 +144,7 @@ def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokeni
     if wanted.tokenizer is not None:
         return load_tokenizer(wanted.tokenizer, wanted.seq_len)
     if kind == "blocks":
-        texts = islice(_streams(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
+        texts = islice(streams_of(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
     elif kind == "pairs" and wanted.target_tokenizer is None:
         texts = [*data.train["text"], *data.train["target"]]
     else:
@@ -201,7 +198,7 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
 
 def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int | None) -> Rows:
     data = arguments.data
-    shown = islice(_streams(arguments)["validation"], SHOWN_SAMPLES)
+    shown = islice(streams_of(arguments)["validation"], SHOWN_SAMPLES)
     prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in shown]
     what: dict[str, Any] = {
         key: getattr(data, key) for key in ("dataset", "text_column", "language", "num_samples", "validation_size")
@@ -214,7 +211,7 @@ def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int 
         if path:  # What stood in it may have changed since.
             state = path.stat()
             what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
-    files, info = packed(what, tokenizer, _streams(arguments))
+    files, info = packed(what, tokenizer, streams_of(arguments))
     train, validation = (Blocks(files[name], info["dtype"], data.seq_len) for name in ("train", "validation"))
     if not len(train) or not len(validation):
         raise DataError(
@@ -224,4 +221,6 @@ def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int 
     if most is not None:
         validation.tokens = validation.tokens[: most * data.seq_len]
     counts, author = info["validation"], storyteller(tokenizer, prompts)
-    return Rows(train, validation, [data.seq_len] * len(train), author, counts["characters"] / counts["tokens"])
+    characters_per_token = counts["characters"] / counts["tokens"]
+    kept = {name: prints_of(path) for name, path in files.items()}
+    return Rows(train, validation, [data.seq_len] * len(train), author, characters_per_token, kept)

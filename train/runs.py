@@ -5,6 +5,7 @@ state.json            queued, running, stopped, finished or failed; whose proces
 progress.json         step, steps in all, seconds: rewritten about once a second
 metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe" | "end", "step", "seconds", …}
 log.txt               what the run said
+rows.npz              a number for each row to train on or held out, and what else must stay as it was (fingerprint.py)
 tokenizer/            what cuts its texts
 target_tokenizer/     what cuts the answers, where that is another
 best/                 the best checkpoint so far, a complete checkpoint folder
@@ -58,6 +59,7 @@ class Run:
         self.progress_path = self.folder / "progress.json"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.log_path = self.folder / "log.txt"
+        self.rows_path = self.folder / "rows.npz"
         self.tokenizer = self.folder / "tokenizer"
         self.target_tokenizer = self.folder / "target_tokenizer"
         self.best = self.folder / "best"
@@ -292,7 +294,7 @@ class Run:
         """Remove what a run without a checkpoint has written, for it to begin again; its words in the log stay."""
         for folder in (self.tokenizer, self.target_tokenizer, self.best):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.metrics_path, self.progress_path):
+        for path in (self.metrics_path, self.progress_path, self.rows_path):
             path.unlink(missing_ok=True)
 
     def discard_incomplete(self) -> None:

@@ -26,9 +26,10 @@ from optuna.trial import TrialState, create_trial
 
 from switch_model.whole_files import write_whole
 from train.arguments import Arguments
+from train.continuing import check_digest, digest_of
 from train.history import aligned, best_figure, clock
 from train.process import StopRequest, go_on, start
-from train.rows import read_data
+from train.run_files import read_object
 from train.runs import RUNS, Run, RunError, named_after, reserve_folder
 from train.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
 from train.tasks import TASKS
@@ -75,6 +76,7 @@ class Sweep:
         sampler, search_seed: how.
         arguments: those of all trials.
         figure, higher_is_better: what trials are compared by.
+        rows: a digest of those that the trials train on and are compared by; None = not known.
         trials: in the order in which they ran.
         stopped: why it ended early; "" = it did not.
     """
@@ -86,6 +88,7 @@ class Sweep:
     arguments: Arguments
     figure: str
     higher_is_better: bool
+    rows: dict[str, str] | None = None
     trials: list[Trial] = field(default_factory=list)
     stopped: str = ""
 
@@ -108,6 +111,7 @@ class Sweep:
             "sampler": self.sampler,
             "search_seed": self.search_seed,
             "arguments": self.arguments.portable(),
+            "rows": self.rows,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,7 +201,7 @@ def _take_folder(found: Sweep) -> None:
         raise RunError(f"{folder} holds a run. Choose another --output_dir for the sweep.")
     if not (folder / "sweep.json").exists():
         pick_device(found.arguments.train.device)
-        read_data(found.arguments)
+        found.rows = digest_of(found.arguments)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_sweep(found)
@@ -205,6 +209,7 @@ def _take_folder(found: Sweep) -> None:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
         return
     old = read_sweep(folder)
+    found.rows = check_digest(found.arguments, old.get("rows"), f"the sweep in {folder}")
     for key, value in found.plan().items():
         if old.get(key) != json.loads(json.dumps(value)):
             raise RunError(
@@ -356,11 +361,10 @@ def write_sweep(found: Sweep) -> None:
 
 def read_sweep(folder: str | Path) -> dict[str, Any]:
     """sweep.json of a folder, as `Sweep.to_dict` wrote it. Raises RunError when there is none."""
-    path = Path(folder) / "sweep.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder} holds no sweep: {path.name} can't be read.") from error
+        return read_object(Path(folder) / "sweep.json")
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{folder} holds no sweep: sweep.json can't be read. Remove it to begin anew.") from error
 
 
 def sweep_table(found: Sweep) -> str:
@@ -379,8 +383,7 @@ def sweep_table(found: Sweep) -> str:
 def _outcome(found: Sweep, trial: Trial) -> str:
     if trial.state == "finished" and trial.figure is not None:
         return f"{TASKS[found.arguments.train.task].describe(trial.figure)} in {clock(trial.seconds)}"
-    first = trial.message.splitlines()[0] if trial.message else ""
-    return f"{trial.state}. {first}".strip()
+    return f"{trial.state}. {next(iter(trial.message.splitlines()), '')}".strip()
 
 
 def _figure_text(name: str, value: float) -> str:

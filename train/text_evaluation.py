@@ -33,7 +33,8 @@ HIDDEN = 0.15
 def measure_texts(
     model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, dataset: str, split: str, **settings: Any
 ) -> dict[str, Any]:
-    """What `evaluate` gives for a model that has no classes. `held_out`: rows to measure instead of the split's.
+    """What `evaluate` gives for a model that has no classes, and the texts that were measured. `held_out`: rows to
+    measure instead of the split's.
 
     Raises DataError when the data can't be had or hold nothing to measure; ValueError for raw hidden states.
     """
@@ -70,7 +71,7 @@ def _translation(
     answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
     if save_text:
         write_whole(save_text, "".join(f"{answer}\n" for answer in answers))
-    figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows)}
+    figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows), "texts": texts}
     return figures | {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
 
 
@@ -154,6 +155,7 @@ def _next_tokens(
         "bits_per_character": nats / asked / math.log(2) * len(stream) / characters,
         "accuracy": right / asked,
         "rows": len(texts),
+        "texts": texts,
         "tokens": len(stream),
         "characters": characters,
         "routing": totals.summary(),
@@ -178,7 +180,8 @@ def _hidden_tokens(
     rows = held_out
     if rows is None:
         rows, _names = load_split(dataset, split, data_dir, text_column, labelled=False)
-    features = tokenize(rows.select(range(min(num_samples or len(rows), len(rows)))), tokenizer).sort("length")
+    rows = rows.select(range(min(num_samples or len(rows), len(rows))))
+    features = tokenize(rows, tokenizer).sort("length")
     loader = DataLoader(features, batch_size=batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
     for batch in loader:
@@ -193,6 +196,7 @@ def _hidden_tokens(
         "accuracy": right / max(asked, 1),
         "perplexity": math.exp(nats / max(asked, 1)),
         "rows": len(features),
+        "texts": rows["text"],
         "hidden_tokens": asked,
         "hidden_share": HIDDEN,
         "routing": totals.summary(),

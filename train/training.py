@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from train.arguments import Arguments, TrainArguments
 from train.card import model_card
 from train.checkpoints import put_weights
 from train.collators import RareTokenCollator
+from train.continuing import begin, check_arguments, check_rows, check_tokenizer, fingerprint_of, overlap_words
 from train.curves import write_curves
 from train.data_report import notes
+from train.fingerprint import Fingerprint
 from train.launch import one_of_several
 from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
@@ -95,6 +98,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
         return resume(folder)
     if not run.can_resume():
         raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.again()}")
+    if checkpoint and (began := Fingerprint.load(run.rows_path)):
+        check_arguments(run, began)
     arguments.check_reporters()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
@@ -122,7 +127,11 @@ def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":
     tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
     if run.target_tokenizer.is_dir():
         with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
-    return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint))
+    check = None
+    if (began := Fingerprint.load(run.rows_path)) is not None:
+        check_tokenizer(run, began, tokenizer)
+        check = partial(check_rows, run, arguments, began)
+    return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint), check)
 
 
 def _rebuild_best(run: Run, arguments: Arguments) -> None:
@@ -158,13 +167,17 @@ class Parts:
     rows: Rows
     model: SwitchPreTrainedModel
     max_steps: int | None
+    fingerprint: Fingerprint
 
 
 def _prepare(
-    arguments: Arguments, tokenizer: PreTrainedTokenizerFast | None = None, begun_with: SwitchConfig | None = None
+    arguments: Arguments,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    begun_with: SwitchConfig | None = None,
+    check: Callable[[Fingerprint], None] | None = None,
 ) -> Parts:
     """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
-    the configuration it began with."""
+    the configuration it began with, and checks that its rows are the same."""
     task, start = TASKS[arguments.train.task], None
     if arguments.train.init_from and tokenizer is None:
         start = read_start(arguments.train.init_from, task)
@@ -175,9 +188,16 @@ def _prepare(
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     disable_progress_bars()
+    found = None if data is None else fingerprint_of(arguments, data)
+    if found and check:
+        check(found)
     tokenizer = make_tokenizer(arguments, data, tokenizer)
     target = target_of(tokenizer)
     rows = make_rows(arguments, data, tokenizer)
+    if found is None:
+        found = fingerprint_of(arguments, rows)
+        if check:
+            check(found)
     if not len(rows.train) or not len(rows.validation):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
     if tokens_per_step := arguments.train.total_batch_size:
@@ -199,7 +219,7 @@ def _prepare(
     model = task.model_class(config)
     if start is not None:
         start_from(model, start.weights)
-    return Parts(tokenizer, rows, model, steps if decided_by else None)
+    return Parts(tokenizer, rows, model, steps if decided_by else None, found)
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -238,8 +258,9 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         flush=True,
     )
     if resume_from is None:
-        for note in notes(arguments):
+        for note in filter(None, [*notes(arguments), overlap_words(parts.fingerprint)]):
             print(f"note: {note}", file=sys.stderr, flush=True)
+        begin(run, parts.fingerprint, tokenizer)
     if not run.tokenizer.exists():
         if (target := target_of(tokenizer)) is not tokenizer:
             with folder_written_aside(run.target_tokenizer) as aside:
@@ -312,6 +333,7 @@ def _keep_best(
         "arguments": arguments.portable(),
         "command": arguments.command(),
         "rows": {"train": len(rows.train), "validation": len(rows.validation)},
+        "fingerprint": parts.fingerprint.digest(),
         "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
         "seconds": round(seconds, 1),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
