@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.archive import (
@@ -32,6 +31,7 @@ from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
+from switch_model.hub import download, with_revision, without_pickles
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.paths import local_path
 from switch_model.tensor_file import Entry, Weights, write_tensors
@@ -52,6 +52,7 @@ MAX_PARAMETERS = 20_000_000_000
 MAX_LABELS, MAX_LABEL_LENGTH = 10_000, 200
 # Of config.json, for all that are not class names.
 _BYTES_BESIDE_LABELS = 50_000
+IMPORT_FIRST = " It is transformers' own kind: make one of ours with python -m train import SOURCE --output_dir FOLDER."
 # What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
 _LIBRARY_CONFIG_KEYS = frozenset(
     [
@@ -77,13 +78,15 @@ _LIBRARY_CONFIG_KEYS = frozenset(
 
 
 def load_checkpoint(
-    folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
+    folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
 ) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
     """Open a checkpoint folder, zip or hub repository.
 
     Args:
-        folder_zip_or_hub_id: a folder (a run folder opens its best checkpoint), a .zip of one, or "owner/name".
+        folder_zip_or_hub_id: a folder (a run folder opens its best checkpoint), a .zip of one, "owner/name", or
+            "owner/name@revision".
         device: where the model goes; None = CUDA when there is one, else CPU.
+        revision: of a hub repository: a branch, a tag, a commit, or refs/pr/N; None = main.
 
     Returns:
         The model in evaluation mode, in float32 whatever the file holds, and its tokenizer; where what is written has
@@ -93,7 +96,8 @@ def load_checkpoint(
         CheckpointError: with the reason, and what would be accepted.
     """
     try:
-        source = Path(local_path(folder_zip_or_hub_id))
+        name = with_revision(local_path(folder_zip_or_hub_id), revision)
+        source = Path(name)
         is_file, is_folder = source.is_file(), source.is_dir()
     except (OSError, ValueError) as error:  # No name at all, such as one of a thousand letters.
         why = getattr(error, "strerror", None) or error
@@ -101,7 +105,13 @@ def load_checkpoint(
     if is_file:
         with tempfile.TemporaryDirectory() as scratch:
             return _load_folder(unzip(source, Path(scratch)), device)
-    return _load_folder(source if is_folder else _download(str(folder_zip_or_hub_id)), device)
+    if is_folder:
+        return _load_folder(source, device)
+    folder = download(name, [*REQUIRED_FILES, *OPTIONAL_FILES, INDEX, SHARDS])
+    weights = [file for file in ("model.safetensors", INDEX) if (folder / file).is_file()]
+    if (folder / "config.json").is_file() and not weights:
+        raise CheckpointError(f"{name} holds no model.safetensors. {without_pickles(name)}")
+    return _load_folder(folder, device)
 
 
 def require_classifier(model: SwitchPreTrainedModel) -> None:
@@ -227,6 +237,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
     if values.get("model_type") != SwitchConfig.model_type:
         raise CheckpointError(
             f"config.json says model_type={values.get('model_type')!r}; this package opens {SwitchConfig.model_type!r}."
+            + (IMPORT_FIRST if values.get("model_type") == "switch_transformers" else "")
         )
     architectures = values.get("architectures") or ["SwitchForSequenceClassification"]
     if not (isinstance(architectures, list) and len(architectures) == 1 and str(architectures[0]) in MODEL_CLASSES):
@@ -306,12 +317,3 @@ def compare_header(header: Mapping[str, Entry], expected: Mapping[str, torch.Ten
             raise CheckpointError(
                 f"The weight {name} has shape {header[name].shape}, but config.json asks for {list(tensor.shape)}."
             )
-
-
-def _download(hub_id: str) -> Path:
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, *OPTIONAL_FILES, INDEX, SHARDS]))
-    except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
-        raise CheckpointError(
-            f"There is no checkpoint at {hub_id!r}: it is no folder, no zip, and the Hugging Face Hub gave none."
-        ) from error

@@ -116,10 +116,10 @@ class TextGenerator:
 
     @classmethod
     def from_checkpoint(
-        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
+        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
     ) -> "TextGenerator":
         """Open a checkpoint. Raises CheckpointError when it can't, or does not write."""
-        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device)
+        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
         if not isinstance(model, (SwitchForConditionalGeneration, SwitchForCausalLM)):
             raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not write text.")
         return cls(model, tokenizer)

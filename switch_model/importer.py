@@ -3,7 +3,7 @@
 Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names; never a pickle. Every
 weight goes from the file straight to its place among the stacked experts, so that importing takes the memory of the
 model and little more.
-Try it: SwitchForConditionalGeneration.from_switch_transformers("google/switch-base-8")
+Try it: SwitchForConditionalGeneration.from_switch_transformers("google/switch-base-8", revision="refs/pr/5")
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import PreTrainedModel, SwitchTransformersConfig
 
 from switch_model.archive import INDEX, CheckpointError, read_json
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES
+from switch_model.hub import download, split_revision, with_revision, without_pickles
 from switch_model.paths import local_path
 from switch_model.tensor_file import Limits, Weights, read_tensor
 
@@ -44,24 +44,19 @@ _TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_
 _DERIVING = ("num_sparse_encoder_layers", "num_sparse_decoder_layers", "router_ignore_padding_tokens")
 
 
-def find_checkpoint(path_or_hub_id: str | Path) -> Path:
+def find_checkpoint(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
     """The folder itself, or the hub repository's JSON and safetensors files. Raises CheckpointError."""
-    folder = Path(local_path(path_or_hub_id))
+    name = with_revision(local_path(path_or_hub_id), revision)
+    folder = Path(name)
     if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*FILES, SENTENCEPIECE]))
-        except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint.
-            raise CheckpointError(
-                f"There is no checkpoint at {str(path_or_hub_id)!r}: it is no folder, and the Hugging Face Hub gave "
-                "none."
-            ) from error
+        folder = download(name, [*FILES, SENTENCEPIECE], "no folder")
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{path_or_hub_id} lacks config.json: it is no transformers checkpoint.")
+        raise CheckpointError(f"{name} lacks config.json: it is no transformers checkpoint.")
     if not (folder / "model.safetensors").is_file() and not (folder / INDEX).is_file():
-        raise CheckpointError(
-            f"{path_or_hub_id} holds no model.safetensors. Pickled weights (pytorch_model*.bin) are never opened here: "
-            "they can run code. " + HOW_TO_CONVERT.format(source=path_or_hub_id)
-        )
+        what_to_do = without_pickles(name)
+        if "A pull request" not in what_to_do:
+            what_to_do += " " + HOW_TO_CONVERT.format(source=split_revision(name)[0])
+        raise CheckpointError(f"{name} holds no model.safetensors. {what_to_do}")
     return folder
 
 
@@ -127,7 +122,10 @@ def read_config(folder: Path) -> SwitchConfig:
 
 
 def import_switch_transformers(
-    model_class: type[PreTrainedModel], path_or_hub_id: str | Path, dtype: torch.dtype | None = torch.float32
+    model_class: type[PreTrainedModel],
+    path_or_hub_id: str | Path,
+    dtype: torch.dtype | None = torch.float32,
+    revision: str | None = None,
 ) -> PreTrainedModel:
     """A transformers SwitchTransformers checkpoint as a model of this package, in evaluation mode on the CPU.
 
@@ -136,11 +134,12 @@ def import_switch_transformers(
             classifier's) starts at random.
         path_or_hub_id: a folder in transformers' layout, or "owner/name" on the Hugging Face Hub.
         dtype: of the weights; None = as they are in the file.
+        revision: of a hub repository: a branch, a tag, a commit, or refs/pr/N; None = main.
 
     Raises:
         CheckpointError: with the reason, and what to do.
     """
-    folder = find_checkpoint(path_or_hub_id)
+    folder = find_checkpoint(path_or_hub_id, revision)
     config, weights = read_config(folder), Weights.find(folder, LIMITS, others=True)
     encoder_table = weights.first("encoder.embed_tokens.weight", "shared.weight", "lm_head.weight")
     decoder_table = weights.first("decoder.embed_tokens.weight", "shared.weight")

@@ -85,10 +85,10 @@ class MaskFiller:
 
     @classmethod
     def from_checkpoint(
-        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None
+        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
     ) -> "MaskFiller":
         """Open a checkpoint. Raises CheckpointError when it can't, or is no masked language model."""
-        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device)
+        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
         if not isinstance(model, SwitchForMaskedLM):
             raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not fill blanks.")
         return cls(model, tokenizer)

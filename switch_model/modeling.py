@@ -33,17 +33,20 @@ class EncoderPart(SwitchPreTrainedModel):
         self.encoder = Stack(config, name="encoder")
 
     @classmethod
-    def from_switch_transformers(cls, path_or_hub_id: str | Path, dtype: torch.dtype | None = torch.float32) -> Self:
+    def from_switch_transformers(
+        cls, path_or_hub_id: str | Path, dtype: torch.dtype | None = torch.float32, revision: str | None = None
+    ) -> Self:
         """The model with the weights of a transformers SwitchTransformers checkpoint, and with its logits.
 
         Args:
             path_or_hub_id: a folder with config.json and model.safetensors (or its shards), or a hub repository's name.
             dtype: of the weights; None = as they are in the file.
+            revision: of a hub repository: a branch, a tag, a commit, or refs/pr/N; None = main.
 
         Raises:
             CheckpointError: (switch_model.checkpoint) with the reason, and what to do.
         """
-        return import_switch_transformers(cls, path_or_hub_id, dtype)
+        return import_switch_transformers(cls, path_or_hub_id, dtype, revision)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -26,9 +26,11 @@ PIPELINES: dict[type, type[Pipeline]] = {
 }
 
 
-def open_pipeline(folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None) -> Pipeline:
+def open_pipeline(
+    folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
+) -> Pipeline:
     """Open a checkpoint of any kind. Raises CheckpointError when it can't, or when it has no head to ask."""
-    model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device)
+    model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
     pipeline = PIPELINES.get(type(model))
     if pipeline is None:
         raise CheckpointError(

@@ -59,9 +59,11 @@ class Predictor:
         tokenizer.backend_tokenizer.enable_truncation(limit)
 
     @classmethod
-    def from_checkpoint(cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None) -> "Predictor":
+    def from_checkpoint(
+        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
+    ) -> "Predictor":
         """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't, or knows no classes."""
-        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device)
+        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
         require_classifier(model)
         return cls(model, tokenizer)
 

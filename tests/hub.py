@@ -1,9 +1,15 @@
-"""A stand-in for the Hugging Face Hub on this machine, which speaks what the Hub's own client asks."""
+"""A stand-in for the Hugging Face Hub on this machine, which speaks what the Hub's own client asks.
+
+A repository is {"private", "files"}, with "refs" where it has other revisions than main: name -> files. Those called
+refs/pr/N are pull requests, and listed as such.
+"""
 
 import base64
 import hashlib
 import json
+import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 TOKEN, COMMIT = "hf_good", "0" * 40
 
@@ -44,33 +50,45 @@ class _Answer(BaseHTTPRequestHandler):
             return self._say({"name": "me"} if known else {"error": "Invalid"}, 200 if known else 401)
         if "/resolve/" in path:
             return self._file(path)
-        name = path.removeprefix("/api/models/").removesuffix("/revision/main").removesuffix(f"/tree/{COMMIT}")
+        name, _, asked = re.sub("/(tree|revision|discussions)(/|$)", r"\n\1 ", path, count=1).partition("\n")
+        name = name.removeprefix("/api/models/")
         if name not in self.server.repositories:
             return self._say({"error": "Repository not found"}, 404, "RepoNotFound")
         repository = self.server.repositories[name]
-        if "/tree/" in path:
-            files = repository["files"].items()
+        kind, _, revision = asked.partition(" ")
+        if kind == "discussions":
+            return self._say(_discussions(repository))
+        revision, _, inside = revision.partition("/")  # The slashes of its own name are quoted.
+        commit, content = _revision(repository, unquote(revision) or "main")
+        if content is not None and inside:
+            return self._say({"error": "Entry not found"}, 404, "EntryNotFound")
+        if content is None:
+            return self._say({"error": "Revision not found"}, 404, "RevisionNotFound")
+        if kind == "tree":
             return self._say(
-                [{"type": "file", "path": file, "size": len(content), "oid": COMMIT} for file, content in files]
+                [{"type": "file", "path": file, "size": len(data), "oid": COMMIT} for file, data in content.items()]
             )
-        files = [{"rfilename": file, "size": len(content)} for file, content in repository["files"].items()]
-        self._say({"id": name, "private": repository["private"], "sha": COMMIT, "siblings": files})
+        files = [{"rfilename": file, "size": len(data)} for file, data in content.items()]
+        self._say({"id": name, "private": repository["private"], "sha": commit, "siblings": files})
 
     def do_HEAD(self):
         self._file(self.path.split("?")[0])
 
     def _file(self, path: str) -> None:
         name, _, rest = path.removeprefix("/").partition("/resolve/")
-        content = self.server.repositories.get(name, {"files": {}})["files"].get(rest.partition("/")[2])
-        if content is None:
+        revision, _, file = rest.partition("/")
+        commit, files = _revision(self.server.repositories.get(name, {"files": {}}), unquote(revision))
+        if files is None:
+            return self._say({"error": "Revision not found"}, 404, "RevisionNotFound")
+        if (content := files.get(file)) is None:
             return self._say({"error": "Entry not found"}, 404, "EntryNotFound")
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", commit)
         self.end_headers()
         if self.command == "GET":
-            self.server.fetched.append(rest.partition("/")[2])
+            self.server.fetched.append(file)
             self.wfile.write(content)
 
     def do_PUT(self):
@@ -117,3 +135,30 @@ class _Answer(BaseHTTPRequestHandler):
                 self.server.repositories[name]["files"][value["path"]] = self.server.large[value["oid"]]
                 assert hashlib.sha256(self.server.large[value["oid"]]).hexdigest() == value["oid"]
         self._say({"commitUrl": f"{self.server.url}/{name}/commit/0", "commitOid": COMMIT})
+
+
+def _revision(repository: dict, wanted: str) -> tuple[str, dict[str, bytes] | None]:
+    """Commit and files of a revision, by its name or its commit; no files where there is none."""
+    revisions = {"main": repository["files"]} | repository.get("refs", {})
+    for name, files in revisions.items():
+        commit = COMMIT if name == "main" else hashlib.sha1(name.encode()).hexdigest()
+        if wanted in (name, commit):
+            return commit, files
+    return COMMIT, None
+
+
+def _discussions(repository: dict) -> dict:
+    numbers = [int(name.rpartition("/")[2]) for name in repository.get("refs", {}) if name.startswith("refs/pr/")]
+    listed = [
+        {
+            "num": number,
+            "title": "Adding `safetensors` variant of this model",
+            "status": "open",
+            "isPullRequest": True,
+            "author": {"name": "someone"},
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "repo": {"name": "me/it", "type": "model"},
+        }
+        for number in numbers
+    ]
+    return {"discussions": listed, "count": len(listed), "start": 0, "numClosedDiscussions": 0}

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from switch_model import load_checkpoint
 from tests.hub import TOKEN, Hub
+from tests.import_support import save_theirs
 from tests.waits import PATIENCE
 from train.cli import main
 from train.publish import PublishError, publish
@@ -159,3 +160,79 @@ def test_what_was_published_opens_by_its_name_and_nothing_else_is_asked_for(hub,
     assert heavy == "training.json is larger than 1 MB."
     assert "model.safetensors" in pickled and "gave no checkpoint 'me/nothing'" in missing
     assert "modeling.py" not in hub.fetched and "pytorch_model.bin" not in hub.fetched
+
+
+REVISIONS = """
+from pathlib import Path
+from switch_model import CheckpointError, MaskFiller, Predictor, SwitchForConditionalGeneration, TextGenerator
+from switch_model import load_checkpoint
+from switch_model.pipelines import open_pipeline
+from train.cli import main
+from ui.models import ModelShelf
+from ui.quarantine import examine
+
+def size(model):
+    print("size", model.num_parameters())
+
+scratch = Path({folder!r})
+assert main(["import", "me/pickled", "--output_dir", str(scratch / "none")]) == 2
+assert main(["import", "me/pickled", "--revision", "nope", "--output_dir", str(scratch / "none")]) == 2
+assert main(["import", "me/alone", "--output_dir", str(scratch / "none")]) == 2
+for words in (["me/pickled", "--revision", "refs/pr/5"], ["me/pickled@refs/pr/5"]):
+    assert main(["import", *words, "--output_dir", str(scratch / "imported")]) == 0
+size(SwitchForConditionalGeneration.from_switch_transformers("me/pickled", revision="refs/pr/5"))
+size(load_checkpoint("me/shown")[0])
+size(load_checkpoint("me/shown", revision="v2")[0])
+size(Predictor.from_checkpoint("me/shown@v2").model)
+size(open_pipeline("me/shown", revision="v2").model)
+for kind in (TextGenerator, MaskFiller):
+    try:
+        kind.from_checkpoint("me/shown", revision="v3")
+    except CheckpointError as error:
+        print(error)
+(scratch / "examined").mkdir()
+print("size", examine([], scratch / "examined", "me/shown@v2")["parameters"])
+shelf = ModelShelf.find("me/shown@v2", "cpu")
+assert shelf.default == "shown", shelf.default
+size(shelf.load("shown").pipeline.model)
+asked = ["--checkpoint", "me/shown", "--revision", "v2"]
+assert main(["predict", *asked, "oil prices"]) == 0
+assert main(["predict", "--checkpoint", str(scratch / "imported"), "--revision", "v2", "oil"]) == 2
+toy = ["--max_steps", "1", "--epochs", "1"]
+assert main(["--init_from", "me/shown", "--revision", "v2", *toy, "--output_dir", str(scratch / "started")]) == 0
+size(load_checkpoint(scratch / "started")[0])
+assert main(["--tokenizer", "me/shown@v2", *toy, "--output_dir", str(scratch / "run")]) == 0
+print("tokens", len(load_checkpoint(scratch / "run")[1]))
+assert main(["--tokenizer", "me/shown", "--revision", "v3", *toy, "--output_dir", str(scratch / "none")]) == 2
+"""
+
+
+def test_every_hub_id_takes_a_revision_and_pickles_are_pointed_past(hub, toy_run, checkpoint, tmp_path):
+    publish(toy_run.best, "me/shown", private=False)
+    shown = hub.repositories["me/shown"]
+    shown["refs"] = {"v2": {path.name: path.read_bytes() for path in Path(checkpoint).iterdir()}}
+    save_theirs(tmp_path / "theirs")
+    theirs = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    pickled = {name: content for name, content in theirs.items() if name != "model.safetensors"}
+    pickled["pytorch_model.bin"] = b"never read"
+    refs = {"refs/pr/3": pickled, "refs/pr/5": theirs}
+    hub.repositories["me/pickled"] = {"private": False, "files": pickled, "refs": refs}
+    hub.repositories["me/alone"] = {"private": False, "files": pickled}
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    environment["HF_HUB_CACHE"] = str(tmp_path / "cache")
+    script = REVISIONS.format(folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folders = (tmp_path / "imported", toy_run.best, checkpoint)
+    ours, first, second = (load_checkpoint(folder)[0].num_parameters() for folder in folders)
+    sizes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("size ")]
+    assert sizes == [ours, first, second, second, second, second, second, second] and first != second
+    assert f"tokens {len(load_checkpoint(checkpoint)[1])}" in done.stdout
+    assert done.stdout.count("me/shown is on the Hugging Face Hub, but has no revision 'v3'") == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "never opened here" in errors[0] and "--revision refs/pr/5, or me/pickled@refs/pr/5" in errors[0]
+    assert "has no revision 'nope'" in errors[1]
+    assert "--revision refs/pr/N. google/switch-base-32" in errors[2] and "…" not in errors[2]
+    assert "lies on this disk and has no revision 'v2'" in errors[3]
+    assert "me/shown is on the Hugging Face Hub, but has no revision 'v3'" in errors[4]
+    assert "pytorch_model.bin" not in hub.fetched

@@ -46,7 +46,9 @@ class DataArguments:
     num_classes: int = _argument(3, "classes of the toy data set")
     vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
     tokenizer: str | None = _argument(
-        None, "hub id or folder of a tokenizer, such as ai4bharat/IndicBARTSS or gpt2; none = train one on the texts"
+        None,
+        "hub id (or id@revision) or folder of a tokenizer, such as ai4bharat/IndicBARTSS or gpt2; none = train one on "
+        "the texts",
     )
     target_tokenizer: str | None = _argument(
         None, "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides"
@@ -114,7 +116,7 @@ class TrainArguments:
         "guess the next token (en_hi and samanantar: translation, tiny_stories: clm)",
     )
     init_from: str | None = _argument(
-        None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip or hub id)"
+        None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip, hub id or id@revision)"
     )
     mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm or span_corruption")
     rare_token_dropout: float = _argument(

@@ -40,7 +40,7 @@ other commands (each has --help):
   python -m train package …        a finished run as a small checkpoint folder with a model card
   python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
   python -m train convert OLD.pt … a state dict as a checkpoint folder
-  python -m train import SOURCE …  a transformers SwitchTransformers checkpoint, such as google/switch-base-8
+  python -m train import SOURCE …  a transformers SwitchTransformers checkpoint, such as google/switch-base-32
   python -m train sweep …          a search over any arguments, a run each
 """
 

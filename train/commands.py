@@ -7,15 +7,19 @@ import json
 import sys
 from pathlib import Path
 
+from switch_model.hub import short_name, with_revision
 from switch_model.whole_files import check_writable, folder_written_aside
 from train.flags import as_path, as_text, command_parser, natural, positive
 from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 from train.words import counted
 
+REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, as owner/name@REVISION says too; none = main"
+
 
 def evaluate_command(argv: list[str]) -> None:
     parser = command_parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--revision", help=REVISION)
     parser.add_argument("--dataset", type=as_path, required=True, help="name or file, as in training")
     parser.add_argument(
         "--split",
@@ -42,6 +46,7 @@ def evaluate_command(argv: list[str]) -> None:
     output_dir = options.pop("output_dir")
     check_writable(output_dir, folder=True)
     check_writable(options["save_text"])
+    options["checkpoint"] = with_revision(options["checkpoint"], options.pop("revision"))
     from train.evaluation import evaluate
 
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
@@ -61,7 +66,7 @@ def evaluate_command(argv: list[str]) -> None:
             if "confusion" in figures:
                 from train.figures import write_pictures
 
-                title = f"{Path(figures['checkpoint']).name} on {figures['dataset']}, {figures['split']}"
+                title = f"{short_name(figures['checkpoint'])} on {figures['dataset']}, {figures['split']}"
                 write_pictures(figures, f"{title}: accuracy {figures['accuracy']:.2%}", folder)
     print(text)
 
@@ -71,6 +76,7 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument(
         "texts", nargs="*", type=as_text, help="texts, ___ = a blank to fill; none = a line each from standard input"
     )
+    parser.add_argument("--revision", help=REVISION)
     parser.add_argument(
         "--checkpoint", type=as_path, help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
     )
@@ -117,6 +123,10 @@ def predict_command(argv: list[str]) -> None:
         parser.error((instead_of_a_table(options.file) or ending).rstrip("."))
     for target in (options.output, options.trace_file, options.save_text):
         check_writable(target)
+    if options.revision and not options.checkpoint:
+        parser.error("--revision goes with --checkpoint")
+    if options.checkpoint:
+        options.checkpoint = with_revision(options.checkpoint, options.revision)
     from switch_model.checkpoint import load_checkpoint, require_classifier
     from switch_model.modeling import SwitchForMaskedLM
     from switch_model.predictor import Predictor
@@ -180,6 +190,7 @@ def predict_command(argv: list[str]) -> None:
 def analyze_command(argv: list[str]) -> None:
     parser = command_parser("analyze", "Where the tokens of a whole data set go: HTML report and tables.")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--revision", help=REVISION)
     parser.add_argument(
         "--dataset", type=as_path, required=True, help="as in training; classes are used where there are such"
     )
@@ -195,6 +206,7 @@ def analyze_command(argv: list[str]) -> None:
     )
     options = parser.parse_args(argv)
     check_writable(options.output, folder=True)
+    options.checkpoint = with_revision(options.checkpoint, options.revision)
     from switch_model.corpus import route_corpus
     from switch_model.predictor import Predictor
     from train.analyze import importances, rows_to_analyze, with_overlap, write_report
@@ -216,7 +228,7 @@ def analyze_command(argv: list[str]) -> None:
 
     corpus = route_corpus(predictor, rows.texts, rows.true, progress)
     importance = importances(predictor, corpus, options.importance) if options.importance else None
-    title = f"{Path(options.checkpoint).name} on {Path(options.dataset).name}"
+    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
     write_report(corpus, importance, title, rows.note, Path(options.output))
     print(f"{facts_in_words(corpus)} {rows.note}".rstrip())
     print(f"Report: {Path(options.output) / 'report.html'}")
@@ -247,6 +259,7 @@ def convert_command(argv: list[str]) -> None:
     parser.add_argument(
         "--tokenizer", type=as_path, required=True, help="folder or hub id of the tokenizer it was trained with"
     )
+    parser.add_argument("--revision", help="of the tokenizer's hub id: a branch, tag, commit or refs/pr/N")
     parser.add_argument("--output", type=as_path, required=True, help="folder to write")
     parser.add_argument(
         "--config", type=as_path, help="config.json or arguments.json, for what weights can't tell; none = defaults"
@@ -257,6 +270,7 @@ def convert_command(argv: list[str]) -> None:
     if options["labels"]:
         options["labels"] = [name.strip() for name in options["labels"].split(",")]
     check_writable(options["output"], folder=True)
+    options["tokenizer"] = with_revision(options["tokenizer"], options.pop("revision"))
     from train.convert import convert, labels_are_numbers
 
     output = options["output"]

@@ -23,8 +23,8 @@ from train.words import DataError, counted, listed
 # What may be edited while a run is stopped: where things lie (rows are compared by what stands in them), who watches,
 # how long it trains and when it looks at itself.
 FREE = (
-    *PRIVATE, "dataset", "preset", "device", "compile", "epochs", "max_steps", "total_iters", "max_minutes",
-    "logging_steps", "eval_steps", "eval_iters", "save_total_limit",
+    *PRIVATE, "dataset", "preset", "device", "compile", "epochs", "min_steps", "max_steps", "total_iters",
+    "max_minutes", "logging_steps", "eval_steps", "eval_iters", "save_total_limit",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from switch_model.hub import with_revision
 from switch_model.paths import local_path
 from train.arguments import GROUPS, Arguments
 from train.presets import default_task, preset
@@ -90,6 +91,9 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     parser.add_argument(
         "--max_runs", type=int, help="wait until fewer than so many runs of the same folder run; none = start at once"
     )
+    parser.add_argument(
+        "--revision", help="of --init_from's or --tokenizer's hub id: a branch, tag, commit or refs/pr/N"
+    )
     # From the annotations: HfArgumentParser has rewritten the types of the fields themselves.
     hints = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
     optional = {name for name, hint in hints.items() if types.NoneType in typing.get_args(hint)}
@@ -110,6 +114,7 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     max_runs = flags.pop("max_runs", None)
     if max_runs is not None and max_runs < 1:
         parser.error(f"--max_runs {max_runs} is not allowed: it must be at least 1")
+    revision = flags.pop("revision", None)
     written: dict[str, Any] = {}
     if path := flags.pop("config", None):
         written = _written(parser, path)
@@ -120,7 +125,13 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
             written |= preset(flags["preset"], dataset, task)
     if "epochs" in flags:  # Whoever asks for so many wants no more of them, as a file or a preset may.
         written["min_steps"] = 0
-    return Arguments.resolve(written | flags), max_runs
+    given = written | flags
+    if revision is not None:
+        named = next((name for name in ("init_from", "tokenizer") if given.get(name)), None)
+        if named is None:
+            parser.error("--revision goes with --init_from or --tokenizer")
+        given[named] = with_revision(given[named], revision)
+    return Arguments.resolve(given), max_runs
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -138,7 +149,7 @@ def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
     """
     values, lines = _read_config(path)
     known = [flag.removeprefix("--") for flag, action in parser._option_string_actions.items() if flag[:2] == "--"]
-    known = [name for name in known if name not in ("help", "config", "max_runs")]
+    known = [name for name in known if name not in ("help", "config", "max_runs", "revision")]
     written: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{path}, line {lines[key]}"

@@ -1,6 +1,6 @@
 """A transformers SwitchTransformers checkpoint as a checkpoint folder of ours: the same logits, another layout.
 
-Try it: python -m train import google/switch-base-8 --output_dir switch-base-8
+Try it: python -m train import google/switch-base-8 --revision refs/pr/5 --output_dir switch-base-8
 """
 
 import argparse
@@ -35,7 +35,12 @@ def command(argv: list[str]) -> None:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("source", type=as_path, help="a folder with config.json and safetensors, or a hub id")
+    parser.add_argument(
+        "source",
+        type=as_path,
+        help="a folder with config.json and safetensors, or a hub id, such as google/switch-base-32",
+    )
+    parser.add_argument("--revision", help="of a hub id: a branch, tag, commit or refs/pr/N; none = main")
     parser.add_argument("--output_dir", type=as_path, required=True, help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
     parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
@@ -45,7 +50,7 @@ def command(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     check_writable(options.output_dir, folder=True)
     dtype = DTYPES.get(options.dtype)
-    asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer)
+    asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer, revision=options.revision)
     config = import_checkpoint(options.source, options.output_dir, dtype=dtype, **asked)
     depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
@@ -60,6 +65,7 @@ def import_checkpoint(
     dtype: torch.dtype | None = None,
     encoder_only: bool = False,
     tokenizer: str | None = None,
+    revision: str | None = None,
 ) -> SwitchConfig:
     """Write a transformers checkpoint as a folder that `load_checkpoint` opens; returns the model's configuration.
 
@@ -67,12 +73,13 @@ def import_checkpoint(
         source: a folder in transformers' layout, or a hub id.
         dtype: of the weights on disk; None = as in the source.
         tokenizer: a hub id or folder; None = the source's own.
+        revision: of a hub id; None = main, or the one after its "@".
 
     Raises:
         DataError: when there is no such tokenizer.
         CheckpointError: when a file is missing, can't be read, or describes what this package has not.
     """
-    folder = find_checkpoint(source)
+    folder = find_checkpoint(source, revision)
     # The small files first: a model of some gigabytes is not to be read for nothing.
     config = read_config(folder)
     own = _tokenizer(folder, config) if tokenizer is None else _named_tokenizer(tokenizer, config)

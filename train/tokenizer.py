@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from switch_model.hub import lacks_revision, no_revision, split_revision
 from switch_model.tokenizer_file import target_of
 from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
 from train.words import DataError
@@ -156,13 +157,17 @@ def close_texts(backend: Tokenizer, end: str = END) -> None:
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer by hub id or folder; a SentencePiece model alone becomes a fast one.
+    """A tokenizer by hub id (with "@revision", where another than main is meant) or folder; a SentencePiece model alone
+    becomes a fast one.
 
     Raises DataError when there is none, when it can't be read (and why), or when it can't pad.
     """
+    hub_id, revision = split_revision(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, model_max_length=max_length)
+        tokenizer = AutoTokenizer.from_pretrained(hub_id, revision=revision or "main", model_max_length=max_length)
     except Exception as error:  # The hub client and the parsers raise many kinds.
+        if revision and lacks_revision(error):
+            raise DataError(no_revision(hub_id, revision)) from error
         if isinstance(error, OSError) and not Path(name).exists():
             raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
         raise DataError(f"The tokenizer {name!r} is there, but can't be read: {_reason(name, error)}") from error

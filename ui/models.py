@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from switch_model import CheckpointError, Predictor, SwitchConfig
+from switch_model.hub import split_revision
 from switch_model.pipelines import Pipeline, architecture, open_pipeline, try_out
 from ui.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
 
@@ -92,7 +93,7 @@ class ModelShelf:
         """`checkpoint` first, when given, then every folder below `folder` that holds a config.json."""
         sources: dict[str, str | Path] = {}
         if checkpoint:
-            path = Path(checkpoint)
+            path = Path(split_revision(checkpoint)[0])
             # A run's best checkpoint goes by the run's name.
             name = path.parent.name if path.name == "best" else path.name.removesuffix(".zip")
             sources[name or checkpoint] = checkpoint

@@ -172,7 +172,11 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
             gr.HTML("<h2>Open a checkpoint of your own</h2>", apply_default_css=False)
             gr.HTML(f'<p class="facts">{_ABOUT}</p>', apply_default_css=False)
             with gr.Row(elem_classes="columns"):
-                hub_id = gr.Textbox(label="A repository on the Hugging Face Hub", placeholder="owner/name", max_lines=1)
+                hub_id = gr.Textbox(
+                    label="A repository on the Hugging Face Hub",
+                    placeholder="owner/name or owner/name@revision",
+                    max_lines=1,
+                )
             with gr.Row(elem_classes="buttons"):
                 upload = gr.UploadButton(
                     "Upload a zip or files…",

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 
 from switch_model import CheckpointError
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
+from switch_model.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
+from switch_model.hub import lacks_revision, no_revision, split_revision, without_pickles
 
 # What one checkpoint may take: seconds of a processor's work, bytes of memory beyond the bare process and on disk. A
 # busy machine takes long over a good one, so that seconds of the clock only bound what waits: for the Hub, or for ever.
@@ -34,7 +35,7 @@ def examine(uploaded: list[Path], folder: Path, hub_id: str | None = None) -> di
 
     Args:
         uploaded: one zip, or the loose files of a checkpoint folder.
-        hub_id: fetch this one instead.
+        hub_id: fetch this one instead, with a revision behind an "@" where another than main is meant.
 
     Returns:
         parameters, active (parameters per token), and seconds that opening took.
@@ -165,15 +166,21 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
 def _fetch(hub_id: str, folder: Path) -> None:
     from huggingface_hub import HfApi, hf_hub_download
 
+    name, revision = split_revision(hub_id)
     try:
-        present = {file.rfilename: file.size or 0 for file in HfApi().model_info(hub_id, files_metadata=True).siblings}
-        wanted = {name: size for name, size in present.items() if is_known(name)}
+        found = HfApi().model_info(name, revision=revision, files_metadata=True).siblings
+        present = {file.rfilename: file.size or 0 for file in found}
+        if "config.json" in present and not {"model.safetensors", INDEX} & set(present):
+            raise CheckpointError(f"{hub_id} holds no model.safetensors. {without_pickles(hub_id)}")
+        wanted = {file: size for file, size in present.items() if is_known(file)}
         check_sizes(wanted, FILE_BYTES)
-        for name in wanted:
-            hf_hub_download(hub_id, name, local_dir=folder)
+        for file in wanted:
+            hf_hub_download(name, file, revision=revision, local_dir=folder)
     except CheckpointError:
         raise
     except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
+        if revision and lacks_revision(error):
+            raise CheckpointError(no_revision(name, revision)) from error
         raise CheckpointError(f"The Hugging Face Hub gave no checkpoint {hub_id!r}. Is the name owner/name?") from error
 
 

@@ -35,7 +35,8 @@ def serve(options: argparse.Namespace, public: bool) -> None:
         raise ValueError(f"--data_dir {data_dir}: there is no such folder")
     data_folder()  # Of the environment, whose ~ may be nobody's.
     check_device(options.device)
-    shelf = ModelShelf.find(options.checkpoint and local_path(options.checkpoint), options.device)
+    checkpoint = options.checkpoint and local_path(options.checkpoint)
+    shelf = ModelShelf.find(checkpoint, options.device, revision=options.revision)
     if options.checkpoint:
         shelf.load(shelf.default)
     if public:
