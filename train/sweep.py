@@ -157,10 +157,8 @@ def sweep(
     arguments.check()
     dimensions = parse_search(search, arguments)
     combinations = grid(dimensions) if sampler == "grid" else None
-    if trials is None:
-        trials = len(combinations) if combinations else DEFAULT_TRIALS
-    elif combinations:
-        trials = min(trials, len(combinations))
+    most = len(combinations) if combinations else DEFAULT_TRIALS
+    trials = most if trials is None else min(trials, most) if combinations else trials
     folder = Path(arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset, "-sweep")))
     found = Sweep(folder, dimensions, sampler, search_seed, arguments, task.best, task.higher_is_better)
     try:
