@@ -86,7 +86,7 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     words = ["--checkpoint", str(own_run.folder), "--dataset", str(grown), "--importance", "0"]
     assert main(["analyze", *words, "--output", str(other.parent / "report")]) == 0
     assert "72 of the 150 texts were trained on" in capsys.readouterr().out
-    grown.write_text("text,label\nnever seen,class 1\nnor this,class 2\n")
+    grown.write_text("".join([lines[0], *(f"never seen {n},class {n % 2}\n" for n in range(40))]))
     assert main(["evaluate", *words[:4], "--split", "validation"]) == 2
     assert "None of the 18 rows that" in capsys.readouterr().err
 

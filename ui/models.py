@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from switch_model import CheckpointError, Predictor, SwitchConfig
-from switch_model.hub import split_revision
+from switch_model.hub import split_revision, with_revision
 from switch_model.pipelines import Pipeline, architecture, open_pipeline, try_out
 from ui.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
 
@@ -88,11 +88,21 @@ class ModelShelf:
 
     @classmethod
     def find(
-        cls, checkpoint: str | None = None, device: str | None = None, folder: Path = MODELS_FOLDER
+        cls,
+        checkpoint: str | None = None,
+        device: str | None = None,
+        folder: Path = MODELS_FOLDER,
+        revision: str | None = None,
     ) -> "ModelShelf":
-        """`checkpoint` first, when given, then every folder below `folder` that holds a config.json."""
+        """`checkpoint` first, when given, then every folder below `folder` that holds a config.json.
+
+        Raises CheckpointError for a revision of what is no repository on the hub.
+        """
         sources: dict[str, str | Path] = {}
+        if revision and not checkpoint:
+            raise CheckpointError(f"the revision {revision} goes with a checkpoint: name its hub id with --checkpoint")
         if checkpoint:
+            checkpoint = with_revision(checkpoint, revision)
             path = Path(split_revision(checkpoint)[0])
             # A run's best checkpoint goes by the run's name.
             name = path.parent.name if path.name == "best" else path.name.removesuffix(".zip")
