@@ -6,7 +6,8 @@ from switch_model import Predictor; Predictor.from_checkpoint("assets/models/ag_
 from switch_model.auto import register
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
+from switch_model.encoder_decoder import SwitchModel
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.generator import Generation, TextGenerator
 from switch_model.interventions import Interventions
 from switch_model.mask_filler import Filling, MaskFiller

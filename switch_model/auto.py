@@ -15,7 +15,8 @@ from transformers import (
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import MODEL_CLASSES
 from switch_model.config import SwitchConfig
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
+from switch_model.encoder_decoder import SwitchModel
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 
 

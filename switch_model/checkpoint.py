@@ -30,7 +30,8 @@ from switch_model.archive import (
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration, SwitchModel
+from switch_model.encoder_decoder import SwitchModel
+from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.hub import download, with_revision, without_pickles
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.paths import local_path
