@@ -30,8 +30,8 @@ MISTAKES = [
     ("jitter in place", "router", "hidden_BTD = hidden_BTD * noise_BTD", "hidden_BTD *= noise_BTD"),
     ("additive noise is multiplied", "router", "logits_BTE + noise_BTE", "logits_BTE * noise_BTE"),
     ("the last token first, counted with tensors", "queues", "chose_QGN.cumsum(dim=-1, dtype=torch.int32)", "chose_QGN.flip(-1).cumsum(dim=-1, dtype=torch.int32).flip(-1)"),
-    ("the weakest token first", "router", "descending=True", "descending=False"),
-    ("sequences share their slots", "router", "1 if per_batch else len(mask)", "1"),
+    ("the weakest token first", "router", "highest_first(gate_BT", "highest_first(-gate_BT"),
+    ("sequences share their slots", "router", "1 if per_batch else mask.shape[0]", "1"),
     ("the balance loss is not scaled", "routing", "return routing.num_experts * (routing.load", "return (routing.load"),
     ("losses are summed over layers", "base", "torch.stack([loss(record) for record in records]).mean()", "torch.stack([loss(record) for record in records]).sum()"),
     ("the z-loss forgets the square", "routing", "z_BT.square().sum()", "z_BT.sum()"),
@@ -57,7 +57,7 @@ MISTAKES = [
     ("cross-attention remembers the wrong layer", "stack", "cross_attention_cache.layers[self.layer]", "cross_attention_cache.layers[0]"),
     ("decoding with a cache drops tokens", "router", "        if seen is None:\n            capacity_B = self._capacity", "        if True:\n            capacity_B = self._capacity"),
     ("padding on the left moves learned positions", "stack", "places_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)", "places_BS = (torch.ones_like(mask).cumsum(dim=1) - 1).clamp(min=0)"),
-    ("a dropped token keeps its attention", "attention_experts", "output_BTD.masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing", "output_BTD, routing"),
+    ("a dropped token keeps its attention", "attention_experts", "self.o(context_BTI).masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing", "self.o(context_BTI), routing"),
     ("an imported expert lands on another's place", "importer", "zip(sources, places, strict=True)", "zip(sources, reversed(places), strict=True)"),
 ]  # fmt: skip
 TESTS = [

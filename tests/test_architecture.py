@@ -173,5 +173,14 @@ def test_importing_the_model_loads_no_plots_and_no_page():
     assert done.stdout.strip() == "[]"
 
 
+def test_every_mistake_that_the_tests_are_tried_with_is_still_one():
+    """tests/mutations.py changes lines of the code, which must still stand there, once."""
+    from tests.mutations import MISTAKES
+
+    for what, module, before, _ in MISTAKES:
+        code = (ROOT / "switch_model" / f"{module}.py").read_text(encoding="utf-8")
+        assert code.count(before) == 1, what
+
+
 def test_app_is_only_a_launcher():
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) < 80
