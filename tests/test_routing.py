@@ -280,8 +280,10 @@ def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
 def test_router_stays_in_float32():
     layer = SparseMLP(config()).bfloat16().eval()
     mask = torch.ones(1, 6, dtype=torch.bool)
-    output, routing = layer(torch.randn(1, 6, 16, dtype=torch.bfloat16), mask)
+    hidden = torch.randn(1, 6, 16, dtype=torch.bfloat16)
+    output, routing = layer(hidden, mask)
     assert routing.logits.dtype == torch.float32 and output.dtype == torch.bfloat16
+    torch.testing.assert_close(routing.logits, hidden.float() @ layer.router.classifier.weight.float().T)
     with torch.autocast("cpu", torch.bfloat16):
         output, routing = SparseMLP(config()).eval()(torch.randn(1, 6, 16), mask)
     assert routing.logits.dtype == torch.float32 and output.dtype == torch.float32
