@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         # What short texts want, of which there may be few: their order, and no names by heart.
         "conv_width": 3,
         "rare_token_dropout": 5.0,
-        "token_dropout_from": 20,
+        "token_dropout_from": 16,
         "lr": 1e-3,
         # A few thousand rows get all their epochs, a few hundred thousand one or less, a few hundred 40.
         "epochs": 8.0,
