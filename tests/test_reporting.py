@@ -112,14 +112,12 @@ def test_both_get_the_figures_of_the_metrics_file(tmp_path, offline):
     assert artifacts["my-run-history"] == {"metrics.jsonl", "arguments.json"}
 
 
-def test_a_resumed_run_goes_on_where_it_was_reported(tmp_path, offline):
-    given = {"dataset": "toy", "num_samples": 96, "epochs": 4.0, "logging_steps": 1, "eval_steps": 6, "max_steps": 6}
+def test_a_resumed_run_goes_on_where_it_was_reported(tmp_path, offline, stopping_at_saves):
+    given = {"dataset": "toy", "num_samples": 96, "epochs": 4.0, "logging_steps": 1, "eval_steps": 6, "max_steps": 9}
     values = given | {"output_dir": str(tmp_path / "run"), "report_to": "wandb,tensorboard", "run_name": "a name"}
-    run = train(Arguments.resolve(values))
-    again = json.loads(run.arguments_path.read_text()) | {"max_steps": 9}
-    run.arguments_path.write_text(json.dumps(again))
-    run.set_state("stopped")  # As one that was to go on: a finished run stays as it is.
-    resume(run.folder)
+    with stopping_at_saves(), pytest.raises(KeyboardInterrupt):
+        train(Arguments.resolve(values))
+    run = resume(tmp_path / "run")
     first, second = wandb_records(run)
     ids = {record.run.run_id for record in first + second if record.WhichOneof("record_type") == "run"}
     names = {record.run.display_name for record in first + second if record.WhichOneof("record_type") == "run"}

@@ -204,7 +204,8 @@ def test_a_run_that_can_not_start_says_why(tmp_path):
     wait_until(lambda: not run.state().active)
     state = run.state()
     assert state.name == "failed" and "one class only" in state.message
-    assert "error: " in run.log_tail() and "Traceback" not in run.log_tail()
+    wait_until(lambda: "error: " in run.log_tail())  # The log's last words follow the state.
+    assert "Traceback" not in run.log_tail()
 
 
 @pytest.mark.parametrize(

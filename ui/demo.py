@@ -78,7 +78,7 @@ def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)
     # Gradio looks for new events a thousand times a second, which takes 7 % of a core from a run that trains beside it.
     # Private names: should they go, the page is busier, and nothing else.
-    if queue := getattr(demo, "_queue", None):
+    if (queue := getattr(demo, "_queue", None)) is not None:
         queue.sleep_when_free = QUEUE_SECONDS
         queue.progress_update_sleep_when_free = 10 * QUEUE_SECONDS
     return demo
