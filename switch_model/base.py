@@ -190,11 +190,11 @@ def as_int64(given: Tensor, name: str) -> Tensor:
 
 
 def require_tokens(given: Tensor) -> None:
-    """Raise ValueError for ids (B, 0) or vectors (B, 0, D): nothing could be routed, or pooled."""
-    if given.shape[1] == 0:
+    """Raise ValueError for ids (B, 0) or (0, T), or vectors of such shapes: nothing could be routed, or pooled."""
+    if given.shape[0] == 0 or given.shape[1] == 0:
         raise ValueError(
-            f"There is no token to read: the input has shape {tuple(given.shape)}. Give each text at least one token, "
-            "such as the one that opens or ends a text."
+            f"There is no token to read: the input has shape {tuple(given.shape)}. Give at least one text, and each "
+            "text at least one token, such as the one that opens or ends it."
         )
 
 

@@ -31,13 +31,17 @@ def names_cache(output: type) -> type:
 
 
 def the_cache(new: Cache | None, old: Cache | None, wanted: bool | None, crossed: bool) -> Cache | None:
-    """The cache that was given under either name, or an empty one where one is `wanted`.
+    """The cache that was given under either name, of two the longer one, or an empty one where one is `wanted`.
 
-    `crossed`: whether it also keeps the keys of an encoder's states. Raises ValueError for two caches, and for one of a
-    fixed size: these models' grow with the text.
+    `crossed`: whether it also keeps the keys of an encoder's states. Raises ValueError for two of one length, and for
+    one of a fixed size: these models' grow with the text.
     """
-    if new is not None and old is not None:
-        raise ValueError("cache and past_key_values are one thing under two names: give one of them.")
+    if new is not None and old is not None and new is not old:
+        # peft hands its prefix under the old name at every step, beside the cache of `generate`, which is empty at the
+        # first one and begins with that prefix later.
+        if new.get_seq_length() == old.get_seq_length():
+            raise ValueError("cache and past_key_values are one thing under two names: give one of them.")
+        new = max(new, old, key=lambda cache: cache.get_seq_length())
     given = old if new is None else new
     own = given.self_attention_cache if isinstance(given, EncoderDecoderCache) else given
     if isinstance(own, StaticCache):

@@ -35,7 +35,7 @@ class RouterLinear(nn.Linear):
         logits_EN = torch.mm(weight_ED, hidden.flatten(0, -2).t())
         if bias_E is not None:
             logits_EN = logits_EN + bias_E.unsqueeze(-1)
-        return logits_EN.view(-1, *hidden.shape[:-1]).movedim(0, -1)
+        return logits_EN.view(weight_ED.shape[0], *hidden.shape[:-1]).movedim(0, -1)
 
 
 class Top1Router(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from accelerate import disk_offload
 from torch import nn
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+from transformers.cache_utils import DynamicCache
 
 from switch_model import CheckpointError, Predictor, SwitchForSequenceClassification
 from tests.heads_support import HEADS, has_decoder_over_encoder, make, padded, tokens
@@ -114,7 +115,11 @@ def test_a_text_is_gone_on_with_from_its_cache():
         output = model(ids[:, 5:], **{name: cache}, attention_mask=torch.ones_like(ids))
         torch.testing.assert_close(output.logits[:, -1], model(ids).logits[:, -1], atol=1e-3, rtol=1e-4)
     with pytest.raises(ValueError, match="one thing under two names"):
-        model(ids, cache=cache, past_key_values=cache)
+        model(ids, cache=cache, past_key_values=model(ids, use_cache=True).cache)
+    # As peft hands its prefix beside the empty cache of `generate`.
+    prefix = model(ids[:, :5], use_cache=True).cache
+    output = model(ids[:, 5:], cache=DynamicCache(), past_key_values=prefix, attention_mask=torch.ones_like(ids))
+    torch.testing.assert_close(output.logits[:, -1], model(ids).logits[:, -1], atol=1e-3, rtol=1e-4)
     before, settings = whole[:, :-3], dict(max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert torch.equal(model.generate(before, attention_mask=torch.ones_like(before), **settings), whole)
 
