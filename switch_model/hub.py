@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import (
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from switch_model.archive import CheckpointError
 
@@ -18,6 +23,7 @@ NAME = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)@(?P<revision>[^@\s]+)")
 # Of pull requests that seem to bring safetensors, those that are looked into.
 LOOKED_INTO = 5
 WITH_SAFETENSORS = "google/switch-base-32"
+UNREACHABLE = "the Hugging Face Hub could not be reached. Is this machine online, and HF_HUB_OFFLINE unset?"
 
 
 def split_revision(name: str | Path, revision: str | None = None) -> tuple[str, str | None]:
@@ -67,6 +73,8 @@ def download(name: str, files: Sequence[str], what: str = "no folder, no zip") -
     except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
         if revision and lacks_revision(error):
             raise CheckpointError(no_revision(hub_id, revision)) from error
+        if is_unreachable(error):
+            raise CheckpointError(f"There is no checkpoint at {name!r}: it is {what}, and {UNREACHABLE}") from error
         raise CheckpointError(
             f"There is no checkpoint at {name!r}: it is {what}, and the Hugging Face Hub gave none."
         ) from error
@@ -79,6 +87,29 @@ def lacks_revision(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether the Hub was not asked at all, or did not answer: nobody knows then what it has."""
+    found = False
+    while error is not None:
+        if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)):
+            return False
+        # The hub client has changed its HTTP library more than once; each calls its base class so.
+        names = {kind.__name__ for kind in type(error).__mro__}
+        found |= isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError))
+        found |= "TransportError" in names
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def is_within_reach(hub_id: str) -> bool:
+    """Whether the Hub answers at all, asked once: its client tries for most of a minute to fetch a single file."""
+    try:
+        HfApi().model_info(hub_id, timeout=10)
+    except Exception as error:
+        return not is_unreachable(error)
+    return True
 
 
 def no_revision(hub_id: str, revision: str) -> str:

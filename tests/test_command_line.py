@@ -278,6 +278,19 @@ def test_predict_writes_what_the_ending_of_the_file_says_and_each_column_once(ow
     assert list(json.loads(third.read_text().splitlines()[0])) == header
 
 
+def test_a_dash_is_standard_output(own_file, own_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "--checkpoint", str(own_run.folder), "--file", str(own_file), "--output", "-"]) == 0
+    assert capsys.readouterr().out.startswith("text,label,predicted,") and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["predict", "--checkpoint", ""], ["--output_dir", ""], ["--tokenizer", " "]])
+def test_an_empty_path_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2 and "it is empty" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root to mount a small disk")
 def test_a_full_disk_leaves_the_file_that_is_read_and_written(own_file, own_run, tmp_path, capsys):
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]

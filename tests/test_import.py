@@ -20,6 +20,8 @@ from switch_model import (
 from tests.import_support import VOCABULARY, routed, save_theirs, texts
 from train.cli import main
 from train.runs import Run
+from train.tokenizer import load_tokenizer
+from train.words import DataError
 
 SHAPES = {
     "some sparse, relu": {},
@@ -144,9 +146,11 @@ def test_what_can_not_be_imported_is_refused_with_a_reason(case, saved, tmp_path
         SwitchForConditionalGeneration.from_switch_transformers(tmp_path)
 
 
-def test_nothing_there():
-    with pytest.raises(CheckpointError, match="no folder, and the Hugging Face Hub gave none"):
+def test_a_name_is_not_called_unknown_where_the_hub_was_not_asked():
+    with pytest.raises(CheckpointError, match="no folder, and the Hugging Face Hub could not be reached"):
         SwitchEncoderModel.from_switch_transformers("nobody/nothing")
+    with pytest.raises(DataError, match="no folder, and the Hugging Face Hub could not be reached"):
+        load_tokenizer("nobody/nothing@v1", 8)
 
 
 def test_the_command_writes_a_folder_that_opens(saved, tmp_path, capsys):

@@ -29,8 +29,8 @@ from train.figures import classification_figures, write_pictures
 from train.packing import stream_texts
 from train.pairs import load_pairs
 from train.picture_text import drawable, names_for_picture
-from train.prediction import write_table
 from train.table_file import check_unpacked_size, without_endings
+from train.table_output import check_output, write_table
 from train.tables import read_table
 from train.words import DataError, one_line
 
@@ -92,6 +92,7 @@ READ = {
     "lists.json": json.dumps(FRAME.to_dict("list")),
     **{f"pandas {form}.json": FRAME.to_json(orient=form) for form in ("columns", "index", "split", "table", "records")},
     "ids.json": json.dumps({"x": ROWS[0], "y": ROWS[1], "z": {"text": None, "label": "a"}}),
+    "powershell.csv": "#TYPE System.Management.Automation.PSCustomObject\n" + CSV,
     "blanks in names.json": json.dumps([{" text ": row["text"], "label\t": row["label"]} for row in ROWS]),
     # Parquet: texts that are no strings.
     "blanks in names.parquet": parquet(**{" text ": ["hi there", "ho"], "label ": ["a", "b"]}),
@@ -140,6 +141,7 @@ REFUSED = {
     "tags.parquet": (parquet(tokens=LISTS, tags=pa.array([[0, 1], [2]])), "a list of 2 in row 1"),
     "days.parquet": (parquet(text=["hi"], label=[datetime.date(2020, 1, 1)]), "no classes but date values"),
     "object classes.parquet": (parquet(text=["hi"], label=[{"name": "a"}]), "an object with the fields 'name'"),
+    "twice.csv": ("text,text,label\nhi,na,a\nho,no,b\n", "several columns named 'text'"),
     "long.csv": (f"text,label\nhi,{'a' * 201}\nho,b\n", "has 201 characters"),
     "empty texts.csv": ("text,more,label\n,hi,a\n,ho,b\n", "a text ('text') and a class ('label')"),
 }  # fmt: skip
@@ -254,6 +256,40 @@ def test_lists_and_objects_go_into_a_csv_as_json(tmp_path):
     write_table(rows, [{"predicted": "x"}] * 2, str(tmp_path / "out.csv"))
     written = pd.read_csv(tmp_path / "out.csv")
     assert json.loads(written["tokens"][0]) == ["hé", "'s"] and json.loads(written["more"][1]) == {"a": 1}
+
+
+def test_json_and_parquet_keep_numbers_and_a_json_file_is_an_array(tmp_path):
+    rows = read_table(Path(write(tmp_path / "in.jsonl", '{"text": "hi", "n": 1}\n{"text": "", "n": null}\n')))
+    added = [{"predicted": "x", "p(x)": 0.5}, {"predicted": None, "p(x)": None}]
+    for name in ("out.json", "out.jsonl", "out.parquet", "out.csv"):
+        write_table(rows, added, str(tmp_path / name))
+    wanted = [row | own for row, own in zip(rows, added, strict=True)]
+    assert json.loads((tmp_path / "out.json").read_text()) == wanted
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == wanted
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == wanted
+    assert (tmp_path / "out.csv").read_text().splitlines() == ["text,n,predicted,p(x)", "hi,1,x,0.5000", ",,,"]
+
+
+@pytest.mark.parametrize("name", ["x.csv.gz", "x.xlsx", "x"])
+def test_a_copy_in_a_format_that_is_not_written_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"must end in \.csv, .* or \.parquet"):
+        check_output(str(tmp_path / name), "in.csv")
+
+
+def test_a_copy_takes_the_place_of_rows_and_of_nothing_more(tmp_path):
+    path = write(tmp_path / "rows.json", json.dumps(ROWS))
+    check_output(path, path)
+    write(tmp_path / "rows.json", json.dumps({"version": 1, "data": ROWS}))
+    with pytest.raises(ValueError, match="holds more than rows"):
+        check_output(path, path)
+    check_output(str(tmp_path / "other.json"), path)
+
+
+def test_numbers_among_words_are_one_class_however_they_are_written(tmp_path):
+    rows = [{"text": f"text {n}", "label": label} for n, label in enumerate([0, "0", 0.0, "x", True, 1] * 4)]
+    path = write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, rows)))
+    assert load_split(path)[1] == ["0", "1", "true", "x"]
+    assert any("mean the same" in warning and "true" in warning for warning in data_report(path).warnings)
 
 
 def test_one_line_keeps_what_joins_letters():

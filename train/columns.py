@@ -81,6 +81,10 @@ def choose_columns(
         raise DataError(
             f"Which column of {dataset} is the {missing}? Name one of {quoted(names)} with --{missing}_column.{hint}"
         )
+    # A table's second column of a name is called so when it is read.
+    twice = next((name for name in (*texts, label) if name and f"{name} (2)" in names), None)
+    if twice:
+        raise DataError(f"{dataset} has several columns named '{twice}': rename all but the one that is meant.")
     return Columns(dataset, texts, label)
 
 
@@ -201,8 +205,12 @@ def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidd
             value = one_line(value) or None
         missing = not text.strip() or value != value or (hidden is not None and value == hidden)
         values.append(None if missing else value)
-    # Among numbers, a word such as NA is no class of its own.
     distinct = {value for value in values if isinstance(value, str)}
+    # Among words, numbers are words too; 0.0 is still the same as 0.
+    same = {f"{value}.0": value for value in distinct} if any(value.endswith(".0") for value in distinct) else {}
+    values = [same.get(value, value) if isinstance(value, str) else value for value in values]
+    distinct = {same.get(value, value) for value in distinct}
+    # Among numbers, a word such as NA is no class of its own.
     words = {value for value in distinct if is_word_for_missing(value)}
     if not all(NUMBER.fullmatch(value) for value in distinct - words) or len(distinct) == len(words):
         return values

@@ -86,7 +86,7 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument(
         "--output",
         type=as_path,
-        help="where that copy goes, in the format of its ending; none = CSV to standard output",
+        help="where that copy goes, in the format of its ending; none or - = CSV to standard output",
     )
     parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
     parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
@@ -121,12 +121,18 @@ def predict_command(argv: list[str]) -> None:
     if options.file and not is_table(options.file):
         ending = f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}"
         parser.error((instead_of_a_table(options.file) or ending).rstrip("."))
-    for target in (options.output, options.trace_file, options.save_text):
-        check_writable(target)
+    for name in ("output", "trace_file", "save_text"):
+        if getattr(options, name) == "-":
+            setattr(options, name, None if name == "output" else "/dev/stdout")
+        check_writable(getattr(options, name))
     if options.revision and not options.checkpoint:
         parser.error("--revision goes with --checkpoint")
     if options.checkpoint:
         options.checkpoint = with_revision(options.checkpoint, options.revision)
+    if options.output:
+        from train.table_output import check_output
+
+        check_output(options.output, options.file)
     from switch_model.checkpoint import load_checkpoint, require_classifier
     from switch_model.modeling import SwitchForMaskedLM
     from switch_model.predictor import Predictor
@@ -139,9 +145,9 @@ def predict_command(argv: list[str]) -> None:
         random_predictor,
         refuse,
         rows_to_show,
-        write_table,
         write_texts,
     )
+    from train.table_output import write_table
 
     if options.checkpoint:
         model, tokenizer = load_checkpoint(options.checkpoint, options.device)
@@ -300,7 +306,9 @@ def publish_command(argv: list[str]) -> None:
         "token in HF_TOKEN).",
     )
     parser.add_argument("--run", type=as_path, required=True, help="folder of the run, or of a checkpoint")
-    parser.add_argument("--repo_id", required=True, help="owner/name on the Hub; made where it is not there yet")
+    parser.add_argument(
+        "--repo_id", type=as_path, required=True, help="owner/name on the Hub; made where it is not there yet"
+    )
     parser.add_argument("--public", action="store_true", help="for everyone to see, and not for its owner alone")
     options = parser.parse_args(argv)
     from train.publish import publish

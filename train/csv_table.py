@@ -25,6 +25,8 @@ DELIMITER_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a ba
 SNIFFED_ROWS = 50
 # Excel's own way to say what stands between cells.
 SEPARATOR_LINE = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?\s*', re.IGNORECASE)
+# What PowerShell's Export-Csv writes above the header.
+TYPE_LINE = re.compile(r"\ufeff?#TYPE\s")
 # Python's own limit of 131,072 characters for a cell has no use here. It holds for the whole process.
 csv.field_size_limit(sys.maxsize)
 
@@ -124,6 +126,8 @@ def _layout(head: str, candidates: str, path: Path) -> _Layout:
     for line in lines:
         if separator := SEPARATOR_LINE.fullmatch(line):
             named = separator["delimiter"]
+        elif TYPE_LINE.match(line):
+            pass
         elif re.match(r"#(\s|#|$)", line):
             comments.append((above + 1, line))
         elif line.strip(" \t\r\n,;|\ufeff"):

@@ -20,6 +20,8 @@ FEW_HELD_OUT = 50
 LARGE_SHARE, LARGE_RATIO = 0.8, 20
 # Rows are called sorted where the class changes that much more rarely from row to row than it would by chance.
 SORTED_BELOW = 0.1
+# What programs write for these numbers.
+TRUTHS = {"true": "1", "false": "0"}
 # Of the texts to write, so few different ones look like classes.
 FEW_TARGETS = 0.05
 # How a program writes a list of texts or numbers, an object, or bytes; a number; what there is instead of a text.
@@ -77,13 +79,13 @@ def about_names(labels: dict[str, int]) -> Iterator[str]:
         )
     looks: dict[str, list[str]] = {}
     for name in labels:
-        looks.setdefault(look(name), []).append(name)
+        looks.setdefault(TRUTHS.get(look(name), look(name)), []).append(name)
     alike = [
         " and ".join(map(spelled, names)) for names in looks.values() if len({name.casefold() for name in names}) > 1
     ]
     if alike:
         yield (
-            f"Some classes look alike, but are written with different characters ({listed(alike)}), and count as "
+            f"Some classes look alike or mean the same, but are written differently ({listed(alike)}), and count as "
             "different ones. Write them alike if they are one."
         )
     if all(len(name) > 2 and name[0] == name[-1] and name[0] in "'\"`" for name in labels):

@@ -18,7 +18,7 @@ from transformers import HfArgumentParser
 
 from switch_model.hub import with_revision
 from switch_model.paths import local_path
-from train.arguments import GROUPS, Arguments
+from train.arguments import GROUPS, PATHS, Arguments
 from train.presets import default_task, preset
 
 # How argparse says that a value is none of a flag's, and what the kinds of values are called here.
@@ -108,6 +108,8 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         action.default = argparse.SUPPRESS
         if action.dest == "compile":
             action.nargs, action.const = "?", True
+        if action.dest in PATHS:
+            action.type = as_path
         if action.dest in optional and action.choices is None:
             action.type = _or_none(action.type)
     flags = vars(parser.parse_args(argv))
@@ -203,6 +205,8 @@ def command_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 def as_path(text: str) -> str:
     """A file, a folder, or a name that may be one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: give a path or a name (is a variable of the shell unset?)")
     try:
         return local_path(text)
     except ValueError as error:

@@ -39,6 +39,16 @@ def read_json(path: Path) -> Dataset:
     return Dataset.from_dict(dict(zip(names, map(_column, columns.values()), strict=True)))
 
 
+def is_rows_alone(path: Path) -> bool:
+    """Whether a JSON file is a row per line or an array of rows, with no object around them that says more."""
+    try:
+        with open_text(path) as file:
+            whole = json.loads(file.read().strip("\ufeff \t\r\n"))
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(whole, dict) or _unfolded(whole, str(path)) is None
+
+
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Every row, and where it stands."""
     with open_text(path) as file:

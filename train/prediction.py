@@ -5,8 +5,6 @@ Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices r
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,17 +20,18 @@ from switch_model.base import SwitchPreTrainedModel
 from switch_model.mask_filler import BLANK, Blank, Filling, MaskFiller
 from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
 from switch_model.predictor import Prediction, Predictor
-from switch_model.whole_files import write_whole, written_aside
+from switch_model.whole_files import write_whole
 from train.arguments import Arguments
 from train.columns import choose_columns, names_in, texts_of
 from train.data import load_split
 from train.evaluation import load_rows
 from train.pairs import load_pairs
 from train.rows import make_tokenizer, read_data
+from train.table_output import write_table
 from train.tables import read_table
 from train.toy import make_toy_split
 from train.training import pick_device
-from train.words import counted, listed, one_line
+from train.words import counted, one_line
 from train.writing import STORY, continue_texts, translate
 
 SHOWN_CHARACTERS = 60
@@ -99,12 +98,12 @@ def classify_file(
     """
     rows = read_table(source)
     texts = texts_of(rows, choose_columns(str(source), names_in(rows), text_column, None, labelled=False))
-    nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)], "")
+    nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)])
     added = []
     for prediction in predict_all(predictor, texts, batch_size):
         scores = {} if prediction is None else prediction.scores
         own = {"predicted": prediction.label} if prediction else {}
-        added.append(nothing | own | {f"p({label})": f"{score:.4f}" for label, score in scores.items()})
+        added.append(nothing | own | {f"p({label})": round(score, 4) for label, score in scores.items()})
     return rows, added
 
 
@@ -271,37 +270,6 @@ def lines_of_input() -> list[str]:
     return lines
 
 
-def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) -> None:
-    """The rows with what was added to each, in place of columns of the same names: as CSV to standard output, or to a
-    file, in the format that its ending names (.tsv, .jsonl, .json, .parquet; any other = CSV)."""
-    new = list(added[0]) if added else []
-    names = [*(name for name in rows.column_names if name not in new), *new]
-    table = [{name: (row | own)[name] for name in names} for row, own in zip(rows, added, strict=True)]
-    ending = Path(output).suffix.lower() if output else ""
-    if ending == ".parquet":
-        with written_aside(output) as aside:
-            Dataset.from_list(table).to_parquet(aside)
-    else:
-        copy = io.StringIO(newline="")
-        if ending in (".jsonl", ".json"):
-            copy.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table)
-        else:
-            writer = csv.DictWriter(copy, names, delimiter="\t" if ending == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(map(_cells, table))
-        if not output:
-            print(copy.getvalue(), end="")
-            return
-        write_whole(output, copy.getvalue())
-    print(f"{counted(len(table), 'row', 'rows')} with {listed(new)} added: {output}", file=sys.stderr)
-
-
 def save_lines(texts: Sequence[str], path: str) -> None:
     """A file with a line per text."""
     write_whole(path, "".join(f"{one_line(text)}\n" for text in texts))
-
-
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for a CSV: lists and objects as JSON, which other programs read too."""
-    nested = {name: value for name, value in row.items() if isinstance(value, (list, dict))}
-    return row | {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in nested.items()}

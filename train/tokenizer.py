@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from switch_model.hub import lacks_revision, no_revision, split_revision
+from switch_model.hub import (
+    UNREACHABLE,
+    is_unreachable,
+    is_within_reach,
+    lacks_revision,
+    no_revision,
+    split_revision,
+)
 from switch_model.tokenizer_file import target_of
 from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
 from train.words import DataError
@@ -163,11 +170,17 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
     Raises DataError when there is none, when it can't be read (and why), or when it can't pad.
     """
     hub_id, revision = split_revision(name)
+    # What was fetched before opens without the Hub as well.
+    alone = Path(hub_id).exists() or not is_within_reach(hub_id)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(hub_id, revision=revision or "main", model_max_length=max_length)
+        tokenizer = AutoTokenizer.from_pretrained(
+            hub_id, revision=revision or "main", model_max_length=max_length, local_files_only=alone
+        )
     except Exception as error:  # The hub client and the parsers raise many kinds.
         if revision and lacks_revision(error):
             raise DataError(no_revision(hub_id, revision)) from error
+        if not Path(hub_id).exists() and is_unreachable(error):
+            raise DataError(f"There is no tokenizer at {name!r}: it is no folder, and {UNREACHABLE}") from error
         if isinstance(error, OSError) and not Path(name).exists():
             raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
         raise DataError(f"The tokenizer {name!r} is there, but can't be read: {_reason(name, error)}") from error
