@@ -91,6 +91,32 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     assert "None of the 18 rows that" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("left", [None, b"", b"PK torn"])
+def test_a_run_that_lost_its_rows_knows_its_file_by_the_digest(own_run, own_file, left, tmp_path, capsys):
+    run, grown = Run(shutil.copytree(own_run.folder, tmp_path / "run")), tmp_path / own_file.name
+    shutil.copy(own_file, grown)
+    values = json.loads(run.arguments_path.read_text())
+    run.arguments_path.write_text(json.dumps(values | {"dataset": str(grown)}))
+    run.rows_path.unlink() if left is None else run.rows_path.write_bytes(left)
+    words = ["--checkpoint", str(run.folder), "--dataset", str(grown)]
+    held_out = [*words, "--split", "validation"]
+    assert main(["evaluate", *held_out]) == 0 and json.loads(capsys.readouterr().out)["rows"] == 18
+    # `analyze` takes the same rows by the same name.
+    assert main(["analyze", *held_out, "--importance", "0", "--output", str(tmp_path / "report")]) == 0
+    assert capsys.readouterr().out.startswith("18 texts")
+    with grown.open("a") as file:
+        file.write("".join(f"a new text {number},class 1\n" for number in range(60)))
+    for command in (["evaluate", *held_out], ["analyze", *held_out, "--output", str(tmp_path / "other")]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "was not trained on it as it is now" in said and said.count("\n") == 1
+    assert main(["evaluate", *words]) == 0
+    said = capsys.readouterr()
+    assert (
+        json.loads(said.out)["trained_on"] is None and "how many of these rows were trained on is not known" in said.err
+    )
+
+
 def test_a_text_that_stands_on_both_sides_is_not_held_out(own_file, tmp_path, capsys):
     lines = own_file.read_text().splitlines(keepends=True)
     file, folder = tmp_path / "twice.csv", tmp_path / "run"
@@ -172,6 +198,58 @@ def test_a_run_goes_on_with_its_rows_wherever_they_lie(stopped_run, own_file, tm
     run.arguments_path.write_text(json.dumps(values | moved))
     assert main(["resume", str(run.folder)]) == 0 and run.state().name == "finished"
     assert run.last_checkpoint().name == "checkpoint-3"
+
+
+@pytest.mark.parametrize(
+    ("name", "torn"),
+    [("model.safetensors", False), ("averaged.safetensors", True), ("optimizer.pt", True), ("config.json", False)],
+)
+def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_of_two_saves, tmp_path, name, torn, capsys):
+    run = Run(shutil.copytree(run_of_two_saves.folder, tmp_path / "run"))
+    damaged = run.last_checkpoint() / name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2 if torn else 0])
+    assert main(["resume", str(run.folder)]) == 0
+    said = f"checkpoint-4 is damaged ({name}"
+    assert said in capsys.readouterr().out and said in run.log_path.read_text()
+    assert run.state().name == "finished" and run.last_checkpoint().name == "checkpoint-5"
+
+
+def test_a_run_without_a_whole_checkpoint_says_what_is_damaged(run_of_two_saves, tmp_path, capsys):
+    run = Run(shutil.copytree(run_of_two_saves.folder, tmp_path / "run"))
+    for folder in run.kept_checkpoints().values():
+        (folder / "optimizer.pt").write_bytes(b"")
+    assert not run.can_resume() and main(["resume", str(run.folder)]) == 2
+    said = capsys.readouterr().err
+    assert "checkpoint-4 is damaged (optimizer.pt is empty or torn) and there is no whole checkpoint" in said
+    assert "start again with" in said and len(run.kept_checkpoints()) == 2
+
+
+@pytest.fixture(scope="module")
+def run_of_two_saves(tmp_path_factory) -> Run:
+    """Stopped at step 4 of 5, with two checkpoints and an average of the weights."""
+    folder = tmp_path_factory.mktemp("saves") / "run"
+
+    def stop_at_the_second(self, *args, saved=SwitchTrainer._save_checkpoint):
+        saved(self, *args)
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SwitchTrainer, "_save_checkpoint", stop_at_the_second)
+        asked = [*SMALL, "--num_samples", "64", "--max_steps", "5", "--eval_steps", "2", "--ema_decay", "0.5"]
+        assert main([*asked, "--output_dir", str(folder)]) == 130
+    return Run(folder)
+
+
+def test_a_run_that_lost_its_rows_does_not_go_on_with_others(stopped_run, own_file, tmp_path, capsys):
+    run, file = Run(shutil.copytree(stopped_run.folder, tmp_path / "run")), tmp_path / "rows.csv"
+    file.write_text(own_file.read_text() + "a new text,class 1\n")
+    values = json.loads(run.arguments_path.read_text())
+    run.arguments_path.write_text(json.dumps(values | {"dataset": str(file), "max_steps": 3}))
+    run.rows_path.write_bytes(b"")
+    assert main(["resume", str(run.folder)]) == 2 and "is not what it was" in capsys.readouterr().err
+    shutil.copy(own_file, file)
+    assert main(["resume", str(run.folder)]) == 0
 
 
 @pytest.mark.parametrize("task", ["mlm", "clm", "translation"])

@@ -13,8 +13,9 @@ from switch_model.routing import UNLIMITED
 from train.arguments import Arguments
 from train.checkpoints import go_to, open_run, predictions, spread
 from train.cli import main
-from train.runs import AVERAGE_FILE, Run
+from train.runs import Run
 from train.toy import make_toy
+from train.trainer_files import AVERAGE_FILE
 from ui.checkpoints import CheckpointShelf, key_of
 from ui.compare import compare
 from ui.drift import Drift, show

@@ -17,8 +17,9 @@ from switch_model.counterfactuals import mean_importance
 from switch_model.predictor import Predictor
 from switch_model.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
 from switch_model.whole_files import folder_written_aside
-from train.continuing import read_fingerprint
+from train.continuing import lost_rows, read_fingerprint
 from train.data import load_split
+from train.held_out import held_out_rows, lacks_validation, own_data
 from train.words import DataError, counted, listed
 
 # Texts that an expert's importance is measured on: a pass over all of them for each expert.
@@ -27,11 +28,13 @@ IMPORTANCE_TEXTS = 32
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts with the model's own class indices (-1 = unknown), and a sentence about what could not be used."""
+    """Texts with the model's own class indices (-1 = unknown), a sentence about what could not be used, and whether a
+    run held them out."""
 
     texts: list[str]
     true: list[int]
     note: str
+    held_out: bool = False
 
 
 def rows_to_analyze(
@@ -43,38 +46,50 @@ def rows_to_analyze(
     text_column: str | None = None,
     label_column: str | None = None,
     num_samples: int | None = None,
+    checkpoint: str | None = None,
 ) -> Rows:
     """Rows of a data set for a model with the classes `labels`; classes are used where there are such, and fit.
+
+    Args:
+        checkpoint: whose run held rows out, which are meant by "validation" where the data have no such split.
 
     Raises:
         DataError: when there are no texts to be had.
     """
-    columns = {"data_dir": data_dir, "text_column": text_column}
+    columns, said = {"data_dir": data_dir, "text_column": text_column}, ""
+    held_out = checkpoint is not None and split == "validation" and lacks_validation(dataset, data_dir)
     try:
-        rows, names = load_split(dataset, split, label_column=label_column, **columns)
+        if not held_out:
+            rows, names = load_split(dataset, split, label_column=label_column, **columns)
     except DataError:
         if label_column:
             raise
         # Perhaps it has texts and no classes. What else is wrong comes up again.
         rows, names = load_split(dataset, split, labelled=False, **columns)
+    if held_out:
+        rows, names, said = held_out_rows(own_data(checkpoint, dataset, data_dir), dataset, checkpoint)
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=0).select(range(num_samples))
     texts = list(rows["text"])
     if not names:
-        return Rows(texts, [-1] * len(texts), "The data have no classes: predicted ones stand in for them.")
+        said = f"{said} The data have no classes: predicted ones stand in for them.".strip()
+        return Rows(texts, [-1] * len(texts), said, held_out)
     index_of = [labels.index(name) if name in labels else -1 for name in names]
     true = [index_of[label] for label in rows["label"]]
     unknown = sorted({names[label] for label, index in zip(rows["label"], true, strict=True) if index < 0})
     if not unknown:
-        return Rows(texts, true, "")
-    note = f"The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
+        return Rows(texts, true, said, held_out)
+    note = f"{said} The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
     which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
-    return Rows(texts, true, f"{note}the predicted class stands in for the data's in {which}.")
+    note = f"{note}the predicted class stands in for the data's in {which}.".strip()
+    return Rows(texts, true, note, held_out)
 
 
 def with_overlap(rows: Rows, checkpoint: str) -> Rows:
     """The rows, with how many of them the model was trained on in their note, where its run tells."""
     found = read_fingerprint(checkpoint)
+    if found is None and not rows.held_out:
+        return replace(rows, note=f"{rows.note} {lost_rows(checkpoint)}".strip())
     if found is None or not (known := found.known(rows.texts)):
         return rows
     of_all = f"{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"

@@ -12,7 +12,8 @@ from switch_model import CheckpointError, Prediction, Predictor
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import compare_header
 from switch_model.tensor_file import read_header, read_tensors
-from train.runs import AVERAGE_FILE, Run
+from train.runs import Run
+from train.trainer_files import AVERAGE_FILE
 
 WEIGHTS_FILE = "model.safetensors"
 # AveragedModel's name for what it averages.

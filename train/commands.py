@@ -200,7 +200,7 @@ def analyze_command(argv: list[str]) -> None:
     parser.add_argument(
         "--dataset", type=as_path, required=True, help="as in training; classes are used where there are such"
     )
-    parser.add_argument("--split", help="none = the one to report on")
+    parser.add_argument("--split", help="as in evaluate; none = the one to report on")
     parser.add_argument("--data_dir", type=as_path, help="as in training")
     parser.add_argument("--text_column", help="as in training")
     parser.add_argument("--label_column", help="as in training")
@@ -220,7 +220,8 @@ def analyze_command(argv: list[str]) -> None:
 
     predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
     columns = {key: getattr(options, key) for key in ("data_dir", "text_column", "label_column", "num_samples")}
-    rows = rows_to_analyze(predictor.model.config.labels, options.dataset, options.split, **columns)
+    labels = predictor.model.config.labels
+    rows = rows_to_analyze(labels, options.dataset, options.split, checkpoint=options.checkpoint, **columns)
     rows = with_overlap(rows, options.checkpoint)
 
     def progress(done: int, total: int) -> None:

@@ -47,6 +47,15 @@ def read_fingerprint(checkpoint: str | Path) -> Fingerprint | None:
     return Fingerprint.load(run.rows_path) if run.arguments_path.is_file() else None
 
 
+def lost_rows(checkpoint: str | Path) -> str:
+    """That a run no longer tells which rows it was trained on; "" where it does, or where its folder is not at hand."""
+    folder = Path(checkpoint)
+    run = Run(folder.parent if folder.name == "best" else folder)
+    if not run.arguments_path.is_file() or Fingerprint.load(run.rows_path) is not None:
+        return ""
+    return f"{run.rows_path} is missing or damaged: how many of these rows were trained on is not known."
+
+
 def digest_of(arguments: Arguments) -> dict[str, str] | None:
     """A digest of the rows that a run with these arguments would train on and hold out; None where they would have to
     be fetched first. Raises DataError when they can't be had."""
@@ -135,6 +144,16 @@ def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerpr
         f"{leaks + 'it was trained on. ' if leaked else ''}Bring the old rows back to go on, or train on from the "
         f"run's weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
     )
+
+
+def check_digests(run: Run, arguments: Arguments, told: dict[str, str], now: Fingerprint) -> None:
+    """`check_rows` of a run that has lost its rows.npz: by the digest that goes with its best checkpoint."""
+    if now.digest() != told:
+        raise DataError(
+            f"{arguments.data.dataset} is not what it was when this run began, and {run.rows_path}, which would tell "
+            "what has changed, is missing or damaged: bring the old rows back to go on, or train on from the run's "
+            f"weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(arguments.data.dataset)}"
+        )
 
 
 def _shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from switch_model.analysis import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.modeling import SwitchForSequenceClassification
+from train.continuing import lost_rows
 from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures
 from train.held_out import held_out_rows, lacks_validation, own_data, trained_on
@@ -73,6 +74,7 @@ def evaluate(
     if split == "validation" and lacks_validation(dataset, data_dir):
         held_out, names, note = held_out_rows(own, dataset, checkpoint)
     is_held_out = held_out is not None
+    note = note or ("" if is_held_out else lost_rows(checkpoint))
 
     def told(all_rows: int, texts: Iterable[str]) -> dict[str, Any]:
         """What is known of the rows that are measured."""

@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 
 from switch_model.checkpoint import read_training
 from train.arguments import Arguments
-from train.continuing import read_fingerprint
+from train.continuing import digest_of, read_fingerprint
 from train.data import DATASETS, data_folder, from_hub, local_splits
 from train.fingerprint import AT_ONCE, Fingerprint, among, column, prints, what_changed
 from train.rows import read_data, streams_of
@@ -42,8 +42,9 @@ class Own:
 def own_data(checkpoint: str, dataset: str, data_dir: str | None = None) -> Own:
     """What is known of `dataset` to a checkpoint.
 
-    Where the run's folder is at hand, rows are told by what stands in them, wherever they lie by now. Of a checkpoint
-    that was moved away from it, a file is the run's own when it has the same name and splits into the same rows.
+    Where the run's folder is at hand, rows are told by what stands in them, wherever they lie by now. Where that has
+    lost its rows.npz, the digest beside the weights tells whether they are the same. Of a checkpoint that was moved
+    away from it, a file is the run's own when it has the same name and splits into the same rows.
     """
     fingerprint = read_fingerprint(checkpoint)
     return Own(_own_arguments(checkpoint, dataset, data_dir, fingerprint), fingerprint)
@@ -65,10 +66,16 @@ def _own_arguments(
             return arguments if trained_on == "toy" and not arguments.train.seed and data.num_samples is None else None
         if fingerprint is not None and trained_on != "toy":
             return arguments
+        told = training.get("fingerprint")
         if not is_table(dataset):
-            return arguments if trained_on == dataset else None
+            own = trained_on == dataset
+            return arguments if own and (not (there and told) or digest_of(arguments) in (None, told)) else None
         if there and Path(trained_on).resolve() == Path(dataset).resolve():
-            return arguments
+            if told:
+                return arguments if digest_of(arguments) == told else None
+            # Of an earlier version's run over a stream nothing tells.
+            known = training.get("rows") and _by_row(arguments)
+            return arguments if not known or _same_rows(arguments, training) else None
         return arguments if Path(trained_on).name == Path(dataset).name and _same_rows(arguments, training) else None
     except (DataError, RunError, TypeError, ValueError):  # Of another version, or another kind of file by now.
         return None
@@ -84,14 +91,17 @@ def _run_of(checkpoint: str) -> Arguments | None:
 def _same_rows(arguments: Arguments, training: dict) -> bool:
     """Whether data split into the rows that training.json tells of, or, where an earlier version wrote that, into as
     many."""
-    by_row = TASKS[arguments.train.task].rows in ("classes", "texts") and arguments.train.eval_iters is None
     told, counts = training.get("fingerprint"), training.get("rows") or {}
-    if not (by_row or told) or TASKS[arguments.train.task].rows == "blocks":
+    if not (_by_row(arguments) or told) or TASKS[arguments.train.task].rows == "blocks":
         return False
     data = read_data(arguments)
     if told:
         return Fingerprint.of(data).digest() == told
     return (len(data.train), len(data.validation)) == (counts.get("train"), counts.get("validation"))
+
+
+def _by_row(arguments: Arguments) -> bool:
+    return TASKS[arguments.train.task].rows in ("classes", "texts") and arguments.train.eval_iters is None
 
 
 def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: int | None, measured: int) -> str | None:

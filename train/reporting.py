@@ -20,7 +20,8 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from switch_model.whole_files import write_whole
 from train.arguments import Arguments, TrainArguments
-from train.runs import Run, RunError, checkpoint_step
+from train.runs import Run, RunError
+from train.trainer_files import checkpoint_step
 
 MEASURES = ("balance_loss", "z_loss", "drop_rate", "load_cv", "load_entropy", "token_entropy")
 PREFIXES = {"train": "routing", "eval": "eval_routing"}

@@ -34,13 +34,12 @@ from switch_model.whole_files import WORDS, write_new, write_whole
 from train.arguments import PATHS, Arguments
 from train.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.table_file import without_endings
+from train.trainer_files import checkpoint_step, damage_of
 
 RUNS = Path("runs")
 LOG_TAIL_BYTES = 8000
 # Of a data set's name, in that of a run's folder.
 MAX_STEM_BYTES = 120
-# In a Trainer checkpoint: the average of the weights, where a run keeps one (torch's AveragedModel).
-AVERAGE_FILE = "averaged.safetensors"
 # Given back when a disk is full, so that a run can still say so.
 RESERVE_BYTES = 64 * 1024
 
@@ -277,18 +276,25 @@ class Run:
     # Checkpoints
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete Trainer checkpoint; trainer_state.json is the file that the Trainer writes last."""
-        return next(reversed(self.kept_checkpoints().values()), None)
+        """The newest Trainer checkpoint that is complete and whole."""
+        return next((path for path in reversed(self.kept_checkpoints().values()) if not damage_of(path)), None)
+
+    def damaged_since(self, checkpoint: Path | None) -> dict[Path, str]:
+        """Complete checkpoints newer than a whole one, the newest last -> what is wrong with each."""
+        first = -1 if checkpoint is None else checkpoint_step(checkpoint)
+        found = {path: damage_of(path) for step, path in self.kept_checkpoints().items() if step > first}
+        return {path: why for path, why in found.items() if why}
 
     def kept_checkpoints(self) -> dict[int, Path]:
-        """Step -> complete Trainer checkpoint, the earliest first. While a run trains, the earliest may go any time."""
+        """Step -> complete Trainer checkpoint (trainer_state.json is written last), the earliest first. While a run
+        trains, the earliest may go any time."""
         return {checkpoint_step(path): path for path in sorted(self._checkpoints(complete=True), key=checkpoint_step)}
 
     def can_resume(self) -> bool:
         """Whether there is a checkpoint to go on from, or nothing to lose by beginning again: one follows each
         evaluation, so that a run with more of them, or one that has finished, had some that somebody removed."""
         barely_begun = self._written_state().name != "finished" and len(self.metrics("eval")) <= 1
-        return self.last_checkpoint() is not None or barely_begun
+        return self.last_checkpoint() is not None or (barely_begun and not self.kept_checkpoints())
 
     def discard_beginning(self) -> None:
         """Remove what a run without a checkpoint has written, for it to begin again; its words in the log stay."""
@@ -326,19 +332,6 @@ class Run:
         old = self.folder / "best.old"
         if old.exists() and not self.best.exists():
             old.rename(self.best)
-
-
-def checkpoint_step(path: Path) -> int:
-    return int(path.name.rsplit("-", 1)[1])
-
-
-def at_its_end(checkpoint: Path) -> bool:
-    """Whether a Trainer checkpoint was saved after the last step of all."""
-    try:
-        told = read_object(checkpoint / "trainer_state.json")
-        return told["global_step"] >= told["max_steps"] > 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
 
 
 def list_runs(root: str | Path = RUNS) -> list[Run]:

@@ -16,7 +16,8 @@ from switch_model.whole_files import write_whole
 from train.history import clock
 from train.measures import MEASURES
 from train.process import StopRequest
-from train.runs import Run, checkpoint_step
+from train.runs import Run
+from train.trainer_files import checkpoint_step
 
 PROGRESS_SECONDS = 0.5
 # Speed is that of the last so many seconds: an evaluation in between does not count.

@@ -21,9 +21,10 @@ from switch_model.analysis import RoutingTotals
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
-from train.runs import AVERAGE_FILE, Run
+from train.runs import Run
 from train.steering import Steering, line_of_log
 from train.tasks import Task
+from train.trainer_files import AVERAGE_FILE
 from train.writing import Author
 
 

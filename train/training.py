@@ -4,6 +4,7 @@ Try it: python -m train --dataset toy --epochs 3
 """
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.checkpoint import save_checkpoint
+from switch_model.checkpoint import read_training, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.memory import keep_freed_memory
 from switch_model.tokenizer_file import target_of, with_target
@@ -28,7 +29,15 @@ from train.arguments import Arguments, TrainArguments
 from train.card import model_card
 from train.checkpoints import put_weights
 from train.collators import RareTokenCollator
-from train.continuing import begin, check_arguments, check_rows, check_tokenizer, fingerprint_of, overlap_words
+from train.continuing import (
+    begin,
+    check_arguments,
+    check_digests,
+    check_rows,
+    check_tokenizer,
+    fingerprint_of,
+    overlap_words,
+)
 from train.curves import write_curves
 from train.data_report import notes
 from train.fingerprint import Fingerprint
@@ -37,13 +46,14 @@ from train.probe import make_probe
 from train.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.reporting import log_in, reporting
 from train.rows import Rows, make_rows, make_tokenizer, read_data
-from train.runs import Run, RunError, at_its_end, pasted
+from train.runs import Run, RunError, pasted
 from train.starting import read_start, start_from, with_shape_of
 from train.steering import Steering, last_value
 from train.steps import planned_steps
 from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
+from train.trainer_files import at_its_end
 from train.words import DataError, counted
 
 
@@ -96,6 +106,13 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could say that it had finished.
         run.set_state("finished")
         return resume(folder)
+    damaged = run.damaged_since(checkpoint)
+    if not checkpoint and damaged:
+        newest, why = list(damaged.items())[-1]
+        raise RunError(
+            f"{folder} can't go on, for {newest.name} is damaged ({why}) and there is no whole checkpoint beside it: "
+            f"bring that file back, or start again with\n  {arguments.again()}"
+        )
     if not run.can_resume():
         raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.again()}")
     if checkpoint and (began := Fingerprint.load(run.rows_path)):
@@ -112,7 +129,14 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
                 print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
                 run.discard_beginning()
                 return _run(run, arguments, _prepare(arguments), device, resume_from=None)
-            _run(run, arguments, _prepare_again(run, arguments, checkpoint), device, checkpoint)
+            parts = _prepare_again(run, arguments, checkpoint)
+            for path, why in damaged.items():  # The Trainer would count it among those to keep, and remove whole ones.
+                print(
+                    f"{path.name} is damaged ({why}) and removed: {run.name} goes on from {checkpoint.name}.",
+                    flush=True,
+                )
+                shutil.rmtree(path)
+            _run(run, arguments, parts, device, checkpoint)
     return run
 
 
@@ -131,12 +155,15 @@ def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":
     if (began := Fingerprint.load(run.rows_path)) is not None:
         check_tokenizer(run, began, tokenizer)
         check = partial(check_rows, run, arguments, began)
+    elif told := read_training(run.folder).get("fingerprint"):
+        check = partial(check_digests, run, arguments, told)
     return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint), check)
 
 
 def _rebuild_best(run: Run, arguments: Arguments) -> None:
     """The best of the checkpoints that are left, as `best/`. Raises RunError when none was measured."""
-    task, kept = TASKS[arguments.train.task], run.kept_checkpoints()
+    task, damaged = TASKS[arguments.train.task], run.damaged_since(None)
+    kept = {step: path for step, path in run.kept_checkpoints().items() if path not in damaged}
     measured = [record for record in run.metrics("eval") if record["step"] in kept and task.best in record]
     if not measured:
         raise RunError(f"{run.folder} has lost best/, and no checkpoint that was measured is left: train it anew.")
