@@ -46,9 +46,7 @@ class DataArguments:
     num_classes: int = _argument(3, "classes of the toy data set")
     vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
     tokenizer: str | None = _argument(
-        None,
-        "hub id (or id@revision) or folder of a tokenizer, such as ai4bharat/IndicBARTSS or gpt2; none = train one on "
-        "the texts",
+        None, "hub id, id@revision or folder of a tokenizer, such as ai4bharat/IndicBARTSS; none = train one on texts"
     )
     target_tokenizer: str | None = _argument(
         None, "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides"
