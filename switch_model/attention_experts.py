@@ -161,10 +161,15 @@ class AttentionModules(_ExpertWeights):
 
 
 def _for_sequences(interventions: AnyInterventions, name: str) -> AnyInterventions:
-    """A token forced to an expert forces its sequence; capacity does not apply."""
+    """A token forced or given to an expert takes its sequence along; capacity does not apply."""
     if interventions is None:
         return None
     if not isinstance(interventions, Interventions):
         return [_for_sequences(row, name) for row in interventions]
     forced = [expert for (layer, _), expert in interventions.force.items() if layer == name]
-    return Interventions(ablate=interventions.ablate, force={(name, 0): forced[0]} if forced else {})
+    given = interventions.choices.get(name, ())[:1]
+    return Interventions(
+        ablate=interventions.ablate,
+        force={(name, 0): forced[0]} if forced else {},
+        choices={name: given} if given else {},
+    )

@@ -27,21 +27,26 @@ class Interventions:
         ablate: {(layer name, expert)} that can't be chosen; the other experts' probabilities are renormalised.
         force: {(layer name, token index): expert}; tokens are counted from 0 without padding. The gate is that expert's
             own probability.
+        choices: {layer name: expert of each token}; as many as the text has tokens. Each token keeps the gate that the
+            router gave to its own choice: in the record, the two experts' logits are exchanged.
         capacity_factor: instead of the model's own; None = as it was, math.inf = dropless.
         capacity_group: "sequence" or "batch" instead of the model's own; None = as it was.
 
     Raises:
-        ValueError: for a bad factor or group, or a token forced to an expert that is ablated.
+        ValueError: for a bad factor or group, a token sent to an expert that is ablated, or a layer both in `force` and
+            in `choices`.
     """
 
     ablate: frozenset[tuple[str, int]] = frozenset()
     force: Mapping[tuple[str, int], int] = field(default_factory=dict)
     capacity_factor: float | None = None
     capacity_group: str | None = None
+    choices: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "ablate", frozenset(self.ablate))
         object.__setattr__(self, "force", dict(self.force))
+        object.__setattr__(self, "choices", {layer: tuple(own) for layer, own in self.choices.items()})
         named = [*self.experts, *self.force]
         if not all(isinstance(layer, str) and _counts(number) for layer, number in named):
             raise ValueError("Interventions name layers as text, experts and tokens as whole numbers from 0.")
@@ -55,15 +60,22 @@ class Interventions:
         for (layer, token), expert in self.force.items():
             if (layer, expert) in self.ablate:
                 raise ValueError(f"Token {token} is forced to expert {expert} of {layer}, which is ablated.")
+            if layer in self.choices:
+                raise ValueError(f"Tokens of {layer} are forced, and all its choices given: name it in one of the two.")
+        for layer, expert in self.ablate:
+            if expert in self.choices.get(layer, ()):
+                raise ValueError(f"Tokens are given to expert {expert} of {layer}, which is ablated.")
 
     @property
     def experts(self) -> set[tuple[str, int]]:
         """Every (layer, expert) that is named."""
-        return {*self.ablate, *((layer, expert) for (layer, _), expert in self.force.items())}
+        forced = ((layer, expert) for (layer, _), expert in self.force.items())
+        given = ((layer, expert) for layer, own in self.choices.items() for expert in set(own))
+        return {*self.ablate, *forced, *given}
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise ValueError when a layer is named that the model does not have."""
-        for layer, _ in self.experts:
+        for layer in {*(layer for layer, _ in self.experts), *self.choices}:
             if layer not in layers:
                 raise ValueError(f"The model has no sparse layer {layer!r}: it has {', '.join(layers) or 'none'}.")
 
@@ -122,6 +134,39 @@ def forced_experts(
                 raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
             forced_BT[index, positions[token]] = expert
     return forced_BT
+
+
+def given_experts(
+    rows: Sequence[Interventions], layer: str, own: Tensor, mask: Tensor, seen: Tensor | None = None
+) -> Tensor | None:
+    """(B, T) the expert that `choices` give a token, its `own` where they give none; None when nobody is given any.
+
+    `seen` as in `forced_experts`. Raises ValueError when a text has not as many tokens as choices.
+    """
+    if not any(row.choices.get(layer) for row in rows):
+        return None
+    given = [torch.tensor(row.choices.get(layer, ()), dtype=torch.int64, device=own.device) for row in rows]
+    place_BT = mask.cumsum(dim=1) - 1
+    if seen is not None:
+        place_BT = place_BT + seen.unsqueeze(1)
+    elif not is_traced():
+        tokens_B = mask.sum(dim=1).tolist()
+        for index, tokens in enumerate(tokens_B):
+            row = rows[index if len(rows) > 1 else 0]
+            if row.choices.get(layer) and len(row.choices[layer]) != tokens:
+                given_now = len(row.choices[layer])
+                raise ValueError(f"{given_now} choices are given in {layer}: the text has {tokens} tokens.")
+    table_RM = torch.nn.utils.rnn.pad_sequence(given, batch_first=True).expand(len(mask), -1)
+    length_B1 = torch.tensor([len(own_M) for own_M in given], device=own.device).expand(len(mask)).unsqueeze(1)
+    meant_BT = mask & (place_BT < length_B1)
+    return torch.where(meant_BT, table_RM.gather(1, place_BT.clamp(0, table_RM.shape[1] - 1)), own)
+
+
+def exchanged(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """(B, T, E) logits with those of two experts (B, T) of each token exchanged."""
+    one_BT1, other_BT1 = one.unsqueeze(-1), other.unsqueeze(-1)
+    of_one_BT1, of_other_BT1 = logits.gather(-1, one_BT1), logits.gather(-1, other_BT1)
+    return logits.scatter(-1, one_BT1, of_other_BT1).scatter(-1, other_BT1, of_one_BT1)
 
 
 def _forced_in_any_text(wishes: Sequence[Mapping[int, int]], mask: Tensor, seen: Tensor | None) -> Tensor:

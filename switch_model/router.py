@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
 from switch_model.dropout import dropout
-from switch_model.interventions import AnyInterventions, Interventions, ablated_experts, forced_experts, rows_of
+from switch_model.interventions import (
+    AnyInterventions,
+    Interventions,
+    ablated_experts,
+    exchanged,
+    forced_experts,
+    given_experts,
+    rows_of,
+)
 from switch_model.queues import Queues, highest_first, join_in_turn, join_queues
 from switch_model.routing import UNLIMITED, Routing
 
@@ -88,6 +96,9 @@ class Top1Router(nn.Module):
         expert_BT = self._best(logits_BTE.detach()) * mask
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
+        if rows and (given_BT := given_experts(rows, self.name, expert_BT, mask, seen)) is not None:
+            # Its gate stays with the token, whoever takes it.
+            logits_BTE, expert_BT = exchanged(logits_BTE, expert_BT, given_BT), given_BT
 
         # 4. Places in the queues, and how long the queues may be.
         per_batch = self._counts_over_batch(interventions)

@@ -183,7 +183,9 @@ def test_attention_experts_are_recorded_and_can_be_changed(experts):
         other = (chosen + 1) % 4
         off = model(ids, interventions=Interventions(ablate={(name, chosen)}), output_routing=True)
         forced = model(ids, interventions=Interventions(force={(name, 3): other}), output_routing=True)
+        given = model(ids, interventions=Interventions(choices={name: [other] * 9}), output_routing=True)
         none = model(ids, interventions=Interventions(ablate={(name, e) for e in range(4)}), output_routing=True)
+    assert (given.routing[1].expert == other).all() and not torch.equal(given.logits, forced.logits)
     assert plain.routing[1].name == name and not (off.routing[1].expert == chosen).any()
     assert (forced.routing[1].expert[:, 3] == other).all() and not torch.equal(forced.logits, plain.logits)
     assert not none.routing[1].kept.any() and none.logits.isfinite().all()

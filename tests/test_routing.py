@@ -324,10 +324,24 @@ def test_a_forced_token_takes_the_expert_with_that_experts_own_probability():
         route("..0123", interventions=Interventions(force={("encoder.0", 4): 3}))
 
 
+def test_given_choices_send_each_token_elsewhere_and_leave_it_its_gate():
+    strengths = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    plain = route("..0123|0123..", strengths)
+    rows = [Interventions(choices={"encoder.0": own}) for own in ([3, 1, 0, 2], [0, 0, 2, 3])]
+    given = route("..0123|0123..", strengths, interventions=rows)
+    assert given.expert[given.mask].tolist() == [3, 1, 0, 2, 0, 0, 2, 3]
+    torch.testing.assert_close(given.gate[given.mask], plain.gate[plain.mask])
+    assert given.slot[given.mask].tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
+    with pytest.raises(ValueError, match="3 choices are given.*the text has 4 tokens"):
+        route("..0123", interventions=Interventions(choices={"encoder.0": [0, 1, 2]}))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [dict(force={("encoder.0", -1): 2}), dict(force={("encoder.0", "0"): 2}), dict(capacity_factor=0), dict(capacity_factor=True),
-     dict(capacity_group="row"), dict(ablate={("encoder.0", 2)}, force={("encoder.0", 1): 2})],
+     dict(capacity_group="row"), dict(ablate={("encoder.0", 2)}, force={("encoder.0", 1): 2}),
+     dict(choices={"encoder.0": [-1]}), dict(ablate={("encoder.0", 2)}, choices={"encoder.0": [2]}),
+     dict(force={("encoder.0", 1): 2}, choices={"encoder.0": [2]})],
 )  # fmt: skip
 def test_interventions_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError):
