@@ -332,7 +332,7 @@ def test_given_choices_send_each_token_elsewhere_and_leave_it_its_gate():
     assert given.expert[given.mask].tolist() == [3, 1, 0, 2, 0, 0, 2, 3]
     torch.testing.assert_close(given.gate[given.mask], plain.gate[plain.mask])
     assert given.slot[given.mask].tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
-    with pytest.raises(ValueError, match="3 choices are given.*the text has 4 tokens"):
+    with pytest.raises(ValueError, match="3 choices are given"):
         route("..0123", interventions=Interventions(choices={"encoder.0": [0, 1, 2]}))
 
 
