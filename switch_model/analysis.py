@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from switch_model.routing import Routing
+from switch_model.routing import Routing, sequence_balance
 
 
 @dataclass
@@ -28,6 +28,8 @@ class LayerTotals:
     dropped: Tensor
     entropy: Tensor
     squared_z: Tensor
+    sequence_balance: Tensor
+    sequences: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -46,6 +48,8 @@ class LayerTotals:
             dropped=record.dropped.sum(),
             entropy=(probs_BTE * surprise_BTE).sum(),
             squared_z=z_BT.square().sum(),
+            sequence_balance=sequence_balance(record).sum(),
+            sequences=mask_BT.any(dim=1).sum(),
         )
 
     def __iadd__(self, other: "LayerTotals") -> "LayerTotals":
@@ -54,8 +58,8 @@ class LayerTotals:
         return self
 
     def summary(self) -> dict[str, Any]:
-        """The measures as plain numbers: tokens, balance_loss, z_loss, load (per expert), load_cv, load_entropy,
-        token_entropy, drop_rate. Rates are shares (0 to 1)."""
+        """The measures as plain numbers: tokens, balance_loss, sequence_balance_loss, z_loss, load (per expert),
+        load_cv, load_entropy, token_entropy, drop_rate. Rates are shares (0 to 1)."""
         tokens = max(int(self.tokens), 1)
         load_E = self.choices.double().cpu() / tokens
         importance_E = self.probability.double().cpu() / tokens
@@ -64,6 +68,7 @@ class LayerTotals:
         return {
             "tokens": int(self.tokens),
             "balance_loss": float(experts * (load_E * importance_E).sum()),
+            "sequence_balance_loss": float(self.sequence_balance) / max(int(self.sequences), 1),
             "z_loss": float(self.squared_z) / tokens,
             "load": [round(share, 6) for share in load_E.tolist()],
             "load_cv": float(load_E.std(correction=0) / load_E.mean()) if load_E.sum() > 0 else 0.0,

@@ -18,7 +18,7 @@ from switch_model.attention_experts import AttentionModules, ProjectionExperts
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, rows_of
 from switch_model.positions import EMBEDDING_STD
-from switch_model.routing import Routing, load_balancing_loss, router_z_loss
+from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from switch_model.sparse_mlp import Experts
 from switch_model.stack import Extras
 
@@ -154,18 +154,28 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
     def _auxiliary(
         self, records: tuple[Routing, ...], wanted: bool
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | float]:
-        """Balance loss, z-loss, and what they add to the loss. A plain prediction pays nothing for them."""
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Balance loss, z-loss, and what all losses on the routing add to the loss. A plain prediction pays nothing for
+        them."""
         if not (wanted and records):
-            return None, None, 0.0
+            return None, None, None
+        config = self.config
         aux_loss = mean_over_layers(load_balancing_loss, records)
         z_loss = mean_over_layers(router_z_loss, records)
-        return aux_loss, z_loss, self.config.router_aux_loss_coef * aux_loss + self.config.router_z_loss_coef * z_loss
+        added = config.router_aux_loss_coef * aux_loss + config.router_z_loss_coef * z_loss
+        if config.sequence_balance_coef:
+            added = added + config.sequence_balance_coef * mean_over_layers(sequence_balance_loss, records)
+        return aux_loss, z_loss, added
 
 
 def mean_over_layers(loss, records: tuple[Routing, ...]) -> Tensor | None:
     """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
     return torch.stack([loss(record) for record in records]).mean() if records else None
+
+
+def plus(loss: Tensor, auxiliary_loss: Tensor | None) -> Tensor:
+    """A task's loss with what is added to it."""
+    return loss if auxiliary_loss is None else loss + auxiliary_loss
 
 
 def token_logits(hidden: Tensor, head: nn.Module | None, table: nn.Embedding) -> Tensor:

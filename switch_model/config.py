@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from switch_model.config_rules import RULES, is_int
+from switch_model.config_rules import ADDING_POOLINGS, RULES, is_int
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
@@ -77,6 +77,8 @@ class SwitchConfig(PreTrainedConfig):
             (Switch Transformers, appendix A); "module" = a whole self-attention per expert, chosen once per sequence
             (in encoders; a decoder over one stays as it is: a causal stack must not know the whole sequence).
         attention_sparse_step: which blocks that holds for, counted like encoder_sparse_step.
+        expert_residual: how much of a token passes by the experts of a sparse layer: 1 = all of it, as in every
+            transformer; 0 = what comes out of the layer is what the token's expert made of it.
         dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
         dropout_rate: on embeddings, attention outputs, MLP outputs and inside dense MLPs.
         token_dropout: share of tokens hidden from the model during training, in texts of token_dropout_from tokens on.
@@ -94,11 +96,18 @@ class SwitchConfig(PreTrainedConfig):
         capacity_group: capacity counts tokens of one "sequence" or of the whole "batch" (as the paper does); a causal
             stack counts by sequence.
         router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
+        sequence_balance_coef: weight of a balance loss over each text by itself (DeepSeek-V3's complementary loss).
+        layer_loss_coef: readout="experts" only: weight of the class loss of what the earlier sparse layers' experts would
+            vote, in training: with a small expert_residual they learn nothing from the last layer alone at first.
         relative_attention_num_buckets, relative_attention_max_distance: T5's relative position bias.
         relative_attention_slope: how steeply that bias falls with distance before training, in the first head; each
             further one falls less, as in ALiBi (2108.12409). 0 = all distances begin alike (T5).
         layer_norm_epsilon, initializer_factor: as in T5.
-        pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens.
+        readout: what a classifier reads. "residual" = the last hidden states, as usual; "experts" = what the experts of the
+            last sparse layer gave each token, times its gate, and nothing else: every logit is then a bias and a sum of
+            votes, one of each token (linear head; pooling "mean" or "attention").
+        pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens; "attention" =
+            a mean that weighs each token by a learned score of its last hidden state.
         cls_token: a learned vector stands before the first token; "first" pools it.
         classifier_head: "linear", or "mlp" with one hidden layer of d_model.
         classifier_dropout: on that vector.
@@ -133,6 +142,8 @@ class SwitchConfig(PreTrainedConfig):
         "routing",
         "aux_loss",
         "z_loss",
+        "auxiliary_loss",
+        "votes",
         "cache",
         "past_key_values",
         "hidden_states",
@@ -159,6 +170,7 @@ class SwitchConfig(PreTrainedConfig):
     inputs_embeds_size: int | None = None
     attention_experts: str = "none"
     attention_sparse_step: int = 1
+    expert_residual: float = 1.0
     dense_act_fn: str = "relu"
     dropout_rate: float = 0.1
     token_dropout: float = 0.0
@@ -177,11 +189,14 @@ class SwitchConfig(PreTrainedConfig):
     capacity_group: str = "sequence"
     router_aux_loss_coef: float = 1e-2
     router_z_loss_coef: float = 1e-3
+    sequence_balance_coef: float = 0.0
+    layer_loss_coef: float = 0.0
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     relative_attention_slope: float = 0.0
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
+    readout: str = "residual"
     pooling: str = "mean"
     cls_token: bool = False
     classifier_head: str = "linear"
@@ -250,12 +265,35 @@ class SwitchConfig(PreTrainedConfig):
             raise ValueError(
                 f"conv_width={self.conv_width} is not allowed in a decoder: a convolution looks at later tokens too."
             )
+        self._check_readout()
         # A decoder looks one way only, and has all buckets for it.
         part, words = (2, "half") if "decoder" in self.stacks else (4, "a quarter")
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // part:
             raise ValueError(
                 f"relative_attention_max_distance={self.relative_attention_max_distance} is not allowed: it must be "
                 f"above {words} of relative_attention_num_buckets={self.relative_attention_num_buckets}."
+            )
+
+    def _check_readout(self) -> None:
+        if self.readout == "residual":
+            if self.layer_loss_coef:
+                raise ValueError(
+                    f'layer_loss_coef={self.layer_loss_coef} is not allowed without readout="experts": there are no votes.'
+                )
+            return
+        if self.classifier_head != "linear":
+            raise ValueError(
+                f'classifier_head={self.classifier_head!r} is not allowed with readout="experts": logits are a sum of votes '
+                "only through a linear head."
+            )
+        if self.pooling not in ADDING_POOLINGS:
+            raise ValueError(
+                f'pooling={self.pooling!r} is not allowed with readout="experts": it must be one of '
+                f"{', '.join(map(repr, ADDING_POOLINGS))}, which add up tokens."
+            )
+        if self.stacks != ("encoder",) or not any(map(self.is_sparse, range(self.num_layers))):
+            raise ValueError(
+                'readout="experts" is not allowed: the model has no encoder with a sparse MLP to read from.'
             )
 
     @property

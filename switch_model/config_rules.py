@@ -10,7 +10,10 @@ from typing import Any
 ACTIVATIONS = ("relu", "gelu", "gated-gelu")
 PRIORITIES = ("position", "probability")
 CAPACITY_GROUPS = ("sequence", "batch")
-POOLINGS = ("mean", "first", "max", "mean+max")
+POOLINGS = ("mean", "first", "max", "mean+max", "attention")
+# Those under which a pooled vector is a sum over tokens.
+ADDING_POOLINGS = ("mean", "attention")
+READOUTS = ("residual", "experts")
 POSITIONS = ("relative", "sinusoidal", "learned")
 HEADS = ("linear", "mlp")
 ATTENTION_EXPERTS = ("none", "projections", "module")
@@ -79,6 +82,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "inputs_embeds_size": _or_none(_whole(1), "embeddings come in at d_model"),
     "attention_experts": _one_of(*ATTENTION_EXPERTS),
     "attention_sparse_step": _whole(0),
+    "expert_residual": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "dense_act_fn": _one_of(*ACTIVATIONS),
     "dropout_rate": _PROBABILITY,
     "token_dropout": _PROBABILITY,
@@ -97,6 +101,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "capacity_group": _one_of(*CAPACITY_GROUPS),
     "router_aux_loss_coef": _number(0.0),
     "router_z_loss_coef": _number(0.0),
+    "sequence_balance_coef": _number(0.0),
+    "layer_loss_coef": _number(0.0),
     "relative_attention_num_buckets": (
         lambda value: is_int(value) and value >= 4 and value % 2 == 0,
         "an even whole number of at least 4",
@@ -105,6 +111,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "relative_attention_slope": _number(0.0),
     "layer_norm_epsilon": _above_zero(),
     "initializer_factor": _above_zero(),
+    "readout": _one_of(*READOUTS),
     "pooling": _one_of(*POOLINGS),
     "cls_token": _one_of(True, False),
     "classifier_head": _one_of(*HEADS),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, real_tokens, token_logits
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, plus, real_tokens, token_logits
 from switch_model.cache_name import the_cache
 from switch_model.config import SwitchConfig
 from switch_model.encoder_decoder import EncoderDecoder, SwitchModel, of_both_stacks
@@ -154,12 +154,13 @@ class SwitchForConditionalGeneration(EncoderDecoder, _LanguageModel):
         wanted = labels is not None or self.training or output_routing
         aux_loss, z_loss, auxiliary = self._auxiliary(records, wanted)
         output = SwitchSeq2SeqLMOutput(
-            None if loss is None else loss + auxiliary,
+            None if loss is None else plus(loss, auxiliary),
             logits_BTV,
             cache,
             **of_both_stacks(decoded, encoded),
             aux_loss=aux_loss,
             z_loss=z_loss,
+            auxiliary_loss=None if loss is None else auxiliary,
             routing=records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()
@@ -223,13 +224,14 @@ class SwitchForCausalLM(_LanguageModel):
         wanted = labels is not None or self.training or output_routing
         aux_loss, z_loss, auxiliary = self._auxiliary(decoded.records, wanted)
         output = SwitchCausalLMOutput(
-            None if loss is None else loss + auxiliary,
+            None if loss is None else plus(loss, auxiliary),
             logits_BTV,
             cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
             aux_loss=aux_loss,
             z_loss=z_loss,
+            auxiliary_loss=None if loss is None else auxiliary,
             routing=decoded.records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, real_tokens, token_logits
+from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, plus, real_tokens, token_logits
 from switch_model.config import SwitchConfig
+from switch_model.config_rules import ADDING_POOLINGS
 from switch_model.dropout import Dropout
 from switch_model.embedding import HashedBigrams
 from switch_model.importer import import_switch_transformers
@@ -168,6 +169,7 @@ class SwitchForSequenceClassification(EncoderPart):
         self.dropout = Dropout(config.classifier_dropout)
         self.hidden_layer = nn.Linear(pooled, config.d_model) if config.classifier_head == "mlp" else None
         self.classifier = nn.Linear(config.d_model if self.hidden_layer else pooled, config.num_labels)
+        self.token_scores = nn.Linear(config.d_model, 1, bias=False) if config.pooling == "attention" else None
         # A small classifier starts undecided whatever the pooling.
         self.classifier.initial_std = 0.02
         self.post_init()
@@ -206,10 +208,16 @@ class SwitchForSequenceClassification(EncoderPart):
         encoded, mask_BT = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
 
         # 2. Pool and classify.
-        pooled_BD = self.dropout(pool(encoded.hidden, mask_BT, self.config.pooling))
+        voting = self.config.readout == "experts"
+        read_BTD = encoded.expert_outputs[-1] if voting else encoded.hidden
+        weight_BT = self._token_weights(encoded.hidden, mask_BT)
+        pooled_BD = self.dropout(self._pooled(read_BTD, mask_BT, weight_BT))
         if self.hidden_layer is not None:
             pooled_BD = self.dropout(nn.functional.gelu(self.hidden_layer(pooled_BD)))
         logits_BC = self.classifier(pooled_BD)
+        votes_BTC = None
+        if voting and output_routing and not self.training:
+            votes_BTC = nn.functional.linear(read_BTD, self.classifier.weight) * weight_BT.unsqueeze(-1)
 
         # 3. Losses.
         wanted = labels is not None or self.training or output_routing
@@ -217,7 +225,15 @@ class SwitchForSequenceClassification(EncoderPart):
         loss = None
         if labels is not None:
             smoothing = self.config.label_smoothing if self.training else 0.0
-            loss = class_loss(logits_BC.float(), labels, self.config.problem_type, smoothing) + auxiliary
+
+            def loss_of(logits_BC: Tensor) -> Tensor:
+                return class_loss(logits_BC.float(), labels, self.config.problem_type, smoothing)
+
+            if self.training and self.config.layer_loss_coef and len(encoded.expert_outputs) > 1:
+                early = [self._pooled(early_BTD, mask_BT, weight_BT) for early_BTD in encoded.expert_outputs[:-1]]
+                of_layers = torch.stack([loss_of(self.classifier(self.dropout(early_BD))) for early_BD in early]).mean()
+                auxiliary = plus(self.config.layer_loss_coef * of_layers, auxiliary)
+            loss = plus(loss_of(logits_BC), auxiliary)
         output = SwitchClassifierOutput(
             loss=loss,
             logits=logits_BC,
@@ -225,9 +241,25 @@ class SwitchForSequenceClassification(EncoderPart):
             attentions=encoded.attentions,
             aux_loss=aux_loss,
             z_loss=z_loss,
+            auxiliary_loss=None if loss is None else auxiliary,
+            votes=votes_BTC,
             routing=encoded.records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()
+
+    def _token_weights(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor | None:
+        """(B, T) what each token counts in a pooled vector, 0 at padding; None where that is no weighted sum."""
+        if self.config.pooling not in ADDING_POOLINGS:
+            return None
+        if self.token_scores is None:
+            return mask_BT / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        scores_BT = self.token_scores(hidden_BTD).squeeze(-1)
+        return scores_BT.masked_fill(~mask_BT, torch.finfo(scores_BT.dtype).min).softmax(dim=1) * mask_BT
+
+    def _pooled(self, read_BTD: Tensor, mask_BT: Tensor, weight_BT: Tensor | None) -> Tensor:
+        if weight_BT is None:
+            return pool(read_BTD, mask_BT, self.config.pooling)
+        return (read_BTD * weight_BT.unsqueeze(-1)).sum(dim=1)
 
 
 class SwitchForMaskedLM(EncoderPart):
@@ -309,7 +341,8 @@ class SwitchForMaskedLM(EncoderPart):
         aux_loss, z_loss, auxiliary = self._auxiliary(encoded.records, wanted)
         loss = None
         if labels is not None:
-            loss = nn.functional.cross_entropy(logits.float(), labels[labels != IGNORED_LABEL]) + auxiliary
+            loss = nn.functional.cross_entropy(logits.float(), labels[labels != IGNORED_LABEL])
+            loss = plus(loss, auxiliary)
         output = SwitchMaskedLMOutput(
             loss=loss,
             logits=logits,
@@ -317,6 +350,7 @@ class SwitchForMaskedLM(EncoderPart):
             attentions=encoded.attentions,
             aux_loss=aux_loss,
             z_loss=z_loss,
+            auxiliary_loss=None if loss is None else auxiliary,
             routing=encoded.records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()

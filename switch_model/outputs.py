@@ -14,6 +14,7 @@ from switch_model.routing import Routing
 #       hidden state; with output_hidden_states=True.
 #   attentions: (B, H, T, S) each, the weights of every block's self-attention; with output_attentions=True.
 #   aux_loss, z_loss: scalars, each the mean over the sparse layers of all stacks; None in a dense model.
+#   auxiliary_loss: scalar, what `loss` holds besides the task's own loss, weighted; None without such losses.
 #   routing: one record per sparse layer in depth order, an encoder's first; with output_routing=True.
 #   cache: keys and values for the next tokens, where it was asked for; past_key_values below transformers 5.24.
 
@@ -25,6 +26,8 @@ class SwitchClassifierOutput(ModelOutput):
     Attributes:
         loss: scalar, the classes' loss + weighted auxiliary losses; only when labels were given.
         logits: (B, C).
+        votes: (B, T, C) what each token adds to the logits, which are their sum and the classifier's bias; zeros at
+            padding and at dropped tokens. In evaluation, with readout="experts" and output_routing=True.
     """
 
     loss: Tensor | None = None
@@ -33,6 +36,8 @@ class SwitchClassifierOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
+    votes: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
 
 
@@ -51,6 +56,7 @@ class SwitchMaskedLMOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
 
 
@@ -115,6 +121,7 @@ class SwitchSeq2SeqLMOutput(ModelOutput):
     encoder_attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
 
 
@@ -129,4 +136,5 @@ class SwitchCausalLMOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
     aux_loss: Tensor | None = None
     z_loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
     routing: tuple[Routing, ...] | None = None

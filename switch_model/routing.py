@@ -159,6 +159,22 @@ def load_balancing_loss(routing: Routing) -> Tensor:
     return routing.num_experts * (routing.load * routing.importance).sum()  # eq. 4
 
 
+def sequence_balance(routing: Routing) -> Tensor:
+    """(B,) E · Σ fᵢPᵢ of one layer over each sequence by itself; 0 for one without tokens."""
+    count_B1 = routing.mask.sum(dim=1, keepdim=True).clamp(min=1)
+    chose_BT = routing.mask & routing.chosen_logit.isfinite()
+    load_BE = routing.logits.new_zeros(len(routing.mask), routing.num_experts)
+    load_BE = load_BE.scatter_add(1, routing.expert, chose_BT.to(load_BE.dtype)) / count_B1
+    importance_BE = (routing.probs * routing.mask.unsqueeze(-1)).sum(dim=1) / count_B1
+    return routing.num_experts * (load_BE * importance_BE).sum(dim=1)
+
+
+def sequence_balance_loss(routing: Routing) -> Tensor:
+    """The mean of `sequence_balance` over the sequences: 1 when each uses all experts evenly, E when each keeps to one of
+    them. Scalar; DeepSeek-V3 (2412.19437) eq. 17-20 for one choice."""
+    return sequence_balance(routing).sum() / routing.mask.any(dim=1).sum().clamp(min=1)
+
+
 def router_z_loss(routing: Routing) -> Tensor:
     """Mean over real tokens of logsumexp(logits)² of one layer: keeps logits small. Scalar."""
     # A token whose experts are all ablated has logsumexp = -inf: it has no logits left to keep small.

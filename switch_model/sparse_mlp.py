@@ -29,6 +29,12 @@ from switch_model.tracing import is_exported
 PADDED_TOKENS = 32
 
 
+def _output_scale(config: SwitchConfig) -> float:
+    """What an expert's last weight starts with, over fan_in^-½: small beside a residual stream; where none passes by, so
+    large that tokens keep their size from layer to layer (the gate takes two thirds of it, ReLU half of its square)."""
+    return residual_scale(config) if config.expert_residual == 1.0 else 4.0
+
+
 class Experts(nn.Module):
     """All experts of one layer, their weights stacked: wi (E, F, D) and wo (E, D, F).
 
@@ -47,7 +53,7 @@ class Experts(nn.Module):
         self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
         self.activation = activation(config.dense_act_fn)
         self.dropout = Dropout(config.expert_dropout)
-        self.initializer_factor, self.residual_scale = config.initializer_factor, residual_scale(config)
+        self.initializer_factor, self.residual_scale = config.initializer_factor, _output_scale(config)
         self.aligned = config.d_ff % 8 == 0 and config.d_model % 8 == 0
         self.reset_parameters()
         keep_freed_memory()

@@ -66,6 +66,8 @@ class StackOutput:
     Attributes:
         hidden: (B, T, D) after the final norm.
         records: one per sparse layer, in depth order.
+        expert_outputs: (B, T, D) each: what the experts of every sparse MLP gave, times the gate; zeros at padding and at
+            dropped tokens.
         hidden_states: (B, T, D) each: what the first block is given, what every block but the last gives, and `hidden`.
         attentions, cross_attentions: (B, H, T, S) each: the weights of every block's self-attention, and of its
             attention over an encoder's states.
@@ -73,6 +75,7 @@ class StackOutput:
 
     hidden: Tensor
     records: tuple[Routing, ...]
+    expert_outputs: tuple[Tensor, ...] = ()
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
@@ -98,11 +101,13 @@ class Block(GradientCheckpointingLayer):
         self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = SparseMLP(config, name, causal) if config.is_sparse(layer, stack) else DenseMLP(config)
         self.dropout = Dropout(config.dropout_rate)
+        self.expert_residual = config.expert_residual
 
     def forward(
         self, hidden: Tensor, given: Inputs
-    ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None]]:
-        """Hidden states (B, T, D), the records, and the weights of self- and cross-attention where they are wanted."""
+    ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None], Tensor | None]:
+        """Hidden states (B, T, D), the records, the weights of self- and cross-attention where they are wanted, and what
+        the experts gave (B, T, D), None from a dense MLP."""
         records, wanted, crossed = [], given.weights_wanted, None
 
         # 1. Among themselves.
@@ -125,12 +130,13 @@ class Block(GradientCheckpointingLayer):
 
         # 3. Each token by itself.
         normed = self.mlp_norm(hidden)
-        if isinstance(self.mlp, SparseMLP):
-            update, routing = self.mlp(normed, given.mask, given.interventions, given.seen)
-            records.append(routing)
-        else:
-            update = self.mlp(normed)
-        return hidden + self.dropout(update), records, (weights, crossed)
+        if not isinstance(self.mlp, SparseMLP):
+            return hidden + self.dropout(self.mlp(normed)), records, (weights, crossed), None
+        update, routing = self.mlp(normed, given.mask, given.interventions, given.seen)
+        records.append(routing)
+        if self.expert_residual != 1.0:
+            hidden = self.expert_residual * hidden
+        return hidden + self.dropout(update), records, (weights, crossed), update
 
     def _remember(self, cache: Cache | None) -> Remember | None:
         if cache is None:
@@ -224,11 +230,12 @@ class Stack(nn.Module):
         )
 
         # 2. The blocks.
-        hidden, records, states, weights, crossed = self.dropout(embeddings), [], [], [], []
+        hidden, records, states, weights, crossed, outputs = self.dropout(embeddings), [], [], [], [], []
         for block in self.blocks:
             if extras.hidden_states:
                 states.append(hidden)
-            hidden, own, (own_weights, own_crossed) = block(hidden, given)
+            hidden, own, (own_weights, own_crossed), output = block(hidden, given)
+            outputs += [] if output is None else [output]
             records += own
             weights.append(own_weights)
             crossed.append(own_crossed)
@@ -236,6 +243,7 @@ class Stack(nn.Module):
         return StackOutput(
             hidden,
             tuple(records),
+            expert_outputs=tuple(outputs),
             hidden_states=(*states, hidden) if extras.hidden_states else None,
             attentions=tuple(weights) if extras.attentions else None,
             cross_attentions=tuple(crossed) if extras.attentions and memory is not None else None,

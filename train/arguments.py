@@ -68,6 +68,9 @@ class ModelArguments:
     conv_width: int = _argument(
         0, "neighbouring tokens that a convolution joins before the first block, 3 to 9; 0 = none; encoders only"
     )
+    expert_residual: float = _argument(
+        1.0, "how much of a token passes by a sparse layer's experts, 0 to 1; 0 = it is what its expert made of it"
+    )
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
     num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
     decoder_sparse_step: int | None = _argument(None, "sparse_step of a decoder; none = as the encoder's")
@@ -83,7 +86,12 @@ class ModelArguments:
     classifier_head: Literal["linear", "mlp"] = _argument("linear", "what turns the pooled vector into classes")
     tie_word_embeddings: bool = _argument(True, "a model of tokens: its output layer is its embedding table")
     dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
-    pooling: Literal["mean", "first", "max", "mean+max"] = _argument("mean", "how token states become one vector")
+    readout: Literal["residual", "experts"] = _argument(
+        "residual", "what the classifier reads: the last states, or the last sparse layer's experts alone (votes)"
+    )
+    pooling: Literal["mean", "first", "max", "mean+max", "attention"] = _argument(
+        "mean", "how token states become one vector"
+    )
     embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
     dropout: float = _argument(0.1, "dropout on embeddings, attention and MLP outputs, and before the classifier")
     token_dropout: float = _argument(0.0, "share of tokens hidden from the model in training")
@@ -101,6 +109,8 @@ class ModelArguments:
     capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
     aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
     z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
+    sequence_balance_coef: float = _argument(0.0, "weight of a balance loss over each text by itself")
+    layer_loss_coef: float = _argument(0.0, "--readout experts: weight of the loss of earlier layers' votes")
     label_smoothing: float = _argument(0.1, "label smoothing of the loss, in classification and in writing")
 
 

@@ -248,11 +248,8 @@ class SwitchTrainer(Trainer):
 
     def _cross_entropy(self, outputs) -> Tensor:
         """What is left of the loss without the auxiliary losses."""
-        config, loss = self.kept_model.config, outputs.loss.detach()
-        if outputs.aux_loss is None:
-            return loss
-        auxiliary = config.router_aux_loss_coef * outputs.aux_loss + config.router_z_loss_coef * outputs.z_loss
-        return loss - auxiliary.detach()
+        loss = outputs.loss.detach()
+        return loss if outputs.auxiliary_loss is None else loss - outputs.auxiliary_loss.detach()
 
     def evaluation_loop(self, *args, **kwargs):
         """The Trainer's, with what a model that guesses or writes tokens is measured by."""
