@@ -97,17 +97,17 @@ class SwitchConfig(PreTrainedConfig):
             stack counts by sequence.
         router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
         sequence_balance_coef: weight of a balance loss over each text by itself (DeepSeek-V3's complementary loss).
-        layer_loss_coef: readout="experts" only: weight of the class loss of what the earlier sparse layers' experts would
-            vote, in training: with a small expert_residual they learn nothing from the last layer alone at first.
+        layer_loss_coef: readout="experts" only: weight of the class loss of what the earlier sparse layers' experts
+            would vote, in training: with a small expert_residual they learn nothing from the last layer alone at first.
         relative_attention_num_buckets, relative_attention_max_distance: T5's relative position bias.
         relative_attention_slope: how steeply that bias falls with distance before training, in the first head; each
             further one falls less, as in ALiBi (2108.12409). 0 = all distances begin alike (T5).
         layer_norm_epsilon, initializer_factor: as in T5.
-        readout: what a classifier reads. "residual" = the last hidden states, as usual; "experts" = what the experts of the
-            last sparse layer gave each token, times its gate, and nothing else: every logit is then a bias and a sum of
-            votes, one of each token (linear head; pooling "mean" or "attention").
-        pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens; "attention" =
-            a mean that weighs each token by a learned score of its last hidden state.
+        readout: what a classifier reads. "residual" = the last hidden states, as usual; "experts" = what the experts of
+            the last sparse layer gave each token, times its gate, and nothing else: every logit is then a bias and a sum
+            of votes, one of each token (linear head; pooling "mean" or "attention").
+        pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens; "attention"
+            = a mean that weighs each token by a learned score of its last hidden state.
         cls_token: a learned vector stands before the first token; "first" pools it.
         classifier_head: "linear", or "mlp" with one hidden layer of d_model.
         classifier_dropout: on that vector.
@@ -277,14 +277,12 @@ class SwitchConfig(PreTrainedConfig):
     def _check_readout(self) -> None:
         if self.readout == "residual":
             if self.layer_loss_coef:
-                raise ValueError(
-                    f'layer_loss_coef={self.layer_loss_coef} is not allowed without readout="experts": there are no votes.'
-                )
+                raise ValueError(f'layer_loss_coef={self.layer_loss_coef} is not allowed without readout="experts".')
             return
         if self.classifier_head != "linear":
             raise ValueError(
-                f'classifier_head={self.classifier_head!r} is not allowed with readout="experts": logits are a sum of votes '
-                "only through a linear head."
+                f'classifier_head={self.classifier_head!r} is not allowed with readout="experts": only through a '
+                "linear head are logits a sum of votes."
             )
         if self.pooling not in ADDING_POOLINGS:
             raise ValueError(
@@ -292,9 +290,7 @@ class SwitchConfig(PreTrainedConfig):
                 f"{', '.join(map(repr, ADDING_POOLINGS))}, which add up tokens."
             )
         if self.stacks != ("encoder",) or not any(map(self.is_sparse, range(self.num_layers))):
-            raise ValueError(
-                'readout="experts" is not allowed: the model has no encoder with a sparse MLP to read from.'
-            )
+            raise ValueError('readout="experts" is not allowed: there is no encoder with a sparse MLP to read from.')
 
     @property
     def stacks(self) -> tuple[str, ...]:

@@ -170,8 +170,8 @@ def sequence_balance(routing: Routing) -> Tensor:
 
 
 def sequence_balance_loss(routing: Routing) -> Tensor:
-    """The mean of `sequence_balance` over the sequences: 1 when each uses all experts evenly, E when each keeps to one of
-    them. Scalar; DeepSeek-V3 (2412.19437) eq. 17-20 for one choice."""
+    """The mean of `sequence_balance` over the sequences: 1 when each uses all experts evenly, E when each keeps to
+    one of them. Scalar; DeepSeek-V3 (2412.19437) eq. 17-20 for one choice."""
     return sequence_balance(routing).sum() / routing.mask.any(dim=1).sum().clamp(min=1)
 
 

@@ -66,8 +66,8 @@ class StackOutput:
     Attributes:
         hidden: (B, T, D) after the final norm.
         records: one per sparse layer, in depth order.
-        expert_outputs: (B, T, D) each: what the experts of every sparse MLP gave, times the gate; zeros at padding and at
-            dropped tokens.
+        expert_outputs: (B, T, D) each: what the experts of every sparse MLP gave, times the gate; zeros at padding and
+            at dropped tokens.
         hidden_states: (B, T, D) each: what the first block is given, what every block but the last gives, and `hidden`.
         attentions, cross_attentions: (B, H, T, S) each: the weights of every block's self-attention, and of its
             attention over an encoder's states.
@@ -106,8 +106,8 @@ class Block(GradientCheckpointingLayer):
     def forward(
         self, hidden: Tensor, given: Inputs
     ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None], Tensor | None]:
-        """Hidden states (B, T, D), the records, the weights of self- and cross-attention where they are wanted, and what
-        the experts gave (B, T, D), None from a dense MLP."""
+        """Hidden states (B, T, D), the records, the weights of self- and cross-attention where they are wanted, and
+        what the experts gave (B, T, D), None from a dense MLP."""
         records, wanted, crossed = [], given.weights_wanted, None
 
         # 1. Among themselves.
