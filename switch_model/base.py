@@ -4,7 +4,7 @@ Legend: B batch, T tokens, D d_model.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from switch_model.attention_experts import AttentionModules, ProjectionExperts
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, rows_of
 from switch_model.positions import EMBEDDING_STD
+from switch_model.router import Top1Router
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from switch_model.sparse_mlp import Experts
 from switch_model.stack import Extras
@@ -152,6 +153,18 @@ class SwitchPreTrainedModel(PreTrainedModel):
         for row in rows_of(interventions, batch):
             row.check_layers(self.config.sparse_layers)
 
+    def rebalance(self, choices: Mapping[str, Tensor]) -> None:
+        """Move the routers' biases by one step, with balance="bias": to be called after every step of the optimizer, as
+        this package's own trainer does.
+
+        Args:
+            choices: sparse layer -> (E,) how many tokens chose each expert since the last call, summed over its batches
+                (`Routing.choices`).
+        """
+        for module in self.modules():
+            if isinstance(module, Top1Router) and module.balance_bias is not None and module.name in choices:
+                module.rebalance(choices[module.name])
+
     def _auxiliary(
         self, records: tuple[Routing, ...], wanted: bool
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -162,7 +175,9 @@ class SwitchPreTrainedModel(PreTrainedModel):
         config = self.config
         aux_loss = mean_over_layers(load_balancing_loss, records)
         z_loss = mean_over_layers(router_z_loss, records)
-        added = config.router_aux_loss_coef * aux_loss + config.router_z_loss_coef * z_loss
+        added = config.router_z_loss_coef * z_loss
+        if config.balance == "loss":
+            added = added + config.router_aux_loss_coef * aux_loss
         if config.sequence_balance_coef:
             added = added + config.sequence_balance_coef * mean_over_layers(sequence_balance_loss, records)
         return aux_loss, z_loss, added

@@ -96,6 +96,9 @@ class SwitchConfig(PreTrainedConfig):
         capacity_group: capacity counts tokens of one "sequence" or of the whole "batch" (as the paper does); a causal
             stack counts by sequence.
         router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
+        balance, balance_rate: how loads are kept even over a batch: by the balance "loss", or without it by a "bias"
+            that is added to the logits for the choice alone and that training moves by this rate a step, up where an
+            expert has too little (Loss-Free Balancing, 2408.15664).
         sequence_balance_coef: weight of a balance loss over each text by itself (DeepSeek-V3's complementary loss).
         layer_loss_coef: readout="experts" only: weight of the class loss of what the earlier sparse layers' experts
             would vote, in training: with a small expert_residual they learn nothing from the last layer alone at first.
@@ -104,8 +107,8 @@ class SwitchConfig(PreTrainedConfig):
             further one falls less, as in ALiBi (2108.12409). 0 = all distances begin alike (T5).
         layer_norm_epsilon, initializer_factor: as in T5.
         readout: what a classifier reads. "residual" = the last hidden states, as usual; "experts" = what the experts of
-            the last sparse layer gave each token, times its gate, and nothing else: every logit is then a bias and a sum
-            of votes, one of each token (linear head; pooling "mean" or "attention").
+            the last sparse layer gave each token, times its gate, and nothing else: every logit is a bias and a sum of
+            votes, one of each token (linear head; pooling "mean" or "attention").
         pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens; "attention"
             = a mean that weighs each token by a learned score of its last hidden state.
         cls_token: a learned vector stands before the first token; "first" pools it.
@@ -189,6 +192,8 @@ class SwitchConfig(PreTrainedConfig):
     capacity_group: str = "sequence"
     router_aux_loss_coef: float = 1e-2
     router_z_loss_coef: float = 1e-3
+    balance: str = "loss"
+    balance_rate: float = 1e-3
     sequence_balance_coef: float = 0.0
     layer_loss_coef: float = 0.0
     relative_attention_num_buckets: int = 32

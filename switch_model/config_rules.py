@@ -9,6 +9,7 @@ from typing import Any
 
 ACTIVATIONS = ("relu", "gelu", "gated-gelu")
 PRIORITIES = ("position", "probability")
+BALANCES = ("loss", "bias")
 CAPACITY_GROUPS = ("sequence", "batch")
 POOLINGS = ("mean", "first", "max", "mean+max", "attention")
 # Those under which a pooled vector is a sum over tokens.
@@ -101,6 +102,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "capacity_group": _one_of(*CAPACITY_GROUPS),
     "router_aux_loss_coef": _number(0.0),
     "router_z_loss_coef": _number(0.0),
+    "balance": _one_of(*BALANCES),
+    "balance_rate": _number(0.0),
     "sequence_balance_coef": _number(0.0),
     "layer_loss_coef": _number(0.0),
     "relative_attention_num_buckets": (

@@ -19,6 +19,7 @@ from switch_model.embedding import HashedBigrams
 from switch_model.importer import import_switch_transformers
 from switch_model.interventions import AnyInterventions
 from switch_model.outputs import SwitchClassifierOutput, SwitchEncoderOutput, SwitchMaskedLMOutput
+from switch_model.pooling import first_real, pool
 from switch_model.positions import EMBEDDING_STD
 from switch_model.stack import Extras, Stack, StackOutput
 
@@ -98,7 +99,7 @@ class EncoderPart(SwitchPreTrainedModel):
         """One token more, right before the first real one: behind padding that stands on the left."""
         batch, tokens, width = embeddings_BTD.shape
         none_B1D, place_T = embeddings_BTD.new_zeros(batch, 1, width), torch.arange(tokens + 1, device=mask_BT.device)
-        first_B1 = _first_real(mask_BT).unsqueeze(1)
+        first_B1 = first_real(mask_BT).unsqueeze(1)
         plain_BTD = torch.cat([embeddings_BTD, none_B1D], dim=1)
         shifted_BTD = torch.cat([none_B1D, embeddings_BTD], dim=1)
         after_BT1, here_BT1 = (place_T > first_B1).unsqueeze(-1), (place_T == first_B1).unsqueeze(-1)
@@ -110,15 +111,10 @@ class EncoderPart(SwitchPreTrainedModel):
         return joined_BTD, moved_BT | (place_T == first_B1)
 
 
-def _first_real(mask_BT: Tensor) -> Tensor:
-    """(B,) index of the first real token. Not always 0: padding may stand on the left."""
-    return mask_BT.long().argmax(dim=1)
-
-
 def without_cls(hidden: Tensor, mask: Tensor) -> Tensor:
     """(B, T + 1, D) -> (B, T, D): the states of the tokens that came in."""
     place_T = torch.arange(hidden.shape[1] - 1, device=mask.device)
-    before_BT1 = (place_T < _first_real(mask).unsqueeze(1)).unsqueeze(-1)
+    before_BT1 = (place_T < first_real(mask).unsqueeze(1)).unsqueeze(-1)
     return torch.where(before_BT1, hidden[:, :-1], hidden[:, 1:])
 
 
@@ -383,20 +379,3 @@ def class_loss(logits: Tensor, labels: Tensor, problem: str | None, smoothing: f
     if problem == "regression":
         return nn.functional.mse_loss(logits, labels)
     return nn.functional.binary_cross_entropy_with_logits(logits, labels.lerp(labels.new_tensor(0.5), smoothing))
-
-
-def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
-    """(B, T, D) -> (B, D), or (B, 2 D) for "mean+max", over real tokens; zeros for a row without any."""
-    if how == "first":
-        first_B = _first_real(mask)
-        chosen_BD = hidden[torch.arange(hidden.shape[0], device=hidden.device), first_B]
-        return chosen_BD * mask.any(dim=1, keepdim=True)
-    parts = []
-    if "mean" in how:
-        mask_BT1 = mask.unsqueeze(-1)
-        parts.append((hidden * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1))
-    if "max" in how:
-        lowest = torch.finfo(hidden.dtype).min
-        best_BD = hidden.masked_fill(~mask.unsqueeze(-1), lowest).amax(dim=1)
-        parts.append(best_BD * mask.any(dim=1, keepdim=True))
-    return torch.cat(parts, dim=-1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import load_checkpoint, require_classifier
@@ -35,6 +36,8 @@ class Prediction:
         unknown: for each token, whether the vocabulary lacks it (the model saw only "unknown word").
         truncated: whether the text was longer than the model reads.
         routing: one record per sparse layer, for this text alone, on the CPU.
+        votes: (T, C) what each token adds to each class's logit: their sum and the classifier's bias are the logits.
+            None of a model whose classifier does not read its experts alone (SwitchConfig.readout).
     """
 
     label: str
@@ -44,6 +47,7 @@ class Prediction:
     unknown: list[bool]
     truncated: bool
     routing: tuple[Routing, ...]
+    votes: Tensor | None = None
 
 
 class Predictor:
@@ -107,6 +111,7 @@ class Predictor:
         several = self.model.config.problem_type == "multi_label_classification"
         scores_BC = (logits_BC.sigmoid() if several else logits_BC.softmax(-1)).cpu().tolist()
         records = [record.detached() for record in output.routing]
+        votes_BTC = None if output.votes is None else output.votes.float().cpu()
 
         # 3. One Prediction per text.
         labels, unknown_id = self.model.config.labels, self.tokenizer.unk_token_id
@@ -127,6 +132,7 @@ class Predictor:
                     unknown=[False] * added + [token_id == unknown_id for token_id in encoding.ids],
                     truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
                     routing=tuple(record.example(row) for record in records),
+                    votes=None if votes_BTC is None else votes_BTC[row, : lengths[row] + added],
                 )
             )
         return predictions

@@ -61,6 +61,9 @@ class Top1Router(nn.Module):
         self.causal = causal
         self.dtype = getattr(torch, config.router_dtype)
         self.classifier = RouterLinear(config.d_model, config.num_experts, bias=config.router_bias)
+        # Added to the logits for the choice alone; gates, probabilities and losses know nothing of it.
+        bias_E = torch.zeros(config.num_experts) if config.balance == "bias" else None
+        self.register_buffer("balance_bias", bias_E)
 
     def forward(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
@@ -135,10 +138,18 @@ class Top1Router(nn.Module):
             return logits_BTE
 
     def _best(self, logits_BTE: Tensor) -> Tensor:
-        """(B, T) the most probable expert, the first of equal ones."""
+        """(B, T) the most probable expert, or the one with the highest biased logit; the first of equal ones."""
+        if self.balance_bias is not None:
+            logits_BTE = logits_BTE + self.balance_bias.float()
         if self.dtype != torch.float32:  # Probabilities that round to the same number are equal ones.
             logits_BTE = logits_BTE.to(self.dtype).softmax(dim=-1)
         return logits_BTE.max(dim=-1).indices
+
+    @torch.no_grad()
+    def rebalance(self, choices: Tensor) -> None:
+        """Move the bias by one step: `choices` (E,) counts the tokens that chose each expert since the last one."""
+        error_E = choices.float().mean() - choices.float()
+        self.balance_bias += self.config.balance_rate * error_E.sign().to(self.balance_bias)
 
     def gate(self, routing: Routing) -> Tensor:
         """(B, T) what each token's output is multiplied with: the record's gate, at the router's own precision."""

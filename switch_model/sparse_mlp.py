@@ -31,7 +31,7 @@ PADDED_TOKENS = 32
 
 def _output_scale(config: SwitchConfig) -> float:
     """What an expert's last weight starts with, over fan_in^-½: small beside a residual stream; where none passes by,
-    so large that tokens keep their size from layer to layer (the gate takes two thirds of it, ReLU half of its square)."""
+    so large that tokens keep their size from layer to layer (the gate takes two thirds of it, ReLU half the square)."""
     return residual_scale(config) if config.expert_residual == 1.0 else 4.0
 
 

@@ -38,7 +38,7 @@ MISTAKES = [
     ("the router follows the model's dtype", "router", "hidden_BTD = hidden.to(self.dtype)", "hidden_BTD = hidden.to(self.classifier.weight.dtype)"),
     ("padding attends", "stack", "bias = padding_bias(mask, dtype)\n", "bias = padding_bias(mask, dtype) * 0\n"),
     ("scores are scaled", "attention", "scale=1.0", "scale=None"),
-    ("the first slot of a row is its first token", "modeling", "return mask_BT.long().argmax(dim=1)", "return mask_BT.long().argmax(dim=1) * 0"),
+    ("the first slot of a row is its first token", "pooling", "return mask_BT.long().argmax(dim=1)", "return mask_BT.long().argmax(dim=1) * 0"),
     ("an ablated expert's share is kept", "router", "logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off_R1E, 0.0)"),
     ("a forced token counts padding", "interventions", "positions = mask[index].nonzero().flatten()", "positions = torch.arange(mask.shape[1])"),
     ("expert dropout after wo", "sparse_mlp", "return output_RD.index_select(0, place_N)", "return self.dropout(output_RD.index_select(0, place_N))"),

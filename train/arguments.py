@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from switch_model.config import SwitchConfig
 from switch_model.paths import local_path
+from train.argument_rules import check_values
 from train.presets import default_preset, default_task, preset
 
 
@@ -109,6 +110,10 @@ class ModelArguments:
     capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
     aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
     z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
+    balance: Literal["loss", "bias"] = _argument(
+        "loss", "how loads are kept even: by the balance loss, or by a bias on the choice that training moves instead"
+    )
+    balance_rate: float = _argument(1e-3, "--balance bias: how far that bias moves a step")
     sequence_balance_coef: float = _argument(0.0, "weight of a balance loss over each text by itself")
     layer_loss_coef: float = _argument(0.0, "--readout experts: weight of the loss of earlier layers' votes")
     label_smoothing: float = _argument(0.1, "label smoothing of the loss, in classification and in writing")
@@ -198,6 +203,8 @@ SHAPE = {
     "sparse_step": "encoder_sparse_step",
     "dense_act_fn": "dense_act_fn",
     "router_bias": "router_bias",
+    "balance": "balance",
+    "expert_residual": "expert_residual",
     "embedding_norm": "embedding_norm",
     "num_decoder_layers": "num_decoder_layers",
     "decoder_sparse_step": "decoder_sparse_step",
@@ -295,44 +302,7 @@ class Arguments:
 
     def check(self) -> None:
         """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
-        data, train = self.data, self.train
-        accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
-        kept, two, rare = train.save_total_limit, data.target_tokenizer, train.rare_token_dropout
-        rules = [
-            ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
-            ("d_kv", self.model.d_kv, self.model.d_kv is None or self.model.d_kv >= 1, "at least 1"),
-            ("device", train.device, train.device in (None, "cpu", "cuda"), "cpu or cuda"),
-            ("validation_size", data.validation_size, 0 < data.validation_size < 1, "above 0 and below 1"),
-            ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
-            ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
-            ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
-            ("target_tokenizer", two, two is None or train.task == "translation", "none without --task translation"),
-            ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
-            ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
-            ("min_steps", train.min_steps, train.min_steps >= 0, "at least 0"),
-            ("total_iters", train.total_iters, train.total_iters is None or train.total_iters >= 1, "at least 1"),
-            ("total_batch_size", tokens_per_step, tokens_per_step is None or tokens_per_step >= 1, "at least 1"),
-            ("eval_iters", train.eval_iters, train.eval_iters is None or train.eval_iters >= 1, "at least 1"),
-            ("max_minutes", train.max_minutes, train.max_minutes is None or train.max_minutes > 0, "above 0"),
-            ("batch_size", train.batch_size, 1 <= train.batch_size <= 1_000_000, "from 1 to 1000000"),
-            ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
-            ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
-            ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
-            ("rare_token_dropout", rare, not rare or train.task == "classification", "0 with another --task"),
-            ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
-            ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
-            ("weight_decay", train.weight_decay, 0 <= train.weight_decay < math.inf, "at least 0"),
-            ("grad_clip", train.grad_clip, train.grad_clip >= 0, "at least 0"),
-            ("adafactor_clip_threshold", train.adafactor_clip_threshold, train.adafactor_clip_threshold > 0, "above 0"),
-            ("seed", train.seed, 0 <= train.seed < 2**32, "from 0 to 4294967295"),
-            ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
-            ("eval_steps", train.eval_steps, train.eval_steps is None or train.eval_steps >= 1, "at least 1"),
-            ("save_total_limit", kept, kept is None or kept >= 1, "at least 1, or none for all"),
-            ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
-        ]
-        for name, value, allowed, words in rules:
-            if not allowed:
-                raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
+        check_values(self.data, self.model, self.train)
         self.check_reporters()
         self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])
 

@@ -21,6 +21,7 @@ from switch_model.analysis import RoutingTotals
 from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
+from train.balancing import Rebalance
 from train.runs import Run
 from train.steering import Steering, line_of_log
 from train.tasks import Task
@@ -211,6 +212,9 @@ class SwitchTrainer(Trainer):
         self.add_callback(_TellEpoch(self))
         self.best: float | None = None
         self.batches = _Batches()
+        self.rebalance = Rebalance() if self.model.config.balance == "bias" else None
+        if self.rebalance is not None:
+            self.add_callback(self.rebalance)
         self.average: AveragedModel | None = None
         if settings.ema_decay > 0:
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
@@ -238,6 +242,8 @@ class SwitchTrainer(Trainer):
         self.batches.add(outputs.routing or (), *hits, self._cross_entropy(outputs))
         if model.training:
             self.tokens = self.tokens + inputs["attention_mask"].sum()
+            if self.rebalance is not None:
+                self.rebalance.add(outputs.routing or ())
             if self.task.model_class.stacks == ("encoder", "decoder"):
                 self.tokens = self.tokens + (inputs["labels"] != IGNORED_LABEL).sum()
         if not torch.isfinite(outputs.loss.detach()):
