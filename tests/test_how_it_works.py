@@ -8,6 +8,7 @@ from ui.explorer import Explorer, look
 from ui.how_it_works import parameters_html, steps_html
 from ui.models import ModelShelf
 from ui.samples import SampleLibrary
+from ui.scaling_figure import loss_figure, read_scaling, scaling_html, speed_up_figure
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,18 @@ def test_every_number_is_the_tokens_own(explorer):
     assert "You sent it to expert 3" in steps_html(forced, config)
     assert "num_experts</th><td>4" in parameters_html(config)
     assert "Route a text" in steps_html(None, None)
+
+
+def test_what_more_experts_bring_is_told_from_the_bundled_results(tmp_path):
+    results = read_scaling()
+    dense, *sparse = results["rows"]
+    best = min((row for row in sparse if row["share_of_steps"]), key=lambda row: row["share_of_steps"])
+    said = scaling_html(results)
+    assert f"{best['experts']} experts" in said and f"{best['share_of_steps']:.0%}" in said
+    assert f"{dense['loss']:.3f}" in said and f"{best['speed_up_in_time']:.2f}" in said
+    drawn = [line.name for line in loss_figure(results).data]
+    assert drawn == ["dense", *(f"{row['experts']} experts" for row in sparse)]
+    in_steps, in_time = speed_up_figure(results).data
+    assert in_steps.y[0] == in_time.y[0] == 1 and max(in_steps.y) == best["speed_up_in_steps"]
+    # Without its file the page has no such card.
+    assert read_scaling(tmp_path / "none.json") is None and scaling_html(None) == ""

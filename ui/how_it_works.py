@@ -6,6 +6,7 @@ Try it: steps_html(view, config)
 
 import math
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -14,6 +15,7 @@ from switch_model.routing import UNLIMITED, Routing, layer_title, load_balancing
 from ui.expert_panel import own_factor
 from ui.explore import ExploreTab
 from ui.palette import MAX_COLOURS
+from ui.scaling_figure import loss_figure, read_scaling, scaling_html, speed_up_figure
 from ui.view import View
 
 _SWITCH = '<a href="https://arxiv.org/abs/2101.03961" target="_blank" rel="noreferrer">Switch Transformers</a>'
@@ -170,6 +172,14 @@ def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
         steps = gr.HTML(_NOTHING, apply_default_css=False, elem_id="how-steps")
     with gr.Column(elem_classes="card"):
         parameters = gr.HTML("", apply_default_css=False, elem_id="how-parameters")
+    scaling = read_scaling()
+    with gr.Column(elem_classes="card", visible=scaling is not None):
+        gr.HTML(scaling_html(scaling), apply_default_css=False, elem_id="how-scaling")
+        with gr.Row():
+            losses, speed_up = (
+                gr.Plot(show_label=False, container=False, buttons=[], elem_id=name)
+                for name in ("how-scaling-loss", "how-scaling-speed")
+            )
 
     def explain(view: View | None) -> tuple[str, str]:
         try:
@@ -179,3 +189,9 @@ def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
         return steps_html(view, config), parameters_html(config)
 
     tab.select(explain, [explore.view], [steps, parameters], show_progress="hidden", api_visibility="private")
+    if scaling is not None:
+
+        def picture() -> tuple[Any, Any]:
+            return loss_figure(scaling), speed_up_figure(scaling)
+
+        tab.select(picture, None, [losses, speed_up], show_progress="hidden", api_visibility="private")

@@ -1,0 +1,336 @@
+"""Do more experts reach a loss in fewer steps? Figures 1 and 4 of Switch Transformers (2101.03961), at a laptop's size.
+
+Causal models that differ in the number of their experts alone (1 is a dense MLP of the same work per token) learn from
+all English text of a data folder: same widths, tokenizer, stream, seed, order, steps and learning rate, none dropped.
+
+python -m benchmarks.scaling_experts --data_dir folder/of/data      (or SWITCH_DATA_DIR)
+
+Each curve stays in --output_dir: a command that was stopped goes on where it was, one that is repeated only draws, and
+one with more --steps trains the same models on: the learning rate stays the same to the end, so that it can.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from benchmarks.scaling_figures import Curve, publish, summary, table
+from switch_model.checkpoint import CheckpointError
+from switch_model.memory import keep_freed_memory
+from switch_model.whole_files import write_whole
+from train.arguments import Arguments
+from train.data import data_folder
+from train.flags import as_path, positive
+from train.packing import Blocks, packed, stream_texts
+from train.process import StopRequest, recorded
+from train.runs import Run, RunError
+from train.steering import Steering
+from train.tasks import TASKS
+from train.tokenizer import load_tokenizer, train_byte_tokenizer
+from train.trainer import SwitchTrainer, training_arguments, warmed_up_average
+from train.words import DataError
+
+# Data set -> its column of English text; None = found by name.
+TEXTS = {"imdb": None, "ag_news": None, "tiny_stories": None, "en_hi": "src"}
+HELD_OUT_EVERY, TOKENIZER_TEXTS, VOCABULARY = 100, 20_000, 384
+# The order in which they are trained: what says most comes first.
+EXPERTS = (1, 16, 64, 32, 8, 4, 2)
+# Trained once more, dense and best, to see how much chance there is.
+SEEDS = (0, 1, 2)
+SIZE: dict[str, Any] = dict(
+    task="clm",
+    preset="none",
+    seq_len=64,
+    d_model=64,
+    d_ff=64,
+    num_layers=2,
+    num_heads=4,
+    # Neighbours matter from the first step on: what is left to learn is what MLPs hold.
+    relative_attention_slope=1.0,
+    capacity_factor=math.inf,
+    capacity_factor_eval=math.inf,
+    tie_word_embeddings=False,
+    # Each token is seen less than once: there is nothing to regularise.
+    dropout=0.0,
+    expert_dropout=0.0,
+    switch_dropout=0.0,
+    router_noise_eps=0.0,
+    label_smoothing=0.0,
+    aux_loss_coef=0.01,
+    optimizer="adamw",
+    batch_size=16,
+    lr=1e-2,
+    # No run ends with a falling rate of its own: a curve can be read at any step, and be trained on.
+    lr_schedule="constant",
+    warmup=100.0,
+    ema_decay=0.99,
+    eval_steps=100,
+    eval_iters=8,
+    logging_steps=100,
+    save_total_limit=1,
+    device="cpu",
+)
+STEPS = 2000
+STEP_ROUNDS, STEPS_A_ROUND = 7, 4
+
+
+def english_texts(data_dir: str | None) -> tuple[list[str], list[str]]:
+    """(texts to train on, texts held out) of all data sets, each text once, mixed. Raises DataError."""
+    found: dict[str, None] = {}
+    for name, column in TEXTS.items():
+        found |= dict.fromkeys(stream_texts(name, "train", data_dir, column))
+    texts = list(found)
+    mixed = [texts[index] for index in np.random.default_rng(0).permutation(len(texts))]
+    held_out = mixed[::HELD_OUT_EVERY]
+    del mixed[::HELD_OUT_EVERY]
+    return mixed, held_out
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What all models learn from: one tokenizer, blocks to train on and blocks held out."""
+
+    tokenizer: PreTrainedTokenizerFast
+    train: Blocks
+    validation: Blocks
+
+
+def make_stream(folder: Path, data_dir: str | None, size: dict[str, Any]) -> Stream:
+    """The texts as tokens, from disk where they were made before. Raises DataError."""
+    kept, texts = folder / "tokenizer", None
+    if not kept.is_dir():
+        texts = english_texts(data_dir)
+        train_byte_tokenizer(texts[0][:TOKENIZER_TEXTS], VOCABULARY, size["seq_len"]).save_pretrained(kept)
+    tokenizer = load_tokenizer(str(kept), size["seq_len"])
+
+    def part(index: int) -> Iterator[str]:
+        nonlocal texts
+        texts = texts or english_texts(data_dir)
+        yield from texts[index]
+
+    what = {"english": list(TEXTS), "data_dir": str(Path(data_folder(data_dir) or "").resolve())}
+    files, info = packed(what, tokenizer, {"train": part(0), "validation": part(1)})
+    train, validation = (Blocks(files[name], info["dtype"], size["seq_len"]) for name in ("train", "validation"))
+    # Of every kind of text some, and the same for all models.
+    most = size["eval_iters"] * max(size["batch_size"], 64) * size["seq_len"]
+    validation.tokens = validation.tokens[:most]
+    return Stream(tokenizer, train, validation)
+
+
+def arguments_of(size: dict[str, Any], experts: int, seed: int, folder: Path) -> Arguments:
+    own = dict(
+        dataset="english",
+        num_experts=max(experts, 2),
+        sparse_step=int(experts > 1),
+        seed=seed,
+        output_dir=str(folder / f"experts-{experts}-seed-{seed}"),
+    )
+    return Arguments.resolve(size | own)
+
+
+def model_of(arguments: Arguments, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    set_seed(arguments.train.seed)
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return TASKS["clm"].model_class(arguments.config(len(tokenizer), tokenizer.pad_token_id, [], *ends))
+
+
+def train_curve(arguments: Arguments, stream: Stream) -> Run:
+    """The finished run of these arguments: as it lies on disk, gone on with, or trained from its beginning.
+
+    Raises RunError when another run lies there, and KeyboardInterrupt when it was asked to stop.
+    """
+    checkpoint = None
+    if (folder := Run(arguments.train.output_dir)).arguments_path.exists():
+        run = Run.open(folder.folder)
+        if _settings(run.arguments()) != _settings(arguments):
+            raise RunError(f"{run.folder} was trained with other settings: choose another --output_dir, or remove it.")
+        if (state := run.state()).active:
+            raise RunError(f"{run.folder} is {state.name} in process {state.pid}: wait for it, or stop it.")
+        if max((record["step"] for record in run.metrics("eval")), default=0) >= arguments.train.total_iters:
+            return run
+        checkpoint = run.last_checkpoint()
+        run.discard_incomplete()
+        if checkpoint is None:
+            run.discard_beginning()
+        run.set_state("running")
+    else:
+        run = Run.create(arguments)
+    with recorded(run):
+        stopped = _train(run, arguments, stream, checkpoint)
+        run.set_state("stopped" if stopped else "finished")
+    if stopped:
+        raise KeyboardInterrupt
+    return run
+
+
+def _settings(arguments: Arguments) -> dict[str, Any]:
+    """What a curve depends on: all but how long it is."""
+    return arguments.portable() | {"total_iters": None}
+
+
+def _train(run: Run, arguments: Arguments, stream: Stream, checkpoint: Path | None) -> bool:
+    """Train to the end, or until asked to stop; returns whether it was stopped."""
+    task, settings, model = TASKS["clm"], arguments.train, model_of(arguments, stream.tokenizer)
+    collator, stop = task.collator(stream.tokenizer, settings), StopRequest(run)
+    with stop.noticed():
+        steering = Steering(run, stop, max_minutes=None, resumed_from=checkpoint)
+        trainer = SwitchTrainer(
+            run=run,
+            task=task,
+            settings=settings,
+            keep_best=lambda model, metrics: None,  # Curves are all that is wanted.
+            eval_collator=collator,
+            steering=steering,
+            resume_from=checkpoint,
+            train_lengths=[arguments.data.seq_len] * len(stream.train),
+            model=model,
+            args=training_arguments(settings, task, run, "cpu", settings.total_iters),
+            train_dataset=stream.train,
+            eval_dataset=stream.validation,
+            data_collator=collator,
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return steering.stopped
+
+
+def curve_of(run: Run, experts: int, seed: int, steps: int) -> Curve:
+    """What a run's metrics say up to a step: the cross-entropy of a held-out token, without the auxiliary losses."""
+    evaluations = [record for record in run.metrics("eval") if record["step"] <= steps]
+    points = [(record["step"], math.log(record["perplexity"])) for record in evaluations]
+    return Curve(experts, seed, points, seconds=evaluations[-1]["seconds"])
+
+
+class Stepper:
+    """One model that is trained a step at a time, on the same batch, to measure how long a step takes."""
+
+    def __init__(self, arguments: Arguments, stream: Stream):
+        settings = arguments.train
+        self.model = model_of(arguments, stream.tokenizer).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), settings.lr, fused=True, weight_decay=0.0)
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.model, multi_avg_fn=warmed_up_average(settings.ema_decay)
+        )
+        rows = [stream.train[row]["input_ids"] for row in range(settings.batch_size)]
+        self.ids_BT: Tensor = torch.from_numpy(np.stack(rows))
+
+    def step(self) -> tuple[float, float]:
+        """Seconds of the processor for a whole step, and for its part that goes over all weights."""
+        start = time.process_time()
+        self.model(self.ids_BT, labels=self.ids_BT).loss.backward()
+        middle = time.process_time()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self.model)
+        end = time.process_time()
+        return end - start, end - middle
+
+
+def step_times(size: dict[str, Any], stream: Stream, folder: Path) -> dict[int, dict[str, float]]:
+    """For each number of experts, a step over the dense model's (the median of rounds in which all take turns), its
+    milliseconds (the least of all rounds), how many of them go over all weights, and the model's parameters; as they
+    were measured before, where they were."""
+    kept = folder / "step_times.json"
+    if kept.is_file():
+        return {int(experts): row for experts, row in json.loads(kept.read_text(encoding="utf-8")).items()}
+    steppers = {experts: Stepper(arguments_of(size, experts, 0, folder), stream) for experts in sorted(EXPERTS)}
+    rounds: dict[int, list[tuple[float, float]]] = {experts: [] for experts in steppers}
+    for turn in range(STEP_ROUNDS + 1):
+        for experts, stepper in steppers.items():
+            own = [stepper.step() for _ in range(STEPS_A_ROUND)]
+            if turn:  # The first one warms up.
+                rounds[experts].append(min(own))
+    found = {}
+    for experts, stepper in steppers.items():
+        total, active = stepper.model.parameter_counts()
+        ratio = statistics.median(own / dense for (own, _), (dense, _) in zip(rounds[experts], rounds[1], strict=True))
+        whole, over_weights = min(rounds[experts])
+        found[experts] = {
+            "ratio": round(ratio, 3),
+            "milliseconds": round(1000 * whole, 1),
+            "over_all_weights": round(1000 * over_weights, 1),
+            "parameters": total,
+            "active": active,
+        }
+    write_whole(kept, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def setup_of(size: dict[str, Any], stream: Stream) -> dict[str, Any]:
+    """What all models have in common, for whoever reads the results."""
+    shown = ("d_model", "d_ff", "num_layers", "num_heads", "seq_len", "lr", "ema_decay", "aux_loss_coef")
+    return {name: size[name] for name in shown} | {
+        "steps": size["total_iters"],
+        "tokens_per_step": size["batch_size"] * size["seq_len"],
+        "vocabulary": len(stream.tokenizer),
+        "train_tokens": len(stream.train.tokens),
+        "validation_tokens": len(stream.validation.tokens),
+    }
+
+
+def plan(curves: list[Curve]) -> tuple[int, int] | None:
+    """(experts, seed) of the next curve: every number of experts once, then other seeds of the dense and the best."""
+    have = {(curve.experts, curve.seed) for curve in curves}
+    for experts in EXPERTS:
+        if (experts, SEEDS[0]) not in have:
+            return experts, SEEDS[0]
+    sparse = [curve for curve in curves if curve.experts > 1 and curve.seed == SEEDS[0]]
+    best = min(sparse, key=lambda curve: curve.final).experts
+    for seed in SEEDS[1:]:
+        for experts in (1, best):
+            if (experts, seed) not in have:
+                return experts, seed
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling_experts", allow_abbrev=False)
+    parser.add_argument(
+        "--data_dir", type=as_path, help="folder with <dataset>/train.parquet; none = SWITCH_DATA_DIR, then the hub"
+    )
+    parser.add_argument("--output_dir", type=as_path, default="runs/scaling_experts", help="where curves are kept")
+    parser.add_argument("--steps", type=positive, default=STEPS, help="of each model (%(default)s)")
+    options = parser.parse_args(argv)
+    folder, size = Path(options.output_dir), SIZE | {"total_iters": options.steps}
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)  # So that a step's time is the processor's, and two cores may do two things.
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    try:
+        stream = make_stream(folder, options.data_dir, size)
+        setup = setup_of(size, stream)
+        curves: list[Curve] = []
+        while following := plan(curves):
+            experts, seed = following
+            print(f"{experts} experts, seed {seed} …", flush=True)
+            run = train_curve(arguments_of(size, experts, seed, folder), stream)
+            curves.append(curve_of(run, experts, seed, options.steps))
+            if len(curves) < 2:  # Nothing to compare yet.
+                continue
+            results = summary(setup, curves, step_times(size, stream, folder))
+            publish(results)
+            print(table(results), flush=True)
+    except (CheckpointError, DataError, RunError, ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped: the same command goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
