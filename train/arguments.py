@@ -13,6 +13,7 @@ from typing import Any, Literal
 from switch_model.config import SwitchConfig
 from switch_model.paths import local_path
 from train.argument_rules import check_values
+from train.names import known_by, split_names
 from train.presets import default_preset, default_task, preset
 
 
@@ -110,6 +111,7 @@ class ModelArguments:
     capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
     aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
     z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
+    expert_bias: bool = _argument(False, "each expert adds a learned vector of its own to what it makes of a token")
     balance: Literal["loss", "bias"] = _argument(
         "loss", "how loads are kept even: by the balance loss, or by a bias on the choice that training moves instead"
     )
@@ -132,6 +134,12 @@ class TrainArguments:
         None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip, hub id or id@revision)"
     )
     mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm or span_corruption")
+    teachers: str | None = _argument(
+        None,
+        "classification: checkpoints with the same classes, comma between; what they say of each text, averaged, is "
+        "learned beside its label",
+    )
+    teacher_coef: float = _argument(1.0, "weight of the loss against --teachers")
     rare_token_dropout: float = _argument(
         0.0,
         "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
@@ -186,8 +194,7 @@ class TrainArguments:
     @property
     def reporters(self) -> list[str]:
         """The names in `report_to`, each once."""
-        names = [name.strip() for name in self.report_to.split(",")]
-        return [name for name in dict.fromkeys(names) if name not in ("", "none")]
+        return [name for name in dict.fromkeys(split_names(self.report_to)) if name != "none"]
 
 
 # What a model started from another one shares with it: flag -> field of SwitchConfig.
@@ -204,7 +211,7 @@ SHAPE = {
     "dense_act_fn": "dense_act_fn",
     "router_bias": "router_bias",
     "balance": "balance",
-    "expert_residual": "expert_residual",
+    "expert_bias": "expert_bias",
     "embedding_norm": "embedding_norm",
     "num_decoder_layers": "num_decoder_layers",
     "decoder_sparse_step": "decoder_sparse_step",
@@ -253,6 +260,8 @@ class Arguments:
             raise ValueError(f"No such argument: {', '.join(unknown)}.")
         values = {key: math.inf if value == "inf" else value for key, value in values.items()}
         values |= {name: local_path(values[name]) for name in PATHS if isinstance(values.get(name), str)}
+        if isinstance(values.get("teachers"), str):
+            values["teachers"] = ",".join(map(local_path, split_names(values["teachers"])))
         parts = [group(**{f.name: values[f.name] for f in fields(group) if f.name in values}) for group in GROUPS]
         return cls(*parts)
 
@@ -262,7 +271,9 @@ class Arguments:
         for key in ("dataset", "init_from", "tokenizer", "target_tokenizer"):
             path = Path(values[key] or "")
             if path.is_absolute() or (key == "dataset" and path.is_file()):
-                values[key] = "/".join(path.parts[-2:]) if path.name == "best" else path.name
+                values[key] = known_by(path)
+        if values["teachers"]:
+            values["teachers"] = ",".join(known_by(Path(name)) for name in split_names(values["teachers"]))
         return values
 
     @classmethod
@@ -335,6 +346,9 @@ class Arguments:
                     f"--{name} {own} does not fit --init_from: that model has {theirs}. Leave the flag out."
                 )
             setattr(self.model, name, theirs)
+        # No weight has another shape for it, so that another may be asked for.
+        if self.model.expert_residual == start.expert_residual:
+            self.model.expert_residual = source.expert_residual
 
     def config(
         self,

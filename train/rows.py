@@ -18,6 +18,7 @@ from train.packing import Blocks, held_out_every, packed, prints_of, stream_text
 from train.pairs import load_training_pairs
 from train.table_file import is_table
 from train.tasks import TASKS
+from train.teaching import with_teachers
 from train.tokenizer import (
     END,
     SENTINELS,
@@ -192,6 +193,8 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
         author = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
     else:
         train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
+        if arguments.train.teachers:
+            train = with_teachers(train, data.train["text"], data.labels, arguments.train)
     # Sorted by length: evaluation batches hold next to no padding.
     return Rows(train, validation.sort("length"), list(train["length"]), author)
 

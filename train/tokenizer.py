@@ -263,9 +263,11 @@ class PaddingCollator:
         ids = [torch.as_tensor(row["input_ids"]) for row in rows]
         lengths = torch.tensor([len(row) for row in ids])
         input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)
+        probabilities = {"teacher": torch.tensor([row["teacher"] for row in rows])} if "teacher" in rows[0] else {}
         return {
             "input_ids": input_ids_BT,
             # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
             "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
             "labels": torch.tensor([row["labels"] for row in rows]),
+            **probabilities,
         }

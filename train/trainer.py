@@ -25,6 +25,7 @@ from train.balancing import Rebalance
 from train.runs import Run
 from train.steering import Steering, line_of_log
 from train.tasks import Task
+from train.teaching import TEACHER, distillation_loss
 from train.trainer_files import AVERAGE_FILE
 from train.writing import Author
 
@@ -234,6 +235,8 @@ class SwitchTrainer(Trainer):
     # Losses and statistics
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = dict(inputs)
+        teacher_BC = inputs.pop(TEACHER, None)
         outputs = model(**inputs, output_routing=True)
         if outputs.logits is None:
             hits = None, int((inputs["labels"] != IGNORED_LABEL).sum())
@@ -250,7 +253,10 @@ class SwitchTrainer(Trainer):
             raise FloatingPointError(
                 f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
             )
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss
+        if teacher_BC is not None:
+            loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
+        return (loss, outputs) if return_outputs else loss
 
     def _cross_entropy(self, outputs) -> Tensor:
         """What is left of the loss without the auxiliary losses."""

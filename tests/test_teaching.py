@@ -1,0 +1,35 @@
+"""A run that learns from other checkpoints: their probabilities, by text and by class name."""
+
+import pytest
+import torch
+from datasets import Dataset
+
+from switch_model import Predictor, load_checkpoint
+from train.arguments import Arguments
+from train.teaching import TEACHER, distillation_loss, with_teachers
+from train.words import DataError
+
+
+def settings(teachers: str):
+    return Arguments.resolve({"teachers": teachers}).train
+
+
+def test_each_row_gets_the_mean_of_what_its_teachers_say_of_its_own_text(toy_run):
+    model, tokenizer = load_checkpoint(toy_run.best, "cpu")
+    labels, predictor = model.config.labels, Predictor(model, tokenizer)
+    texts = [tokenizer.decode(range(start, start + 4)) for start in (5, 40)]
+    rows = Dataset.from_dict({"row": [1, 0]})
+    backwards = labels[::-1]
+    taught = with_teachers(rows, texts, backwards, settings(f"{toy_run.best}, {toy_run.best}"))
+    for row, said in zip([1, 0], taught[TEACHER], strict=True):
+        expected = predictor(texts[row]).scores
+        assert said == pytest.approx([expected[name] for name in backwards], abs=1e-5)
+    with pytest.raises(DataError, match="must have the classes of the data"):
+        with_teachers(rows, texts, ["yes", "no"], settings(str(toy_run.best)))
+
+
+def test_the_loss_is_least_where_the_teachers_are_met():
+    teacher = torch.tensor([[0.7, 0.2, 0.1]])
+    met = distillation_loss(teacher.log(), teacher)
+    assert met.item() == pytest.approx(-(teacher * teacher.log()).sum().item())
+    assert distillation_loss(torch.tensor([[0.0, 0.0, 0.0]]), teacher) > met
