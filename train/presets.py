@@ -73,8 +73,8 @@ _MANY_LONG_TEXTS: dict[str, Any] = {
     "rare_token_dropout": 0.0,
     "eval_steps": 240,
 }
-# Classifiers whose experts make the prediction: nothing of a token passes by the experts of any layer, and the classifier
-# reads the last layer's experts alone. Dropout is lower, since its noise adds up from layer to layer.
+# Classifiers whose experts make the prediction: nothing of a token passes by the experts of any layer, and the
+# classifier reads the last layer's experts alone. Dropout is lower, since its noise adds up from layer to layer.
 _BY_EXPERTS: dict[str, Any] = {
     "readout": "experts",
     "expert_residual": 0.0,
