@@ -139,7 +139,7 @@ def route_in_steps(
     predicted, probability = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts))
     totals, done = RoutingTotals(), 0
 
-    for rows in _batches(lengths):
+    for rows in alike_in_length(lengths):
         ids = torch.full((len(rows), int(lengths[rows].max()) - added), config.pad_token_id)
         mask = torch.zeros_like(ids)
         for place, row in enumerate(rows):
@@ -182,14 +182,14 @@ def route_in_steps(
     )
 
 
-def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of about one length, the short ones first."""
+def alike_in_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:
+    """Rows of about one length, of about `most` tokens together, the short ones first."""
     order = np.argsort(lengths, kind="stable")
     begin = 0
     while begin < len(order):
         # The last of a batch is its longest: how many of that length fit?
         end = begin + 1
-        while end < len(order) and (end - begin + 1) * lengths[order[end]] <= TOKENS_PER_BATCH:
+        while end < len(order) and (end - begin + 1) * lengths[order[end]] <= most:
             end += 1
         yield order[begin:end]
         begin = end

@@ -10,6 +10,7 @@ from switch_model import Predictor
 from train.analyze import importances, rows_to_analyze
 from train.cli import main
 from train.corpus_report import expert_card
+from train.reliance import html, known, measured, rows_of
 from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.models import ModelShelf
 from ui.workshop import Caps, Workshop
@@ -81,6 +82,14 @@ def test_an_experts_card_is_cautious_and_measures_when_asked(analyst, analysis):
     assert analyst.card(None, None, None, False) == ""
 
 
+def test_the_page_measures_what_the_command_line_does(analyst, analysis):
+    *steps, last = analyst.reliance(analysis)
+    model = analyst.shelf.load("tiny").predictor.model
+    found = known(measured(model, rows_of(analysis.corpus, model.config), 256))
+    assert "passes over 12 texts" in steps[0] and last == html(found)
+    assert [*analyst.reliance(None)] == []
+
+
 def test_what_is_wrong_is_said(analyst, tmp_path):
     broken = tmp_path / "empty.csv"
     broken.write_text("", encoding="utf-8")
@@ -121,10 +130,12 @@ def test_the_command_line_writes_a_report_that_stands_alone(checkpoint, table, t
     folder = tmp_path / "report"
     command = ["analyze", "--checkpoint", str(checkpoint), "--dataset", str(table), "--output", str(folder)]
     assert main([*command, "--importance", "2"]) == 0
-    assert "12 texts" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "12 texts" in said and "experts" in said.splitlines()[1]
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "<b>again" not in report and "Expert 3 of layer 3" in report and "src=" not in report.split("</script>")[-1]
     figures = json.loads((folder / "measures.json").read_text())
+    assert figures["reliance"]["rows"] == 12 and "Do the experts matter?" in report
     assert len(figures["layers"]) == 2 and len(figures["layers"][0]["experts"]) == 4
     assert figures["layers"][0]["experts"][0]["importance"] is not None
     assert pq.read_table(folder / "tokens.parquet").num_rows == figures["tokens"]

@@ -44,6 +44,8 @@ MAY_IMPORT = {
     "drift_plots": {"analysis", "routing"},
     "corpus": {"analysis", "predictor"},
     "specialization": {"corpus"},
+    "scoring": {"base", "corpus", "generation", "interventions", "modeling"},
+    "reliance": {"base", "interventions", "scoring"},
     "corpus_plots": {"corpus", "routing", "specialization"},
     "positions": {"config", "tracing"},
     "convolution": {"config"},

@@ -18,6 +18,8 @@ from train.fingerprint import Fingerprint
 from train.runs import Run
 from train.toy import make_toy
 from train.trainer import SwitchTrainer
+from ui.models import ModelShelf
+from ui.models_tab import Reception
 
 SMALL = ["--preset", "tiny", "--d_model", "16", "--num_heads", "2", "--vocab_size", "200", "--seq_len", "16"]
 
@@ -277,6 +279,8 @@ def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_d
     assert main(["package", "--run", str(own_run.folder), "--output", str(folder)]) == 0
     card = (folder / "README.md").read_text()
     assert "evaluate --checkpoint small --dataset good.csv --split train" in card and "\nlicense: other\n" in card
+    assert "## Do the experts matter?" in card and "| all layers |" in card
+    assert "its experts" in Reception(ModelShelf({"small": folder}, "cpu")).page("small")[0]
     assert str(folder.parent) not in card + (folder / "training.json").read_text()
     assert with_own_licence(card.replace("license: other", "license: apache-2.0")) == card
 

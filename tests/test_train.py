@@ -63,6 +63,7 @@ def test_evaluate_prints_json(toy_run, capsys, tmp_path):
     assert printed["rows"] == 1000 and 0.8 < printed["accuracy"] <= 1 and 0.8 < printed["macro_f1"] <= 1
     assert [layer["layer"] for layer in printed["routing"]] == ["encoder.0", "encoder.1"]
     assert json.loads((tmp_path / "evaluation.json").read_text()) == printed
+    assert printed["reliance"]["rows"] == 256 and "its experts" in printed["reliance"]["in_words"][0]
     for name in ("confusion_matrix.png", "confusion_matrix.html", "label_distribution.png", "label_distribution.html"):
         assert (tmp_path / name).stat().st_size > 1000, name
 

@@ -4,8 +4,10 @@ Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from switch_model.whole_files import folder_written_aside
 from train.continuing import lost_rows, read_fingerprint
 from train.data import load_split
 from train.held_out import held_out_rows, lacks_validation, own_data
+from train.reliance import known
 from train.words import DataError, counted, listed
 
 # Texts that an expert's importance is measured on: a pass over all of them for each expert.
@@ -115,9 +118,10 @@ def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TE
     )
 
 
-def measures(corpus: Corpus, importance: np.ndarray | None) -> dict[str, Any]:
+def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of a report, ready for JSON: per layer what `Corpus.measures` has, mutual information with the
-    classes, lift, right against wrong, and per expert its most telling tokens and its importance."""
+    classes, lift, right against wrong, and per expert its most telling tokens and its importance; beside them, what
+    `train.reliance.measured` found."""
     layers = []
     for index, name in enumerate(corpus.layers):
         experts = [
@@ -146,18 +150,30 @@ def measures(corpus: Corpus, importance: np.ndarray | None) -> dict[str, Any]:
         "classes": corpus.classes,
         "accuracy": corpus.accuracy,
         "layers": layers,
+        **found,
     }
 
 
-def write_report(corpus: Corpus, importance: np.ndarray | None, title: str, note: str, folder: Path) -> None:
+def write_report(
+    corpus: Corpus,
+    importance: np.ndarray | None,
+    title: str,
+    note: str,
+    folder: Path,
+    found: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """report.html, measures.json, tokens.parquet and texts.parquet. Raises DataError when they can't be written."""
     from train.corpus_report import report_html
 
     try:
         with folder_written_aside(folder) as aside:
             write_tables(corpus, aside)
-            (aside / "measures.json").write_text(json.dumps(measures(corpus, importance), indent=2) + "\n", "utf-8")
-            (aside / "report.html").write_text(report_html(corpus, importance, title, note), encoding="utf-8")
+            (aside / "measures.json").write_text(
+                json.dumps(measures(corpus, importance, found), indent=2) + "\n", "utf-8"
+            )
+            (aside / "report.html").write_text(
+                report_html(corpus, importance, title, note, known(found)), encoding="utf-8"
+            )
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror}.") from error
 

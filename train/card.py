@@ -3,6 +3,7 @@
 from typing import Any
 
 from switch_model.config import SwitchConfig
+from train.reliance import known, markdown
 from train.words import counted
 
 LICENCES = {
@@ -159,6 +160,8 @@ def model_card(
             "Load: share of the split's tokens that chose each expert, before drops." + one_text,
             "",
         ]
+        if (found := known(evaluation)) is not None:
+            lines += ["## Do the experts matter?", "", *markdown(found), ""]
     lines += [
         "## Limits",
         "",

@@ -5,6 +5,7 @@ Each takes its part of the command line; train/cli.py says what goes wrong.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from switch_model.hub import short_name, with_revision
@@ -13,6 +14,7 @@ from train.flags import as_path, as_text, command_parser, natural, positive
 from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 from train.words import counted
 
+RELIANCE = "rows, drawn at random, to measure on how much the model relies on its experts; 0 = none"
 REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, as owner/name@REVISION says too; none = main"
 
 
@@ -37,6 +39,7 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument(
         "--save_text", type=as_path, help="of a model that translates: a file for what it writes, a line per row"
     )
+    parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
         "--output_dir",
         type=as_path,
@@ -49,6 +52,7 @@ def evaluate_command(argv: list[str]) -> None:
     options["checkpoint"] = with_revision(options["checkpoint"], options.pop("revision"))
     from train.evaluation import evaluate
 
+    options["progress"] = _progress("pass", "passes")
     figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
     if note := figures.get("note"):
         print(note, file=sys.stderr)
@@ -207,6 +211,7 @@ def analyze_command(argv: list[str]) -> None:
     parser.add_argument("--num_samples", type=positive, help="rows, drawn at random; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
     parser.add_argument("--importance", type=natural, default=32, help="texts to measure importance on; 0 = none")
+    parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
         "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
     )
@@ -217,6 +222,7 @@ def analyze_command(argv: list[str]) -> None:
     from switch_model.predictor import Predictor
     from train.analyze import importances, rows_to_analyze, with_overlap, write_report
     from train.corpus_report import facts_in_words
+    from train.reliance import measured, rows_of
 
     predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
     columns = {key: getattr(options, key) for key in ("data_dir", "text_column", "label_column", "num_samples")}
@@ -224,21 +230,28 @@ def analyze_command(argv: list[str]) -> None:
     rows = rows_to_analyze(labels, options.dataset, options.split, checkpoint=options.checkpoint, **columns)
     rows = with_overlap(rows, options.checkpoint)
 
+    corpus = route_corpus(predictor, rows.texts, rows.true, _progress("text", "texts"))
+    importance = importances(predictor, corpus, options.importance) if options.importance else None
+    found = measured(
+        predictor.model, rows_of(corpus, predictor.model.config), options.reliance, _progress("pass", "passes")
+    )
+    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
+    write_report(corpus, importance, title, rows.note, Path(options.output), found)
+    print(f"{facts_in_words(corpus)} {rows.note}".rstrip())
+    if found:
+        print(" ".join(found["reliance"]["in_words"]))
+    print(f"Report: {Path(options.output) / 'report.html'}")
+
+
+def _progress(one: str, many: str) -> Callable[[int, int], None]:
+    """What says how far something is, where somebody looks on."""
+
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():
-            print(
-                f"\r{done:,} of {counted(total, 'text', 'texts')}",
-                end="\n" if done == total else "",
-                file=sys.stderr,
-                flush=True,
-            )
+            end = "\n" if done == total else ""
+            print(f"\r{done:,} of {counted(total, one, many)}", end=end, file=sys.stderr, flush=True)
 
-    corpus = route_corpus(predictor, rows.texts, rows.true, progress)
-    importance = importances(predictor, corpus, options.importance) if options.importance else None
-    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
-    write_report(corpus, importance, title, rows.note, Path(options.output))
-    print(f"{facts_in_words(corpus)} {rows.note}".rstrip())
-    print(f"Report: {Path(options.output) / 'report.html'}")
+    return progress
 
 
 def package_command(argv: list[str]) -> None:

@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from switch_model.corpus import Corpus
+from switch_model.reliance import Reliance
 from switch_model.routing import layer_title
 from switch_model.specialization import (
     AgainstChance,
@@ -21,6 +22,7 @@ from switch_model.specialization import (
     right_against_wrong,
     vocabulary,
 )
+from train.reliance import html as reliance_html
 from train.words import counted
 
 SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
@@ -132,7 +134,9 @@ def confusion(corpus: Corpus) -> np.ndarray | None:
     return np.bincount(pairs, minlength=size * size).reshape(size, size)
 
 
-def report_html(corpus: Corpus, importance: np.ndarray | None, title: str, note: str) -> str:
+def report_html(
+    corpus: Corpus, importance: np.ndarray | None, title: str, note: str, found: Reliance | None = None
+) -> str:
     """The whole report in one file. Pictures are drawn by plotly, which the file holds."""
     from plotly.offline import get_plotlyjs
 
@@ -148,6 +152,8 @@ def report_html(corpus: Corpus, importance: np.ndarray | None, title: str, note:
         f"<h2>Load of every expert, as a multiple of an even share</h2>{picture(layer_loads(corpus))}",
         f"<h2>Dropped tokens by position in the text</h2>{picture(drops_by_position(corpus))}",
     ]
+    if found is not None:
+        parts.append(f"<h2>Do the experts matter?</h2>{reliance_html(found)}")
     if (matrix := confusion(corpus)) is not None and len(matrix) <= MAX_MATRIX:
         parts.append(f"<h2>True class (row) and predicted class (column)</h2>{_matrix_html(matrix, corpus.classes)}")
     for index, layer in enumerate(corpus.layers):

@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader
 from switch_model.analysis import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.modeling import SwitchForSequenceClassification
+from switch_model.reliance import ROWS as RELIANCE_ROWS
 from train.continuing import lost_rows
 from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures
 from train.held_out import held_out_rows, lacks_validation, own_data, trained_on
+from train.reliance import Progress, measured
 from train.text_evaluation import measure_texts
 from train.tokenizer import PaddingCollator, tokenize
 from train.toy import make_toy_split
@@ -50,6 +52,8 @@ def evaluate(
     language: str | None = None,
     num_beams: int = 1,
     save_text: str | None = None,
+    reliance: int = RELIANCE_ROWS,
+    progress: Progress = None,
 ) -> dict[str, Any]:
     """Measure `checkpoint` on a split (None = the one to report on, or all rows of a file).
 
@@ -57,13 +61,15 @@ def evaluate(
         split: "validation" of the data that the checkpoint was trained on, where these have no such split of their own,
             is what its run held out.
         num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
+        reliance: rows, drawn at random, to measure on how much the model relies on its experts; 0 = none.
+        progress: called with (passes done, passes in all) while that is measured.
 
     Returns:
         checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows),
         trained_rows (how many; None = nobody knows), note (what is to be said of the rows, where that is so), rows,
         empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_figures`
-        gives, and routing (the measures per sparse layer), ready for JSON. For a model without classes, what
-        `measure_texts` gives.
+        gives, routing (the measures per sparse layer), and reliance (what `train.reliance.measured` gives), ready for
+        JSON. For a model without classes, what `measure_texts` gives.
 
     Raises:
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
@@ -99,6 +105,8 @@ def evaluate(
             num_beams=num_beams,
             save_text=save_text,
             held_out=held_out,
+            reliance=reliance,
+            progress=progress,
         )
         return told(figures["rows"], figures.pop("texts")) | figures
     if not is_held_out:
@@ -108,11 +116,13 @@ def evaluate(
     all_rows = len(rows)
     if num_samples is not None:
         rows = rows.select(range(min(num_samples, len(rows))))
-    features = tokenize(rows, tokenizer).sort("length")
+    features = tokenize(rows, tokenizer)
     if not len(features):
         raise DataError(f"{dataset} ({split}) has no text with a token in it.")
 
-    loader = DataLoader(features, batch_size=batch_size, collate_fn=PaddingCollator(tokenizer.pad_token_id))
+    loader = DataLoader(
+        features.sort("length"), batch_size=batch_size, collate_fn=PaddingCollator(tokenizer.pad_token_id)
+    )
     totals, probabilities, expected = RoutingTotals(), [], []
     for batch in loader:
         labels = batch.pop("labels")
@@ -128,4 +138,5 @@ def evaluate(
         "empty": len(rows) - len(features),
         **figures,
         "routing": totals.summary(),
+        **measured(model, features, reliance, progress),
     }

@@ -22,7 +22,8 @@ from train.collators import MaskingCollator
 from train.data import load_split
 from train.packing import stream_texts
 from train.pairs import load_pairs
-from train.tokenizer import tokenize
+from train.reliance import Progress, drawn, measured
+from train.tokenizer import tokenize, tokenize_pairs
 from train.words import DataError
 from train.writing import bleu_and_chrf, translate
 
@@ -62,6 +63,8 @@ def _translation(
     num_beams: int,
     save_text: str | None,
     held_out: Dataset | None,
+    reliance: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     rows = held_out
     if rows is None:
@@ -72,7 +75,8 @@ def _translation(
     if save_text:
         write_whole(save_text, "".join(f"{answer}\n" for answer in answers))
     figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows), "texts": texts}
-    return figures | {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
+    figures |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
+    return figures | measured(model, tokenize_pairs(rows, tokenizer, cut=True), reliance, progress)
 
 
 @torch.inference_mode()
@@ -115,6 +119,8 @@ def _next_tokens(
     batch_size: int,
     num_samples: int | None,
     held_out: Dataset | None,
+    reliance: int,
+    progress: Progress,
     **_: Any,
 ) -> dict[str, Any]:
     """Every text in blocks as long as the model's own, an end token behind each text; no block looks into another."""
@@ -159,6 +165,7 @@ def _next_tokens(
         "tokens": len(stream),
         "characters": characters,
         "routing": totals.summary(),
+        **measured(model, [{"input_ids": own} for own in blocks], reliance, progress),
     }
 
 
@@ -174,6 +181,8 @@ def _hidden_tokens(
     batch_size: int,
     num_samples: int | None,
     held_out: Dataset | None,
+    reliance: int,
+    progress: Progress,
     **_: Any,
 ) -> dict[str, Any]:
     """The same tokens are hidden at every call."""
@@ -192,6 +201,9 @@ def _hidden_tokens(
         nats += float(torch.nn.functional.cross_entropy(logits_MV, wanted_M, reduction="sum"))
         right, asked = right + int((logits_MV.argmax(-1) == wanted_M).sum()), asked + len(wanted_M)
         totals.add(output.routing)
+    # Drawn before they are hidden, each by itself: padding is not theirs.
+    some = drawn(features, reliance)
+    hidden = [{name: tensor[0] for name, tensor in loader.collate_fn([row]).items()} for row in some]
     return {
         "accuracy": right / max(asked, 1),
         "perplexity": math.exp(nats / max(asked, 1)),
@@ -200,4 +212,5 @@ def _hidden_tokens(
         "hidden_tokens": asked,
         "hidden_share": HIDDEN,
         "routing": totals.summary(),
+        **measured(model, hidden, reliance, progress),
     }

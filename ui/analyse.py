@@ -23,6 +23,10 @@ element.addEventListener("click", (event) => {
 });
 """
 
+_RELIANCE = (
+    "The model anew on some of these rows: without its experts, and with the tokens sent to each other’s experts. "
+    "What then stays as it was, its experts did not decide."
+)
 _SEARCH = "A word or phrase that is split into tokens is found where any of them went to the expert."
 
 
@@ -84,6 +88,12 @@ def create_analyse_tab(
                 with gr.Column(min_width=300):
                     gr.HTML("<h3>Dropped tokens by position in the text</h3>", **plain)
                     drops = _plot("drops")
+        with gr.Column(elem_classes="card"):
+            gr.HTML("<h2>Do the experts matter?</h2>", **plain)
+            gr.HTML(f'<p class="facts">{_RELIANCE}</p>', **plain)
+            with gr.Row(elem_classes="buttons"):
+                rely = gr.Button("Measure it", min_width=0, scale=0, elem_id="measure-reliance")
+            reliance = gr.HTML("", elem_id="reliance", **plain)
         with gr.Column(elem_classes="card run-plots"):
             with gr.Row(elem_classes="card-head"):
                 gr.HTML("<h2>One layer</h2>", **plain)
@@ -164,8 +174,10 @@ def create_analyse_tab(
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     of_layer = [told, classes, right, right_loads, expert]
     inputs = [model, dataset, upload, split, limit]
+    relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **quiet)
     for source in (go.click, upload.upload):
-        begun = source(_clean, None, [cancel, hits, texts, analysis, shown, files], **quiet)
+        cleaned = [cancel, hits, texts, reliance, analysis, shown, files]
+        begun = source(_clean, None, cleaned, cancels=[relying], **quiet)
         running = begun.then(analyst.run, inputs, [analysis, progress], concurrency_limit=2, **quiet)
         # The upload was for this time: the next click takes the data set that the page names.
         done = running.then(lambda: (gr.update(visible=False), None), None, [cancel, upload], **quiet)
@@ -200,9 +212,9 @@ def create_analyse_tab(
 
 
 def _clean() -> tuple[Any, ...]:
-    """(cancel button, hits, texts, analysis, what is shown of it, files): nothing of an earlier data set stays."""
+    """(cancel button, hits, texts, reliance, analysis, what is shown, files): nothing of an earlier data set stays."""
     hidden = gr.update(visible=False)
-    return gr.update(visible=True), "", "", None, hidden, gr.update(visible=False, value=None)
+    return gr.update(visible=True), "", "", "", None, hidden, gr.update(visible=False, value=None)
 
 
 def _card_of(analyst: Analyst, measured: bool):

@@ -25,6 +25,8 @@ from ui.workshop import Workshop
 
 # Rows that a public page analyses for one visitor.
 PUBLIC_ROWS = 2000
+# Rows that such a page measures reliance on.
+PUBLIC_RELIANCE = 64
 # Texts on a page of a list, and of each its beginning.
 PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 # Routed data sets that a public page holds at once, of all visitors.
@@ -92,6 +94,27 @@ class Analyst:
         analysis = Analysis(corpus, model, title, found.note + capped)
         self._held.add(analysis)
         yield analysis, ""
+
+    def reliance(self, analysis: Analysis | None) -> Iterator[str]:
+        """How far it is, again and again, and then what became of the model without its experts."""
+        if analysis is None:
+            return
+        from switch_model.reliance import ROWS, reliance_in_steps
+        from train.reliance import drawn, html, rows_of
+
+        try:
+            model = self.shelf.load(analysis.model).predictor.model
+            rows = drawn(rows_of(analysis.corpus, model.config), PUBLIC_RELIANCE if self.workshop.caps else ROWS)
+            steps = reliance_in_steps(model, rows)
+            while True:
+                try:
+                    done, total = next(steps)
+                except StopIteration as end:
+                    yield html(end.value)
+                    return
+                yield _bar(done, total, f"{done} of {total} passes over {_counted(len(rows), 'text')}")
+        except (CheckpointError, ValueError) as error:
+            yield f'<p class="notice" role="alert">{escape(str(error))}</p>'
 
     def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
         """An expert's card; `measured` = with its importance, which takes a moment."""

@@ -8,10 +8,12 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from switch_model import CheckpointError, Predictor, SwitchConfig
+from switch_model.checkpoint import read_training
 from switch_model.hub import split_revision, with_revision
 from switch_model.pipelines import Pipeline, architecture, open_pipeline, try_out
 from ui.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
@@ -186,6 +188,14 @@ class ModelShelf:
     def folder(self, key: str) -> Path:
         """Where a model lies; for a hub id, a path that is not there."""
         return Path(self._sources.get(key, ""))
+
+    def evaluation(self, key: str | None) -> dict[str, Any]:
+        """What was measured when a model was packaged; empty where nothing was, or nothing that can be read."""
+        try:
+            found = read_training(self.folder(key)).get("evaluation")
+        except CheckpointError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def card(self, key: str) -> str:
         """The model card's text, as much of it as the page shows; "" where there is none at hand."""

@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
 from switch_model.tokenizer_file import target_of
+from train.reliance import known, sentences
+from train.words import counted
 from ui.explore import ExploreTab
 from ui.files import discard_upload, temporary_folder
 from ui.kinds import CLASSIFIER
@@ -125,7 +127,8 @@ class Reception:
         except CheckpointError as error:
             return _notice(str(error)), "", ""
         config = loaded.config.to_dict()
-        return facts_html(loaded), self.shelf.card(key), json.dumps(config, indent=2, default=str)
+        facts = facts_html(loaded) + reliance_html(loaded, self.shelf.evaluation(key))
+        return facts, self.shelf.card(key), json.dumps(config, indent=2, default=str)
 
 
 def facts_html(loaded: LoadedModel) -> str:
@@ -146,6 +149,22 @@ def facts_html(loaded: LoadedModel) -> str:
     }
     lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
     return f'<div class="run-diff"><table><tbody>{lines}</tbody></table></div>'
+
+
+def reliance_html(loaded: LoadedModel, evaluation: dict[str, Any]) -> str:
+    """What the model's evaluation found of how much it relies on its experts; the table stands in its card."""
+    if not loaded.config.sparse_layers:
+        said = "This model has no experts."
+    elif (found := known(evaluation)) is not None:
+        said = " ".join([*sentences(found), f"({counted(found.rows, 'row', 'rows')} of {_rows_of(evaluation)})"])
+    else:
+        where = "The Analyse tab measures it, and so does" if loaded.kind is CLASSIFIER else "It is measured by"
+        said = f"Nobody has measured it yet. {where} “python -m train evaluate”."
+    return f'<h3>Do its experts matter?</h3><p class="facts" id="model-reliance">{escape(said)}</p>'
+
+
+def _rows_of(evaluation: dict[str, Any]) -> str:
+    return f"{evaluation.get('dataset', 'its data')}, {evaluation.get('split', 'all rows')}"
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> str:

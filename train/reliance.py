@@ -1,0 +1,213 @@
+"""How much a model relies on its experts, for people: rows drawn, sentences, and a table as Markdown or HTML.
+
+Try it: sentences(Reliance.from_dict(read_training("assets/models/ag_news")["evaluation"]["reliance"]))
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from switch_model.base import SwitchPreTrainedModel
+from switch_model.config import SwitchConfig
+from switch_model.corpus import Corpus
+from switch_model.reliance import Effect, Estimate, Reliance, reliance
+from switch_model.routing import layer_titles
+from train.words import counted
+
+# Shares of what a model's figure has beyond chance. Whoever loses less than the first hardly needs its experts, or the
+# right one among them; whoever loses less than the second needs them for some of it.
+HARDLY, SOME = 0.05, 0.5
+
+# Called with (passes done, passes in all).
+Progress = Callable[[int, int], None] | None
+
+HEAD = ("", "experts off", "choices shuffled", "most missed expert off")
+
+
+def drawn(rows: Sequence[Any], count: int) -> list[Any]:
+    """`count` of the rows at most, drawn at random, the same ones each time."""
+    order = np.random.default_rng(0).permutation(len(rows))[:count]
+    return [rows[index] for index in order.tolist()]
+
+
+def measured(
+    model: SwitchPreTrainedModel,
+    rows: Sequence[Mapping[str, Any]],
+    count: int,
+    progress: Progress = None,
+) -> dict[str, Any]:
+    """{"reliance": figures on `count` rows drawn at random, ready for JSON, and what they mean "in_words"}; empty where
+    there is nothing to measure: no rows wanted or there, or no sparse layer. `rows` as in
+    `switch_model.scoring.batches_of`."""
+    if not count or not len(rows) or not model.config.sparse_layers:
+        return {}
+    found = reliance(model, drawn(rows, count), progress=progress)
+    return {"reliance": {"in_words": sentences(found), **found.to_dict()}}
+
+
+def rows_of(corpus: Corpus, config: SwitchConfig) -> list[dict[str, Any]]:
+    """The texts of a routed data set as rows, each with its class, below 0 where that is unknown."""
+    own = corpus.token != config.vocab_size  # The model puts its CLS token before them by itself.
+    ends = np.cumsum(np.bincount(corpus.text[own], minlength=len(corpus.texts)))[:-1]
+    ids = np.split(corpus.token[own], ends)
+    return [{"input_ids": one, "labels": label} for one, label in zip(ids, corpus.true.tolist(), strict=True)]
+
+
+def known(figures: Mapping[str, Any] | None) -> Reliance | None:
+    """What an evaluation holds of it; None where it holds nothing, or nothing that can be read."""
+    try:
+        return Reliance.from_dict(figures["reliance"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def sentences(found: Reliance) -> list[str]:
+    """What was found, in plain words."""
+    said = [_without(found), _shuffled(found)]
+    busiest = found.busiest_off
+    if "class_changes" in busiest:
+        points = f"{100 * busiest['probability_change'].value:+.1f}".replace("-", "−")
+        said.append(
+            "With the busiest expert of each layer off in each text, the class changes in "
+            f"{_percent(busiest['class_changes'].value)} of the texts, and the predicted class gets {points} points of "
+            "probability on average."
+        )
+    else:
+        said.append(f"With the busiest expert of each layer off in each text, {_result(found, busiest)}.")
+    if len(found.layers) > 1:
+        said.append(_by_layer(found))
+    return said
+
+
+def _without(found: Reliance) -> str:
+    with_them, off = found.as_it_is[found.figure], found.all_off[found.figure]
+    beside = f"without them {_result(found, found.all_off)}, with them {_value(found, with_them)}"
+    if found.chance is not None:
+        chance = f"the commonest class alone would give {_percent(found.chance)}"
+        if found.figure == "accuracy" and with_them.low <= found.chance:
+            return f"With its experts and without, this model is at chance: {beside}; {chance}."
+        if off.low <= found.chance:
+            return f"Without its experts this model is at chance: {beside}; {chance}."
+    if _lost(found, found.all_off) < HARDLY:
+        return f"This model hardly needs its experts: {beside}."
+    if not _is_certain(found, found.all_off):
+        return f"These texts are too few to tell whether this model needs its experts: {beside}."
+    for_what = " for some of what it does" if _lost(found, found.all_off) < SOME else ""
+    return f"This model needs its experts{for_what}: {beside}."
+
+
+def _shuffled(found: Reliance) -> str:
+    told = f"with the choices of all layers shuffled among the tokens of all texts, {_result(found, found.shuffled)}"
+    if _lost(found, found.shuffled) < HARDLY:
+        return f"Which expert a token goes to hardly matters: {told}."
+    if not _is_certain(found, found.shuffled):
+        return f"These texts are too few to tell whether it matters which expert a token goes to: {told}."
+    return f"It matters which expert a token goes to: {told}."
+
+
+def _by_layer(found: Reliance) -> str:
+    titles = layer_titles(one.layer for one in found.layers)
+    missed = [titles[one.layer] for one in found.layers if _is_certain(found, one.off)]
+    if not missed:
+        return "Off by itself, no layer is missed."
+    if len(missed) == len(found.layers):
+        return "Off by itself, every layer is missed."
+    rest = [title for title in titles.values() if title not in missed]
+    return f"Off by itself, {_listed(missed)} {_are(missed)} missed; {_listed(rest)} {_are(rest)} not."
+
+
+def _listed(titles: list[str]) -> str:
+    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
+
+
+def _are(titles: list[str]) -> str:
+    return "is" if len(titles) == 1 else "are"
+
+
+def _lost(found: Reliance, effect: Effect) -> float:
+    """The share that is lost of what the figure has beyond chance; of perplexity, the share that is added."""
+    before, now = found.as_it_is[found.figure].value, effect[found.figure].value
+    if found.figure == "perplexity":
+        return now / before - 1
+    beyond = before - (found.chance or 0.0)
+    return (before - now) / beyond if beyond > 0 else 0.0
+
+
+def _is_certain(found: Reliance, effect: Effect) -> bool:
+    """Whether the figure is worse beyond what other texts might have given."""
+    change = effect["change"]
+    return change.low > 0 if found.figure == "perplexity" else change.high < 0
+
+
+def _result(found: Reliance, effect: Effect) -> str:
+    value = _value(found, effect[found.figure])
+    if found.figure == "accuracy":
+        return f"{value} of the texts are right"
+    if found.figure == "agreement":
+        return f"{value} of the texts keep their class"
+    return f"the perplexity is {value} and {_percent(effect['accuracy'].value)} of the tokens are found"
+
+
+def _value(found: Reliance, one: Estimate) -> str:
+    return f"{one.value:,.2f}" if found.figure == "perplexity" else _percent(one.value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def facts(found: Reliance) -> str:
+    """What the table's numbers are, in a sentence or two."""
+    name = {"accuracy": "Accuracy", "agreement": "Texts that keep their class", "perplexity": "Perplexity"}[
+        found.figure
+    ]
+    said = f"{name} on {counted(found.rows, 'row', 'rows')} drawn at random, and in brackets its 95 % interval"
+    if found.expert_rows < found.rows:
+        said += f"; each single expert is tried on {found.expert_rows}"
+    as_it_is, free = (_with_interval(found, effect[found.figure]) for effect in (found.as_it_is, found.without_limit))
+    said += f". As it is: {as_it_is}."
+    return said if as_it_is == free else f"{said} With no token dropped, as where choices are shuffled: {free}."
+
+
+def _with_interval(found: Reliance, one: Estimate) -> str:
+    if found.figure == "perplexity":
+        return f"{one.value:,.2f} ({one.low:,.2f} to {one.high:,.2f})"
+    return f"{_percent(one.value)} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+
+
+def table(found: Reliance) -> list[tuple[str, ...]]:
+    """A row for all layers, and one for each; columns as in HEAD."""
+    titles, rows = layer_titles(one.layer for one in found.layers), []
+    if len(found.layers) > 1:
+        both = (_with_interval(found, effect[found.figure]) for effect in (found.all_off, found.shuffled))
+        rows.append(("all layers", *both, ""))
+    for one in found.layers:
+        worst = max(range(len(one.experts_off)), key=lambda expert: _lost(found, one.experts_off[expert]))
+        cells = [
+            _with_interval(found, effect[found.figure]) for effect in (one.off, one.shuffled, one.experts_off[worst])
+        ]
+        rows.append((titles[one.layer], *cells[:2], f"expert {worst}: {cells[2]}"))
+    return rows
+
+
+def markdown(found: Reliance) -> list[str]:
+    """Lines for a model card."""
+    rows = [f"| {' | '.join(row)} |" for row in (HEAD, *table(found))]
+    rows.insert(1, "|---" * len(HEAD) + "|")
+    return [" ".join(sentences(found)), "", *rows, "", facts(found)]
+
+
+def html(found: Reliance) -> str:
+    """The same for the page and for reports."""
+    head = "".join(f"<th{' class=number' if index else ''}>{title}</th>" for index, title in enumerate(HEAD))
+    body = "".join(
+        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td class=number>{escape(cell)}</td>' for cell in row[1:])}</tr>"
+        for row in table(found)
+    )
+    said = escape(" ".join(sentences(found)))
+    return (
+        f"<p>{said}</p><div class='run-diff'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<p class=facts>{escape(facts(found))}</p>"
+    )
