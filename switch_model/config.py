@@ -77,8 +77,6 @@ class SwitchConfig(PreTrainedConfig):
             (Switch Transformers, appendix A); "module" = a whole self-attention per expert, chosen once per sequence
             (in encoders; a decoder over one stays as it is: a causal stack must not know the whole sequence).
         attention_sparse_step: which blocks that holds for, counted like encoder_sparse_step.
-        expert_bias: each expert adds a learned vector of its own to what it makes of a token, so that the choice alone
-            says something.
         expert_residual: how much of a token passes by the experts of a sparse layer: 1 = all of it, as in every
             transformer; 0 = what comes out of the layer is what the token's expert made of it.
         dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
@@ -175,7 +173,6 @@ class SwitchConfig(PreTrainedConfig):
     inputs_embeds_size: int | None = None
     attention_experts: str = "none"
     attention_sparse_step: int = 1
-    expert_bias: bool = False
     expert_residual: float = 1.0
     dense_act_fn: str = "relu"
     dropout_rate: float = 0.1

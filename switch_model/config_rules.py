@@ -83,7 +83,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "inputs_embeds_size": _or_none(_whole(1), "embeddings come in at d_model"),
     "attention_experts": _one_of(*ATTENTION_EXPERTS),
     "attention_sparse_step": _whole(0),
-    "expert_bias": _one_of(True, False),
     "expert_residual": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "dense_act_fn": _one_of(*ACTIVATIONS),
     "dropout_rate": _PROBABILITY,

@@ -51,7 +51,6 @@ class Experts(nn.Module):
         else:
             self.wi = nn.Parameter(torch.empty(shape_EFD))
         self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
-        self.output_bias = nn.Parameter(torch.empty(config.num_experts, config.d_model)) if config.expert_bias else None
         self.activation = activation(config.dense_act_fn)
         self.dropout = Dropout(config.expert_dropout)
         self.initializer_factor, self.residual_scale = config.initializer_factor, _output_scale(config)
@@ -64,9 +63,6 @@ class Experts(nn.Module):
         for weight in self.weights:
             scale = self.residual_scale if weight is self.wo else 1.0
             init.normal_(weight, std=self.initializer_factor * scale * weight.shape[-1] ** -0.5)
-        if self.output_bias is not None:
-            # Not zero: from the first step on, whom a token goes to makes a difference.
-            init.normal_(self.output_bias, std=self.initializer_factor * self.residual_scale)
 
     @property
     def weights(self) -> list[Tensor]:
@@ -221,9 +217,6 @@ class SparseMLP(nn.Module):
 
         # 2. To the experts.
         output_ND = self.experts(hidden, routing, queues)
-        if self.experts.output_bias is not None:
-            own_ND = self.experts.output_bias.to(output_ND.dtype).index_select(0, routing.expert.flatten())
-            output_ND = output_ND + own_ND * routing.kept.flatten().unsqueeze(-1)
 
         # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_

@@ -16,9 +16,7 @@ def voting(**settings) -> SwitchForSequenceClassification:
     return SwitchForSequenceClassification(SwitchConfig(**SHAPE | dict(readout="experts") | settings)).eval()
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, dict(pooling="attention", cls_token=True, expert_residual=0.0, expert_bias=True)]
-)
+@pytest.mark.parametrize("settings", [{}, dict(pooling="attention", cls_token=True, expert_residual=0.0)])
 def test_votes_and_bias_are_the_logits_and_padding_has_none(settings):
     model = voting(eval_capacity_factor=0.5, min_expert_capacity=1, **settings)
     torch.nn.init.normal_(model.classifier.bias)

@@ -111,7 +111,6 @@ class ModelArguments:
     capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
     aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
     z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
-    expert_bias: bool = _argument(False, "each expert adds a learned vector of its own to what it makes of a token")
     balance: Literal["loss", "bias"] = _argument(
         "loss", "how loads are kept even: by the balance loss, or by a bias on the choice that training moves instead"
     )
@@ -211,7 +210,6 @@ SHAPE = {
     "dense_act_fn": "dense_act_fn",
     "router_bias": "router_bias",
     "balance": "balance",
-    "expert_bias": "expert_bias",
     "embedding_norm": "embedding_norm",
     "num_decoder_layers": "num_decoder_layers",
     "decoder_sparse_step": "decoder_sparse_step",
