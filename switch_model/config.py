@@ -295,7 +295,10 @@ class SwitchConfig(PreTrainedConfig):
                 f"{', '.join(map(repr, ADDING_POOLINGS))}, which add up tokens."
             )
         if self.stacks != ("encoder",) or not any(map(self.is_sparse, range(self.num_layers))):
-            raise ValueError('readout="experts" is not allowed: there is no encoder with a sparse MLP to read from.')
+            raise ValueError(
+                'readout="experts" is not allowed: there is no encoder with a sparse MLP to read from '
+                "(num_experts=1 makes a dense one)."
+            )
 
     @property
     def stacks(self) -> tuple[str, ...]:

@@ -119,6 +119,11 @@ class ModelArguments:
     layer_loss_coef: float = _argument(0.0, "--readout experts: weight of the loss of earlier layers' votes")
     label_smoothing: float = _argument(0.1, "label smoothing of the loss, in classification and in writing")
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether no token has a choice in any MLP."""
+        return self.sparse_step == 0 or self.num_experts == 1
+
 
 @dataclass
 class TrainArguments:

@@ -5,6 +5,7 @@ Try it: LiveRun(Workshop(Path("runs"))).tick("toy", "")
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from typing import Any, NamedTuple
@@ -12,10 +13,12 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model.routing import layer_titles
+from train.arguments import ModelArguments
 from train.history import best_of
 from train.process import go_on, start
 from train.runs import Run, RunError, State
 from train.tasks import TASKS, Task
+from ui.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
 from ui.run_words import Records, dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of
 from ui.written_samples import NONE_YET, samples_html
@@ -24,7 +27,6 @@ POLL_SECONDS = 2.0
 # Between two drawings of a run that goes on: at first, and after some minutes.
 DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
-TWIN, LESSON = "-dense", "-no-balance"
 NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
 _NO_PROBE = (
     '<p class="facts">No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.</p>'
@@ -103,9 +105,9 @@ class LiveRun:
             gr.update(interactive=mine and state.name in ("running", "queued")),
             gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),
             gr.update(interactive=run.best.is_dir()),
-            *(gr.update(interactive=_may_have(run, suffix)) for suffix in (TWIN, LESSON)),
+            *(gr.update(interactive=may_have(run, suffix)) for suffix in (TWIN, LESSON)),
         )
-        family = (self.workshop.root / f"{_first(name)}{suffix}" for suffix in ("", TWIN, LESSON))
+        family = (self.workshop.root / f"{first_of(name)}{suffix}" for suffix in ("", TWIN, LESSON))
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
         pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
         drawn = f"{name} {[stamp // pace for stamp in stamps]}"
@@ -179,7 +181,7 @@ class LiveRun:
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""
-        family, known = [_first(name) + suffix for suffix in ("", TWIN, LESSON)], self.workshop.names()
+        family, known = [first_of(name) + suffix for suffix in ("", TWIN, LESSON)], self.workshop.names()
         return {one: self.workshop.run(one).metrics() for one in family if one in known}
 
     # -- changing -----------------------------------------------------------------------------------------------------
@@ -202,13 +204,19 @@ class LiveRun:
 
     def start_twin(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
         """The same run with dense MLPs: the same work per token, data, seed and steps. (What is wrong, picker)."""
-        return self._start_partner(name, TWIN, request, sparse_step=0, decoder_sparse_step=None)
+        return self._start_partner(name, TWIN, request, dense)
 
     def start_lesson(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
-        """The same run without the balance loss, to see experts collapse. (What is wrong, picker)."""
-        return self._start_partner(name, LESSON, request, aux_loss_coef=0.0)
+        """The same run with nothing that keeps loads even, to see experts collapse. (What is wrong, picker)."""
+        return self._start_partner(name, LESSON, request, unbalanced)
 
-    def _start_partner(self, name: str | None, suffix: str, request: gr.Request | None, **changed) -> tuple[str, Any]:
+    def _start_partner(
+        self,
+        name: str | None,
+        suffix: str,
+        request: gr.Request | None,
+        change: Callable[[ModelArguments], ModelArguments],
+    ) -> tuple[str, Any]:
         visitor = visitor_of(request)
         try:
             arguments = self.workshop.run(name).arguments()
@@ -216,7 +224,7 @@ class LiveRun:
             if partner in self.workshop.names():
                 return "", gr.update(value=partner)
             self.workshop.check_may_start(visitor)
-            arguments = replace(arguments, model=replace(arguments.model, **changed))
+            arguments = replace(arguments, model=change(arguments.model))
             folder = self.workshop.root / partner
             run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
         except (RunError, ValueError) as error:
@@ -236,8 +244,8 @@ def head_html(run: Run, state: State) -> str:
     arguments = run.arguments()
     said = _facts(state.message) if state.message else ""
     data = escape(arguments.data.dataset.rsplit("/", 1)[-1])
-    size = f"{arguments.model.num_layers} layers · {arguments.model.num_experts} experts"
-    size = size if arguments.model.sparse_step else f"{arguments.model.num_layers} layers · dense"
+    width = "dense" if arguments.model.is_dense else f"{arguments.model.num_experts} experts"
+    size = f"{arguments.model.num_layers} layers · {width}"
     name = f"{state_badge(state.name)} <b>{escape(run.name)}</b>"
     return f'<p class="run-head">{name} <span>{data} · {TASKS[arguments.train.task].title} · {size}</span></p>{said}'
 
@@ -249,18 +257,6 @@ def _note(records: Records, task: Task) -> str:
     return f'<p class="facts">{said}{_LOSSES}</p>'
 
 
-def _first(name: str) -> str:
-    """The run that a twin or a lesson was made from."""
-    return name.removesuffix(TWIN).removesuffix(LESSON)
-
-
-def _may_have(run: Run, suffix: str) -> bool:
-    """Whether a partner of that kind can be trained: of a sparse run, and a dense one only with weights of its own."""
-    arguments = run.arguments()
-    own = suffix == LESSON or arguments.train.init_from is None
-    return arguments.model.sparse_step > 0 and own and not run.name.endswith(suffix)
-
-
 def _facts(sentence: str) -> str:
     return f'<p class="facts">{escape(sentence)}</p>'
 
@@ -270,7 +266,7 @@ def _no_probe(run: Run) -> str:
     arguments = run.arguments()
     if arguments.train.probe is None:
         return _NO_PROBE
-    dense = arguments.model.sparse_step == 0
+    dense = arguments.model.is_dense
     return _facts(f"Its {'prediction is told' if dense else 'routing is drawn'} at the first evaluation.")
 
 
