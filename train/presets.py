@@ -85,7 +85,7 @@ _BY_EXPERTS: dict[str, Any] = {
     "expert_dropout": 0.1,
     "capacity_factor": math.inf,
     "capacity_factor_eval": math.inf,
-    "aux_loss_coef": 0.005,
+    "aux_loss_coef": 0.02,
     "lr": 1e-3,
 }
 # Where a data set wants something else than texts in general: data set -> preset -> arguments.
