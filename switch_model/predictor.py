@@ -7,6 +7,7 @@ Try it: Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").l
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class Prediction:
         routing: one record per sparse layer, for this text alone, on the CPU.
         votes: (T, C) what each token adds to each class's logit: their sum and the classifier's bias are the logits.
             None of a model whose classifier does not read its experts alone (SwitchConfig.readout).
+        bias: (C,) what the classifier adds whatever the text says; None without votes.
     """
 
     label: str
@@ -48,6 +50,27 @@ class Prediction:
     truncated: bool
     routing: tuple[Routing, ...]
     votes: Tensor | None = None
+    bias: Tensor | None = None
+
+    @property
+    def voters(self) -> Routing:
+        """The record of the layer whose experts vote: the last one that is none of attention."""
+        return next(record for record in reversed(self.routing) if not record.name.endswith(".attention"))
+
+    @property
+    def votes_of_experts(self) -> Tensor:
+        """(E, C) what each expert adds to the logits: the votes of its tokens together."""
+        record = self.voters
+        return self.votes.new_zeros(record.num_experts, len(self.scores)).index_add(0, record.expert[0], self.votes)
+
+    @property
+    def logits(self) -> Tensor:
+        """(C,) of a prediction with votes: their sum and the bias."""
+        return self.votes.sum(0) + self.bias
+
+    def votes_to_dict(self) -> dict[str, Any]:
+        """Plain lists for JSON: "votes" (T, C) and "bias" (C,), classes as the scores have them; {} without votes."""
+        return {} if self.votes is None else {"votes": self.votes.tolist(), "bias": self.bias.tolist()}
 
 
 class Predictor:
@@ -111,7 +134,9 @@ class Predictor:
         several = self.model.config.problem_type == "multi_label_classification"
         scores_BC = (logits_BC.sigmoid() if several else logits_BC.softmax(-1)).cpu().tolist()
         records = [record.detached() for record in output.routing]
-        votes_BTC = None if output.votes is None else output.votes.float().cpu()
+        votes_BTC = bias_C = None
+        if output.votes is not None:
+            votes_BTC, bias_C = output.votes.float().cpu(), self.model.classifier.bias.detach().float().cpu()
 
         # 3. One Prediction per text.
         labels, unknown_id = self.model.config.labels, self.tokenizer.unk_token_id
@@ -133,6 +158,7 @@ class Predictor:
                     truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
                     routing=tuple(record.example(row) for record in records),
                     votes=None if votes_BTC is None else votes_BTC[row, : lengths[row] + added],
+                    bias=bias_C,
                 )
             )
         return predictions

@@ -2,19 +2,37 @@
 
 import pytest
 
-from switch_model.routing import load_balancing_loss, router_z_loss
+from switch_model.routing import load_balancing_loss, router_z_loss, sequence_balance_loss
 from tests.ui_support import save_tiny_checkpoint
 from ui.explorer import Explorer, look
 from ui.how_it_works import parameters_html, steps_html
 from ui.models import ModelShelf
 from ui.samples import SampleLibrary
 from ui.scaling_figure import loss_figure, read_scaling, scaling_html, speed_up_figure
+from ui.votes import signed
 
 
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory):
     folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
     return Explorer(ModelShelf({"tiny": folder}, "cpu"), SampleLibrary())
+
+
+def test_votes_and_both_balances_have_the_tokens_own_numbers(tmp_path):
+    folder = save_tiny_checkpoint(tmp_path / "votes", readout="experts", balance="bias", expert_residual=0.25)
+    explorer = Explorer(ModelShelf({"tiny": folder}, "cpu"), SampleLibrary())
+    loaded = explorer.shelf.load("tiny")
+    record = loaded.predictor("oil prices rose").routing[1]
+    away = int(record.logits[0, 0].argmin())
+    loaded.predictor.model.encoder.blocks[3].mlp.router.balance_bias[away] += 100  # All tokens go there.
+    view = look(explorer.route("tiny", "oil prices rose", None)[0], 0, 1)[0]
+    prediction, record = view.prediction, view.prediction.voters
+    said = steps_html(view, loaded.config)
+    other = int((record.logits[0].argmax(-1) != away).sum())
+    assert other > 0 and f"<b>{other}</b> of 3 tokens go elsewhere" in said and "each expert’s bias is added" in said
+    label = list(prediction.scores).index(prediction.label)
+    assert signed(float(prediction.votes[0, label]), 3) in said and signed(float(prediction.logits[label]), 3) in said
+    assert "0.25 · <i>x</i>" in said and f"<b>{float(sequence_balance_loss(record)):.2f}</b>" in said
 
 
 def test_every_number_is_the_tokens_own(explorer):

@@ -88,13 +88,13 @@ def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
 def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     # It is an offer until a person chooses a token, or takes it up.
-    assert "data-ask" in explorer.look_closer(view)[2]
+    assert "data-ask" in explorer.look_closer(view)[-1]
     view, card = explorer.on_ask(view)
-    assert card.count("data-expert=") == 4 and explorer.look_closer(view)[2] == card
+    assert card.count("data-expert=") == 4 and explorer.look_closer(view)[-1] == card
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
-    card = explorer.look_closer(look(view, 0, 0)[0])[2]
+    card = explorer.look_closer(look(view, 0, 0)[0])[-1]
     assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
-    assert "routed by a sparse model" in explorer.look_closer(None)[2]
+    assert "routed by a sparse model" in explorer.look_closer(None)[-1]
 
 
 def test_a_layer_without_an_expert_left_is_said_in_words(explorer):

@@ -150,6 +150,12 @@ def test_beside_a_decoder_the_encoder_is_named():
     assert run_words.dead_experts(lines).startswith("Encoder layer 1: expert 0 takes")
 
 
+def test_the_balance_of_a_text_is_drawn_beside_the_batchs():
+    lines = [train_line(step, routing(EVEN, balance_loss=1.1, sequence_balance_loss=2.5)) for step in (5, 10)]
+    drawn = {(line.name, line.xaxis): line.y for line in run_figures.routing_health(lines).data}
+    assert drawn["layer 0", "x"] == (1.1, 1.1) and drawn["layer 0, of a text", "x"] == (2.5, 2.5)
+
+
 def test_dead_experts_are_called_out_by_layer_and_number():
     assert run_words.dead_experts(RUN[:2]) == "All experts are in use."
     starved = [0.4, 0.3, 0.2999, 0.0001]

@@ -1,12 +1,33 @@
-"""A classifier that reads its experts alone: votes that add up, nothing beside the experts, losses that teach it."""
+"""A classifier that reads its experts alone: votes that add up, nothing beside the experts, losses that teach it; the
+same votes on the page, in files and on the command line."""
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from switch_model import Interventions, Predictor, SwitchConfig, SwitchForSequenceClassification, load_checkpoint
+from switch_model import (
+    Interventions,
+    Predictor,
+    SwitchConfig,
+    SwitchForSequenceClassification,
+    load_checkpoint,
+    save_checkpoint,
+)
 from switch_model.analysis import RoutingTotals
 from switch_model.routing import sequence_balance_loss
 from tests.ui_support import save_tiny_checkpoint
+from train.cli import main
+from ui.explorer import Explorer
+from ui.models import ModelShelf
+from ui.samples import SampleLibrary
+from ui.share import read_record, record_of, routing_csv
+from ui.votes import votes_card
 
 SHAPE = dict(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_experts=4, num_labels=3)
 
@@ -108,3 +129,113 @@ def test_a_bias_on_the_choice_moves_loads_and_no_gate():
 def test_a_readout_that_can_not_add_up_is_refused(wrong):
     with pytest.raises(ValueError, match="not allowed"):
         voting(**wrong)
+
+
+# ---- shown ----------------------------------------------------------------------------------------------------------
+
+TEXT = "oil oil oil prices rose <b> as traders worried about the team, oil oil oil"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny", readout="experts")
+    model, tokenizer = load_checkpoint(folder, "cpu")
+    # As if it had learned something: numbers that a person sees.
+    model.classifier.weight.data *= 40
+    model.classifier.bias.data = torch.tensor([0.5, -0.25, 0.125, 0.0])
+    return save_checkpoint(model, tokenizer, folder)
+
+
+@pytest.fixture(scope="module")
+def explorer(checkpoint, saved):
+    return Explorer(ModelShelf({"tiny": saved, "residual": checkpoint}, "cpu"), SampleLibrary())
+
+
+def numbers(row: str) -> list[float]:
+    return [
+        float(sign.replace("−", "-").replace("±", "") + value) for sign, value in re.findall(r">([+−±])([\d.]+)<", row)
+    ]
+
+
+def test_a_card_adds_up_to_the_logits_and_follows_changes(explorer):
+    view = explorer.route("tiny", TEXT, None)[0]
+    dropped = view.prediction.voters.dropped.sum()
+    assert dropped > 0 and f"{dropped} token" in votes_card(view)
+    changed = explorer.intervene(view, {"kind": "change", "off": [[1, 0], [1, 1]], "capacity": 0.5})[0]
+    for shown in (view, changed):
+        card = explorer.look_closer(shown)[2]
+        rows = [numbers(row) for row in card.split("<tr")[2:]]
+        logits = rows[-2] if shown.changed else rows[-1]
+        parts = rows[:-2] if shown.changed else rows[:-1]
+        likeliest = sorted(shown.prediction.logits.tolist(), reverse=True)
+        assert logits == pytest.approx(likeliest, abs=0.006) and (not shown.changed or rows[-1] != logits)
+        assert [sum(column) for column in zip(*parts, strict=True)] == pytest.approx(logits, abs=0.03)
+        for expert, row in zip(re.findall(r'cell chip x\d+" data-expert="(\d+)"', card), parts, strict=False):
+            own = shown.prediction.voters.expert[0] == int(expert)
+            assert row == pytest.approx(sorted_as(shown, shown.prediction.votes[own].sum(0)), abs=0.006)
+    everything = {"kind": "change", "off": [[1, expert] for expert in range(4)], "capacity": None}
+    assert "the bias alone is left" in explorer.look_closer(explorer.intervene(view, everything)[0])[2]
+
+
+def sorted_as(view, values):
+    order = sorted(range(4), key=lambda c: -list(view.prediction.scores.values())[c])
+    return [float(values[c]) for c in order]
+
+
+def test_below_each_word_stands_its_vote(explorer):
+    view, *_, grid, _, _, _ = explorer.route("tiny", TEXT, None)
+    first, record = grid["votes"]["classes"][0], view.prediction.voters
+    label = list(view.prediction.scores).index(view.prediction.label)
+    assert first["name"] == view.prediction.label and grid["votes"]["layer"] == 1
+    assert [vote is None for vote in first["votes"]] == record.dropped[0].tolist()
+    shown = [vote or 0.0 for vote in first["votes"]]
+    assert shown == pytest.approx(view.prediction.votes[:, label].tolist(), abs=1e-5)
+
+
+def test_a_residual_model_says_why_it_has_no_votes(explorer):
+    view, *_, grid, _, _, _ = explorer.route("residual", TEXT, None)
+    card = explorer.look_closer(view)[2]
+    assert "no votes" in card and "--readout experts" in card and "<table" not in card and grid["votes"] is None
+
+
+def test_records_reports_and_tables_keep_the_votes(explorer):
+    view = explorer.route("tiny", TEXT, None)[0]
+    view = explorer.intervene(view, {"kind": "change", "off": [[1, 0]], "capacity": None})[0]
+    again = read_record(json.dumps(record_of(view, "Tiny")).encode())[0]
+    assert votes_card(again) == votes_card(view) and votes_card(again).count("<td") > 8
+    assert torch.equal(again.prediction.votes, view.prediction.votes)
+    report = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
+    assert votes_card(view, still=True) in report and report.count('class="grid-vote') == len(view.prediction.tokens)
+    rows = list(csv.DictReader(io.StringIO(routing_csv(view))))
+    for column, label in enumerate(view.prediction.scores):
+        said = sum(float(row[f"vote({label})"] or 0) for row in rows)
+        assert said == pytest.approx(float(view.prediction.votes[:, column].sum()), abs=1e-4)
+    for spoil in (
+        {"votes": view.prediction.votes.tolist()[1:]},
+        {"bias": [0.0]},
+        {"votes": None},
+        {"bias": [math.nan] * 4},
+    ):
+        record = record_of(view, "Tiny")
+        record["prediction"] |= spoil
+        with pytest.raises(ValueError, match="no record of this page"):
+            read_record(json.dumps(record).encode())
+
+
+def test_trace_and_predict_tell_the_votes(explorer, saved, tmp_path, capsys):
+    trace = explorer.trace(TEXT)[1]
+    prediction = explorer.shelf.load("tiny").predictor(TEXT)
+    logits = torch.tensor(trace["votes"]).sum(0) + torch.tensor(trace["bias"])
+    assert trace["classes"] == list(prediction.scores)
+    torch.testing.assert_close(logits.softmax(-1), torch.tensor(list(prediction.scores.values())))
+    assert "votes" not in explorer.trace(TEXT)[0]
+    asked = ["predict", "--checkpoint", str(saved), TEXT, "--trace"]
+    assert main([*asked, "--trace_file", str(tmp_path / "trace.json")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    votes = [line[-1] for line in lines[: len(prediction.tokens)]]
+    assert votes.count("none") == int(prediction.voters.dropped.sum())
+    bias, logit = (float(line[-1]) for line in lines[len(prediction.tokens) :][:2])
+    assert logit == pytest.approx(float(prediction.logits.max()), abs=1e-4)
+    assert sum(float(vote) for vote in votes if vote != "none") + bias == pytest.approx(logit, abs=3e-3)
+    kept = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))[0]
+    assert kept["votes"] == prediction.votes.tolist() and kept["bias"] == prediction.bias.tolist()

@@ -132,7 +132,7 @@ def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
     other = (int(here.prediction.routing[0].expert[0, place]) + 1) % 4
     forced, *_ = explorer.intervene(here, {"kind": "force", "expert": other})
     assert int(forced.output.answer.routing[0].expert[0, place]) == other
-    assert "Let the router choose" in explorer.look_closer(forced)[2]
+    assert "Let the router choose" in explorer.look_closer(forced)[-1]
     assert explorer.intervene(forced, {"kind": "measure"})[0] == forced
 
 
@@ -195,7 +195,7 @@ def test_what_can_not_be_written_is_said(explorer):
 @pytest.mark.parametrize("model", ["hindi", "stories", "blanks"])
 def test_hostile_text_is_escaped(explorer, model):
     view, card, notice, _, _, token, load = explorer.route(model, HOSTILE, None)
-    assert view is not None and "<script" not in card + notice + token + load + explorer.look_closer(view)[2]
+    assert view is not None and "<script" not in card + notice + token + load + explorer.look_closer(view)[-1]
     assert "<script>alert" not in output_report(view, "<script>alert(2)</script>")
 
 

@@ -108,26 +108,43 @@ def classify_file(
 
 
 def routing_table(prediction: Prediction) -> str:
-    """A line per token, with the expert of each sparse layer and its gate: a dropped token's stands in brackets.
+    """A line per token, with the expert of each sparse layer and its gate: a dropped token's stands in brackets. Where
+    experts vote, each token's vote for the predicted class, and below the bias and the sum.
 
     Below them, how to read that."""
-    records = prediction.routing
-    lines = [" ".join([f"{'token':16}", *(f"{record.name:>14}" for record in records)])]
+    records, voted = prediction.routing, prediction.votes is not None
+    votes_T, bias, logit, head = [], 0.0, 0.0, []
+    if voted:
+        label = list(prediction.scores).index(prediction.label)
+        votes_T, bias = prediction.votes[:, label].tolist(), float(prediction.bias[label])
+        logit, head = float(prediction.logits[label]), [f"{'vote':>10}"]
+    lines = [" ".join([f"{'token':16}", *(f"{record.name:>14}" for record in records), *head])]
     for index, token in enumerate(prediction.tokens):
         cells = []
         for record in records:
             expert, gate = int(record.expert[0, index]), float(record.gate[0, index])
             name = f"({expert})" if record.dropped[0, index] else str(expert)
             cells.append(f"{name + f' {gate:.2f}':>14}")
+        if voted:
+            dropped = bool(prediction.voters.dropped[0, index])
+            cells.append(f"{'none' if dropped else f'{votes_T[index]:+.4f}':>10}")
         lines.append(" ".join([f"{token.strip()[:16]:16}", *cells]))
     legend = "n 0.48: expert n read the token, to which the router gave the probability 0.48"
     if any(bool(record.dropped.any()) for record in records):
         legend += "; (n): expert n was full, the token was dropped"
+    if voted:
+        width = 16 + 15 * len(records)
+        lines += [f"{name:{width}} {value:>+10.4f}" for name, value in (("bias", bias), ("logit", logit))]
+        legend += (
+            f"; vote: what its expert of {prediction.voters.name} adds to the logit of {one_line(prediction.label)}: "
+            "all votes and the bias together are that logit"
+        )
     return "\n".join([*lines, legend])
 
 
 def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
-    """A prediction with its routing records, ready for JSON."""
+    """A prediction with its routing records, ready for JSON; where experts vote, "votes" has a list for each token with
+    a number for each class, in the order of "scores", and "bias" one for each class: they add up to the logits."""
     if prediction is None:
         return {"text": text, "label": None}
     return {
@@ -136,6 +153,7 @@ def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
         "scores": prediction.scores,
         "tokens": prediction.tokens,
         "routing": [record.to_dict() for record in prediction.routing],
+        **prediction.votes_to_dict(),
     }
 
 

@@ -23,7 +23,7 @@ from train.arguments import Arguments, TrainArguments
 from train.runs import Run, RunError
 from train.trainer_files import checkpoint_step
 
-MEASURES = ("balance_loss", "z_loss", "drop_rate", "load_cv", "load_entropy", "token_entropy")
+MEASURES = ("balance_loss", "sequence_balance_loss", "z_loss", "drop_rate", "load_cv", "load_entropy", "token_entropy")
 PREFIXES = {"train": "routing", "eval": "eval_routing"}
 # W&B draws no more bins.
 MOST_BINS = 512

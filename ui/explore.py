@@ -20,6 +20,7 @@ from ui.neighbours import create_neighbours
 from ui.routing_grid import create_routing_grid
 from ui.sample_table import create_sample_table, waiting_html
 from ui.samples import BUNDLED
+from ui.votes import create_votes
 from ui.what_if import create_what_if
 from ui.writing import WAITING, Writing, create_buttons, create_settings
 
@@ -118,11 +119,14 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         notice = gr.HTML(start[2], apply_default_css=False, elem_id="notice")
         grid = create_routing_grid(start[3])
 
+    with gr.Column(elem_classes="card", elem_id="votes-card"):
+        votes = create_votes(closer[2])
+
     with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", min_width=280, scale=5):
             switches = create_expert_panel(start[4])
         with gr.Column(elem_classes="card", min_width=280, scale=4):
-            what = create_what_if(closer[2])
+            what = create_what_if(closer[-1])
 
     with gr.Row(elem_classes="three", equal_height=True):
         with gr.Column(elem_classes="card", min_width=260):
@@ -147,7 +151,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     # Helpers of this page are private: only the two named endpoints below are for programs.
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     result = [view, prediction, notice, grid, switches, token, load]
-    outputs = [title, plot, what, *flow, *neighbours]
+    outputs = [title, plot, votes, what, *flow, *neighbours]
     seen = [view, flow_open, neighbours_of]
     picture = {"fn": explorer.draw, "inputs": seen, "outputs": outputs, **quiet}
 

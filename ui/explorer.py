@@ -30,8 +30,9 @@ from ui.output_view import OutputView
 from ui.routing_grid import grid_value
 from ui.sample_table import failure_html, rows_html
 from ui.samples import DATASET_NAMES, Sample, SampleLibrary
-from ui.share import LINK, read_link, read_record, record_of, routing_csv
+from ui.share import LINK, read_link, read_record, record_of, routing_csv, trace_of
 from ui.view import NO_CHANGES, Matters, View
+from ui.votes import votes_card, votes_strip
 from ui.what_if import what_if_card
 
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
@@ -142,17 +143,18 @@ class Explorer:
     def _drawn(self, shown: tuple[Any, ...], flow_opened: bool, neighbours_of: Any) -> tuple[Any, ...]:
         return *shown, *self.draw(shown[0], flow_opened, neighbours_of)
 
-    def look_closer(self, view: View | None) -> tuple[str, Any, str]:
-        """(title, heat map of the router's probabilities, what-if card)."""
+    def look_closer(self, view: View | None) -> tuple[str, Any, str, str]:
+        """(title, heat map of the router's probabilities, card of votes, what-if card)."""
+        pictures = *draw_probabilities(view), votes_card(view)
         if isinstance(view, OutputView):
-            return *draw_probabilities(view), force_card(view)
+            return *pictures, force_card(view)
         saved = view is not None and not view.model
-        return *draw_probabilities(view), what_if_card(view, self._answer_on_screen(view), still=saved)
+        return *pictures, what_if_card(view, self._answer_on_screen(view), still=saved)
 
     def on_ask(self, view: View | None) -> tuple[Any, str]:
         """What a click on the token that is looked at already would give: (view, what-if card)."""
         view = view and view.looking_at(*view.place)
-        return view, self.look_closer(view)[2]
+        return view, self.look_closer(view)[-1]
 
     def _answer_on_screen(self, view: View | None) -> WhatIf | None:
         # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
@@ -287,8 +289,8 @@ class Explorer:
         return {"label": prediction.label, "scores": prediction.scores}
 
     def trace(self, text: str) -> list[dict[str, Any]]:
-        """Where each token went: one routing record per sparse layer, as Routing.to_dict() writes it."""
-        return [record.to_dict() for record in self._answer(text).routing]
+        """Where each token went: one routing record per sparse layer, as Routing.to_dict() writes it; with votes."""
+        return trace_of(self._answer(text))
 
     def _answer(self, text: str) -> Prediction:
         if not isinstance(text, str) or not text.strip():
@@ -336,7 +338,7 @@ def _shown(view: View, config: SwitchConfig | None, milliseconds: float | None, 
         prediction_card(view.prediction, view.true_label, milliseconds, view.base if view.changed else None),
         reading_notice(view.prediction) + matters_in_words(view) if config else _saved_notice(view),
         grid_value(view.prediction, (view.token, view.layer), view.base, view.matters and view.matters.tokens)
-        | {"text": view.text},
+        | {"text": view.text, "votes": votes_strip(view.prediction)},
         panel_value(view, config, serial) if config else {"said": _saved(view)},
         *_closer(view),
     )

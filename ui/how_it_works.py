@@ -11,15 +11,25 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, SwitchConfig
-from switch_model.routing import UNLIMITED, Routing, layer_title, load_balancing_loss, router_z_loss
+from switch_model.routing import (
+    UNLIMITED,
+    Routing,
+    layer_title,
+    load_balancing_loss,
+    router_z_loss,
+    sequence_balance_loss,
+)
 from ui.expert_panel import own_factor
 from ui.explore import ExploreTab
 from ui.palette import MAX_COLOURS
 from ui.scaling_figure import loss_figure, read_scaling, scaling_html, speed_up_figure
 from ui.view import View
+from ui.votes import signed
 
 _SWITCH = '<a href="https://arxiv.org/abs/2101.03961" target="_blank" rel="noreferrer">Switch Transformers</a>'
 _ST_MOE = '<a href="https://arxiv.org/abs/2202.08906" target="_blank" rel="noreferrer">ST-MoE</a>'
+_LOSS_FREE = '<a href="https://arxiv.org/abs/2408.15664" target="_blank" rel="noreferrer">Loss-Free Balancing</a>'
+_DEEPSEEK = '<a href="https://arxiv.org/abs/2412.19437" target="_blank" rel="noreferrer">DeepSeek-V3</a>'
 _NOTHING = '<p class="facts">Route a text with a sparse model in Explore: its numbers appear here.</p>'
 SHOWN = 16
 
@@ -40,12 +50,19 @@ _PARAMETERS = {
     "switch_dropout": "parts of the router’s input that are silenced at random in training; the experts see them",
     "router_aux_loss_coef": "weight of the balance loss: too little, one expert takes all; too much, routing is blind",
     "router_z_loss_coef": "weight of the z-loss, which keeps logits small and training steady",
+    "balance": "how loads are kept even over a batch: by the balance loss, or by a bias on the choice",
+    "balance_rate": "with balance = bias, how far a training step moves that bias",
+    "sequence_balance_coef": "weight of a balance loss over each text by itself, so that one text uses many experts",
+    "expert_residual": "how much of a token passes by its expert: 1 = all of it, 0 = only what the expert made of it",
+    "readout": "what the classifier reads: the residual stream, or the last sparse layer’s experts alone (votes)",
+    "layer_loss_coef": "with readout = experts, weight of what the experts of earlier layers would vote in training",
     "expert_dropout": "hidden units of an expert that are silenced at random in training",
 }
 
 
 def steps_html(view: View | None, config: SwitchConfig | None) -> str:
-    """Seven steps from hidden state to hidden state, and the two losses, with this token's numbers."""
+    """Seven steps from hidden state to hidden state, the two losses, other ways to read and to balance a model, with
+    this token's numbers."""
     if view is None or not view.prediction.routing:
         return _NOTHING
     record = view.prediction.routing[view.layer]
@@ -55,6 +72,11 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     gate, tokens, experts = probs[expert], len(view.prediction.tokens), record.num_experts
     forced = view.changes.force.get((record.name, view.token)) is not None
     dropped = slot >= capacity
+    biased, residual = config is not None and config.balance == "bias", config.expert_residual if config else 1.0
+    wins = "The largest wins once each expert’s bias is added" if biased else "The largest wins"
+    passes = "the token passes on unchanged, on the residual alone"
+    if residual != 1.0:
+        passes = f"{residual:g} of the token passes on" if residual else "nothing of the token passes on"
     order = sorted(range(experts), key=lambda one: (one != expert, -probs[one]))
     width = f"{config.d_model} numbers" if config else "a list of numbers"
     steps = [
@@ -78,8 +100,8 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
         ),
         (
             "Choice",
-            "<i>i</i> = argmax <i>p</i>",
-            f"You sent it to expert {expert}." if forced else f"The largest wins: expert {expert} alone will work.",
+            "<i>i</i> = argmax (<i>h</i> + <i>b</i>)" if biased else "<i>i</i> = argmax <i>p</i>",
+            f"You sent it to expert {expert}." if forced else f"{wins}: expert {expert} alone will work.",
             "",
         ),
         ("Queue and capacity", *_queue(view, record, config, slot, capacity, tokens)),
@@ -91,10 +113,10 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
         ),
         (
             "Gate and residual",
-            "<i>y</i> = <i>x</i> + <i>p</i>ᵢ · <i>E</i>ᵢ(<i>n</i>)",
-            "Its output counts as zero: the token passes on unchanged, on the residual alone."
+            f"<i>y</i> = {_times(residual)}<i>p</i>ᵢ · <i>E</i>ᵢ(<i>n</i>)",
+            f"Its output counts as zero: {passes}."
             if dropped
-            else f"The output is multiplied with {gate:.2f} and added to what came in. Through this factor the router "
+            else f"The output is multiplied with {gate:.2f}{_added(residual)}. Through this factor the router "
             f"learns: without it the choice would have no gradient. ({_SWITCH}, eq. 2)",
             "",
         ),
@@ -104,7 +126,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
         for number, (name, formula, words, cells) in enumerate(steps, 1)
     )
     title = f"<h2>{token} in {layer_title(record.name, len(view.bands) > 1)}, step by step</h2>"
-    return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}'
+    return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}{_other_ways(view, record, config, token)}'
 
 
 def _queue(
@@ -139,6 +161,86 @@ This text, this layer: <b>{balance:.2f}</b>; 1 = even, {experts} = all on one ex
 <p>Large logits make a router sure of itself and its training unsteady. This text, this layer: <b>{z:.2f}</b>.
 ({_ST_MOE}, eq. 5)</p></li>
 </ol>"""
+
+
+def _times(residual: float) -> str:
+    """What comes before the expert's output in a formula."""
+    return {1.0: "<i>x</i> + ", 0.0: ""}.get(residual, f"{residual:g} · <i>x</i> + ")
+
+
+def _added(residual: float) -> str:
+    if residual == 1.0:
+        return " and added to what came in"
+    return f" and added to {residual:g} of what came in" if residual else " and takes the place of what came in"
+
+
+def _other_ways(view: View, record: Routing, config: SwitchConfig | None, token: str) -> str:
+    """How a model may be read, what may pass by its experts, and two more ways to keep loads even: two sentences each,
+    then what this model and this text have of it."""
+    text_balance = float(sequence_balance_loss(record))
+    weight = f" Its weight in this model’s training: {config.sequence_balance_coef:g}." if config else ""
+    ways = [
+        (
+            "Votes",
+            "<i>z</i> = <i>b</i> + Σₜ <i>V</i> · <i>w</i>ₜ <i>p</i>ᵢ <i>E</i>ᵢ(<i>n</i>ₜ)",
+            "With readout = experts a classifier reads nothing but what the experts of the last sparse layer gave. So "
+            f"each logit is a bias and a sum of votes, one for each token and its expert. {_own_vote(view, token)}",
+        ),
+        (
+            "What passes by the experts",
+            "<i>y</i> = <i>r</i> · <i>x</i> + <i>p</i>ᵢ · <i>E</i>ᵢ(<i>n</i>)",
+            "A token is added to what its expert makes of it, and so may reach the classifier past every expert. A "
+            "smaller <i>r</i> (expert_residual) leaves more to the experts; with 0 nothing passes by them."
+            + (f" This model: <b>{config.expert_residual:g}</b>." if config else ""),
+        ),
+        (
+            "Balance of each text",
+            "L = mean over texts of E · Σᵢ <i>f</i>ᵢ · <i>P</i>ᵢ",
+            "A batch can be even while each of its texts keeps to one expert. This loss is the balance loss counted "
+            f"over each text by itself. This text, this layer: <b>{text_balance:.2f}</b>.{weight} ({_DEEPSEEK}, "
+            "eq. 17 to 20)",
+        ),
+        (
+            "Balance by a bias",
+            "<i>i</i> = argmax (<i>h</i> + <i>b</i>)",
+            "With balance = bias a number for each expert is added to its logit for the choice alone: each step of "
+            "training raises it where too few tokens came, and lowers it where too many did. Gates and losses do not "
+            f"see it, so that no loss pulls at the router. {_own_bias(view, record, config)} ({_LOSS_FREE})",
+        ),
+    ]
+    rows = "".join(
+        f'<li><h3>{name}</h3><p class="formula">{formula}</p><p>{words}</p></li>' for name, formula, words in ways
+    )
+    return f'<h2>Other ways to read a model, and to keep it even</h2><ol class="steps">{rows}</ol>'
+
+
+def _own_vote(view: View, token: str) -> str:
+    if not isinstance(view, View):
+        return "This model does not classify."
+    prediction = view.prediction
+    if prediction.votes is None:
+        return "This model reads the residual stream: its logits have no such parts."
+    label = list(prediction.scores).index(prediction.label)
+    vote, bias, logit = (
+        float(values[label]) for values in (prediction.votes[view.token], prediction.bias, prediction.logits)
+    )
+    name, record = escape(prediction.label), prediction.voters
+    if record.dropped[0, view.token]:
+        said = f"{token} was dropped in {layer_title(record.name)} and has no vote"
+    else:
+        expert = int(record.expert[0, view.token])
+        said = f"{token} adds <b>{signed(vote, 3)}</b> to the logit of {name}, through expert {expert}"
+    return f"{said}; with the bias ({signed(bias, 3)}) all votes make <b>{signed(logit, 3)}</b>."
+
+
+def _own_bias(view: View, record: Routing, config: SwitchConfig | None) -> str:
+    if config is None or config.balance != "bias":
+        return "This model is kept even by the balance loss." if config else ""
+    forced = {token for layer, token in view.changes.force if layer == record.name}
+    best_T = record.logits[0].argmax(-1)
+    other = [token for token in (best_T != record.expert[0]).nonzero().flatten().tolist() if token not in forced]
+    tokens = record.mask.shape[1]
+    return f"This text, this layer: <b>{len(other)}</b> of {tokens} tokens go elsewhere than their highest logit says."
 
 
 def parameters_html(config: SwitchConfig | None) -> str:

@@ -6,6 +6,7 @@ let data = null;      // the value being drawn
 let cells = [];       // cells[token][layer] = button
 let current = [0, 0]; // (token, layer) under the one tab stop
 let lit = null;       // the only expert that stays lit, or null
+let litLayer = null;  // the only layer in which it does; null = in all
 let together = false; // whether a word's pieces are one column
 let lines = null;     // watches the width, which decides where lines break
 const stale = element.querySelector(".notice");
@@ -48,17 +49,10 @@ function before(token, layer) {
   return route ? `${data.otherwise || "before"}: expert ${route[0]}${route[1] ? ", dropped" : ""}` : "";
 }
 
-function mattering(token) {
-  const change = data.matters?.[token];
-  if (change === undefined) return "";
-  const sign = change > 0 ? "+" : change < 0 ? "−" : "±";
-  return `without this token: ${data.label} ${sign}${(Math.abs(change) / 10).toFixed(1)} points`;
-}
-
 function describe(token, layer) {
   const f = facts(token, layer);
   const unknown = data.unknown[token] ? ", not in the vocabulary" : "";
-  const more = [f.before, mattering(token)].filter(Boolean).map((words) => ", " + words).join("");
+  const more = [f.before, voting([token], layer), mattering(token)].filter(Boolean).map((words) => ", " + words).join("");
   return `${data.tokens[token]}${unknown}, ${f.title}: ${[f.route, f.probability, f.place].filter(Boolean).join(", ")}${more}`;
 }
 
@@ -66,7 +60,7 @@ function describe(token, layer) {
 
 function draw() {
   data = props.value;
-  lit = null;
+  lit = litLayer = null;
   cells = [];
   if (lines) lines.disconnect();
   if (!data || !data.layers || !data.layers.length) {
@@ -74,6 +68,7 @@ function draw() {
     return;
   }
   current = [data.selected.token, data.selected.layer];
+  voteForChosen();
   const words = [];
   data.tokens.forEach((_, t) => (data.joined[t] && words.length ? words[words.length - 1].push(t) : words.push([t])));
   const most = Math.max(1, ...(data.matters || []).map(Math.abs));
@@ -123,6 +118,7 @@ function column(tokens, most) {
   }
   if (data.matters) node.append(matterBar(tokens, most));
   node.append(text);
+  if (data.votes) node.append(voteBar(tokens));
   tokens.forEach((t) => (cells[t] = []));
   data.layers.forEach((layer, l) => {
     if (layer.expert[tokens[0]] === null) return; // Another stack's layer.
@@ -153,18 +149,6 @@ function cellFor(layer, t, l) {
   return cell;
 }
 
-function matterBar(tokens, most) {
-  const box = make("span", "grid-matter"), bar = make("i");
-  const strongest = tokens.reduce((a, b) => (Math.abs(data.matters[b]) > Math.abs(data.matters[a]) ? b : a));
-  const change = data.matters[strongest];
-  bar.className = change < 0 ? "helps" : "harms";
-  bar.style.height = `${Math.round((20 * Math.abs(change)) / most)}px`;
-  bar.hidden = !change;
-  box.title = mattering(strongest);
-  box.append(bar);
-  return box;
-}
-
 // Each line of the wrapped flow gets its own layer labels, level with its cells.
 function labelLines(gutter, flow) {
   const labels = [];
@@ -173,6 +157,7 @@ function labelLines(gutter, flow) {
   for (const word of flow.children) {
     if (word.offsetTop === last) continue;
     last = word.offsetTop;
+    labels.push(...voteLabels(word, base));
     for (const cell of word.querySelectorAll(".grid-column:first-child .grid-parts > .cell:first-child")) {
       const label = make("span", "grid-label", data.layers[cell.dataset.l].label);
       const box = cell.getBoundingClientRect();
@@ -210,12 +195,8 @@ function legend() {
     changed.append(make("span", "cell chip changed x2", "2"), ` another route than ${data.otherwise || "before"}`);
     node.append(changed);
   }
-  if (data.matters) {
-    const helps = make("span", "grid-key"), harms = make("span", "grid-key");
-    helps.append(make("s", "swatch helps"), ` without this token ${data.label} is less likely`);
-    harms.append(make("s", "swatch harms"), " more likely");
-    node.append(helps, harms);
-  }
+  if (data.matters) node.append(...matterKeys());
+  if (data.votes) node.append(...voteKeys());
   if (data.unknown.some(Boolean)) {
     const unknown = make("span", "grid-key");
     unknown.append(make("span", "grid-token unknown", "word"), " not in the vocabulary");
@@ -284,10 +265,12 @@ function writtenBy(layer) {
   return own.written < own.end ? own.written : own.start;
 }
 
-function light(expert) {
-  lit = expert === lit ? null : expert;
+function light(expert, layer = null) {
+  lit = expert === lit && layer === litLayer ? null : expert;
+  litLayer = lit === null ? null : layer;
   cells.forEach((column, t) => column.forEach((cell, l) => {
-    cell.classList.toggle("dim", lit !== null && data.layers[l].expert[t] !== lit);
+    const other = data.layers[l].expert[t] !== lit || (litLayer !== null && l !== litLayer);
+    cell.classList.toggle("dim", lit !== null && other);
   }));
   for (const chip of root.querySelectorAll("button.chip")) {
     const on = Number(chip.dataset.expert) === lit;
@@ -313,6 +296,7 @@ function showTip(cell) {
   const rows = [head, make("span", "", `${f.title} · ${f.route}`),
     make("span", "", [f.probability, f.place].filter(Boolean).join(" · "))];
   if (f.before) rows.push(make("span", "", f.before));
+  if (voting([t], l)) rows.push(make("span", "", voting([t], l)));
   if (mattering(t)) rows.push(make("span", "", mattering(t)));
   if (data.unknown[t]) rows.push(make("span", "", "not in the vocabulary"));
   tip.replaceChildren(...rows);

@@ -17,7 +17,8 @@ from switch_model import Prediction, Routing
 from switch_model.bands import Band
 from switch_model.routing import UNLIMITED, layer_label, layer_title
 
-_SCRIPT = Path(__file__).with_suffix(".js")
+# One scope: what the first one names, the second calls.
+_SCRIPTS = (Path(__file__).with_name("grid_bars.js"), Path(__file__).with_suffix(".js"))
 _TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"></div>'
 
 
@@ -26,7 +27,7 @@ def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "rou
     return gr.HTML(
         value,
         html_template=_TEMPLATE,
-        js_on_load=_SCRIPT.read_text(encoding="utf-8"),
+        js_on_load="\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS),
         apply_default_css=False,
         elem_id=elem_id,
     )

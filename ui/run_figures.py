@@ -32,6 +32,8 @@ HEALTH = (
     ("drop_rate", "dropped tokens", ".1%"),
     ("token_entropy", "entropy (1 = undecided)", ".3f"),
 )
+# The same measure over each text by itself, on the same axis: dotted.
+OF_A_TEXT = ("sequence_balance_loss", "balance loss (1 = even; dotted: of a text)")
 HEALTH_HEIGHT = 430
 STEP, EVALUATED = "<br>step %{x:,.0f}", " (step %{x:,.0f})"
 NAMES_OF_AXES = {"step": "step", "seconds": "time", "tokens": "tokens"}
@@ -164,17 +166,20 @@ def _unit(over: str, values: Iterable[Any]) -> tuple[str, float]:
 
 
 def routing_health(records: Records) -> go.Figure:
-    """Balance loss, z-loss, drop rate and token entropy over steps: four panels, a line per sparse layer."""
+    """Balance loss, z-loss, drop rate and token entropy over steps: four panels, a line per sparse layer; beside the
+    balance loss of the batches that of each text by itself, where a run has noted it."""
     lines = routing_lines(records)
     if not lines:
         return empty("Appears with the first lines of metrics of a model with experts.")
     steps = [line["step"] for line in lines]
     names = list(dict.fromkeys(str(layer.get("layer", "")) for line in lines for layer in line["routing"]))
     titles = layer_titles(names)
+    of_text, both = OF_A_TEXT
+    of_text = of_text if any(of_text in layer for line in lines for layer in line["routing"]) else None
     figure = make_subplots(
         rows=2,
         cols=2,
-        subplot_titles=[title for _, title, _ in HEALTH],
+        subplot_titles=[both if key == "balance_loss" and of_text else title for key, title, _ in HEALTH],
         vertical_spacing=0.17,
         horizontal_spacing=0.11,
     )
@@ -194,6 +199,13 @@ def routing_health(records: Records) -> go.Figure:
             line = _line(titles[name], xs, ys, colour, strong=False, number=number, where=STEP, dash=dash)
             line.update(opacity=1, line={"width": 1.6}, legendgroup=name, showlegend=panel == 0 and len(names) > 1)
             figure.add_trace(line, **place)
+            if key == "balance_loss" and of_text:
+                xs, ys = _curve(of_layer, "step", of_text)
+                highest = max([highest, *ys])
+                words = f"{titles[name]}, of a text"
+                line = _line(words, xs, ys, colour, strong=False, number=number, where=STEP, dash="dot")
+                line.update(opacity=1, line={"width": 1.6}, legendgroup=name, showlegend=False)
+                figure.add_trace(line, **place)
         # From what is ideal to a little above what is there: noise in a healthy run shall not look like a storm.
         lowest, least = {"balance_loss": (0.9, 1.6), "drop_rate": (0, 0.1), "token_entropy": (0, 1)}.get(key, (0, 0.1))
         top = least if key == "token_entropy" else max(least, 1.06 * highest)

@@ -82,8 +82,9 @@ def read_link(link: str) -> Shared:
 
 
 def record_of(view: View, title: str, answer: WhatIf | None = None) -> dict[str, Any]:
-    """Everything on screen as plain data: text, prediction before and after the changes, the routing records, and what
-    matters once it was measured.
+    """Everything on screen as plain data: text, prediction before and after the changes, the routing records, votes
+    (T, C) and bias (C,) where the model has them (classes as the scores have them), and what matters once it was
+    measured.
 
     Args:
         answer: what the card “what if” holds of the token that is looked at; None = nothing.
@@ -173,18 +174,41 @@ def _answer_from_json(content: dict[str, Any], prediction: Prediction, token: in
     return WhatIf(prediction.label, int(record.expert[0, token]), probability, labels)
 
 
+def trace_of(prediction: Prediction) -> list[dict[str, Any]]:
+    """A routing record for each sparse layer, as Routing.to_dict() writes it.
+
+    Where a classifier reads its experts alone, the record of the layer that votes has "classes" (C names), "votes" (a
+    list of C numbers for each token) and "bias" (C numbers) too: votes and bias add up to the logits.
+    """
+    records = [record.to_dict() for record in prediction.routing]
+    if prediction.votes is not None:
+        voting = records[prediction.routing.index(prediction.voters)]
+        voting |= {"classes": list(prediction.scores), **prediction.votes_to_dict()}
+    return records
+
+
 def routing_csv(view: View) -> str:
-    """A row per token and sparse layer: expert, gate, place in the queue, capacity, and whether it was dropped."""
+    """A row per token and sparse layer: expert, gate, place in the queue, capacity, and whether it was dropped.
+
+    Where a classifier reads its experts alone, a column "vote(class)" for each class follows: filled in the rows of the
+    layer that votes, for tokens that were not dropped. A column and the classifier's bias add up to the class's logit.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["position", "token", "layer", "expert", "gate", "slot", "capacity", "dropped"])
-    for record in view.prediction.routing:
+    prediction = view.prediction
+    voters = None if prediction.votes is None else prediction.voters
+    names = [] if voters is None else [f"vote({label})" for label in prediction.scores]
+    writer.writerow(["position", "token", "layer", "expert", "gate", "slot", "capacity", "dropped", *names])
+    for record in prediction.routing:
         capacity = int(record.capacity)
         columns = (record.expert[0], record.gate[0], record.slot[0], record.dropped[0])
         for index, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             expert, gate, slot, dropped = values
-            token = view.prediction.tokens[index]
-            writer.writerow([index, token, record.name, expert, f"{gate:.6f}", slot, capacity, int(dropped)])
+            votes = [""] * len(names)
+            if record is voters and not dropped:
+                votes = [f"{vote:.6f}" for vote in prediction.votes[index].tolist()]
+            row = [index, prediction.tokens[index], record.name, expert, f"{gate:.6f}", slot, capacity, int(dropped)]
+            writer.writerow([*row, *votes])
     return text.getvalue()
 
 
@@ -227,7 +251,7 @@ def changes_from_json(content: dict[str, Any]) -> Interventions:
 
 def _prediction_to_json(prediction: Prediction) -> dict[str, Any]:
     plain = {key: getattr(prediction, key) for key in ("label", "scores", "tokens", "offsets", "unknown", "truncated")}
-    return plain | {"routing": [record.to_dict() for record in prediction.routing]}
+    return plain | {"routing": [record.to_dict() for record in prediction.routing], **prediction.votes_to_dict()}
 
 
 def _prediction_from_json(content: dict[str, Any]) -> Prediction:
@@ -248,4 +272,25 @@ def _prediction_from_json(content: dict[str, Any]) -> Prediction:
     )
     if not fits:
         raise ValueError("the parts of the prediction do not fit together")
-    return Prediction(str(content["label"]), scores, tokens, offsets, unknown, bool(content["truncated"]), routing)
+    votes, bias = _votes_from_json(content, tokens, scores, routing)
+    truncated = bool(content["truncated"])
+    return Prediction(str(content["label"]), scores, tokens, offsets, unknown, truncated, routing, votes, bias)
+
+
+def _votes_from_json(
+    content: dict[str, Any], tokens: list[str], scores: dict[str, float], routing: tuple[Routing, ...]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """(T, C) votes and (C,) bias, None and None where there are none. Raises ValueError where they fit nothing else."""
+    if "votes" not in content:
+        return None, None
+    votes = torch.tensor(content["votes"], dtype=torch.float32)
+    bias = torch.tensor(content["bias"], dtype=torch.float32)
+    fits = (
+        tuple(votes.shape) == (len(tokens), len(scores))
+        and tuple(bias.shape) == (len(scores),)
+        and bool(votes.isfinite().all() and bias.isfinite().all())
+        and any(not record.name.endswith(".attention") for record in routing)
+    )
+    if not fits:
+        raise ValueError("the votes do not fit the prediction")
+    return votes, bias

@@ -1,7 +1,7 @@
 """What is on screen as one HTML file: opens offline, in any browser, long after the model is gone.
 
-What stands on the page stands here: the text, its class, the grid, the changes, what matters once it was measured, the
-card “what if”, the chosen token, the loads, the probabilities and an open flow.
+What stands on the page stands here: the text, its class, the grid, the changes, who voted for what, what matters once
+it was measured, the card “what if”, the chosen token, the loads, the probabilities and an open flow.
 Try it: report_html(view, "AG News")
 """
 
@@ -18,6 +18,7 @@ from ui.matters import in_points, matters_in_words, matters_table
 from ui.palette import CELL_INK, MAX_COLOURS, palette_css
 from ui.theme import STYLE_SHEET
 from ui.view import View
+from ui.votes import strip_bar, votes_card, votes_strip
 from ui.what_if import what_if_card
 
 
@@ -41,6 +42,7 @@ def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool
         figure = router_probabilities(record, prediction.tokens, view.token)
         parts += [
             f'<div class="card"><h2>Where each token went</h2>{_static_grid(view)}</div>',
+            f'<div class="card" id="votes">{votes_card(view, still=True)}</div>',
             _what_matters(view),
             f'<div class="card" id="what-if">{what_if_card(view, answer, still=True)}</div>' if answer else "",
             f'<div class="card">{token_card(prediction, view.token, view.layer)}</div>',
@@ -119,9 +121,10 @@ def _static_grid(view: View) -> str:
     names = " · ".join(layer_title(record.name) for record in records)
     matters_T = [0.0] * len(view.prediction.tokens) if view.matters is None else view.matters.tokens.tolist()
     most = max(0.001, *map(abs, matters_T))
+    votes_T = _vote_bars(view)
     columns = "".join(
         f'<span class="static-column">{"" if view.matters is None else _matter_bar(matters_T[index], most)}'
-        f'<span class="grid-token">{escape(token.strip() or "␣")}</span>'
+        f'<span class="grid-token">{escape(token.strip() or "␣")}</span>{votes_T[index]}'
         + "".join(
             f'<span class="cell{"" if experts is None else f" x{experts[index] % MAX_COLOURS}"}'
             f'{" dropped" if dropped[index] else ""}{" changed" if changed[index] else ""}">'
@@ -136,7 +139,22 @@ def _static_grid(view: View) -> str:
         label = escape(view.matters.label)
         key += f' <s class="swatch helps"></s> without this token {label} is less likely'
         key += ' <s class="swatch harms"></s> more likely'
+    if view.prediction.votes is not None:
+        label = escape(view.prediction.label)
+        key += (
+            f' <s class="swatch helps"></s> below a word: its vote for {label} <s class="swatch harms"></s> against it'
+        )
     return f'<p class="facts">{key}</p><div dir="auto">{columns}</div>'
+
+
+def _vote_bars(view: View) -> list[str]:
+    """A bar for each token's vote for the predicted class; blanks without votes."""
+    strip = votes_strip(view.prediction)
+    if strip is None:
+        return [""] * len(view.prediction.tokens)
+    name, votes = strip["classes"][0].values()
+    most = max(abs(vote or 0.0) for vote in votes)
+    return [strip_bar(vote, name, most, strip["digits"]) for vote in votes]
 
 
 def _matter_bar(change: float, most: float) -> str:
