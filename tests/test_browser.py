@@ -136,6 +136,29 @@ def test_legend_lights_one_expert(open_page):
     assert page.locator(".cell.dim").count() == 0
 
 
+def test_a_vote_leads_to_its_tokens(tmp_path, new_page):
+    folder = save_tiny_checkpoint(tmp_path / "votes", readout="experts")
+    with running_app(folder, tmp_path / "none") as address:
+        page = new_page()
+        page.goto(address)
+        route(page, TEXT)
+        wait_for_words(page, "#votes h2", "layer 3")
+        button = page.locator("#votes button.vote").last
+        name, expert = button.get_attribute("data-name"), button.get_attribute("data-expert")
+        button.click()
+        # The strongest token behind the number is looked at, the expert's cells of that layer alone are lit, and the
+        # bars below the words are this class's.
+        wait_for_words(page, "#token h2", "in layer 3")
+        lit = page.locator(".cell[data-t]:not(.dim)")
+        assert (
+            lit.evaluate_all("cells => cells.map(cell => cell.dataset.l + cell.innerText)")
+            == [f"3{expert}"] * lit.count()
+        )
+        said = page.evaluate("document.activeElement.getAttribute('aria-label')")
+        assert f"expert {expert}" in said and f"vote for {name}" in said
+        assert page.locator(".grid-vote").count() == len(TEXT.split()) + page.locator(".grid-key .grid-vote").count()
+
+
 def test_switch_force_and_slide_then_take_it_back(open_page):
     page = open_page()
     route(page, TEXT)

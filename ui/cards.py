@@ -25,7 +25,7 @@ HOW_TO_READ = """
 <dt>expert</dt><dd>One of several small networks in a layer. The router sends each token to exactly one.</dd>
 <dt>gate</dt><dd>The router's probability for that expert. The expert's output is multiplied by it.</dd>
 <dt>capacity</dt><dd>How many tokens of one text an expert takes in: first come, first served.</dd>
-<dt>dropped</dt><dd>The expert was full. The token skips this layer's experts and passes on unchanged.</dd>
+<dt>dropped</dt><dd>The expert was full. No expert of this layer reads the token: only what passes by them goes on.</dd>
 </dl>
 <p class="note">A picture does not prove what an expert specialises in. One text shows where its tokens went, not why;
 a name such as “the sports expert” needs counts over many texts and a test of what changes without it.</p>
@@ -118,7 +118,7 @@ def token_card(prediction: Prediction | Band, token: int, layer: int, both: bool
     title = f'<h2><bdi class="quoted">{text}</bdi> in {layer_title(record.name, both)}</h2>'
     everywhere = f'<h3>in every layer</h3><div class="stacks">{layers}</div>'
     if _none_on(record, token):
-        return f'{title}<p class="facts">Every expert of this layer is off: the token passes unchanged.</p>{everywhere}'
+        return f'{title}<p class="facts">Every expert of this layer is off: none reads the token.</p>{everywhere}'
     order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
     rows = [
         bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
@@ -219,7 +219,7 @@ def _place(expert: int, slot: int, capacity: int) -> str:
     if capacity == UNLIMITED:
         return f"expert {expert}, slot {slot + 1}, no limit"
     if slot >= capacity:
-        return f"expert {expert} was full: place {slot + 1}, {capacity} slots. Dropped, the token passes unchanged."
+        return f"expert {expert} was full: place {slot + 1}, {capacity} slots. Dropped: no expert reads it."
     return f"expert {expert}, slot {slot + 1} of {capacity}"
 
 

@@ -32,7 +32,7 @@ def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
     colours = [expert_colour(expert) for expert in range(min(here.num_experts, MAX_COLOURS))]
     if not counts.any():
         off = there if here.choices.any() else here
-        said = f"All experts of {layer_title(off.name)} are off: tokens pass it unchanged."
+        said = f"All experts of {layer_title(off.name)} are off: none reads a token."
         return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), None
     told, (chance, high) = shared_information(counts), shuffled_information(here, there)
     verdict = "more than chance" if told > high else "no more than chance"

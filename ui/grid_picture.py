@@ -154,7 +154,7 @@ def _in_words(view: View | OutputView, title: str) -> list[str]:
 
 def _legend(axes: Any, top: float, said: list[str], bands: list[_Band]) -> None:
     """What the marks in the picture mean, and below it the given lines."""
-    keys = [("expert", None), ("dropped: the queue was full, the token passes unchanged", "dropped")]
+    keys = [("expert", None), ("dropped: the queue was full, no expert reads the token", "dropped")]
     if any(layer["before"] for band in bands for layer in band.layers):
         keys.append(("another route than before", "changed"))
     left = 0.05

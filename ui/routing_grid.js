@@ -36,7 +36,7 @@ function facts(token, layer) {
     // With every expert off there is none, and no probability.
     route: of.capacity === 0 ? "no expert" : `expert ${expert}`,
     probability: of.capacity === 0 ? "" : `probability ${(of.gate[token] / 1000).toFixed(2)}`,
-    place: of.capacity === 0 ? "every expert is off: it passes unchanged"
+    place: of.capacity === 0 ? "every expert is off: none reads it"
       : of.capacity === null ? `slot ${slot}, no limit`
       : dropped ? `place ${slot}, but only ${of.capacity} slots: dropped` : `slot ${slot} of ${of.capacity}`,
     before: before(token, layer),
@@ -183,7 +183,7 @@ function legend() {
     chips.append(chip);
   }
   const dropped = make("span", "grid-key");
-  dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the queue was full, the token passes unchanged");
+  dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the queue was full, no expert reads the token");
   node.append(chips, dropped);
   if (stacks().some(({ written, end }) => written < end)) {
     const own = make("span", "grid-key written");

@@ -55,7 +55,7 @@ def what_if_card(view: View | None, answer: WhatIf | None, still: bool = False) 
         return f'<h2>{_TITLE}</h2><p class="facts">{said}</p>'
     record = view.prediction.routing[view.layer]
     if answer.probability[answer.expert] is None:
-        said = f"Every expert of {layer_title(record.name)} is off: its tokens pass unchanged."
+        said = f"Every expert of {layer_title(record.name)} is off: none reads its tokens."
         return f'<h2>{_TITLE}</h2><p class="facts">{said}</p>'
     probs_E = record.probs[0, view.token].tolist()
     forced = view.changes.force.get((record.name, view.token))
@@ -105,7 +105,7 @@ def _verdict(answer: WhatIf, forced: int | None, dropped: bool) -> str:
     who = "Your choice" if forced is not None else "The router’s choice"
     said = f"Points that {label} would gain or lose under each expert. "
     if dropped:
-        said += f"Expert {answer.expert} was full, so that the token passes unchanged. "
+        said += f"Expert {answer.expert} was full, so that none reads the token. "
     if regret < NOTHING:
         return said + f"{who} is the best for it: regret 0."
     return said + f"{who} has a regret of {100 * regret:.2f} points: expert {answer.best} would have been the best."
