@@ -152,7 +152,7 @@ def test_a_vote_leads_to_its_tokens(tmp_path, new_page):
         lit = page.locator(".cell[data-t]:not(.dim)")
         assert (
             lit.evaluate_all("cells => cells.map(cell => cell.dataset.l + cell.innerText)")
-            == [f"3{expert}"] * lit.count()
+            == [f"1{expert}"] * lit.count()
         )
         said = page.evaluate("document.activeElement.getAttribute('aria-label')")
         assert f"expert {expert}" in said and f"vote for {name}" in said
