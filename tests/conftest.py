@@ -8,16 +8,15 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GRADIO_ANALYTICS_
 # the same order whatever else the machine does; processes that tests start take this over.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 os.environ.pop("SWITCH_DATA_DIR", None)
+# torch is imported by fixtures and tests, not here: the process that hands out the tests would wait for it in vain.
 # Of several workers each looks for free ports where no other does.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * int(worker.removeprefix("gw")))
 
 import pytest
-import torch
 
 from tests.install_browser import find_chromium
 from tests.waits import PATIENCE
-from train.cli import main
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -26,8 +25,6 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +51,7 @@ def predictor(checkpoint):
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory):
     """A run folder, trained on the toy data with the command line's own defaults but for three epochs."""
+    from train.cli import main
     from train.runs import Run
 
     folder = tmp_path_factory.mktemp("runs") / "toy"

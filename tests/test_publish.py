@@ -15,9 +15,10 @@ from huggingface_hub import constants
 from switch_model import load_checkpoint
 from tests.hub import TOKEN, Hub
 from tests.import_support import save_theirs
-from tests.waits import PATIENCE
 from train.cli import main
+from train.data import load_split
 from train.publish import PublishError, publish
+from train.words import DataError
 
 SAFE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
 
@@ -123,6 +124,23 @@ def test_what_goes_wrong_is_said_in_a_line(hub, toy_run, tmp_path, monkeypatch, 
     assert not hub.repositories
 
 
+@pytest.mark.parametrize(
+    ("offline", "endpoint", "said"),
+    [
+        (True, None, "HF_HUB_OFFLINE is set, and it is not among what was downloaded before"),
+        (False, "http://127.0.0.1:9", "the Hugging Face Hub could not be reached. Is this machine online?"),
+        (False, None, "the Hugging Face Hub has no such data set, or shows it to others only"),
+    ],
+)
+def test_a_data_set_that_the_hub_does_not_give_is_said_with_what_to_do(hub, monkeypatch, offline, endpoint, said):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint or hub.url)
+    with pytest.raises(DataError) as refusal:
+        load_split("me/nothing", "train")
+    assert str(refusal.value).startswith("me/nothing (train) could not be loaded: ") and said in str(refusal.value)
+    assert "name a table as --dataset, such as my.csv" in str(refusal.value)
+
+
 FETCH = """
 from pathlib import Path
 from switch_model import CheckpointError, load_checkpoint
@@ -137,31 +155,6 @@ for index, name in enumerate(("me/shown", "me/pickles", "me/heavy", "me/nothing"
         print(error)
 print(load_checkpoint("me/shown")[0].num_parameters())
 """
-
-
-def test_what_was_published_opens_by_its_name_and_nothing_else_is_asked_for(hub, toy_run, tmp_path):
-    publish(toy_run.best, "me/shown", private=False)
-    files = hub.repositories["me/shown"]["files"]
-    pickled = {"pytorch_model.bin": b"", "config.json": files["config.json"]}
-    hub.repositories["me/pickles"] = {"private": False, "files": pickled}
-    hub.repositories["me/heavy"] = {"private": False, "files": files | {"training.json": bytes(1_000_001)}}
-    files["modeling.py"] = b"raise SystemExit"
-    # A process of its own: the client reads these when it is imported.
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    environment["HF_HUB_CACHE"] = str(tmp_path / "cache")
-    script = FETCH.format(folder=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
-    opened, pickled, heavy, missing, loaded = done.stdout.splitlines()
-    parameters = load_checkpoint(toy_run.best)[0].num_parameters()
-    assert loaded == str(parameters)
-    assert opened.startswith(f"{parameters} ['README.md', 'config.json', 'model.safetensors'")
-    assert heavy == "training.json is larger than 1 MB."
-    assert "model.safetensors" in pickled and "gave no checkpoint 'me/nothing'" in missing
-    assert "modeling.py" not in hub.fetched and "pytorch_model.bin" not in hub.fetched
-
-
 REVISIONS = """
 from pathlib import Path
 from switch_model import CheckpointError, MaskFiller, Predictor, SwitchForConditionalGeneration, TextGenerator
@@ -210,6 +203,11 @@ assert main(["--tokenizer", "me/shown", "--revision", "v3", *toy, "--output_dir"
 def test_every_hub_id_takes_a_revision_and_pickles_are_pointed_past(hub, toy_run, checkpoint, tmp_path):
     publish(toy_run.best, "me/shown", private=False)
     shown = hub.repositories["me/shown"]
+    files = shown["files"]
+    unread = {"pytorch_model.bin": b"", "config.json": files["config.json"]}
+    hub.repositories["me/pickles"] = {"private": False, "files": unread}
+    hub.repositories["me/heavy"] = {"private": False, "files": files | {"training.json": bytes(1_000_001)}}
+    files["modeling.py"] = b"raise SystemExit"
     shown["refs"] = {"v2": {path.name: path.read_bytes() for path in Path(checkpoint).iterdir()}}
     save_theirs(tmp_path / "theirs")
     theirs = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
@@ -218,21 +216,31 @@ def test_every_hub_id_takes_a_revision_and_pickles_are_pointed_past(hub, toy_run
     refs = {"refs/pr/3": pickled, "refs/pr/5": theirs}
     hub.repositories["me/pickled"] = {"private": False, "files": pickled, "refs": refs}
     hub.repositories["me/alone"] = {"private": False, "files": pickled}
+    # One process for all: the client reads these when it is imported.
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     environment["HF_HUB_CACHE"] = str(tmp_path / "cache")
-    script = REVISIONS.format(folder=str(tmp_path))
+    script = (FETCH + REVISIONS).format(folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     folders = (tmp_path / "imported", toy_run.best, checkpoint)
     ours, first, second = (load_checkpoint(folder)[0].num_parameters() for folder in folders)
-    sizes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("size ")]
+
+    # What was published opens by its name, and nothing else is asked for.
+    opened, unread, heavy, missing, loaded, *said = done.stdout.splitlines()
+    assert loaded == str(first)
+    assert opened.startswith(f"{first} ['README.md', 'config.json', 'model.safetensors'")
+    assert heavy == "training.json is larger than 1 MB."
+    assert "model.safetensors" in unread and "gave no checkpoint 'me/nothing'" in missing
+    assert "modeling.py" not in hub.fetched and "pytorch_model.bin" not in hub.fetched
+
+    # At each revision.
+    sizes = [int(line.split()[1]) for line in said if line.startswith("size ")]
     assert sizes == [ours, first, second, second, second, second, second] and first != second
-    assert done.stdout.count(f"tokens {len(load_checkpoint(checkpoint)[1])}\n") == 2
-    assert done.stdout.count("me/shown is on the Hugging Face Hub, but has no revision 'v3'") == 2
+    assert said.count(f"tokens {len(load_checkpoint(checkpoint)[1])}") == 2
+    assert sum(line.startswith("me/shown is on the Hugging Face Hub, but has no revision 'v3'") for line in said) == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "never opened here" in errors[0] and "--revision refs/pr/5, or me/pickled@refs/pr/5" in errors[0]
     assert "has no revision 'nope'" in errors[1]
     assert "--revision refs/pr/N. google/switch-base-32" in errors[2] and "…" not in errors[2]
     assert "lies on this disk and has no revision 'v2'" in errors[3]
     assert "me/shown is on the Hugging Face Hub, but has no revision 'v3'" in errors[4]
-    assert "pytorch_model.bin" not in hub.fetched

@@ -109,17 +109,16 @@ save, Trainer._save_optimizer_and_scheduler = Trainer._save_optimizer_and_schedu
 
 
 @pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root to mount a small disk")
-def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, whole):
+def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, whole, capsys):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount")
     run = Run(disk / "run")
-    process = in_process(*command_line(run.folder))
     try:
-        output, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 2 and "error: The disk is full." in output, output
-        assert "Traceback" not in output
+        assert main(command_line(run.folder)) == 2
+        said = capsys.readouterr().err
+        assert "error: The disk is full." in said and "Traceback" not in said
         state = run.state()
         assert state.name == "stopped" and "The disk is full" in state.message
         last = run.last_checkpoint()
@@ -128,40 +127,48 @@ def test_a_full_disk_stops_the_run_with_a_word_and_nothing_is_corrupt(tmp_path, 
         assert subprocess.run(["mount", "-o", "remount,size=60m", str(disk)]).returncode == 0
         assert_goes_on_to(run, whole)
     finally:
-        process.kill()
-        process.wait()
         subprocess.run(["umount", str(disk)])
 
 
 def test_two_runs_queue_and_outlive_who_started_them(tmp_path):
     # By a process that is gone a moment later, as an app that gets killed is.
-    values = {"dataset": "toy", "num_samples": 96, "epochs": 8.0}
-    code = f"""
-import os, signal
-from train.arguments import Arguments
-from train.process import start
-start(Arguments.resolve({values!r}), {str(tmp_path)!r}, "first")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT)
-    first = Run.open(tmp_path / "first")
-    wait_until(lambda: first.state().active)
-    second = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "second")
-    third = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "third")
-    assert {run.state().name for run in (second, third)} == {"queued"}
-    third.request_stop()
-    wait_until(lambda: first.state().name == "running")
-    assert second.state().name == "queued"
+    child = os.fork()
+    if child == 0:
+        try:
+            start(Arguments.resolve(FLAGS | {"epochs": 9999.0}), tmp_path, "first")
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    first, third = Run.open(tmp_path / "first"), Run(tmp_path / "third")
+    wait_until(lambda: first.metrics("eval"))
+    process = psutil.Process(first.state().pid)  # Held meanwhile, so that the others have the processor.
+    process.suspend()
+    try:
+        second = start(Arguments.resolve({"dataset": "toy", "num_samples": 96, "epochs": 1.0}), tmp_path, "second")
+
+        def stop_in_the_queue():
+            wait_until(lambda: third.state().name == "queued")
+            third.request_stop()
+
+        with ThreadPoolExecutor(1) as visitor:
+            asked = visitor.submit(stop_in_the_queue)
+            words = ["--dataset", "toy", "--num_samples", "96", "--epochs", "1", "--max_runs", "1"]
+            assert main([*words, "--output_dir", str(third.folder)]) == 0
+            asked.result()
+        assert third.state().name == "stopped" and not third.best.exists()
+        assert first.state().name == "running" and second.state().name == "queued"
+        first.request_stop()
+    finally:
+        process.resume()
     wait_until(lambda: second.state().name == "finished")
     one, two = first.state(), second.state()
-    assert one.name == "finished" and one.ended <= two.started and one.pid not in (two.pid, os.getpid())
-    assert third.state().name == "stopped" and not third.best.exists()
+    assert one.name == "stopped" and one.ended <= two.started and one.pid not in (two.pid, os.getpid())
     rows = {row["name"]: row for row in summaries(tmp_path)}
     assert rows["first"]["best"] > 0.3 and rows["third"]["best"] is None
     assert "first" in run_table(list(rows.values()))
     # One that was stopped before its first step begins, in its own folder; one that has finished is done.
-    go_on(third)
-    wait_until(lambda: third.state().name == "finished")
+    resume(third.folder)
+    assert third.state().name == "finished"
     assert "starts from the beginning" in third.log_tail() and third.metrics() and third.best.exists()
     shutil.rmtree(third.checkpoints)
     with pytest.raises(RunError, match="any more"):
