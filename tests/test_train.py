@@ -77,6 +77,7 @@ def test_figures_by_hand():
     assert figures["per_class"][1] == {"label": "yes", "precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
     # Over the two classes that occur.
     assert figures["macro_precision"] == 0.75 and figures["macro_recall"] == pytest.approx(5 / 6)
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
     # Each row in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |1 - 0.8|, averaged.
     assert figures["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.2) / 4)
     assert calibration_error(np.array([True, False]), np.array([0.5, 0.5])) == 0  # Half right, half sure.

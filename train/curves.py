@@ -8,16 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import plotly.graph_objects as go
+from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from switch_model.whole_files import folder_written_aside
 from train.measures import MEASURES
-from train.picture_text import drawable_only, text_as_written
+from train.picture_text import as_written, drawable_only
 from train.runs import Run
 from train.tasks import TASKS
 
@@ -60,14 +57,17 @@ def write_curves(run: Run) -> None:
     panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].figures)
     title = run.folder.name
     with folder_written_aside(run.folder) as aside:
-        with text_as_written():
-            _write_png(panels, drawable_only(title), aside / "training_curve.png")
+        _write_png(panels, drawable_only(title), aside / "training_curve.png")
         _write_html(panels, title, aside / "training_curve.html")
 
 
 def _write_png(panels, title: str, path: Path) -> None:
-    figure, axes = plt.subplots(2, 2, figsize=(11, 6.5), constrained_layout=True)
-    figure.suptitle(title)
+    # At fixed places: a layout that fits itself draws everything twice, and every run ends with this picture. Only the
+    # title is anybody's; the fonts of all scripts would be gone through for every tick.
+    figure = Figure(figsize=(11, 6.5))
+    axes = figure.subplots(2, 2)
+    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.08, top=0.9, wspace=0.15, hspace=0.33)
+    figure.suptitle(title, **as_written())
     for axis, name, curves in zip(axes.flat, PANELS, panels, strict=True):
         for index, (label, steps, values) in enumerate(curves):
             marker = "o" if len(steps) < 15 else None
@@ -78,7 +78,6 @@ def _write_png(panels, title: str, path: Path) -> None:
         if curves:
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _write_html(panels, title: str, path: Path) -> None:

@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from train.picture_text import drawable_only, names_for_picture, text_as_written, told_by_number
+from train.scores import accuracy, by_class, confusion
 from train.words import one_line, shortened
 
 CALIBRATION_BINS = 15
@@ -39,20 +39,17 @@ def classification_figures(expected: Sequence[int], probabilities: np.ndarray, l
         prediction_distribution (class -> rows). Rates are shares (0 to 1).
     """
     expected, predicted = np.asarray(expected), probabilities.argmax(-1)
-    classes = range(len(labels))
-    present = sorted(set(expected) | set(predicted))
-    macro = precision_recall_fscore_support(expected, predicted, labels=present, average="macro", zero_division=0)
-    each = precision_recall_fscore_support(expected, predicted, labels=classes, zero_division=0)
-    matrix = confusion_matrix(expected, predicted, labels=classes)
+    each = by_class(expected, predicted, len(labels))
+    matrix = confusion(expected, predicted, len(labels))
     return {
-        "accuracy": float(accuracy_score(expected, predicted)),
-        "macro_precision": float(macro[0]),
-        "macro_recall": float(macro[1]),
-        "macro_f1": float(macro[2]),
+        "accuracy": accuracy(expected, predicted),
+        "macro_precision": each.macro("precision"),
+        "macro_recall": each.macro("recall"),
+        "macro_f1": each.macro("f1"),
         "calibration_error": calibration_error(expected == predicted, probabilities.max(-1)),
         "per_class": [
             {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-            for label, p, r, f, n in zip(labels, *each, strict=True)
+            for label, p, r, f, n in zip(labels, each.precision, each.recall, each.f1, each.support, strict=True)
         ],
         "confusion": matrix.tolist(),
         "label_distribution": dict(zip(labels, matrix.sum(axis=1).tolist(), strict=True)),

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
@@ -18,6 +17,7 @@ from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassifica
 from train.arguments import TrainArguments
 from train.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator
 from train.measures import MEASURES
+from train.scores import accuracy, by_class
 from train.tokenizer import PaddingCollator
 
 Collator = Callable[[PreTrainedTokenizerFast, TrainArguments], Callable[[list], dict[str, Tensor]]]
@@ -73,11 +73,9 @@ class Task:
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy and macro-F1 over the classes that occur."""
-    predicted = prediction.predictions.argmax(-1)
-    return {
-        "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
-        "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
-    }
+    expected, predicted = prediction.label_ids, prediction.predictions.argmax(-1)
+    each = by_class(expected, predicted, classes=prediction.predictions.shape[-1])
+    return {"accuracy": accuracy(expected, predicted), "macro_f1": each.macro("f1")}
 
 
 def _classification_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
