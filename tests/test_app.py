@@ -358,10 +358,20 @@ def test_taken_port_is_named(capsys, checkpoint):
     assert f"port {port} is taken" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "203.0.113.1", "127.0.0.1:80"])
-def test_an_address_that_nobody_can_listen_on_is_named(host, capsys):
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("nobody.invalid", "Write 127.0.0.1 for this machine alone"),
+        ("a..b", "Write 127.0.0.1 for this machine alone"),
+        ("203.0.113.1", "Write 127.0.0.1 for this machine alone"),
+        ("127.0.0.1:80", "Write --host 127.0.0.1 --port 80"),
+        ("http://localhost", "Write --host localhost"),
+        ("http://[::1]:7860/", "Write --host [::1] --port 7860"),
+    ],
+)
+def test_an_address_that_nobody_can_listen_on_is_named(host, remedy, capsys):
     said = refusal(capsys, "--host", host)
-    assert said.startswith(f"app.py: can't listen on {host}: ") and said.count("\n") == 1
+    assert said.startswith(f"app.py: can't listen on {host}: ") and remedy in said and said.count("\n") == 1
 
 
 def test_hosts_and_what_is_excepted_from_a_proxy(monkeypatch):

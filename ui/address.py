@@ -6,12 +6,16 @@ Imports nothing heavy. Try it: why_not("::1", 7860)
 import argparse
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 # As Gradio looks for a free port by itself, which it can't for IPv6.
 FIRST_PORT, PORTS = 7860, 100
+EXAMPLES = "Write 127.0.0.1 for this machine alone, or 0.0.0.0 to be reached from others."
+# What people paste: a scheme, a host (IPv6 in brackets, or alone), a port, a path.
+URL = re.compile(r"(?P<scheme>\w+:/*)?(?P<host>\[[^]]*\]|[^:/]*)(?::(?P<port>\d+))?(?P<path>/.*)?")
 
 
 def port_number(text: str) -> int:
@@ -32,6 +36,10 @@ def host_name(text: str) -> str:
 
 def why_not(host: str, port: int | None) -> str | None:
     """Why nobody can listen there, or None. Gradio would say that the port is taken, whatever the reason."""
+    url = URL.fullmatch(host)
+    if url and (url["scheme"] or url["port"] or url["path"]):
+        meant = f"--host {url['host'] or '127.0.0.1'}" + (f" --port {url['port']}" if url["port"] else "")
+        return f"can't listen on {host}: it is more than a name or an address. Write {meant}"
     try:
         found = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in found:
@@ -40,7 +48,11 @@ def why_not(host: str, port: int | None) -> str | None:
     except (OSError, UnicodeError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             return f"port {port} is taken: choose another --port, or leave it out"
-        return f"can't listen on {host}: {getattr(error, 'strerror', None) or 'it is neither a name nor an address'}"
+        if isinstance(error, (socket.gaierror, UnicodeError)):
+            return f"can't listen on {host}: it is neither a name nor an address known here. {EXAMPLES}"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"can't listen on {host}: it is no address of this machine. {EXAMPLES}"
+        return f"can't listen on {host}: {error.strerror}"
     return None
 
 
