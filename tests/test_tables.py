@@ -279,9 +279,11 @@ def test_a_copy_in_a_format_that_is_not_written_is_refused(tmp_path, name):
 def test_a_copy_takes_the_place_of_rows_and_of_nothing_more(tmp_path):
     path = write(tmp_path / "rows.json", json.dumps(ROWS))
     check_output(path, path)
-    write(tmp_path / "rows.json", json.dumps({"version": 1, "data": ROWS}))
-    with pytest.raises(ValueError, match="holds more than rows"):
-        check_output(path, path)
+    served = [{"row_idx": number, "row": row} for number, row in enumerate(ROWS)]
+    for more in ({"version": 1, "data": ROWS}, served, served[0]):
+        write(tmp_path / "rows.json", json.dumps(more))
+        with pytest.raises(ValueError, match="holds more than rows"):
+            check_output(path, path)
     check_output(str(tmp_path / "other.json"), path)
 
 

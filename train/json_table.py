@@ -40,21 +40,36 @@ def read_json(path: Path) -> Dataset:
 
 
 def is_rows_alone(path: Path) -> bool:
-    """Whether a JSON file is a row per line or an array of rows, with no object around them that says more."""
+    """Whether a JSON file is a row per line or an array of rows, with nothing around all or each that says more."""
     try:
         with open_text(path) as file:
             whole = json.loads(file.read().strip("\ufeff \t\r\n"))
+        if isinstance(whole, dict) and _unfolded(whole, str(path)) is not None:
+            return False
     except (ValueError, RecursionError):
-        return True
-    return not isinstance(whole, dict) or _unfolded(whole, str(path)) is None
+        pass
+    return not _are_served(_stored(path))
+
+
+def _are_served(values: list[tuple[str, Any]]) -> bool:
+    """Whether each row stands in an object with its number, as the Hub's data set server has it."""
+    return bool(values) and all(
+        isinstance(row, dict) and row.keys() <= SERVED_ROW and "row" in row for _, row in values
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Every row, and where it stands."""
+    values = _stored(path)
+    yield from ((where, row["row"]) for where, row in values) if _are_served(values) else values
+
+
+def _stored(path: Path) -> list[tuple[str, Any]]:
+    """The rows as they stand in the file, and where."""
     with open_text(path) as file:
         lines = [(number, line) for number, line in enumerate(file, 1) if line.strip("\ufeff \t\r\n")]
     if not lines:
-        return
+        return []
     if not lines[0][1].lstrip("\ufeff \t").startswith("["):
         values = []
         try:
@@ -74,8 +89,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         if len(documents) > 1:
             raise DataError(f"{path} holds lists whose values have no names: {AN_OBJECT}.")
         values = [(f"{path}, row {number}", row) for number, row in enumerate(documents[0][1], 1)]
-    served = values and all(isinstance(row, dict) and row.keys() <= SERVED_ROW and "row" in row for _, row in values)
-    yield from ((where, row["row"]) for where, row in values) if served else values
+    return values
 
 
 def _parsed(text: str, path: Path, number: int) -> Any:
