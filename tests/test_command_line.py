@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from switch_model import load_checkpoint
-from train.card import with_own_licence
+from switch_model import SwitchConfig, load_checkpoint
+from train.card import model_card, with_own_licence
 from train.cli import main
 from train.fingerprint import Fingerprint
 from train.runs import Run
@@ -204,12 +204,21 @@ def test_a_run_goes_on_with_its_rows_wherever_they_lie(stopped_run, own_file, tm
 
 @pytest.mark.parametrize(
     ("name", "torn"),
-    [("model.safetensors", False), ("averaged.safetensors", True), ("optimizer.pt", True), ("config.json", False)],
+    [
+        ("model.safetensors", False),
+        ("averaged.safetensors", True),
+        ("averaged.safetensors", None),
+        ("optimizer.pt", True),
+        ("config.json", False),
+    ],
 )
 def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_of_two_saves, tmp_path, name, torn, capsys):
     run = Run(shutil.copytree(run_of_two_saves.folder, tmp_path / "run"))
     damaged = run.last_checkpoint() / name
-    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2 if torn else 0])
+    if torn is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2 if torn else 0])
     assert main(["resume", str(run.folder)]) == 0
     said = f"checkpoint-4 is damaged ({name}"
     assert said in capsys.readouterr().out and said in run.log_path.read_text()
@@ -272,6 +281,13 @@ def test_rows_of_every_kind_are_known_again(task, own_file, tmp_path, stopping_a
     assert (figures["rows"], figures["trained_rows"], figures["trained_on"]) == (18, 0, "none")
     assert main(["evaluate", "--checkpoint", str(folder), "--dataset", str(file)]) == 0
     assert json.loads(capsys.readouterr().out)["trained_rows"] == 72
+
+
+def test_class_names_in_a_card_are_no_markup(own_run):
+    names = ["<b>|x", "[a](b)", "two_words\n_or_ *more*"]
+    training = json.loads((own_run.best / "training.json").read_text())
+    card = model_card(SwitchConfig(id2label=dict(enumerate(names))), training, (2, 1))
+    assert "sorts texts into \\<b\\>\\|x, \\[a\\](b), two_words \\_or\\_ \\*more\\*." in card
 
 
 def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_does_not_know(own_run, capsys):

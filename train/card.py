@@ -1,10 +1,11 @@
 """The model card of a checkpoint: every figure beside the command that prints it."""
 
+import re
 from typing import Any
 
 from switch_model.config import SwitchConfig
 from train.reliance import known, markdown
-from train.words import counted
+from train.words import counted, one_line
 
 LICENCES = {
     "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",
@@ -56,6 +57,11 @@ def _licence(arguments: dict[str, Any]) -> str:
     return "cc-by-nc-sa-4.0" if arguments["dataset"] == "en_hi" else "apache-2.0"
 
 
+def as_written(text: str) -> str:
+    """A name as Markdown that shows it and nothing else: no markup, no HTML, no second line."""
+    return re.sub(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
+
+
 def with_own_licence(card: str) -> str:
     """A card that an earlier version wrote, without its promise of a licence that nobody knows to hold."""
     head, rule, rest = card.partition("\n---\n")
@@ -90,7 +96,7 @@ def model_card(
     if task == "clm":
         reads = f"Goes on from the last {arguments['seq_len']} tokens of a text at most."
     if classifies:
-        purpose += ", ".join(config.labels)
+        purpose += ", ".join(map(as_written, config.labels))
     lines = [
         "---",
         f"license: {_licence(arguments)}",
@@ -99,7 +105,7 @@ def model_card(
         "tags: [mixture-of-experts, switch-transformer]",
         "---",
         "",
-        f"# Switch Transformer, {dataset}",
+        f"# Switch Transformer, {as_written(dataset)}",
         "",
         f"A top-1 mixture of experts that {purpose}. {sum(map(config.depth, config.stacks))} blocks; "
         f"{len(config.sparse_layers)} sparse layers with {config.num_experts} experts each; "
@@ -111,7 +117,7 @@ def model_card(
         training["command"],
         "```",
         "",
-        f"- Data: {training.get('data_note', dataset).rstrip('.')}; {rows['train']:,} {unit} to train on, "
+        f"- Data: {training.get('data_note', as_written(dataset)).rstrip('.')}; {rows['train']:,} {unit} to train on, "
         f"{rows['validation']:,} others to choose the checkpoint.",
         *(
             [f"- Tokenizers: one of {config.vocab_size:,} tokens reads, one of {config.decoder_vocab_size:,} writes."]

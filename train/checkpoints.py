@@ -13,7 +13,7 @@ from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import compare_header
 from switch_model.tensor_file import read_header, read_tensors
 from train.runs import Run
-from train.trainer_files import AVERAGE_FILE
+from train.trainer_files import AVERAGE_FILE, keeps_average
 
 WEIGHTS_FILE = "model.safetensors"
 # AveragedModel's name for what it averages.
@@ -43,7 +43,7 @@ def go_to(predictor: Predictor, folder: Path) -> None:
 def put_weights(model: SwitchPreTrainedModel, folder: Path) -> None:
     """`go_to` for a model alone."""
     average = folder / AVERAGE_FILE
-    path = average if average.is_file() else folder / WEIGHTS_FILE
+    path = average if average.is_file() or keeps_average(folder) else folder / WEIGHTS_FILE
     try:
         header = read_header(path, others=True)  # An average counts its steps in a whole number.
         compare_header(_plain(header), model.state_dict())

@@ -26,6 +26,14 @@ def at_its_end(checkpoint: Path) -> bool:
         return False
 
 
+def keeps_average(checkpoint: Path) -> bool:
+    """Whether the run whose folder a checkpoint lies in averages its weights."""
+    try:
+        return read_object(checkpoint.parent.parent / "arguments.json")["ema_decay"] > 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def damage_of(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, "" where nothing is. Headers and lengths are looked at, no weights are read."""
     from switch_model.tensor_file import CheckpointError, Weights, read_header
@@ -39,6 +47,8 @@ def damage_of(checkpoint: Path) -> str:
         Weights.find(checkpoint, others=True)
         if (average := checkpoint / AVERAGE_FILE).exists():
             read_header(average, others=True)  # It counts its steps in a whole number.
+        elif keeps_average(checkpoint):
+            return f"{AVERAGE_FILE} is not there"
     except (CheckpointError, OSError) as error:
         return str(error).rstrip(".")
     # Pickles inside of zip archives, whose table of contents stands at their end. Never opened here.
