@@ -201,6 +201,7 @@ class SwitchForSequenceClassification(EncoderPart):
         """
         extras = self._extras(output_attentions, output_hidden_states, others)
         # 1. Embed, hide some tokens in training, and encode.
+        input_ids, attention_mask = with_place_for_nothing(input_ids, attention_mask)
         encoded, mask_BT = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
 
         # 2. Pool and classify.
@@ -350,6 +351,16 @@ class SwitchForMaskedLM(EncoderPart):
             routing=encoded.records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()
+
+
+def with_place_for_nothing(input_ids: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Ids and mask; (B, 0) ids as (B, 1) of padding. An empty text alone is then what it is inside a padded batch, and
+    ends no list of texts: transformers' pipeline hands them on one by one."""
+    if input_ids is None or input_ids.shape[0] == 0 or input_ids.shape[1] > 0:
+        return input_ids, mask
+    # Of no token a tokenizer makes floating-point numbers.
+    nothing_B1 = torch.zeros(input_ids.shape[0], 1, dtype=torch.long, device=input_ids.device)
+    return nothing_B1, nothing_B1
 
 
 def class_loss(logits: Tensor, labels: Tensor, problem: str | None, smoothing: float) -> Tensor:

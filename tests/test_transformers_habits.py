@@ -10,7 +10,14 @@ import pytest
 import torch
 from accelerate import disk_offload
 from torch import nn
-from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+from transformers import (
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 from transformers.cache_utils import DynamicCache
 
 from switch_model import CheckpointError, Predictor, SwitchForSequenceClassification
@@ -252,6 +259,14 @@ def test_a_translator_trains_under_label_smoothing_with_the_librarys_collator(tm
     )
     assert trainer.train().training_loss > 0
     assert len(trainer.predict(rows, max_new_tokens=6).predictions) == 16
+
+
+def test_an_empty_text_ends_no_list_and_is_what_it_is_inside_a_batch(checkpoint):
+    ask = pipeline("text-classification", checkpoint, device="cpu", top_k=None)
+    alone, together = (ask(["oil prices", "", "   "], batch_size=size) for size in (1, 3))
+    for one, other in zip(alone, together, strict=True):
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in other]
+        assert [entry["score"] for entry in one] == pytest.approx([entry["score"] for entry in other])
 
 
 def test_predictor_reads_shards_and_says_what_kind_of_classes_it_knows(checkpoint, tmp_path):
