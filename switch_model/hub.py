@@ -103,6 +103,15 @@ def is_unreachable(error: BaseException | None) -> bool:
     return found
 
 
+def is_missing(error: BaseException | None) -> bool:
+    """Whether the Hub was asked and has no such repository, or none that whoever asked may see."""
+    while error is not None:
+        if isinstance(error, RepositoryNotFoundError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def is_within_reach(hub_id: str) -> bool:
     """Whether the Hub answers at all, asked once: its client tries for most of a minute to fetch a single file."""
     try:

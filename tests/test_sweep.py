@@ -179,16 +179,29 @@ def test_the_same_command_goes_on_and_draws_as_one_that_was_never_stopped(tmp_pa
         sweep(toy(folder / "trial-001"), search)
 
 
+def carried_out(found, number: int, values: dict) -> tuple[Trial, bool]:
+    """A trial without its training."""
+    return Trial(number, values, None, "finished", values["num_layers"] / 10 - values["num_experts"] / 100), False
+
+
+def test_a_sweep_does_not_go_on_with_other_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.sweep, "_carry_out", carried_out)
+    monkeypatch.setattr(train.sweep.Sweep, "best_arguments", lambda self: self.arguments)
+    file, search = tmp_path / "rows.csv", ["num_layers=1|2,num_experts=2|4"]
+    rows = "text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40))
+    file.write_text(rows + "one more,a\n")
+    arguments = Arguments.resolve({"dataset": str(file), "output_dir": str(tmp_path / "s")})
+    sweep(arguments, search, trials=1)
+    file.write_text(rows + "another,a\n")
+    with pytest.raises(RunError, match=r"rows\.csv has changed since the sweep in .* began"):
+        sweep(arguments, search, trials=2)
+    file.write_text(rows + "one more,a\n")
+    assert len(sweep(arguments, search, trials=2).trials) == 2
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_draws_never_repeat_and_come_to_an_end(tmp_path, begun, monkeypatch, sampler, capsys):
-    monkeypatch.setattr(
-        train.sweep,
-        "_carry_out",
-        lambda found, number, values: (
-            Trial(number, values, None, "finished", values["num_layers"] / 10 - values["num_experts"] / 100),
-            False,
-        ),
-    )
+    monkeypatch.setattr(train.sweep, "_carry_out", carried_out)
     monkeypatch.setattr(train.sweep.Sweep, "best_arguments", lambda self: self.arguments)
     found = sweep(toy(tmp_path / "s"), ["num_layers=1..4,num_experts=2|4"], sampler=sampler, trials=20)
     assert len({tuple(trial.values.values()) for trial in found.trials}) == len(found.trials) == 8

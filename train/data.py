@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
+from switch_model.hub import is_missing, is_unreachable
 from switch_model.paths import local_path
 from train.class_names import spelled
 from train.columns import Columns, choose_columns, classes_of, label_features, names_in, texts_of
@@ -23,6 +24,8 @@ from train.tables import read_table
 from train.toy import TOY_SAMPLES, TOY_SEEDS, TOY_VOCABULARY, make_toy, make_toy_split
 from train.words import DataError, counted, listed, one_line
 
+# Characters of what a library says of a data set.
+MOST_SAID = 300
 LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
 
 
@@ -327,11 +330,22 @@ def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
             huggingface_hub.HfApi().dataset_info(hub_id, timeout=10)
         return load_dataset(hub_id, hub_config, split=split)
     except Exception as error:  # The hub, the network and the parser each raise their own kinds.
-        raise DataError(
-            f"{hub_id} ({split}) could not be loaded from the Hugging Face Hub: is there a network? To read a data set "
-            f"from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir; to use what was "
-            "downloaded before, set HF_HUB_OFFLINE=1."
-        ) from error
+        from_disk = (
+            "To read from disk, name a table as --dataset, such as my.csv, or with --data_dir a folder that holds "
+            f"<dataset>/{split}.parquet."
+        )
+        if huggingface_hub.constants.HF_HUB_OFFLINE and is_unreachable(error):
+            why = "HF_HUB_OFFLINE is set, and it is not among what was downloaded before."
+        elif is_unreachable(error):
+            why = (
+                "the Hugging Face Hub could not be reached. Is this machine online? To use what was downloaded "
+                "before, set HF_HUB_OFFLINE=1."
+            )
+        elif is_missing(error):
+            why = "the Hugging Face Hub has no such data set, or shows it to others only: is HF_TOKEN set?"
+        else:
+            why = f"{one_line(str(error))[:MOST_SAID].rstrip('.')}."
+        raise DataError(f"{hub_id} ({split}) could not be loaded: {why} {from_disk}") from error
 
 
 def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:
