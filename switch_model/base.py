@@ -22,6 +22,7 @@ from switch_model.router import Top1Router
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from switch_model.sparse_mlp import Experts
 from switch_model.stack import Extras
+from switch_model.word_counts import WordCounts
 
 IGNORED_LABEL = -100
 # Keywords that transformers, its tokenizers and peft hand to every model's `forward`, and that say nothing to these:
@@ -87,6 +88,9 @@ class SwitchPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
         elif isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
             module.reset_parameters()
+        elif isinstance(module, WordCounts):
+            init.zeros_(module.marks)
+            init.zeros_(module.table)
 
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **options

@@ -267,6 +267,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
         "vocab_size",
         "decoder_vocab_size",
         "bigram_buckets",
+        "counted_rows",
         "d_model",
         "d_ff",
         "d_kv",
@@ -297,6 +298,7 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     written = (config.decoder_vocab_size or config.vocab_size) * tables
     rows = config.vocab_size + written + config.bigram_buckets + config.max_positions
     total = (rows + (config.inputs_embeds_size or 0) + config.conv_width * config.d_model) * config.d_model
+    total += config.counted_rows * (config.num_labels + 1)
     for stack in stacks:
         for layer in range(config.depth(stack)):
             total += mlp * (config.num_experts if config.is_sparse(layer, stack) else 1)

@@ -67,6 +67,8 @@ class SwitchConfig(PreTrainedConfig):
             follows would decide whether a token finds room.
         bigram_buckets: rows of a hashed table of word-pair embeddings, added to the tokens' own; 0 = none.
         conv_width: neighbouring tokens that a convolution joins before an encoder's first block; 0 = none.
+        counted_rows: of a classifier, rows of a hashed table of counted words and word pairs that speak for classes
+            beside the encoder (switch_model/word_counts.py); 0 = none.
         encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
             (counted from 0), as in transformers.
         position: "relative" (T5's bias on attention scores), or "sinusoidal" (1706.03762, section 3.5) or "learned"
@@ -163,6 +165,7 @@ class SwitchConfig(PreTrainedConfig):
     num_experts: int = 8
     bigram_buckets: int = 0
     conv_width: int = 0
+    counted_rows: int = 0
     encoder_sparse_step: int = 1
     num_decoder_layers: int | None = None
     decoder_sparse_step: int | None = None
@@ -284,6 +287,11 @@ class SwitchConfig(PreTrainedConfig):
             if self.layer_loss_coef:
                 raise ValueError(f'layer_loss_coef={self.layer_loss_coef} is not allowed without readout="experts".')
             return
+        if self.counted_rows:
+            raise ValueError(
+                f'counted_rows={self.counted_rows} is not allowed with readout="experts": the experts alone make the '
+                "prediction."
+            )
         if self.classifier_head != "linear":
             raise ValueError(
                 f'classifier_head={self.classifier_head!r} is not allowed with readout="experts": only through a '

@@ -73,6 +73,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_experts": _whole(1),
     "bigram_buckets": _whole(0),
     "conv_width": _one_of(0, 3, 5, 7, 9),
+    "counted_rows": _whole(0),
     "encoder_sparse_step": _whole(0),
     "num_decoder_layers": _or_none(_whole(1), "as many as num_layers"),
     "decoder_sparse_step": _or_none(_whole(0), "as encoder_sparse_step"),

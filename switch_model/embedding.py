@@ -32,7 +32,17 @@ class HashedBigrams(nn.Module):
     def bucket(self, input_ids: Tensor) -> Tensor:
         """(B, T) row of the table for each token and the one before it; the first pairs with the last, for nothing."""
         input_ids = input_ids.long()  # The products need the room.
-        pairs_BT = input_ids.roll(1, dims=1) * _PREVIOUS + input_ids * _CURRENT
-        # Only the low bits would decide otherwise, and they depend on the low bits of both ids alone.
-        pairs_BT = (pairs_BT ^ (pairs_BT >> 17)) & (2**62 - 1)
-        return pairs_BT % self.table.num_embeddings
+        return mixed(pair_number(input_ids.roll(1, dims=1), input_ids)) % self.table.num_embeddings
+
+
+def pair_number(previous: Tensor, current: Tensor) -> Tensor:
+    """One int64 number for two token ids."""
+    return previous * _PREVIOUS + current * _CURRENT
+
+
+def mixed(number: Tensor) -> Tensor:
+    """The number with its high bits mixed into the low ones, not negative.
+
+    In a remainder only the low bits would decide otherwise, and they depend on the low bits of both ids alone.
+    """
+    return (number ^ (number >> 17)) & (2**62 - 1)

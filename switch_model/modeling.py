@@ -22,6 +22,7 @@ from switch_model.outputs import SwitchClassifierOutput, SwitchEncoderOutput, Sw
 from switch_model.pooling import first_real, pool
 from switch_model.positions import EMBEDDING_STD
 from switch_model.stack import Extras, Stack, StackOutput
+from switch_model.word_counts import WordCounts
 
 
 class EncoderPart(SwitchPreTrainedModel):
@@ -33,6 +34,7 @@ class EncoderPart(SwitchPreTrainedModel):
         self.bigrams = HashedBigrams(config) if config.bigram_buckets else None
         self.cls = nn.Parameter(torch.empty(config.d_model)) if config.cls_token else None
         self.encoder = Stack(config, name="encoder")
+        self.counts: WordCounts | None = None
 
     @classmethod
     def from_switch_transformers(
@@ -66,11 +68,12 @@ class EncoderPart(SwitchPreTrainedModel):
     ) -> tuple[StackOutput, Tensor]:
         """What the encoder gives, and the mask (B, T) of what the model saw; one token more with a CLS token."""
         pairs_of = input_ids
-        if self.bigrams is not None:
+        if self.bigrams is not None or self.counts is not None:
             if input_ids is None:
+                what, field = ("adds embeddings of", "bigram_buckets") if self.bigrams else ("counts", "counted_rows")
                 raise ValueError(
-                    "This model adds embeddings of word pairs, and only token ids say which those are: give input_ids "
-                    "beside inputs_embeds, or make the model with bigram_buckets=0."
+                    f"This model {what} word pairs, and only token ids say which those are: give input_ids beside "
+                    f"inputs_embeds, or make the model with {field}=0."
                 )
             if inputs_embeds is not None:
                 input_ids = None
@@ -168,6 +171,7 @@ class SwitchForSequenceClassification(EncoderPart):
         self.token_scores = nn.Linear(config.d_model, 1, bias=False) if config.pooling == "attention" else None
         # A small classifier starts undecided whatever the pooling.
         self.classifier.initial_std = 0.02
+        self.counts = WordCounts(config) if config.counted_rows else None
         self.post_init()
 
     def forward(
@@ -215,6 +219,9 @@ class SwitchForSequenceClassification(EncoderPart):
         votes_BTC = None
         if voting and output_routing and not self.training:
             votes_BTC = nn.functional.linear(read_BTD, self.classifier.weight) * weight_BT.unsqueeze(-1)
+        if self.counts is not None:
+            real_BT = real_tokens(attention_mask, input_ids.shape, input_ids.device)
+            logits_BC = logits_BC + self.counts(input_ids, real_BT).to(logits_BC.dtype)
 
         # 3. Losses.
         wanted = labels is not None or self.training or output_routing

@@ -15,6 +15,7 @@ from switch_model import (
     SwitchForSequenceClassification,
     SwitchModel,
 )
+from switch_model.word_counts import text_features
 
 HEADS = {
     "encoder": SwitchEncoderModel,
@@ -42,12 +43,16 @@ SHAPE = dict(
 
 
 def make(head: str, **settings) -> nn.Module:
-    """In evaluation mode, every weight large enough to matter."""
+    """In evaluation mode, every weight large enough to matter, and counts of most words."""
     torch.manual_seed(0)
     model = HEADS[head](SwitchConfig(**SHAPE | settings)).eval()
     for name, weight in model.named_parameters():
         if not name.endswith("norm.weight"):
             nn.init.normal_(weight, std=0.3)
+    if (counts := getattr(model, "counts", None)) is not None:
+        every_word = torch.arange(SHAPE["vocab_size"]).unsqueeze(0)
+        known = text_features(every_word, torch.ones_like(every_word).bool()).unique()[1:]
+        counts.fill(known, torch.randn(len(known), SHAPE["num_labels"]))
     return model
 
 

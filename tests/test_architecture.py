@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "corpus_plots": {"corpus", "routing", "specialization"},
     "positions": {"config", "tracing"},
     "convolution": {"config"},
+    "word_counts": {"config", "embedding"},
     "attention_experts": {
         "attention",
         "config",
@@ -72,7 +73,17 @@ MAY_IMPORT = {
         "routing",
         "sparse_mlp",
     },
-    "base": {"attention_experts", "config", "interventions", "positions", "router", "routing", "sparse_mlp", "stack"},
+    "base": {
+        "attention_experts",
+        "config",
+        "interventions",
+        "positions",
+        "router",
+        "routing",
+        "sparse_mlp",
+        "stack",
+        "word_counts",
+    },
     "modeling": {
         "base",
         "config",
@@ -86,6 +97,7 @@ MAY_IMPORT = {
         "positions",
         "routing",
         "stack",
+        "word_counts",
     },
     "encoder_decoder": {
         "base",

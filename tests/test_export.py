@@ -18,6 +18,7 @@ SMALL = dict(num_layers=1, num_decoder_layers=1, num_experts=3, relative_attenti
 MANY_OPTIONS = dict(
     bigram_buckets=30,
     conv_width=3,
+    counted_rows=200,
     cls_token=True,
     pooling="first",
     router_priority="probability",

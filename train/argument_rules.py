@@ -33,6 +33,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
         ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
         ("rare_token_dropout", rare, not rare or train.task == "classification", "0 with another --task"),
+        ("word_counts", True, not train.word_counts or train.task == "classification", "false with another --task"),
         ("teachers", train.teachers, not train.teachers or train.task == "classification", "none with another --task"),
         ("teacher_coef", train.teacher_coef, 0 <= train.teacher_coef < math.inf, "at least 0"),
         ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),

@@ -148,6 +148,7 @@ class TrainArguments:
         0.0,
         "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
     )
+    word_counts: bool = _argument(False, "classification: in the end, counts of words and pairs by class join in")
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
         None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
     )

@@ -32,6 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "conv_width": 3,
         "rare_token_dropout": 5.0,
         "token_dropout_from": 16,
+        "word_counts": True,
         "lr": 1e-3,
         # A few thousand rows get all their epochs, a few hundred thousand one or less, a few hundred 40.
         "epochs": 8.0,
@@ -71,6 +72,7 @@ _MANY_LONG_TEXTS: dict[str, Any] = {
     "bigram_buckets": 20_000,
     "token_dropout_from": 0,
     "rare_token_dropout": 0.0,
+    "word_counts": False,
     "eval_steps": 240,
 }
 # Classifiers whose experts make the prediction: nothing of a token passes by the experts of any layer, and the

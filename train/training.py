@@ -54,6 +54,7 @@ from train.tasks import TASKS, Task
 from train.tokenizer import load_tokenizer
 from train.trainer import SwitchTrainer, training_arguments
 from train.trainer_files import at_its_end
+from train.word_counts import join_counts
 from train.words import DataError, counted
 
 
@@ -172,6 +173,7 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
     put_weights(parts.model, kept[record["step"]])
     figures = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
     _keep_best(run, arguments, parts, parts.model.eval(), figures, run.progress().get("seconds", 0.0))
+    _join_counts(run, arguments, parts, "cpu", run.progress().get("seconds", 0.0))
     print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
 
 
@@ -329,6 +331,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         if not run.best.exists():
             # Stopped before its first evaluation: there is a model all the same.
             keep_best(trainer.kept_model, {"step": steering.step, "epoch": trainer.state.epoch})
+        _join_counts(run, arguments, parts, device, time.monotonic() - started)
         write_curves(run)
 
     if steering.stopped:
@@ -344,6 +347,15 @@ def _training_collator(task: Task, settings: TrainArguments, parts: Parts) -> Ca
     if not settings.rare_token_dropout:
         return task.collator(parts.tokenizer, settings)
     return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)
+
+
+def _join_counts(run: Run, arguments: Arguments, parts: Parts, device: str, seconds: float) -> None:
+    """Counted words join the best model, where they were asked for and help."""
+    if not arguments.train.word_counts:
+        return
+    if joined := join_counts(run, parts.rows.train, parts.rows.validation, device):
+        _keep_best(run, arguments, parts, joined.model, joined.figures, seconds)
+        print(joined.words, flush=True)
 
 
 def _keep_best(
