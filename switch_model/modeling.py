@@ -256,7 +256,7 @@ class SwitchForSequenceClassification(EncoderPart):
         if self.config.pooling not in ADDING_POOLINGS:
             return None
         if self.token_scores is None:
-            return mask_BT / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+            return (mask_BT / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)).to(hidden_BTD.dtype)
         scores_BT = self.token_scores(hidden_BTD).squeeze(-1)
         return scores_BT.masked_fill(~mask_BT, torch.finfo(scores_BT.dtype).min).softmax(dim=1) * mask_BT
 
