@@ -46,7 +46,8 @@ def votes_card(view: Any, still: bool = False) -> str:
         return ""
     prediction = view.prediction
     if prediction.votes is None:
-        return f'<h2>{TITLE}</h2><p class="facts">{_RESIDUAL}</p>'
+        why = _RESIDUAL if prediction.routing else "This model has no experts: there is nobody to vote."
+        return f'<h2>{TITLE}</h2><p class="facts">{why}</p>'
     record, votes_EC, logits_C = prediction.voters, prediction.votes_of_experts, prediction.logits.tolist()
     layer, classes, digits = layer_title(record.name), classes_shown(prediction), digits_of(prediction)
     kept_E = torch.bincount(record.expert[0][record.kept[0]], minlength=record.num_experts).tolist()
