@@ -62,7 +62,7 @@ def test_what_more_experts_bring_is_told_from_the_bundled_results(tmp_path):
     dense, *sparse = results["rows"]
     best = min((row for row in sparse if row["share_of_steps"]), key=lambda row: row["share_of_steps"])
     said = scaling_html(results)
-    assert f"{best['experts']} experts" in said and f"{best['share_of_steps']:.0%}" in said
+    assert f"{best['experts']} experts" in said and f"{100 * best['share_of_steps']:.0f} %" in said
     assert f"{dense['loss']:.3f}" in said and f"{best['speed_up_in_time']:.2f}" in said
     drawn = [line.name for line in loss_figure(results).data]
     assert drawn == ["dense", *(f"{row['experts']} experts" for row in sparse)]

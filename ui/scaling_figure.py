@@ -32,16 +32,16 @@ def scaling_html(results: dict[str, Any] | None) -> str:
     )
     if sparse:
         best = min(sparse, key=lambda row: row["share_of_steps"])
-        in_time = best["speed_up_in_time"]
         told += (
             f" With <b>{best['experts']} experts</b> the dense model’s final loss ({dense['loss']:.3f}) is reached "
-            f"after <b>{best['share_of_steps']:.0%}</b> of the steps. In time, on one core, that is {in_time:.2f} "
-            f"times as fast, for each step takes {best['ratio']:.2f} times as long."
+            f"after <b>{100 * best['share_of_steps']:.0f} %</b> of the steps. On one core each of these steps takes "
+            f"{best['ratio']:.2f} times as long, for routing and many small products cost more than one large one: in "
+            f"time it gets there {best['speed_up_in_time']:.2f} times as fast as the dense model."
         )
     return (
         "<h2>What are more experts good for?</h2>"
         f"<p>{told} ({_PAPER}, figures 1 and 4, there at a thousand times the size.)</p>"
-        '<p class="facts">python -m benchmarks.scaling_experts</p>'
+        f'<p class="facts">python -m benchmarks.scaling_experts --steps {setup["steps"]}</p>'
     )
 
 
@@ -71,7 +71,7 @@ def loss_figure(results: dict[str, Any]) -> Any:
     # The first steps are alike, and would take most of the height.
     late = [loss for curve in firsts for step, loss in curve["points"] if step >= curve["points"][-1][0] / 4]
     figure.update_yaxes(title="loss of a held-out token, nats", range=[min(late) - 0.02, max(late) + 0.02])
-    figure.update_xaxes(title="step")
+    figure.update_xaxes(title="step", rangemode="tozero")
     return styled(figure, height=360, hovermode="closest")
 
 
