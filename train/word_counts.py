@@ -54,7 +54,11 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
         print("Word counts stay out: with --readout experts, the experts alone make the prediction.", flush=True)
         return None
     if len(validation) < FEWEST_HELD_OUT:
-        print(f"Word counts stay out: {len(validation)} rows held out are too few to weigh them by.", flush=True)
+        print(
+            f"Word counts stay out: {len(validation)} rows held out are too few to weigh them by, of {FEWEST_HELD_OUT}; a "
+            "higher --validation_size holds out more.",
+            flush=True,
+        )
         return None
     features, odds = count_words(train, tokenizer, model.config.num_labels)
     counted = with_counts(model, features, odds)
