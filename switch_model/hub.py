@@ -23,7 +23,10 @@ NAME = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)@(?P<revision>[^@\s]+)")
 # Of pull requests that seem to bring safetensors, those that are looked into.
 LOOKED_INTO = 5
 WITH_SAFETENSORS = "google/switch-base-32"
-UNREACHABLE = "the Hugging Face Hub could not be reached. Is this machine online, and HF_HUB_OFFLINE unset? Or download the repository elsewhere and give its folder."
+UNREACHABLE = (
+    "the Hugging Face Hub could not be reached. Is this machine online, and HF_HUB_OFFLINE unset? Or download the "
+    "repository elsewhere and give its folder."
+)
 
 
 def split_revision(name: str | Path, revision: str | None = None) -> tuple[str, str | None]:
