@@ -55,8 +55,8 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
         return None
     if len(validation) < FEWEST_HELD_OUT:
         print(
-            f"Word counts stay out: {len(validation)} rows held out are too few to weigh them by ({FEWEST_HELD_OUT} are "
-            "enough); a higher --validation_size holds out more.",
+            f"Word counts stay out: {len(validation)} rows held out are too few to weigh them by ({FEWEST_HELD_OUT} "
+            "are enough); a higher --validation_size holds out more.",
             flush=True,
         )
         return None
