@@ -55,9 +55,10 @@ def test_a_text_is_written_stopped_and_looked_at(page):
     page.keyboard.press("Control+Enter")
     page.wait_for_function("window.stopped")
     page.wait_for_selector("#stop-writing:disabled")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('tokens written')")
-    assert page.evaluate("seen.size") >= 2, "the text came in steps"
+    # A busy machine may have stopped it at its first token.
+    page.wait_for_function("/ tokens? written/.test(document.querySelector('#prediction').textContent)")
     count = int(re.search(r"(\d+) tokens? written", page.inner_text("#prediction")).group(1))
+    assert count == 1 or page.evaluate("seen.size") >= 2, "the text came in steps"
     page.wait_for_function("count => document.querySelectorAll('.grid-column.written').length === count", arg=count)
     # A token of the decoder: its routes in the decoder's layers, and what might have followed.
     page.locator(".grid-column.written .cell").first.click()

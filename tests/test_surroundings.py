@@ -179,7 +179,15 @@ def test_a_reader_who_leaves_is_told_of_by_the_status(toy_run, monkeypatch, caps
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_without_reader_or_utf8_ends_with_its_terminal_as_stopped(tmp_path):
+@pytest.fixture
+def hangups():
+    """A hangup means what it does at a terminal, even if these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_without_reader_or_utf8_ends_with_its_terminal_as_stopped(tmp_path, hangups):
     run = Run(tmp_path / "run")
     reader, writer = os.pipe()
     os.close(reader)
@@ -201,7 +209,7 @@ def test_a_run_without_reader_or_utf8_ends_with_its_terminal_as_stopped(tmp_path
     assert run.last_checkpoint() is not None and "Stopping after this step …" in said
 
 
-def test_who_logs_out_wishes_once_and_ctrl_c_twice_means_it(toy_run):
+def test_who_logs_out_wishes_once_and_ctrl_c_twice_means_it(toy_run, hangups):
     stop = StopRequest(toy_run)
     with stop.noticed():
         for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
@@ -210,11 +218,8 @@ def test_who_logs_out_wishes_once_and_ctrl_c_twice_means_it(toy_run):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup leaves it.
-    try:
-        with StopRequest(toy_run).noticed():
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with StopRequest(toy_run).noticed():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 # ---- launchers ----
