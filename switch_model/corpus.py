@@ -13,6 +13,7 @@ import torch
 
 from switch_model.analysis import RoutingTotals
 from switch_model.predictor import CLS_NAME, MAX_CHARACTERS, Predictor
+from switch_model.stepping import to_the_end
 
 # A batch holds texts of about one length, and about so many tokens.
 TOKENS_PER_BATCH = 4096
@@ -108,14 +109,7 @@ def route_corpus(
     Raises:
         ValueError: when no text has a token, or the model has no sparse layer.
     """
-    steps = route_in_steps(predictor, texts, true)
-    while True:
-        try:
-            now = next(steps)
-        except StopIteration as end:
-            return end.value
-        if progress:
-            progress(*now)
+    return to_the_end(route_in_steps(predictor, texts, true), progress)
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ import numpy as np
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.interventions import Interventions
 from switch_model.scoring import Scores, batches_of, score
+from switch_model.stepping import to_the_end
 
 # Texts that reliance is measured on, unless somebody says otherwise.
 ROWS = 256
@@ -138,14 +139,7 @@ def reliance(
     Raises:
         ValueError: when there are no rows, nothing is asked in them, or the model has no sparse layer.
     """
-    steps = reliance_in_steps(model, rows, seed)
-    while True:
-        try:
-            now = next(steps)
-        except StopIteration as end:
-            return end.value
-        if progress:
-            progress(*now)
+    return to_the_end(reliance_in_steps(model, rows, seed), progress)
 
 
 def reliance_in_steps(

@@ -6,7 +6,8 @@ from datasets import Dataset
 
 from switch_model import Predictor, load_checkpoint
 from train.arguments import Arguments
-from train.teaching import TEACHER, distillation_loss, with_teachers
+from train.teaching import distillation_loss, with_teachers
+from train.tokenizer import TEACHER
 from train.words import DataError
 
 
@@ -33,3 +34,8 @@ def test_the_loss_is_least_where_the_teachers_are_met():
     met = distillation_loss(teacher.log(), teacher)
     assert met.item() == pytest.approx(-(teacher * teacher.log()).sum().item())
     assert distillation_loss(torch.tensor([[0.0, 0.0, 0.0]]), teacher) > met
+
+
+def test_a_command_to_share_names_teachers_without_this_machines_folders():
+    arguments = Arguments.resolve({"dataset": "ag_news", "teachers": "owner/name, /home/me/runs/a/best"})
+    assert arguments.portable()["teachers"] == "owner/name,a/best"

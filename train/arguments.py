@@ -277,7 +277,8 @@ class Arguments:
             if path.is_absolute() or (key == "dataset" and path.is_file()):
                 values[key] = known_by(path)
         if values["teachers"]:
-            values["teachers"] = ",".join(known_by(Path(name)) for name in split_names(values["teachers"]))
+            paths = map(Path, split_names(values["teachers"]))  # A hub id keeps its owner.
+            values["teachers"] = ",".join(known_by(path) if path.is_absolute() else str(path) for path in paths)
         return values
 
     @classmethod

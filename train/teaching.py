@@ -14,11 +14,9 @@ from torch.utils.data import DataLoader
 from switch_model.checkpoint import load_checkpoint, require_classifier
 from train.arguments import TrainArguments
 from train.names import split_names
-from train.tokenizer import PaddingCollator, tokenize
+from train.tokenizer import TEACHER, PaddingCollator, tokenize
 from train.words import DataError
 
-# Column of the rows, and key of the batches.
-TEACHER = "teacher"
 TEXTS_AT_ONCE = 128
 
 

@@ -253,6 +253,10 @@ def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool)
     )
 
 
+# Column of rows, and key of batches, with what other checkpoints say of each text (train/teaching.py).
+TEACHER = "teacher"
+
+
 class PaddingCollator:
     """Rows -> one batch, padded on the right to its longest text."""
 
@@ -263,11 +267,11 @@ class PaddingCollator:
         ids = [torch.as_tensor(row["input_ids"]) for row in rows]
         lengths = torch.tensor([len(row) for row in ids])
         input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)
-        probabilities = {"teacher": torch.tensor([row["teacher"] for row in rows])} if "teacher" in rows[0] else {}
+        taught = {TEACHER: torch.tensor([row[TEACHER] for row in rows])} if TEACHER in rows[0] else {}
         return {
             "input_ids": input_ids_BT,
             # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
             "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
             "labels": torch.tensor([row["labels"] for row in rows]),
-            **probabilities,
+            **taught,
         }

@@ -25,7 +25,8 @@ from train.balancing import Rebalance
 from train.runs import Run
 from train.steering import Steering, line_of_log
 from train.tasks import Task
-from train.teaching import TEACHER, distillation_loss
+from train.teaching import distillation_loss
+from train.tokenizer import TEACHER
 from train.trainer_files import AVERAGE_FILE
 from train.writing import Author
 
