@@ -1,5 +1,6 @@
 """Runs as real processes: stopped by signals, killed in a save, on a full disk, in a queue."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -179,11 +180,19 @@ def test_two_runs_queue_and_outlive_who_started_them(tmp_path):
     assert third.best.exists()
 
 
+def process_of(run):
+    """The child process of a run that has not yet said which it is."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # Another run's child, which ends at this moment.
+            if run.name in " ".join(child.cmdline()):
+                return child
+    raise AssertionError(f"no process trains {run.name}")
+
+
 def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
     # While the process imports: it has not said anything yet.
     run = start(Arguments.resolve({"dataset": "toy"}), tmp_path, "importing")
-    (child,) = (one for one in psutil.Process().children() if run.name in " ".join(one.cmdline()))
-    child.terminate()
+    process_of(run).terminate()
     wait_until(lambda: not run.state().active)
     assert (
         run.state().name == "stopped" and "from the beginning" in run.state().message and "Trace" not in run.log_tail()
