@@ -13,11 +13,20 @@ from transformers import (
 )
 
 from switch_model.base import SwitchPreTrainedModel
-from switch_model.checkpoint import MODEL_CLASSES
 from switch_model.config import SwitchConfig
 from switch_model.encoder_decoder import SwitchModel
 from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+
+# By the name that a config's `architectures` has.
+MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
+    "SwitchForSequenceClassification": SwitchForSequenceClassification,
+    "SwitchForMaskedLM": SwitchForMaskedLM,
+    "SwitchForConditionalGeneration": SwitchForConditionalGeneration,
+    "SwitchForCausalLM": SwitchForCausalLM,
+    "SwitchEncoderModel": SwitchEncoderModel,
+    "SwitchModel": SwitchModel,
+}
 
 
 class SwitchBody:

@@ -27,26 +27,16 @@ from switch_model.archive import (
     read_json,
     unzip,
 )
+from switch_model.auto import MODEL_CLASSES
 from switch_model.base import SwitchPreTrainedModel
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
-from switch_model.encoder_decoder import SwitchModel
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.hub import download, with_revision, without_pickles
-from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.modeling import SwitchForSequenceClassification
 from switch_model.paths import local_path
 from switch_model.tensor_file import Entry, Weights, write_tensors
 from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
 from switch_model.whole_files import folder_written_aside
-
-MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
-    "SwitchForSequenceClassification": SwitchForSequenceClassification,
-    "SwitchForMaskedLM": SwitchForMaskedLM,
-    "SwitchForConditionalGeneration": SwitchForConditionalGeneration,
-    "SwitchForCausalLM": SwitchForCausalLM,
-    "SwitchEncoderModel": SwitchEncoderModel,
-    "SwitchModel": SwitchModel,
-}
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
 MAX_PARAMETERS = 20_000_000_000

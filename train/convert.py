@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from switch_model.checkpoint import MODEL_CLASSES, CheckpointError, load_checkpoint, save_checkpoint
+from switch_model.auto import MODEL_CLASSES
+from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import RULES
 from switch_model.whole_files import folder_written_aside
