@@ -11,7 +11,7 @@ from benchmarks.report import Figure, table
 from benchmarks.sparse_mlp import SEQUENCE, contestant
 from benchmarks.timing import compare
 from switch_model import SwitchConfig
-from switch_model.layers import DenseMLP
+from switch_model.layers.dense_mlp import DenseMLP
 from switch_model.sparse_mlp import SparseMLP
 
 TOKENS, D_MODEL, D_FF, AIM = 16_384, 1024, 4096, 1 / 0.85

@@ -28,8 +28,8 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from benchmarks.scaling_figures import Curve, publish, summary, table
 from switch_model.checkpoint import CheckpointError
-from switch_model.memory import keep_freed_memory
-from switch_model.whole_files import write_whole
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.storage.whole_files import write_whole
 from train.arguments import Arguments
 from train.data import data_folder
 from train.flags import as_path, positive

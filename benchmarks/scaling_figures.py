@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switch_model.whole_files import write_whole
+from switch_model.storage.whole_files import write_whole
 
 HERE = Path(__file__).parent
 # The page draws them too, and is installed without benchmarks/.

@@ -13,7 +13,7 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 from benchmarks.report import Figure, table
 from benchmarks.timing import compare
 from switch_model import SwitchConfig
-from switch_model.layers import DenseMLP
+from switch_model.layers.dense_mlp import DenseMLP
 from switch_model.sparse_mlp import SparseMLP
 
 SEQUENCE = 64

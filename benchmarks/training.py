@@ -15,7 +15,7 @@ from transformers import SwitchTransformersConfig, SwitchTransformersEncoderMode
 
 from benchmarks.report import Figure, table
 from switch_model import SwitchForSequenceClassification
-from switch_model.modeling import pool
+from switch_model.models.encoder import pool
 from train.arguments import Arguments
 from train.process import StopRequest
 from train.runs import Run

@@ -3,16 +3,16 @@
 from switch_model import Predictor; Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").label
 """
 
-from switch_model.auto import register
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
-from switch_model.encoder_decoder import SwitchModel
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
-from switch_model.generator import Generation, TextGenerator
+from switch_model.inference.classifier import Prediction, Predictor
+from switch_model.inference.mask_filler import Filling, MaskFiller
+from switch_model.inference.text_generator import Generation, TextGenerator
 from switch_model.interventions import Interventions
-from switch_model.mask_filler import Filling, MaskFiller
-from switch_model.modeling import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
-from switch_model.predictor import Prediction, Predictor
+from switch_model.models.auto import register
+from switch_model.models.encoder import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.encoder_decoder import SwitchModel
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
 from switch_model.routing import Routing
 
 register()

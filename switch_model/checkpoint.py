@@ -16,7 +16,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.archive import (
+from switch_model.config import SwitchConfig
+from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
+from switch_model.models.auto import MODEL_CLASSES
+from switch_model.models.encoder import SwitchForSequenceClassification
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.archive import (
     INDEX,
     MAX_JSON_BYTES,
     OPTIONAL_FILES,
@@ -27,16 +32,11 @@ from switch_model.archive import (
     read_json,
     unzip,
 )
-from switch_model.auto import MODEL_CLASSES
-from switch_model.base import SwitchPreTrainedModel
-from switch_model.config import SwitchConfig
-from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
-from switch_model.hub import download, with_revision, without_pickles
-from switch_model.modeling import SwitchForSequenceClassification
-from switch_model.paths import local_path
-from switch_model.tensor_file import Entry, Weights, write_tensors
-from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
-from switch_model.whole_files import folder_written_aside
+from switch_model.storage.hub import download, with_revision, without_pickles
+from switch_model.storage.paths import local_path
+from switch_model.storage.safetensors_io import Entry, Weights, write_tensors
+from switch_model.storage.tokenizer_io import TARGET, read_tokenizer, target_of, with_target, write_tokenizer
+from switch_model.storage.whole_files import folder_written_aside
 
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
 MAX_PARAMETERS = 20_000_000_000

@@ -68,7 +68,7 @@ class SwitchConfig(PreTrainedConfig):
         bigram_buckets: rows of a hashed table of word-pair embeddings, added to the tokens' own; 0 = none.
         conv_width: neighbouring tokens that a convolution joins before an encoder's first block; 0 = none.
         counted_rows: of a classifier, rows of a hashed table of counted words and word pairs that speak for classes
-            beside the encoder (switch_model/word_counts.py); 0 = none.
+            beside the encoder (switch_model/layers/word_counts.py); 0 = none.
         encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
             (counted from 0), as in transformers.
         position: "relative" (T5's bias on attention scores), or "sinusoidal" (1706.03762, section 3.5) or "learned"
@@ -126,7 +126,7 @@ class SwitchConfig(PreTrainedConfig):
         tie_word_embeddings: a language model's output layer, masked ones' too, is its embedding table.
         share_embeddings: encoder and decoder read from one table; else the decoder has its own.
         scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
-        restores_gaps: trained by span corruption: `___` in a text is read as a sentinel (switch_model/gaps.py).
+        restores_gaps: trained by span corruption: `___` in a text is read as a sentinel (inference/sentinels.py).
         pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
         bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder. With two
             vocabularies these, and pad_token_id, are tokens of what is written.

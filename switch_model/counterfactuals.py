@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.interventions import Interventions
-from switch_model.predictor import Prediction, Predictor
 
 # Rows of one pass: more would take more memory than time.
 MAX_ROWS = 128

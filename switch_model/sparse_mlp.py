@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
-from switch_model.dropout import Dropout
-from switch_model.grouped_linear import LinearEach, each_expert, grouped_linear
 from switch_model.interventions import AnyInterventions
-from switch_model.layers import activation, residual_scale
-from switch_model.memory import keep_freed_memory
-from switch_model.queues import Queues, inverse, line_up, padded_places
-from switch_model.relu_experts import ReluExperts
-from switch_model.router import Top1Router
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.layers.dense_mlp import activation, residual_scale
+from switch_model.layers.dispatch import Queues, inverse, line_up, padded_places
+from switch_model.layers.dropout import Dropout
+from switch_model.layers.grouped_linear import LinearEach, each_expert, grouped_linear
+from switch_model.layers.relu_kernel import ReluExperts
+from switch_model.layers.router import Top1Router
 from switch_model.routing import Routing
 from switch_model.tracing import is_exported
 

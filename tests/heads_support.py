@@ -15,7 +15,7 @@ from switch_model import (
     SwitchForSequenceClassification,
     SwitchModel,
 )
-from switch_model.word_counts import text_features
+from switch_model.layers.word_counts import text_features
 
 HEADS = {
     "encoder": SwitchEncoderModel,

@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError
 
 import app
 from switch_model import CheckpointError, Routing
-from switch_model.plots import router_probabilities
+from switch_model.plots.routing import router_probabilities
 from switch_model.routing import layer_title
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from tests.waits import PATIENCE

@@ -1,6 +1,7 @@
 """Imports run one way, and files stay small enough to have one subject."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,148 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Each module of switch_model, and what of switch_model it may know. Further up the list = further down the house.
-MAY_IMPORT = {
-    "config_rules": set(),
-    "config": {"config_rules"},
-    "routing": set(),
-    "tracing": set(),
-    "interventions": {"config_rules", "tracing"},
-    "layers": {"config", "dropout"},
-    "embedding": {"config"},
-    "memory": set(),
-    "dropout": {"tracing"},
-    "grouped_linear": set(),
-    "relu_experts": {"dropout"},
-    "attention": {"config", "dropout", "layers", "tracing"},
-    "queues": {"tracing"},
-    "router": {"config", "dropout", "routing", "interventions", "queues"},
-    "sparse_mlp": {
-        "config",
-        "routing",
-        "dropout",
-        "grouped_linear",
-        "interventions",
-        "layers",
-        "memory",
-        "queues",
-        "relu_experts",
-        "router",
-        "tracing",
-    },
-    "cache_name": set(),
-    "outputs": {"cache_name", "routing"},
-    "analysis": {"routing"},
-    "plots": {"routing"},
-    "drift_plots": {"analysis", "routing"},
-    "corpus": {"analysis", "predictor", "stepping"},
-    "specialization": {"corpus"},
-    "scoring": {"base", "corpus", "generation", "interventions", "modeling"},
-    "reliance": {"base", "interventions", "scoring", "stepping"},
-    "corpus_plots": {"corpus", "routing", "specialization"},
-    "positions": {"config", "tracing"},
-    "convolution": {"config"},
-    "word_counts": {"config", "embedding"},
-    "attention_experts": {
-        "attention",
-        "config",
-        "grouped_linear",
-        "interventions",
-        "layers",
-        "queues",
-        "router",
-        "routing",
-        "tracing",
-    },
-    "stack": {
-        "attention",
-        "attention_experts",
-        "config",
-        "convolution",
-        "dropout",
-        "interventions",
-        "layers",
-        "positions",
-        "routing",
-        "sparse_mlp",
-    },
-    "base": {
-        "attention_experts",
-        "config",
-        "interventions",
-        "positions",
-        "router",
-        "routing",
-        "sparse_mlp",
-        "stack",
-        "word_counts",
-    },
-    "modeling": {
-        "base",
-        "config",
-        "config_rules",
-        "dropout",
-        "embedding",
-        "importer",
-        "interventions",
-        "outputs",
-        "pooling",
-        "positions",
-        "routing",
-        "stack",
-        "word_counts",
-    },
-    "encoder_decoder": {
-        "base",
-        "cache_name",
-        "config",
-        "interventions",
-        "modeling",
-        "outputs",
-        "positions",
-        "stack",
-    },
-    "generation": {"base", "cache_name", "config", "encoder_decoder", "interventions", "outputs", "stack"},
-    "gaps": set(),
-    "pooling": set(),
-    "stepping": set(),
-    "auto": {"base", "config", "encoder_decoder", "generation", "modeling"},
-    "archive": set(),
-    "paths": set(),
-    "hub": {"archive"},
-    "whole_files": set(),
-    "tensor_file": {"archive"},
-    "importer": {"archive", "config", "config_rules", "hub", "paths", "tensor_file"},
-    "tokenizer_file": {"archive"},
-    "checkpoint": {
-        "archive",
-        "auto",
-        "base",
-        "config",
-        "config_rules",
-        "hub",
-        "modeling",
-        "paths",
-        "tensor_file",
-        "tokenizer_file",
-        "whole_files",
-    },
-    "counterfactuals": {"interventions", "predictor"},
-    "predictor": {"interventions", "routing", "modeling", "checkpoint"},
-    "bands": {"routing"},
-    "decoding": set(),
-    "generator": {
-        "bands",
-        "checkpoint",
-        "decoding",
-        "gaps",
-        "generation",
-        "interventions",
-        "predictor",
-        "tokenizer_file",
-    },
-    "mask_filler": {"bands", "checkpoint", "interventions", "modeling", "predictor"},
-    "pipelines": {"checkpoint", "generation", "generator", "mask_filler", "modeling", "predictor"},
+# The rooms of each package, the first ones knowing least: a room may import those before it. A room is a folder, or a
+# module that lies directly in the package.
+ROOMS = {
+    "switch_model": [
+        *("tracing", "stepping", "config_rules", "config", "routing", "interventions", "layers", "sparse_mlp"),
+        *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
+    ],
 }
 FORBIDDEN = {"switch_model": {"gradio", "train", "ui", "app"}, "train": {"gradio", "ui", "app"}, "ui": {"app"}}
 
@@ -171,16 +37,22 @@ def test_packages_import_one_way(package):
         assert not tops & FORBIDDEN[package], path
 
 
-def test_modules_of_switch_model_import_one_way():
-    modules = {path.stem for path in (ROOT / "switch_model").glob("*.py")} - {"__init__"}
-    assert modules == set(MAY_IMPORT)
-    for name, allowed in MAY_IMPORT.items():
-        own = {
-            part.split(".")[1]
-            for part in imports(ROOT / "switch_model" / f"{name}.py")
-            if part.startswith("switch_model.")
-        }
-        assert own <= allowed, f"{name} imports {own - allowed}"
+def own_modules(package: str) -> dict[str, set[str]]:
+    """Every module of a package by its dotted name, and those of the package that it imports."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / package).rglob("*.py")}
+    paths = {name: path for name, path in paths.items() if not name.endswith(("__init__", "__main__"))}
+    return {name: imports(path) & set(paths) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_one_way(package):
+    modules, rooms = own_modules(package), ROOMS[package]
+    assert {name.split(".")[1] for name in modules} == set(rooms)
+    for name, others in modules.items():
+        room = rooms.index(name.split(".")[1])
+        later = {other for other in others if rooms.index(other.split(".")[1]) > room}
+        assert not later, f"{name} imports {later}"
+    graphlib.TopologicalSorter(modules).prepare()  # Raises where modules import in a circle.
 
 
 def test_importing_the_model_loads_no_plots_and_no_page():

@@ -7,7 +7,7 @@ import pytest
 
 from switch_model import Predictor
 from switch_model.checkpoint import read_training
-from switch_model.pipelines import open_pipeline, try_out
+from switch_model.inference.factory import open_pipeline, try_out
 from train.card import figures_in_words
 
 ROOT = Path(__file__).parent.parent

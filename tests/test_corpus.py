@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 
 from switch_model import Interventions, Predictor
-from switch_model.analysis import shared_information, shuffled_information
-from switch_model.corpus import route_corpus, route_in_steps
-from switch_model.counterfactuals import mean_importance
-from switch_model.routing import transitions
-from switch_model.specialization import (
+from switch_model.analysis.corpus import route_corpus, route_in_steps
+from switch_model.analysis.specialization import (
     caution,
     class_counts,
     class_information,
@@ -19,6 +16,9 @@ from switch_model.specialization import (
     right_against_wrong,
     vocabulary,
 )
+from switch_model.analysis.statistics import shared_information, shuffled_information
+from switch_model.counterfactuals import mean_importance
+from switch_model.routing import transitions
 from tests.ui_support import LABELS, save_tiny_checkpoint
 
 TEXTS = ["Oil prices rose.", "", "The team won the winter alert", "Oil oil oil traders worried about oil prices", "won"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from switch_model import Interventions, Predictor, load_checkpoint
-from switch_model.corpus import route_corpus
+from switch_model.analysis.corpus import route_corpus
 from switch_model.counterfactuals import importance, leave_one_out, what_if
 from switch_model.routing import layer_title
 from tests.ui_support import save_tiny_checkpoint

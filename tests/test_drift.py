@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from switch_model import CheckpointError, Predictor, Routing
-from switch_model.analysis import routed_alike, saturation
-from switch_model.drift_plots import saturation_curves, score_curves
+from switch_model.analysis.statistics import routed_alike, saturation
+from switch_model.plots.drift import saturation_curves, score_curves
 from switch_model.routing import UNLIMITED
 from train.arguments import Arguments
 from train.checkpoints import go_to, open_run, predictions, spread

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from switch_model import Interventions, attention, queues
-from switch_model.attention import RelativePositionBias
+from switch_model import Interventions
 from switch_model.config import SwitchConfig
+from switch_model.layers import attention, dispatch
+from switch_model.layers.attention import RelativePositionBias
 from tests.heads_support import has_decoder_over_encoder, make, tokens
 
 ANY = torch.export.Dim.DYNAMIC
@@ -131,9 +132,9 @@ def test_what_a_graph_does_otherwise_comes_out_the_same(monkeypatch):
     ]
     gates = torch.rand(4, 500, generator=torch.Generator().manual_seed(0))
     gates = torch.cat([gates, (gates * 9).round() / 9, torch.nextafter(gates, torch.ones(())), gates * 1e-42], dim=1)
-    expected = [*(bias._bucket(distances) for bias in biases), queues.highest_first(gates)]
+    expected = [*(bias._bucket(distances) for bias in biases), dispatch.highest_first(gates)]
     monkeypatch.setattr(attention, "is_exported", lambda: True)
-    monkeypatch.setattr(queues, "is_exported", lambda: True)
-    found = [*(bias._bucket(distances) for bias in biases), queues.highest_first(gates)]
+    monkeypatch.setattr(dispatch, "is_exported", lambda: True)
+    found = [*(bias._bucket(distances) for bias in biases), dispatch.highest_first(gates)]
     for one, other in zip(expected, found, strict=True):
         assert torch.equal(one, other)

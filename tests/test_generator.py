@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from switch_model import CheckpointError, Interventions
-from switch_model.decoding import Decoding
-from switch_model.generator import TextGenerator
-from switch_model.mask_filler import MaskFiller
-from switch_model.pipelines import open_pipeline
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.factory import open_pipeline
+from switch_model.inference.mask_filler import MaskFiller
+from switch_model.inference.text_generator import TextGenerator
 from tests.ui_support import save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
 
 PROMPT = "Once upon a time"
@@ -130,7 +130,7 @@ def test_settings_that_do_not_fit_are_named(generator):
 
 
 def test_cut_characters_belong_to_the_token_that_completes_them(tmp_path):
-    from switch_model.bands import written_tokens
+    from switch_model.inference.traces import written_tokens
 
     tokenizer = TextGenerator.from_checkpoint(save_tiny_storyteller(tmp_path / "tiny"), "cpu").tokenizer
     backend = tokenizer.backend_tokenizer

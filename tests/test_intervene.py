@@ -7,7 +7,7 @@ import pytest
 
 from switch_model import Interventions
 from switch_model.counterfactuals import importance
-from switch_model.plots import router_heat_map
+from switch_model.plots.routing import router_heat_map
 from ui.expert_panel import words_of_view
 from ui.explorer import Explorer, look
 from ui.flow import draw_flow

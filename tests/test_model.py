@@ -10,10 +10,10 @@ from switch_model import (
     SwitchForMaskedLM,
     SwitchForSequenceClassification,
 )
-from switch_model.attention import RelativePositionBias
-from switch_model.convolution import TokenConvolution
-from switch_model.dropout import dropout
-from switch_model.embedding import HashedBigrams
+from switch_model.layers.attention import RelativePositionBias
+from switch_model.layers.convolution import TokenConvolution
+from switch_model.layers.dropout import dropout
+from switch_model.layers.hashed_bigrams import HashedBigrams
 from switch_model.routing import load_balancing_loss, router_z_loss
 
 SHAPE = dict(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_heads=4, num_layers=2, num_experts=4, num_labels=3)

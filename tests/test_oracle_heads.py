@@ -18,8 +18,8 @@ from switch_model import (
     SwitchForSequenceClassification,
     SwitchModel,
 )
-from switch_model.attention_experts import AttentionModules, ProjectionExperts
-from switch_model.importer import their_names
+from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
+from switch_model.storage.switch_transformers import their_names
 from tests.heads_support import make, padded, tokens
 from tests.import_support import SHAPE, VOCABULARY, make_theirs, save_theirs, texts
 

@@ -6,7 +6,7 @@ from transformers import SwitchTransformersConfig
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
 from switch_model import SwitchConfig
-from switch_model.attention import Attention, RelativePositionBias, padding_bias
+from switch_model.layers.attention import Attention, RelativePositionBias, padding_bias
 from switch_model.sparse_mlp import SparseMLP
 
 B, T, D, F, E = 3, 17, 24, 40, 5

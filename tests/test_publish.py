@@ -159,7 +159,7 @@ REVISIONS = """
 from pathlib import Path
 from switch_model import CheckpointError, MaskFiller, Predictor, SwitchForConditionalGeneration, TextGenerator
 from switch_model import load_checkpoint
-from switch_model.pipelines import open_pipeline
+from switch_model.inference.factory import open_pipeline
 from train.cli import main
 from ui.models import ModelShelf
 from ui.quarantine import examine

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from switch_model import Interventions, SwitchConfig, SwitchForSequenceClassification, load_checkpoint
-from switch_model import reliance as module
-from switch_model.reliance import Reliance, reliance
-from switch_model.scoring import batches_of, score
+from switch_model.analysis import reliance as module
+from switch_model.analysis.reliance import Reliance, reliance
+from switch_model.analysis.scoring import batches_of, score
 from tests.ui_support import save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
 from train.reliance import known, measured, sentences
 

@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from switch_model import Interventions, Routing, SwitchConfig, queues, sparse_mlp
-from switch_model.analysis import RoutingTotals
-from switch_model.router import Top1Router, slots_per_expert
+from switch_model import Interventions, Routing, SwitchConfig, sparse_mlp
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.layers import dispatch
+from switch_model.layers.router import Top1Router, slots_per_expert
 from switch_model.routing import UNLIMITED, load_balancing_loss, router_z_loss
 from switch_model.sparse_mlp import SparseMLP
 
@@ -79,14 +80,14 @@ def test_probability_priority_serves_the_surest_tokens_first():
 
 @pytest.mark.parametrize("by_numpy", [True, False], ids=["numpy", "tensors"])
 def test_places_in_queues_and_in_line(by_numpy, monkeypatch):
-    monkeypatch.setattr(queues, "_by_numpy", lambda tensor: by_numpy)
+    monkeypatch.setattr(dispatch, "_by_numpy", lambda tensor: by_numpy)
     choice = torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]])
     joins = torch.tensor([[1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
-    joined = queues.join_queues(choice, joins, 4)
+    joined = dispatch.join_queues(choice, joins, 4)
     assert joined.place.tolist() == [[0, 0, 1, -1, 1, 0], [0, 1, 0, 2, 3, -1]]
     assert joined.length.tolist() == [[2, 4], [0, 1], [2, 0], [1, 0]]
     kept = joins & (joined.place < 2)
-    order, place, lengths = queues.line_up(choice.flatten(), kept.flatten(), joined)
+    order, place, lengths = dispatch.line_up(choice.flatten(), kept.flatten(), joined)
     assert (order.tolist(), lengths) == ([1, 4, 6, 7, 8, 0, 2, 5], [4, 1, 2, 1])
     assert place.tolist() == [5, 0, 6, 8, 1, 7, 2, 3, 4, 8, 8, 8]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switch_model import CheckpointError, load_checkpoint
-from switch_model.paths import local_path
+from switch_model.storage.paths import local_path
 from tests.waits import wait_until
 from train import requirements
 from train.arguments import PATHS, Arguments

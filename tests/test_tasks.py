@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from switch_model import MaskFiller, SwitchConfig, SwitchForCausalLM, load_checkpoint
-from switch_model.gaps import restored, with_sentinels
-from switch_model.generator import TextGenerator
+from switch_model.inference.sentinels import restored, with_sentinels
+from switch_model.inference.text_generator import TextGenerator
 from train.arguments import Arguments
 from train.cli import main
 from train.collators import SpanCorruptionCollator, cut_spans

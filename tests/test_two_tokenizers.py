@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError, SwitchConfig, SwitchForCausalLM, load_checkpoint, save_checkpoint
-from switch_model.decoding import Decoding
-from switch_model.generator import TextGenerator
-from switch_model.tokenizer_file import target_of
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.text_generator import TextGenerator
+from switch_model.storage.tokenizer_io import target_of
 from tests.heads_support import make, tokens
 from train.cli import main
 from train.pairs import load_pairs

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from switch_model import CheckpointError, load_checkpoint, tensor_file
-from switch_model.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
+from switch_model import CheckpointError, load_checkpoint
 from switch_model.checkpoint import read_config
-from switch_model.tensor_file import read_header
+from switch_model.storage import safetensors_io
+from switch_model.storage.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
+from switch_model.storage.safetensors_io import read_header
 from tests.ui_support import save_tiny_checkpoint
 from ui.models import MAX_CARD, ModelShelf
 from ui.models_tab import MAX_OWN, Reception
@@ -174,7 +175,7 @@ def test_a_header_of_a_million_tensors_is_refused_unread(good, tmp_path, monkeyp
     header = json.dumps({f"t{index}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(10**5)})
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
-    monkeypatch.setattr(tensor_file, "parse_json", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(safetensors_io, "parse_json", lambda *_: pytest.fail("it was read"))
     with pytest.raises(CheckpointError, match="too large"):
         read_header(path)
 

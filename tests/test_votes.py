@@ -19,7 +19,7 @@ from switch_model import (
     load_checkpoint,
     save_checkpoint,
 )
-from switch_model.analysis import RoutingTotals
+from switch_model.analysis.statistics import RoutingTotals
 from switch_model.routing import sequence_balance_loss
 from tests.ui_support import save_tiny_checkpoint
 from train.cli import main

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from switch_model.whole_files import check_writable, folder_written_aside, write_new, write_whole, written_aside
+from switch_model.storage.whole_files import check_writable, folder_written_aside, write_new, write_whole, written_aside
 
 
 def full(path: Path) -> None:
@@ -63,7 +63,7 @@ def test_pipes_and_streams_get_what_is_written(tmp_path):
     reader.join()
     assert got == ["through"]
     write_whole("/dev/null", "nothing")
-    code = "runpy.run_path('switch_model/whole_files.py')['write_whole']('/dev/stdout', 'two')"
+    code = "runpy.run_path('switch_model/storage/whole_files.py')['write_whole']('/dev/stdout', 'two')"
     program = f"import runpy; print(1); {code}; print(3)"
     with (tmp_path / "out").open("wb") as out:
         subprocess.run([sys.executable, "-c", program], stdout=out, check=True, cwd=Path(__file__).parent.parent)

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from switch_model import SwitchConfig, load_checkpoint
 from switch_model.checkpoint import read_training
-from switch_model.word_counts import WordCounts, text_features
+from switch_model.layers.word_counts import WordCounts, text_features
 from tests.heads_support import make, tokens
 from train.arguments import Arguments
 from train.evaluation import evaluate

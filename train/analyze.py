@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from switch_model.corpus import Corpus
+from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
 from switch_model.counterfactuals import mean_importance
-from switch_model.predictor import Predictor
-from switch_model.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
-from switch_model.whole_files import folder_written_aside
+from switch_model.inference.classifier import Predictor
+from switch_model.storage.whole_files import folder_written_aside
 from train.continuing import lost_rows, read_fingerprint
 from train.data import load_split
 from train.held_out import held_out_rows, lacks_validation, own_data

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from switch_model.config import SwitchConfig
-from switch_model.paths import local_path
+from switch_model.storage.paths import local_path
 from train.argument_rules import check_values
 from train.names import known_by, split_names
 from train.presets import default_preset, default_task, preset

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from switch_model import CheckpointError, Prediction, Predictor
-from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import compare_header
-from switch_model.tensor_file import read_header, read_tensors
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.safetensors_io import read_header, read_tensors
 from train.runs import Run
 from train.trainer_files import AVERAGE_FILE, keeps_average
 

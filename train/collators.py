@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.base import IGNORED_LABEL
+from switch_model.models.pretrained import IGNORED_LABEL
 from train.tokenizer import PaddingCollator, sentinel_ids
 
 # Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).

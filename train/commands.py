@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from switch_model.hub import short_name, with_revision
-from switch_model.whole_files import check_writable, folder_written_aside
+from switch_model.storage.hub import short_name, with_revision
+from switch_model.storage.whole_files import check_writable, folder_written_aside
 from train.flags import as_path, as_text, command_parser, natural, positive
 from train.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 from train.words import counted
@@ -138,8 +138,8 @@ def predict_command(argv: list[str]) -> None:
 
         check_output(options.output, options.file)
     from switch_model.checkpoint import load_checkpoint, require_classifier
-    from switch_model.modeling import SwitchForMaskedLM
-    from switch_model.predictor import Predictor
+    from switch_model.inference.classifier import Predictor
+    from switch_model.models.encoder import SwitchForMaskedLM
     from train.prediction import (
         DRAWING,
         classify_file,
@@ -218,8 +218,8 @@ def analyze_command(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     check_writable(options.output, folder=True)
     options.checkpoint = with_revision(options.checkpoint, options.revision)
-    from switch_model.corpus import route_corpus
-    from switch_model.predictor import Predictor
+    from switch_model.analysis.corpus import route_corpus
+    from switch_model.inference.classifier import Predictor
     from train.analyze import importances, rows_to_analyze, with_overlap, write_report
     from train.corpus_report import facts_in_words
     from train.reliance import measured, rows_of

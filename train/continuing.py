@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.tokenizer_file import target_of
+from switch_model.storage.tokenizer_io import target_of
 from train.arguments import PRIVATE, Arguments
 from train.data import TrainingData, from_hub
 from train.fingerprint import Fingerprint, among, prints, what_changed

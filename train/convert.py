@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from switch_model.auto import MODEL_CLASSES
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import RULES
-from switch_model.whole_files import folder_written_aside
+from switch_model.models.auto import MODEL_CLASSES
+from switch_model.storage.whole_files import folder_written_aside
 from train.arguments import Arguments
 from train.tokenizer import load_tokenizer
 

@@ -8,10 +8,9 @@ from html import escape
 
 import numpy as np
 
-from switch_model.corpus import Corpus
-from switch_model.reliance import Reliance
-from switch_model.routing import layer_title
-from switch_model.specialization import (
+from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.reliance import Reliance
+from switch_model.analysis.specialization import (
     AgainstChance,
     Context,
     caution,
@@ -22,6 +21,7 @@ from switch_model.specialization import (
     right_against_wrong,
     vocabulary,
 )
+from switch_model.routing import layer_title
 from train.reliance import html as reliance_html
 from train.words import counted
 
@@ -140,7 +140,7 @@ def report_html(
     """The whole report in one file. Pictures are drawn by plotly, which the file holds."""
     from plotly.offline import get_plotlyjs
 
-    from switch_model.corpus_plots import class_lift, drops_by_position, layer_loads, right_and_wrong_loads
+    from switch_model.plots.corpus import class_lift, drops_by_position, layer_loads, right_and_wrong_loads
 
     def picture(figure) -> str:
         return figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from switch_model.whole_files import folder_written_aside
+from switch_model.storage.whole_files import folder_written_aside
 from train.measures import MEASURES
 from train.picture_text import as_written, drawable_only
 from train.runs import Run

@@ -14,8 +14,8 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
-from switch_model.hub import is_missing, is_unreachable
-from switch_model.paths import local_path
+from switch_model.storage.hub import is_missing, is_unreachable
+from switch_model.storage.paths import local_path
 from train.class_names import spelled
 from train.columns import Columns, choose_columns, classes_of, label_features, names_in, texts_of
 from train.sentences import cut_by_sentence

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.config import SwitchConfig
-from switch_model.memory import keep_freed_memory
-from switch_model.tokenizer_file import target_of
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of
 from train import pairs
 from train.arguments import Arguments
 from train.rows import asked_vocabulary, make_tokenizer

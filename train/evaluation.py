@@ -10,10 +10,10 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from switch_model.analysis import RoutingTotals
+from switch_model.analysis.reliance import ROWS as RELIANCE_ROWS
+from switch_model.analysis.statistics import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
-from switch_model.modeling import SwitchForSequenceClassification
-from switch_model.reliance import ROWS as RELIANCE_ROWS
+from switch_model.models.encoder import SwitchForSequenceClassification
 from train.continuing import lost_rows
 from train.data import align_labels, load_split, report_split
 from train.figures import classification_figures

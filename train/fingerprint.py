@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from switch_model.whole_files import written_aside
+from switch_model.storage.whole_files import written_aside
 from train.data import TrainingData
 from train.words import counted, listed
 

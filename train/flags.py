@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
-from switch_model.hub import with_revision
-from switch_model.paths import local_path
+from switch_model.storage.hub import with_revision
+from switch_model.storage.paths import local_path
 from train.arguments import GROUPS, PATHS, Arguments
 from train.presets import default_task, preset
 

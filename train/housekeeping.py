@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from switch_model.whole_files import write_whole, written_aside
+from switch_model.storage.whole_files import write_whole, written_aside
 from train.runs import Run, RunError
 
 # Weights without pickles, words and figures. Not: optimizer files, which are pickles, and the log, which knows folders.

@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerFast, T5TokenizerFast
 
 from switch_model.checkpoint import CheckpointError, save_checkpoint
 from switch_model.config import SwitchConfig
-from switch_model.generation import SwitchForConditionalGeneration
-from switch_model.importer import SENTENCEPIECE, find_checkpoint, read_config
-from switch_model.modeling import SwitchEncoderModel
-from switch_model.tokenizer_file import read_tokenizer
-from switch_model.whole_files import check_writable
+from switch_model.models.encoder import SwitchEncoderModel
+from switch_model.models.language_model import SwitchForConditionalGeneration
+from switch_model.storage.switch_transformers import SENTENCEPIECE, find_checkpoint, read_config
+from switch_model.storage.tokenizer_io import read_tokenizer
+from switch_model.storage.whole_files import check_writable
 from train.flags import Parser, as_path
 from train.runs import pasted
 from train.tokenizer import load_tokenizer

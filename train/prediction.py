@@ -16,11 +16,11 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from switch_model.base import SwitchPreTrainedModel
-from switch_model.mask_filler import BLANK, Blank, Filling, MaskFiller
-from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
-from switch_model.predictor import Prediction, Predictor
-from switch_model.whole_files import write_whole
+from switch_model.inference.classifier import Prediction, Predictor
+from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
+from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.whole_files import write_whole
 from train.arguments import Arguments
 from train.columns import choose_columns, names_in, texts_of
 from train.data import load_split

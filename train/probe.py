@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from switch_model import Predictor, SwitchForSequenceClassification
-from switch_model.bands import read_tokens
-from switch_model.base import SwitchPreTrainedModel
-from switch_model.predictor import CLS_NAME
+from switch_model.inference.classifier import CLS_NAME
+from switch_model.inference.traces import read_tokens
+from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.routing import Routing
 
 

@@ -21,8 +21,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from switch_model.archive import is_known
 from switch_model.checkpoint import load_checkpoint
+from switch_model.storage.archive import is_known
 from train.card import model_card, with_own_licence
 
 # Seconds. The client itself would wait for minutes, and try again.

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from switch_model.base import SwitchPreTrainedModel
+from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
-from switch_model.corpus import Corpus
-from switch_model.reliance import Effect, Estimate, Reliance, reliance
+from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.routing import layer_titles
 from train.words import counted
 
@@ -40,7 +40,7 @@ def measured(
 ) -> dict[str, Any]:
     """{"reliance": figures on `count` rows drawn at random, ready for JSON, and what they mean "in_words"}; empty where
     there is nothing to measure: no rows wanted or there, or no sparse layer. `rows` as in
-    `switch_model.scoring.batches_of`."""
+    `switch_model.analysis.scoring.batches_of`."""
     if not count or not len(rows) or not model.config.sparse_layers:
         return {}
     found = reliance(model, drawn(rows, count), progress=progress)

@@ -18,7 +18,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from switch_model.whole_files import write_whole
+from switch_model.storage.whole_files import write_whole
 from train.arguments import Arguments, TrainArguments
 from train.runs import Run, RunError
 from train.trainer_files import checkpoint_step

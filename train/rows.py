@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.tokenizer_file import target_of, with_target
+from switch_model.storage.tokenizer_io import target_of, with_target
 from train.arguments import Arguments
 from train.data import TrainingData, has_own_validation, load_training_data, local_file
 from train.packing import Blocks, held_out_every, packed, prints_of, stream_texts

@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from switch_model.whole_files import WORDS, write_new, write_whole
+from switch_model.storage.whole_files import WORDS, write_new, write_whole
 from train.arguments import PATHS, Arguments
 from train.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.table_file import without_endings

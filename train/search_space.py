@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from switch_model.paths import local_path
+from switch_model.storage.paths import local_path
 from train.arguments import GROUPS, PATHS, PRIVATE, SHAPE, Arguments
 from train.runs import anchored
 from train.tasks import TASKS

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.base import SwitchPreTrainedModel
 from switch_model.checkpoint import load_checkpoint, read_config
 from switch_model.config import SwitchConfig
-from switch_model.modeling import SwitchForSequenceClassification
-from switch_model.tokenizer_file import TARGET, read_tokenizer, target_of, with_target
+from switch_model.models.encoder import SwitchForSequenceClassification
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import TARGET, read_tokenizer, target_of, with_target
 from train.tasks import Task
 
 CONFIG = "config.json"

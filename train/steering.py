@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from switch_model.whole_files import write_whole
+from switch_model.storage.whole_files import write_whole
 from train.history import clock
 from train.measures import MEASURES
 from train.process import StopRequest

@@ -24,7 +24,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState, create_trial
 
-from switch_model.whole_files import write_whole
+from switch_model.storage.whole_files import write_whole
 from train.arguments import Arguments
 from train.continuing import check_digest, digest_of
 from train.history import aligned, best_figure, clock

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from switch_model.whole_files import folder_written_aside
+from switch_model.storage.whole_files import folder_written_aside
 from train.picture_text import drawable_only, text_as_written
 from train.search_space import written
 

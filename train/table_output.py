@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from switch_model.whole_files import STREAMS, write_whole, written_aside
+from switch_model.storage.whole_files import STREAMS, write_whole, written_aside
 from train.json_table import is_rows_alone
 from train.table_file import FILE_ENDINGS, table_ending
 from train.words import counted, listed

@@ -11,9 +11,9 @@ from typing import Literal
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
-from switch_model.modeling import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from train.arguments import TrainArguments
 from train.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator
 from train.measures import MEASURES

@@ -12,12 +12,12 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.analysis import RoutingTotals
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.generation import SwitchForCausalLM, SwitchForConditionalGeneration
-from switch_model.modeling import SwitchForMaskedLM
-from switch_model.tokenizer_file import target_of
-from switch_model.whole_files import write_whole
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.models.encoder import SwitchForMaskedLM
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of
+from switch_model.storage.whole_files import write_whole
 from train.collators import MaskingCollator
 from train.data import load_split
 from train.packing import stream_texts

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from switch_model.hub import (
+from switch_model.storage.hub import (
     UNREACHABLE,
     is_unreachable,
     is_within_reach,
@@ -25,7 +25,7 @@ from switch_model.hub import (
     no_revision,
     split_revision,
 )
-from switch_model.tokenizer_file import target_of
+from switch_model.storage.tokenizer_io import target_of
 from train.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
 from train.words import DataError
 

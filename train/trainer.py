@@ -17,8 +17,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.optimization import Adafactor, AdafactorSchedule
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from switch_model.analysis import RoutingTotals
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
 from train.arguments import TrainArguments
 from train.balancing import Rebalance

@@ -19,12 +19,12 @@ from datasets import disable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from switch_model.base import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.checkpoint import read_training, save_checkpoint
 from switch_model.config import SwitchConfig
-from switch_model.memory import keep_freed_memory
-from switch_model.tokenizer_file import target_of, with_target
-from switch_model.whole_files import folder_written_aside
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of, with_target
+from switch_model.storage.whole_files import folder_written_aside
 from train.arguments import Arguments, TrainArguments
 from train.card import model_card
 from train.checkpoints import put_weights

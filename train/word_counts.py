@@ -17,10 +17,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
-from switch_model.base import real_tokens
 from switch_model.checkpoint import load_checkpoint, read_training
-from switch_model.modeling import SwitchForSequenceClassification
-from switch_model.word_counts import NO_FEATURE, WordCounts, text_features
+from switch_model.layers.word_counts import NO_FEATURE, WordCounts, text_features
+from switch_model.models.encoder import SwitchForSequenceClassification
+from switch_model.models.pretrained import real_tokens
 from train.runs import Run
 from train.tasks import classification_metrics
 from train.tokenizer import PaddingCollator

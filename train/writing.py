@@ -12,11 +12,11 @@ import torch
 from sacrebleu.metrics import BLEU, CHRF
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.base import SwitchPreTrainedModel
-from switch_model.decoding import Decoding
-from switch_model.gaps import restored, with_sentinels
-from switch_model.generator import TextGenerator
-from switch_model.tokenizer_file import target_of
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.sentinels import restored, with_sentinels
+from switch_model.inference.text_generator import TextGenerator
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of
 
 # What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
 BLEU_TOKENIZER = "13a"

@@ -15,10 +15,10 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError
-from switch_model.corpus import Corpus, route_in_steps
+from switch_model.analysis.corpus import Corpus, route_in_steps
+from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
 from switch_model.routing import layer_title
-from switch_model.specialization import THIN_TEXTS, Context, find
 from ui.files import fresh_path
 from ui.models import ModelShelf
 from ui.workshop import Workshop
@@ -99,7 +99,7 @@ class Analyst:
         """How far it is, again and again, and then what became of the model without its experts."""
         if analysis is None:
             return
-        from switch_model.reliance import ROWS, reliance_in_steps
+        from switch_model.analysis.reliance import ROWS, reliance_in_steps
         from train.reliance import drawn, html, rows_of
 
         try:
@@ -139,7 +139,7 @@ def summary(analysis: Analysis | None) -> tuple[Any, ...]:
     shown at all)."""
     if analysis is None:
         return (gr.skip(),) * 8 + (gr.update(visible=False),)
-    from switch_model.corpus_plots import drops_by_position, layer_loads
+    from switch_model.plots.corpus import drops_by_position, layer_loads
     from train.corpus_report import facts_in_words, layer_table
 
     corpus = analysis.corpus
@@ -163,7 +163,7 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
     """(sentence, lift of classes, sentence on right and wrong, their loads, expert picker)."""
     if analysis is None or layer not in analysis.corpus.layers:
         return (gr.skip(),) * 5
-    from switch_model.corpus_plots import class_lift, right_and_wrong_loads
+    from switch_model.plots.corpus import class_lift, right_and_wrong_loads
     from train.corpus_report import information_in_words, right_wrong_in_words
 
     corpus = analysis.corpus

@@ -8,7 +8,7 @@ from html import escape
 import torch
 
 from switch_model import Prediction, Routing
-from switch_model.bands import Band
+from switch_model.inference.traces import Band
 from switch_model.routing import UNLIMITED, layer_label, layer_title, load_balancing_loss
 from ui.palette import MAX_COLOURS
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
-from switch_model.analysis import routed_alike
+from switch_model.analysis.statistics import routed_alike
 from switch_model.routing import layer_title
 from ui.cards import message_card, prediction_card
 from ui.checkpoints import CheckpointShelf, same_run

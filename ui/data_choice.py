@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from switch_model.paths import local_path
+from switch_model.storage.paths import local_path
 from train.arguments import Arguments
 from train.data import columns_of, from_hub, known_datasets
 from train.data_report import DataReport, data_report

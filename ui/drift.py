@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
-from switch_model.analysis import saturation
+from switch_model.analysis.statistics import saturation
 from switch_model.routing import layer_title
 from train.checkpoints import open_run, predictions, spread, weight_bytes
 from train.runs import Run, RunError
@@ -106,7 +106,7 @@ def show(trail: Trail | None) -> tuple[Any, ...]:
     one's sentence, card and grid, no trail: the pictures are all that is still needed of it)."""
     if trail is None:
         return gr.update(visible=False), gr.skip(), None, None, [], "", "", None, None
-    from switch_model.drift_plots import saturation_curves, score_curves
+    from switch_model.plots.drift import saturation_curves, score_curves
 
     records = [prediction.routing for prediction in trail.predictions]
     first, last = trail.steps[0], trail.steps[-1]

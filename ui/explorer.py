@@ -316,7 +316,7 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     """The heat map of the chosen layer: (title, figure)."""
     if view is None or not view.prediction.routing:
         return empty_card("Router probabilities"), None
-    from switch_model.plots import router_heat_map
+    from switch_model.plots.routing import router_heat_map
 
     record = view.prediction.routing[view.layer]
     title = f"<h2>Router probabilities, {layer_title(record.name, len(view.bands) > 1)}</h2>"

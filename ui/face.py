@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from switch_model.gaps import has_gap
-from switch_model.mask_filler import has_blank
+from switch_model.inference.mask_filler import has_blank
+from switch_model.inference.sentinels import has_gap
 from ui.kinds import CLASSIFIER, FILLER, RESTORER, STORYTELLER, TRANSLATOR, Kind
 from ui.samples import Sample
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from switch_model import Prediction
-from switch_model.bands import Band
+from switch_model.inference.traces import Band
 from switch_model.routing import layer_label
 from train.picture_text import as_written, drawable, drawable_only
 from ui.expert_panel import words_of_view

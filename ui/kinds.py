@@ -5,7 +5,7 @@ Try it: kind_of("SwitchForCausalLM").word
 
 from dataclasses import dataclass
 
-from switch_model.base import SwitchPreTrainedModel
+from switch_model.models.pretrained import SwitchPreTrainedModel
 
 
 @dataclass(frozen=True)

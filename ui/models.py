@@ -14,8 +14,8 @@ import torch
 
 from switch_model import CheckpointError, Predictor, SwitchConfig
 from switch_model.checkpoint import read_training
-from switch_model.hub import split_revision, with_revision
-from switch_model.pipelines import Pipeline, architecture, open_pipeline, try_out
+from switch_model.inference.factory import Pipeline, architecture, open_pipeline, try_out
+from switch_model.storage.hub import split_revision, with_revision
 from ui.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"

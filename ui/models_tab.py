@@ -17,7 +17,7 @@ import gradio as gr
 from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
-from switch_model.tokenizer_file import target_of
+from switch_model.storage.tokenizer_io import target_of
 from train.reliance import known, sentences
 from train.words import counted
 from ui.explore import ExploreTab

@@ -11,9 +11,9 @@ from html import escape
 from typing import Any
 
 from switch_model import Filling, Generation, Routing
-from switch_model.bands import Band
-from switch_model.mask_filler import Blank
-from switch_model.predictor import MAX_CHARACTERS
+from switch_model.inference.classifier import MAX_CHARACTERS
+from switch_model.inference.mask_filler import Blank
+from switch_model.inference.traces import Band
 from ui.grid_picture import draw_grid
 from ui.output_cards import answer_card, closer_cards, words_of_changes
 from ui.output_view import Output, OutputView

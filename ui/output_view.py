@@ -7,8 +7,8 @@ Try it: OutputView.of(loaded_model, "tinystories", "Once upon a time")
 from dataclasses import dataclass, replace
 
 from switch_model import Filling, Generation, Interventions, MaskFiller, Routing, TextGenerator
-from switch_model.bands import Band
-from switch_model.decoding import Decoding
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.traces import Band
 from ui.models import LoadedModel
 from ui.view import NO_CHANGES, View, past_of
 

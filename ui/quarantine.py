@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 
 from switch_model import CheckpointError
-from switch_model.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
-from switch_model.hub import lacks_revision, no_revision, split_revision, without_pickles
+from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
+from switch_model.storage.hub import lacks_revision, no_revision, split_revision, without_pickles
 
 # What one checkpoint may take: seconds of a processor's work, bytes of memory beyond the bare process and on disk. A
 # busy machine takes long over a good one, so that seconds of the clock only bound what waits: for the Hub, or for ever.
@@ -75,7 +75,7 @@ def _check_names(uploaded: list[Path]) -> None:
 
 def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["switch_model.pipelines"])
+    context.set_forkserver_preload(["switch_model.inference.factory"])
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sender, uploaded, folder, hub_id), daemon=True)
     child.start()
@@ -138,7 +138,7 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
     import torch
 
     from switch_model.checkpoint import estimated_parameters, read_config
-    from switch_model.pipelines import open_pipeline, try_out
+    from switch_model.inference.factory import open_pipeline, try_out
 
     torch.set_num_threads(1)
     _take_little()

@@ -14,7 +14,7 @@ import gradio as gr
 import torch
 
 from switch_model import Prediction, Routing
-from switch_model.bands import Band
+from switch_model.inference.traces import Band
 from switch_model.routing import UNLIMITED, layer_label, layer_title
 
 # One scope: what the first one names, the second calls.

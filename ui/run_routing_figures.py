@@ -9,7 +9,7 @@ import math
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from switch_model.plots import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
+from switch_model.plots.routing import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
 from switch_model.routing import layer_titles
 from ui.palette import CELL_INK, MAX_COLOURS, expert_colour
 from ui.run_figures import HEALTH_HEIGHT, empty, in_chunks, mean, plain, styled

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from switch_model.paths import local_path
+from switch_model.storage.paths import local_path
 from train.data import data_folder
 from train.interrupts import HANGUP, answer
 from ui.address import ask_oneself_directly, free_port, in_url, without_proxy

@@ -17,8 +17,8 @@ import torch
 
 from switch_model import Interventions, Prediction, Routing
 from switch_model.counterfactuals import WhatIf
-from switch_model.decoding import Decoding
-from switch_model.predictor import MAX_CHARACTERS
+from switch_model.inference.classifier import MAX_CHARACTERS
+from switch_model.inference.decoding import Decoding
 from ui.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, PLAIN, OutputView
 from ui.view import Matters, View
 

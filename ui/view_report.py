@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from switch_model.counterfactuals import WhatIf
-from switch_model.plots import router_probabilities
+from switch_model.plots.routing import router_probabilities
 from switch_model.routing import layer_title
 from ui.cards import load_card, prediction_card, token_card
 from ui.expert_panel import words_of_view

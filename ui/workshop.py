@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from switch_model.whole_files import write_whole
+from switch_model.storage.whole_files import write_whole
 from train.arguments import Arguments
 from train.runs import Run, RunError, free_folder, list_runs
 from train.table_file import check_unpacked_size, without_endings

@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Generation, Interventions, TextGenerator
-from switch_model.bands import whole_text
-from switch_model.decoding import Decoding
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.traces import whole_text
 from ui.expert_panel import serial_of, wished
 from ui.explorer import Explorer, nothing
 from ui.kinds import Kind

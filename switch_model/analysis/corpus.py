@@ -1,0 +1,208 @@
+"""A data set, routed: where every token of every text went, as flat arrays that measures are counted from.
+
+Legend: N texts, K tokens of all texts in the order of the texts, L sparse layers, E experts.
+Try it: route_corpus(Predictor.from_checkpoint("assets/models/ag_news"), ["Oil prices rose.", "The team won."])
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.inference.classifier import CLS_NAME, MAX_CHARACTERS, Predictor
+from switch_model.stepping import to_the_end
+
+# A batch holds texts of about one length, and about so many tokens.
+TOKENS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What a model did with many texts.
+
+    Attributes:
+        texts: the N texts that have a token.
+        classes: names, in the model's order.
+        true: (N,) class indices; -1 = unknown.
+        predicted, probability: (N,) the likeliest class and its probability.
+        layers: names of the L sparse layers.
+        num_experts: E.
+        text: (K,) the text that a token is of.
+        position: (K,) its place there, from 0.
+        token: (K,) its number in the vocabulary; the vocabulary's size for the model's own CLS token.
+        start, end: (K,) its characters in the text.
+        expert: (L, K) the expert that it chose.
+        dropped: (L, K) whether that one was full.
+        measures: per layer, as `RoutingTotals.summary` gives them.
+        names: readable names of the tokens that occur, by number.
+    """
+
+    texts: list[str]
+    classes: list[str]
+    true: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+    layers: tuple[str, ...]
+    num_experts: int
+    text: np.ndarray
+    position: np.ndarray
+    token: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    expert: np.ndarray
+    dropped: np.ndarray
+    measures: list[dict[str, Any]]
+    names: dict[int, str]
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.true >= 0).any())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the texts whose class is known; None when there are none."""
+        known = self.true >= 0
+        return float((self.predicted == self.true)[known].mean()) if known.any() else None
+
+    def layer_index(self, name: str) -> int:
+        """Raises ValueError when there is no such layer."""
+        if name not in self.layers:
+            raise ValueError(f"The model has no sparse layer {name!r}: it has {', '.join(self.layers) or 'none'}.")
+        return self.layers.index(name)
+
+    def tokens_table(self) -> dict[str, Any]:
+        """A column each for text, position, token, and per layer the expert and whether it was dropped."""
+        columns = {
+            "text": self.text,
+            "position": self.position,
+            "token": [self.names[one] for one in self.token.tolist()],
+        }
+        for index, layer in enumerate(self.layers):
+            columns |= {f"{layer} expert": self.expert[index], f"{layer} dropped": self.dropped[index]}
+        return columns
+
+    def texts_table(self) -> dict[str, Any]:
+        """A column each for text, true class ("" = unknown), predicted class and its probability."""
+        return {
+            "text": self.texts,
+            "true": [self.classes[one] if one >= 0 else "" for one in self.true.tolist()],
+            "predicted": [self.classes[one] for one in self.predicted.tolist()],
+            "probability": self.probability.round(4),
+        }
+
+
+def route_corpus(
+    predictor: Predictor,
+    texts: Sequence[str],
+    true: Sequence[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Corpus:
+    """Classify and route every text.
+
+    Args:
+        true: class indices by the model's order, -1 = unknown; None = all unknown.
+        progress: called with (texts done, texts in all) after each batch.
+
+    Raises:
+        ValueError: when no text has a token, or the model has no sparse layer.
+    """
+    return to_the_end(route_in_steps(predictor, texts, true), progress)
+
+
+@torch.inference_mode()
+def route_in_steps(
+    predictor: Predictor, texts: Sequence[str], true: Sequence[int] | None = None
+) -> Generator[tuple[int, int], None, Corpus]:
+    """`route_corpus` for who wants to show how far it is, or to end it: yields (texts done, texts in all)."""
+    model, config = predictor.model, predictor.model.config
+    if not config.sparse_layers:
+        raise ValueError("This model has no sparse layer: there is no routing to analyse.")
+    texts = [text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8") for text in texts]
+    encodings = predictor.tokenizer.backend_tokenizer.encode_batch(texts)
+    kept = [index for index, encoding in enumerate(encodings) if encoding.ids]
+    if not kept:
+        raise ValueError("None of the texts has a visible character: there is nothing to analyse.")
+    texts, encodings = [texts[index] for index in kept], [encodings[index] for index in kept]
+    added = int(config.cls_token)
+    lengths = np.array([added + len(encoding.ids) for encoding in encodings])
+    first = np.concatenate([[0], np.cumsum(lengths)])
+    routes = np.zeros((2, len(config.sparse_layers), first[-1]), dtype=np.int16)
+    predicted, probability = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts))
+    totals, done = RoutingTotals(), 0
+
+    for rows in alike_in_length(lengths):
+        ids = torch.full((len(rows), int(lengths[rows].max()) - added), config.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, : lengths[row] - added] = torch.tensor(encodings[row].ids)
+            mask[place, : lengths[row] - added] = 1
+        output = model(ids.to(model.device), mask.to(model.device), output_routing=True)
+        totals.add(output.routing)
+        best = output.logits.float().softmax(-1).cpu().max(dim=-1)
+        predicted[rows], probability[rows] = best.indices.numpy(), best.values.numpy()
+        # Both (L, B, T): every layer at once, then text by text to its place.
+        expert = torch.stack([record.expert for record in output.routing]).cpu().numpy()
+        dropped = torch.stack([record.dropped for record in output.routing]).cpu().numpy()
+        for place, row in enumerate(rows):
+            routes[0, :, first[row] : first[row + 1]] = expert[:, place, : lengths[row]]
+            routes[1, :, first[row] : first[row + 1]] = dropped[:, place, : lengths[row]]
+        done += len(rows)
+        yield done, len(texts)
+
+    own = [config.vocab_size] * added
+    token = np.concatenate([own + encoding.ids for encoding in encodings]).astype(np.int64)
+    offsets = np.concatenate([np.array([(0, 0)] * added + encoding.offsets, dtype=np.int64) for encoding in encodings])
+    text = np.repeat(np.arange(len(texts)), lengths)
+    return Corpus(
+        texts=texts,
+        classes=list(config.labels),
+        true=np.full(len(texts), -1) if true is None else np.array(true, dtype=np.int64)[kept],
+        predicted=predicted,
+        probability=probability,
+        layers=tuple(config.sparse_layers),
+        num_experts=config.num_experts,
+        text=text,
+        position=np.arange(first[-1]) - first[text],
+        token=token,
+        start=offsets[:, 0],
+        end=offsets[:, 1],
+        expert=routes[0],
+        dropped=routes[1].astype(bool),
+        measures=totals.summary(),
+        names=_names(predictor, texts, token, text, offsets),
+    )
+
+
+def alike_in_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:
+    """Rows of about one length, of about `most` tokens together, the short ones first."""
+    order = np.argsort(lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        # The last of a batch is its longest: how many of that length fit?
+        end = begin + 1
+        while end < len(order) and (end - begin + 1) * lengths[order[end]] <= most:
+            end += 1
+        yield order[begin:end]
+        begin = end
+
+
+def _names(
+    predictor: Predictor, texts: list[str], token: np.ndarray, text: np.ndarray, offsets: np.ndarray
+) -> dict[int, str]:
+    """The characters that a token first stood for: what a vocabulary stores of byte-level pieces is not readable. The
+    one that stands for every unknown word keeps its own name."""
+    numbers, where = np.unique(token, return_index=True)
+    names = {}
+    for number, index in zip(numbers.tolist(), where.tolist(), strict=True):
+        if number == predictor.model.config.vocab_size:
+            names[number] = CLS_NAME
+            continue
+        start, end = offsets[index]
+        own = predictor.tokenizer.convert_ids_to_tokens(number)
+        surface = "" if number == predictor.tokenizer.unk_token_id else texts[text[index]][start:end].strip()
+        piece = own.startswith("##")
+        names[number] = f"##{surface}" if piece and surface else own if piece or not surface else surface.lower()
+    return names

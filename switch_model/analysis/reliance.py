@@ -1,0 +1,292 @@
+"""Expert reliance: what becomes of a model's figure without its experts, and with tokens sent to each other's experts.
+
+Every measure as defined in docs/metrics.md. Legend: N texts, L sparse layers, E experts, R draws of the texts.
+Try it: reliance(model, [{"input_ids": [5, 6, 7], "labels": 0}, …]).all_off["accuracy"]
+"""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from switch_model.analysis.scoring import Scores, batches_of, score
+from switch_model.interventions import Interventions
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.stepping import to_the_end
+
+# Texts that reliance is measured on, unless somebody says otherwise.
+ROWS = 256
+# So many texts for all single experts together: each of many is tried on fewer, but not on fewer than the least.
+EXPERT_TEXTS, LEAST_EXPERT_TEXTS = 32 * ROWS, 16
+# Draws of the texts that an interval is told from; digits that figures are kept with.
+DRAWS, DIGITS = 1000, 6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and the interval that holds 95 % of its values when the texts are drawn anew (bootstrap)."""
+
+    value: float
+    low: float
+    high: float
+
+
+# What became of a model under a change, by name: "accuracy" (of texts, or of tokens), "agreement" (share of texts
+# without a known class that keep the one predicted as it is) or "perplexity"; "change" of the first of these. Of a
+# classifier also "class_changes", the share of texts that get another class than as it is, and "probability_change", of
+# the class that is predicted as it is, on average.
+Effect = Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class LayerReliance:
+    """One sparse layer: all its experts off, its choices shuffled, and each of its E experts off by itself."""
+
+    layer: str
+    off: Effect
+    shuffled: Effect
+    experts_off: tuple[Effect, ...]
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """How much a model relies on its experts.
+
+    Attributes:
+        figure: "accuracy", "agreement" or "perplexity": the one that the model is judged by.
+        rows, expert_rows: texts measured, and texts that each single expert was tried on.
+        chance: what the commonest class alone would give; None for a model without classes.
+        as_it_is: the model unchanged.
+        without_limit: no token dropped, which is what shuffled choices compare with.
+        all_off: all experts of all layers.
+        busiest_off: in each text, the expert of each layer that most of its tokens chose.
+        shuffled: the choices of all layers.
+        layers: each sparse layer by itself.
+    """
+
+    figure: str
+    rows: int
+    expert_rows: int
+    chance: float | None
+    as_it_is: Effect
+    without_limit: Effect
+    all_off: Effect
+    busiest_off: Effect
+    shuffled: Effect
+    layers: tuple[LayerReliance, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Reliance":
+        """The inverse of `to_dict`. Raises ValueError for anything else."""
+        try:
+            whole = {name: _effect(values[name]) for name in _WHOLE}
+            layers = [
+                LayerReliance(
+                    str(one["layer"]),
+                    _effect(one["off"]),
+                    _effect(one["shuffled"]),
+                    tuple(map(_effect, one["experts_off"])),
+                )
+                for one in values["layers"]
+            ]
+            chance = None if values["chance"] is None else float(values["chance"])
+            numbers = [int(values[name]) for name in ("rows", "expert_rows")]
+            found = cls(str(values["figure"]), *numbers, chance, **whole, layers=tuple(layers))
+            if not all(found.figure in effect for effect in (found.as_it_is, *found._changed())) or not layers:
+                raise ValueError(f"they lack the figure {found.figure!r}")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(f"These are no figures of reliance: {error!r}.") from error
+        return found
+
+    def _changed(self) -> list[Effect]:
+        own = [effect for one in self.layers for effect in (one.off, one.shuffled, *one.experts_off)]
+        return [self.without_limit, self.all_off, self.busiest_off, self.shuffled, *own]
+
+
+_WHOLE = ("as_it_is", "without_limit", "all_off", "busiest_off", "shuffled")
+
+
+def _effect(values: Any) -> dict[str, Estimate]:
+    found = {
+        str(name): Estimate(*(float(one[key]) for key in ("value", "low", "high"))) for name, one in values.items()
+    }
+    if not all(math.isfinite(number) for one in found.values() for number in (one.value, one.low, one.high)):
+        raise ValueError("a number is not finite")
+    return found
+
+
+def reliance(
+    model: SwitchPreTrainedModel,
+    rows: Sequence[Mapping[str, Any]],
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Reliance:
+    """Measure how much a model relies on its experts.
+
+    Args:
+        rows: as `scoring.batches_of` takes them, in an order drawn at random: where there are many
+            experts, each single one is tried on the first of them.
+        seed: of the shuffled choices and of the intervals.
+        progress: called with (passes done, passes in all) after each.
+
+    Raises:
+        ValueError: when there are no rows, nothing is asked in them, or the model has no sparse layer.
+    """
+    return to_the_end(reliance_in_steps(model, rows, seed), progress)
+
+
+def reliance_in_steps(
+    model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int = 0
+) -> Generator[tuple[int, int], None, Reliance]:
+    """`reliance` for who wants to show how far it is, or to end it: yields (passes done, passes in all)."""
+    config, layers, experts = model.config, model.config.sparse_layers, range(model.config.num_experts)
+    if not layers:
+        raise ValueError("This model has no sparse layer: there are no experts to rely on.")
+    if not rows:
+        raise ValueError("There are no texts to measure on how much a model relies on its experts.")
+
+    # 1. As it is, and with no queue ever full: shuffled choices are to change the experts, not who is dropped.
+    batches = batches_of(model, rows)
+    plain = free = score(model, batches, choices_wanted=True)
+    if plain.dropped:
+        free = score(model, batches, Interventions(capacity_factor=math.inf), choices_wanted=True)
+    judge = _Judge(plain, seed)
+    few = rows[: max(LEAST_EXPERT_TEXTS, EXPERT_TEXTS // (len(layers) * len(experts)))]
+    some, judge_of_some = batches, judge
+    if len(few) < len(rows):
+        some = batches_of(model, few)
+        judge_of_some = _Judge(score(model, some), seed)
+
+    # 2. What is asked.
+    one_for_all = config.attention_experts == "module"
+    mixed = {
+        layer: _shuffled(own, np.random.default_rng((seed, index)), one_for_all and layer.endswith(".attention"))
+        for index, (layer, own) in enumerate(zip(layers, free.choices, strict=True))
+    }
+    texts = range(len(rows))
+
+    def off(*named: str) -> Interventions:
+        return Interventions(ablate={(layer, expert) for layer in named for expert in experts})
+
+    def busiest_off() -> list[Interventions]:
+        pairs = [list(zip(layers, (own[row] for own in free.choices), strict=True)) for row in texts]
+        busiest = [{(layer, int(np.bincount(own).argmax())) for layer, own in pair if len(own)} for pair in pairs]
+        return [Interventions(ablate=named, capacity_group=config.capacity_group) for named in busiest]
+
+    def shuffled(*named: str) -> list[Interventions]:
+        settings = {"capacity_factor": math.inf, "capacity_group": config.capacity_group}
+        return [
+            Interventions(choices={layer: mixed[layer][row].tolist() for layer in named}, **settings) for row in texts
+        ]
+
+    questions: dict[tuple, Callable[[], Interventions | list[Interventions]]] = {
+        ("off",): partial(off, *layers),
+        ("shuffled",): partial(shuffled, *layers),
+        ("busiest",): busiest_off,
+    }
+    for layer in layers:
+        if len(layers) > 1:  # Of a single layer it was asked already.
+            questions |= {("off", layer): partial(off, layer), ("shuffled", layer): partial(shuffled, layer)}
+        for expert in experts:
+            questions["off", layer, expert] = partial(Interventions, ablate={(layer, expert)})
+
+    # 3. A pass for each.
+    effects: dict[tuple, dict[str, Estimate]] = {}
+    for key, question in questions.items():
+        yield len(effects), len(questions)
+        single = len(key) == 3
+        scores = score(model, some if single else batches, question())
+        effects[key] = (judge_of_some if single else judge).effect(scores)
+    yield len(questions), len(questions)
+    return Reliance(
+        figure=judge.figure,
+        rows=len(rows),
+        expert_rows=len(few),
+        chance=judge.chance(rows),
+        as_it_is=judge.effect(plain),
+        without_limit=judge.effect(free),
+        all_off=effects["off",],
+        busiest_off=effects["busiest",],
+        shuffled=effects["shuffled",],
+        layers=tuple(
+            LayerReliance(
+                layer,
+                effects.get(("off", layer), effects["off",]),
+                effects.get(("shuffled", layer), effects["shuffled",]),
+                tuple(effects["off", layer, expert] for expert in experts),
+            )
+            for layer in layers
+        ),
+    )
+
+
+def _shuffled(choices: list[np.ndarray], random: np.random.Generator, per_text: bool) -> list[np.ndarray]:
+    """The choices of one layer, as many of each expert as before, dealt out anew to the tokens of all texts.
+
+    `per_text`: a text has one choice for all its tokens, and they are dealt out to the texts.
+    """
+    lengths = [len(own) for own in choices]
+    if per_text:
+        order = random.permutation(len(choices))
+        # A text without tokens has no choice to give.
+        own = [int(one[0]) if len(one) else 0 for one in choices]
+        return [np.full(length, own[other]) for length, other in zip(lengths, order, strict=True)]
+    return np.split(random.permutation(np.concatenate(choices)), np.cumsum(lengths)[:-1])
+
+
+class _Judge:
+    """Figures of a model under a change, beside those of the model as it is, on the same texts."""
+
+    def __init__(self, plain: Scores, seed: int):
+        self.plain, texts = plain, len(plain.asked)
+        self.labelled, self.classifies = bool(plain.asked.any()), plain.probs is not None
+        if not self.labelled and not self.classifies:
+            raise ValueError("Nothing is asked of the model in these texts: there is no figure to compare.")
+        self.figure = "perplexity" if not self.classifies else "accuracy" if self.labelled else "agreement"
+        drawn = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=DRAWS)
+        self.weights = np.concatenate([np.ones((1, texts)), drawn])  # (1 + R, N): the texts as they are come first.
+
+    def chance(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
+        """What the commonest class alone would give."""
+        if not self.classifies:
+            return None
+        labels = [int(row["labels"]) for row in rows] if self.labelled else self.plain.probs.argmax(axis=1)
+        counts = np.bincount([label for label in labels if label >= 0])
+        return round(float(counts.max() / counts.sum()), DIGITS)
+
+    def effect(self, scores: Scores) -> dict[str, Estimate]:
+        """What became of the model."""
+        now, before = self._figures(scores), self._figures(self.plain)
+        found = now | {"change": now[self.figure] - before[self.figure]}
+        if self.classifies:
+            own, place = self.plain.probs.argmax(axis=1), np.arange(len(self.plain.probs))
+            changes = scores.probs.argmax(axis=1) != own
+            found["class_changes"] = self._mean(changes)
+            found["probability_change"] = self._mean(scores.probs[place, own] - self.plain.probs[place, own])
+        return {name: _estimate(values) for name, values in found.items()}
+
+    def _figures(self, scores: Scores) -> dict[str, np.ndarray]:
+        """(1 + R,) each."""
+        if self.figure == "agreement":
+            return {"agreement": self._mean(scores.probs.argmax(axis=1) == self.plain.probs.argmax(axis=1))}
+        asked = np.maximum(self.weights @ scores.asked, 1)
+        accuracy = {"accuracy": self.weights @ scores.right / asked}
+        if self.classifies:
+            return accuracy
+        # No float holds more than e^709.
+        return {"perplexity": np.exp(np.minimum(self.weights @ scores.nats / asked, 700))} | accuracy
+
+    def _mean(self, values: np.ndarray) -> np.ndarray:
+        return self.weights @ values / self.weights.shape[1]
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return Estimate(*(round(float(one), DIGITS) for one in (values[0], low, high)))

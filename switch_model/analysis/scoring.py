@@ -1,0 +1,148 @@
+"""How well a model does, text by text, as it is or with its routing changed: classes, next or hidden tokens, answers.
+
+Legend: N texts, B texts of a batch, T tokens, C classes, V tokens in the vocabulary, M tokens that are asked for.
+Try it: score(model, batches_of(model, [{"input_ids": [5, 6, 7], "labels": 0}])).right
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from switch_model.analysis.corpus import TOKENS_PER_BATCH, alike_in_length
+from switch_model.interventions import Interventions
+from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+
+# Of a model that gives every token of a vocabulary a logit, a batch holds fewer tokens.
+VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some of the texts: their numbers among all, and what the model is given and asked, padded on the right."""
+
+    rows: np.ndarray
+    inputs: dict[str, Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a model made of N texts.
+
+    Attributes:
+        asked: (N,) how many answers are known: 1 or 0 for a text's class, else a number of tokens.
+        right: (N,) how many of these the model's likeliest answer is.
+        nats: (N,) −log of the probabilities that the model gives to the known answers, summed.
+        probs: (N, C) of the classes; None for a model that has none.
+        choices: per sparse layer and text, the experts of its tokens; None where nobody asked for them.
+        dropped: whether any token was.
+    """
+
+    asked: np.ndarray
+    right: np.ndarray
+    nats: np.ndarray
+    probs: np.ndarray | None
+    choices: list[list[np.ndarray]] | None = None
+    dropped: bool = False
+
+
+def batches_of(model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
+    """Batches of texts of about one length.
+
+    Args:
+        rows: a text each: `input_ids`, and `labels`: its class (below 0 = unknown); for a masked model and for one with
+            two stacks token ids, -100 where none is asked for; of no use to a causal model, which is asked for each
+            next token.
+
+    Raises ValueError for a model that only gives hidden states.
+    """
+    classifies = isinstance(model, SwitchForSequenceClassification)
+    if not classifies and not isinstance(model, SwitchForMaskedLM | SwitchForCausalLM | SwitchForConditionalGeneration):
+        raise ValueError(f"A {type(model).__name__} gives hidden states: there is nothing to measure it by.")
+    ids = [torch.as_tensor(row["input_ids"]) for row in rows]
+    asked = [torch.as_tensor(row.get("labels", row["input_ids"])) for row in rows]
+    lengths = np.array([max(len(own), 0 if classifies else len(label)) for own, label in zip(ids, asked, strict=True)])
+    batches = []
+    for chosen in alike_in_length(lengths, TOKENS_PER_BATCH if classifies else VOCABULARY_TOKENS):
+        own = [ids[row] for row in chosen]
+        input_ids_BT = pad_sequence(own, batch_first=True, padding_value=model.config.pad_token_id)
+        length_B1 = torch.tensor([len(one) for one in own]).unsqueeze(1)
+        inputs = {"input_ids": input_ids_BT, "attention_mask": torch.arange(input_ids_BT.shape[1]) < length_B1}
+        labels = [asked[row] for row in chosen]
+        labels = torch.stack(labels) if classifies else pad_sequence(labels, True, IGNORED_LABEL)
+        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        batches.append(Batch(chosen, inputs, labels.to(model.device)))
+    return batches
+
+
+@torch.inference_mode()
+def score(
+    model: SwitchPreTrainedModel,
+    batches: Sequence[Batch],
+    interventions: Interventions | Sequence[Interventions] | None = None,
+    choices_wanted: bool = False,
+) -> Scores:
+    """One pass over all texts.
+
+    Args:
+        interventions: for all texts, or one per text, by its number.
+        choices_wanted: whether to tell where the tokens went.
+    """
+    texts = sum(len(batch.rows) for batch in batches)
+    asked, right = np.zeros(texts, dtype=np.int64), np.zeros(texts, dtype=np.int64)
+    nats, probs = np.zeros(texts), None
+    choices: list[list[np.ndarray]] = [[np.empty(0)] * texts for _ in model.config.sparse_layers]
+    dropped = False
+    for batch in batches:
+        own = interventions
+        if isinstance(interventions, Sequence):
+            own = [interventions[row] for row in batch.rows]
+        output, logits_MC, labels_M, text_M = _answers(model, batch, own, choices_wanted)
+        log_probs_MC = logits_MC.float().log_softmax(dim=-1)
+        known_M = labels_M >= 0
+        found_M = (log_probs_MC.argmax(dim=-1) == labels_M) & known_M
+        given_M = -log_probs_MC.gather(1, labels_M.clamp(min=0).unsqueeze(1)).squeeze(1) * known_M
+        size = len(batch.rows)
+        for total, one_M in ((asked, known_M), (right, found_M), (nats, given_M)):
+            sums_B = torch.zeros(size, dtype=torch.float64).index_add(0, text_M.cpu(), one_M.double().cpu())
+            total[batch.rows] = sums_B.numpy()
+        if isinstance(model, SwitchForSequenceClassification):
+            probs = np.zeros((texts, logits_MC.shape[1])) if probs is None else probs
+            probs[batch.rows] = log_probs_MC.exp().cpu().numpy()
+        for layer, record in enumerate(output.routing if choices_wanted else ()):
+            dropped |= bool(record.dropped.any())
+            expert_BT, mask_BT = record.expert.cpu().numpy(), record.mask.cpu().numpy()
+            for place, row in enumerate(batch.rows):
+                choices[layer][row] = expert_BT[place, mask_BT[place]]
+    return Scores(asked, right, nats, probs, choices if choices_wanted else None, dropped)
+
+
+def _answers(
+    model: SwitchPreTrainedModel, batch: Batch, interventions: Any, records_wanted: bool
+) -> tuple[Any, Tensor, Tensor, Tensor]:
+    """The model's output, and for all that is asked for: logits (M, C or V), labels (M,), and the text of the batch."""
+    given = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
+    if isinstance(model, SwitchForSequenceClassification):
+        output = model(**given)
+        return output, output.logits, batch.labels, torch.arange(len(batch.rows))
+    if isinstance(model, SwitchForMaskedLM):
+        output = model(**given, labels=batch.labels)  # Logits of the places asked for, and of no others.
+        chosen_BT = batch.labels != IGNORED_LABEL
+        return output, output.logits, batch.labels[chosen_BT], chosen_BT.nonzero()[:, 0]
+    if isinstance(model, SwitchForCausalLM):
+        output = model(**given)
+        logits_BTV, labels_BT = output.logits[:, :-1], batch.inputs["input_ids"][:, 1:]
+        chosen_BT = batch.inputs["attention_mask"][:, 1:]
+    else:
+        ids_BT, mask_BT = model.shift_right(batch.labels)
+        output = model(**given, decoder_input_ids=ids_BT, decoder_attention_mask=mask_BT)
+        logits_BTV, labels_BT = output.logits, batch.labels
+        chosen_BT = labels_BT != IGNORED_LABEL
+    return output, logits_BTV[chosen_BT], labels_BT[chosen_BT], chosen_BT.nonzero()[:, 0]

@@ -1,0 +1,65 @@
+"""A checkpoint of any kind -> what asks it: a Predictor, a TextGenerator or a MaskFiller.
+
+Try it: open_pipeline("assets/models/ag_news")("Oil prices rose.")
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from switch_model.checkpoint import CheckpointError, load_checkpoint
+from switch_model.inference.classifier import Predictor
+from switch_model.inference.mask_filler import BLANK, MaskFiller
+from switch_model.inference.text_generator import TextGenerator
+from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+
+Pipeline = Predictor | TextGenerator | MaskFiller
+
+# Model class -> what asks it.
+PIPELINES: dict[type, type[Pipeline]] = {
+    SwitchForSequenceClassification: Predictor,
+    SwitchForConditionalGeneration: TextGenerator,
+    SwitchForCausalLM: TextGenerator,
+    SwitchForMaskedLM: MaskFiller,
+}
+
+
+def open_pipeline(
+    folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
+) -> Pipeline:
+    """Open a checkpoint of any kind. Raises CheckpointError when it can't, or when it has no head to ask."""
+    model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
+    pipeline = PIPELINES.get(type(model))
+    if pipeline is None:
+        raise CheckpointError(
+            f"This checkpoint is a {type(model).__name__}: it gives hidden states, and neither classes nor text. "
+            "Train a head on it with python -m train --init_from."
+        )
+    return pipeline(model, tokenizer)
+
+
+def try_out(pipeline: Pipeline) -> None:
+    """Ask it once, with a few words. Raises CheckpointError when it can't answer."""
+    words = "a few words to try it with " * 6
+    try:
+        if isinstance(pipeline, TextGenerator):
+            pipeline(words, max_new_tokens=2)
+        else:
+            pipeline(f"{BLANK} {words}" if isinstance(pipeline, MaskFiller) else words)
+    except ValueError as error:
+        raise CheckpointError(f"The checkpoint opens, but a few words can’t be asked of it: {error}") from error
+
+
+def architecture(folder: str | Path) -> tuple[str, bool]:
+    """The model class that a checkpoint folder names, and whether it restores gaps, without opening it; ("", False)
+    where there is nothing to read."""
+    for path in (Path(folder) / "config.json", Path(folder) / "best" / "config.json"):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            named = values.get("architectures") or [""]
+            return str(named[0]), values.get("restores_gaps") is True
+        except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
+            continue
+    return "", False

@@ -1,0 +1,186 @@
+"""T5 attention: no absolute positions, a learned bias for relative ones, no scaling of the scores.
+
+Legend: B batch, T query tokens, S key tokens, D d_model, H heads, K d_kv. T5 (1910.10683) section 2.1.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from switch_model.config import SwitchConfig
+from switch_model.layers.dense_mlp import residual_scale
+from switch_model.layers.dropout import dropout
+from switch_model.tracing import is_exported
+
+# Distances that are told apart when a bias starts by distance; a stranger's configuration may name any.
+FARTHEST_START = 4096
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number per head and distance bucket, added to the attention scores of every layer of a stack."""
+
+    def __init__(self, config: SwitchConfig, bidirectional: bool = True):
+        super().__init__()
+        self.bidirectional = bidirectional
+        self.num_buckets = config.relative_attention_num_buckets
+        self.max_distance = config.relative_attention_max_distance
+        self.relative_attention_bias = nn.Embedding(self.num_buckets, config.num_heads)
+        self.relative_attention_bias.initial_std = config.d_model**-0.5
+        if config.relative_attention_slope:
+            self.relative_attention_bias.initial_mean = self._falling(config.relative_attention_slope)
+
+    def _falling(self, slope: float) -> list[list[float]]:
+        """For each bucket and head, minus the slope times the bucket's nearest distance; the slope falls from head to
+        head to a sixteenth.
+
+        A bias that must grow by some units to tell neighbours apart does so by a learning rate per step: a model that
+        guesses hidden tokens stays at the commonest word for as long (docs/experiments.md).
+        """
+        heads = self.relative_attention_bias.embedding_dim
+        reach = min(self.max_distance, FARTHEST_START)
+        distances = torch.arange(-reach, reach + 1, device="cpu")
+        nearest = [float(self.max_distance)] * self.num_buckets
+        for bucket, distance in zip(self._bucket(distances).tolist(), distances.abs().tolist(), strict=True):
+            nearest[bucket] = min(nearest[bucket], float(distance))
+        slopes = [slope * 2 ** (-4 * head / heads) for head in range(heads)]
+        return [[-distance * steep for steep in slopes] for distance in nearest]
+
+    def forward(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+        """(1, H, T, S) bias. The last query stands at the last key, as in incremental decoding."""
+        keys_S = torch.arange(num_keys, device=device)
+        queries_T = keys_S[num_keys - num_queries :]
+        buckets_TS = self._bucket(keys_S[None, :] - queries_T[:, None])
+        return self.relative_attention_bias(buckets_TS).permute(2, 0, 1).unsqueeze(0)
+
+    def _bucket(self, distance: Tensor) -> Tensor:
+        """Half of the buckets for exact small distances, the rest spaced logarithmically up to max_distance."""
+        buckets = self.num_buckets
+        offset = torch.zeros_like(distance)
+        if self.bidirectional:
+            buckets //= 2
+            offset = (distance > 0).long() * buckets
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = buckets // 2
+        if is_exported():
+            # A logarithm of another make would put a distance on the border of two buckets into the other one.
+            first_F = torch.tensor(first_distances(buckets, self.max_distance), device=distance.device)
+            far = exact + (distance.unsqueeze(-1) >= first_F).sum(dim=-1)
+            return offset + torch.where(distance < exact, distance, far)
+        # In T5's own order: a distance on the border of two buckets falls as its last bit has it.
+        share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        far = exact + (share * (buckets - exact)).long()
+        return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
+
+
+@torch.compiler.assume_constant_result
+def first_distances(buckets: int, max_distance: int) -> list[int]:
+    """The shortest distance of each bucket behind the first of those that are spaced logarithmically.
+
+    The float32 arithmetic of `RelativePositionBias._bucket`, one number at a time: a graph may hold the outcome only.
+    """
+    exact, one = buckets // 2, np.float32
+
+    def bucket(distance: int) -> int:
+        share = one(math.log(one(distance) / one(exact))) / one(math.log(max_distance / exact))
+        return exact + int(share * one(buckets - exact))
+
+    # At max_distance a last bit may be missing to what would be clamped to the last bucket anyway.
+    return [bisect_left(range(max_distance), wanted, lo=exact, key=bucket) for wanted in range(exact + 1, buckets)]
+
+
+# What a cache does with a layer's new keys and values: all keys and values so far.
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries over keys, through torch's scaled_dot_product_attention."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__()
+        inner = config.num_heads * config.d_kv
+        self.num_heads = config.num_heads
+        self.dropout_rate = config.dropout_rate
+        self.q = nn.Linear(config.d_model, inner, bias=False)
+        self.q.initial_std = query_std(config)
+        self.k = nn.Linear(config.d_model, inner, bias=False)
+        self.v = nn.Linear(config.d_model, inner, bias=False)
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+        self.o.initial_std = inner**-0.5 * residual_scale(config)
+
+    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) -> keys and values, each (B, H, S, K)."""
+        return split_heads(self.k(memory), self.num_heads), split_heads(self.v(memory), self.num_heads)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        bias: Tensor,
+        memory: tuple[Tensor, Tensor] | None = None,
+        remember: Remember | None = None,
+        weights_wanted: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) queries over themselves, or over keys and values given as `memory` -> (B, T, D), and the attention
+        weights (B, H, T, S) where they are wanted. `bias` (B or 1, H or 1, T, S) is added to the scores; `remember`
+        joins the keys and values of earlier tokens to these."""
+        query_BHTK = split_heads(self.q(hidden), self.num_heads)
+        key_BHSK, value_BHSK = self.keys_and_values(hidden) if memory is None else memory
+        if remember is not None:
+            key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
+        rate = self.dropout_rate if self.training else 0.0
+        context_BTI, weights_BHTS = attend(query_BHTK, key_BHSK, value_BHSK, bias, rate, weights_wanted)
+        return self.o(context_BTI), weights_BHTS
+
+
+def query_std(config: SwitchConfig) -> float:
+    """Of the query weights: with the 1/√K that the scores lack."""
+    return (config.d_model * config.d_kv) ** -0.5
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """(B, T, H·K) -> (B, H, T, K)."""
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def attend(
+    query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float, weights_wanted: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped;
+    and the weights (B, H, T, S) before that, where they are wanted."""
+    dtype = query_BHTK.dtype
+    if dtype.itemsize < 4:
+        # What is the lowest number in float32, or the lowest plus a little, is -inf in half precision: no row may be
+        # all -inf.
+        # Under autocast the bias may have less room than the states, or more.
+        bias = bias.clamp(min=max(torch.finfo(dtype).min, torch.finfo(bias.dtype).min))
+    bias = bias.to(dtype)
+    weights_BHTS = None
+    if weights_wanted or (rate > 0 and not query_BHTK.is_cuda):
+        # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
+        weights_BHTS = (query_BHTK @ key_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)
+        context_BHTK = (dropout(weights_BHTS, rate, True) if rate > 0 else weights_BHTS) @ value_BHSK
+    else:
+        context_BHTK = nn.functional.scaled_dot_product_attention(
+            query_BHTK, key_BHSK, value_BHSK, attn_mask=bias, dropout_p=rate, scale=1.0
+        )
+    return context_BHTK.transpose(1, 2).flatten(2), weights_BHTS if weights_wanted else None
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 1, 1, S) zero at real tokens, the dtype's lowest number at padding.
+
+    Not -inf: a row of nothing but -inf (an all-padding sequence) has no softmax.
+    """
+    zero = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zero.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def causal_bias(num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, 1, T, S) zero at keys up to the query's own place, -inf behind it. The last query stands at the last key."""
+    future_TS = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).triu(num_keys - num_queries + 1)
+    return torch.zeros(future_TS.shape, dtype=dtype, device=device).masked_fill(future_TS, -math.inf)[None, None]

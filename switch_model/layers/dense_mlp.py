@@ -1,0 +1,53 @@
+"""The dense MLP of a T5 block and the activation it shares with the experts.
+
+Legend: B batch, T tokens, D d_model, F d_ff. T5 (1910.10683) section 2.1, gated variant: 2002.05202.
+RMSNorm is torch's own.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from switch_model.config import SwitchConfig
+from switch_model.layers.dropout import Dropout
+
+
+def activation(dense_act_fn: str) -> Callable[[Tensor], Tensor]:
+    """The non-linearity inside an MLP: exact GELU for "gelu", its tanh form for "gated-gelu", as in transformers.
+
+    ReLU works in place.
+    """
+    if dense_act_fn == "relu":
+        return torch.relu_
+    return partial(nn.functional.gelu, approximate="tanh" if "gated" in dense_act_fn else "none")
+
+
+def residual_scale(config: SwitchConfig) -> float:
+    """What the last weight of every branch starts smaller by, so that the sum over depth starts at the size of one
+    branch (GPT-2, section 2.3)."""
+    return (2 * config.num_layers) ** -0.5
+
+
+class DenseMLP(nn.Module):
+    """(B, T, D) -> (B, T, D) through F hidden units, without biases."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__()
+        self.gated = config.dense_act_fn == "gated-gelu"
+        if self.gated:
+            self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
+            self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        else:
+            self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.wo.initial_std = config.d_ff**-0.5 * residual_scale(config)
+        self.activation = activation(config.dense_act_fn)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        inner = (
+            self.activation(self.wi_0(hidden)) * self.wi_1(hidden) if self.gated else self.activation(self.wi(hidden))
+        )
+        return self.wo(self.dropout(inner))

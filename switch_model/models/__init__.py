@@ -1,0 +1,1 @@
+"""transformers' PreTrainedModel family: one stack of blocks, and what each kind of model puts around it."""

@@ -1,0 +1,63 @@
+"""transformers' Auto classes for this package's models.
+
+Try it: register(); AutoModel.from_pretrained("assets/models/en_hi")
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
+
+from switch_model.config import SwitchConfig
+from switch_model.models.encoder import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.encoder_decoder import SwitchModel
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.pretrained import SwitchPreTrainedModel
+
+# By the name that a config's `architectures` has.
+MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
+    "SwitchForSequenceClassification": SwitchForSequenceClassification,
+    "SwitchForMaskedLM": SwitchForMaskedLM,
+    "SwitchForConditionalGeneration": SwitchForConditionalGeneration,
+    "SwitchForCausalLM": SwitchForCausalLM,
+    "SwitchEncoderModel": SwitchEncoderModel,
+    "SwitchModel": SwitchModel,
+}
+
+
+class SwitchBody:
+    """What AutoModel opens where a checkpoint has a head: the same stacks without it."""
+
+    config_class = SwitchConfig
+
+    @classmethod
+    def from_pretrained(cls, *args, config: SwitchConfig, **kwargs) -> SwitchPreTrainedModel:
+        return cls._body(config).from_pretrained(*args, config=config, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: SwitchConfig, **kwargs) -> SwitchPreTrainedModel:
+        return cls._body(config)._from_config(config, **kwargs)
+
+    @staticmethod
+    def _body(config: SwitchConfig) -> type[SwitchPreTrainedModel]:
+        """Raises ValueError for a decoder alone, which has no class without its head."""
+        named = [MODEL_CLASSES[name].stacks for name in config.architectures or () if name in MODEL_CLASSES]
+        stacks = named[0] if named else config.stacks
+        if stacks == ("decoder",):
+            raise ValueError("This checkpoint is a decoder alone: open it with AutoModelForCausalLM.")
+        return SwitchModel if len(stacks) > 1 else SwitchEncoderModel
+
+
+def register() -> None:
+    """Have transformers' Auto classes know the models of this package."""
+    AutoConfig.register(SwitchConfig.model_type, SwitchConfig)
+    AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClassification)
+    AutoModelForMaskedLM.register(SwitchConfig, SwitchForMaskedLM)
+    AutoModelForSeq2SeqLM.register(SwitchConfig, SwitchForConditionalGeneration)
+    AutoModelForCausalLM.register(SwitchConfig, SwitchForCausalLM)
+    # Which of them is told by the config's `architectures`; the first where it names none of these.
+    AutoModel.register(SwitchConfig, (SwitchBody, SwitchEncoderModel, SwitchModel))

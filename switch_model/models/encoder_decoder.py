@@ -1,0 +1,218 @@
+"""An encoder with a decoder over it: what every model with two stacks does, and the one that is nothing more.
+
+Legend: B batch, S tokens of the text, T tokens of the answer, D d_model.
+T5's layout (1910.10683) with the sparse MLPs of Switch Transformers (2101.03961, section 2) in both stacks.
+Try it: SwitchModel(SwitchConfig())(input_ids=text, decoder_input_ids=answer).last_hidden_state
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from switch_model.config import SwitchConfig
+from switch_model.interventions import AnyInterventions
+from switch_model.layers.positions import EMBEDDING_STD
+from switch_model.models.cache_name import the_cache
+from switch_model.models.encoder import EncoderPart
+from switch_model.models.outputs import SwitchEncoderOutput, SwitchModelOutput
+from switch_model.models.pretrained import IGNORED_LABEL, as_int64, real_tokens, require_tokens
+from switch_model.models.stack import Extras, Stack, StackOutput
+
+
+class _EncoderView:
+    """A model's encoder as `generate` calls it: token ids in, hidden states out."""
+
+    def __init__(self, model: "EncoderDecoder"):
+        self.model = model
+
+    def __call__(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        interventions: AnyInterventions = None,
+        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SwitchEncoderOutput:
+        extras = self.model._extras(output_attentions, output_hidden_states, {})
+        encoded, _ = self.model._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+        return SwitchEncoderOutput(
+            last_hidden_state=encoded.hidden,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            routing=encoded.records,
+        )
+
+    forward = __call__
+
+
+class EncoderDecoder(EncoderPart):
+    """Two texts -> the decoder's hidden states: what both models with two stacks do before anything of their own."""
+
+    stacks = ("encoder", "decoder")
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        config = self.config
+        self.decoder_embedding = None
+        if not config.share_embeddings:
+            self.decoder_embedding = nn.Embedding(config.decoder_vocab_size or config.vocab_size, config.d_model)
+            self.decoder_embedding.initial_std = EMBEDDING_STD
+        self.decoder = Stack(config, name="decoder", cross=True)
+
+    def get_encoder(self, modality: str | None = None) -> _EncoderView:
+        return _EncoderView(self)
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """transformers' own, for the decoder's table too where it has one.
+
+        Raises ValueError for a model with two vocabularies: one number says nothing of the other.
+        """
+        asked = new_num_tokens is not None or pad_to_multiple_of is not None
+        if asked and self.config.decoder_vocab_size is not None:
+            raise ValueError(
+                "This model has two vocabularies, one that it reads and one that it writes: resize_token_embeddings "
+                "can't know which is meant. Make a model of the sizes wanted, and copy the rows that stay."
+            )
+        table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if asked and self.decoder_embedding is not None:
+            self.decoder_embedding = self._get_resized_embeddings(
+                self.decoder_embedding, table.num_embeddings, mean_resizing=mean_resizing
+            )
+        return table
+
+    def shift_right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, T) -> what the decoder reads (B, T), and which of those are real tokens.
+
+        An input is none where it would be an ignored label, or where nothing is asked for any more.
+        """
+        labels = as_int64(labels, "labels")
+        before_BT = torch.cat(
+            [torch.full_like(labels[:, :1], self.config.decoder_start_token_id), labels[:, :-1]], dim=1
+        )
+        asked_BT = (labels != IGNORED_LABEL).long().flip(1).cumsum(dim=1).flip(1) > 0
+        known_BT = before_BT != IGNORED_LABEL
+        return before_BT.masked_fill(~known_BT, self.config.pad_token_id), known_BT & asked_BT
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What transformers' DataCollatorForSeq2Seq asks for: `shift_right` without its mask."""
+        return self.shift_right(labels)[0]
+
+    def _answer(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        decoder_input_ids: Tensor | None,
+        decoder_attention_mask: Tensor | None,
+        decoder_inputs_embeds: Tensor | None,
+        encoder_outputs: SwitchEncoderOutput | tuple | None,
+        cache: Cache | None,
+        interventions: AnyInterventions,
+        extras: Extras,
+    ) -> tuple[StackOutput, StackOutput]:
+        """What the decoder gives, and what the encoder gives."""
+        # 1. The text, unless it was read before.
+        if encoder_outputs is None:
+            encoded, memory_mask_BS = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+            memory_BSD = encoded.hidden
+        else:
+            memory_BSD = encoder_outputs[0]
+            self._check(interventions, memory_BSD.shape[0])
+            encoded = StackOutput(
+                memory_BSD,
+                getattr(encoder_outputs, "routing", None) or (),
+                getattr(encoder_outputs, "hidden_states", None),
+                getattr(encoder_outputs, "attentions", None),
+            )
+            memory_mask_BS = real_tokens(attention_mask, memory_BSD.shape[:2], memory_BSD.device)
+            if self.cls is not None and memory_mask_BS.shape[1] < memory_BSD.shape[1]:
+                _, memory_mask_BS = self._with_cls(memory_BSD[:, 1:], memory_mask_BS)
+
+        # 2. The answer so far.
+        if decoder_inputs_embeds is None:
+            if decoder_input_ids is None:
+                raise ValueError(
+                    "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
+                )
+            require_tokens(decoder_input_ids)
+            decoder_ids_BT = as_int64(decoder_input_ids, "decoder_input_ids")
+            decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_ids_BT)
+        decoder_inputs_embeds = decoder_inputs_embeds.to(memory_BSD.dtype)
+        mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
+        decoded = self.decoder(decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache, extras)
+        return decoded, encoded
+
+
+def of_both_stacks(decoded: StackOutput, encoded: StackOutput) -> dict[str, Any]:
+    """The fields of an output that are the two stacks' own, under transformers' names."""
+    return {
+        "decoder_hidden_states": decoded.hidden_states,
+        "decoder_attentions": decoded.attentions,
+        "cross_attentions": decoded.cross_attentions,
+        "encoder_last_hidden_state": encoded.hidden,
+        "encoder_hidden_states": encoded.hidden_states,
+        "encoder_attentions": encoded.attentions,
+    }
+
+
+class SwitchModel(EncoderDecoder):
+    """Encoder and decoder without a head: the raw hidden states."""
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        encoder_outputs: SwitchEncoderOutput | tuple | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        interventions: AnyInterventions = None,
+        output_routing: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
+    ) -> SwitchModelOutput | tuple:
+        """The decoder's states (B, T, D) for a text (B, S) and the tokens (B, T) that answer it.
+
+        The arguments are those of SwitchForConditionalGeneration.
+        """
+        cache = the_cache(cache, past_key_values, use_cache, crossed=True)
+        extras = self._extras(output_attentions, output_hidden_states, others)
+        decoded, encoded = self._answer(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            decoder_input_ids,
+            decoder_attention_mask,
+            decoder_inputs_embeds,
+            encoder_outputs,
+            cache,
+            interventions,
+            extras,
+        )
+        records = (*encoded.records, *decoded.records)
+        aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
+        output = SwitchModelOutput(
+            decoded.hidden,
+            cache,
+            **of_both_stacks(decoded, encoded),
+            aux_loss=aux_loss,
+            z_loss=z_loss,
+            routing=records if output_routing else None,
+        )
+        return output if return_dict is None or return_dict else output.to_tuple()

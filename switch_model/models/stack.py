@@ -1,0 +1,250 @@
+"""Stack: the blocks of a Switch Transformer, from embeddings to hidden states, with the record of every sparse layer.
+
+Legend: B batch, T tokens, S tokens with those of a cache or of another sequence, D d_model.
+T5's pre-norm layout (1910.10683) with the MLPs of sparse layers replaced. One stack serves as encoder, as decoder, and
+as decoder over an encoder.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from switch_model.config import SwitchConfig
+from switch_model.interventions import AnyInterventions
+from switch_model.layers.attention import Attention, RelativePositionBias, Remember, causal_bias, padding_bias
+from switch_model.layers.convolution import TokenConvolution
+from switch_model.layers.dense_mlp import DenseMLP
+from switch_model.layers.dropout import Dropout
+from switch_model.layers.positions import absolute_positions
+from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
+from switch_model.routing import Routing
+from switch_model.sparse_mlp import SparseMLP
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every block of a stack is given besides the hidden states.
+
+    Attributes:
+        mask: (B, T) bool, True = a real token.
+        bias: (B, H or 1, T, S) added to the scores of self-attention: positions, padding, the future.
+        interventions: changes to the routing.
+        memory, memory_bias: (B, S', D) what cross-attention looks at, and (B, 1, 1, S') its padding.
+        cache: keys and values of earlier tokens.
+        seen: (B,) how many tokens of each sequence came before these; None without a cache.
+        weights_wanted: whether attention weights are asked for.
+    """
+
+    mask: Tensor
+    bias: Tensor
+    interventions: AnyInterventions
+    memory: Tensor | None = None
+    memory_bias: Tensor | None = None
+    cache: Cache | None = None
+    seen: Tensor | None = None
+    weights_wanted: bool = False
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a stack gives besides its last hidden states and its records, where somebody asks."""
+
+    hidden_states: bool = False
+    attentions: bool = False
+
+
+NO_EXTRAS = Extras()
+
+
+@dataclass(frozen=True)
+class StackOutput:
+    """What a stack gives.
+
+    Attributes:
+        hidden: (B, T, D) after the final norm.
+        records: one per sparse layer, in depth order.
+        expert_outputs: (B, T, D) each: what the experts of every sparse MLP gave, times the gate; zeros at padding and
+            at dropped tokens.
+        hidden_states: (B, T, D) each: what the first block is given, what every block but the last gives, and `hidden`.
+        attentions, cross_attentions: (B, H, T, S) each: the weights of every block's self-attention, and of its
+            attention over an encoder's states.
+    """
+
+    hidden: Tensor
+    records: tuple[Routing, ...]
+    expert_outputs: tuple[Tensor, ...] = ()
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class Block(GradientCheckpointingLayer):
+    """Self-attention, attention over an encoder's states where there are any, then a dense or a sparse MLP: each on a
+    normalised copy and added to the residual stream."""
+
+    def __init__(self, config: SwitchConfig, stack: str, layer: int, causal: bool, cross: bool):
+        super().__init__()
+        self.layer = layer
+        name = f"{stack}.{layer}"
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+        if config.attention_is_sparse(layer, stack):
+            kind = {"projections": ProjectionExperts, "module": AttentionModules}[config.attention_experts]
+            self.attention = kind(config, f"{name}.attention", causal)
+        else:
+            self.attention = Attention(config)
+        if cross:
+            self.cross_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+            self.cross_attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.mlp = SparseMLP(config, name, causal) if config.is_sparse(layer, stack) else DenseMLP(config)
+        self.dropout = Dropout(config.dropout_rate)
+        self.expert_residual = config.expert_residual
+
+    def forward(
+        self, hidden: Tensor, given: Inputs
+    ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None], Tensor | None]:
+        """Hidden states (B, T, D), the records, the weights of self- and cross-attention where they are wanted, and
+        what the experts gave (B, T, D), None from a dense MLP."""
+        records, wanted, crossed = [], given.weights_wanted, None
+
+        # 1. Among themselves.
+        normed, remember = self.attention_norm(hidden), self._remember(given.cache)
+        if isinstance(self.attention, Attention):
+            update, weights = self.attention(normed, given.bias, remember=remember, weights_wanted=wanted)
+        else:
+            update, routing, weights = self.attention(
+                normed, given.mask, given.bias, given.interventions, remember, given.seen, wanted
+            )
+            records.append(routing)
+        hidden = hidden + self.dropout(update)
+
+        # 2. Over the encoder's states.
+        if given.memory is not None:
+            update, crossed = self.cross_attention(
+                self.cross_norm(hidden), given.memory_bias, self._memory(given), weights_wanted=wanted
+            )
+            hidden = hidden + self.dropout(update)
+
+        # 3. Each token by itself.
+        normed = self.mlp_norm(hidden)
+        if not isinstance(self.mlp, SparseMLP):
+            return hidden + self.dropout(self.mlp(normed)), records, (weights, crossed), None
+        update, routing = self.mlp(normed, given.mask, given.interventions, given.seen)
+        records.append(routing)
+        if self.expert_residual != 1.0:
+            hidden = self.expert_residual * hidden
+        return hidden + self.dropout(update), records, (weights, crossed), update
+
+    def _remember(self, cache: Cache | None) -> Remember | None:
+        if cache is None:
+            return None
+        own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        return lambda keys, values: own.update(keys, values, self.layer)
+
+    def _memory(self, given: Inputs) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoder's states: computed once, then the cache's."""
+        cache = given.cache
+        if not isinstance(cache, EncoderDecoderCache):
+            return self.cross_attention.keys_and_values(given.memory)
+        if cache.is_updated.get(self.layer):
+            layer = cache.cross_attention_cache.layers[self.layer]
+            return layer.keys, layer.values
+        cache.is_updated[self.layer] = True
+        return cache.cross_attention_cache.update(*self.cross_attention.keys_and_values(given.memory), self.layer)
+
+
+class Stack(nn.Module):
+    """The blocks of an encoder or a decoder under one rule for positions, and a final norm.
+
+    Takes embeddings, not token ids: whoever owns the vocabulary (a classifier, a language model, another encoder)
+    stays outside. `name`, "encoder" or "decoder", is the first part of the records' names; a decoder is causal, and
+    with `cross` it attends to an encoder's states too.
+    """
+
+    main_input_name = "input_ids"  # What `generate` asks an encoder for.
+
+    def __init__(self, config: SwitchConfig, name: str = "encoder", cross: bool = False):
+        super().__init__()
+        self.config = config
+        self.causal = name == "decoder"
+        self.positions = absolute_positions(config)
+        self.position_bias = None if self.positions else RelativePositionBias(config, bidirectional=not self.causal)
+        self.convolution = TokenConvolution(config) if config.conv_width and not self.causal else None
+        self.blocks = nn.ModuleList(
+            Block(config, name, layer, self.causal, cross) for layer in range(config.depth(name))
+        )
+        self.final_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        interventions: AnyInterventions = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        extras: Extras = NO_EXTRAS,
+    ) -> StackOutput:
+        """(B, T, D) embeddings and a (B, S) bool mask -> hidden states and a record per sparse layer.
+
+        Args:
+            mask: of these tokens, or of those in the cache and these.
+            memory, memory_mask: (B, S', D) states of an encoder and their (B, S') bool mask.
+            cache: transformers' cache of earlier tokens; these are added to it.
+            extras: what else is wanted.
+
+        Raises ValueError when interventions name an expert or a token that is not there.
+        """
+        # 1. Who came before, where everybody stands, and who may look at whom.
+        if self.training and self.blocks[0].gradient_checkpointing:
+            cache = None  # A block that is computed again would add its keys again.
+        tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
+        before = 0 if cache is None else cache.get_seq_length()
+        if before and mask.shape[1] == tokens:
+            mask = torch.cat([mask.new_ones(mask.shape[0], before), mask], dim=1)
+        bias = padding_bias(mask, dtype)
+        if self.position_bias is not None:
+            bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
+        else:
+            places_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Padding on the left shifts nobody.
+            embeddings = embeddings + self.positions(places_BS[:, before:])
+        if self.config.embedding_norm:
+            embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
+        if self.convolution is not None:
+            embeddings = self.convolution(embeddings, mask)
+        if self.causal and tokens > 1:
+            bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
+        given = Inputs(
+            mask=mask[:, before:],
+            bias=bias,
+            interventions=interventions,
+            memory=memory,
+            memory_bias=None if memory is None else padding_bias(memory_mask, dtype),
+            cache=cache,
+            seen=None if cache is None else mask[:, :before].sum(dim=1),
+            weights_wanted=extras.attentions,
+        )
+
+        # 2. The blocks.
+        hidden, records, states, weights, crossed, outputs = self.dropout(embeddings), [], [], [], [], []
+        for block in self.blocks:
+            if extras.hidden_states:
+                states.append(hidden)
+            hidden, own, (own_weights, own_crossed), output = block(hidden, given)
+            outputs += [] if output is None else [output]
+            records += own
+            weights.append(own_weights)
+            crossed.append(own_crossed)
+        hidden = self.dropout(self.final_norm(hidden))
+        return StackOutput(
+            hidden,
+            tuple(records),
+            expert_outputs=tuple(outputs),
+            hidden_states=(*states, hidden) if extras.hidden_states else None,
+            attentions=tuple(weights) if extras.attentions else None,
+            cross_attentions=tuple(crossed) if extras.attentions and memory is not None else None,
+        )
