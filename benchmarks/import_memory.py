@@ -21,7 +21,7 @@ Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>")).save(sys.argv[1] + 
 MEASURE = """
 import sys
 from switch_model import SwitchForConditionalGeneration, load_checkpoint
-from train.import_checkpoint import import_checkpoint
+from train.weights.switch_transformers import import_checkpoint
 def memory(kind):
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(kind))
 source, target, what = sys.argv[1:]

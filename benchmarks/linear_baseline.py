@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from train.data import load_split, report_split
+from train.data.sources import load_split, report_split
 
 
 def main(dataset: str, data_dir: str | None = None) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 from benchmarks.report import Figure, table
 from benchmarks.serving import ROOT, free_port
-from train.arguments import Arguments
-from train.process import start
-from train.runs import Run
+from train.arguments.arguments import Arguments
+from train.runs.process import start
+from train.runs.run import Run
 
 # A turn holds several lines of metrics and evaluations, after which the page draws its pictures anew. A page that was
 # just opened is given time to settle: starting a browser is no part of watching.

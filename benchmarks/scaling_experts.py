@@ -30,16 +30,16 @@ from benchmarks.scaling_figures import Curve, publish, summary, table
 from switch_model.checkpoint import CheckpointError
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.storage.whole_files import write_whole
-from train.arguments import Arguments
-from train.data import data_folder
-from train.flags import as_path, positive
-from train.packing import Blocks, packed, stream_texts
-from train.process import StopRequest, recorded
-from train.runs import Run, RunError
-from train.steering import Steering
-from train.tasks import TASKS
-from train.tokenizer import load_tokenizer, train_byte_tokenizer
-from train.trainer import SwitchTrainer, training_arguments, warmed_up_average
+from train.arguments.arguments import Arguments
+from train.cli.parser import as_path, positive
+from train.data.packing import Blocks, packed, stream_texts
+from train.data.sources import data_folder
+from train.data.tokenizers import load_tokenizer, train_byte_tokenizer
+from train.runs.process import StopRequest, recorded
+from train.runs.run import Run, RunError
+from train.tasks.registry import TASKS
+from train.training.progress import Steering
+from train.training.trainer import SwitchTrainer, training_arguments, warmed_up_average
 from train.words import DataError
 
 # Data set -> its column of English text; None = found by name.

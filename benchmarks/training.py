@@ -16,13 +16,13 @@ from transformers import SwitchTransformersConfig, SwitchTransformersEncoderMode
 from benchmarks.report import Figure, table
 from switch_model import SwitchForSequenceClassification
 from switch_model.models.encoder import pool
-from train.arguments import Arguments
-from train.process import StopRequest
-from train.runs import Run
-from train.steering import Steering
-from train.tasks import TASKS
-from train.tokenizer import PaddingCollator
-from train.trainer import SwitchTrainer, training_arguments
+from train.arguments.arguments import Arguments
+from train.data.tokenizers import PaddingCollator
+from train.runs.process import StopRequest
+from train.runs.run import Run
+from train.tasks.registry import TASKS
+from train.training.progress import Steering
+from train.training.trainer import SwitchTrainer, training_arguments
 
 TOKENS, BATCH, STEPS, VOCABULARY, CLASSES, ROUNDS = 64, 32, 100, 8000, 4, 5
 # The base model's size; dropless, so that both libraries compute every token.

@@ -51,8 +51,8 @@ def predictor(checkpoint):
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory):
     """A run folder, trained on the toy data with the command line's own defaults but for three epochs."""
-    from train.cli import main
-    from train.runs import Run
+    from train.cli.main import main
+    from train.runs.run import Run
 
     folder = tmp_path_factory.mktemp("runs") / "toy"
     assert main(["--output_dir", str(folder), "--epochs", "3"]) == 0
@@ -62,7 +62,7 @@ def toy_run(tmp_path_factory):
 @pytest.fixture
 def stopping_at_saves(monkeypatch):
     """Runs of this process are stopped, as by Ctrl-C, right behind a checkpoint: with stopping_at_saves(): …"""
-    from train.trainer import SwitchTrainer
+    from train.training.trainer import SwitchTrainer
 
     saved = SwitchTrainer._save_checkpoint
 

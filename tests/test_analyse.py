@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from switch_model import Predictor
-from train.analyze import importances, rows_to_analyze
-from train.cli import main
-from train.corpus_report import expert_card
-from train.reliance import html, known, measured, rows_of
+from train.analysis.analyze import importances, rows_to_analyze
+from train.analysis.report import expert_card
+from train.cli.main import main
+from train.evaluation.reliance import html, known, measured, rows_of
 from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.models import ModelShelf
 from ui.workshop import Caps, Workshop

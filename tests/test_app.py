@@ -248,7 +248,7 @@ def test_random_sample_is_another_one(explorer):
 
 
 def test_source_names_are_data_sets():
-    from train.data import DATASETS
+    from train.data.sources import DATASETS
 
     assert set(DATASET_NAMES) <= set(DATASETS)
 

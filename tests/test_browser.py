@@ -10,8 +10,8 @@ import pytest
 
 from tests.ui_support import running_app, save_tiny_checkpoint
 from tests.waits import wait_until
-from train.runs import Run
-from train.toy import make_toy
+from train.data.toy import make_toy
+from train.runs.run import Run
 
 TEXT = "Oil prices rose as oil traders worried about oil"
 HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"

@@ -8,7 +8,7 @@ import pytest
 from switch_model import Predictor
 from switch_model.checkpoint import read_training
 from switch_model.inference.factory import open_pipeline, try_out
-from train.card import figures_in_words
+from train.release.card import figures_in_words
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path.parent for path in ROOT.glob("assets/models/*/config.json"))

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from switch_model import SwitchConfig, load_checkpoint
-from train.card import model_card, with_own_licence
-from train.cli import main
-from train.fingerprint import Fingerprint
-from train.runs import Run
-from train.toy import make_toy
-from train.trainer import SwitchTrainer
+from train.cli.main import main
+from train.data.fingerprint import Fingerprint
+from train.data.toy import make_toy
+from train.release.card import model_card, with_own_licence
+from train.runs.run import Run
+from train.training.trainer import SwitchTrainer
 from ui.models import ModelShelf
 from ui.models_tab import Reception
 

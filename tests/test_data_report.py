@@ -6,8 +6,8 @@ import random
 import pandas as pd
 import pytest
 
-from train.data import columns_of, load_split, load_training_data
-from train.data_report import data_report
+from train.data.sources import columns_of, load_split, load_training_data
+from train.preflight.data_report import data_report
 from train.words import DataError
 
 READABLE = {

@@ -10,12 +10,12 @@ from switch_model import CheckpointError, Predictor, Routing
 from switch_model.analysis.statistics import routed_alike, saturation
 from switch_model.plots.drift import saturation_curves, score_curves
 from switch_model.routing import UNLIMITED
-from train.arguments import Arguments
-from train.checkpoints import go_to, open_run, predictions, spread
-from train.cli import main
-from train.runs import Run
-from train.toy import make_toy
-from train.trainer_files import AVERAGE_FILE
+from train.arguments.arguments import Arguments
+from train.cli.main import main
+from train.data.toy import make_toy
+from train.runs.run import Run
+from train.runs.trainer_files import AVERAGE_FILE
+from train.weights.kept import go_to, open_run, predictions, spread
 from ui.checkpoints import CheckpointShelf, key_of
 from ui.compare import compare
 from ui.drift import Drift, show

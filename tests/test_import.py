@@ -18,9 +18,9 @@ from switch_model import (
     load_checkpoint,
 )
 from tests.import_support import VOCABULARY, routed, save_theirs, texts
-from train.cli import main
-from train.runs import Run
-from train.tokenizer import load_tokenizer
+from train.cli.main import main
+from train.data.tokenizers import load_tokenizer
+from train.runs.run import Run
 from train.words import DataError
 
 SHAPES = {
@@ -221,7 +221,7 @@ def test_importing_and_saving_take_little_more_memory_than_the_model(tmp_path):
     # peak is counted anew (5, in proc(5)).
     code = f"""
 import torch
-from train.import_checkpoint import import_checkpoint
+from train.weights.switch_transformers import import_checkpoint
 torch.set_num_threads(1)
 def memory(kind):
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(kind))

@@ -15,9 +15,9 @@ from huggingface_hub import constants
 from switch_model import load_checkpoint
 from tests.hub import TOKEN, Hub
 from tests.import_support import save_theirs
-from train.cli import main
-from train.data import load_split
-from train.publish import PublishError, publish
+from train.cli.main import main
+from train.data.sources import load_split
+from train.release.publish import PublishError, publish
 from train.words import DataError
 
 SAFE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
@@ -160,7 +160,7 @@ from pathlib import Path
 from switch_model import CheckpointError, MaskFiller, Predictor, SwitchForConditionalGeneration, TextGenerator
 from switch_model import load_checkpoint
 from switch_model.inference.factory import open_pipeline
-from train.cli import main
+from train.cli.main import main
 from ui.models import ModelShelf
 from ui.quarantine import examine
 

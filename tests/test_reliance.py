@@ -9,7 +9,7 @@ from switch_model.analysis import reliance as module
 from switch_model.analysis.reliance import Reliance, reliance
 from switch_model.analysis.scoring import batches_of, score
 from tests.ui_support import save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
-from train.reliance import known, measured, sentences
+from train.evaluation.reliance import known, measured, sentences
 
 
 def made_by_hand(decide: bool) -> SwitchForSequenceClassification:

@@ -10,12 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto import wandb_internal_pb2
 
 from tests.waits import PATIENCE
-from train import arguments
-from train.arguments import Arguments
-from train.cli import main
-from train.reporting import routing_figures
-from train.runs import Run, RunError
-from train.training import resume, train
+from train.arguments import arguments
+from train.arguments.arguments import Arguments
+from train.cli.main import main
+from train.runs.run import Run, RunError
+from train.training.loop import resume, train
+from train.training.reporting import routing_figures
 
 SHORT = ["--num_samples", "96", "--epochs", "4", "--logging_steps", "2"]
 
@@ -156,12 +156,12 @@ def test_what_can_not_be_reported_to_is_said_before_anything_is_trained(tmp_path
 
 
 def test_a_failed_run_ends_as_failed(tmp_path, offline, monkeypatch):
-    import train.training
+    import train.training.loop
 
     def fail(*args):
         raise RunError("no picture today")
 
-    monkeypatch.setattr(train.training, "write_curves", fail)
+    monkeypatch.setattr(train.training.loop, "write_curves", fail)
     values = {
         "dataset": "toy",
         "num_samples": 96,
@@ -170,7 +170,7 @@ def test_a_failed_run_ends_as_failed(tmp_path, offline, monkeypatch):
         "report_to": "wandb",
     }
     with pytest.raises(RunError, match="no picture today"):
-        train.training.train(Arguments.resolve(values))
+        train.training.loop.train(Arguments.resolve(values))
     (records,) = wandb_records(Run(tmp_path / "run"))
     assert [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"] == [1]
 

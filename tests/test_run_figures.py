@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from train.arguments import Arguments
-from train.runs import Run
+from train.arguments.arguments import Arguments
+from train.runs.run import Run
 from ui import run_figures, run_routing_figures, run_words
 from ui.live_run import LiveRun
 from ui.palette import expert_colour

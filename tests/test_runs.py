@@ -16,13 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.waits import PATIENCE, wait_until
-from train import runs, training
-from train.arguments import Arguments
-from train.cli import main
-from train.history import run_table, summaries
-from train.process import go_on, start, wait_for_turn
-from train.runs import Run, RunError
-from train.training import resume
+from train.arguments.arguments import Arguments
+from train.cli.main import main
+from train.runs.history import run_table, summaries
+from train.runs.process import go_on, start, wait_for_turn
+from train.runs.run import Run, RunError
+from train.training.loop import resume
 
 ROOT = Path(__file__).parent.parent
 FLAGS = {"dataset": "toy", "num_samples": 96, "epochs": 30.0, "ema_decay": 0.9, "eval_steps": 20, "logging_steps": 5}
@@ -37,7 +36,7 @@ def command_line(folder: Path, **more) -> list[str]:
 
 def in_process(*words: str, code: str = "") -> subprocess.Popen:
     """python -m train with `code` run before, in its own process."""
-    program = f"import sys; from train.cli import main\n{code}\nsys.exit(main(sys.argv[1:]))"
+    program = f"import sys; from train.cli.main import main\n{code}\nsys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", program, *words],
         cwd=ROOT,
@@ -206,7 +205,7 @@ def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
         Run(tmp_path / "asked").request_stop()
 
     for reading in (signalled, asked):
-        monkeypatch.setattr(training, "_prepare", reading)
+        monkeypatch.setattr("train.training.loop._prepare", reading)
         folder = tmp_path / reading.__name__
         words = ["--dataset", "toy", "--max_runs", "9", "--output_dir", str(folder)]
         assert main(words) == (130 if reading is signalled else 0)
@@ -297,8 +296,8 @@ def test_a_folder_in_use_is_not_taken(toy_run, tmp_path, capsys):
 
 
 def test_runs_that_begin_at_one_moment_have_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(runs.time, "strftime", lambda form: "now")
+    monkeypatch.setattr("train.runs.run.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("train.runs.run.time.strftime", lambda form: "now")
     together = threading.Barrier(8)
 
     def begin(seed: int, output_dir: Path | None) -> Run | RunError:

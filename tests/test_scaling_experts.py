@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import scaling_experts
 from benchmarks.scaling_figures import Curve, compared, share_of_steps, table
-from train.runs import Run, RunError
+from train.runs.run import Run, RunError
 
 CURVE = [(10, 5.0), (20, 4.0), (30, 4.2), (40, 3.0)]
 STEP = {"milliseconds": 10.0, "over_all_weights": 1.0, "parameters": 100, "active": 100}

@@ -14,13 +14,13 @@ from switch_model import CheckpointError, load_checkpoint
 from switch_model.storage.paths import local_path
 from tests.waits import wait_until
 from train import requirements
-from train.arguments import PATHS, Arguments
-from train.cli import main
-from train.data import known_datasets
-from train.flags import read_flags
-from train.process import StopRequest
+from train.arguments.arguments import PATHS, Arguments
+from train.cli.main import main
+from train.cli.parser import read_flags
+from train.data.sources import known_datasets
 from train.requirements import why_it_failed, why_not_imported
-from train.runs import Run, RunError, named_after
+from train.runs.process import StopRequest
+from train.runs.run import Run, RunError, named_after
 
 ROOT = Path(__file__).parent.parent
 NOBODY = "~nobody-of-that-name/x"

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-import train.sweep
+import train.sweep.sweep
 from tests.waits import PATIENCE, wait_until
-from train.arguments import Arguments
-from train.cli import main
-from train.runs import Run, RunError, list_runs
-from train.search_space import grid, parse_search
-from train.sweep import Trial, read_sweep, sweep, sweep_table
-from train.sweep_figures import HIGHLIGHT, axes_of, drawn_trials, goodness, parallel_coordinates
-from train.training import resume
-from train.training import train as train_here
+from train.arguments.arguments import Arguments
+from train.cli.main import main
+from train.runs.run import Run, RunError, list_runs
+from train.sweep.pictures import HIGHLIGHT, axes_of, drawn_trials, goodness, parallel_coordinates
+from train.sweep.search_space import grid, parse_search
+from train.sweep.sweep import Trial, read_sweep, sweep, sweep_table
+from train.training.loop import resume
+from train.training.loop import train as train_here
 
 ROOT = Path(__file__).parent.parent
 TOY = {"dataset": "toy", "num_samples": 96, "epochs": 1.0}
@@ -49,8 +49,8 @@ def begun(monkeypatch) -> list[str]:
         names.append(f"{run.name} again")
         resume(run.folder)
 
-    monkeypatch.setattr(train.sweep, "start", start)
-    monkeypatch.setattr(train.sweep, "go_on", go_on_here)
+    monkeypatch.setattr(train.sweep.sweep, "start", start)
+    monkeypatch.setattr(train.sweep.sweep, "go_on", go_on_here)
     return names
 
 
@@ -185,8 +185,8 @@ def carried_out(found, number: int, values: dict) -> tuple[Trial, bool]:
 
 
 def test_a_sweep_does_not_go_on_with_other_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.sweep, "_carry_out", carried_out)
-    monkeypatch.setattr(train.sweep.Sweep, "best_arguments", lambda self: self.arguments)
+    monkeypatch.setattr(train.sweep.sweep, "_carry_out", carried_out)
+    monkeypatch.setattr(train.sweep.sweep.Sweep, "best_arguments", lambda self: self.arguments)
     file, search = tmp_path / "rows.csv", ["num_layers=1|2,num_experts=2|4"]
     rows = "text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40))
     file.write_text(rows + "one more,a\n")
@@ -201,8 +201,8 @@ def test_a_sweep_does_not_go_on_with_other_rows(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_draws_never_repeat_and_come_to_an_end(tmp_path, begun, monkeypatch, sampler, capsys):
-    monkeypatch.setattr(train.sweep, "_carry_out", carried_out)
-    monkeypatch.setattr(train.sweep.Sweep, "best_arguments", lambda self: self.arguments)
+    monkeypatch.setattr(train.sweep.sweep, "_carry_out", carried_out)
+    monkeypatch.setattr(train.sweep.sweep.Sweep, "best_arguments", lambda self: self.arguments)
     found = sweep(toy(tmp_path / "s"), ["num_layers=1..4,num_experts=2|4"], sampler=sampler, trials=20)
     assert len({tuple(trial.values.values()) for trial in found.trials}) == len(found.trials) == 8
     assert "Every combination was tried: 8 in all." in capsys.readouterr().out

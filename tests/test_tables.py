@@ -21,17 +21,17 @@ import pytest
 
 from switch_model import SwitchConfig, SwitchForSequenceClassification
 from switch_model.checkpoint import save_checkpoint
-from train.cli import main
-from train.columns import choose_columns
-from train.data import load_split
-from train.data_report import data_report
-from train.figures import classification_figures, write_pictures
-from train.packing import stream_texts
-from train.pairs import load_pairs
+from train.cli.main import main
+from train.data.columns import choose_columns
+from train.data.packing import stream_texts
+from train.data.pairs import load_pairs
+from train.data.sources import load_split
+from train.data.table_file import check_unpacked_size, without_endings
+from train.data.table_output import check_output, write_table
+from train.data.tables import read_table
+from train.evaluation.pictures import classification_figures, write_pictures
 from train.picture_text import drawable, names_for_picture
-from train.table_file import check_unpacked_size, without_endings
-from train.table_output import check_output, write_table
-from train.tables import read_table
+from train.preflight.data_report import data_report
 from train.words import DataError, one_line
 
 CSV = "text,label\nhi there,a\nho,b\n"
@@ -171,7 +171,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_not_read_to_its_end(tmp_pat
     assert same.stat().st_size < 100_000
     with pytest.raises(DataError, match="takes more than 1 MB"):
         check_unpacked_size(same, 1_000_000)
-    monkeypatch.setattr("train.table_file.ALWAYS_ALLOWED", 1_000_000)
+    monkeypatch.setattr("train.data.table_file.ALWAYS_ALLOWED", 1_000_000)
     with pytest.raises(DataError, match="100 times its size"):
         read_table(path)
 

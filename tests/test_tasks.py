@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 from switch_model import MaskFiller, SwitchConfig, SwitchForCausalLM, load_checkpoint
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
-from train.arguments import Arguments
-from train.cli import main
-from train.collators import SpanCorruptionCollator, cut_spans
-from train.data import load_split
-from train.packing import Blocks, held_out_every, packed
-from train.pairs import choose_pair, load_pairs
-from train.runs import Run
-from train.tasks import TASKS
-from train.tokenizer import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
+from train.arguments.arguments import Arguments
+from train.cli.main import main
+from train.data.packing import Blocks, held_out_every, packed
+from train.data.pairs import choose_pair, load_pairs
+from train.data.sources import load_split
+from train.data.tokenizers import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
+from train.runs.run import Run
+from train.tasks.collators import SpanCorruptionCollator, cut_spans
+from train.tasks.generation import bleu_and_chrf
+from train.tasks.registry import TASKS
 from train.words import DataError
-from train.writing import bleu_and_chrf
 
 TEXTS = ["the cat sat on the mat and slept", "a dog ran over the hill to the old house by the sea"] * 20
 SMALL = ["--d_model", "32", "--num_layers", "1", "--num_heads", "2", "--preset", "none", "--optimizer", "adamw"]

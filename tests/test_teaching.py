@@ -5,9 +5,9 @@ import torch
 from datasets import Dataset
 
 from switch_model import Predictor, load_checkpoint
-from train.arguments import Arguments
-from train.teaching import distillation_loss, with_teachers
-from train.tokenizer import TEACHER
+from train.arguments.arguments import Arguments
+from train.data.tokenizers import TEACHER
+from train.tasks.teaching import distillation_loss, with_teachers
 from train.words import DataError
 
 

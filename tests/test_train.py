@@ -14,18 +14,18 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from switch_model import CheckpointError, Predictor, Routing, SwitchConfig, load_checkpoint
-from train.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
-from train.cli import main
-from train.collators import RareTokenCollator
-from train.data import DATASETS, load_split, load_training_data
-from train.figures import calibration_error, classification_figures
-from train.flags import read_flags
-from train.runs import Run
-from train.sentences import cut_by_sentence
-from train.starting import read_start, with_shape_of
-from train.steps import planned_steps
-from train.tasks import TASKS, MaskingCollator
-from train.tokenizer import load_tokenizer, tokenize, train_tokenizer
+from train.arguments.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
+from train.arguments.steps import planned_steps
+from train.cli.main import main
+from train.cli.parser import read_flags
+from train.data.sources import DATASETS, load_split, load_training_data
+from train.data.splits import cut_by_sentence
+from train.data.tokenizers import load_tokenizer, tokenize, train_tokenizer
+from train.evaluation.pictures import calibration_error, classification_figures
+from train.runs.run import Run
+from train.tasks.collators import RareTokenCollator
+from train.tasks.registry import TASKS, MaskingCollator
+from train.weights.initial import read_start, with_shape_of
 from train.words import DataError
 
 

@@ -12,16 +12,16 @@ import pytest
 
 from switch_model import load_checkpoint
 from tests.ui_support import save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
-from train import data_report
-from train.arguments import Arguments
-from train.data import read_rows
-from train.estimate import estimate
-from train.flags import read_flags
-from train.presets import default_task
-from train.probe import make_probe
-from train.runs import Run, RunError
-from train.toy import make_toy
-from train.training import _prepare
+from train.arguments.arguments import Arguments
+from train.arguments.presets import default_task
+from train.cli.parser import read_flags
+from train.data.sources import read_rows
+from train.data.toy import make_toy
+from train.preflight import data_report
+from train.preflight.estimate import estimate
+from train.runs.run import Run, RunError
+from train.training.loop import _prepare
+from train.training.probe import make_probe
 from ui.argument_form import FORM, NAMES, given, values_of
 from ui.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.live_run import LiveRun

@@ -19,12 +19,12 @@ from switch_model.inference.decoding import Decoding
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.storage.tokenizer_io import target_of
 from tests.heads_support import make, tokens
-from train.cli import main
-from train.pairs import load_pairs
-from train.publish import _shared_copy
-from train.runs import Run
-from train.tokenizer import load_tokenizer
-from train.writing import bleu_and_chrf, translate
+from train.cli.main import main
+from train.data.pairs import load_pairs
+from train.data.tokenizers import load_tokenizer
+from train.release.publish import _shared_copy
+from train.runs.run import Run
+from train.tasks.generation import bleu_and_chrf, translate
 from ui.models import ModelShelf
 from ui.models_tab import facts_html
 from ui.quarantine import examine

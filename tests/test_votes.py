@@ -22,7 +22,7 @@ from switch_model import (
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.routing import sequence_balance_loss
 from tests.ui_support import save_tiny_checkpoint
-from train.cli import main
+from train.cli.main import main
 from ui.explorer import Explorer
 from ui.models import ModelShelf
 from ui.samples import SampleLibrary

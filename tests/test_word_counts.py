@@ -10,11 +10,11 @@ from switch_model import SwitchConfig, load_checkpoint
 from switch_model.checkpoint import read_training
 from switch_model.layers.word_counts import WordCounts, text_features
 from tests.heads_support import make, tokens
-from train.arguments import Arguments
-from train.evaluation import evaluate
-from train.tokenizer import tokenize, train_tokenizer
-from train.training import resume, train
-from train.word_counts import choose_weight, count_words
+from train.arguments.arguments import Arguments
+from train.data.tokenizers import tokenize, train_tokenizer
+from train.evaluation.classification import evaluate
+from train.training.loop import resume, train
+from train.training.word_counts import choose_weight, count_words
 
 A, B, C = 3, 7, 9
 
@@ -82,7 +82,7 @@ def test_too_many_features_are_cut_by_how_often_they_occur(monkeypatch):
     texts = [f"often {number}" for number in range(40)]
     tokenizer = train_tokenizer(texts, 200, 64, whole_words=True)
     rows = tokenize(Dataset.from_dict({"text": texts, "label": [0, 1] * 20}), tokenizer)
-    monkeypatch.setattr("train.word_counts.MOST_FEATURES", 30)
+    monkeypatch.setattr("train.training.word_counts.MOST_FEATURES", 30)
     features, _ = count_words(rows, tokenizer, classes=2)
     assert set(features.tolist()) == features_of(tokenizer.convert_tokens_to_ids("often"))
 

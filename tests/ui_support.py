@@ -19,7 +19,7 @@ from switch_model import (
     SwitchForSequenceClassification,
     save_checkpoint,
 )
-from train.tokenizer import in_order
+from train.data.tokenizers import in_order
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 WORDS = [

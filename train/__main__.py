@@ -6,9 +6,9 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - who starts it has not installed it.
     sys.exit(f"error: Python 3.11 or newer is needed, and this is {sys.version.split()[0]}.")
 
-from train.interrupts import HANGUP, INTERRUPTED, answer, ended_by_signals
 from train.launch import one_of_several, prepare_streams
 from train.requirements import why_it_failed
+from train.runs.signals import HANGUP, INTERRUPTED, answer, ended_by_signals
 
 
 def run() -> int:
@@ -18,7 +18,7 @@ def run() -> int:
         return 2
     try:
         with ended_by_signals():
-            from train.cli import main
+            from train.cli.main import main
         # Afterwards SIGTERM, and a terminal that closes, end with a word as Ctrl-C does.
         answer(signal.SIGTERM, signal.default_int_handler)
         answer(HANGUP, signal.default_int_handler)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from train.table_file import UPLOAD_ENDINGS
+from train.data.table_file import UPLOAD_ENDINGS
 from ui.analyst import ANY_EXPERT, EMPTY, Analysis, Analyst, cell_texts, hits_csv, layer_view, search, summary, tables
 from ui.explore import ExploreTab
 from ui.files import hand_over

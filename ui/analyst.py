@@ -56,8 +56,8 @@ class Analyst:
 
     def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
         """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
-        from train.analyze import rows_to_analyze
-        from train.table_file import check_unpacked_size
+        from train.analysis.analyze import rows_to_analyze
+        from train.data.table_file import check_unpacked_size
         from train.words import DataError
 
         if self.workshop.caps and len(self._held) >= MAX_HELD:
@@ -100,7 +100,7 @@ class Analyst:
         if analysis is None:
             return
         from switch_model.analysis.reliance import ROWS, reliance_in_steps
-        from train.reliance import drawn, html, rows_of
+        from train.evaluation.reliance import drawn, html, rows_of
 
         try:
             model = self.shelf.load(analysis.model).predictor.model
@@ -120,8 +120,8 @@ class Analyst:
         """An expert's card; `measured` = with its importance, which takes a moment."""
         if analysis is None or layer is None or expert is None:
             return ""
-        from train.analyze import texts_to_try
-        from train.corpus_report import expert_card
+        from train.analysis.analyze import texts_to_try
+        from train.analysis.report import expert_card
 
         corpus, importance = analysis.corpus, None
         if measured:
@@ -140,7 +140,7 @@ def summary(analysis: Analysis | None) -> tuple[Any, ...]:
     if analysis is None:
         return (gr.skip(),) * 8 + (gr.update(visible=False),)
     from switch_model.plots.corpus import drops_by_position, layer_loads
-    from train.corpus_report import facts_in_words, layer_table
+    from train.analysis.report import facts_in_words, layer_table
 
     corpus = analysis.corpus
     facts = f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>"
@@ -164,7 +164,7 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
     if analysis is None or layer not in analysis.corpus.layers:
         return (gr.skip(),) * 5
     from switch_model.plots.corpus import class_lift, right_and_wrong_loads
-    from train.corpus_report import information_in_words, right_wrong_in_words
+    from train.analysis.report import information_in_words, right_wrong_in_words
 
     corpus = analysis.corpus
     said, loads = right_wrong_in_words(corpus, layer)
@@ -229,7 +229,7 @@ def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int =
 
 def confusion_html(corpus: Corpus) -> str:
     """The confusion matrix as buttons."""
-    from train.corpus_report import MAX_MATRIX, confusion
+    from train.analysis.report import MAX_MATRIX, confusion
 
     matrix = confusion(corpus)
     if matrix is None:
@@ -262,7 +262,7 @@ def tables(analysis: Analysis | None) -> list[str]:
     import pyarrow as pa
     import pyarrow.csv
 
-    from train.analyze import write_tables
+    from train.analysis.analyze import write_tables
 
     folder = fresh_path("tokens.parquet").parent
     paths = write_tables(analysis.corpus, folder)

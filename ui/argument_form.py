@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from train.arguments import GROUPS, Arguments, DataArguments, ModelArguments, TrainArguments
+from train.arguments.arguments import GROUPS, Arguments, DataArguments, ModelArguments, TrainArguments
 from ui.workshop import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switch_model import CheckpointError
-from train.checkpoints import go_to, open_run
-from train.runs import Run, RunError
+from train.runs.run import Run, RunError
+from train.weights.kept import go_to, open_run
 from ui.models import LoadedModel, ModelShelf, size_of
 from ui.workshop import Workshop
 

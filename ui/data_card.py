@@ -5,7 +5,7 @@ Try it: report_html(data_report("toy"))
 
 from html import escape
 
-from train.data_report import DataReport
+from train.preflight.data_report import DataReport
 
 MAX_LABELS = 10
 

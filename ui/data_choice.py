@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 
 from switch_model.storage.paths import local_path
-from train.arguments import Arguments
-from train.data import columns_of, from_hub, known_datasets
-from train.data_report import DataReport, data_report
-from train.suggest import columns_by_content, fitting_task
-from train.table_file import UPLOAD_ENDINGS
-from train.tasks import TASKS
+from train.arguments.arguments import Arguments
+from train.data.sources import columns_of, from_hub, known_datasets
+from train.data.table_file import UPLOAD_ENDINGS
+from train.preflight.data_report import DataReport, data_report
+from train.preflight.task_suggestion import columns_by_content, fitting_task
+from train.tasks.registry import TASKS
 from train.words import DataError
 from ui.data_card import report_html
 from ui.workshop import Workshop

@@ -14,8 +14,8 @@ import gradio as gr
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.statistics import saturation
 from switch_model.routing import layer_title
-from train.checkpoints import open_run, predictions, spread, weight_bytes
-from train.runs import Run, RunError
+from train.runs.run import Run, RunError
+from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards import prediction_card
 from ui.checkpoints import classifier_runs
 from ui.routing_grid import create_routing_grid, grid_value

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model.routing import layer_titles
-from train.arguments import ModelArguments
-from train.history import best_of
-from train.process import go_on, start
-from train.runs import Run, RunError, State
-from train.tasks import TASKS, Task
+from train.arguments.arguments import ModelArguments
+from train.runs.history import best_of
+from train.runs.process import go_on, start
+from train.runs.run import Run, RunError, State
+from train.tasks.registry import TASKS, Task
 from ui.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
 from ui.run_words import Records, dead_experts, probe_words, progress_html, state_badge
 from ui.workshop import Workshop, visitor_of

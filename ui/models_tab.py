@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
 from switch_model.storage.tokenizer_io import target_of
-from train.reliance import known, sentences
+from train.evaluation.reliance import known, sentences
 from train.words import counted
 from ui.explore import ExploreTab
 from ui.files import discard_upload, temporary_folder

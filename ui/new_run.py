@@ -14,11 +14,11 @@ import gradio as gr
 import yaml
 
 from switch_model import CheckpointError
-from train.arguments import Arguments, DataArguments
-from train.estimate import Estimate, estimate
-from train.presets import default_preset
-from train.process import start, train_command
-from train.runs import Run, RunError
+from train.arguments.arguments import Arguments, DataArguments
+from train.arguments.presets import default_preset
+from train.preflight.estimate import Estimate, estimate
+from train.runs.process import start, train_command
+from train.runs.run import Run, RunError
 from train.words import DataError
 from ui.argument_form import NAMES, as_typed, create_form, given, values_of
 from ui.data_choice import DataChoice, create_data_choice

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from train.arguments import ModelArguments
-from train.runs import Run
+from train.arguments.arguments import ModelArguments
+from train.runs.run import Run
 
 TWIN, LESSON = "-dense", "-no-balance"
 

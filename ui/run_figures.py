@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.routing import layer_titles
-from train.measures import MEASURES
+from train.tasks.metrics import MEASURES
 from ui.run_words import Records, finite, lines_of, routing_lines
 
 # Readable on white and on near-black alike (3 to 1 and better); the app's style sheet sharpens the ink for either.
@@ -49,7 +49,7 @@ def learning_curves(records: Records, figures: Sequence[str] = ("accuracy",)) ->
     evaluation.
 
     Args:
-        figures: names of train.measures that share an axis, as a task lists them.
+        figures: names of train.tasks.metrics that share an axis, as a task lists them.
     """
     train, evaluated = lines_of(records, "train"), lines_of(records, "eval")
     figure = make_subplots(specs=[[{"secondary_y": True}]])
@@ -95,7 +95,7 @@ def compare_curves(
 
     Args:
         runs: name -> lines.
-        value: a name of train.measures.
+        value: a name of train.tasks.metrics.
         over: "step", "seconds" or "tokens". Runs that did not note it are left out.
     """
     word = MEASURES[value].word
@@ -143,7 +143,7 @@ def twin_curves(runs: Mapping[str, Records], value: str = "loss") -> tuple[go.Fi
 
 
 def _scale(value: str) -> dict[str, Any]:
-    """An axis for one of train.measures."""
+    """An axis for one of train.tasks.metrics."""
     measure = MEASURES[value]
     if measure.wide:
         return {"type": "log", "nticks": 6}

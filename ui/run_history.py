@@ -12,12 +12,12 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError
-from train.arguments import Arguments
-from train.history import summaries
-from train.housekeeping import archive, delete, rename
-from train.measures import MEASURES
-from train.runs import RunError
-from train.tasks import TASKS
+from train.arguments.arguments import Arguments
+from train.runs.history import summaries
+from train.runs.manage import archive, delete, rename
+from train.runs.run import RunError
+from train.tasks.metrics import MEASURES
+from train.tasks.registry import TASKS
 from ui.files import fresh_path, hand_over
 from ui.run_words import arguments_diff_html, duration
 from ui.workshop import Workshop, clean_name, visitor_of
@@ -150,7 +150,7 @@ class RunHistory:
 
     def publish(self, name: str | None, repository: str, private: bool, request: gr.Request = None) -> str:
         """Put the best checkpoint with its card on the Hub."""
-        from train.publish import PublishError, publish
+        from train.release.publish import PublishError, publish
 
         try:
             url = publish(self._mine(name, request).folder, repository.strip(), private=private)

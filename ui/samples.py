@@ -65,7 +65,7 @@ class SampleLibrary:
         return [("Bundled samples", BUNDLED), *((f"Data set {name}", name) for name in DATASET_NAMES)]
 
     def rows(self, source: str) -> list[Sample]:
-        """Every sample of a source. Raises train.tables.DataError, with what to do, when it can't be had."""
+        """Every sample of a source. Raises train.data.tables.DataError, with what to do, when it can't be had."""
         if source in self._sources:
             return self._sources[source]
         # Under a lock, so that two visitors don't read the same data set at once.
@@ -101,7 +101,7 @@ class SampleLibrary:
         return sample
 
     def _read_dataset(self, name: str) -> list[Sample]:
-        from train.data import DATASETS, load_split
+        from train.data.sources import DATASETS, load_split
         from train.words import DataError
 
         if name not in DATASET_NAMES:

@@ -13,8 +13,8 @@ from pathlib import Path
 import gradio as gr
 
 from switch_model.storage.paths import local_path
-from train.data import data_folder
-from train.interrupts import HANGUP, answer
+from train.data.sources import data_folder
+from train.runs.signals import HANGUP, answer
 from ui.address import ask_oneself_directly, free_port, in_url, without_proxy
 from ui.demo import build_demo, launch_options
 from ui.files import remove_temporary_folders

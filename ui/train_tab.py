@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError
-from train.runs import RunError
+from train.runs.run import RunError
 from ui.explore import ExploreTab
 from ui.live_run import LiveRun, create_live_run
 from ui.new_run import NewRun, create_new_run

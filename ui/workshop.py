@@ -12,10 +12,10 @@ from pathlib import Path
 import gradio as gr
 
 from switch_model.storage.whole_files import write_whole
-from train.arguments import Arguments
-from train.runs import Run, RunError, free_folder, list_runs
-from train.table_file import check_unpacked_size, without_endings
-from train.tasks import TASKS
+from train.arguments.arguments import Arguments
+from train.data.table_file import check_unpacked_size, without_endings
+from train.runs.run import Run, RunError, free_folder, list_runs
+from train.tasks.registry import TASKS
 
 # Arguments that reach into the machine that serves the page, or out of it: not for strangers.
 LOCAL_ONLY = (

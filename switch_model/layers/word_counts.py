@@ -1,7 +1,7 @@
 """Words and word pairs that speak for classes by how often they were counted there, beside what an encoder says.
 
 Legend: B batch, T tokens, F features of a text (its words and pairs), N rows of the table, C classes. Log-odds of naive
-Bayes, as in Wang and Manning (P12-2018, section 2.1). train/word_counts.py counts and weighs them.
+Bayes, as in Wang and Manning (P12-2018, section 2.1). train/training/word_counts.py counts and weighs them.
 Try it: WordCounts(SwitchConfig(counted_rows=100, num_labels=3))(torch.ones(2, 9).long(), torch.ones(2, 9).bool())
 """
 

@@ -1,0 +1,193 @@
+"""Analyse where a model sends the tokens of a whole data set: rows in, a folder with report, tables and figures out.
+
+Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.csv --output report
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
+from switch_model.counterfactuals import mean_importance
+from switch_model.inference.classifier import Predictor
+from switch_model.storage.whole_files import folder_written_aside
+from train.data.sources import load_split
+from train.evaluation.held_out import held_out_rows, lacks_validation, own_data
+from train.evaluation.reliance import known
+from train.runs.continuing import lost_rows, read_fingerprint
+from train.words import DataError, counted, listed
+
+# Texts that an expert's importance is measured on: a pass over all of them for each expert.
+IMPORTANCE_TEXTS = 32
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts with the model's own class indices (-1 = unknown), a sentence about what could not be used, and whether a
+    run held them out."""
+
+    texts: list[str]
+    true: list[int]
+    note: str
+    held_out: bool = False
+
+
+def rows_to_analyze(
+    labels: list[str],
+    dataset: str,
+    split: str | None = None,
+    *,
+    data_dir: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    num_samples: int | None = None,
+    checkpoint: str | None = None,
+) -> Rows:
+    """Rows of a data set for a model with the classes `labels`; classes are used where there are such, and fit.
+
+    Args:
+        checkpoint: whose run held rows out, which are meant by "validation" where the data have no such split.
+
+    Raises:
+        DataError: when there are no texts to be had.
+    """
+    columns, said = {"data_dir": data_dir, "text_column": text_column}, ""
+    held_out = checkpoint is not None and split == "validation" and lacks_validation(dataset, data_dir)
+    try:
+        if not held_out:
+            rows, names = load_split(dataset, split, label_column=label_column, **columns)
+    except DataError:
+        if label_column:
+            raise
+        # Perhaps it has texts and no classes. What else is wrong comes up again.
+        rows, names = load_split(dataset, split, labelled=False, **columns)
+    if held_out:
+        rows, names, said = held_out_rows(own_data(checkpoint, dataset, data_dir), dataset, checkpoint)
+    if num_samples is not None and num_samples < len(rows):
+        rows = rows.shuffle(seed=0).select(range(num_samples))
+    texts = list(rows["text"])
+    if not names:
+        said = f"{said} The data have no classes: predicted ones stand in for them.".strip()
+        return Rows(texts, [-1] * len(texts), said, held_out)
+    index_of = [labels.index(name) if name in labels else -1 for name in names]
+    true = [index_of[label] for label in rows["label"]]
+    unknown = sorted({names[label] for label, index in zip(rows["label"], true, strict=True) if index < 0})
+    if not unknown:
+        return Rows(texts, true, said, held_out)
+    note = f"{said} The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
+    which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
+    note = f"{note}the predicted class stands in for the data's in {which}.".strip()
+    return Rows(texts, true, note, held_out)
+
+
+def with_overlap(rows: Rows, checkpoint: str) -> Rows:
+    """The rows, with how many of them the model was trained on in their note, where its run tells."""
+    found = read_fingerprint(checkpoint)
+    if found is None and not rows.held_out:
+        return replace(rows, note=f"{rows.note} {lost_rows(checkpoint)}".strip())
+    if found is None or not (known := found.known(rows.texts)):
+        return rows
+    of_all = f"{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"
+    said = f"{of_all} {'was' if known == 1 else 'were'} trained on: figures on them speak of memory."
+    return replace(rows, note=f"{rows.note} {said}".strip())
+
+
+def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:
+    """Some texts drawn at random, the same ones each time: what importance is measured on."""
+    chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
+    return [corpus.texts[index] for index in chosen.tolist()]
+
+
+def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
+    """(L, E, 3) mean change of the predicted class's probability without each expert, the share of texts whose class
+    changes, and how many texts were tried (`texts_to_try`)."""
+    some = texts_to_try(corpus, texts)
+    return np.array(
+        [
+            [(*mean_importance(predictor, some, layer, expert), len(some)) for expert in range(corpus.num_experts)]
+            for layer in corpus.layers
+        ]
+    )
+
+
+def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, Any]) -> dict[str, Any]:
+    """All figures of a report, ready for JSON: per layer what `Corpus.measures` has, mutual information with the
+    classes, lift, right against wrong, and per expert its most telling tokens and its importance; beside them, what
+    `train.evaluation.reliance.measured` found."""
+    layers = []
+    for index, name in enumerate(corpus.layers):
+        experts = [
+            {
+                "expert": expert,
+                "tokens": [asdict(one) for one in vocabulary(corpus, name, expert)[:10]],
+                "importance": None if importance is None else float(importance[index, expert, 0]),
+                "changes_class": None if importance is None else float(importance[index, expert, 1]),
+            }
+            for expert in range(corpus.num_experts)
+        ]
+        counts = class_counts(corpus, name)
+        layers.append(
+            corpus.measures[index]
+            | {
+                "class_information": asdict(class_information(corpus, name)),
+                "class_counts": counts.tolist(),
+                "class_lift": [None if np.isnan(row).any() else row.round(4).tolist() for row in lift(counts)],
+                "right_against_wrong": _right_wrong(corpus, name),
+                "experts": experts,
+            }
+        )
+    return {
+        "texts": len(corpus.texts),
+        "tokens": len(corpus.token),
+        "classes": corpus.classes,
+        "accuracy": corpus.accuracy,
+        "layers": layers,
+        **found,
+    }
+
+
+def write_report(
+    corpus: Corpus,
+    importance: np.ndarray | None,
+    title: str,
+    note: str,
+    folder: Path,
+    found: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """report.html, measures.json, tokens.parquet and texts.parquet. Raises DataError when they can't be written."""
+    from train.analysis.report import report_html
+
+    try:
+        with folder_written_aside(folder) as aside:
+            write_tables(corpus, aside)
+            (aside / "measures.json").write_text(
+                json.dumps(measures(corpus, importance, found), indent=2) + "\n", "utf-8"
+            )
+            (aside / "report.html").write_text(
+                report_html(corpus, importance, title, note, known(found)), encoding="utf-8"
+            )
+    except OSError as error:
+        raise DataError(f"{folder} can't be written: {error.strerror}.") from error
+
+
+def write_tables(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
+    """tokens.parquet, a row per token, and texts.parquet, a row per text."""
+    paths = folder / "tokens.parquet", folder / "texts.parquet"
+    for path, columns in zip(paths, (corpus.tokens_table(), corpus.texts_table()), strict=True):
+        pq.write_table(pa.table(columns), path)
+    return paths
+
+
+def _right_wrong(corpus: Corpus, layer: str) -> dict[str, float] | None:
+    try:
+        return asdict(right_against_wrong(corpus, layer)[1])
+    except ValueError:
+        return None

@@ -1,0 +1,52 @@
+"""What the training arguments may be, where no type says it; the model's own are checked by SwitchConfig."""
+
+import math
+from typing import Any
+
+
+def check_values(data: Any, model: Any, train: Any) -> None:
+    """Raise ValueError for a value that is not allowed, naming the flag and what is.
+
+    Args:
+        data, model, train: the three groups of train/arguments/arguments.py.
+    """
+    accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
+    kept, two, rare = train.save_total_limit, data.target_tokenizer, train.rare_token_dropout
+    rules = [
+        ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
+        ("d_kv", model.d_kv, model.d_kv is None or model.d_kv >= 1, "at least 1"),
+        ("device", train.device, train.device in (None, "cpu", "cuda"), "cpu or cuda"),
+        ("validation_size", data.validation_size, 0 < data.validation_size < 1, "above 0 and below 1"),
+        ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
+        ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
+        ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
+        ("target_tokenizer", two, two is None or train.task == "translation", "none without --task translation"),
+        ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
+        ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
+        ("min_steps", train.min_steps, train.min_steps >= 0, "at least 0"),
+        ("total_iters", train.total_iters, train.total_iters is None or train.total_iters >= 1, "at least 1"),
+        ("total_batch_size", tokens_per_step, tokens_per_step is None or tokens_per_step >= 1, "at least 1"),
+        ("eval_iters", train.eval_iters, train.eval_iters is None or train.eval_iters >= 1, "at least 1"),
+        ("max_minutes", train.max_minutes, train.max_minutes is None or train.max_minutes > 0, "above 0"),
+        ("batch_size", train.batch_size, 1 <= train.batch_size <= 1_000_000, "from 1 to 1000000"),
+        ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
+        ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
+        ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
+        ("rare_token_dropout", rare, not rare or train.task == "classification", "0 with another --task"),
+        ("word_counts", True, not train.word_counts or train.task == "classification", "false with another --task"),
+        ("teachers", train.teachers, not train.teachers or train.task == "classification", "none with another --task"),
+        ("teacher_coef", train.teacher_coef, 0 <= train.teacher_coef < math.inf, "at least 0"),
+        ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
+        ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
+        ("weight_decay", train.weight_decay, 0 <= train.weight_decay < math.inf, "at least 0"),
+        ("grad_clip", train.grad_clip, train.grad_clip >= 0, "at least 0"),
+        ("adafactor_clip_threshold", train.adafactor_clip_threshold, train.adafactor_clip_threshold > 0, "above 0"),
+        ("seed", train.seed, 0 <= train.seed < 2**32, "from 0 to 4294967295"),
+        ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
+        ("eval_steps", train.eval_steps, train.eval_steps is None or train.eval_steps >= 1, "at least 1"),
+        ("save_total_limit", kept, kept is None or kept >= 1, "at least 1, or none for all"),
+        ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
+    ]
+    for name, value, allowed, words in rules:
+        if not allowed:
+            raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")

@@ -1,0 +1,1 @@
+"""python -m train: commands, and the flags of a run from command line and config file."""

@@ -1,0 +1,232 @@
+"""The flags of a training run, from the dataclasses of train/arguments: read from a command line or a config file.
+
+Try it: read_flags(["--dataset", "toy"], epilog="")
+"""
+
+import argparse
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from switch_model.storage.hub import with_revision
+from switch_model.storage.paths import local_path
+from train.arguments.arguments import GROUPS, PATHS, Arguments
+from train.arguments.presets import default_task, preset
+
+# How argparse says that a value is none of a flag's, and what the kinds of values are called here.
+BAD_VALUE = re.compile(r"argument (?P<flag>[^\s:/,]+)[^\s:]*: invalid (?P<kind>\w+) value: (?P<value>.*)", re.DOTALL)
+KINDS = {"int": "a whole number", "positive": "a whole number", "natural": "a whole number", "float": "a number"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line; the list of all flags is one --help away."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {in_words(message)}. See {self.prog} --help\n")
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        values, unknown = self.parse_known_args(args, namespace)
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if flags:
+            near = [f"{flag}{did_you_mean(flag, self._option_string_actions)}" for flag in flags]
+            self.error(f"there is no flag {', '.join(near)}")
+        elif unknown:
+            self.error(f"not understood: {' '.join(unknown)}")
+        return values
+
+
+class _TrainParser(Parser, HfArgumentParser):
+    # Where an argument stands that is read from a file.
+    where = ""
+
+    def error(self, message: str):
+        if self.where:
+            raise ValueError(f"{self.where}: {in_words(message).removeprefix('--')}.")
+        super().error(message)
+
+
+def in_words(message: str) -> str:
+    """What argparse says of a wrong value, without its Python."""
+    found = BAD_VALUE.fullmatch(message)
+    if found is None or found["kind"] not in KINDS:
+        return message
+    return f"{found['flag']} {found['value']} is not allowed: it must be {KINDS[found['kind']]}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean …?)" with the known name that comes nearest; "" where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves the list of commands as it is written."""
+
+
+def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
+    """The arguments that a command line stands for, and how many runs may run at once (None = start right away).
+
+    Ends the process with a line when a flag is unknown; raises ValueError for a config file that can't be read.
+    """
+    parser = _TrainParser(
+        GROUPS,
+        prog="python -m train",
+        description="Train a Switch Transformer that classifies texts, translates, writes on, fills blanks or restores "
+        "gaps (--task). The hub is asked with the token in HF_TOKEN, where that is set.",
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=as_path, help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win"
+    )
+    parser.add_argument(
+        "--max_runs", type=int, help="wait until fewer than so many runs of the same folder run; none = start at once"
+    )
+    parser.add_argument(
+        "--revision", help="of --init_from's or --tokenizer's hub id: a branch, tag, commit or refs/pr/N"
+    )
+    # From the annotations: HfArgumentParser has rewritten the types of the fields themselves.
+    hints = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
+    optional = {name for name, hint in hints.items() if types.NoneType in typing.get_args(hint)}
+    for action in parser._actions:
+        if action.dest == "help":
+            continue
+        # Only what was really given shall win over presets: defaults are put in afterwards.
+        if action.const is False:  # What HfArgumentParser adds beside a flag that is on.
+            action.help = f"switch --{action.dest} off"
+        else:
+            action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"
+        action.default = argparse.SUPPRESS
+        if action.dest == "compile":
+            action.nargs, action.const = "?", True
+        if action.dest in PATHS:
+            action.type = as_path
+        if action.dest in optional and action.choices is None:
+            action.type = _or_none(action.type)
+    flags = vars(parser.parse_args(argv))
+    max_runs = flags.pop("max_runs", None)
+    if max_runs is not None and max_runs < 1:
+        parser.error(f"--max_runs {max_runs} is not allowed: it must be at least 1")
+    revision = flags.pop("revision", None)
+    written: dict[str, Any] = {}
+    if path := flags.pop("config", None):
+        written = _written(parser, path)
+        if flags.get("preset", "none") != "none":
+            # A flag wins over the file, hence all that this flag stands for.
+            dataset = flags.get("dataset", written.get("dataset", "toy"))
+            task = flags.get("task", written.get("task", default_task(dataset)))
+            written |= preset(flags["preset"], dataset, task)
+    if "epochs" in flags:  # Whoever asks for so many wants no more of them, as a file or a preset may.
+        written["min_steps"] = 0
+    given = written | flags
+    if revision is not None:
+        named = next((name for name in ("init_from", "tokenizer") if given.get(name)), None)
+        if named is None:
+            parser.error("--revision goes with --init_from or --tokenizer")
+        given[named] = with_revision(given[named], revision)
+    return Arguments.resolve(given), max_runs
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def converted(text: str) -> Any:
+        return None if text.lower() == "none" else convert(text)
+
+    converted.__name__ = getattr(convert, "__name__", "value")  # argparse puts it into its message.
+    return converted
+
+
+def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
+    """The arguments in a YAML or JSON file: read, checked and refused one by one, as the flags they could be.
+
+    Raises ValueError with the file, the line and the name of what is wrong.
+    """
+    values, lines = _read_config(path)
+    known = [flag.removeprefix("--") for flag, action in parser._option_string_actions.items() if flag[:2] == "--"]
+    known = [name for name in known if name not in ("help", "config", "max_runs", "revision")]
+    written: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{path}, line {lines[key]}"
+        if key not in known:
+            raise ValueError(f"{where}: there is no argument {key}{did_you_mean(str(key), known)}.")
+        if value is None and key == "preset":
+            continue
+        parser.where = where
+        try:
+            written |= vars(parser.parse_args([f"--{key}={'none' if value is None else value}"]))
+        finally:
+            parser.where = ""
+    return written
+
+
+def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """What stands in a file of arguments, and in which line. Raises ValueError when it can't be read."""
+    try:
+        # JSON is YAML, but for numbers such as 1e-3, which YAML takes for text; as a flag they are numbers again.
+        text = Path(path).read_text(encoding="utf-8")
+        values, root = yaml.safe_load(text), yaml.compose(text)
+    except FileNotFoundError as error:
+        raise ValueError(f"--config: there is no file {path}.") from error
+    except OSError as error:
+        raise ValueError(f"--config {path} can't be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        raise ValueError(
+            f"{where} is neither YAML nor JSON: is a comma, a colon, a quote or an indent missing or too many there?"
+        ) from error
+    if not isinstance(values, dict):
+        raise ValueError(f"--config {path} must hold arguments, such as: num_experts: 8")
+    if "config" in values:
+        raise ValueError(f"--config {path} names another config: one file is enough.")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in root.value}
+    lines = {key: lines.get(str(key), 1) for key in values}
+    if Path(str(values.get("output_dir"))).resolve() == Path(path).resolve().parent:
+        del values["output_dir"]  # The run that wrote this file lies there.
+    return values, lines
+
+
+def command_parser(command: str, description: str) -> argparse.ArgumentParser:
+    return Parser(
+        prog=f"python -m train {command}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def as_path(text: str) -> str:
+    """A file, a folder, or a name that may be one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: give a path or a name (is a variable of the shell unset?)")
+    try:
+        return local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def as_text(text: str) -> str:
+    """A text to be read as one: bytes that are no UTF-8 are replaced, as on standard input."""
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 0")
+    return value

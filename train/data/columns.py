@@ -1,0 +1,243 @@
+"""Which columns of a table are the texts and the classes, and what stands in them.
+
+Try it: choose_columns("my.csv", ["id", "text", "label"], None, None)
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Value
+
+from train.data.cells import class_of, texts_in
+from train.data.class_names import check_names, is_word_for_missing
+from train.data.table_file import has_first_line
+from train.words import DataError, listed, one_line, quoted
+
+# How columns are found by name: the first of these that a file has, upper and lower case alike.
+TEXT_COLUMNS = (
+    "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
+    "comment", "body", "document", "headline", "tweet", "instruction", "prompt", "input", "tokens",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",
+    "label_name", "class_name", "coarse_label", "emotion", "output",
+)  # fmt: skip
+# A task in words, and what it is about where it is about something: read one behind the other.
+INSTRUCTION = ("instruction", "input")
+# Columns that only number the rows.
+ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+# Between the two texts of a pair: the separator token of tokenizers trained here. Others get their own instead.
+SEPARATOR_TOKEN = "[SEP]"
+PAIR_SEPARATOR = f" {SEPARATOR_TOKEN} "
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a data set are read: one of texts or two of a pair, and one of classes where it is asked for."""
+
+    dataset: str
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def choose_columns(
+    dataset: str,
+    names: list[str],
+    text_column: str | None,
+    label_column: str | None,
+    labelled: bool = True,
+    usual: tuple[str, ...] = (),
+) -> Columns:
+    """The columns asked for, else the data set's usual ones of texts, else those found by name.
+
+    Raises DataError when that leaves a doubt.
+    """
+    texts = split_columns(text_column, names, dataset)
+    label_column = label_column and column_named(label_column, names, dataset)
+    if not texts and usual and set(usual) <= set(names):
+        texts = usual
+    texts = texts or _usual_texts(names, other_than=label_column)
+    if not labelled:
+        label = None
+        own = [name for name in names if name.lower() not in ROW_NUMBERS]
+        texts = texts or (tuple(own) if len(own) == 1 else ())
+    else:
+        label = label_column or next(iter(_first_of(LABEL_COLUMNS, names, other_than=texts)), None)
+        # Of two columns, the one that is not the other.
+        left = [name for name in names if name not in (*texts, label) and name.lower() not in ROW_NUMBERS]
+        if len(left) == 1 and bool(texts) != bool(label):
+            texts, label = texts or (left[0],), label or left[0]
+    missing = "text" if not texts else "label" if labelled and not label else None
+    if missing:
+        hint = " Does its first line name the columns? If not, write one above: text,label."
+        hint = hint if has_first_line(dataset) else ""
+        left = [name for name in names if name != label and name.lower() not in ROW_NUMBERS]
+        if missing == "text" and len(left) == 2 and not left[1].startswith(f"{left[0]}."):
+            hint = f" If a row's text is both of a pair: --text_column {shlex.quote(','.join(left))}.{hint}"
+        raise DataError(
+            f"Which column of {dataset} is the {missing}? Name one of {quoted(names)} with --{missing}_column.{hint}"
+        )
+    # A table's second column of a name is called so when it is read.
+    twice = next((name for name in (*texts, label) if name and f"{name} (2)" in names), None)
+    if twice:
+        raise DataError(f"{dataset} has several columns named '{twice}': rename all but the one that is meant.")
+    return Columns(dataset, texts, label)
+
+
+def column_named(wanted: str, names: list[str], dataset: str) -> str:
+    """The column of that name, or the only one that differs in case and in blanks around it. Raises DataError."""
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    if len(alike) != 1:
+        raise DataError(f"{dataset} has no column {wanted!r}: it has {quoted(names)}.")
+    return alike[0]
+
+
+def split_columns(wanted: str | None, names: list[str], dataset: str) -> tuple[str, ...]:
+    """What was asked for: one column, whose name may hold a comma, or two with a comma between. Raises DataError."""
+    if wanted is None:
+        return ()
+    parts = [wanted] if wanted in names else wanted.split(",")
+    return tuple(column_named(part, names, dataset) for part in parts)
+
+
+def _usual_texts(names: list[str], other_than: str | None) -> tuple[str, ...]:
+    """The column whose name is most usual for texts; of instructions, with the column of what they are about."""
+    found = _first_of(TEXT_COLUMNS, names, other_than=(other_than,))
+    task = instruction_columns(names)
+    return task if found[:1] == task[:1] else found[:1]
+
+
+def instruction_columns(names: list[str]) -> tuple[str, ...]:
+    """The columns of instructions and of what they are about; none where a table has not both."""
+    found = _first_of(INSTRUCTION, names, other_than=())
+    return found if len(found) == len(INSTRUCTION) else ()
+
+
+def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str | None]) -> tuple[str, ...]:
+    """The columns with usual names, the most usual first."""
+    lowered = {name.strip().lower(): name for name in reversed(names) if name not in other_than}
+    return tuple(lowered[name] for name in usual if name in lowered)
+
+
+def names_in(rows: Dataset) -> list[str]:
+    """The columns that can be chosen: those of a table, and the fields of those that hold objects, as in data.text."""
+    fields = [(name, kind) for name, kind in rows.features.items() if isinstance(kind, dict)]
+    return [*rows.column_names, *(f"{name}.{field}" for name, kind in fields for field in kind)]
+
+
+def cells_of(rows: Dataset, name: str) -> list[Any]:
+    """What stands in a column, or in a field of one, as `names_in` names it."""
+    if name in rows.column_names:
+        return rows[name][:]
+    column = next(own for own in rows.column_names if name.startswith(f"{own}."))
+    field = name[len(column) + 1 :]
+    return [cell and cell[field] for cell in rows[column][:]]
+
+
+def texts_of(rows: Dataset, columns: Columns) -> list[str]:
+    """A text for every row, "" where there is none; of a pair's two columns, both in one text.
+
+    Raises DataError where a column holds no texts.
+    """
+    return joined([texts_in(cells_of(rows, column), column, columns.dataset) for column in columns.texts])
+
+
+def joined(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of texts -> one text for each row: what is not empty in it, with a separator between."""
+    if len(columns) == 1:
+        return list(columns[0])
+    return [PAIR_SEPARATOR.join(text for text in row if text.strip()) for row in zip(*columns, strict=True)]
+
+
+def classes_of(
+    rows: Dataset, texts: list[str], columns: Columns, names: list[str] | None
+) -> tuple[list[int | None], list[str]]:
+    """The class of every row as an index, and the class names: those given, the table's own, or its values.
+
+    A row without a text or a class has None. Raises DataError when the column holds no classes.
+    """
+    where, label = columns.dataset, columns.label
+    names = names or getattr(rows.features.get(label), "names", None)
+    check_names(names or [], label, where)
+    cells = cells_of(rows, label)
+    values = _class_values(cells, texts, columns, hidden=-1 if names else None)
+    distinct = set(values) - {None}
+    if not distinct:
+        hidden = (
+            " Its labels are hidden: take the validation split." if names and all(cell == -1 for cell in cells) else ""
+        )
+        raise DataError(
+            f"{where} has no row with both a text ({quoted(list(columns.texts))}) and a class ('{label}').{hidden} If "
+            f"others of its columns ({quoted(names_in(rows))}) hold them, name these with --text_column and "
+            "--label_column."
+        )
+    if names and all(isinstance(value, int) for value in distinct):
+        if not all(0 <= value < len(names) for value in distinct):
+            raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
+        return values, names
+    count = len(values) - values.count(None)
+    _check_classes(distinct, count, columns)
+    # Numbers sort as numbers ("10" after "9"), everything else as text.
+    numeric = all(isinstance(value, (int, float)) for value in distinct)
+    name_of = {value: _label_name(value) for value in sorted(distinct, key=None if numeric else str)}
+    own = list(dict.fromkeys(name_of.values()))
+    names = names if names and set(own) <= set(names) else own
+    index_of = {value: names.index(name) for value, name in name_of.items()}
+    return [index_of.get(value) for value in values], names
+
+
+def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidden: int | None) -> list[Any]:
+    """What stands in the column of classes: numbers as numbers, None where the class, or the text, is missing.
+
+    Args:
+        hidden: where classes are numbered, hidden ones are stored as this.
+    """
+    values = []
+    for row, (cell, text) in enumerate(zip(cells, texts, strict=True)):
+        value = class_of(cell, columns.label, columns.dataset, row)
+        if isinstance(value, str):
+            value = one_line(value) or None
+        missing = not text.strip() or value != value or (hidden is not None and value == hidden)
+        values.append(None if missing else value)
+    distinct = {value for value in values if isinstance(value, str)}
+    # Among words, numbers are words too; 0.0 is still the same as 0.
+    same = {f"{value}.0": value for value in distinct} if any(value.endswith(".0") for value in distinct) else {}
+    values = [same.get(value, value) if isinstance(value, str) else value for value in values]
+    distinct = {same.get(value, value) for value in distinct}
+    # Among numbers, a word such as NA is no class of its own.
+    words = {value for value in distinct if is_word_for_missing(value)}
+    if not all(NUMBER.fullmatch(value) for value in distinct - words) or len(distinct) == len(words):
+        return values
+    numbers = {value: float(value) if "." in value else int(value) for value in distinct - words}
+    return [numbers.get(value) if isinstance(value, str) else value for value in values]
+
+
+def _check_classes(distinct: set[Any], count: int, columns: Columns) -> None:
+    where, label = columns.dataset, columns.label
+    check_names([_label_name(value) for value in distinct], label, where)
+    fraction = next((value for value in distinct if isinstance(value, float) and not value.is_integer()), None)
+    if fraction is not None:
+        raise DataError(
+            f"The column '{label}' of {where} holds fractions, such as {fraction}: predicting them would be "
+            "regression; the models here choose among classes. If another column holds classes, name it with "
+            "--label_column."
+        )
+    if len(distinct) > max(20, count // 2):
+        raise DataError(
+            f"The column '{label}' of {where} has {len(distinct):,} classes in {count:,} rows: is it the column of "
+            "classes? Name that with --label_column."
+        )
+
+
+def _label_name(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def label_features(labels: list[str]) -> Features:
+    return Features({"text": Value("string"), "label": ClassLabel(names=labels)})

@@ -1,0 +1,189 @@
+"""CSV and TSV of any make -> columns of texts. Cells stay as they are written; an empty one is an empty text.
+
+Try it: read_csv(Path("my.csv"), ".csv").column_names
+"""
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import pyarrow as pa
+from datasets import Dataset
+
+from train.data.table_file import SNIFFED_CHARACTERS, open_text
+from train.words import DataError
+
+# What may stand between two cells, the likeliest first.
+DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}
+DELIMITER_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+SNIFFED_ROWS = 50
+# Excel's own way to say what stands between cells.
+SEPARATOR_LINE = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?\s*', re.IGNORECASE)
+# What PowerShell's Export-Csv writes above the header.
+TYPE_LINE = re.compile(r"\ufeff?#TYPE\s")
+# Python's own limit of 131,072 characters for a cell has no use here. It holds for the whole process.
+csv.field_size_limit(sys.maxsize)
+
+
+class _QuoteError(DataError):
+    """A cell that opens with a double quote and is not closed as it should be."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a file is written: what stands between and around cells, whether blanks do before quotes; lines above the
+    header."""
+
+    delimiter: str
+    quote: str
+    blanks: bool
+    above: int
+
+
+def read_csv(path: Path, ending: str) -> Dataset:
+    """All columns. Raises DataError with what is wrong, in which line, and what to do."""
+    with open_text(path) as file:
+        head = file.read(SNIFFED_CHARACTERS)
+    if not head.strip(" \t\r\n,;|\ufeff"):
+        raise DataError(f"{path} is empty: its first line must name the columns, such as text,label.")
+    if head.lstrip("\ufeff \t\r\n").startswith(('{"', '[{"')):
+        raise DataError(f"{path} holds JSON: rename it, so that its name ends in .jsonl or .json.")
+    layout = _layout(head, DELIMITERS.get(ending, DELIMITERS[".csv"]), path)
+    try:
+        return _read_cells(path, layout, quoted=True)
+    except _QuoteError as error:
+        if layout.delimiter != "\t":
+            raise
+        # Tables between tabs are often written without quoting: then every line is a row.
+        try:
+            return _read_cells(path, layout, quoted=False)
+        except DataError:
+            raise error from None
+
+
+def clean_names(names: Iterable[str]) -> list[str]:
+    """Column names: without blanks and marks that nobody sees around them, and each only once."""
+    cleaned: list[str] = []
+    for place, given in enumerate(names, 1):
+        name = wanted = str(given).strip(" \t\r\n\v\f\xa0\u200b\u2060\ufeff").strip() or f"column {place}"
+        count = 1
+        while name in cleaned:
+            count += 1
+            name = f"{wanted} ({count})"
+        cleaned.append(name)
+    return cleaned
+
+
+def _read_cells(path: Path, layout: _Layout, quoted: bool) -> Dataset:
+    rows, started = [], layout.above + 1
+    with open_text(path) as file:
+        lines = islice(_text_lines(file, path), layout.above, None)
+        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        form = dict(delimiter=layout.delimiter, quotechar=layout.quote, skipinitialspace=layout.blanks, quoting=quoting)
+        records = csv.reader(lines, **form, strict=True)
+        try:
+            header = clean_names(next(records))
+            started = layout.above + records.line_num + 1
+            for cells in records:
+                if len(cells) != len(header):
+                    where = f"{path}, line {started}"
+                    cells = _fitted(cells, len(header), where, layout.delimiter, may_be_short=quoted)
+                if cells:
+                    rows.append(cells)
+                started = layout.above + records.line_num + 1
+        except csv.Error as error:
+            raise _QuoteError(
+                f"{path}, line {started}: a cell opens with a double quote and is not closed as it should be "
+                f"({error}). Close it, with nothing behind but what parts cells, and write a quote inside of it twice "
+                '("").'
+            ) from error
+    columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    return Dataset(pa.table([pa.array(cells, pa.large_string()) for cells in columns], names=header))
+
+
+def _fitted(cells: list[str], width: int, where: str, delimiter: str, may_be_short: bool) -> list[str]:
+    """A row that has fewer or more cells than the header, where it is clear what it means; [] for an empty line."""
+    if len(cells) < width and (may_be_short or not cells):
+        return cells and cells + [""] * (width - len(cells))
+    if len(cells) > width and not any(cells[width:]):
+        return cells[:width]
+    between = DELIMITER_NAMES[delimiter]
+    raise DataError(
+        f"{where} has {len(cells)} cells, the header {width}: where {between} is part of a text, put that text in "
+        "double quotes."
+    )
+
+
+def _layout(head: str, candidates: str, path: Path) -> _Layout:
+    lines = list(io.StringIO(head, newline=""))
+    above, comments, named = 0, [], None
+    for line in lines:
+        if separator := SEPARATOR_LINE.fullmatch(line):
+            named = separator["delimiter"]
+        elif TYPE_LINE.match(line):
+            pass
+        elif re.match(r"#(\s|#|$)", line):
+            comments.append((above + 1, line))
+        elif line.strip(" \t\r\n,;|\ufeff"):
+            break
+        above += 1
+    table = lines[above:]
+    if not table:
+        raise DataError(f"{path} has no line that names the columns, such as text,label.")
+    delimiter = named or _delimiter(table, candidates)
+    header = next(csv.reader(table, delimiter=delimiter))
+    width = len(header)
+    for number, comment in comments:
+        if width > 1 and len(next(csv.reader([comment], delimiter=delimiter))) == width:
+            raise DataError(
+                f"{path}, line {number} begins with #: is it a comment, or does it name the columns? Remove the line, "
+                "or the # alone."
+            )
+    single = all(re.fullmatch(r"\s*'.+'\s*", cell) for cell in header)
+    return _Layout(delimiter, "'" if single else '"', _blanks_before_quotes(table, delimiter), above)
+
+
+def _delimiter(lines: list[str], candidates: str) -> str:
+    """What stands between cells: what cuts most of the first rows into as many cells as the header."""
+    fitting = {}
+    for delimiter in candidates:
+        share, width = _regularity(lines, delimiter)
+        if width > 1:
+            fitting[delimiter] = share
+    return max(fitting, key=fitting.__getitem__, default=candidates[0])
+
+
+def _regularity(lines: list[str], delimiter: str, **form: bool) -> tuple[float, int]:
+    """The share of the first rows that have as many cells as the header, and how many that is."""
+    widths = []
+    try:
+        for record in csv.reader(lines, delimiter=delimiter, **form):
+            widths += [len(record)] if record else []
+            if len(widths) > SNIFFED_ROWS:
+                break
+    except csv.Error as error:
+        if "end of data" not in str(error):  # The last row may be cut.
+            return 0.0, 0
+    return (widths.count(widths[0]) / len(widths), widths[0]) if widths else (0.0, 0)
+
+
+def _blanks_before_quotes(lines: list[str], delimiter: str) -> bool:
+    """Whether cells are quoted behind a blank, as in "text", "label": the quotes would count as theirs."""
+    rows = islice(csv.reader(lines, delimiter=delimiter), SNIFFED_ROWS)
+    if not any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for row in rows for cell in row):
+        return False
+    skipped, _ = _regularity(lines, delimiter, skipinitialspace=True, strict=True)
+    return skipped > 0 and skipped >= _regularity(lines, delimiter)[0]
+
+
+def _text_lines(file: TextIO, path: Path) -> Iterator[str]:
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            raise DataError(f"{path}, line {number} holds a NUL byte: the file is damaged, or not text. Save it again.")
+        yield line

@@ -1,0 +1,180 @@
+"""Which rows a run trains on and which it holds out, as a number for each text: told apart later, and never read back.
+
+Kept in the run's folder as rows.npz, 12 bytes a row; a digest of all goes along with the checkpoint. So it is noticed
+when data changed between a run and its resume or evaluation, and rows that a model knows are counted in any file.
+Try it: Fingerprint.load(Path("runs/my-run/rows.npz"))
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from switch_model.storage.whole_files import written_aside
+from train.data.sources import TrainingData
+from train.words import counted, listed
+
+AT_ONCE = 10_000
+_ARRAYS = ("train", "train_answers", "held_out", "held_out_answers", "before")
+
+
+def prints(texts: Iterable[str]) -> np.ndarray:
+    """(N,) uint64: a number for each text, the same in every process. Blanks around a text don't count."""
+    texts, parts = iter(texts), []
+    while some := list(islice(texts, AT_ONCE)):
+        digests = (hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest() for text in some)
+        parts.append(np.frombuffer(b"".join(digests), dtype="<u8"))
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
+def column(rows: Dataset, name: str) -> Iterator[Any]:
+    """The values of a column, some at a time."""
+    rows = rows.select_columns([name])
+    for start in range(0, len(rows), AT_ONCE):
+        yield from rows[start : start + AT_ONCE][name]
+
+
+def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of the values are among those of a sorted array."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """A run's rows.
+
+    Attributes:
+        train, held_out: a number for each text, in their order.
+        train_answers, held_out_answers: uint32, for each text's class or translation; empty where there are none.
+        before: sorted numbers of texts that the model it started from was trained on, for the same task.
+        labels: names of the classes.
+        about: what else must stay the same for the run to go on: its arguments, and its vocabulary as a digest.
+    """
+
+    train: np.ndarray
+    held_out: np.ndarray
+    train_answers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    held_out_answers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    before: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    labels: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: TrainingData, before: np.ndarray | None = None) -> "Fingerprint":
+        found: dict[str, np.ndarray] = {} if before is None else {"before": before}
+        for name, rows in (("train", data.train), ("held_out", data.validation)):
+            found[name] = prints(column(rows, "text"))
+            if "target" in rows.column_names:
+                found[f"{name}_answers"] = prints(column(rows, "target")).astype(np.uint32)
+            elif data.labels:
+                named = prints(data.labels).astype(np.uint32)
+                found[f"{name}_answers"] = named[np.fromiter(column(rows, "label"), np.int64, len(rows))]
+        return cls(**found, labels=list(data.labels))
+
+    @classmethod
+    def of_streams(cls, files: Mapping[str, Path], before: np.ndarray | None = None) -> "Fingerprint":
+        """From the files that `packing.packed` keeps beside its streams."""
+        train, held_out = (np.fromfile(files[name], "<u8") for name in ("train", "validation"))
+        return cls(train, held_out, **({} if before is None else {"before": before}))
+
+    @cached_property
+    def trained(self) -> np.ndarray:
+        """Sorted numbers of all texts that the model was trained on."""
+        return np.unique(np.concatenate([self.train, self.before]))
+
+    @cached_property
+    def truly_held_out(self) -> np.ndarray:
+        """Sorted numbers of the texts that were held out and never trained on: some texts stand in a table twice."""
+        held_out = np.unique(self.held_out)
+        return held_out[~among(held_out, self.trained)]
+
+    def known(self, texts: Iterable[str]) -> int:
+        """How many of the texts the model was trained on."""
+        return int(among(prints(texts), self.trained).sum())
+
+    @property
+    def leaked(self) -> int:
+        """How many of the rows that were held out have a text that was trained on."""
+        return int(among(self.held_out, self.trained).sum())
+
+    def same_rows(self, other: "Fingerprint") -> bool:
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _ARRAYS[:4])
+
+    def digest(self) -> dict[str, str]:
+        """What tells the rows of both kinds from all others, whatever their order; it tells nothing of any one row."""
+
+        def of(texts: np.ndarray, answers: np.ndarray) -> str:
+            order = np.lexsort((answers, texts) if len(answers) else (texts,))
+            parts = (part[order] for part in (texts, answers) if len(part))
+            return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
+
+        return {
+            "train": of(self.train, self.train_answers),
+            "validation": of(self.held_out, self.held_out_answers),
+        }
+
+    def save(self, path: Path) -> None:
+        told = json.dumps({"labels": self.labels, "about": self.about}).encode()
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        with written_aside(path) as aside, aside.open("wb") as file:
+            np.savez(file, told=np.frombuffer(told, np.uint8), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Fingerprint | None":
+        """None where there is none that can be read, as in runs of earlier versions."""
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                arrays = {name: found[name] for name in _ARRAYS}
+                told = json.loads(found["told"].tobytes())
+            kinds = (np.uint32 if "answers" in name else np.uint64 for name in _ARRAYS)
+            if any(array.ndim != 1 or array.dtype != kind for array, kind in zip(arrays.values(), kinds, strict=True)):
+                return None
+            return cls(**arrays, labels=list(told["labels"]), about=dict(told["about"]))
+        except Exception:  # A damaged archive raises many kinds.
+            return None
+
+
+def what_changed(was: Fingerprint, now: Fingerprint) -> str:
+    """In words, how the rows of now differ from those of then: "100 rows were added and 3 rows have another class"."""
+    old, new = np.concatenate([was.train, was.held_out]), np.concatenate([now.train, now.held_out])
+    added = int((~among(new, np.unique(old))).sum())
+    gone = int((~among(old, np.unique(new))).sum())
+    if added == gone == 0 and len(old) != len(new):
+        added, gone = max(len(new) - len(old), 0), max(len(old) - len(new), 0)
+    said = [f"{counted(added, 'row was', 'rows were')} added"] if added else []
+    said += [f"{counted(gone, 'row is', 'rows are')} gone"] if gone else []
+    if changed := _relabelled(was, now, old, new):
+        said.append(f"{counted(changed, 'row has', 'rows have')} another {'class' if was.labels else 'translation'}")
+    if more := [name for name in now.labels if name not in was.labels]:
+        said.append(f"there {'is a new class' if len(more) == 1 else 'are new classes'} ({listed(more)})")
+    if fewer := [name for name in was.labels if name not in now.labels]:
+        said.append(f"{'a class is' if len(fewer) == 1 else 'classes are'} gone ({listed(fewer)})")
+    if gone == len(old) > 0:
+        return "none of its rows is there any more: is it the same file, with the same columns?"
+    if not said:
+        return "its rows stand in another order"
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+
+
+def _relabelled(was: Fingerprint, now: Fingerprint, old: np.ndarray, new: np.ndarray) -> int:
+    """How many texts that are in both have another answer."""
+    theirs = np.concatenate([was.train_answers, was.held_out_answers])
+    own = np.concatenate([now.train_answers, now.held_out_answers])
+    if len(theirs) != len(old) or len(own) != len(new) or not len(old):
+        return 0
+    pairs = np.unique(_with_answers(old, theirs))
+    return int((~among(_with_answers(new, own), pairs))[among(new, np.unique(old))].sum())
+
+
+def _with_answers(texts: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """A number for each text with its answer."""
+    return texts ^ (answers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))

@@ -1,0 +1,241 @@
+"""JSON of any make -> columns: a row per line, an array of rows, rows in a field, or the forms that pandas writes.
+
+Try it: read_json(Path("my.json")).column_names
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+
+from train.data.csv_table import clean_names
+from train.data.table_file import open_text
+from train.words import DataError, quoted
+
+AN_OBJECT = 'each must be an object such as {"text": "…", "label": "…"}'
+# What the rows of the Hub's data set server are wrapped in.
+SERVED_ROW = {"row_idx", "row", "truncated_cells"}
+
+
+def read_json(path: Path) -> Dataset:
+    """All columns; a row's missing values are None. Raises DataError with what is wrong, where, and what to do."""
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for where, row in _rows(path):
+        if not isinstance(row, dict):
+            raise DataError(f"{where} is no row: {AN_OBJECT}.")
+        for name in [name for name in row if name not in columns]:
+            columns[name] = [None] * count
+        for name, values in columns.items():
+            values.append(row.get(name))
+        count += 1
+    if not count:
+        raise DataError(f"{path} is empty: {AN_OBJECT.replace('each', 'each line')}.")
+    names = clean_names(columns)
+    return Dataset.from_dict(dict(zip(names, map(_column, columns.values()), strict=True)))
+
+
+def is_rows_alone(path: Path) -> bool:
+    """Whether a JSON file is a row per line or an array of rows, with nothing around all or each that says more."""
+    try:
+        with open_text(path) as file:
+            whole = json.loads(file.read().strip("\ufeff \t\r\n"))
+        if isinstance(whole, dict) and _unfolded(whole, str(path)) is not None:
+            return False
+    except (ValueError, RecursionError):
+        pass
+    return not _are_served(_stored(path))
+
+
+def _are_served(values: list[tuple[str, Any]]) -> bool:
+    """Whether each row stands in an object with its number, as the Hub's data set server has it."""
+    return bool(values) and all(
+        isinstance(row, dict) and row.keys() <= SERVED_ROW and "row" in row for _, row in values
+    )
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Every row, and where it stands."""
+    values = _stored(path)
+    yield from ((where, row["row"]) for where, row in values) if _are_served(values) else values
+
+
+def _stored(path: Path) -> list[tuple[str, Any]]:
+    """The rows as they stand in the file, and where."""
+    with open_text(path) as file:
+        lines = [(number, line) for number, line in enumerate(file, 1) if line.strip("\ufeff \t\r\n")]
+    if not lines:
+        return []
+    if not lines[0][1].lstrip("\ufeff \t").startswith("["):
+        values = []
+        try:
+            for number, line in lines:
+                values.append((f"{path}, line {number}", _parsed(line, path, number)))
+        except DataError as error:
+            try:
+                values = _documents(path, lines)
+            except DataError:
+                if not values:  # Then the place where the whole breaks says more than the end of its first line.
+                    raise
+                raise error from None
+        if len(values) == 1 and isinstance(values[0][1], dict):
+            values = _unfolded(values[0][1], str(path)) or values
+    else:
+        documents = _documents(path, lines)
+        if len(documents) > 1:
+            raise DataError(f"{path} holds lists whose values have no names: {AN_OBJECT}.")
+        values = [(f"{path}, row {number}", row) for number, row in enumerate(documents[0][1], 1)]
+    return values
+
+
+def _parsed(text: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise _no_json(path, number, text, error) from error
+
+
+def _documents(path: Path, lines: list[tuple[int, str]]) -> list[tuple[str, Any]]:
+    """Values one after the other, each over as many lines as it takes."""
+    text = "".join(line for _, line in lines)
+    decoder, place, found = json.JSONDecoder(), 0, []
+    while place < len(text):
+        if text[place] in "\ufeff \t\r\n":
+            place += 1
+            continue
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except ValueError as error:
+            line = text.count("\n", 0, error.pos) if isinstance(error, json.JSONDecodeError) else 0
+            # Where the first line is broken already, what follows it says nothing.
+            raise _no_json(path, *lines[min(line, len(lines) - 1)], error) from error
+        except RecursionError as error:
+            raise _no_json(path, *lines[0], error) from error
+        found.append((f"{path}, row {len(found) + 1}", value))
+    return found
+
+
+def _no_json(path: Path, number: int, line: str, error: Exception) -> DataError:
+    reason = getattr(error, "msg", None) or str(error)
+    hint = " If it is a CSV, let its name say so." if not line.lstrip().startswith(("{", "[")) else ""
+    return DataError(f"{path}, line {number} is not JSON ({reason}): {AN_OBJECT.replace('each', 'each line')}.{hint}")
+
+
+# One object that is a whole table
+
+
+def _unfolded(value: dict[str, Any], where: str) -> list[tuple[str, Any]] | None:
+    """The rows of an object that holds all of them; None for an object that is a row itself.
+
+    Raises DataError where it is unclear which of its fields holds the rows.
+    """
+    if isinstance(value.get("text"), str):
+        return None
+    if isinstance(value.get("columns"), list) and _lists(value.get("data")):
+        return _named(value["columns"], value["data"], f"{where}, 'data'")
+    of_rows = [name for name, rows in value.items() if _objects(rows)]
+    if "rows" in of_rows and all("row" in row for row in value["rows"]):
+        of_rows = ["rows"]
+    if len(of_rows) > 1:
+        raise DataError(
+            f"{where} holds rows in several fields ({quoted(of_rows)}): save the rows to train on as a file of their "
+            "own, a line for each."
+        )
+    if of_rows:
+        return _numbered(value[of_rows[0]], f"{where}, '{of_rows[0]}'")
+    if value and all(isinstance(cells, list) for cells in value.values()):
+        return _of_columns(value, where)
+    of_objects = bool(value) and all(isinstance(cells, dict) for cells in value.values())
+    if len(value) > 1 and of_objects and (rows := _of_nested(value, where)):
+        return rows
+    inside = {
+        name: rows
+        for name, fields in value.items()
+        if isinstance(fields, dict)
+        # Beside values of its own, lists of words may well be what a row knows about itself.
+        and (of_objects or any(map(_objects, fields.values())))
+        and (rows := _unfolded(fields, f"{where}, '{name}'"))
+    }
+    if len(inside) > 1 or (len(value) > 1 and of_objects and not inside):
+        raise DataError(
+            f"{where} is one object with the fields {quoted(list(inside or value))}, and it is not clear which holds "
+            "the rows to train on: save them with a line for each row."
+        )
+    return next(iter(inside.values()), None)
+
+
+def _of_columns(columns: dict[str, list[Any]], where: str) -> list[tuple[str, Any]]:
+    """{"text": [...], "label": [...]}"""
+    if len(columns) == 1 and _lists(next(iter(columns.values()))):
+        raise DataError(f"{where} holds lists whose values have no names in {quoted(list(columns))}: {AN_OBJECT}.")
+    if len(set(map(len, columns.values()))) > 1:
+        lengths = ", ".join(f"{len(cells):,} in '{name}'" for name, cells in list(columns.items())[:5])
+        raise DataError(f"{where} holds columns of different lengths ({lengths}): each must have a value for each row.")
+    return _numbered([dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)], where)
+
+
+def _of_nested(value: dict[str, dict[str, Any]], where: str) -> list[tuple[str, Any]] | None:
+    """{"text": {"0": …}, "label": {"0": …}}, or {"0": {"text": …, "label": …}}: rows are what is numbered, or more."""
+    if all(isinstance(cell, (list, dict)) for inside in value.values() for cell in inside.values()):
+        return None  # Tables in their turn.
+    keys = list(next(iter(value.values())))
+    alike = all(inside.keys() == set(keys) for inside in value.values())
+    if all(name.isdigit() for name in value) or (alike and len(value) > len(keys) and not _numbers(keys)):
+        return _numbered(list(value.values()), where)
+    if alike and (_numbers(keys) or len(keys) > len(value)):
+        return _numbered([{name: inside[key] for name, inside in value.items()} for key in keys], where)
+    return None
+
+
+def _named(names: list[Any], rows: list[list[Any]], where: str) -> list[tuple[str, Any]]:
+    """{"columns": [...], "data": [[...], ...]}"""
+    short = next((number for number, row in enumerate(rows, 1) if len(row) != len(names)), None)
+    if short:
+        raise DataError(f"{where}, row {short} has {len(rows[short - 1])} values for {len(names)} columns.")
+    return _numbered([dict(zip(map(str, names), row, strict=True)) for row in rows], where)
+
+
+def _numbered(rows: list[Any], where: str) -> list[tuple[str, Any]]:
+    return [(f"{where}, row {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _numbers(keys: list[str]) -> bool:
+    return all(key.isdigit() for key in keys)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _lists(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, list) for row in value)
+
+
+def _column(values: list[Any]) -> pa.Array | list[Any]:
+    """Values as they are, or as text where they are of several kinds or no valid text."""
+    values = [None if value != value else value for value in values]  # NaN is what programs write for missing.
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
+        if any(isinstance(value, dict) for value in values):
+            with suppress(pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
+                return pa.array(map(_as_object, values))
+        texts = [None if value is None else _as_text(value) for value in values]
+        return [text and text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+
+
+def _as_object(value: Any) -> dict[str, Any] | None:
+    """Objects among other values stay such, so that nobody takes them for texts."""
+    return value if value is None or isinstance(value, dict) else {"(no object)": _as_text(value)}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return " ".join(value)
+    return json.dumps(value, ensure_ascii=False)

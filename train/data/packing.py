@@ -1,0 +1,168 @@
+"""Many texts as one stream of tokens, cut into blocks of equal length, kept on disk: what a causal model trains on.
+
+Texts are read one after the other and never held together in memory; the stream is made once for a data set and a
+tokenizer, and read from disk afterwards.
+Try it: python -m train --dataset tiny_stories --data_dir folder/of/data
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import torch
+from datasets import load_dataset
+from transformers import PreTrainedTokenizerFast
+
+from train.data.cells import texts_in
+from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
+from train.data.fingerprint import prints
+from train.data.sources import DATASETS, local_file, read_rows, refuse_other_files
+from train.data.table_file import is_table
+from train.words import DataError
+
+CACHE = "SWITCH_CACHE_DIR"
+TEXTS_AT_ONCE = 1_000
+
+
+class Blocks(torch.utils.data.Dataset):
+    """Blocks of `length` tokens of a stream on disk; what is left at its end is not used.
+
+    A row is {"input_ids": (length,) int64, "row": its number}.
+    """
+
+    def __init__(self, path: Path, dtype: str, length: int):
+        self.tokens = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
+        self.length = length
+
+    def __len__(self) -> int:
+        return len(self.tokens) // self.length
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        block = self.tokens[row * self.length : (row + 1) * self.length]
+        return {"input_ids": block.astype(np.int64), "row": row}
+
+
+def stream_texts(
+    dataset: str,
+    split: str | None,
+    data_dir: str | None = None,
+    text_column: str | None = None,
+    language: str | None = None,
+) -> Iterator[str]:
+    """The texts of a split one after the other: a parquet file by parts, a hub data set as it comes over the network.
+
+    Raises DataError when it can't be had.
+    """
+
+    def columns_of(names: list[str]) -> Columns:
+        usual = DATASETS[dataset].text_columns if dataset in DATASETS else ()
+        return choose_columns(dataset, names, text_column, None, labelled=False, usual=usual)
+
+    refuse_other_files(dataset, data_dir)
+    if path := local_file(dataset, split, data_dir):
+        file = pyarrow.parquet.ParquetFile(path)
+        columns = columns_of(file.schema_arrow.names)
+        for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
+            yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
+    elif dataset == "toy" or is_table(dataset):
+        rows, _ = read_rows(dataset, split, data_dir)
+        columns = columns_of(names_in(rows))
+        yield from _texts(columns, [cells_of(rows, name) for name in columns.texts])
+    else:
+        source = DATASETS.get(dataset)
+        hub_id, part = (source.hub_id, source.hub_config or language) if source else (dataset, language)
+        try:
+            rows = load_dataset(hub_id, part, split=split or "train", streaming=True)
+            names = rows.column_names or list(next(iter(rows)))
+        except Exception as error:  # The hub, the network and the parser each raise their own kinds.
+            raise DataError(
+                f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
+                f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir."
+            ) from error
+        columns = columns_of(names)
+        for row in rows:
+            yield from _texts(columns, [[row[name]] for name in columns.texts])
+
+
+def _texts(columns: Columns, values: list[list[Any]]) -> Iterator[str]:
+    """Of rows of the chosen columns, the texts that are not empty."""
+    parts = [texts_in(cells, name, columns.dataset) for name, cells in zip(columns.texts, values, strict=True)]
+    return (text for text in joined(parts) if text.strip())
+
+
+def held_out_every(share: float) -> int:
+    """Every so many texts, one is held out for validation."""
+    return max(round(1 / share), 2)
+
+
+def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, dtype: str) -> dict[str, int]:
+    """Write the tokens of all texts, an end token behind each, and beside them, a number for each text, by which it is
+    known again; returns how many texts, tokens and characters."""
+    counts, texts = {"texts": 0, "tokens": 0, "characters": 0}, iter(texts)
+    with path.open("wb") as file, prints_of(path).open("wb") as known:
+        while batch := list(islice(texts, TEXTS_AT_ONCE)):
+            encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+                "input_ids"
+            ]
+            stream = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded]).astype(dtype)
+            file.write(stream.tobytes())
+            known.write(prints(batch).tobytes())
+            counts["texts"] += len(batch)
+            counts["tokens"] += len(stream)
+            counts["characters"] += sum(map(len, batch))
+    return counts
+
+
+def prints_of(path: Path) -> Path:
+    """The file beside a stream with a number for each of its texts, as `fingerprint.prints` gives them."""
+    return path.with_suffix(".prints")
+
+
+def packed(
+    what: dict[str, Any], tokenizer: PreTrainedTokenizerFast, splits: dict[str, Iterable[str]]
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The streams of some texts, from disk if they were made before.
+
+    Args:
+        what: tells these texts from all others: it is part of the cache's key.
+        splits: name -> texts, read only when they are not cached.
+
+    Returns:
+        name -> file, and {"dtype", name -> counts}.
+    """
+    key = hashlib.sha256(
+        json.dumps([what, sorted(splits), "prints"], sort_keys=True).encode()
+        + tokenizer.backend_tokenizer.to_str().encode()
+    ).hexdigest()[:24]
+    folder = cache_folder() / key
+    if not (folder / "info.json").is_file():
+        dtype = "uint16" if len(tokenizer) <= 2**16 else "uint32"
+        aside = folder.with_name(f"{key}.{os.getpid()}")
+        try:
+            aside.mkdir(parents=True, exist_ok=True)
+            info = {"dtype": dtype, "what": what}
+            info |= {name: pack(texts, tokenizer, aside / f"{name}.bin", dtype) for name, texts in splits.items()}
+            (aside / "info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)  # It may be what filled the disk.
+            raise
+        try:
+            aside.rename(folder)
+        except OSError:  # Another run was quicker.
+            shutil.rmtree(aside)
+    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    return {name: folder / f"{name}.bin" for name in splits}, info
+
+
+def cache_folder() -> Path:
+    """Where streams are kept: SWITCH_CACHE_DIR, or a folder of the user's cache."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "switch-transformers") / "packed"

@@ -1,0 +1,105 @@
+"""Pairs of texts: one to read, one to write. The columns `text` and `target`.
+
+Try it: load_pairs("en_hi", "test", "folder/of/data")
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import Dataset
+
+from train.data.cells import texts_in
+from train.data.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
+from train.data.sources import DATASETS, TrainingData, cut, has_own_validation, read_rows
+from train.words import DataError, quoted
+
+# How the two columns are found by name: the first pair that a table has.
+PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
+# A word comes to so many tokens, more or less: two languages share a vocabulary of some thousands of pieces.
+TOKENS_PER_WORD = 1.9
+
+
+def choose_pair(
+    dataset: str, names: list[str], source_column: str | None = None, target_column: str | None = None
+) -> tuple[str, str]:
+    """The columns asked for, else those found by name, else the two that there are; two columns that are read as one
+    text have a comma between.
+
+    Raises DataError when that leaves a doubt.
+    """
+    if dataset == "toy":
+        raise DataError(
+            "toy has no pairs of texts, only texts with classes: for --task translation take en_hi, or a file with two "
+            "columns of texts."
+        )
+    texts = split_columns(source_column, names, dataset)
+    target_column = target_column and column_named(target_column, names, dataset)
+    known = DATASETS[dataset].text_columns if dataset in DATASETS else ()
+    lowered = {name.lower(): name for name in reversed(names)}
+    candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(lowered)]
+    found = [lowered[name] for name in candidates[0]] if candidates else names if len(names) == 2 else (None, None)
+    source, target = ",".join(texts) or found[0], target_column or found[1]
+    task = instruction_columns(names)
+    if not texts and source in task and target not in task:
+        source = ",".join(task)  # What a task is about may be empty: read behind the task itself.
+    if source is None or target is None or source == target:
+        raise DataError(
+            f"Which columns of {dataset} hold the text and its translation? Name two of {quoted(names)} with "
+            "--text_column and --target_column."
+        )
+    return source, target
+
+
+def pair_texts(rows: Dataset, dataset: str, source: str, target: str) -> tuple[list[str], list[str]]:
+    """The texts of two columns as `choose_pair` names them, "" where there is none. Raises DataError."""
+    read = Columns(dataset, split_columns(source, names_in(rows), dataset), None)
+    return texts_of(rows, read), texts_in(cells_of(rows, target), target, dataset)
+
+
+def too_long(words: Sequence[int], target_words: Sequence[int], seq_len: int) -> np.ndarray:
+    """For each pair, whether a side of so many words has more than `seq_len` tokens, as far as that can be told."""
+    return TOKENS_PER_WORD * np.maximum(words, target_words) + 1 > seq_len
+
+
+def load_pairs(
+    dataset: str,
+    split: str | None = None,
+    data_dir: str | None = None,
+    text_column: str | None = None,
+    target_column: str | None = None,
+    language: str | None = None,
+) -> Dataset:
+    """One split as rows of `text` and `target`; rows without either are left out.
+
+    Takes what `data.load_split` takes, and `language`, for data sets that have one part for each.
+    Raises DataError when it can't be had.
+    """
+    rows, _ = read_rows(dataset, split, data_dir, language)
+    source, target = choose_pair(dataset, names_in(rows), text_column, target_column)
+    texts, answers = pair_texts(rows, dataset, source, target)
+    pairs = [(text, answer) for text, answer in zip(texts, answers, strict=True) if text.strip() and answer.strip()]
+    if not pairs:
+        raise DataError(f"{dataset} has no row with both a text ('{source}') and its translation ('{target}').")
+    texts, answers = zip(*pairs, strict=True)
+    return Dataset.from_dict({"text": list(texts), "target": list(answers)})
+
+
+def load_training_pairs(
+    dataset: str,
+    *,
+    validation_size: float,
+    num_samples: int | None = None,
+    seed: int = 0,
+    data_dir: str | None = None,
+    **columns: str | None,
+) -> TrainingData:
+    """The training pairs and a validation split, which never holds rows of the split one reports on.
+
+    Raises DataError when they can't be had.
+    """
+    rows = load_pairs(dataset, "train", data_dir, **columns)
+    if num_samples is not None and num_samples < len(rows):
+        rows = rows.shuffle(seed=seed).select(range(num_samples))
+    if has_own_validation(dataset, data_dir):
+        return TrainingData(rows, load_pairs(dataset, "validation", data_dir, **columns), [])
+    return TrainingData(*cut(rows, validation_size), [])

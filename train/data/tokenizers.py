@@ -1,0 +1,277 @@
+"""Tokenizers: trained on the training texts, or taken by name. And texts -> batches of token ids.
+
+Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).tokenize("a text")
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from switch_model.storage.hub import (
+    UNREACHABLE,
+    is_unreachable,
+    is_within_reach,
+    lacks_revision,
+    no_revision,
+    split_revision,
+)
+from switch_model.storage.tokenizer_io import target_of
+from train.data.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
+from train.words import DataError
+
+SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
+
+
+# Of tokenizers for models that write. Sentinels stand for what was cut out of a text (T5, 1910.10683).
+START, END, SENTINELS = "<s>", "</s>", 100
+WRITING_TOKENS = {
+    "pad_token": "<pad>",
+    "eos_token": END,
+    "unk_token": "<unk>",
+    "bos_token": START,
+    "mask_token": "<mask>",
+    "sep_token": SEPARATOR_TOKEN,
+}
+
+
+# How a WordPiece vocabulary marks pieces that do not begin a word, and how many characters it holds.
+PIECE_INSIDE, ALPHABET = "##", 1000
+# The packages that transformers reads a SentencePiece model with.
+SENTENCEPIECE = ("sentencepiece", "protobuf")
+# How far above the lowest score those characters may come: a hundredth is a hundred of them.
+KEPT_CHARACTERS = 0.05
+
+
+def sentinel(index: int) -> str:
+    return f"<extra_id_{index}>"
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that stand for spans cut out, in their order; none where a tokenizer has none."""
+    vocabulary, found = tokenizer.get_vocab(), []
+    while (index := vocabulary.get(sentinel(len(found)))) is not None:
+        found.append(index)
+    return found
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, max_length: int, whole_words: bool = False
+) -> PreTrainedTokenizerFast:
+    """A lower-case WordPiece tokenizer learned from `texts`; `whole_words` keeps words in one piece instead."""
+    special, kind = list(SPECIAL_TOKENS.values()), models.WordLevel if whole_words else models.WordPiece
+    backend = Tokenizer(kind(unk_token=SPECIAL_TOKENS["unk_token"]))
+    # Line breaks in web text are written as tags; offsets still point into the raw text.
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Replace("<br />", " "), normalizers.BertNormalizer(lowercase=True)]
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    settings = dict(vocab_size=vocab_size, show_progress=False)
+    if whole_words:
+        backend.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=special, **settings))
+    else:
+        texts = list(texts)
+        # Pieces inside words get their ids in the order of a hash table, and ids decide between pairs that are equally
+        # common. Named beforehand, they have the same ids for the same texts.
+        alphabet = _alphabet(texts, backend.normalizer)
+        inside = [PIECE_INSIDE + character for character in alphabet]
+        trainer = trainers.WordPieceTrainer(
+            special_tokens=special + inside, initial_alphabet=alphabet, limit_alphabet=len(alphabet), **settings
+        )
+        backend.train_from_iterator(texts, trainer)
+        state = json.loads(backend.to_str())
+        state["added_tokens"] = state["added_tokens"][: len(special)]
+        backend = Tokenizer.from_str(json.dumps(state))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **SPECIAL_TOKENS)
+
+
+def _alphabet(texts: list[str], normalizer: normalizers.Normalizer) -> list[str]:
+    """The commonest characters of the texts, as the normalizer leaves them."""
+    counts, normalized = Counter(), Counter()
+    for text in texts:
+        counts.update(text)
+    for character, count in counts.items():
+        for left in normalizer.normalize_str(character):
+            normalized[left] += count
+    commonest = sorted(normalized, key=lambda character: (-normalized[character], character))[:ALPHABET]
+    return sorted(character for character in commonest if not character.isspace())
+
+
+def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A unigram tokenizer as SentencePiece makes them (1804.10959, 1808.06226): case and script stay as they are, any
+    language's words can be put together again, and an end token closes every text."""
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.Sequence([normalizers.Replace("<br />", " "), normalizers.NFKC()])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    backend.decoder = decoders.Metaspace()
+    special = [*WRITING_TOKENS.values(), *(sentinel(index) for index in range(SENTINELS))]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token=WRITING_TOKENS["unk_token"], show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend = in_order(backend, len(special))
+    close_texts(backend)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **WRITING_TOKENS)
+
+
+def in_order(backend: Tokenizer, special: int) -> Tokenizer:
+    """The same unigram tokenizer whatever order its trainer's hash tables had: the same texts give the same ids.
+
+    Characters that are only kept because nothing may be unknown get the lowest score plus 0.0001, 0.0002, … as they
+    come, and sums differ in their last bits.
+    """
+    state = json.loads(backend.to_str())
+    vocabulary = state["model"]["vocab"]
+    lowest = min(score for _, score in vocabulary)
+    pieces = [
+        (piece, round(lowest if score < lowest + KEPT_CHARACTERS else score, 6))
+        for piece, score in vocabulary[special:]
+    ]
+    state["model"]["vocab"] = vocabulary[:special] + sorted(pieces, key=lambda item: (-item[1], item[0]))
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def train_byte_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer as GPT-2's: every text comes back to the last character."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = {key: token for key, token in WRITING_TOKENS.items() if key in ("pad_token", "eos_token")}
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **special)
+
+
+def close_texts(backend: Tokenizer, end: str = END) -> None:
+    """Have every text end with the end token."""
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, backend.token_to_id(end))]
+    )
+
+
+def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
+    """A tokenizer by hub id (with "@revision", where another than main is meant) or folder; a SentencePiece model alone
+    becomes a fast one.
+
+    Raises DataError when there is none, when it can't be read (and why), or when it can't pad.
+    """
+    hub_id, revision = split_revision(name)
+    # What was fetched before opens without the Hub as well.
+    alone = Path(hub_id).exists() or not is_within_reach(hub_id)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            hub_id, revision=revision or "main", model_max_length=max_length, local_files_only=alone
+        )
+    except Exception as error:  # The hub client and the parsers raise many kinds.
+        if revision and lacks_revision(error):
+            raise DataError(no_revision(hub_id, revision)) from error
+        if not Path(hub_id).exists() and is_unreachable(error):
+            raise DataError(f"There is no tokenizer at {name!r}: it is no folder, and {UNREACHABLE}") from error
+        if isinstance(error, OSError) and not Path(name).exists():
+            raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
+        raise DataError(f"The tokenizer {name!r} is there, but can't be read: {_reason(name, error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(f"The tokenizer {name!r} has no tokenizer.json: only fast tokenizers can be used.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise DataError(f"The tokenizer {name!r} has no token to pad with.")
+    return tokenizer
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a tokenizer can't be read. What a SentencePiece model needs comes first: without it transformers takes the
+    file for one of another kind, and asks for that one's package."""
+    missing = [] if (Path(name) / "tokenizer.json").is_file() else [one for one in SENTENCEPIECE if not _installed(one)]
+    if missing:
+        return f"a SentencePiece model needs packages that are not installed: pip install {' '.join(missing)}"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """text (and label) -> input_ids, length, row (and labels). Texts without a token are left out."""
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        texts = batch["text"]
+        if tokenizer.sep_token != SEPARATOR_TOKEN:
+            own = f" {tokenizer.sep_token or tokenizer.eos_token or ''} "
+            texts = [text.replace(PAIR_SEPARATOR, own) for text in texts]
+        encoded = tokenizer(texts, truncation=True, add_special_tokens=True, return_attention_mask=False)
+        return {"input_ids": encoded["input_ids"]} | ({"labels": batch["label"]} if "label" in batch else {})
+
+    features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+    lengths = [len(ids) for ids in features["input_ids"]]
+    features = features.add_column("length", lengths).add_column("row", range(len(lengths)))
+    empty = lengths.count(0)
+    return features.filter(lambda length: length > 0, input_columns="length", desc="Filtering") if empty else features
+
+
+def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool) -> Dataset:
+    """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are left out.
+
+    `cut`: cut what is longer than the tokenizers' limit. Else such pairs are left out: halves of two sentences are no
+    translation of each other, and teach to end in the middle.
+    """
+    limit = tokenizer.model_max_length
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        settings = dict(truncation=cut, max_length=limit, add_special_tokens=True, return_attention_mask=False)
+        ids = tokenizer(batch["text"], **settings)["input_ids"]
+        labels = target_of(tokenizer)(batch["target"], **settings)["input_ids"]
+        lengths = [len(own) + len(answer) for own, answer in zip(ids, labels, strict=True)]
+        return {"input_ids": ids, "labels": labels, "length": lengths}
+
+    features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+    features = features.add_column("row", range(len(features)))
+    fits = range(2, limit + 1)
+    return features.filter(
+        lambda ids, labels: len(ids) in fits and len(labels) in fits,
+        input_columns=["input_ids", "labels"],
+        desc="Filtering",
+    )
+
+
+# Column of rows, and key of batches, with what other checkpoints say of each text (train/tasks/teaching.py).
+TEACHER = "teacher"
+
+
+class PaddingCollator:
+    """Rows -> one batch, padded on the right to its longest text."""
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
+        lengths = torch.tensor([len(row) for row in ids])
+        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)
+        taught = {TEACHER: torch.tensor([row[TEACHER] for row in rows])} if TEACHER in rows[0] else {}
+        return {
+            "input_ids": input_ids_BT,
+            # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
+            "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+            **taught,
+        }

@@ -1,0 +1,142 @@
+"""Scores, calibration and routing of a checkpoint on a labelled split.
+
+Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag_news --split test
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from switch_model.analysis.reliance import ROWS as RELIANCE_ROWS
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.checkpoint import load_checkpoint, read_training
+from switch_model.models.encoder import SwitchForSequenceClassification
+from train.data.sources import align_labels, load_split, report_split
+from train.data.tokenizers import PaddingCollator, tokenize
+from train.data.toy import make_toy_split
+from train.evaluation.held_out import held_out_rows, lacks_validation, own_data, trained_on
+from train.evaluation.pictures import classification_figures
+from train.evaluation.reliance import Progress, measured
+from train.evaluation.text import measure_texts
+from train.runs.continuing import lost_rows
+from train.words import DataError
+
+
+def load_rows(
+    checkpoint: str, dataset: str, split: str | None, data_dir: str | None = None, **columns: str | None
+) -> tuple[Dataset, list[str]]:
+    """`load_split`, where the toy data take the shape that the checkpoint was trained on."""
+    if dataset != "toy":
+        return load_split(dataset, split, data_dir, **columns)
+    asked = read_training(checkpoint).get("arguments", {})
+    shape = {key: asked[key] for key in ("num_classes", "vocab_size", "seq_len") if asked.get(key) is not None}
+    return make_toy_split(split, **(shape if asked.get("dataset") == "toy" else {}))
+
+
+@torch.inference_mode()
+def evaluate(
+    checkpoint: str,
+    dataset: str,
+    split: str | None = None,
+    *,
+    data_dir: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    batch_size: int = 64,
+    num_samples: int | None = None,
+    device: str | None = None,
+    target_column: str | None = None,
+    language: str | None = None,
+    num_beams: int = 1,
+    save_text: str | None = None,
+    reliance: int = RELIANCE_ROWS,
+    progress: Progress = None,
+) -> dict[str, Any]:
+    """Measure `checkpoint` on a split (None = the one to report on, or all rows of a file).
+
+    Args:
+        split: "validation" of the data that the checkpoint was trained on, where these have no such split of their own,
+            is what its run held out.
+        num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
+        reliance: rows, drawn at random, to measure on how much the model relies on its experts; 0 = none.
+        progress: called with (passes done, passes in all) while that is measured.
+
+    Returns:
+        checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows),
+        trained_rows (how many; None = nobody knows), note (what is to be said of the rows, where that is so), rows,
+        empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_figures`
+        gives, routing (the measures per sparse layer), and reliance (what `reliance.measured` gives), ready for
+        JSON. For a model without classes, what `measure_texts` gives.
+
+    Raises:
+        CheckpointError, DataError: when either can't be had, or the classes do not fit.
+    """
+    model, tokenizer = load_checkpoint(checkpoint, device)
+    split = split or report_split(dataset, data_dir)
+    own, held_out, names, note = own_data(checkpoint, dataset, data_dir), None, [], ""
+    if split == "validation" and lacks_validation(dataset, data_dir):
+        held_out, names, note = held_out_rows(own, dataset, checkpoint)
+    is_held_out = held_out is not None
+    note = note or ("" if is_held_out else lost_rows(checkpoint))
+
+    def told(all_rows: int, texts: Iterable[str]) -> dict[str, Any]:
+        """What is known of the rows that are measured."""
+        texts = list(texts)
+        known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
+        share = trained_on(own, split, is_held_out, None if num_samples else all_rows, known, len(texts))
+        first = {"checkpoint": str(checkpoint), "dataset": dataset, "split": split, "trained_on": share}
+        return first | {"trained_rows": known} | ({"note": note} if note else {})
+
+    if not isinstance(model, SwitchForSequenceClassification):
+        figures = measure_texts(
+            model,
+            tokenizer,
+            dataset,
+            split,
+            data_dir=data_dir,
+            text_column=text_column,
+            target_column=target_column,
+            language=language,
+            batch_size=batch_size,
+            num_samples=num_samples,
+            num_beams=num_beams,
+            save_text=save_text,
+            held_out=held_out,
+            reliance=reliance,
+            progress=progress,
+        )
+        return told(figures["rows"], figures.pop("texts")) | figures
+    if not is_held_out:
+        columns = dict(text_column=text_column, label_column=label_column)
+        held_out, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
+    rows = align_labels(held_out, names, model.config.labels)
+    all_rows = len(rows)
+    if num_samples is not None:
+        rows = rows.select(range(min(num_samples, len(rows))))
+    features = tokenize(rows, tokenizer)
+    if not len(features):
+        raise DataError(f"{dataset} ({split}) has no text with a token in it.")
+
+    loader = DataLoader(
+        features.sort("length"), batch_size=batch_size, collate_fn=PaddingCollator(tokenizer.pad_token_id)
+    )
+    totals, probabilities, expected = RoutingTotals(), [], []
+    for batch in loader:
+        labels = batch.pop("labels")
+        output = model(**{key: tensor.to(model.device) for key, tensor in batch.items()}, output_routing=True)
+        totals.add(output.routing)
+        probabilities.append(output.logits.float().softmax(-1).cpu())
+        expected += labels.tolist()
+    figures = classification_figures(expected, torch.cat(probabilities).numpy(), model.config.labels)
+    figures["accuracy"] *= len(expected) / len(rows)
+    return {
+        **told(all_rows, rows["text"]),
+        "rows": len(rows),
+        "empty": len(rows) - len(features),
+        **figures,
+        "routing": totals.summary(),
+        **measured(model, features, reliance, progress),
+    }

@@ -1,0 +1,206 @@
+"""Whether data are those that a checkpoint was trained on, which of their rows its run held out, and which it knows.
+
+Try it: held_out_rows(own_data("runs/my-run", "my.csv"), "my.csv", "my-run")
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from switch_model.checkpoint import read_training
+from train.arguments.arguments import Arguments
+from train.data.fingerprint import AT_ONCE, Fingerprint, among, column, prints, what_changed
+from train.data.sources import DATASETS, data_folder, from_hub, local_splits
+from train.data.table_file import is_table
+from train.runs.continuing import digest_of, read_fingerprint
+from train.runs.run import Run, RunError
+from train.tasks.registry import TASKS
+from train.tasks.rows import read_data, streams_of
+from train.words import DataError, counted
+
+# What an evaluation says of rows that a model knows: how many of them, as far as the run's arguments tell.
+MOST, SOME, NONE = "most", "some", "none"
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is known of a checkpoint's run with respect to some data.
+
+    Attributes:
+        arguments: the run's, reading from these data; None = they are not its own, as far as that can be told.
+        fingerprint: of the rows of the run, where its folder has that.
+    """
+
+    arguments: Arguments | None = None
+    fingerprint: Fingerprint | None = None
+
+
+def own_data(checkpoint: str, dataset: str, data_dir: str | None = None) -> Own:
+    """What is known of `dataset` to a checkpoint.
+
+    Where the run's folder is at hand, rows are told by what stands in them, wherever they lie by now. Where that has
+    lost its rows.npz, the digest beside the weights tells whether they are the same. Of a checkpoint that was moved
+    away from it, a file is the run's own when it has the same name and splits into the same rows.
+    """
+    fingerprint = read_fingerprint(checkpoint)
+    return Own(_own_arguments(checkpoint, dataset, data_dir, fingerprint), fingerprint)
+
+
+def _own_arguments(
+    checkpoint: str, dataset: str, data_dir: str | None, fingerprint: Fingerprint | None
+) -> Arguments | None:
+    training = read_training(checkpoint)
+    try:
+        there = _run_of(checkpoint)
+        arguments = there or Arguments.from_dict(training.get("arguments") or {})
+        trained_on = arguments.data.dataset
+        arguments.data.dataset, arguments.data.data_dir = dataset, data_dir or arguments.data.data_dir
+        if not (there or training.get("arguments")):
+            return None
+        if dataset == "toy":  # Others are drawn from other seeds than the split that goes by the name of train.
+            data = arguments.data
+            return arguments if trained_on == "toy" and not arguments.train.seed and data.num_samples is None else None
+        if fingerprint is not None and trained_on != "toy":
+            return arguments
+        told = training.get("fingerprint")
+        if not is_table(dataset):
+            own = trained_on == dataset
+            return arguments if own and (not (there and told) or digest_of(arguments) in (None, told)) else None
+        if there and Path(trained_on).resolve() == Path(dataset).resolve():
+            if told:
+                return arguments if digest_of(arguments) == told else None
+            # Of an earlier version's run over a stream nothing tells.
+            known = training.get("rows") and _by_row(arguments)
+            return arguments if not known or _same_rows(arguments, training) else None
+        return arguments if Path(trained_on).name == Path(dataset).name and _same_rows(arguments, training) else None
+    except (DataError, RunError, TypeError, ValueError):  # Of another version, or another kind of file by now.
+        return None
+
+
+def _run_of(checkpoint: str) -> Arguments | None:
+    """What the run was asked to do whose folder, or whose best checkpoint, this is."""
+    folder = Path(checkpoint)
+    folder = folder.parent if folder.name == "best" else folder
+    return Run(folder).arguments() if (folder / "arguments.json").is_file() else None
+
+
+def _same_rows(arguments: Arguments, training: dict) -> bool:
+    """Whether data split into the rows that training.json tells of, or, where an earlier version wrote that, into as
+    many."""
+    told, counts = training.get("fingerprint"), training.get("rows") or {}
+    if not (_by_row(arguments) or told) or TASKS[arguments.train.task].rows == "blocks":
+        return False
+    data = read_data(arguments)
+    if told:
+        return Fingerprint.of(data).digest() == told
+    return (len(data.train), len(data.validation)) == (counts.get("train"), counts.get("validation"))
+
+
+def _by_row(arguments: Arguments) -> bool:
+    return TASKS[arguments.train.task].rows in ("classes", "texts") and arguments.train.eval_iters is None
+
+
+def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: int | None, measured: int) -> str | None:
+    """How many of a split's rows a model was trained on: MOST, SOME or NONE; None where nobody knows.
+
+    Args:
+        held_out: whether they are those that the run held out.
+        rows: how many the split has; None = only some of it were looked at.
+        known: how many of those that were looked at are known to have been trained on; None = that can't be told.
+        measured: how many were looked at.
+    """
+    if held_out or known == 0:
+        return NONE
+    if known is not None:
+        return MOST if known > measured / 2 else SOME
+    if own.arguments is None or split != "train":
+        return None
+    taken = own.arguments.data.num_samples  # A preset may take a part only.
+    all_taken = taken is None or (rows is not None and taken >= rows)
+    return MOST if all_taken and own.arguments.data.validation_size < 0.5 else SOME
+
+
+def lacks_validation(dataset: str, data_dir: str | None = None) -> bool:
+    """Whether a data set has no validation split of its own, so that a run holds some of its training rows out."""
+    if dataset == "toy" or is_table(dataset):
+        return dataset != "toy"
+    if folder := data_folder(data_dir):
+        return "validation" not in local_splits(Path(folder) / dataset)
+    return dataset in DATASETS and not any(name.startswith("validation") for name in DATASETS[dataset].splits)
+
+
+def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, list[str], str]:
+    """The rows that the run did not train on, as its task takes them; the names of their classes where it has such; and
+    what is to be said of them, "" where nothing is.
+
+    Args:
+        own: as `own_data` gives it.
+
+    Raises:
+        DataError: when the data can't be had, or are not those of the run.
+    """
+    if own.arguments is None:
+        raise DataError(
+            f"{dataset} has no validation split of its own, and {checkpoint} was not trained on it as it is now, as "
+            "far as its training.json tells: which rows were held out is not known. Leave --split out to measure all "
+            "rows of a file."
+        )
+    if own.fingerprint is not None:
+        return _rows_known(own.arguments, own.fingerprint, dataset, checkpoint)
+    data = read_data(own.arguments)
+    if data is None:
+        return Dataset.from_dict({"text": list(streams_of(own.arguments)["validation"])}), [], ""
+    return data.validation, data.labels, ""
+
+
+def _rows_known(
+    arguments: Arguments, found: Fingerprint, dataset: str, checkpoint: str
+) -> tuple[Dataset, list[str], str]:
+    """Of all rows that there are, those whose text the run held out and did not train on, wherever they stand now."""
+    if not len(found.truly_held_out):
+        raise DataError(
+            f"{checkpoint} was trained on the texts of all {counted(len(found.held_out), 'row', 'rows')} that it held "
+            f"out, for they stand in {dataset} more than once: there is nothing to measure it on."
+        )
+    try:
+        data, labels, changed = read_data(arguments), [], ""
+        if data is not None and not found.same_rows(now := Fingerprint.of(data)):
+            changed = what_changed(found, now)
+            if arguments.data.num_samples is not None:  # Others may be drawn by now.
+                data = read_data(replace(arguments, data=replace(arguments.data, num_samples=None)))
+    except DataError as error:
+        raise DataError(f"{error} (It is read as {checkpoint} read its data.)") from error
+    if data is None:
+        streams = streams_of(arguments)
+        known = ("validation",) if from_hub(dataset, arguments.data.data_dir) else ("validation", "train")
+        texts = chain.from_iterable(streams[name] for name in known)
+        rows = Dataset.from_dict({"text": list(_among_texts(texts, found.truly_held_out))})
+    else:
+        whole, labels = concatenate_datasets([data.validation, data.train]) if changed else data.validation, data.labels
+        rows = whole.select(np.flatnonzero(among(prints(column(whole, "text")), found.truly_held_out)))
+    if not len(rows):
+        raise DataError(
+            f"None of the {counted(len(found.held_out), 'row', 'rows')} that {checkpoint} held out is in {dataset}: is "
+            "it the file that it was trained on, with the same columns? Leave --split out to measure all rows."
+        )
+    return rows, labels, _said(found, len(rows), f"{dataset} has changed since the run: {changed}" if changed else "")
+
+
+def _said(found: Fingerprint, rows: int, changed: str) -> str:
+    """Where these are not just the rows that the run held out, or stand among others by now: so."""
+    held_out = counted(len(found.held_out), "row", "rows")
+    said = [f"{changed}. Measured are {rows:,} of the {held_out} that the run held out."] if changed else []
+    if found.leaked:
+        said.append(
+            f"{found.leaked:,} of the {held_out} that the run held out are left out: it trained on their texts too."
+        )
+    return " ".join(said)
+
+
+def _among_texts(texts: Iterator[str], known: np.ndarray) -> Iterator[str]:
+    while some := list(islice(texts, AT_ONCE)):
+        yield from (text for text, is_known in zip(some, among(prints(some), known), strict=True) if is_known)

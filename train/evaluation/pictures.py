@@ -1,0 +1,178 @@
+"""Figures of a classifier from what it said and what was true: scores, calibration, confusion matrix, and pictures.
+
+Try it: classification_figures([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no", "yes"])
+"""
+
+import textwrap
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+
+from train.picture_text import drawable_only, names_for_picture, text_as_written, told_by_number
+from train.tasks.scores import accuracy, by_class, confusion
+from train.words import one_line, shortened
+
+CALIBRATION_BINS = 15
+# Inches. A matrix of hundreds of classes is read in the page, where one can zoom.
+LARGEST_PICTURE = 14
+MOST_TICKS = 40
+LETTERS_PER_INCH = 12  # Of a title.
+# Of a class name in a page, which shows the whole on hovering.
+LONGEST_NAME = 60
+
+
+def classification_figures(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Everything that follows from (N,) true classes and (N, C) probabilities.
+
+    Returns:
+        accuracy; macro_precision, macro_recall, macro_f1 over the classes that occur; per_class (label, precision,
+        recall, f1, support); calibration_error; confusion (rows: true, columns: predicted); label_distribution and
+        prediction_distribution (class -> rows). Rates are shares (0 to 1).
+    """
+    expected, predicted = np.asarray(expected), probabilities.argmax(-1)
+    each = by_class(expected, predicted, len(labels))
+    matrix = confusion(expected, predicted, len(labels))
+    return {
+        "accuracy": accuracy(expected, predicted),
+        "macro_precision": each.macro("precision"),
+        "macro_recall": each.macro("recall"),
+        "macro_f1": each.macro("f1"),
+        "calibration_error": calibration_error(expected == predicted, probabilities.max(-1)),
+        "per_class": [
+            {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for label, p, r, f, n in zip(labels, each.precision, each.recall, each.f1, each.support, strict=True)
+        ],
+        "confusion": matrix.tolist(),
+        "label_distribution": dict(zip(labels, matrix.sum(axis=1).tolist(), strict=True)),
+        "prediction_distribution": dict(zip(labels, matrix.sum(axis=0).tolist(), strict=True)),
+    }
+
+
+def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
+    """Expected calibration error (Guo et al., 1706.04599, eq. 3) over equally wide bins: 0 = as sure as it is right."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    total = 0.0
+    for index in np.unique(bins):
+        inside = bins == index
+        total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return float(total)
+
+
+def write_pictures(figures: dict[str, Any], title: str, folder: Path) -> list[Path]:
+    """confusion_matrix and label_distribution, each as .png and as an .html that opens offline; returns their paths."""
+    labels = list(figures["label_distribution"])
+    matrix = np.array(figures["confusion"])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    counts = [list(figures[f"{kind}_distribution"].values()) for kind in ("label", "prediction")]
+    paths = [
+        folder / f"{name}.{kind}" for name in ("confusion_matrix", "label_distribution") for kind in ("png", "html")
+    ]
+    shown = names_for_picture(labels)
+    numbered = told_by_number(labels, shown)
+    lacking = "\nnumbered: names whose letters the fonts here lack; the .html has them" if numbered else ""
+    with text_as_written():
+        _confusion_png(matrix, shares, shown, drawable_only(title) + lacking, paths[0])
+        _distribution_png(counts, shown, drawable_only(title) + lacking, paths[2])
+    _confusion_html(matrix, shares, labels, _page_title(title, numbered), paths[1])
+    _distribution_html(counts, labels, _page_title(title, numbered), paths[3])
+    return paths
+
+
+def _page_title(title: str, numbered: list[str]) -> str:
+    """With what the pictures beside the page could not say."""
+    if not numbered:
+        return escape(title)
+    return f"{escape(title)}<br><sub>In the .png: {escape(shortened('; '.join(numbered), 150))}</sub>"
+
+
+def _in_page(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Class names for plotly, and how an axis shows them: as names also where they look like numbers, days or tags."""
+    names = [escape(one_line(label), quote=False) for label in labels]
+    short = [escape(shortened(label, LONGEST_NAME), quote=False) for label in labels]
+    return names, {"type": "category", "tickvals": names, "ticktext": short} if short != names else {"type": "category"}
+
+
+def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
+    size = min(max(4.5, 1.0 + 0.7 * len(labels)), LARGEST_PICTURE)
+    figure, axis = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
+    picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(0, len(labels), -(-len(labels) // MOST_TICKS))
+    names = [labels[tick] for tick in ticks]
+    slanted = {"rotation": 45, "ha": "right"} if len(labels) > 4 or len("".join(labels)) > 40 else {}
+    axis.set_xticks(ticks, names, **slanted)
+    axis.set_yticks(ticks, names)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    _head(figure, title)
+    if len(labels) <= 20:
+        for row, column in np.ndindex(*matrix.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{matrix[row, column]:,}\n{shares[row, column]:.1%}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(picture, ax=axis, label="share of the true class")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _head(figure: Figure, title: str) -> None:
+    """A title over the whole picture, in lines that fit."""
+    width = int(LETTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(line, width) for line in title.splitlines()), fontsize=10)
+
+
+def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], title: str, path: Path) -> None:
+    names, shown = _in_page(labels)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            customdata=matrix,
+            colorscale="Blues",
+            zmin=0,
+            zmax=1,
+            texttemplate="%{customdata:,}" if len(labels) <= 20 else None,
+            hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata:,} rows, %{z:.1%} of the class<extra></extra>",
+            colorbar={"title": "share of the<br>true class"},
+        )
+    )
+    figure.update_layout(title=title, template="plotly_white", xaxis_title="predicted", yaxis_title="true", height=620)
+    figure.update_xaxes(shown)
+    figure.update_yaxes(shown, autorange="reversed")
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
+
+
+def _distribution_png(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
+    figure, axis = plt.subplots(figsize=(min(max(5, 1.1 * len(labels)), LARGEST_PICTURE), 3.6), constrained_layout=True)
+    places = np.arange(len(labels))
+    for offset, name, values, colour in zip(
+        (-0.2, 0.2), ("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True
+    ):
+        axis.bar(places + offset, values, 0.4, label=name, color=colour)
+    ticks = places[:: -(-len(labels) // MOST_TICKS)]
+    slanted = {"rotation": 45, "ha": "right"} if len(labels) > 6 or len("".join(labels)) > 50 else {}
+    axis.set_xticks(ticks, [labels[tick] for tick in ticks], **slanted)
+    axis.set_ylabel("rows")
+    _head(figure, title)
+    axis.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _distribution_html(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
+    names, shown = _in_page(labels)
+    figure = go.Figure()
+    for name, values, colour in zip(("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True):
+        figure.add_bar(x=names, y=values, name=name, marker_color=colour)
+    figure.update_layout(title=title, template="plotly_white", yaxis_title="rows", barmode="group", height=420)
+    figure.update_xaxes(shown)
+    figure.write_html(path, include_plotlyjs=True, full_html=True)

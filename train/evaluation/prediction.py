@@ -1,0 +1,293 @@
+"""Classes of texts, what a model writes for them, or what fills their blanks, from the command line: texts given as
+arguments, on standard input, in a file, or rows of a data set.
+
+Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices rose." --trace
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from switch_model.inference.classifier import Prediction, Predictor
+from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
+from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.whole_files import write_whole
+from train.arguments.arguments import Arguments
+from train.data.columns import choose_columns, names_in, texts_of
+from train.data.pairs import load_pairs
+from train.data.sources import load_split
+from train.data.table_output import write_table
+from train.data.tables import read_table
+from train.data.toy import make_toy_split
+from train.evaluation.classification import load_rows
+from train.tasks.generation import STORY, continue_texts, translate
+from train.tasks.rows import make_tokenizer, read_data
+from train.training.loop import pick_device
+from train.words import counted, one_line
+
+SHOWN_CHARACTERS = 60
+# For each blank, of those that the model names.
+SHOWN_CANDIDATES = 5
+# Flags of `python -m train predict` that not every kind of model can do something with.
+TRACES, DRAWING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
+NO_TEXT = "No text came on standard input. Give texts as arguments, a --file or a --dataset, or a line for each text."
+LOOK = "they show the routing of a classifier. Look at this model in the app: python app.py --checkpoint …"
+
+
+def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
+    """One prediction per text, in order; None for a text without a token."""
+    # A lone surrogate, as a byte that is no UTF-8 leaves, has no tokens.
+    texts = (text.encode("utf-8", "replace").decode("utf-8") for text in texts)
+    while batch := list(islice(texts, batch_size)):
+        readable = [index for index, text in enumerate(batch) if _has_tokens(predictor, text)]
+        found = dict(zip(readable, predictor.batch([batch[index] for index in readable]), strict=True))
+        yield from (found.get(index) for index in range(len(batch)))
+
+
+def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str | None) -> Predictor:
+    """A model with the command line's default shape that has learned nothing, and the toy data's own words."""
+    arguments = Arguments.resolve({"num_classes": num_classes, "vocab_size": vocab_size})
+    arguments.check()
+    tokenizer = make_tokenizer(arguments, read_data(arguments))
+    set_seed(seed)
+    labels = [f"class {index}" for index in range(num_classes)]
+    model = SwitchForSequenceClassification(arguments.config(len(tokenizer), tokenizer.pad_token_id, labels))
+    return Predictor(model.to(pick_device(device)), tokenizer)
+
+
+def rows_to_show(
+    checkpoint: str | None,
+    dataset: str,
+    split: str | None,
+    data_dir: str | None,
+    num_samples: int,
+    toy_shape: dict[str, int] | None,
+    **columns: str | None,
+) -> tuple[list[str], list[str]]:
+    """Texts and true class names of the first rows of a split. `toy_shape`: of toy data without a checkpoint."""
+    if dataset == "toy" and toy_shape is not None:
+        rows, names = make_toy_split(split, **toy_shape)
+    elif checkpoint is None:
+        rows, names = load_split(dataset, split, data_dir, **columns)
+    else:
+        rows, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
+    rows = rows.select(range(min(num_samples, len(rows))))
+    return list(rows["text"]), [names[label] for label in rows["label"]]
+
+
+def _has_tokens(predictor: Predictor, text: str) -> bool:
+    return bool(text.strip()) and bool(predictor.tokenizer.tokenize(text[:1000]))
+
+
+def classify_file(
+    predictor: Predictor, source: Path, text_column: str | None, batch_size: int
+) -> tuple[Dataset, list[dict[str, Any]]]:
+    """The rows of a table, and for each two kinds of columns: `predicted`, and `p(class)` for each class.
+
+    Raises:
+        DataError: when the file is not there, can't be read, or its column of texts can't be told.
+    """
+    rows = read_table(source)
+    texts = texts_of(rows, choose_columns(str(source), names_in(rows), text_column, None, labelled=False))
+    nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)])
+    added = []
+    for prediction in predict_all(predictor, texts, batch_size):
+        scores = {} if prediction is None else prediction.scores
+        own = {"predicted": prediction.label} if prediction else {}
+        added.append(nothing | own | {f"p({label})": round(score, 4) for label, score in scores.items()})
+    return rows, added
+
+
+def routing_table(prediction: Prediction) -> str:
+    """A line per token, with the expert of each sparse layer and its gate: a dropped token's stands in brackets. Where
+    experts vote, each token's vote for the predicted class, and below the bias and the sum.
+
+    Below them, how to read that."""
+    records, voted = prediction.routing, prediction.votes is not None
+    votes_T, bias, logit, head = [], 0.0, 0.0, []
+    if voted:
+        label = list(prediction.scores).index(prediction.label)
+        votes_T, bias = prediction.votes[:, label].tolist(), float(prediction.bias[label])
+        logit, head = float(prediction.logits[label]), [f"{'vote':>10}"]
+    lines = [" ".join([f"{'token':16}", *(f"{record.name:>14}" for record in records), *head])]
+    for index, token in enumerate(prediction.tokens):
+        cells = []
+        for record in records:
+            expert, gate = int(record.expert[0, index]), float(record.gate[0, index])
+            name = f"({expert})" if record.dropped[0, index] else str(expert)
+            cells.append(f"{name + f' {gate:.2f}':>14}")
+        if voted:
+            dropped = bool(prediction.voters.dropped[0, index])
+            cells.append(f"{'none' if dropped else f'{votes_T[index]:+.4f}':>10}")
+        lines.append(" ".join([f"{token.strip()[:16]:16}", *cells]))
+    legend = "n 0.48: expert n read the token, to which the router gave the probability 0.48"
+    if any(bool(record.dropped.any()) for record in records):
+        legend += "; (n): expert n was full, the token was dropped"
+    if voted:
+        width = 16 + 15 * len(records)
+        lines += [f"{name:{width}} {value:>+10.4f}" for name, value in (("bias", bias), ("logit", logit))]
+        legend += (
+            f"; vote: what its expert of {prediction.voters.name} adds to the logit of {one_line(prediction.label)}: "
+            "all votes and the bias together are that logit"
+        )
+    return "\n".join([*lines, legend])
+
+
+def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
+    """A prediction with its routing records, ready for JSON; where experts vote, "votes" has a list for each token with
+    a number for each class, in the order of "scores", and "bias" one for each class: they add up to the logits."""
+    if prediction is None:
+        return {"text": text, "label": None}
+    return {
+        "text": text,
+        "label": prediction.label,
+        "scores": prediction.scores,
+        "tokens": prediction.tokens,
+        "routing": [record.to_dict() for record in prediction.routing],
+        **prediction.votes_to_dict(),
+    }
+
+
+def print_texts(
+    predictor: Predictor,
+    texts: Sequence[str],
+    true_labels: Sequence[str] | None,
+    batch_size: int,
+    trace: bool,
+    trace_file: str | None,
+) -> None:
+    """A line per text: its class and probability (with true labels: true, predicted), and where wanted the routing."""
+    traced = []
+    for index, prediction in enumerate(predict_all(predictor, texts, batch_size)):
+        said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
+        cells = [*([true_labels[index]] if true_labels else []), said, one_line(texts[index])[:SHOWN_CHARACTERS]]
+        print("\t".join(map(one_line, cells)))
+        if trace and prediction is not None:
+            print(routing_table(prediction))
+        if trace_file:
+            traced.append(as_json(texts[index], prediction))
+    if trace_file:
+        write_whole(trace_file, json.dumps(traced) + "\n")
+        print(f"Routing of {counted(len(traced), 'text', 'texts')}: {trace_file}", file=sys.stderr)
+
+
+def refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise ValueError for flags that were given, and that this kind of model can do nothing with."""
+    given = [f"--{name}" for name in names if (value := getattr(options, name)) is not None and value is not False]
+    if given:
+        raise ValueError(f"{' and '.join(given)} can't be used here: {why}")
+
+
+def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
+    """`python -m train predict` for a model that writes: a line per text, or a table with a column `written` added.
+
+    Raises DataError when a file or a data set can't be read; ValueError for what such a model can't do.
+    """
+    refuse(options, TRACES, LOOK)
+    length, beams = options.max_new_tokens, options.num_beams or 1
+    if model.config.is_encoder_decoder:
+        refuse(options, DRAWING, "this model answers with its likeliest text. Only one that writes on (clm) draws.")
+        rows, texts = asked_texts(options, "pairs")
+        settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
+        answers = translate(model, tokenizer, texts, **settings)
+    else:
+        asked = {"max_new_tokens": length} | {name: getattr(options, name) for name in DRAWING}
+        if beams > 1:
+            refuse(options, DRAWING, "beams look for the likeliest text, and these draw one.")
+            asked |= dict(num_beams=beams, do_sample=False)
+        asked = {name: value for name, value in asked.items() if value is not None}
+        decoding = replace(STORY, seed=options.seed, **asked)
+        rows, texts = asked_texts(options, "texts")
+        answers = continue_texts(model, tokenizer, texts, decoding)
+    if options.save_text:
+        save_lines(answers, options.save_text)
+    if rows is None:
+        if answers:
+            print("\n".join(map(one_line, answers)))
+    else:
+        write_table(rows, [{"written": answer} for answer in answers], options.output)
+
+
+def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
+    """`python -m train predict` for a model that fills blanks: each text filled, and what fits each blank; or a table
+    with the columns `filled` and `candidates` added.
+
+    Raises DataError when a file can't be read; ValueError for what such a model can't do.
+    """
+    refuse(options, TRACES, LOOK)
+    refuse(options, ("num_beams", "max_new_tokens", *DRAWING), "this model fills blanks, it does not write.")
+    refuse(options, ("dataset",), f"its rows have no blanks. Give texts, or a --file, with {BLANK} in them.")
+    filler = MaskFiller(model, tokenizer)
+    rows, texts = asked_texts(options, "texts")
+    fillings = [_filled(filler, text) for text in texts]
+    if options.save_text:
+        pairs = zip(texts, fillings, strict=True)
+        save_lines([text if isinstance(one, str) else one.text for text, one in pairs], options.save_text)
+    if rows is not None:
+        cells = [("", "") if isinstance(one, str) else (one.text, _all_candidates(one)) for one in fillings]
+        write_table(rows, [{"filled": text, "candidates": words} for text, words in cells], options.output)
+        return
+    for text, filling in zip(texts, fillings, strict=True):
+        if isinstance(filling, str):
+            print(f"{filling}\t{one_line(text)[:SHOWN_CHARACTERS]}")
+            continue
+        print(one_line(filling.text))
+        for index, blank in enumerate(filling.blanks):
+            print(f"  blank {index + 1}: {_candidates(blank)}")
+
+
+def _filled(filler: MaskFiller, text: str) -> Filling | str:
+    """The filled text, or why there is none: one text without a blank takes no answer from the others."""
+    try:
+        return filler(text)
+    except ValueError as error:
+        return str(error)
+
+
+def _all_candidates(filling: Filling) -> str:
+    return " | ".join(map(_candidates, filling.blanks))
+
+
+def _candidates(blank: Blank) -> str:
+    """The likeliest words of a blank with their probabilities."""
+    return ", ".join(f"{word} {share:.3f}" for word, share in blank.candidates[:SHOWN_CANDIDATES])
+
+
+def asked_texts(options: argparse.Namespace, kind: str) -> tuple[Dataset | None, list[str]]:
+    """What the command line names to read: texts, lines of standard input, a column of a file (then with its rows), or
+    the first rows of a data set of "texts" or "pairs". Raises DataError when a file or a data set can't be read."""
+    if options.file:
+        rows = read_table(Path(options.file))
+        column = choose_columns(options.file, names_in(rows), options.text_column, None, labelled=False)
+        return rows, texts_of(rows, column)
+    if options.dataset:
+        if kind == "pairs":
+            rows = load_pairs(options.dataset, options.split, options.data_dir, options.text_column)
+        else:
+            rows, _ = load_split(options.dataset, options.split, options.data_dir, labelled=False)
+        return None, rows["text"][: options.num_samples or 20]
+    return None, options.texts or lines_of_input()
+
+
+def lines_of_input() -> list[str]:
+    """The lines of standard input; says so where there are none."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # Bytes that are no UTF-8 shall not end the whole list.
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    if not lines:
+        print(NO_TEXT, file=sys.stderr)
+    return lines
+
+
+def save_lines(texts: Sequence[str], path: str) -> None:
+    """A file with a line per text."""
+    write_whole(path, "".join(f"{one_line(text)}\n" for text in texts))

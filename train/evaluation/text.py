@@ -1,0 +1,216 @@
+"""Models that guess or write tokens, measured on a split: BLEU and chrF, perplexity, bits per character, tokens found.
+
+Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split test
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.models.encoder import SwitchForMaskedLM
+from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of
+from switch_model.storage.whole_files import write_whole
+from train.data.packing import stream_texts
+from train.data.pairs import load_pairs
+from train.data.sources import load_split
+from train.data.tokenizers import tokenize, tokenize_pairs
+from train.evaluation.reliance import Progress, drawn, measured
+from train.tasks.collators import MaskingCollator
+from train.tasks.generation import bleu_and_chrf, translate
+from train.words import DataError
+
+# Share of tokens that is hidden to measure a model that guesses them.
+HIDDEN = 0.15
+
+
+def measure_texts(
+    model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, dataset: str, split: str, **settings: Any
+) -> dict[str, Any]:
+    """What `evaluate` gives for a model that has no classes, and the texts that were measured. `held_out`: rows to
+    measure instead of the split's.
+
+    Raises DataError when the data can't be had or hold nothing to measure; ValueError for raw hidden states.
+    """
+    if isinstance(model, SwitchForConditionalGeneration):
+        return _translation(model, tokenizer, dataset, split, **settings)
+    if isinstance(model, SwitchForCausalLM):
+        return _next_tokens(model, tokenizer, dataset, split, **settings)
+    if isinstance(model, SwitchForMaskedLM):
+        return _hidden_tokens(model, tokenizer, dataset, split, **settings)
+    raise ValueError(f"A {type(model).__name__} gives hidden states: there is nothing to measure them by.")
+
+
+def _translation(
+    model: SwitchForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    dataset: str,
+    split: str,
+    *,
+    data_dir: str | None,
+    text_column: str | None,
+    target_column: str | None,
+    language: str | None,
+    batch_size: int,
+    num_samples: int | None,
+    num_beams: int,
+    save_text: str | None,
+    held_out: Dataset | None,
+    reliance: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    rows = held_out
+    if rows is None:
+        rows = load_pairs(dataset, split, data_dir, text_column, target_column, language)
+    rows = rows.select(range(min(num_samples or len(rows), len(rows))))
+    texts, references = list(rows["text"]), list(rows["target"])
+    answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
+    if save_text:
+        write_whole(save_text, "".join(f"{answer}\n" for answer in answers))
+    figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows), "texts": texts}
+    figures |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
+    return figures | measured(model, tokenize_pairs(rows, tokenizer, cut=True), reliance, progress)
+
+
+@torch.inference_mode()
+def _routing_of_pairs(
+    model: SwitchForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    answers: list[str],
+    batch_size: int,
+) -> list[dict[str, Any]]:
+    """Where the tokens of texts and answers went."""
+    totals = RoutingTotals()
+    for start in range(0, len(texts), batch_size):
+        stop = start + batch_size
+        batch = tokenizer(texts[start:stop], truncation=True, padding=True, return_tensors="pt")
+        labels = target_of(tokenizer)(answers[start:stop], truncation=True, padding=True, return_tensors="pt")
+        asked = labels["input_ids"].masked_fill(labels["attention_mask"] == 0, IGNORED_LABEL)
+        decoder_ids, decoder_mask = model.shift_right(asked)
+        output = model(
+            batch["input_ids"].to(model.device),
+            batch["attention_mask"].to(model.device),
+            decoder_input_ids=decoder_ids.to(model.device),
+            decoder_attention_mask=decoder_mask.to(model.device),
+            output_routing=True,
+        )
+        totals.add(output.routing)
+    return totals.summary()
+
+
+@torch.inference_mode()
+def _next_tokens(
+    model: SwitchForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    dataset: str,
+    split: str,
+    *,
+    data_dir: str | None,
+    text_column: str | None,
+    language: str | None,
+    batch_size: int,
+    num_samples: int | None,
+    held_out: Dataset | None,
+    reliance: int,
+    progress: Progress,
+    **_: Any,
+) -> dict[str, Any]:
+    """Every text in blocks as long as the model's own, an end token behind each text; no block looks into another."""
+    block, texts = model.config.block_size, []
+    found = stream_texts(dataset, split, data_dir, text_column, language) if held_out is None else held_out["text"]
+    for index, text in enumerate(found):
+        if num_samples is not None and index >= num_samples:
+            break
+        texts.append(text)
+    if not texts:
+        raise DataError(f"{dataset} ({split}) has no text.")
+    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    stream = np.concatenate([[*own, tokenizer.eos_token_id] for own in ids])
+    blocks = [torch.as_tensor(stream[start : start + block]) for start in range(0, len(stream), block)]
+    blocks = [own for own in blocks if len(own) > 1]
+    nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
+    for start in range(0, len(blocks), batch_size):
+        own = blocks[start : start + batch_size]
+        lengths = torch.tensor([len(part) for part in own])
+        batch_BT = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=tokenizer.pad_token_id)
+        mask_BT = torch.arange(batch_BT.shape[1]) < lengths.unsqueeze(1)
+        batch_BT, mask_BT = batch_BT.to(model.device), mask_BT.to(model.device)
+        output = model(batch_BT, mask_BT, output_routing=True)
+        labels_BT = batch_BT.masked_fill(~mask_BT, IGNORED_LABEL)[:, 1:]
+        logits_BTV = output.logits[:, :-1].float()
+        nats += float(
+            torch.nn.functional.cross_entropy(
+                logits_BTV.flatten(0, 1), labels_BT.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+            )
+        )
+        right += int((logits_BTV.argmax(-1) == labels_BT).sum())
+        asked += int((labels_BT != IGNORED_LABEL).sum())
+        totals.add(output.routing)
+    characters = sum(map(len, texts))
+    return {
+        "perplexity": math.exp(nats / asked),
+        # Per character of the texts: nats per token, over the characters that a token stands for.
+        "bits_per_character": nats / asked / math.log(2) * len(stream) / characters,
+        "accuracy": right / asked,
+        "rows": len(texts),
+        "texts": texts,
+        "tokens": len(stream),
+        "characters": characters,
+        "routing": totals.summary(),
+        **measured(model, [{"input_ids": own} for own in blocks], reliance, progress),
+    }
+
+
+@torch.inference_mode()
+def _hidden_tokens(
+    model: SwitchForMaskedLM,
+    tokenizer: PreTrainedTokenizerFast,
+    dataset: str,
+    split: str,
+    *,
+    data_dir: str | None,
+    text_column: str | None,
+    batch_size: int,
+    num_samples: int | None,
+    held_out: Dataset | None,
+    reliance: int,
+    progress: Progress,
+    **_: Any,
+) -> dict[str, Any]:
+    """The same tokens are hidden at every call."""
+    rows = held_out
+    if rows is None:
+        rows, _names = load_split(dataset, split, data_dir, text_column, labelled=False)
+    rows = rows.select(range(min(num_samples or len(rows), len(rows))))
+    features = tokenize(rows, tokenizer).sort("length")
+    loader = DataLoader(features, batch_size=batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))
+    nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
+    for batch in loader:
+        labels = batch.pop("labels")
+        output = model(**{key: tensor.to(model.device) for key, tensor in batch.items()}, output_routing=True)
+        chosen = labels != IGNORED_LABEL
+        logits_MV, wanted_M = output.logits.float().cpu()[chosen], labels[chosen]
+        nats += float(torch.nn.functional.cross_entropy(logits_MV, wanted_M, reduction="sum"))
+        right, asked = right + int((logits_MV.argmax(-1) == wanted_M).sum()), asked + len(wanted_M)
+        totals.add(output.routing)
+    # Drawn before they are hidden, each by itself: padding is not theirs.
+    some = drawn(features, reliance)
+    hidden = [{name: tensor[0] for name, tensor in loader.collate_fn([row]).items()} for row in some]
+    return {
+        "accuracy": right / max(asked, 1),
+        "perplexity": math.exp(nats / max(asked, 1)),
+        "rows": len(features),
+        "texts": rows["text"],
+        "hidden_tokens": asked,
+        "hidden_share": HIDDEN,
+        "routing": totals.summary(),
+        **measured(model, hidden, reliance, progress),
+    }

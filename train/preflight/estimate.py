@@ -1,0 +1,250 @@
+"""What a run will take, before it starts: parameters, steps, and time from a few timed steps on this machine.
+
+Try it: estimate(Arguments.resolve({"dataset": "toy"}), rows=1000, classes=3, words=[10, 12])
+"""
+
+import copy
+import functools
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from switch_model.config import SwitchConfig
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of
+from train.arguments.arguments import Arguments
+from train.arguments.steps import planned_steps
+from train.data import pairs
+from train.tasks.generation import SHOWN_SAMPLES
+from train.tasks.registry import TASKS
+from train.tasks.rows import asked_vocabulary, make_tokenizer
+from train.weights.initial import Start, read_shape, with_shape_of
+
+# A word comes to so many tokens, more or less; in pairs to more (train.data.pairs).
+TOKENS_PER_WORD = 1.3
+TIMED_STEPS, WARM_UP = 4, 2
+# A larger model would take a machine's memory only to be timed.
+LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
+# Forward without gradient, over forward and backward.
+EVALUATION_SHARE = 0.3
+# So many tokens are written to time how long one takes, and so many the samples of a causal model have.
+TIMED_TOKENS, STORY_TOKENS = 6, 60
+# Reading, training a tokenizer, cutting texts: seconds at least, and per row.
+PREPARATION, PREPARATION_PER_ROW = 3.0, 1e-4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        parameters: all of them.
+        active: those active per token.
+        exact: whether there are just so many parameters, since the tokenizer is known; else at most.
+        steps: of the optimizer.
+        epochs: that those steps come to.
+        ended_by: the flag that ends training there, where that is not --epochs.
+        tokens: per row, of both sides of a pair.
+        row: what a row is.
+        seconds: in all; None = not timed.
+    """
+
+    parameters: int
+    active: int
+    exact: bool
+    steps: int
+    epochs: float
+    ended_by: str | None
+    tokens: int
+    row: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do: rows to train on and to validate on, and tokens of a row to read and to write."""
+
+    train: int
+    validation: int
+    tokens: int
+    target_tokens: int
+
+
+def estimate(
+    arguments: Arguments,
+    rows: int,
+    classes: int = 0,
+    words: Sequence[int] = (),
+    target_words: Sequence[int] = (),
+    validation: int | None = None,
+    vocabulary: int | None = None,
+    timed: bool = True,
+) -> Estimate:
+    """What training with these arguments takes.
+
+    Args:
+        rows: rows of the data set (of a stream: texts), those that will be held out included.
+        classes: classes of the data, where the task has such.
+        words: words per text, of a sample of them.
+        target_words: of the same pairs, words of what is to be written.
+        validation: rows of the data set's own validation split; None = some of the training rows are held out.
+        vocabulary: tokens that a tokenizer learned from the data has at most; None = as many as are asked for.
+        timed: run a few steps to time them; it takes a second or two.
+
+    Raises:
+        ValueError: with what is wrong with the arguments.
+    """
+    arguments.check()
+    data, train = arguments.data, arguments.train
+    if data.num_samples is not None:
+        rows = data.num_samples if data.dataset == "toy" else min(rows, data.num_samples)
+    work = _work(arguments, rows, words, target_words, validation)
+    task = TASKS[train.task]
+    start = read_shape(train.init_from, task) if train.init_from else None
+    labels = [str(index) for index in range(max(classes, 2))] if task.labelled else []
+    config = _config(arguments, labels, vocabulary, start).to_json_string(use_diff=False)
+    total, active = _counts(train.task, config)
+
+    accumulated = train.gradient_accumulation_steps
+    if train.total_batch_size:
+        read = work.tokens if task.rows != "pairs" else min(work.tokens, data.seq_len)
+        accumulated = max(round(train.total_batch_size / (train.batch_size * read)), 1)
+    updates_per_epoch = math.ceil(math.ceil(work.train / train.batch_size) / accumulated)
+    steps, ended_by = planned_steps(train, updates_per_epoch)
+    seconds, tokens = None, work.tokens + work.target_tokens
+    if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
+        timing = train.task, config, train.batch_size, work.tokens, work.target_tokens
+        per_step, per_token = _seconds(*timing)
+        batch = max(train.batch_size, 64)
+        evaluated = work.validation if train.eval_iters is None else min(train.eval_iters * batch, work.validation)
+        evaluation = evaluated / train.batch_size * per_step * EVALUATION_SHARE
+        if train.task == "translation":
+            # Until it has learned to end, an answer is as long as may be.
+            evaluation += math.ceil(evaluated / batch) * data.seq_len * per_token
+        elif train.task == "clm":
+            evaluation += SHOWN_SAMPLES * STORY_TOKENS * per_token
+        evaluations = max(steps / (train.eval_steps or updates_per_epoch), 1)
+        preparation = PREPARATION + PREPARATION_PER_ROW * rows
+        seconds = preparation + steps * accumulated * per_step + evaluations * evaluation
+        if train.max_minutes is not None:
+            seconds = min(seconds, 60 * train.max_minutes)
+    row = {"pairs": "pair", "blocks": "block"}.get(task.rows, "text")
+    epochs = steps / updates_per_epoch
+    return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, row, seconds)
+
+
+def _config(arguments: Arguments, labels: list[str], vocabulary: int | None, start: Start | None) -> SwitchConfig:
+    """The model's configuration: exact where it starts from another, else with as many tokens as there can be."""
+    if start is None:
+        size = asked_vocabulary(arguments)
+        # What is learned from other texts, or read, has nothing to do with the words of these.
+        learned = arguments.data.tokenizer is None and arguments.data.target_tokenizer is None
+        size = min(size, vocabulary) if vocabulary is not None and learned else size
+        return arguments.config(size, 0, labels, decoder_vocab_size=arguments.data.target_tokenizer and size)
+    arguments = copy.deepcopy(arguments)
+    arguments.adopt(start.config)
+    tokenizer = make_tokenizer(arguments, None, start.tokenizer)
+    target = target_of(tokenizer)
+    written = None if target is tokenizer else len(target)
+    config = arguments.config(len(tokenizer), target.pad_token_id, labels, decoder_vocab_size=written)
+    return with_shape_of(config, start.config, start.of_tokens)
+
+
+def _work(
+    arguments: Arguments, rows: int, words: Sequence[int], target_words: Sequence[int], validation: int | None
+) -> _Work:
+    data, kind = arguments.data, TASKS[arguments.train.task].rows
+    if data.dataset == "toy":  # Makes its validation rows on top.
+        train, held_out = rows, max(rows // 5, 50)
+    else:
+        held_out = max(round(rows * data.validation_size), 1) if validation is None else validation
+        train = rows - held_out if validation is None else rows
+    per_word = pairs.TOKENS_PER_WORD if kind == "pairs" else TOKENS_PER_WORD
+    read = [per_word * count + 1 for count in words or [data.seq_len]]
+    if kind == "blocks":
+        per_text = statistics.mean(read)
+        blocks = (max(int(texts * per_text / data.seq_len), 1) for texts in (train, held_out))
+        return _Work(*blocks, data.seq_len, 0)
+    tokens = statistics.mean(min(count, data.seq_len) for count in read)
+    written = 0.0
+    if kind == "pairs":
+        wanted = [per_word * count + 1 for count in target_words] or read
+        # Pairs with a longer side are left out.
+        whole = [pair for pair in zip(read, wanted, strict=False) if max(pair) <= data.seq_len]
+        train = round(train * len(whole) / len(read))
+        tokens, written = (statistics.mean(side) for side in zip(*whole, strict=True)) if whole else (data.seq_len,) * 2
+    elif arguments.train.task == "span_corruption":
+        hidden = arguments.train.mlm_probability * tokens
+        tokens, written = tokens - hidden / 2, 1.5 * hidden  # A span of three becomes one mark on either side.
+    return _Work(max(train, 1), held_out, max(round(tokens), 1), round(written))
+
+
+@functools.lru_cache(maxsize=64)
+def _counts(task: str, config: str) -> tuple[int, int]:
+    """(parameters, those active per token), without their memory."""
+    with torch.device("meta"):
+        return _model(task, config).parameter_counts()
+
+
+@functools.lru_cache(maxsize=64)
+def _seconds(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
+    """As `_time`, once for each shape: everyone who opens the page asks about the same one first."""
+    return _time(task, _model(task, config), batch_size, tokens, target_tokens)
+
+
+def _model(task: str, config: str) -> SwitchPreTrainedModel:
+    model_class = TASKS[task].model_class
+    return model_class(model_class.config_class.from_dict(json.loads(config)))
+
+
+def _time(
+    task: str, model: SwitchPreTrainedModel, batch_size: int, tokens: int, target_tokens: int
+) -> tuple[float, float]:
+    """(median seconds of one step: forward, backward, update; of one more token written for a batch, if any)."""
+    keep_freed_memory()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    # Of its own, so that nobody's random numbers move.
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(length: int) -> torch.Tensor:
+        return torch.randint(1, model.config.vocab_size, (batch_size, max(length, 1)), generator=generator).to(device)
+
+    ids = drawn(tokens)
+    if task == "classification":
+        labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+    elif task == "mlm":
+        every = torch.arange(ids.shape[1], device=device) % 7 == 0  # About the share that is hidden.
+        labels = ids.masked_fill(~every, IGNORED_LABEL)
+    else:
+        labels = drawn(target_tokens) if target_tokens else ids
+    times = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(WARM_UP + TIMED_STEPS):
+            start = time.perf_counter()
+            model(ids, labels=labels).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        per_token = 0.0
+        if task in ("translation", "clm"):
+            prompt, model = ids if task == "translation" else ids[:1, : min(tokens, 8)], model.eval()
+            start = time.perf_counter()
+            model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=TIMED_TOKENS,
+                min_new_tokens=TIMED_TOKENS,
+                do_sample=False,
+            )
+            per_token = (time.perf_counter() - start) / TIMED_TOKENS
+    return statistics.median(times[WARM_UP:]), per_token

@@ -1,0 +1,79 @@
+"""A finished run -> a checkpoint folder to share: half precision on disk, measured as it lies there, with its card.
+
+Try it: python -m train package --run runs/ag_news --output assets/models/ag_news
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
+from train.data.sources import report_split
+from train.evaluation.classification import evaluate
+from train.release.card import model_card
+from train.runs.run import Run, RunError, pasted
+
+
+def package(
+    run_folder: str,
+    output: str,
+    *,
+    data_dir: str | None = None,
+    data_note: str | None = None,
+    machine: str | None = None,
+    num_beams: int = 1,
+) -> dict[str, Any]:
+    """Write the run's best checkpoint to `output`, evaluate it there, and put the figures in its card.
+
+    Args:
+        data_note: what the card says of the data, where its name does not say it all.
+        machine: what the card says of the machine it was trained on.
+        num_beams: of a model that translates: how its answers are searched for when they are measured.
+
+    Returns:
+        What `evaluate` measured.
+
+    Raises:
+        RunError, CheckpointError, DataError: when the run, its checkpoint or the data can't be had.
+    """
+    run = Run.open(run_folder)
+    if not run.best.is_dir():
+        raise RunError(f"{run_folder} has no checkpoint yet: it was stopped before its first evaluation.")
+    model, tokenizer = load_checkpoint(run.best, "cpu")
+    training = read_training(run.best)
+    training |= {"arguments": run.arguments().portable(), "command": run.arguments().command()}
+    if finished := run.metrics("end"):
+        training["seconds"] = finished[-1]["train_runtime"]
+    for key, value in (("data_note", data_note), ("machine", machine)):
+        if value:
+            training[key] = value
+    data = run.arguments().data
+    data_dir = data_dir or data.data_dir
+    split = report_split(data.dataset, data_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Half precision rounds: what is measured is what will lie on disk.
+        aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
+        figures = evaluate(
+            str(aside),
+            data.dataset,
+            split,
+            data_dir=data_dir,
+            text_column=data.text_column,
+            label_column=data.label_column,
+            target_column=data.target_column,
+            language=data.language,
+            num_beams=num_beams,
+        )
+        # The card speaks of the data and of itself by name, not by where they lay.
+        figures |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
+        training["evaluation"] = figures
+        command = (
+            f"python -m train evaluate --checkpoint {pasted(figures['checkpoint'])} "
+            f"--dataset {pasted(figures['dataset'])} --split {split}"
+            + (f" --num_beams {num_beams}" if num_beams > 1 else "")
+        )
+        card = model_card(model.config, training, model.parameter_counts(), figures, command)
+        save_checkpoint(model, tokenizer, output, training=training, card=card, dtype=torch.float16)
+    return figures

@@ -1,0 +1,130 @@
+"""What stands in the small files of a run's folder, read with doubt: a full disk or another program may have left
+anything there.
+
+Try it: read_line('{"kind": "train", "step": 5, "loss": 1.2}')
+"""
+
+import json
+import math
+import socket
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any
+
+import psutil
+
+from train.arguments.arguments import GROUPS, Arguments
+from train.tasks.metrics import MEASURES
+
+# Has a process that is, or soon will be, at work.
+ACTIVE = ("queued", "running", "stopping")
+STATES = (*ACTIVE, "stopped", "finished", "failed")
+# In a line of metrics, what readers reckon with.
+FIGURES = ("step", "epoch", "seconds", "tokens", "learning_rate", *MEASURES)
+
+
+@dataclass(frozen=True)
+class State:
+    """How a run stands.
+
+    Attributes:
+        name: queued, running, stopping, stopped, finished or failed.
+        message: why it stopped or failed; "" otherwise.
+        queued, started, ended: seconds since 1970; None = not yet.
+        pid, born, host: the process, when it was created (numbers of processes are used again), and its machine.
+    """
+
+    name: str
+    message: str = ""
+    queued: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    pid: int | None = None
+    born: float | None = None
+    host: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "State":
+        """Raises ValueError for what is no state."""
+        allowed = {"name": STATES, "message": str, "host": (str, NoneType), "pid": (int, NoneType)}
+        for item in fields(cls):
+            value, kinds = values.get(item.name), allowed.get(item.name, (int, float, NoneType))
+            if not (value in kinds if kinds is STATES else isinstance(value, kinds)):
+                raise ValueError(f"{item.name} is {value!r}")
+        return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
+
+    @property
+    def active(self) -> bool:
+        return self.name in ACTIVE
+
+    def process_lives(self) -> bool:
+        """Whether the process that wrote this is still there. One of another machine counts as there."""
+        if self.pid is None:
+            return False
+        if self.host != socket.gethostname():
+            return True
+        try:
+            process = psutil.Process(self.pid)
+            # A process that ended stays in the table until its parent has asked for its status.
+            return abs(process.create_time() - (self.born or 0)) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, ValueError, OverflowError):  # No process has such a number.
+            return False
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises OSError when it is gone, ValueError or RecursionError when it holds none."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError("no object")
+    return values
+
+
+def what_is_wrong(path: Path) -> str:
+    """Of a JSON file that can't be read, in words."""
+    try:
+        return "it is damaged, or no such file" if path.read_bytes().strip() else "it is empty"
+    except OSError as error:
+        return str(error.strerror)
+
+
+def read_line(line: str) -> dict[str, Any] | None:
+    """A line of metrics; None for one that is torn, or something else."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int)):
+        return None
+    known = [record[name] for name in FIGURES if record.get(name) is not None]
+    return record if all(map(_is_number, known)) else None
+
+
+def numbers_in(values: dict[str, Any]) -> dict[str, Any]:
+    """Those values that are numbers."""
+    return {key: value for key, value in values.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def checked_arguments(values: dict[str, Any]) -> Arguments:
+    """The arguments of a file. Raises ValueError for a name that is none, or a value of another kind than it has."""
+    hints = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
+    arguments = Arguments.from_dict(values)
+    for name, value in arguments.to_dict().items():
+        hint = hints[name]
+        kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+        if not any(_is_of(value, kind) for kind in kinds):
+            raise ValueError(f"{name} is {value!r}.")
+    return arguments
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if kind is float:
+        return value == "inf" or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

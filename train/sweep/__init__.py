@@ -1,0 +1,1 @@
+"""Many runs over a space of arguments, and their table and pictures."""

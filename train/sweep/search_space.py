@@ -1,0 +1,231 @@
+"""Which training arguments a sweep varies, and over which values: "lr=1e-4..1e-2:log,num_experts=2|4|8".
+
+Try it: parse_search(["lr=1e-4..1e-2:log,num_experts=2|4|8"], Arguments.resolve({}))
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from switch_model.storage.paths import local_path
+from train.arguments.arguments import GROUPS, PATHS, PRIVATE, SHAPE, Arguments
+from train.runs.run import anchored
+from train.tasks.registry import TASKS
+
+SYNTAX = """\
+  name=a|b|c      one of these values
+  name=a..b       any value from a to b; whole numbers where the argument is one
+  name=a..b:log   the same, every order of magnitude as likely as the next
+  name=a..b:5     five values evenly from a to b (a..b:log:5: on a logarithmic scale)
+Several arguments with commas between, or with several --search."""
+# They decide which rows are measured, or nothing about the model: trials could not be compared, or would be the same.
+NOT_SEARCHED = {
+    "dataset", "text_column", "label_column", "validation_size", "num_samples", "num_classes", "task", "preset",
+    "device", "max_minutes", "logging_steps", *PRIVATE,
+}  # fmt: skip
+# The toy's texts are made of these.
+TOY_DATA = {"vocab_size", "seq_len", "seed"}
+# Without classes, trials are compared by the loss, which is made of these.
+LOSS = {"mlm_probability", "aux_loss_coef", "z_loss_coef", "seq_len", "seed"}
+LOSS |= {"vocab_size", "tokenizer", "target_tokenizer"}
+LARGEST_GRID = 1000
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One argument that a sweep varies.
+
+    Attributes:
+        name: of the argument.
+        text: the values as they were written.
+        choices: the values themselves; None = a range.
+        low, high, log: the range.
+    """
+
+    name: str
+    text: str
+    choices: tuple[Any, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """In Optuna's terms."""
+        if self.choices is not None:
+            return CategoricalDistribution(self.choices)
+        kind = IntDistribution if isinstance(self.low, int) else FloatDistribution
+        return kind(self.low, self.high, log=self.log)
+
+    def values(self) -> tuple[Any, ...]:
+        """All of them, for a grid. Raises ValueError for a range without steps."""
+        if self.choices is not None:
+            return self.choices
+        if isinstance(self.low, int) and not self.log:
+            return tuple(range(self.low, self.high + 1))
+        raise ValueError(
+            f"--search {self.name}={self.text} has no end of values: for a grid, say how many, as in "
+            f"{self.name}={self.text}:4"
+        )
+
+
+def parse_search(texts: list[str], arguments: Arguments) -> list[Dimension]:
+    """The dimensions that `--search` asks for. Raises ValueError with what is wrong and what would be accepted.
+
+    Args:
+        arguments: those of every trial; what can be searched depends on data set and task.
+    """
+    # A comma also stands inside values: it parts dimensions only where another name follows.
+    parts = [part.strip() for text in texts for part in re.split(r",(?=\s*\w+\s*=)", text)]
+    dimensions = [_dimension(part, arguments) for part in parts]
+    names = [dimension.name for dimension in dimensions]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"--search names {', '.join(sorted(twice))} twice.")
+    return dimensions
+
+
+def grid(dimensions: list[Dimension]) -> list[dict[str, Any]]:
+    """All combinations, the last dimension changing fastest. Raises ValueError when there are far too many."""
+    values = [dimension.values() for dimension in dimensions]
+    size = math.prod(len(own) for own in values)
+    if size > LARGEST_GRID:
+        raise ValueError(f"This grid has {size:,} combinations: try --sampler random, or fewer values.")
+    names = [dimension.name for dimension in dimensions]
+    return [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def _dimension(part: str, arguments: Arguments) -> Dimension:
+    name, equals, text = (piece.strip() for piece in part.partition("="))
+    if not equals or not text:
+        raise ValueError(
+            f"--search {part!r} is not understood: write name=values, such as lr=1e-4..1e-2:log or seed=0|1"
+        )
+    hints = {key: hint for group in GROUPS for key, hint in get_type_hints(group).items()}
+    if name not in {item.name for group in GROUPS for item in fields(group)}:
+        raise ValueError(f"--search {name}: there is no such argument. See python -m train --help")
+    _refuse(name, arguments)
+    found = _range(name, text, hints[name]) if ".." in text else None
+    dimension = found or Dimension(name, text, tuple(_read(name, value, hints[name]) for value in text.split("|")))
+    if dimension.choices and len(set(dimension.choices)) < len(dimension.choices):
+        raise ValueError(f"--search {name}={text} names a value twice.")
+    for value in dimension.choices or (dimension.low, dimension.high):
+        _check(name, value, arguments)
+    return dimension
+
+
+def _refuse(name: str, arguments: Arguments) -> None:
+    reason = None
+    if name in NOT_SEARCHED:
+        reason = "trials that differ in it can't be compared; give it as a flag for all of them"
+    elif arguments.data.dataset == "toy" and name in TOY_DATA:
+        reason = "the toy data set is drawn with it, so that trials could not be compared"
+    elif name == "seed" and arguments.data.num_samples is not None:
+        reason = "with --num_samples it also picks the rows, so that trials could not be compared"
+    elif not TASKS[arguments.train.task].labelled and name in LOSS:
+        reason = (
+            f"with --task {arguments.train.task} it changes the validation loss itself, which trials are compared by"
+        )
+    elif arguments.train.init_from and name in {*SHAPE, "tokenizer", "target_tokenizer", "vocab_size"}:
+        reason = "with --init_from it comes from the model that one starts from"
+    if reason:
+        raise ValueError(f"--search {name}: {reason}.")
+
+
+def _range(name: str, text: str, hint: Any) -> Dimension | None:
+    matched = re.fullmatch(r"(.+?)\.\.([^:|]+)(:log)?(?::(\d+))?", text.replace(" ", ""))
+    kinds = {float, int} & set(_alternatives(hint))
+    if not kinds:
+        return None  # Paths and names may hold dots.
+    if matched is None:
+        raise ValueError(
+            f"--search {name}={text} is not understood: write {name}=low..high, {name}=low..high:log or a|b|c"
+        )
+    kind = kinds.pop()
+    low, high = (_read(name, end, kind) for end in matched.group(1, 2))
+    log, count = matched.group(3) is not None, matched.group(4)
+    if not low < high or math.isinf(high):
+        raise ValueError(f"--search {name}={text}: the range must go up from its first number to its second.")
+    if log and low <= 0:
+        raise ValueError(f"--search {name}={text}: a logarithmic range must begin above 0.")
+    if count is None:
+        return Dimension(name, text, low=low, high=high, log=log)
+    return Dimension(name, text, choices=_evenly(low, high, log, int(count), name, text), log=log)
+
+
+def _evenly(low: float, high: float, log: bool, count: int, name: str, text: str) -> tuple[float, ...]:
+    if not 2 <= count <= LARGEST_GRID:
+        raise ValueError(f"--search {name}={text}: a range has from 2 to {LARGEST_GRID} values.")
+    shares = [step / (count - 1) for step in range(count)]
+    values = [low * (high / low) ** share if log else low + (high - low) * share for share in shares]
+    if isinstance(low, int):
+        return tuple(dict.fromkeys(round(value) for value in values))
+    # Rounded as far as nobody would notice, so that a tenth reads 0.1.
+    return low, *(float(f"{value:.6g}") for value in values[1:-1]), high
+
+
+def _read(name: str, text: str, hint: Any) -> Any:
+    """A value as the argument's own type. Raises ValueError with what the argument takes."""
+    text = text.strip()
+    kinds = _alternatives(hint)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            if text in get_args(kind):
+                return text
+        elif kind is bool:
+            if text.lower() in ("true", "false"):
+                return text.lower() == "true"
+        elif kind is str:
+            return anchored({name: local_path(text)})[name] if name in PATHS else text
+        elif kind in (int, float):
+            try:
+                number = kind(text)
+            except ValueError:
+                continue
+            if not math.isnan(number):
+                return number
+    raise ValueError(f"--search {name}: {text!r} is not allowed; it must be {_words(kinds)}.")
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    return [hint] if get_origin(hint) is Literal or not get_args(hint) else list(get_args(hint))
+
+
+def _words(kinds: list[Any]) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none", str: "text"}
+    return " or ".join(", ".join(get_args(kind)) if get_origin(kind) is Literal else names[kind] for kind in kinds)
+
+
+def _check(name: str, value: Any, arguments: Arguments) -> None:
+    """Raise ValueError for a value that no trial could run with. What fails only with others' values is let pass."""
+    try:
+        with_values(arguments, {name: value}).check()
+    except ValueError as error:
+        if str(error).startswith(f"--{name} "):
+            raise ValueError(f"--search {name}: {error}") from error
+
+
+def with_values(arguments: Arguments, values: dict[str, Any]) -> Arguments:
+    """A copy of the arguments with other values for some."""
+    return Arguments.from_dict(arguments.to_dict() | values)
+
+
+def chosen_values(dimensions: list[Dimension], arguments: Arguments) -> Iterator[tuple[str, Any]]:
+    """The values that a trial's arguments have in each dimension."""
+    for dimension in dimensions:
+        for group in (arguments.data, arguments.model, arguments.train):
+            if hasattr(group, dimension.name):
+                yield dimension.name, getattr(group, dimension.name)
+
+
+def written(value: Any) -> str:
+    """A value as one writes it in a search or reads it in a table: four digits are enough."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,397 @@
+"""A search over training arguments: one run after another in a folder, compared by their best validation figure.
+
+A trial is a run as any other, in a process of its own: one that fails does not end the sweep. What was tried is read
+from the runs' folders, so that the same command goes on where it stopped.
+Try it: python -m train sweep --search "lr=1e-4..1e-2:log,num_experts=2|4|8" --trials 4 --output_dir runs/my-sweep
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState, create_trial
+
+from switch_model.storage.whole_files import write_whole
+from train.arguments.arguments import Arguments
+from train.runs.continuing import check_digest, digest_of
+from train.runs.history import aligned, best_figure, clock
+from train.runs.process import StopRequest, go_on, start
+from train.runs.run import RUNS, Run, RunError, named_after, reserve_folder
+from train.runs.run_files import read_object
+from train.sweep.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
+from train.tasks.registry import TASKS
+from train.training.loop import pick_device
+
+SAMPLERS = ("random", "grid", "tpe")
+DEFAULT_TRIALS = 10
+# Drawn at random before TPE has something to learn from.
+TPE_STARTUP = 5
+# Draws of a combination that was tried before, until there seems to be no other.
+DRAWS = 50
+WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+        number: from 1.
+        values: of the arguments that were searched.
+        run: name of its folder; None = it could not even begin.
+        state: of the run.
+        figure: the best on validation; None = none yet.
+        seconds: of training.
+        message: why it stopped or failed.
+    """
+
+    number: int
+    values: dict[str, Any]
+    run: str | None
+    state: str
+    figure: float | None = None
+    seconds: float = 0.0
+    message: str = ""
+
+
+@dataclass
+class Sweep:
+    """What a sweep was asked to do, and what came of it.
+
+    Attributes:
+        dimensions: what is searched.
+        sampler, search_seed: how.
+        arguments: those of all trials.
+        figure, higher_is_better: what trials are compared by.
+        rows: a digest of those that the trials train on and are compared by; None = not known.
+        trials: in the order in which they ran.
+        stopped: why it ended early; "" = it did not.
+    """
+
+    folder: Path
+    dimensions: list[Dimension]
+    sampler: str
+    search_seed: int
+    arguments: Arguments
+    figure: str
+    higher_is_better: bool
+    rows: dict[str, str] | None = None
+    trials: list[Trial] = field(default_factory=list)
+    stopped: str = ""
+
+    def ranked(self) -> list[Trial]:
+        """The trials that have a figure, the best first; of equals, the earlier one."""
+        finished = [trial for trial in self.trials if trial.state == "finished" and trial.figure is not None]
+        return sorted(finished, key=lambda trial: -trial.figure if self.higher_is_better else trial.figure)
+
+    @property
+    def best(self) -> Trial | None:
+        return next(iter(self.ranked()), None)
+
+    def best_arguments(self) -> Arguments | None:
+        return None if self.best is None else Run(self.folder / self.best.run).arguments()
+
+    def plan(self) -> dict[str, Any]:
+        """What must be the same for a sweep to go on."""
+        return {
+            "search": {dimension.name: dimension.text for dimension in self.dimensions},
+            "sampler": self.sampler,
+            "search_seed": self.search_seed,
+            "arguments": self.arguments.portable(),
+            "rows": self.rows,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """For sweep.json."""
+        best, arguments = self.best, self.best_arguments()
+        return self.plan() | {
+            "figure": self.figure,
+            "higher_is_better": self.higher_is_better,
+            "dimensions": [_json_ready(asdict(dimension)) for dimension in self.dimensions],
+            "trials": [_json_ready(asdict(trial)) for trial in self.trials],
+            "best": best
+            and {
+                "number": best.number,
+                "figure": best.figure,
+                "arguments": arguments.portable(),
+                "command": arguments.command(),
+            },
+            "stopped": self.stopped,
+        }
+
+
+def sweep(
+    arguments: Arguments,
+    search: list[str],
+    *,
+    sampler: str = "random",
+    trials: int | None = None,
+    search_seed: int = 0,
+) -> Sweep:
+    """Run the trials that are not there yet; writes sweep.json, sweep.csv and the pictures into `output_dir`.
+
+    Args:
+        arguments: of every trial.
+        search: as train/sweep/search_space.py reads it.
+        sampler: random, grid (all combinations), or tpe (Optuna's tree-structured Parzen estimator, 10 trials or more).
+        trials: how many in all; None = the whole grid, or 10.
+        search_seed: of the draws; that of the runs is an argument.
+
+    Raises:
+        ValueError, DataError, RunError: with what is wrong with the search, the data or the folder.
+    """
+    task = TASKS[arguments.train.task]
+    arguments.check()
+    dimensions = parse_search(search, arguments)
+    combinations = grid(dimensions) if sampler == "grid" else None
+    most = len(combinations) if combinations else DEFAULT_TRIALS
+    trials = most if trials is None else min(trials, most) if combinations else trials
+    folder = Path(arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset, "-sweep")))
+    found = Sweep(folder, dimensions, sampler, search_seed, arguments, task.best, task.higher_is_better)
+    try:
+        _take_folder(found)
+    except BaseException:
+        if not arguments.train.output_dir:
+            folder.rmdir()  # A sweep that can't start leaves no folder behind.
+        raise
+    with _alone(folder):
+        for number in range(1, trials + 1):
+            values = _values_of(found, number) or (
+                combinations[number - 1] if combinations else _draw(found, number, search_seed)
+            )
+            if values is None:
+                print(f"Every combination was tried: {number - 1} in all.", flush=True)
+                break
+            words = " ".join(f"{key}={written(value)}" for key, value in values.items())
+            print(f"Trial {number} of {trials}: {words}", flush=True)
+            trial, interrupted = _carry_out(found, number, values)
+            found.trials.append(trial)
+            print(f"  {_outcome(found, trial)}", flush=True)
+            if interrupted or trial.state == "stopped":
+                found.stopped = f"Stopped at trial {number} of {trials}. {trial.message}".strip()
+            write_sweep(found)
+            if found.stopped:
+                break
+        if found.best is not None:
+            from train.sweep.pictures import write_pictures
+
+            write_pictures(found.to_dict(), folder)
+    return found
+
+
+def _take_folder(found: Sweep) -> None:
+    """Make the folder, or see that it holds this very sweep. What can go wrong with all trials goes wrong here."""
+    folder = found.folder
+    if (folder / "arguments.json").exists():
+        raise RunError(f"{folder} holds a run. Choose another --output_dir for the sweep.")
+    if not (folder / "sweep.json").exists():
+        pick_device(found.arguments.train.device)
+        found.rows = digest_of(found.arguments)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_sweep(found)
+        except OSError as error:
+            raise RunError(f"{folder} can't be written: {error.strerror}.") from error
+        return
+    old = read_sweep(folder)
+    found.rows = check_digest(found.arguments, old.get("rows"), f"the sweep in {folder}")
+    for key, value in found.plan().items():
+        if old.get(key) != json.loads(json.dumps(value)):
+            raise RunError(
+                f"{folder} holds a sweep with other {key.replace('_', ' ')}. Choose another --output_dir, or give the "
+                "same command to go on with it (only --trials may change)."
+            )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Inside, no other process runs this sweep."""
+    lock = FileLock(folder / ".sweep.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"Another process runs the sweep in {folder}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# Which values
+
+
+def _run_folder(folder: Path, number: int) -> Path:
+    return folder / f"trial-{number:03}"
+
+
+def _values_of(found: Sweep, number: int) -> dict[str, Any] | None:
+    """Of a trial that has begun; None for a new one."""
+    run = Run(_run_folder(found.folder, number))
+    return dict(chosen_values(found.dimensions, run.arguments())) if run.arguments_path.exists() else None
+
+
+def _draw(found: Sweep, number: int, search_seed: int) -> dict[str, Any] | None:
+    """Values that were not tried yet; None when there seem to be no others.
+
+    They follow from the seed, the trial's number and the results so far alone, so that a sweep that was stopped goes on
+    as one that was not.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {dimension.name: dimension.distribution for dimension in found.dimensions}
+    tried = [trial.values for trial in found.trials]
+    for attempt in range(2 * DRAWS):
+        seed = int(np.random.SeedSequence((search_seed, number, attempt)).generate_state(1)[0])
+        # TPE keeps to what was best: where it has nothing new, chance has.
+        if found.sampler == "tpe" and attempt < DRAWS:
+            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=TPE_STARTUP)
+        else:
+            sampler = optuna.samplers.RandomSampler(seed=seed)
+        study = optuna.create_study(direction="maximize" if found.higher_is_better else "minimize", sampler=sampler)
+        for trial in found.trials:
+            measured = trial.state == "finished" and trial.figure is not None
+            study.add_trial(
+                create_trial(
+                    params=trial.values,
+                    distributions=distributions,
+                    value=trial.figure if measured else None,
+                    state=TrialState.COMPLETE if measured else TrialState.FAIL,
+                )
+            )
+        values = {name: _rounded(value, distributions[name]) for name, value in study.ask(distributions).params.items()}
+        if values not in tried:
+            return values
+    return None
+
+
+def _rounded(value: Any, distribution: optuna.distributions.BaseDistribution) -> Any:
+    """Four digits are enough to search by, and can be read."""
+    if not isinstance(distribution, optuna.distributions.FloatDistribution):
+        return value
+    return min(max(float(f"{value:.4g}"), distribution.low), distribution.high)
+
+
+# One trial
+
+
+def _carry_out(found: Sweep, number: int, values: dict[str, Any]) -> tuple[Trial, bool]:
+    """Run a trial to its end, or take up what is there of it; also says whether someone interrupted."""
+    run = Run(_run_folder(found.folder, number))
+    try:
+        if not run.arguments_path.exists():
+            _start(found, run, number, values)
+        elif run.state().active:
+            print("  It is still running; waiting for it.", flush=True)
+        elif _unfinished(run):
+            if run.last_checkpoint() is None:
+                shutil.rmtree(run.folder)
+                _start(found, run, number, values)
+            else:
+                go_on(run)
+    except ValueError as error:
+        return Trial(number, values, None, "failed", message=str(error)), False
+    interrupted = _wait(run)
+    state = run.state()
+    seconds = run.progress().get("seconds", 0.0)
+    return Trial(number, values, run.name, state.name, best_figure(run), seconds, state.message), interrupted
+
+
+def _unfinished(run: Run) -> bool:
+    """Stopped, or its process died. A run that said itself why it failed would fail again."""
+    state = run.state()
+    return state.name == "stopped" or (state.name == "failed" and state.ended is None)
+
+
+def _start(found: Sweep, run: Run, number: int, values: dict[str, Any]) -> None:
+    arguments = with_values(found.arguments, values)
+    # So that trials can be told apart where they are reported.
+    arguments.train.run_name = f"{arguments.train.run_name or found.folder.name}-{run.name}"
+    start(arguments, found.folder, run.name)
+
+
+def _wait(run: Run) -> bool:
+    """Until the run has ended. Ctrl-C and SIGTERM stop it with a checkpoint, a second one at once."""
+    asked = False
+    stop = StopRequest(run)
+    with stop.noticed():
+        try:
+            while run.state().active:
+                if stop.signalled and not asked:
+                    run.request_stop()
+                    asked = True
+                time.sleep(WAIT_SECONDS)
+        except KeyboardInterrupt:
+            if (state := run.state()).active and state.process_lives() and state.pid != os.getpid():
+                os.kill(state.pid, signal.SIGKILL)
+            raise
+    if asked:
+        run.stop_path.unlink(missing_ok=True)  # It may have ended just before it was asked.
+    return stop.signalled
+
+
+# What came of it
+
+
+def write_sweep(found: Sweep) -> None:
+    """sweep.json and sweep.csv."""
+    write_whole(found.folder / "sweep.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    names = [dimension.name for dimension in found.dimensions]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["trial", "run", "state", found.figure, "seconds", *names])
+    for trial in found.trials:
+        values = ["none" if trial.values[name] is None else trial.values[name] for name in names]
+        writer.writerow([trial.number, trial.run, trial.state, trial.figure, round(trial.seconds, 1), *values])
+    write_whole(found.folder / "sweep.csv", text.getvalue())
+
+
+def read_sweep(folder: str | Path) -> dict[str, Any]:
+    """sweep.json of a folder, as `Sweep.to_dict` wrote it. Raises RunError when there is none."""
+    try:
+        return read_object(Path(folder) / "sweep.json")
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{folder} holds no sweep: sweep.json can't be read. Remove it to begin anew.") from error
+
+
+def sweep_table(found: Sweep) -> str:
+    """All trials as text in columns, the best first."""
+    ranked = found.ranked()
+    rest = [trial for trial in found.trials if trial not in ranked]
+    names = [dimension.name for dimension in found.dimensions]
+    cells = [["trial", "state", found.figure, "time", *names]]
+    for trial in ranked + rest:
+        figure = "-" if trial.figure is None else _figure_text(found.figure, trial.figure)
+        values = [written(trial.values[name]) for name in names]
+        cells.append([str(trial.number), trial.state, figure, clock(trial.seconds), *values])
+    return aligned(cells)
+
+
+def _outcome(found: Sweep, trial: Trial) -> str:
+    if trial.state == "finished" and trial.figure is not None:
+        return f"{TASKS[found.arguments.train.task].describe(trial.figure)} in {clock(trial.seconds)}"
+    return f"{trial.state}. {next(iter(trial.message.splitlines()), '')}".strip()
+
+
+def _figure_text(name: str, value: float) -> str:
+    return f"{value:.2%}" if name == "accuracy" else f"{value:.4f}"
+
+
+def _json_ready(value: Any) -> Any:
+    """JSON can't hold inf."""
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    return "inf" if isinstance(value, float) and math.isinf(value) else value

@@ -1,0 +1,1 @@
+"""What can be learned: for each task its model, rows, batches and metrics."""

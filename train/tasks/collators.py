@@ -1,0 +1,168 @@
+"""Rows of token ids -> batches for models that guess or write tokens.
+
+Legend: B batch, T tokens. What is hidden or cut out of a row follows from (seed, epoch, row) alone: neither the order
+of batches nor a stop and a resume in between changes it. Batches of classes: tokenizer.PaddingCollator.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.models.pretrained import IGNORED_LABEL
+from train.data.tokenizers import PaddingCollator, sentinel_ids
+
+# Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).
+MASKED, REPLACED = 0.8, 0.1
+# Mean length of a span that is cut out (T5, 1910.10683, section 3.3.4).
+MEAN_SPAN = 3.0
+# Rows whose tokens are counted in one go.
+COUNTED_AT_ONCE = 10_000
+
+
+class PairCollator:
+    """Rows with `input_ids` and `labels` of any length -> one batch, both padded on the right, labels with -100."""
+
+    def __init__(self, pad_token_id: int):
+        self.collate = PaddingCollator(pad_token_id)
+        self.epoch = 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return self.join([(row["input_ids"], row["labels"]) for row in rows])
+
+    def join(self, pairs: Sequence[tuple[Any, Any]]) -> dict[str, Tensor]:
+        batch = self.collate([{"input_ids": ids, "labels": 0} for ids, _ in pairs])
+        labels = [torch.as_tensor(own) for _, own in pairs]
+        batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)
+        return batch
+
+
+class MaskingCollator(PairCollator):
+    """Hides tokens, and asks for them where they stood.
+
+    Raises ValueError for a tokenizer without a mask token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, probability: float, seed: int):
+        if tokenizer.mask_token_id is None:
+            raise ValueError("This tokenizer has no mask token: --task mlm needs one.")
+        super().__init__(tokenizer.pad_token_id)
+        self.mask_id, self.vocab_size = tokenizer.mask_token_id, len(tokenizer)
+        self.special = np.array(sorted(tokenizer.all_special_ids))
+        self.probability, self.seed = probability, seed
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return self.join([self._hide(row) for row in rows])
+
+    def _hide(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng((self.seed, self.epoch, row["row"]))
+        ids = np.array(row["input_ids"], dtype=np.int64)
+        guessable = ~np.isin(ids, self.special)
+        chosen = guessable & (random.random(len(ids)) < self.probability)
+        if not chosen.any() and guessable.any():
+            chosen[random.choice(np.flatnonzero(guessable))] = True
+        labels = np.where(chosen, ids, IGNORED_LABEL)
+        how = random.random(len(ids))
+        ids = np.where(chosen & (how < MASKED), self.mask_id, ids)
+        replace = chosen & (how >= MASKED) & (how < MASKED + REPLACED)
+        return np.where(replace, random.integers(self.vocab_size, size=len(ids)), ids), labels
+
+
+class SpanCorruptionCollator(PairCollator):
+    """Cuts spans out of a text, a sentinel token in place of each, and asks for sentinels with their spans.
+
+    T5's pretraining task (1910.10683, section 3.1.4), as Switch Transformers were pretrained (2101.03961, section 2.5):
+    a share `probability` of the tokens, in spans of three on average.
+
+    Raises ValueError for a tokenizer without sentinels.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, probability: float, seed: int):
+        super().__init__(tokenizer.pad_token_id)
+        self.sentinels, self.end = sentinel_ids(tokenizer), tokenizer.eos_token_id
+        if not self.sentinels or self.end is None:
+            raise ValueError("This tokenizer has no sentinel tokens: --task span_corruption needs them and an end.")
+        self.probability, self.seed = probability, seed
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return self.join([self._corrupt(row) for row in rows])
+
+    def _corrupt(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        random = np.random.default_rng((self.seed, self.epoch, row["row"]))
+        ids = [token for token in row["input_ids"] if token != self.end]
+        text, asked = [], []
+        for index, (kept, cut) in enumerate(cut_spans(len(ids), self.probability, random, len(self.sentinels))):
+            text += [*ids[kept], self.sentinels[index]]
+            asked += [self.sentinels[index], *ids[cut]]
+        return [*text, self.end], [*asked, self.end]
+
+
+def cut_spans(tokens: int, probability: float, random: np.random.Generator, most: int) -> list[tuple[slice, slice]]:
+    """(what is kept, the span behind it that is cut out), in order, for a text of `tokens` tokens.
+
+    As many tokens as the share says, at least one, in as many spans as the mean length says; both the spans' lengths
+    and the gaps between them are cut at random places, each at least one token long.
+    """
+    noise = min(max(round(tokens * probability), 1), max(tokens - 1, 1))
+    spans = min(max(round(noise / MEAN_SPAN), 1), noise, max(tokens - noise, 1), most)
+    lengths, gaps = _split(noise, spans, random), _split(tokens - noise, spans, random)
+    cuts, place = [], 0
+    for gap, length in zip(gaps, lengths, strict=True):
+        cuts.append((slice(place, place + gap), slice(place + gap, place + gap + length)))
+        place += gap + length
+    return cuts
+
+
+def _split(total: int, parts: int, random: np.random.Generator) -> list[int]:
+    """`total` as a sum of `parts` numbers, each at least 1 where it can be."""
+    if total < parts:
+        return [total] + [0] * (parts - 1)
+    places = np.sort(random.choice(total - 1, size=parts - 1, replace=False)) + 1
+    return np.diff([0, *places, total]).tolist()
+
+
+class RareTokenCollator(PaddingCollator):
+    """Texts with their classes, where rare tokens give way to the unknown one.
+
+    A name that occurs once tells its text's class by heart, and nothing of a new text; words that many texts share,
+    such as those that open a question, are left alone. A token that occurs n times in the training rows is replaced
+    with probability strength / (strength + n), as Kiperwasser and Goldberg (1603.04351) do with words.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, rows: Dataset, strength: float, seed: int):
+        super().__init__(tokenizer.pad_token_id)
+        # Padding is what the mask says: as a word, its token is as good as an unknown one.
+        unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
+        self.unknown_id = padding if unknown is None else unknown
+        counts = np.zeros(len(tokenizer), dtype=np.int64)
+        for batch in rows.select_columns("input_ids").iter(COUNTED_AT_ONCE):
+            counts += np.bincount(np.concatenate(batch["input_ids"]), minlength=len(tokenizer))
+        self.rate = strength / (strength + np.maximum(counts, 1))
+        self.rate[tokenizer.all_special_ids] = 0.0
+        self.seed, self.epoch = seed, 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return super().__call__([row | {"input_ids": self._replace(row)} for row in rows])
+
+    def _replace(self, row: dict[str, Any]) -> np.ndarray:
+        random = np.random.default_rng((self.seed, self.epoch, row["row"]))
+        ids = np.array(row["input_ids"], dtype=np.int64)
+        replaced = np.where(random.random(len(ids)) < self.rate[ids], self.unknown_id, ids)
+        # A text of which nothing is left would teach noise.
+        return ids if (replaced == self.unknown_id).all() else replaced
+
+
+class BlockCollator:
+    """Blocks of one length -> one batch; every token is asked for by those before it."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids_BT = torch.stack([torch.as_tensor(row["input_ids"]) for row in rows])
+        return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": ids_BT.clone()}

@@ -1,0 +1,229 @@
+"""From what a run is asked to read to rows of token ids: one way for each kind of rows that tasks have.
+
+Try it: make_rows(arguments, read_data(arguments), tokenizer)
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.storage.tokenizer_io import target_of, with_target
+from train.arguments.arguments import Arguments
+from train.data.packing import Blocks, held_out_every, packed, prints_of, stream_texts
+from train.data.pairs import load_training_pairs
+from train.data.sources import TrainingData, has_own_validation, load_training_data, local_file
+from train.data.table_file import is_table
+from train.data.tokenizers import (
+    END,
+    SENTINELS,
+    close_texts,
+    load_tokenizer,
+    sentinel,
+    sentinel_ids,
+    tokenize,
+    tokenize_pairs,
+    train_byte_tokenizer,
+    train_tokenizer,
+    train_unigram_tokenizer,
+)
+from train.data.toy import TOY_VOCABULARY
+from train.tasks.generation import SHOWN_SAMPLES, Author, storyteller, translator
+from train.tasks.registry import TASKS
+from train.tasks.teaching import with_teachers
+from train.words import DataError
+
+DEFAULT_VOCABULARY = 16_000
+# What --target_tokenizer says for one that is learned from the targets.
+OWN = "own"
+# A tokenizer is learned from so many texts of a stream at most, and prompts have so many words.
+TEXTS_FOR_A_TOKENIZER, PROMPT_WORDS = 50_000, 6
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run trains and validates on.
+
+    Attributes:
+        train, validation: rows as the task's collator takes them.
+        lengths: tokens of each training row.
+        author: what the model writes at an evaluation; None for models that do not.
+        characters_per_token: of the validation texts, where bits per character can be told.
+        prints: of a stream, the files with a number for each text to train on and to validate on.
+    """
+
+    train: Any
+    validation: Any
+    lengths: list[int]
+    author: Author | None = None
+    characters_per_token: float | None = None
+    prints: dict[str, Path] | None = None
+
+    @property
+    def mean_tokens(self) -> float:
+        return sum(self.lengths) / max(len(self.lengths), 1)
+
+
+def read_data(arguments: Arguments) -> TrainingData | None:
+    """The texts of a run; None where they are a stream, which is read as it is packed. Raises DataError."""
+    data, kind = arguments.data, TASKS[arguments.train.task].rows
+    if kind == "blocks":
+        return None
+    common: dict[str, Any] = dict(
+        data_dir=data.data_dir,
+        text_column=data.text_column,
+        validation_size=data.validation_size,
+        num_samples=data.num_samples,
+        seed=arguments.train.seed,
+    )
+    if kind == "pairs":
+        return load_training_pairs(data.dataset, target_column=data.target_column, language=data.language, **common)
+    return load_training_data(
+        data.dataset,
+        label_column=data.label_column,
+        num_classes=data.num_classes,
+        vocab_size=data.vocab_size,
+        seq_len=data.seq_len,
+        labelled=kind == "classes",
+        **common,
+    )
+
+
+def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
+    """The texts to train on and those held out, one after the other."""
+    data = arguments.data
+    asked = (data.data_dir, data.text_column, data.language)
+    if data.dataset == "toy":
+        toy = load_training_data("toy", num_samples=data.num_samples, seed=arguments.train.seed, labelled=False)
+        return {"train": iter(toy.train["text"]), "validation": iter(toy.validation["text"])}
+
+    def train_texts() -> Iterator[str]:
+        return islice(stream_texts(data.dataset, "train", *asked), data.num_samples)
+
+    if has_own_validation(data.dataset, data.data_dir):
+        return {"train": train_texts(), "validation": stream_texts(data.dataset, "validation", *asked)}
+    every = held_out_every(data.validation_size)
+    return {
+        "train": (text for index, text in enumerate(train_texts()) if index % every),
+        "validation": (text for index, text in enumerate(train_texts()) if index % every == 0),
+    }
+
+
+def make_tokenizer(
+    arguments: Arguments, data: TrainingData | None, source: PreTrainedTokenizerFast | None = None
+) -> PreTrainedTokenizerFast:
+    """`source`, of a model to start from, or the one that was asked for, or one trained on the training texts; with a
+    second one for the targets (`target_of`) where that was asked for, or comes with `source`."""
+    wanted, task = arguments.data, arguments.train.task
+    tokenizer = _reader(arguments, data) if source is None else source
+    target = target_of(tokenizer)
+    if source is None and wanted.target_tokenizer == OWN:
+        target = train_unigram_tokenizer(data.train["target"], wanted.vocab_size or DEFAULT_VOCABULARY, wanted.seq_len)
+    elif source is None and wanted.target_tokenizer is not None:
+        target = load_tokenizer(wanted.target_tokenizer, wanted.seq_len)
+    for own in (tokenizer, target):
+        _add_tokens_for(own, task)
+        own.model_max_length = wanted.seq_len
+    return tokenizer if target is tokenizer else with_target(tokenizer, target)
+
+
+def asked_vocabulary(arguments: Arguments) -> int:
+    """Tokens that a tokenizer learned for these arguments has at most; of few texts it may have fewer."""
+    wanted, task = arguments.data, arguments.train.task
+    if wanted.dataset == "toy" and TASKS[task].rows in ("classes", "texts") and task != "span_corruption":
+        # The toy's own words and the special tokens.
+        return (wanted.vocab_size or TOY_VOCABULARY) + 10
+    return wanted.vocab_size or DEFAULT_VOCABULARY
+
+
+def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of what is read, and of what is written too where that has none of its own."""
+    wanted, kind = arguments.data, TASKS[arguments.train.task].rows
+    if wanted.tokenizer is not None:
+        return load_tokenizer(wanted.tokenizer, wanted.seq_len)
+    if kind == "blocks":
+        texts = islice(streams_of(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
+    elif kind == "pairs" and wanted.target_tokenizer is None:
+        texts = [*data.train["text"], *data.train["target"]]
+    else:
+        texts = data.train["text"]
+    return learn_tokenizer(texts, wanted.dataset, arguments.train.task, asked_vocabulary(arguments), wanted.seq_len)
+
+
+def learn_tokenizer(
+    texts: Iterable[str], dataset: str, task: str, vocab_size: int, max_length: int
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of the kind that a task takes, learned from `texts`: `vocab_size` tokens, or all that there are."""
+    if TASKS[task].rows == "blocks":
+        return train_byte_tokenizer(texts, vocab_size, max_length)
+    if TASKS[task].rows == "pairs" or task == "span_corruption":
+        return train_unigram_tokenizer(texts, vocab_size, max_length)
+    return train_tokenizer(texts, vocab_size, max_length, whole_words=dataset == "toy")
+
+
+def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> None:
+    """Add the special tokens that a task needs and a tokenizer may lack behind its own."""
+    if task == "mlm" and tokenizer.mask_token is None:
+        tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    if TASKS[task].writes and tokenizer.eos_token is None:
+        tokenizer.add_special_tokens({"eos_token": END})
+    if task == "span_corruption" and not sentinel_ids(tokenizer):
+        tokenizer.add_tokens([sentinel(index) for index in range(SENTINELS)], special_tokens=True)
+    if task in ("span_corruption", "translation") and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+        close_texts(tokenizer.backend_tokenizer, tokenizer.eos_token)
+
+
+def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTrainedTokenizerFast) -> Rows:
+    """Texts -> token ids. Raises DataError when the data can't be had."""
+    kind = TASKS[arguments.train.task].rows
+    batch_size = max(arguments.train.batch_size, 64)
+    most = None if arguments.train.eval_iters is None else arguments.train.eval_iters * batch_size
+    if kind == "blocks":
+        return _blocks(arguments, tokenizer, most)
+    held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
+    author = None
+    if kind == "pairs":
+        train = tokenize_pairs(data.train, tokenizer, cut=False)
+        if longer := len(data.train) - len(train):
+            print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and left out.")
+        validation = tokenize_pairs(held_out, tokenizer, cut=True)
+        author = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
+    else:
+        train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
+        if arguments.train.teachers:
+            train = with_teachers(train, data.train["text"], data.labels, arguments.train)
+    # Sorted by length: evaluation batches hold next to no padding.
+    return Rows(train, validation.sort("length"), list(train["length"]), author)
+
+
+def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int | None) -> Rows:
+    data = arguments.data
+    shown = islice(streams_of(arguments)["validation"], SHOWN_SAMPLES)
+    prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in shown]
+    what: dict[str, Any] = {
+        key: getattr(data, key) for key in ("dataset", "text_column", "language", "num_samples", "validation_size")
+    }
+    if data.dataset == "toy":
+        what["seed"] = arguments.train.seed
+    splits = ("train", "validation") if has_own_validation(data.dataset, data.data_dir) else ("train",)
+    own = [Path(data.dataset)] if is_table(data.dataset) else []
+    for path in own or [local_file(data.dataset, split, data.data_dir) for split in splits]:
+        if path:  # What stood in it may have changed since.
+            state = path.stat()
+            what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    files, info = packed(what, tokenizer, streams_of(arguments))
+    train, validation = (Blocks(files[name], info["dtype"], data.seq_len) for name in ("train", "validation"))
+    if not len(train) or not len(validation):
+        raise DataError(
+            f"{data.dataset} has {info['train']['tokens']:,} tokens to train on and {info['validation']['tokens']:,} "
+            f"to validate on: too few for blocks of {data.seq_len}. Take a smaller --seq_len, or more texts."
+        )
+    if most is not None:
+        validation.tokens = validation.tokens[: most * data.seq_len]
+    counts, author = info["validation"], storyteller(tokenizer, prompts)
+    characters_per_token = counts["characters"] / counts["tokens"]
+    kept = {name: prints_of(path) for name, path in files.items()}
+    return Rows(train, validation, [data.seq_len] * len(train), author, characters_per_token, kept)

@@ -1,0 +1,69 @@
+"""Knowledge distillation (1503.02531): a run learns, beside the labels, what other checkpoints say of its texts.
+
+Several teachers are one: their probabilities are averaged. A small model that learns from an ensemble keeps a part of
+what the ensemble gains over each of its members.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from switch_model.checkpoint import load_checkpoint, require_classifier
+from train.arguments.arguments import TrainArguments
+from train.data.tokenizers import TEACHER, PaddingCollator, tokenize
+from train.names import split_names
+from train.words import DataError
+
+TEXTS_AT_ONCE = 128
+
+
+def with_teachers(rows: Dataset, texts: Sequence[str], labels: Sequence[str], settings: TrainArguments) -> Dataset:
+    """Tokenized rows with a column of (C,) probabilities each: the mean of what the teachers say of their texts.
+
+    Args:
+        rows: with the column `row`, which says of which text each is.
+        labels: class names by index.
+        settings: the teachers, and the device they work on.
+
+    Raises:
+        CheckpointError: when a teacher can't be opened, or knows no classes.
+        DataError: when a teacher has other classes.
+    """
+    names, wanted = split_names(settings.teachers), [texts[row] for row in rows["row"]]
+    total_NC = torch.zeros(len(wanted), len(labels))
+    for name in names:
+        print(f"Asking {name} about {len(wanted):,} training texts …", flush=True)
+        total_NC += _probabilities(name, wanted, labels, settings.device)
+    return rows.add_column(TEACHER, (total_NC / len(names)).tolist())
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of (B, C) logits against the teachers' (B, C) probabilities, mean over texts. Scalar."""
+    return nn.functional.cross_entropy(logits.float(), teacher.to(logits.device))
+
+
+@torch.inference_mode()
+def _probabilities(checkpoint: str, texts: Sequence[str], labels: Sequence[str], device: str | None) -> Tensor:
+    """(N, C) in the order of `labels`."""
+    model, tokenizer = load_checkpoint(checkpoint, device)
+    require_classifier(model)
+    if sorted(model.config.labels) != sorted(labels):
+        raise DataError(
+            f"--teachers {checkpoint} sorts into {', '.join(model.config.labels)}: a teacher must have the classes of "
+            f"the data, {', '.join(labels)}."
+        )
+    order = [model.config.labels.index(name) for name in labels]
+    model.eval()
+    rows = tokenize(Dataset.from_dict({"text": list(texts), "label": [0] * len(texts)}), tokenizer).sort("length")
+    # A text that this tokenizer finds nothing in says nothing of its class.
+    found_NC = torch.full((len(texts), len(labels)), 1 / len(labels))
+    at = 0
+    for batch in DataLoader(rows, TEXTS_AT_ONCE, collate_fn=PaddingCollator(tokenizer.pad_token_id)):
+        logits_BC = model(batch["input_ids"].to(model.device), batch["attention_mask"].to(model.device)).logits
+        places = torch.tensor(rows[at : at + len(logits_BC)]["row"])
+        found_NC[places] = logits_BC.float().softmax(-1)[:, order].cpu()
+        at += len(logits_BC)
+    return found_NC

@@ -1,0 +1,98 @@
+"""The training curve of a run, as a picture (matplotlib) and as a page that opens offline (plotly).
+
+Loss and the task's own figures above, the routing's health below: drop rate and load imbalance of every sparse layer.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+
+from switch_model.storage.whole_files import folder_written_aside
+from train.picture_text import as_written, drawable_only
+from train.runs.run import Run
+from train.tasks.metrics import MEASURES
+from train.tasks.registry import TASKS
+
+# Okabe-Ito, in the order in which its colours are easiest to tell apart on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
+PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropped tokens (share)")
+
+
+def curve_series(
+    records: list[dict[str, Any]], figures: Sequence[str] = ("accuracy",)
+) -> list[list[tuple[str, list[float], list[float]]]]:
+    """Metrics lines, and a task's figures -> for each panel, its curves as (name, steps, values)."""
+    train = [record for record in records if record["kind"] == "train"]
+    evaluated = [record for record in records if record["kind"] == "eval"]
+
+    def curve(name: str, lines: list[dict[str, Any]], key: str) -> tuple[str, list[float], list[float]]:
+        lines = [line for line in lines if key in line]
+        return name, [line["step"] for line in lines], [line[key] for line in lines]
+
+    def per_layer(key: str) -> list[tuple[str, list[float], list[float]]]:
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        # A run shorter than its logging_steps has no line of training.
+        for line in train or evaluated:
+            for layer in line.get("routing", []):
+                steps, values = curves.setdefault(layer["layer"], ([], []))
+                steps.append(line["step"])
+                values.append(layer[key])
+        return [(name, *series) for name, series in curves.items()]
+
+    return [
+        [curve("training", train, "loss"), curve("validation", evaluated, "loss")],
+        [curve(MEASURES[name].word, evaluated, name) for name in figures],
+        per_layer("load_cv"),
+        per_layer("drop_rate"),
+    ]
+
+
+def write_curves(run: Run) -> None:
+    """Write training_curve.png and training_curve.html into the run's folder."""
+    panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].figures)
+    title = run.folder.name
+    with folder_written_aside(run.folder) as aside:
+        _write_png(panels, drawable_only(title), aside / "training_curve.png")
+        _write_html(panels, title, aside / "training_curve.html")
+
+
+def _write_png(panels, title: str, path: Path) -> None:
+    # At fixed places: a layout that fits itself draws everything twice, and every run ends with this picture. Only the
+    # title is anybody's; the fonts of all scripts would be gone through for every tick.
+    figure = Figure(figsize=(11, 6.5))
+    axes = figure.subplots(2, 2)
+    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.08, top=0.9, wspace=0.15, hspace=0.33)
+    figure.suptitle(title, **as_written())
+    for axis, name, curves in zip(axes.flat, PANELS, panels, strict=True):
+        for index, (label, steps, values) in enumerate(curves):
+            marker = "o" if len(steps) < 15 else None
+            axis.plot(steps, values, label=label, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        if curves:
+            axis.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _write_html(panels, title: str, path: Path) -> None:
+    figure = make_subplots(rows=2, cols=2, subplot_titles=PANELS)
+    for panel, curves in enumerate(panels):
+        for index, (label, steps, values) in enumerate(curves):
+            figure.add_trace(
+                go.Scatter(
+                    x=steps, y=values, name=label, line={"color": COLOURS[index % len(COLOURS)]}, mode="lines+markers"
+                ),
+                row=panel // 2 + 1,
+                col=panel % 2 + 1,
+            )
+    figure.update_layout(
+        title=escape(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"
+    )
+    figure.update_xaxes(title_text="step", row=2)
+    figure.write_html(path, include_plotlyjs=True, full_html=True)

@@ -1,0 +1,382 @@
+"""One training run from its arguments to its best checkpoint.
+
+Try it: python -m train --dataset toy --epochs 3
+"""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import disable_progress_bars
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from switch_model.checkpoint import read_training, save_checkpoint
+from switch_model.config import SwitchConfig
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import target_of, with_target
+from switch_model.storage.whole_files import folder_written_aside
+from train.arguments.arguments import Arguments, TrainArguments
+from train.arguments.steps import planned_steps
+from train.data.fingerprint import Fingerprint
+from train.data.tokenizers import load_tokenizer
+from train.launch import one_of_several
+from train.preflight.data_report import notes
+from train.release.card import model_card
+from train.runs.continuing import (
+    begin,
+    check_arguments,
+    check_digests,
+    check_rows,
+    check_tokenizer,
+    fingerprint_of,
+    overlap_words,
+)
+from train.runs.process import StopRequest, recorded, stopped_early, wait_for_turn
+from train.runs.run import Run, RunError, pasted
+from train.runs.trainer_files import at_its_end
+from train.tasks.collators import RareTokenCollator
+from train.tasks.registry import TASKS, Task
+from train.tasks.rows import Rows, make_rows, make_tokenizer, read_data
+from train.training.curves import write_curves
+from train.training.probe import make_probe
+from train.training.progress import Steering, last_value
+from train.training.reporting import log_in, reporting
+from train.training.trainer import SwitchTrainer, training_arguments
+from train.training.word_counts import join_counts
+from train.weights.initial import read_start, start_from, with_shape_of
+from train.weights.kept import put_weights
+from train.words import DataError, counted
+
+
+def train(arguments: Arguments, max_runs: int | None = None) -> Run:
+    """Train a model into a new run folder; returns the run, which may have been stopped.
+
+    Args:
+        max_runs: wait in the queue until fewer than so many runs of the folder's neighbours run; None = start at once.
+
+    Raises:
+        ValueError, DataError, RunError, CheckpointError: with what is wrong with the arguments, the data, the folder or
+            the checkpoint to start from.
+    """
+    _alone()
+    arguments.check()
+    log_in(arguments.train)
+    device = pick_device(arguments.train.device)
+    if arguments.train.liger:
+        fused_loss(TASKS[arguments.train.task], device, arguments.model.label_smoothing)
+    if max_runs is None:
+        # Everything that can go wrong first: a run that can't start leaves no folder behind.
+        parts = _prepare(arguments)
+        run = Run.create(arguments)
+        with recorded(run):
+            return _run(run, arguments, parts, device, resume_from=None)
+    run = Run.create(arguments, state="queued")
+    with recorded(run):
+        if wait_for_turn(run, max_runs):
+            _run(run, arguments, _prepare(arguments), device, resume_from=None)
+    return run
+
+
+def resume(folder: str | Path, max_runs: int | None = None) -> Run:
+    """Go on with a stopped run: from its last checkpoint, or from the beginning where it was stopped before its first.
+
+    One that is finished stays as it is, but for a best checkpoint that is gone. Raises RunError when it is at work, or
+    its checkpoints are gone.
+    """
+    _alone()
+    run = Run.open(folder)
+    arguments = run.arguments()
+    if (state := run.state()).active and not run.waits_for_this_process():
+        raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
+    checkpoint = run.last_checkpoint()
+    if state.name == "finished" and (checkpoint or run.best.is_dir()):
+        if not run.best.is_dir():
+            _rebuild_best(run, arguments)
+        print(f"{folder} is finished. To train on: python -m train --init_from {pasted(folder)} --dataset …")
+        return run
+    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could say that it had finished.
+        run.set_state("finished")
+        return resume(folder)
+    damaged = run.damaged_since(checkpoint)
+    if not checkpoint and damaged:
+        newest, why = list(damaged.items())[-1]
+        raise RunError(
+            f"{folder} can't go on, for {newest.name} is damaged ({why}) and there is no whole checkpoint beside it: "
+            f"bring that file back, or start again with\n  {arguments.again()}"
+        )
+    if not run.can_resume():
+        raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.again()}")
+    if checkpoint and (began := Fingerprint.load(run.rows_path)):
+        check_arguments(run, began)
+    arguments.check_reporters()
+    log_in(arguments.train)
+    device = pick_device(arguments.train.device)
+    if not state.active:
+        run.stop_path.unlink(missing_ok=True)  # Of a process that was killed before it could answer.
+    with recorded(run):
+        if wait_for_turn(run, max_runs):
+            run.discard_incomplete()
+            if checkpoint is None:
+                print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
+                run.discard_beginning()
+                return _run(run, arguments, _prepare(arguments), device, resume_from=None)
+            parts = _prepare_again(run, arguments, checkpoint)
+            for path, why in damaged.items():  # The Trainer would count it among those to keep, and remove whole ones.
+                print(
+                    f"{path.name} is damaged ({why}) and removed: {run.name} goes on from {checkpoint.name}.",
+                    flush=True,
+                )
+                shutil.rmtree(path)
+            _run(run, arguments, parts, device, checkpoint)
+    return run
+
+
+def _alone() -> None:
+    if said := one_of_several():
+        raise RunError(said)
+
+
+def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":
+    """What a run trains that was begun before, with its own tokenizers."""
+    kept = run.tokenizer if run.tokenizer.is_dir() else run.best
+    tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
+    if run.target_tokenizer.is_dir():
+        with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
+    check = None
+    if (began := Fingerprint.load(run.rows_path)) is not None:
+        check_tokenizer(run, began, tokenizer)
+        check = partial(check_rows, run, arguments, began)
+    elif told := read_training(run.folder).get("fingerprint"):
+        check = partial(check_digests, run, arguments, told)
+    return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint), check)
+
+
+def _rebuild_best(run: Run, arguments: Arguments) -> None:
+    """The best of the checkpoints that are left, as `best/`. Raises RunError when none was measured."""
+    task, damaged = TASKS[arguments.train.task], run.damaged_since(None)
+    kept = {step: path for step, path in run.kept_checkpoints().items() if path not in damaged}
+    measured = [record for record in run.metrics("eval") if record["step"] in kept and task.best in record]
+    if not measured:
+        raise RunError(f"{run.folder} has lost best/, and no checkpoint that was measured is left: train it anew.")
+    record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
+    parts = _prepare_again(run, arguments, kept[record["step"]])
+    put_weights(parts.model, kept[record["step"]])
+    figures = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
+    _keep_best(run, arguments, parts, parts.model.eval(), figures, run.progress().get("seconds", 0.0))
+    _join_counts(run, arguments, parts, "cpu", run.progress().get("seconds", 0.0))
+    print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
+
+
+def pick_device(wanted: str | None) -> str:
+    """cpu or cuda. Raises ValueError when the device is not there."""
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise ValueError(f"--device {wanted} is not allowed: it must be cpu or cuda.")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no CUDA device that torch can use.")
+    return wanted
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains: rows as token ids, and the model they fit; and how long, where the epochs do not say."""
+
+    tokenizer: PreTrainedTokenizerFast
+    rows: Rows
+    model: SwitchPreTrainedModel
+    max_steps: int | None
+    fingerprint: Fingerprint
+
+
+def _prepare(
+    arguments: Arguments,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    begun_with: SwitchConfig | None = None,
+    check: Callable[[Fingerprint], None] | None = None,
+) -> Parts:
+    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
+    the configuration it began with, and checks that its rows are the same."""
+    task, start = TASKS[arguments.train.task], None
+    if arguments.train.init_from and tokenizer is None:
+        start = read_start(arguments.train.init_from, task)
+        arguments.adopt(start.config)
+        begun_with, tokenizer = start.config, start.tokenizer
+    data = read_data(arguments)
+    set_seed(arguments.train.seed)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+    found = None if data is None else fingerprint_of(arguments, data)
+    if found and check:
+        check(found)
+    tokenizer = make_tokenizer(arguments, data, tokenizer)
+    target = target_of(tokenizer)
+    rows = make_rows(arguments, data, tokenizer)
+    if found is None:
+        found = fingerprint_of(arguments, rows)
+        if check:
+            check(found)
+    if not len(rows.train) or not len(rows.validation):
+        raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
+    if tokens_per_step := arguments.train.total_batch_size:
+        tokens = arguments.train.batch_size * rows.mean_tokens
+        arguments.train.gradient_accumulation_steps = max(round(tokens_per_step / tokens), 1)
+    batches = math.ceil(len(rows.train) / arguments.train.batch_size)
+    updates_per_epoch = math.ceil(batches / arguments.train.gradient_accumulation_steps)
+    steps, decided_by = planned_steps(arguments.train, updates_per_epoch)
+    if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
+        raise ValueError(
+            f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
+        )
+    ends = (target.bos_token_id, target.eos_token_id) if task.writes else (None, None)
+    labels = data.labels if task.labelled else []
+    written = None if target is tokenizer else len(target)
+    config = arguments.config(len(tokenizer), target.pad_token_id, labels, *ends, decoder_vocab_size=written)
+    if begun_with is not None:
+        config = with_shape_of(config, begun_with, start is None or start.of_tokens)
+    model = task.model_class(config)
+    if start is not None:
+        start_from(model, start.weights)
+    return Parts(tokenizer, rows, model, steps if decided_by else None, found)
+
+
+def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Liger's product and cross-entropy in one kernel. Raises ValueError where it can't be had."""
+    if not task.writes:
+        raise ValueError("--liger is for models that write; this one has few classes to sum over.")
+    if device != "cuda":
+        raise ValueError("--liger needs CUDA: its kernels run on a GPU only.")
+    try:
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+    except ImportError as error:
+        raise ValueError("--liger needs a package that is not installed: pip install liger-kernel") from error
+    return LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED_LABEL, label_smoothing=smoothing)
+
+
+def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
+    if run.stop_path.exists():  # Somebody did not want to wait until the data were read.
+        run.set_state("stopped", stopped_early(run))
+        return run
+    started = time.monotonic()
+    keep_freed_memory()
+    # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
+    torch.set_flush_denormal(True)
+    tokenizer, model, rows = parts.tokenizer, parts.model, parts.rows
+    task = TASKS[arguments.train.task]
+    if arguments.train.liger:
+        model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
+    total, active = model.parameter_counts()
+    aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
+    one = {"pairs": "pair# of texts", "blocks": f"block# of {arguments.data.seq_len} tokens"}.get(task.rows, "text#")
+    count = counted(len(rows.train), one.replace("#", ""), one.replace("#", "s"))
+    print(
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
+        f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
+        f"on {device}; into {run.folder}",
+        flush=True,
+    )
+    if resume_from is None:
+        for note in filter(None, [*notes(arguments), overlap_words(parts.fingerprint)]):
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        begin(run, parts.fingerprint, tokenizer)
+    if not run.tokenizer.exists():
+        if (target := target_of(tokenizer)) is not tokenizer:
+            with folder_written_aside(run.target_tokenizer) as aside:
+                target.save_pretrained(aside)
+        with folder_written_aside(run.tokenizer) as aside:
+            tokenizer.save_pretrained(aside)
+
+    # Train, keeping the best model as it appears.
+    def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
+        _keep_best(run, arguments, parts, best, metrics, time.monotonic() - started)
+
+    stop = StopRequest(run)
+    with reporting(run, arguments, resume_from) as reported, stop.noticed():
+        steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
+        trainer = SwitchTrainer(
+            run=run,
+            task=task,
+            settings=arguments.train,
+            keep_best=keep_best,
+            steering=steering,
+            report=reported.record,
+            callbacks=reported.callbacks,
+            probe=make_probe(arguments.train.probe, tokenizer),
+            resume_from=resume_from,
+            tokens_before=int(last_value(run, "tokens", resume_from)),
+            model=model,
+            args=training_arguments(arguments.train, task, run, device, parts.max_steps),
+            train_dataset=rows.train,
+            eval_dataset=rows.validation,
+            train_lengths=rows.lengths,
+            author=rows.author,
+            characters_per_token=rows.characters_per_token,
+            # Two, for what is hidden is drawn by epoch.
+            data_collator=_training_collator(task, arguments.train, parts),
+            eval_collator=task.collator(tokenizer, arguments.train),
+            compute_metrics=task.metrics,
+        )
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if not run.best.exists():
+            # Stopped before its first evaluation: there is a model all the same.
+            keep_best(trainer.kept_model, {"step": steering.step, "epoch": trainer.state.epoch})
+        _join_counts(run, arguments, parts, device, time.monotonic() - started)
+        write_curves(run)
+
+    if steering.stopped:
+        run.set_state("stopped", f"Stopped at step {steering.step:,} of {steering.max_steps:,}, with a checkpoint.")
+    else:
+        ended = f"Out of time after step {steering.step:,} of {steering.max_steps:,}." if steering.out_of_time else ""
+        run.set_state("finished", ended)
+    return run
+
+
+def _training_collator(task: Task, settings: TrainArguments, parts: Parts) -> Callable[[list], dict[str, Tensor]]:
+    """The task's own, or the one that replaces rare tokens."""
+    if not settings.rare_token_dropout:
+        return task.collator(parts.tokenizer, settings)
+    return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)
+
+
+def _join_counts(run: Run, arguments: Arguments, parts: Parts, device: str, seconds: float) -> None:
+    """Counted words join the best model, where they were asked for and help."""
+    if not arguments.train.word_counts:
+        return
+    if joined := join_counts(run, parts.rows.train, parts.rows.validation, device):
+        _keep_best(run, arguments, parts, joined.model, joined.figures, seconds)
+        print(joined.words, flush=True)
+
+
+def _keep_best(
+    run: Run,
+    arguments: Arguments,
+    parts: Parts,
+    best: SwitchPreTrainedModel,
+    metrics: dict[str, Any],
+    seconds: float,
+) -> None:
+    """Write `best/`: weights, tokenizer, card, and what they come from and were measured as."""
+    rows = parts.rows
+    training = {
+        "arguments": arguments.portable(),
+        "command": arguments.command(),
+        "rows": {"train": len(rows.train), "validation": len(rows.validation)},
+        "fingerprint": parts.fingerprint.digest(),
+        "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
+        "seconds": round(seconds, 1),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    aside = run.folder / "best.new"
+    card = model_card(best.config, training, best.parameter_counts())
+    run.replace_best(save_checkpoint(best, parts.tokenizer, aside, training=training, card=card))

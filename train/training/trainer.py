@@ -1,0 +1,395 @@
+"""SwitchTrainer: transformers' Trainer with the routing's health in its metrics and an average of the weights.
+
+The loop, checkpoints, resume, logging and devices are the Trainer's own.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.optimization import Adafactor, AdafactorSchedule
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.routing import Routing
+from train.arguments.arguments import TrainArguments
+from train.data.tokenizers import TEACHER
+from train.runs.run import Run
+from train.runs.trainer_files import AVERAGE_FILE
+from train.tasks.generation import Author
+from train.tasks.registry import Task
+from train.tasks.teaching import distillation_loss
+from train.training.balancing import Rebalance
+from train.training.progress import Steering, line_of_log
+
+
+def compiles(wanted: bool | None, device: str) -> bool:
+    """Whether the model is compiled: where it was asked for, or, left open, on CUDA."""
+    return device == "cuda" if wanted is None else wanted
+
+
+def training_arguments(
+    arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None
+) -> TrainingArguments:
+    """Ours -> the Trainer's. `max_steps` only where the epochs would take more or fewer: the Trainer lets it win."""
+    return TrainingArguments(
+        output_dir=str(run.checkpoints),
+        num_train_epochs=arguments.epochs,
+        max_steps=max_steps or -1,
+        per_device_train_batch_size=arguments.batch_size,
+        per_device_eval_batch_size=max(arguments.batch_size, 64),
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        bf16=arguments.precision == "bfloat16",
+        fp16=arguments.precision == "float16",
+        torch_compile=compiles(arguments.compile, device),
+        learning_rate=arguments.lr or 1e-3,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
+        warmup_steps=arguments.warmup,
+        weight_decay=arguments.weight_decay,
+        max_grad_norm=arguments.grad_clip,
+        eval_strategy="steps" if arguments.eval_steps else "epoch",
+        eval_steps=arguments.eval_steps,
+        save_strategy="steps" if arguments.eval_steps else "epoch",
+        save_steps=arguments.eval_steps or 500,
+        save_total_limit=arguments.save_total_limit,
+        logging_steps=arguments.logging_steps,
+        seed=arguments.seed,
+        use_cpu=device == "cpu",
+        prediction_loss_only=not task.labelled,
+        report_to="none",
+        label_names=["labels"],
+        # Our collators pick what the model takes, and the order of rows needs their lengths.
+        remove_unused_columns=False,
+    )
+
+
+def warmed_up_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """An exponential average that follows closely at first, so that the random start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - now)
+
+    return update
+
+
+class _UpdateAverage(TrainerCallback):
+    """Takes the weights into their average after every optimizer step, before any evaluation."""
+
+    def __init__(self, average: AveragedModel):
+        self.average = average
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.average.update_parameters(model)
+
+
+class _GoOn(TrainerCallback):
+    """Before the first step of a resumed run."""
+
+    def __init__(self, trainer: "SwitchTrainer", checkpoint: Path):
+        self.trainer, self.checkpoint = trainer, checkpoint
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.go_on_from(self.checkpoint)
+
+
+class LengthGroupedOrder(Sampler):
+    """Rows of about one length together, in an order that follows from (seed, epoch) alone.
+
+    transformers' own draws from the global random state, so that a run resumed in the middle of an epoch would meet
+    other batches than one that was never stopped.
+    """
+
+    def __init__(self, lengths: list[int], rows_per_step: int, seed: int):
+        self.lengths, self.rows_per_step, self.seed = lengths, rows_per_step, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
+
+
+class _TellEpoch(TrainerCallback):
+    """Another order of the rows, and other masks, in every epoch."""
+
+    def __init__(self, trainer: "SwitchTrainer"):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.order.epoch = self.trainer.data_collator.epoch = int(state.epoch or 0)
+
+
+class _Batches:
+    """What is counted over batches between two lines of metrics. Stays on the device until someone asks."""
+
+    def __init__(self):
+        self.routing = RoutingTotals()
+        self.correct: Tensor | int = 0
+        self.seen = 0
+        self.cross_entropy: Tensor | float = 0.0
+        self.counted = True
+
+    def add(self, records: tuple[Routing, ...], correct: Tensor | None, seen: int, cross_entropy: Tensor) -> None:
+        """`correct` is None where there were no logits to look at."""
+        self.routing.add(records)
+        self.counted = self.counted and correct is not None
+        self.correct = self.correct + (correct if correct is not None else 0)
+        self.seen += seen
+        self.cross_entropy = self.cross_entropy + seen * cross_entropy
+
+    @property
+    def accuracy(self) -> float:
+        return int(self.correct) / self.seen
+
+    @property
+    def nats(self) -> float:
+        """Mean cross-entropy of an answer, without the auxiliary losses."""
+        return float(self.cross_entropy) / self.seen
+
+
+class SwitchTrainer(Trainer):
+    """Adds to the Trainer: routing statistics per sparse layer, an exponential average of the weights, metrics as JSON
+    lines, and a callback for every better model.
+
+    Args:
+        run: where metrics go.
+        task: what is learned.
+        settings: the training arguments.
+        eval_collator: rows -> a validation batch.
+        keep_best: called with the (averaged) model and its metrics whenever they are the best so far.
+        steering: says how far the run is, and when to end.
+        report: takes every line of metrics, for those who watch from elsewhere.
+        probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
+        resume_from: the checkpoint that a resumed run goes on from.
+        tokens_before: tokens trained on before it was stopped.
+        train_lengths: tokens of each training row; None = as their column `length` says.
+        author: writes texts with the (averaged) model at every evaluation, and measures them.
+        characters_per_token: of the validation texts, for bits per character.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        task: Task,
+        settings: TrainArguments,
+        keep_best: Callable[[SwitchPreTrainedModel, dict], None],
+        eval_collator: Callable,
+        steering: Steering,
+        report: Callable[[dict[str, Any]], None] | None = None,
+        probe: Callable[[SwitchPreTrainedModel], dict[str, Any]] | None = None,
+        resume_from: Path | None = None,
+        tokens_before: int = 0,
+        train_lengths: list[int] | None = None,
+        author: Author | None = None,
+        characters_per_token: float | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.run = run
+        self.task = task
+        self.settings = settings
+        self.keep_best = keep_best
+        self.eval_collator = eval_collator
+        self.steering = steering
+        self.report = report
+        self.probe = probe
+        self.tokens: Tensor | int = tokens_before
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        lengths = list(self.train_dataset["length"]) if train_lengths is None else train_lengths
+        self.author, self.characters_per_token = author, characters_per_token
+        self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
+        self.add_callback(_TellEpoch(self))
+        self.best: float | None = None
+        self.batches = _Batches()
+        self.rebalance = Rebalance() if self.model.config.balance == "bias" else None
+        if self.rebalance is not None:
+            self.add_callback(self.rebalance)
+        self.average: AveragedModel | None = None
+        if settings.ema_decay > 0:
+            self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
+            self.add_callback(_UpdateAverage(self.average))
+        if resume_from is not None:
+            self.add_callback(_GoOn(self, resume_from))
+        self.add_callback(steering)
+        # `log` says it in words; theirs print dictionaries.
+        for printing in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printing)
+
+    @property
+    def kept_model(self) -> SwitchPreTrainedModel:
+        """What is evaluated and kept: the average of the weights, where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    # Losses and statistics
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = dict(inputs)
+        teacher_BC = inputs.pop(TEACHER, None)
+        outputs = model(**inputs, output_routing=True)
+        if outputs.logits is None:
+            hits = None, int((inputs["labels"] != IGNORED_LABEL).sum())
+        else:
+            hits = self.task.hits(outputs.logits.detach(), inputs["labels"])
+        self.batches.add(outputs.routing or (), *hits, self._cross_entropy(outputs))
+        if model.training:
+            self.tokens = self.tokens + inputs["attention_mask"].sum()
+            if self.rebalance is not None:
+                self.rebalance.add(outputs.routing or ())
+            if self.task.model_class.stacks == ("encoder", "decoder"):
+                self.tokens = self.tokens + (inputs["labels"] != IGNORED_LABEL).sum()
+        if not torch.isfinite(outputs.loss.detach()):
+            raise FloatingPointError(
+                f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
+            )
+        loss = outputs.loss
+        if teacher_BC is not None:
+            loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
+        return (loss, outputs) if return_outputs else loss
+
+    def _cross_entropy(self, outputs) -> Tensor:
+        """What is left of the loss without the auxiliary losses."""
+        loss = outputs.loss.detach()
+        return loss if outputs.auxiliary_loss is None else loss - outputs.auxiliary_loss.detach()
+
+    def evaluation_loop(self, *args, **kwargs):
+        """The Trainer's, with what a model that guesses or writes tokens is measured by."""
+        output = super().evaluation_loop(*args, **kwargs)
+        figures: dict[str, float] = {}
+        if self.task.rows != "classes" and self.batches.seen:
+            nats = self.batches.nats
+            figures["perplexity"] = math.exp(min(nats, 700.0))
+            if self.characters_per_token is not None:
+                figures["bits_per_character"] = nats / math.log(2) / self.characters_per_token
+        if self.author is not None:
+            written, samples = self.author(self.model)
+            figures |= written
+            self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
+            for sample in samples:
+                print("\n".join(f"  {what}: {text}" for what, text in sample.items()), flush=True)
+            if self.report is not None:
+                self.report({"kind": "samples", "step": self.state.global_step, "samples": samples})
+        output.metrics.update({f"eval_{name}": value for name, value in figures.items()})
+        return output
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        return self.order
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        training, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        training, self.batches = self.batches, _Batches()
+        model = self.model
+        self.steering.set_phase("evaluating")
+        try:
+            if self.average is not None:
+                self.model = self.model_wrapped = self.kept_model
+            metrics = super().evaluate(*args, **kwargs)
+            value = metrics[f"eval_{self.task.best}"]
+            if self.best is None or self.task.better(value, than=self.best):
+                self.best = value
+                self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
+            if self.probe is not None:
+                self.run.append_metrics({"kind": "probe"} | self._when() | self.probe(self.model))
+        finally:
+            self.model = self.model_wrapped = model
+            self.batches = training
+        self.steering.set_phase("training")
+        return metrics
+
+    def _when(self) -> dict[str, Any]:
+        return {
+            "step": self.state.global_step,
+            "epoch": self.state.epoch,
+            "seconds": round(self.steering.seconds, 2),
+            "tokens": int(self.tokens),
+        }
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Each line of metrics goes to the run's folder, with the routing of the batches since the last one, and, in
+        words, to its log."""
+        kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
+        if kind == "eval" and self.batches.seen:
+            logs.setdefault("eval_accuracy", self.batches.accuracy)
+        record: dict[str, Any] = {"kind": kind} | self._when()
+        record |= {key.removeprefix("eval_"): value for key, value in logs.items() if _is_finite(value)}
+        if kind == "train" and self.batches.seen and self.batches.counted:
+            record["accuracy"] = self.batches.accuracy
+        if kind != "end":
+            record["routing"] = self.batches.routing.summary()
+            self.batches = _Batches()
+        self.run.append_metrics(record)
+        print(line_of_log(record, self.state.max_steps), flush=True)
+        if self.report is not None:
+            self.report(record)
+        super().log(logs, start_time)
+
+    # Optimizer
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            settings = self.settings
+            decayed, plain = [], []
+            for parameter in self.model.parameters():
+                (decayed if parameter.dim() >= 2 else plain).append(parameter)
+            groups = [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ]
+            if settings.optimizer == "adamw":
+                self.optimizer = torch.optim.AdamW(groups, lr=settings.lr or 1e-3, fused=True)
+            else:
+                self.optimizer = Adafactor(
+                    groups,
+                    lr=settings.lr,
+                    relative_step=settings.lr is None,
+                    scale_parameter=settings.lr is None,
+                    clip_threshold=settings.adafactor_clip_threshold,
+                )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        if self.settings.optimizer == "adafactor" and self.settings.lr is None:
+            # accelerate may have wrapped the optimizer by now; the schedule reads Adafactor's own state.
+            self.lr_scheduler = AdafactorSchedule(getattr(self.optimizer, "optimizer", self.optimizer))
+            return self.lr_scheduler
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    # Average of the weights
+
+    def save_model(self, output_dir: str | None = None, **options: Any) -> None:
+        """The model's own weights, and beside them their average: what a checkpoint of the run begins with."""
+        super().save_model(output_dir, **options)
+        if self.average is not None:
+            weights = {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
+            save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """What the Trainer does not bring back from a checkpoint by itself: the best figure so far, and the average."""
+        for record in self.run.metrics("eval"):
+            value = record.get(self.task.best)
+            if value is not None and (self.best is None or self.task.better(value, than=self.best)):
+                self.best = value
+        if self.average is not None:
+            self.average.load_state_dict(load_file(checkpoint / AVERAGE_FILE))
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

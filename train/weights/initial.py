@@ -1,0 +1,135 @@
+"""What a run that starts from another model takes over: its tokenizers, its shape, its weights.
+
+Try it: read_start("assets/models/ag_news", TASKS["mlm"]).config
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.checkpoint import load_checkpoint, read_config
+from switch_model.config import SwitchConfig
+from switch_model.models.encoder import SwitchForSequenceClassification
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.tokenizer_io import TARGET, read_tokenizer, target_of, with_target
+from train.tasks.registry import Task
+
+CONFIG = "config.json"
+# Weights with a row for each token.
+TABLES = ("shared.weight", "decoder_embedding.weight", "lm_head.weight", "bias")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is taken over.
+
+    Attributes:
+        config: the configuration.
+        weights: by name.
+        tokenizer: both, where there are two.
+        of_tokens: whether the model has an output layer over tokens; a classifier has none.
+    """
+
+    config: SwitchConfig
+    weights: Mapping[str, Tensor]
+    tokenizer: PreTrainedTokenizerFast
+    of_tokens: bool
+
+
+def read_start(checkpoint: str, task: Task) -> Start:
+    """A checkpoint as a task can start from it. Raises CheckpointError when it can't be opened.
+
+    Of two vocabularies, a task with one text takes the one that its model goes on with: a decoder alone what was
+    written, any other what was read. The other's rows would be those of other tokens.
+    """
+    model, tokenizer = load_checkpoint(checkpoint, "cpu")
+    weights = model.state_dict()
+    if model.config.decoder_vocab_size is not None and task.rows != "pairs":
+        written = weights.pop("decoder_embedding.weight")
+        if _only_writes(task):
+            weights["shared.weight"] = written
+        else:
+            weights.pop("lm_head.weight", None)
+    return _start(model.config, weights, tokenizer, type(model), task)
+
+
+def read_shape(checkpoint: str, task: Task) -> Start | None:
+    """As `read_start` of a folder on this disk, without reading its weights; None for any other checkpoint."""
+    folders = [folder for folder in (Path(checkpoint), Path(checkpoint) / "best") if os.path.isfile(folder / CONFIG)]
+    if not folders:
+        return None
+    config, model_class = read_config(folders[0] / CONFIG)
+    tokenizer = read_tokenizer(folders[0], config.vocab_size, config.pad_token_id)
+    if config.decoder_vocab_size is not None:
+        target = read_tokenizer(folders[0], config.decoder_vocab_size, config.pad_token_id, TARGET)
+        tokenizer = with_target(tokenizer, target)
+    return _start(config, {}, tokenizer, model_class, task)
+
+
+def _only_writes(task: Task) -> bool:
+    return task.model_class.stacks == ("decoder",)
+
+
+def _start(
+    config: SwitchConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: PreTrainedTokenizerFast,
+    model_class: type[SwitchPreTrainedModel],
+    task: Task,
+) -> Start:
+    """With one vocabulary where the task has one text."""
+    if config.decoder_vocab_size is not None and task.rows != "pairs":
+        config = copy.deepcopy(config)
+        if _only_writes(task):
+            config.vocab_size, tokenizer = config.decoder_vocab_size, target_of(tokenizer)
+        else:
+            tokenizer = with_target(tokenizer, None)
+        config.decoder_vocab_size, config.share_embeddings = None, True
+    return Start(config, weights, tokenizer, of_tokens=model_class is not SwitchForSequenceClassification)
+
+
+# What shapes weights, or is part of what they learned, and has no flag.
+_INHERITED = (
+    "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
+    "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs",
+)  # fmt: skip
+
+
+def with_shape_of(config: SwitchConfig, source: SwitchConfig, of_tokens: bool = True) -> SwitchConfig:
+    """The configuration, with what no flag says taken from the model that one starts from.
+
+    Args:
+        of_tokens: whether that model has an output layer: one that has none can't tell whether it should be tied.
+    """
+    config = copy.deepcopy(config)
+    for name in _INHERITED:
+        setattr(config, name, getattr(source, name))
+    if of_tokens:
+        config.tie_word_embeddings = source.tie_word_embeddings
+    # Rows that the tokenizer does not use, or tokens that the task added to it.
+    config.vocab_size = max(config.vocab_size, source.vocab_size)
+    if config.decoder_vocab_size is not None and source.decoder_vocab_size is not None:
+        config.decoder_vocab_size = max(config.decoder_vocab_size, source.decoder_vocab_size)
+    config.validate()
+    return config
+
+
+def start_from(model: SwitchPreTrainedModel, theirs: Mapping[str, Tensor]) -> list[str]:
+    """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
+
+    Tokens that were added to a tokenizer have rows of their own behind those that are copied.
+    """
+    own, shared = model.state_dict(), {}
+    for name in own.keys() & theirs.keys():
+        if own[name].shape == theirs[name].shape:
+            shared[name] = theirs[name]
+        elif own[name].shape[1:] == theirs[name].shape[1:] and len(own[name]) > len(theirs[name]) and name in TABLES:
+            shared[name] = torch.cat([theirs[name], own[name][len(theirs[name]) :]])
+    model.load_state_dict(shared, strict=False)
+    return [name for name in own if name not in shared]

@@ -1,0 +1,118 @@
+"""A transformers SwitchTransformers checkpoint as a checkpoint folder of ours: the same logits, another layout.
+
+Try it: python -m train import google/switch-base-8 --revision refs/pr/5 --output_dir switch-base-8
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, T5TokenizerFast
+
+from switch_model.checkpoint import CheckpointError, save_checkpoint
+from switch_model.config import SwitchConfig
+from switch_model.models.encoder import SwitchEncoderModel
+from switch_model.models.language_model import SwitchForConditionalGeneration
+from switch_model.storage.switch_transformers import SENTENCEPIECE, find_checkpoint, read_config
+from switch_model.storage.tokenizer_io import read_tokenizer
+from switch_model.storage.whole_files import check_writable
+from train.cli.parser import Parser, as_path
+from train.data.tokenizers import load_tokenizer
+from train.runs.run import pasted
+
+# Of a text, where the tokenizer's files do not say.
+TOKENS_READ = 512
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def command(argv: list[str]) -> None:
+    """`python -m train import`. Raises CheckpointError as `import_checkpoint` does."""
+    parser = Parser(
+        prog="python -m train import",
+        description="A transformers SwitchTransformers checkpoint as a checkpoint folder: encoder and decoder, or the "
+        "encoder alone. Both start a classifier: python -m train --init_from FOLDER.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "source",
+        type=as_path,
+        help="a folder with config.json and safetensors, or a hub id, such as google/switch-base-32",
+    )
+    parser.add_argument("--revision", help="of a hub id: a branch, tag, commit or refs/pr/N; none = main")
+    parser.add_argument("--output_dir", type=as_path, required=True, help="folder to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
+    parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
+    parser.add_argument(
+        "--tokenizer", type=as_path, help="hub id or folder, where the source has no tokenizer.json of its own"
+    )
+    options = parser.parse_args(argv)
+    check_writable(options.output_dir, folder=True)
+    dtype = DTYPES.get(options.dtype)
+    asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer, revision=options.revision)
+    config = import_checkpoint(options.source, options.output_dir, dtype=dtype, **asked)
+    depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
+    sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
+    print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
+    print(f"Make a classifier of it: python -m train --init_from {pasted(options.output_dir)} --dataset …")
+
+
+def import_checkpoint(
+    source: str,
+    output: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    encoder_only: bool = False,
+    tokenizer: str | None = None,
+    revision: str | None = None,
+) -> SwitchConfig:
+    """Write a transformers checkpoint as a folder that `load_checkpoint` opens; returns the model's configuration.
+
+    Args:
+        source: a folder in transformers' layout, or a hub id.
+        dtype: of the weights on disk; None = as in the source.
+        tokenizer: a hub id or folder; None = the source's own.
+        revision: of a hub id; None = main, or the one after its "@".
+
+    Raises:
+        DataError: when there is no such tokenizer.
+        CheckpointError: when a file is missing, can't be read, or describes what this package has not.
+    """
+    folder = find_checkpoint(source, revision)
+    # The small files first: a model of some gigabytes is not to be read for nothing.
+    config = read_config(folder)
+    own = _tokenizer(folder, config) if tokenizer is None else _named_tokenizer(tokenizer, config)
+    model_class = SwitchEncoderModel if encoder_only else SwitchForConditionalGeneration
+    model = model_class.from_switch_transformers(folder, dtype=dtype)
+    save_checkpoint(model, own, output)
+    return model.config
+
+
+def _named_tokenizer(name: str, config: SwitchConfig) -> PreTrainedTokenizerFast:
+    tokenizer = load_tokenizer(name, TOKENS_READ)
+    if (highest := max(tokenizer.get_vocab().values())) >= config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer {name!r} has tokens numbered up to {highest:,}, but the model has vocab_size "
+            f"{config.vocab_size:,}: it was trained with another."
+        )
+    return tokenizer
+
+
+def _tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
+    if (folder / "tokenizer.json").is_file():
+        return read_tokenizer(folder, config.vocab_size, config.pad_token_id)
+    remedy = (
+        "Name the tokenizer that this model was trained with: --tokenizer NAME, a hub id or a folder (for Google's own "
+        "models and those tuned from them: google/switch-base-8)."
+    )
+    if not (folder / SENTENCEPIECE).is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json. {remedy}")
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise CheckpointError(
+            f"{folder} has its tokenizer as {SENTENCEPIECE} alone: pip install sentencepiece protobuf"
+        )
+    try:
+        return T5TokenizerFast.from_pretrained(folder)
+    except Exception as error:  # The parsers raise many kinds.
+        raise CheckpointError(f"{folder / SENTENCEPIECE} can't be read. {remedy}") from error
