@@ -13,7 +13,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - who starts it has not installed 
 
 from train.launch import go_on_unread, prepare_streams
 from train.requirements import why_it_failed
-from ui.address import host_name, port_number, why_not, without_proxy
+from ui.server.address import host_name, port_number, why_not, without_proxy
 
 # Before gradio and huggingface_hub are imported: both read these once. Nothing here calls home.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         # imported, and breaks off at one that it can't use.
         with without_proxy():
             from switch_model import CheckpointError
-            from ui.serving import serve
+            from ui.launch import serve
     except Exception as error:
         fail(why_it_failed(error) or error)
     try:

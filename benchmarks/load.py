@@ -177,7 +177,7 @@ def served() -> Iterator[tuple[str, psutil.Process]]:
 
 async def visit(address: str, visitors: int, seconds: float, every: float, app: psutil.Process | None = None) -> Tally:
     """Open the pages, one after the other, then let all act at once for so many seconds."""
-    from ui.samples import BUNDLED, SampleLibrary
+    from ui.catalog.samples import BUNDLED, SampleLibrary
 
     texts = [sample.text for _, sample in SampleLibrary().search(BUNDLED, "").rows]
     tally = Tally()

@@ -24,8 +24,8 @@ SECONDS, SETTLING, ROUNDS = 20.0, 10.0, 5
 POLL = """
 import sys, time
 from pathlib import Path
-from ui.live_run import POLL_SECONDS, LiveRun
-from ui.workshop import Workshop
+from ui.training.live_run import POLL_SECONDS, LiveRun
+from ui.server.workspace import Workshop
 live, name = LiveRun(Workshop(Path(sys.argv[1]))), sys.argv[2]
 live.draw(name, None)
 print("ready", flush=True)

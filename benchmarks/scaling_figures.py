@@ -13,7 +13,7 @@ from switch_model.storage.whole_files import write_whole
 
 HERE = Path(__file__).parent
 # The page draws them too, and is installed without benchmarks/.
-RESULTS = HERE.parent / "ui" / "scaling_experts.json"
+RESULTS = HERE.parent / "ui" / "how_it_works" / "scaling_experts.json"
 REPORT, PICTURE = HERE / "scaling_experts.md", HERE / "scaling_experts.png"
 DENSE = 1
 Points = Sequence[tuple[int, float]]

@@ -91,9 +91,9 @@ def seconds_to_import(names: list[str]) -> float:
 
 def handler_ratio() -> tuple[float, float]:
     """(the page's handler / the bare forward, the forward's milliseconds) for a text of about 100 tokens."""
-    from ui.explorer import Explorer
-    from ui.models import ModelShelf
-    from ui.samples import SampleLibrary
+    from ui.catalog.models import ModelShelf
+    from ui.catalog.samples import SampleLibrary
+    from ui.explore.handlers import Explorer
 
     shelf = ModelShelf.find(None, "cpu")
     explorer = Explorer(shelf, SampleLibrary())

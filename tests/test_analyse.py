@@ -11,9 +11,9 @@ from train.analysis.analyze import importances, rows_to_analyze
 from train.analysis.report import expert_card
 from train.cli.main import main
 from train.evaluation.reliance import html, known, measured, rows_of
-from ui.analyst import Analyst, cell_texts, layer_view, search, summary, tables
-from ui.models import ModelShelf
-from ui.workshop import Caps, Workshop
+from ui.analyse.handlers import Analyst, cell_texts, layer_view, search, summary, tables
+from ui.catalog.models import ModelShelf
+from ui.server.workspace import Caps, Workshop
 
 ROWS = [
     ("Oil prices rose as traders worried", "Business"),
@@ -65,7 +65,7 @@ def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):
 
 
 def test_every_text_found_is_on_some_page(analysis, monkeypatch):
-    monkeypatch.setattr("ui.analyst.PAGE_TEXTS", 4)
+    monkeypatch.setattr("ui.analyse.handlers.PAGE_TEXTS", 4)
     pages = [search(analysis, "encoder.1", -1, "oil", page) for page in (0, 1, 99)]
     rows = [re.findall(r'data-row="(\d+)"', page) for page in pages]
     assert [len(found) for found in rows] == [4, 2, 2] and rows[1] == rows[2] and not set(rows[0]) & set(rows[1])
@@ -100,7 +100,7 @@ def test_what_is_wrong_is_said(analyst, tmp_path):
 
 
 def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("ui.analyst.PUBLIC_ROWS", 7)
+    monkeypatch.setattr("ui.analyse.handlers.PUBLIC_ROWS", 7)
     public = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path, caps=Caps()))
     analysis = [*public.run("tiny", "toy", None, "", 0)][-1][0]
     assert len(analysis.corpus.texts) == 7 and "7 rows at most" in analysis.note

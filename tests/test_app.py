@@ -20,16 +20,16 @@ from switch_model.plots.routing import router_probabilities
 from switch_model.routing import layer_title
 from tests.ui_support import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from tests.waits import PATIENCE
-from ui.address import ask_oneself_directly, host_name, in_url, why_not, without_proxy
-from ui.cards import load_card, prediction_card, token_card
-from ui.demo import QUEUE_SECONDS, build_demo, launch_options
-from ui.explorer import Explorer, draw_probabilities, look
-from ui.models import ModelShelf
-from ui.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
-from ui.routing_grid import grid_value, joined_tokens
-from ui.sample_table import rows_html
-from ui.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
-from ui.workshop import Workshop
+from ui.cards.prediction import load_card, prediction_card, token_card
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
+from ui.components.routing_grid import grid_value, joined_tokens
+from ui.components.sample_table import rows_html
+from ui.explore.handlers import Explorer, draw_probabilities, look
+from ui.look.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
+from ui.page import QUEUE_SECONDS, build_demo, launch_options
+from ui.server.address import ask_oneself_directly, host_name, in_url, why_not, without_proxy
+from ui.server.workspace import Workshop
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> ${alert(3)} {{7*7}} `C:\\users\\new`"

@@ -35,7 +35,7 @@ def test_bundled_model_answers(folder):
 @pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda path: path.name)
 def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
     predictor = Predictor.from_checkpoint(folder, "cpu")
-    samples = json.loads((ROOT / "ui" / "samples.json").read_text(encoding="utf-8"))
+    samples = json.loads((ROOT / "ui" / "catalog" / "samples.json").read_text(encoding="utf-8"))
     samples = [sample for sample in samples if sample["label"] in predictor.model.config.labels]
     predictions = predictor.batch([sample["text"] for sample in samples])
     right = sum(p.label == sample["label"] for p, sample in zip(predictions, samples, strict=True))

@@ -18,8 +18,8 @@ from train.data.toy import make_toy
 from train.release.card import model_card, with_own_licence
 from train.runs.run import Run
 from train.training.trainer import SwitchTrainer
-from ui.models import ModelShelf
-from ui.models_tab import Reception
+from ui.catalog.models import ModelShelf
+from ui.models.tab import Reception
 
 SMALL = ["--preset", "tiny", "--d_model", "16", "--num_heads", "2", "--vocab_size", "200", "--seq_len", "16"]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.ui_support import save_tiny_checkpoint
-from ui.compare import aligned, compare
-from ui.models import ModelShelf
+from ui.catalog.models import ModelShelf
+from ui.compare.tab import aligned, compare
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from train.data.toy import make_toy
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE
 from train.weights.kept import go_to, open_run, predictions, spread
-from ui.checkpoints import CheckpointShelf, key_of
-from ui.compare import compare
-from ui.drift import Drift, show
-from ui.models import ModelShelf
-from ui.workshop import Caps, Workshop
+from ui.catalog.checkpoints import CheckpointShelf, key_of
+from ui.catalog.models import ModelShelf
+from ui.compare.drift import Drift, show
+from ui.compare.tab import compare
+from ui.server.workspace import Caps, Workshop
 
 TEXT = make_toy(num_samples=1)[0]["text"][0]
 STEPS = [2, 4, 6, 7]

@@ -8,12 +8,12 @@ import pytest
 from switch_model import Interventions
 from switch_model.counterfactuals import importance
 from switch_model.plots.routing import router_heat_map
-from ui.expert_panel import words_of_view
-from ui.explorer import Explorer, look
-from ui.flow import draw_flow
-from ui.models import ModelShelf
-from ui.neighbours import among, asked_about, forget
-from ui.samples import SampleLibrary
+from ui.cards.flow import draw_flow
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
+from ui.components.expert_panel import words_of_view
+from ui.explore.batch_neighbours import among, asked_about, forget
+from ui.explore.handlers import Explorer, look
 
 TEXT = "Oil prices rose as traders worried about the team."
 

@@ -11,11 +11,10 @@ from benchmarks.load import Tally, Visitor, marker, markers, visit
 from benchmarks.visitor import Answer, Busy, Layout, Page
 from tests.ui_support import save_tiny_checkpoint
 from tests.waits import PATIENCE, wait_until
-from ui import analyst
-from ui.analyst import Analyst
-from ui.demo import BUSY, build_demo, launch_options
-from ui.models import ModelShelf
-from ui.workshop import Caps, Workshop
+from ui.analyse.handlers import Analyst
+from ui.catalog.models import ModelShelf
+from ui.page import BUSY, build_demo, launch_options
+from ui.server.workspace import Caps, Workshop
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_the_data_set_of_a_visitor_who_left_goes_at_once(served):
 
 
 def test_a_public_page_holds_so_many_data_sets_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(analyst, "MAX_HELD", 2)
+    monkeypatch.setattr("ui.analyse.handlers.MAX_HELD", 2)
     checkpoint = save_tiny_checkpoint(tmp_path / "tiny")
     handlers = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path / "runs", caps=Caps()))
     held = [[*handlers.run("tiny", "toy", None, "", 2)][-1][0] for _ in range(2)]

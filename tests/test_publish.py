@@ -144,7 +144,7 @@ def test_a_data_set_that_the_hub_does_not_give_is_said_with_what_to_do(hub, monk
 FETCH = """
 from pathlib import Path
 from switch_model import CheckpointError, load_checkpoint
-from ui.quarantine import examine
+from ui.catalog.sandbox import examine
 
 for index, name in enumerate(("me/shown", "me/pickles", "me/heavy", "me/nothing")):
     folder = Path({folder!r}, str(index))
@@ -161,8 +161,8 @@ from switch_model import CheckpointError, MaskFiller, Predictor, SwitchForCondit
 from switch_model import load_checkpoint
 from switch_model.inference.factory import open_pipeline
 from train.cli.main import main
-from ui.models import ModelShelf
-from ui.quarantine import examine
+from ui.catalog.models import ModelShelf
+from ui.catalog.sandbox import examine
 
 def size(model):
     print("size", model.num_parameters())

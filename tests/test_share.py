@@ -13,11 +13,11 @@ import torch
 from gradio.exceptions import Error
 
 from switch_model import Interventions
-from ui.explorer import Explorer, look
-from ui.keeping import make_link
-from ui.models import ModelShelf
-from ui.samples import SampleLibrary
-from ui.share import link_of, read_link, read_record, record_of, routing_csv
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
+from ui.explore.handlers import Explorer, look
+from ui.explore.share_bar import make_link
+from ui.sharing.records import link_of, read_link, read_record, record_of, routing_csv
 
 TEXT = "Oil <b>prices</b> rose $5 as traders won, 石油"
 

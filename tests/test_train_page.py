@@ -22,13 +22,13 @@ from train.preflight.estimate import estimate
 from train.runs.run import Run, RunError
 from train.training.loop import _prepare
 from train.training.probe import make_probe
-from ui.argument_form import FORM, NAMES, given, values_of
-from ui.data_choice import NO_COLUMN, NONE_CHOSEN
-from ui.live_run import LiveRun
-from ui.new_run import NewRun, create_new_run, estimate_html
-from ui.run_history import RunHistory
-from ui.workshop import Caps, Workshop, clean_name
-from ui.written_samples import NONE_YET, samples_html
+from ui.server.workspace import Caps, Workshop, clean_name
+from ui.training.argument_form import FORM, NAMES, given, values_of
+from ui.training.data_choice import NO_COLUMN, NONE_CHOSEN
+from ui.training.live_run import LiveRun
+from ui.training.new_run import NewRun, create_new_run, estimate_html
+from ui.training.run_history import RunHistory
+from ui.training.written_samples import NONE_YET, samples_html
 
 # Where the form begins among the tab's inputs: after the data, the preset, the name and the text to watch.
 FIRST = 9

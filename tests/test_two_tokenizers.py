@@ -25,9 +25,9 @@ from train.data.tokenizers import load_tokenizer
 from train.release.publish import _shared_copy
 from train.runs.run import Run
 from train.tasks.generation import bleu_and_chrf, translate
-from ui.models import ModelShelf
-from ui.models_tab import facts_html
-from ui.quarantine import examine
+from ui.catalog.models import ModelShelf
+from ui.catalog.sandbox import examine
+from ui.models.tab import facts_html
 
 WORDS = ["red", "blue", "old", "big", "cat", "dog", "sea", "hill"]
 SMALL = ["--num_layers", "1", "--num_heads", "2", "--preset", "none", "--optimizer", "adamw", "--lr", "4e-3"]

@@ -24,9 +24,9 @@ from switch_model.storage import safetensors_io
 from switch_model.storage.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
 from switch_model.storage.safetensors_io import read_header
 from tests.ui_support import save_tiny_checkpoint
-from ui.models import MAX_CARD, ModelShelf
-from ui.models_tab import MAX_OWN, Reception
-from ui.quarantine import examine
+from ui.catalog.models import MAX_CARD, ModelShelf
+from ui.catalog.sandbox import examine
+from ui.models.tab import MAX_OWN, Reception
 
 MUTATIONS = int(os.environ.get("FUZZ", "2000"))
 # What a fuzzer puts where something sensible stood.
@@ -213,10 +213,10 @@ def test_a_child_that_works_or_waits_too_long_is_given_up(good, tmp_path, monkey
     # What the checks let through is bounded all the same: so little is too little even for a good one.
     folder = tmp_path / "folder"
     folder.mkdir()
-    monkeypatch.setattr("ui.quarantine.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("ui.catalog.sandbox.LOOK_SECONDS", 0.0)
     for bound, words in (("WORK_SECONDS", "0.001 seconds of work"), ("SECONDS", "more than 0.001 seconds:")):
         with monkeypatch.context() as little, pytest.raises(CheckpointError, match=words):
-            little.setattr(f"ui.quarantine.{bound}", 0.001)
+            little.setattr(f"ui.catalog.sandbox.{bound}", 0.001)
             examine([zipped(tmp_path, good)], folder)
         assert not list(folder.iterdir())
 

@@ -23,11 +23,11 @@ from switch_model.analysis.statistics import RoutingTotals
 from switch_model.routing import sequence_balance_loss
 from tests.ui_support import save_tiny_checkpoint
 from train.cli.main import main
-from ui.explorer import Explorer
-from ui.models import ModelShelf
-from ui.samples import SampleLibrary
-from ui.share import read_record, record_of, routing_csv
-from ui.votes import votes_card
+from ui.cards.votes import votes_card
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
+from ui.explore.handlers import Explorer
+from ui.sharing.records import read_record, record_of, routing_csv
 
 SHAPE = dict(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_experts=4, num_labels=3)
 

@@ -18,21 +18,21 @@ from tests.ui_support import (
     save_tiny_storyteller,
     save_tiny_translator,
 )
-from ui.analyst import Analyst
-from ui.compare import compare
-from ui.explorer import Explorer, look
-from ui.face import fitting_text
-from ui.keeping import make_link
-from ui.kinds import RESTORER, TRANSLATOR
-from ui.models import ModelShelf
-from ui.models_tab import Reception
-from ui.output_cards import writing_card
-from ui.output_share import output_csv, output_report
-from ui.quarantine import examine
-from ui.samples import SampleLibrary
-from ui.share import link_of, read_record
-from ui.workshop import Workshop
-from ui.writing import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
+from ui.analyse.handlers import Analyst
+from ui.cards.written import writing_card
+from ui.catalog.kinds import RESTORER, TRANSLATOR
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
+from ui.catalog.sandbox import examine
+from ui.compare.tab import compare
+from ui.explore.handlers import Explorer, look
+from ui.explore.kind_layout import fitting_text
+from ui.explore.share_bar import make_link
+from ui.explore.streaming import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
+from ui.models.tab import Reception
+from ui.server.workspace import Workshop
+from ui.sharing.export import output_csv, output_report
+from ui.sharing.records import link_of, read_record
 
 PROMPT = "Once upon a time"
 HOSTILE = "<script>alert(1)</script> ${alert(3)} ___"

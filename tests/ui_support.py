@@ -132,9 +132,9 @@ def save_tiny_mask_filler(folder: Path, **settings) -> Path:
 @contextmanager
 def running_app(checkpoint: Path | None, models_folder: Path, runs_folder: Path | None = None) -> Iterator[str]:
     """The app as app.py starts it, in this process; gives its address."""
-    from ui.demo import build_demo, launch_options
-    from ui.models import ModelShelf
-    from ui.workshop import Workshop
+    from ui.catalog.models import ModelShelf
+    from ui.page import build_demo, launch_options
+    from ui.server.workspace import Workshop
 
     shelf = ModelShelf.find(str(checkpoint) if checkpoint else None, "cpu", models_folder)
     demo = build_demo(shelf, Workshop(runs_folder or models_folder / "runs"))

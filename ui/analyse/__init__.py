@@ -1,0 +1,1 @@
+"""The Analyse tab: a whole data set through a model."""

@@ -1,0 +1,324 @@
+"""The handlers of the Analyse tab: a whole data set through a model, and what is shown of it.
+
+A routed data set stays with the visitor who asked for it; all but `Analyst` are plain functions of it.
+Try it: [*Analyst(shelf, workshop).run("ag_news", "toy", None, "", 100)][-1]
+"""
+
+import csv
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError
+from switch_model.analysis.corpus import Corpus, route_in_steps
+from switch_model.analysis.specialization import THIN_TEXTS, Context, find
+from switch_model.counterfactuals import mean_importance
+from switch_model.routing import layer_title
+from ui.catalog.models import ModelShelf
+from ui.server.downloads import fresh_path
+from ui.server.workspace import Workshop
+
+# Rows that a public page analyses for one visitor.
+PUBLIC_ROWS = 2000
+# Rows that such a page measures reliance on.
+PUBLIC_RELIANCE = 64
+# Texts on a page of a list, and of each its beginning.
+PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
+# Routed data sets that a public page holds at once, of all visitors.
+MAX_HELD = 24
+ANY_EXPERT = "any expert"
+FULL = "Too many visitors have a data set open just now. Try again in some minutes."
+EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What one visitor analysed: a routed data set, the model's key, and what could not be used of the data."""
+
+    corpus: Corpus
+    model: str
+    title: str
+    note: str
+
+
+class Analyst:
+    """The handlers of the tab that need the models or the disk."""
+
+    def __init__(self, shelf: ModelShelf, workshop: Workshop):
+        self.shelf, self.workshop = shelf, workshop
+        # Only counted here: each lives as long as its visitor's state holds it.
+        self._held: weakref.WeakSet[Analysis] = weakref.WeakSet()
+
+    def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
+        """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
+        from train.analysis.analyze import rows_to_analyze
+        from train.data.table_file import check_unpacked_size
+        from train.words import DataError
+
+        if self.workshop.caps and len(self._held) >= MAX_HELD:
+            yield gr.skip(), f'<p class="notice" role="alert">{FULL}</p>'
+            return
+        source = str(getattr(upload, "name", upload) or "") or dataset
+        yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
+        try:
+            if self.workshop.caps and source != dataset:
+                check_unpacked_size(Path(source), self.workshop.caps.unpacked)
+            predictor = self.shelf.load(model).predictor
+            most = PUBLIC_ROWS if self.workshop.caps else None
+            rows = min(filter(None, (int(limit or 0), most)), default=None)
+            chosen = split.strip() if split and split.strip() and source == dataset else None
+            found = rows_to_analyze(
+                predictor.model.config.labels, source, chosen, data_dir=self.workshop.data_dir, num_samples=rows
+            )
+            steps = route_in_steps(predictor, found.texts, found.true)
+            while True:
+                try:
+                    done, total = next(steps)
+                except StopIteration as end:
+                    corpus = end.value
+                    break
+                yield gr.skip(), _bar(done, total, f"{done:,} of {total:,} texts")
+        except (CheckpointError, DataError, ValueError) as error:
+            said = str(error).replace(source, Path(source).name)
+            yield gr.skip(), f'<p class="notice" role="alert">{escape(said)}</p>'
+            return
+        capped = f" A public page takes {most:,} rows at most." if most and len(corpus.texts) >= most else ""
+        if len(corpus.texts) < THIN_TEXTS:
+            capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
+        title = f"{self.shelf.load(model).title} on {Path(source).name}"
+        analysis = Analysis(corpus, model, title, found.note + capped)
+        self._held.add(analysis)
+        yield analysis, ""
+
+    def reliance(self, analysis: Analysis | None) -> Iterator[str]:
+        """How far it is, again and again, and then what became of the model without its experts."""
+        if analysis is None:
+            return
+        from switch_model.analysis.reliance import ROWS, reliance_in_steps
+        from train.evaluation.reliance import drawn, html, rows_of
+
+        try:
+            model = self.shelf.load(analysis.model).predictor.model
+            rows = drawn(rows_of(analysis.corpus, model.config), PUBLIC_RELIANCE if self.workshop.caps else ROWS)
+            steps = reliance_in_steps(model, rows)
+            while True:
+                try:
+                    done, total = next(steps)
+                except StopIteration as end:
+                    yield html(end.value)
+                    return
+                yield _bar(done, total, f"{done} of {total} passes over {_counted(len(rows), 'text')}")
+        except (CheckpointError, ValueError) as error:
+            yield f'<p class="notice" role="alert">{escape(str(error))}</p>'
+
+    def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
+        """An expert's card; `measured` = with its importance, which takes a moment."""
+        if analysis is None or layer is None or expert is None:
+            return ""
+        from train.analysis.analyze import texts_to_try
+        from train.analysis.report import expert_card
+
+        corpus, importance = analysis.corpus, None
+        if measured:
+            try:
+                predictor = self.shelf.load(analysis.model).predictor
+                texts = texts_to_try(corpus)
+                importance = *mean_importance(predictor, texts, layer, expert), len(texts)
+            except (CheckpointError, ValueError) as error:
+                return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+        return expert_card(corpus, layer, expert, importance)
+
+
+def summary(analysis: Analysis | None) -> tuple[Any, ...]:
+    """(facts, table of layers, loads, drops, layer picker, layer and expert to search for, confusion matrix, what is
+    shown at all)."""
+    if analysis is None:
+        return (gr.skip(),) * 8 + (gr.update(visible=False),)
+    from switch_model.plots.corpus import drops_by_position, layer_loads
+    from train.analysis.report import facts_in_words, layer_table
+
+    corpus = analysis.corpus
+    facts = f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>"
+    layers = [(layer_title(name), name) for name in corpus.layers]
+    # Two updates: Gradio takes each one apart.
+    pickers = [gr.update(choices=layers, value=layers[0][1]) for _ in range(2)]
+    return (
+        facts,
+        f'<div class="run-diff">{layer_table(corpus)}</div>',
+        layer_loads(corpus),
+        drops_by_position(corpus),
+        *pickers,
+        gr.update(choices=[(ANY_EXPERT, -1), *_experts(corpus)], value=-1),
+        confusion_html(corpus),
+        gr.update(visible=True),
+    )
+
+
+def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
+    """(sentence, lift of classes, sentence on right and wrong, their loads, expert picker)."""
+    if analysis is None or layer not in analysis.corpus.layers:
+        return (gr.skip(),) * 5
+    from switch_model.plots.corpus import class_lift, right_and_wrong_loads
+    from train.analysis.report import information_in_words, right_wrong_in_words
+
+    corpus = analysis.corpus
+    said, loads = right_wrong_in_words(corpus, layer)
+    busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
+    return (
+        f'<p class="facts">{information_in_words(corpus, layer)}</p>',
+        class_lift(corpus, layer),
+        f'<p class="facts">{escape(said)}</p>',
+        None if loads is None else right_and_wrong_loads(loads),
+        gr.update(choices=_experts(corpus), value=busiest),
+    )
+
+
+def _experts(corpus: Corpus) -> list[tuple[str, int]]:
+    return [(f"expert {expert}", expert) for expert in range(corpus.num_experts)]
+
+
+def search(analysis: Analysis | None, layer: str | None, expert: int, word: str, page: int = 0) -> str:
+    """Texts in which a word or phrase went to an expert, a page of them."""
+    if analysis is None or layer is None:
+        return ""
+    corpus = analysis.corpus
+    if expert in (None, -1) and not (word or "").strip():
+        return '<p class="message" role="status">Name a word or an expert.</p>'
+    places = find(corpus, layer, None if expert in (None, -1) else expert, word or "")
+    first: dict[int, Context] = {}
+    for place in places:
+        first.setdefault(place.text, place)
+    if not first:
+        return '<p class="message" role="status">No text matches: try another word, or any expert.</p>'
+    said = f"{_counted(len(places), 'place')} in {_counted(len(first), 'text')}, {layer_title(layer)}"
+    found, page = list(first.items()), _page_within(page, len(first))
+    rows = "".join(
+        _row(index, escape(corpus.classes[corpus.predicted[index]]), _marked(place))
+        for index, place in found[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
+    )
+    return _listed(said, rows, page, len(found))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
+
+
+def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int = 0) -> str:
+    """The texts of one cell of the confusion matrix, the surest first, a page of them."""
+    if analysis is None:
+        return ""
+    corpus = analysis.corpus
+    size = len(corpus.classes)
+    if not (0 <= true < size and 0 <= predicted < size):  # A browser may send anything.
+        return ""
+    inside = ((corpus.true == true) & (corpus.predicted == predicted)).nonzero()[0]
+    inside = sorted(inside.tolist(), key=lambda index: -corpus.probability[index])
+    names = escape(corpus.classes[true]), escape(corpus.classes[predicted])
+    said, page = f"{len(inside):,} texts of {names[0]} predicted as {names[1]}", _page_within(page, len(inside))
+    rows = "".join(
+        _row(index, f"{corpus.probability[index]:.0%}", escape(corpus.texts[index][:SHOWN_CHARACTERS]))
+        for index in inside[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
+    )
+    return _listed(said, rows, page, len(inside), f'data-true="{true}" data-predicted="{predicted}"')
+
+
+def confusion_html(corpus: Corpus) -> str:
+    """The confusion matrix as buttons."""
+    from train.analysis.report import MAX_MATRIX, confusion
+
+    matrix = confusion(corpus)
+    if matrix is None:
+        return '<p class="facts">The true classes are unknown: there are no errors to show.</p>'
+    if len(matrix) > MAX_MATRIX:
+        return f'<p class="facts">{len(matrix)} classes are more than a matrix can show.</p>'
+    most = max(int(matrix.max()), 1)
+    head = "".join(f"<th>{escape(name)}</th>" for name in corpus.classes)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(
+            f'<td><button type="button" data-true="{i}" data-predicted="{j}" {"disabled" if not count else ""} '
+            f'style="background:rgba(64,120,176,{0.7 * count / most:.2f})">{count:,}</button></td>'
+            for j, count in enumerate(row)
+        )
+        + "</tr>"
+        for i, (name, row) in enumerate(zip(corpus.classes, matrix.tolist(), strict=True))
+    )
+    return (
+        '<p class="facts">A row per true class, a column per predicted one. Click a number to see its texts.</p>'
+        f'<div class="run-diff"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def tables(analysis: Analysis | None) -> list[str]:
+    """tokens.parquet, texts.parquet and texts.csv."""
+    if analysis is None:
+        raise gr.Error("Analyse a data set first.", print_exception=False)
+    import pyarrow as pa
+    import pyarrow.csv
+
+    from train.analysis.analyze import write_tables
+
+    folder = fresh_path("tokens.parquet").parent
+    paths = write_tables(analysis.corpus, folder)
+    pa.csv.write_csv(pa.table(analysis.corpus.texts_table()), folder / "texts.csv")
+    return [*map(str, paths), str(folder / "texts.csv")]
+
+
+def _bar(done: int, total: int, said: str) -> str:
+    share = 100 * done / max(total, 1)
+    return (
+        '<div class="run-bar at-work" role="progressbar" aria-label="texts done" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{share:.0f}"><u style="width:{share:.1f}%"></u></div><p class="facts" role="status">{said}</p>'
+    )
+
+
+def _row(index: int, head: str, words: str) -> str:
+    return (
+        f'<button type="button" class="sample" data-row="{index}"><b>{head}</b><span dir="auto">{words}</span></button>'
+    )
+
+
+def _marked(place: Context) -> str:
+    return f"{escape(place.before)}<mark>{escape(place.token)}</mark>{escape(place.after)}"
+
+
+def _page_within(page: int, count: int) -> int:
+    """A page that is there, counted from 0: a browser may ask for any."""
+    return min(max(page, 0), max(count - 1, 0) // PAGE_TEXTS)
+
+
+def _listed(said: str, rows: str, page: int, count: int, what: str = "") -> str:
+    """A page of texts below a sentence, and buttons to the pages beside it; `what` says as attributes of which list."""
+    listed = f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+    if count <= PAGE_TEXTS:
+        return listed
+    first, last = page * PAGE_TEXTS + 1, min((page + 1) * PAGE_TEXTS, count)
+    back, on = (
+        f'<button type="button" class="panel-act" {what} data-page="{there}" {possible}>{name}</button>'
+        for name, there, possible in (
+            ("Back", page - 1, "" if page else "disabled"),
+            ("Next", page + 1, "" if last < count else "disabled"),
+        )
+    )
+    return f'{listed}<div class="turn">{back}<span class="facts">{first:,}–{last:,} of {count:,}</span>{on}</div>'
+
+
+def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:
+    """All places of a search as a file: text, what stands before and after the place, classes. Raises gr.Error."""
+    if analysis is None or layer is None:
+        raise gr.Error("Analyse a data set first.", print_exception=False)
+    corpus, path = analysis.corpus, fresh_path("routes.csv")
+    classes = [*corpus.classes, ""]  # The last one stands for -1, unknown.
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "before", "token", "after", "true", "predicted"])
+        for place in find(corpus, layer, None if expert in (None, -1) else expert, word or ""):
+            true, predicted = classes[corpus.true[place.text]], classes[corpus.predicted[place.text]]
+            writer.writerow([place.text, place.before, place.token, place.after, true, predicted])
+    return str(path)

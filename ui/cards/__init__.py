@@ -1,0 +1,1 @@
+"""The cards beside the grid, as HTML: pure functions of a view."""

@@ -1,0 +1,93 @@
+"""Early and late checkpoints of runs, beside the models of the shelf: opened when asked for, the last few kept.
+
+Try it: CheckpointShelf(shelf, Workshop(Path("runs"))).choices()
+"""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from switch_model import CheckpointError
+from train.runs.run import Run, RunError
+from train.weights.kept import go_to, open_run
+from ui.catalog.models import LoadedModel, ModelShelf, size_of
+from ui.server.workspace import Workshop
+
+# Runs whose checkpoints are offered, the newest ones, and models kept open: two for each of two visitors.
+MAX_RUNS, MAX_OPEN = 12, 4
+_KEY = re.compile(r"checkpoint:(.+)@(\d+)")
+
+
+class CheckpointShelf:
+    """The shelf's models, and the earliest and the last checkpoint of each of the newest runs."""
+
+    def __init__(self, shelf: ModelShelf, workshop: Workshop):
+        self.shelf = shelf
+        self.workshop = workshop
+        self._open: OrderedDict[tuple, LoadedModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(title, key) of the checkpoints of runs, for a picker."""
+        found = []
+        for name, run in classifier_runs(self.workshop, MAX_RUNS):
+            steps = list(run.kept_checkpoints())
+            if len(steps) > 1:
+                found += [(f"{name}, step {step:,}", key_of(name, step)) for step in (steps[0], steps[-1])]
+        return found
+
+    def load(self, key: str | None) -> LoadedModel:
+        """The model behind a key, of a checkpoint or of the shelf. Raises CheckpointError when it can't be opened."""
+        match = _KEY.fullmatch(key or "")
+        if match is None:
+            return self.shelf.load(key)
+        name, step = match[1], int(match[2])
+        try:
+            run = self.workshop.run(name)
+        except RunError as error:
+            raise CheckpointError(str(error)) from error
+        folder = run.kept_checkpoints().get(step)
+        if folder is None:
+            raise CheckpointError(f"{name} keeps no checkpoint of step {step:,} (any more).")
+        with self._lock:
+            # A run of the same name may have been trained anew.
+            known = (key, run.state().started)
+            if known not in self._open:
+                self._open[known] = _opened(run, f"{name}, step {step:,}", folder, self.shelf.device)
+                if len(self._open) > MAX_OPEN:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(known)
+            return self._open[known]
+
+
+def _opened(run: Run, title: str, folder: Path, device: str | None) -> LoadedModel:
+    predictor = open_run(run, device)
+    go_to(predictor, folder)
+    return LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
+
+
+def key_of(name: str, step: int) -> str:
+    return f"checkpoint:{name}@{step}"
+
+
+def same_run(first: str | None, second: str | None) -> bool:
+    """Whether two keys are of checkpoints of one run."""
+    one, two = _KEY.fullmatch(first or ""), _KEY.fullmatch(second or "")
+    return one is not None and two is not None and one[1] == two[1]
+
+
+def classifier_runs(workshop: Workshop, most: int) -> Iterator[tuple[str, Run]]:
+    """(name, run) of the newest runs that learn classes and keep a checkpoint, `most` of them."""
+    for name in workshop.names():
+        run = Run(workshop.root / name)
+        try:
+            fits = run.arguments().train.task == "classification" and run.last_checkpoint() is not None
+        except RunError:  # Deleted since it was listed, or written by another version.
+            continue
+        if fits:
+            yield name, run
+            most -= 1
+        if not most:
+            return

@@ -1,0 +1,209 @@
+"""Drift: one text under the checkpoints of a run, from early to late. All are routed once; a slider looks through them.
+
+Try it: list(Drift(Workshop(Path("runs"))).route("toy", "a text"))[-1]
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError, Prediction
+from switch_model.analysis.statistics import saturation
+from switch_model.routing import layer_title
+from train.runs.run import Run, RunError
+from train.weights.kept import open_run, predictions, spread, weight_bytes
+from ui.cards.prediction import prediction_card
+from ui.catalog.checkpoints import classifier_runs
+from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.server.workspace import Workshop
+
+# Runs on offer; checkpoints of one, evenly chosen; bytes of weights to read; cells of all grids, which a browser holds.
+MAX_RUNS, MAX_CHECKPOINTS = 50, 50
+MAX_BYTES, MAX_CELLS = 4 * 10**9, 100_000
+
+_HINT = (
+    "How a text’s routes and classes settled while a run trained. Saturation: the share of tokens that a checkpoint "
+    "sends to the same expert as the last one does, beside what chance would give."
+)
+_HOW_TO_KEEP = (
+    "A run keeps its two newest checkpoints unless told otherwise. To look back further, train with "
+    "--save_total_limit 20 (none keeps all), and --eval_steps for how often one is saved: both are in the form of the "
+    "Train tab too."
+)
+_NO_RUNS = f"No run has a checkpoint to look at yet. {_HOW_TO_KEEP}"
+
+# The picture of the checkpoint nearest to a step.
+_NEAREST = """(step, shown) => {
+  const near = shown.reduce((best, one) => Math.abs(one.step - step) < Math.abs(best.step - step) ? one : best);
+  return [near.said, near.card, near.grid];
+}"""
+
+
+@dataclass(frozen=True)
+class Trail:
+    """A text under some checkpoints of a run: steps, ascending, and a prediction for each. Two at least."""
+
+    steps: list[int]
+    predictions: list[Prediction]
+
+
+class Drift:
+    """The handlers of the card."""
+
+    def __init__(self, workshop: Workshop, device: str | None = None):
+        self.workshop = workshop
+        self.device = device
+
+    def refresh(self, chosen: str | None) -> tuple[Any, str]:
+        """(picker of runs, the one with most checkpoints chosen; how to get more, where no run has more than two)."""
+        kept = {name: len(run.kept_checkpoints()) for name, run in classifier_runs(self.workshop, MAX_RUNS)}
+        if not kept:
+            return gr.update(choices=[], value=None), _said(_NO_RUNS)
+        choices = [(f"{name} ({count} checkpoint{'s' if count != 1 else ''})", name) for name, count in kept.items()]
+        value = chosen if chosen in kept else max(kept, key=kept.get)
+        return gr.update(choices=choices, value=value), "" if max(kept.values()) > 2 else _said(_HOW_TO_KEEP)
+
+    def route(self, name: str | None, text: str, other: str = "") -> Iterator[tuple[str, Trail | None]]:
+        """(what to say, the trail once it is whole): a text, or where it is empty the other, under every checkpoint."""
+        text = text if (text or "").strip() else other
+        try:
+            run = self.workshop.run(name)
+            trail = Trail([], [])
+            for step, prediction, progress in self._followed(run, text or ""):
+                trail.steps.append(step)
+                trail.predictions.append(prediction)
+                yield _said(progress), None
+        except (RunError, CheckpointError, ValueError) as error:
+            yield _said(str(error), "notice"), None
+            return
+        if len(trail.steps) < 2:
+            kept = f"{name} has one checkpoint, of step {trail.steps[0]:,}" if trail.steps else f"{name} has none"
+            yield _said(f"{kept}: there is nothing to compare it with. {_HOW_TO_KEEP}"), None
+            return
+        yield _in_words(trail, len(run.kept_checkpoints())), trail
+
+    def _followed(self, run: Run, text: str) -> Iterator[tuple[int, Prediction, str]]:
+        """(step, prediction, how far it is), as many checkpoints as a page should read and hold."""
+        kept = run.kept_checkpoints()
+        if not kept:
+            return
+        predictor = open_run(run, self.device)
+        config = predictor.model.config
+        cells = len(predictor.token_ids(text)) * max(len(config.sparse_layers), 1)
+        size = max(map(weight_bytes, kept.values()))
+        most = min(MAX_CHECKPOINTS, MAX_CELLS // cells, MAX_BYTES // max(size, 1))
+        steps = spread(list(kept), max(most, 2))
+        for step, prediction in predictions(run, text, steps, predictor):
+            yield step, prediction, f"Routed by {steps.index(step) + 1} of {len(steps)} checkpoints …"
+
+
+def show(trail: Trail | None) -> tuple[Any, ...]:
+    """(results' visibility, slider, curves of saturation, of classes, pictures for the slider to choose from, the first
+    one's sentence, card and grid, no trail: the pictures are all that is still needed of it)."""
+    if trail is None:
+        return gr.update(visible=False), gr.skip(), None, None, [], "", "", None, None
+    from switch_model.plots.drift import saturation_curves, score_curves
+
+    records = [prediction.routing for prediction in trail.predictions]
+    first, last = trail.steps[0], trail.steps[-1]
+    between = math.gcd(*(step - first for step in trail.steps))
+    slider = gr.update(minimum=first, maximum=last, step=between, value=first)
+    saturated = saturation_curves(trail.steps, records) if records[-1] else None
+    classes = score_curves(trail.steps, [prediction.scores for prediction in trail.predictions])
+    shown = pictures(trail)
+    start = shown[0]
+    return gr.update(visible=True), slider, saturated, classes, shown, start["said"], start["card"], start["grid"], None
+
+
+def pictures(trail: Trail) -> list[dict[str, Any]]:
+    """For each checkpoint its step, a sentence (said), the prediction (card), and the grid, in which those cells are
+    framed that differ from the last checkpoint's."""
+    last, end = trail.predictions[-1], trail.steps[-1]
+    found = []
+    for step, here in zip(trail.steps, trail.predictions, strict=True):
+        shares = zip(here.routing, saturation(here.routing, last.routing), strict=True)
+        alike = ", ".join(f"{share:.0%} in {layer_title(record.name)}" for record, (share, _) in shares)
+        said = f"Step {step:,}, the last one: what the others are compared with." if here is last else f"Step {step:,}."
+        said += f" Routed as at step {end:,}: {alike}." if alike and here is not last else ""
+        grid = grid_value(here, (0, 0), last) | {"still": True, "otherwise": "at the last step"}
+        found.append({"step": step, "said": _said(said), "card": prediction_card(here, None, None), "grid": grid})
+    return found
+
+
+def _in_words(trail: Trail, kept: int) -> str:
+    first, last = trail.predictions[0], trail.predictions[-1]
+    count = f"{len(trail.steps)} checkpoints"
+    count += f", evenly chosen of {kept}" if kept > len(trail.steps) else ""
+    said = f"{count}, step {trail.steps[0]:,} to {trail.steps[-1]:,}. "
+    before = first.scores.get(last.label, 0.0)
+    said += f"{last.label} went from {before:.1%} to {last.scores[last.label]:.1%}. "
+    said += "The text was longer than the model reads: its start was routed. " if last.truncated else ""
+    said += "" if last.routing else "This model has no sparse layer: there are no routes to follow. "
+    if len(last.tokens) < 20 and last.routing:
+        said += f"With {len(last.tokens)} tokens, a share moves by much with each of them."
+    return _said(said)
+
+
+def _said(sentence: str, kind: str = "facts") -> str:
+    return f'<p class="{kind}" role="status">{escape(sentence)}</p>'
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
+    """Lay the card out and connect it.
+
+    Args:
+        other: holds the text that is routed where none is typed here.
+        tab: the tab it is in; the runs are listed anew when it is chosen.
+    """
+    trail = gr.State(None)
+    plain = {"apply_default_css": False}
+    with gr.Column(elem_classes="card", elem_id="drift"):
+        gr.HTML(f'<h2>Drift</h2><p class="facts">{_HINT}</p>', **plain)
+        with gr.Row():
+            run = gr.Dropdown([], label="Run", filterable=False, min_width=280, elem_id="drift-run")
+            text = gr.Textbox(
+                label="Text",
+                lines=3,
+                max_lines=8,
+                placeholder="the first text above",
+                min_width=280,
+                elem_id="drift-text",
+            )
+        note = gr.HTML("", elem_id="drift-note", **plain)
+        with gr.Row(elem_classes="buttons"):
+            go = gr.Button("Route it at every checkpoint", variant="primary", min_width=0, scale=0, elem_id="drift-go")
+        said = gr.HTML("", elem_id="drift-said", **plain)
+    with gr.Column(visible=False, elem_id="drift-results") as results:
+        with gr.Row(elem_classes="pair", equal_height=True):
+            with gr.Column(elem_classes="card run-plots", min_width=300):
+                gr.HTML("<h2>Saturation</h2>", **plain)
+                saturated = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-saturation")
+                gr.HTML('<p class="note">Thin and dotted: what chance would give, by the experts’ loads.</p>', **plain)
+            with gr.Column(elem_classes="card run-plots", min_width=300):
+                gr.HTML("<h2>Class probabilities</h2>", **plain)
+                classes = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-classes")
+                gr.HTML('<p class="note">What the model said of the text at each checkpoint.</p>', **plain)
+        with gr.Column(elem_classes="card prediction"):
+            gr.HTML("<h2>One checkpoint</h2>", **plain)
+            # Holds the pictures, and draws nothing.
+            shown = gr.HTML([], html_template="<i></i>", visible="hidden", elem_id="drift-shown", **plain)
+            place = gr.Slider(0, 1, value=0, label="Step", buttons=[], elem_id="drift-place")
+            step = gr.HTML("", elem_id="drift-step", **plain)
+            card = gr.HTML("", elem_id="drift-card", **plain)
+            grid = create_routing_grid(None, elem_id="drift-grid")
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    one = [step, card, grid]
+    tab.select(drift.refresh, [run], [run, note], **quiet)
+    # One after the other: each reads many files, and holds a model of its own.
+    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **quiet)
+    routed.then(show, [trail], [results, place, saturated, classes, shown, *one, trail], **quiet)
+    # In the browser: nothing to wait for, and no move is lost.
+    place.input(None, [place, shown], one, js=_NEAREST, **quiet)

@@ -1,0 +1,178 @@
+"""The Compare tab: two texts under one model, or one text under two, their tokens aligned where they share any; drift.
+
+Try it: compare(shelf, "ag_news", "Oil prices rose.", "ag_news", "Gold prices rose.")
+"""
+
+from difflib import SequenceMatcher
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError, Prediction
+from switch_model.analysis.statistics import routed_alike
+from switch_model.routing import layer_title
+from ui.cards.importance import in_points
+from ui.cards.prediction import message_card, prediction_card
+from ui.catalog.checkpoints import CheckpointShelf, same_run
+from ui.catalog.models import ModelShelf
+from ui.compare.drift import Drift, create_drift
+from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.models.tab import Reception
+from ui.server.workspace import Workshop
+
+_HINT = (
+    "Two texts under one model, or one text under two models: a run of yours early and late, say. "
+    "Tokens that both share are aligned; in the second grid those that take another route are framed."
+)
+_OTHER_MODELS = (
+    "Experts of two models have no common numbering: routes can be compared only where one was made from the other."
+)
+
+
+def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
+    """(first card, second card, sentence and table, first grid, second grid). An empty second text = the first one."""
+    other = other if (other or "").strip() else text
+    try:
+        one, two = shelf.load(first), shelf.load(second)
+        predictions = one.predictor(text or ""), two.predictor(other or "")
+    except (CheckpointError, ValueError) as error:
+        return message_card("Compare", str(error)), "", "", None, None
+    here, there = predictions
+    pairs = aligned(here.tokens, there.tokens)
+    comparable = [record.name for record in here.routing] == [record.name for record in there.routing] and (
+        not here.routing or here.routing[0].num_experts == there.routing[0].num_experts
+    )
+    foreign = first != second and not same_run(first, second)
+    grids = [grid_value(prediction, (0, 0)) | {"still": True} for prediction in predictions]
+    said = _in_words(here, there, pairs) + (f'<p class="note">{_OTHER_MODELS}</p>' if foreign else "")
+    if comparable:
+        for index, layer in enumerate(grids[1]["layers"]):
+            layer["before"] = _routes_before(here, there, pairs, index)
+        grids[1]["otherwise"] = "in the first"
+        said += agreement_table(here, there, pairs)
+    return (
+        _titled(one.title, prediction_card(here, None, None)),
+        _titled(two.title, prediction_card(there, None, None)),
+        said,
+        *grids,
+    )
+
+
+def aligned(here: list[str], there: list[str]) -> list[tuple[int, int]]:
+    """(place here, place there) of the tokens that two texts share, in order, upper and lower case alike."""
+    matcher = SequenceMatcher(
+        None, [token.strip().lower() for token in here], [token.strip().lower() for token in there], autojunk=False
+    )
+    return [
+        (block.a + index, block.b + index) for block in matcher.get_matching_blocks() for index in range(block.size)
+    ]
+
+
+def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> str:
+    """Per layer: the share of aligned tokens routed alike, and what it would be were experts drawn by their loads."""
+    if not pairs:
+        return ""
+    rows = ""
+    for one, two in zip(here.routing, there.routing, strict=True):
+        places, others = zip(*pairs, strict=True)
+        alike, chance = routed_alike(one.expert[0, list(places)], two.expert[0, list(others)], one.num_experts)
+        cells = f"<td class=number>{alike:.0%}</td><td class=number>{chance:.0%}</td>"
+        rows += f"<tr><th>{layer_title(one.name)}</th>{cells}</tr>"
+    head = "<th>layer</th><th class=number>routed alike</th><th class=number>by chance</th>"
+    return f'<div class="run-diff"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> str:
+    said = f"{len(pairs)} of {len(here.tokens)} and {len(there.tokens)} tokens are shared. "
+    if set(here.scores) != set(there.scores):
+        said += f"The first says {here.label}, the second, which has other classes, {there.label}."
+    elif here.label == there.label:
+        chances = [100 * one.scores[here.label] for one in (here, there)]
+        change = in_points(chances[1] - chances[0])
+        said += f"Both say {here.label}: the first with {chances[0]:.1f} %, the second with {chances[1]:.1f} % "
+        said += f"({change} points)."
+    else:
+        said += f"The first says {here.label}, the second {there.label}."
+    return f'<p class="facts" role="status">{escape(said)}</p>'
+
+
+def _routes_before(
+    here: Prediction, there: Prediction, pairs: list[tuple[int, int]], layer: int
+) -> list[list[int] | None]:
+    """For each token there: [expert, dropped] here, where it is shared and took another route."""
+    one, two = here.routing[layer], there.routing[layer]
+    routes: list[list[int] | None] = [None] * len(there.tokens)
+    for a, b in pairs:
+        before = [int(one.expert[0, a]), int(one.dropped[0, a])]
+        if before != [int(two.expert[0, b]), int(two.dropped[0, b])]:
+            routes[b] = before
+    return routes
+
+
+def _titled(title: str, card: str) -> str:
+    return f'<p class="facts">{escape(title)}</p>{card}'
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State, tab: gr.Tab) -> None:
+    """Lay the tab out and connect it.
+
+    Args:
+        reception: knows the models that a visitor may use.
+        workshop: where runs lie, whose checkpoints are models too.
+        view: what Explore shows, whose text it starts with.
+    """
+    shelf = CheckpointShelf(reception.shelf, workshop)
+    boxes, models, cards, grids = [], [], [], []
+    with gr.Column(elem_classes="card"):
+        gr.HTML(f'<h2>Compare</h2><p class="facts">{_HINT}</p>', apply_default_css=False)
+        with gr.Row():
+            for number, name in enumerate(("First", "Second")):
+                with gr.Column(min_width=280):
+                    models.append(
+                        gr.Dropdown(
+                            reception.classifiers(None),
+                            value=reception.shelf.default_classifier,
+                            label=f"{name} model",
+                            filterable=False,
+                            elem_id=f"compare-model-{number}",
+                        )
+                    )
+                    boxes.append(
+                        gr.Textbox(
+                            label=f"{name} text",
+                            lines=3,
+                            max_lines=8,
+                            placeholder="the first one again" if number else "a text",
+                            elem_id=f"compare-text-{number}",
+                        )
+                    )
+        with gr.Row(elem_classes="buttons"):
+            run = gr.Button("Compare", variant="primary", min_width=0, scale=0, elem_id="compare")
+    with gr.Row(elem_classes="pair"):
+        for number in range(2):
+            with gr.Column(elem_classes="card prediction", min_width=280):
+                cards.append(gr.HTML("", apply_default_css=False, elem_id=f"compare-card-{number}"))
+    with gr.Column(elem_classes="card"):
+        said = gr.HTML("", apply_default_css=False, elem_id="compare-said")
+    for number, name in enumerate(("First", "Second")):
+        with gr.Column(elem_classes="card"):
+            gr.HTML(f"<h2>{name}</h2>", apply_default_css=False)
+            grids.append(create_routing_grid({"said": "Nothing compared yet."}, elem_id=f"compare-grid-{number}"))
+
+    def route(first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
+        return compare(shelf, first, text, second, other)
+
+    def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        kept = shelf.choices()
+        pickers = (reception.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
+        return (gr.skip() if text or view is None else view.text), *pickers
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **quiet)
+    inputs = [models[0], boxes[0], models[1], boxes[1]]
+    run.click(route, inputs, [*cards, said, *grids], **quiet)
+    create_drift(Drift(workshop, reception.shelf.device), boxes[0], tab)

@@ -1,0 +1,122 @@
+"""Neighbours in the batch: the same text alone and among others, where an expert's capacity counts over all of them.
+
+Try it: among(predictor, "Oil prices rose.", ["The team won."], own_first=False)
+"""
+
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError, Interventions, Prediction, Predictor
+from ui.catalog.models import ModelShelf
+from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.views.view import View
+
+# A page for trying things out: what trains in batches of thousands is shown with a handful.
+MAX_TEXTS = 16
+_HINT = (
+    "With capacity counted per batch, as in the paper, experts fill up over all texts of a batch: a token may lose its "
+    "place to a text that it has nothing to do with. It may also gain one, with a capacity factor above 1 above "
+    "all: slots grow with the batch, and the others may not need them. Add texts, one per line, and see."
+)
+_NOTHING = {"said": "Nothing routed together yet."}
+_FIRST, _LAST = "before the others", "after the others"
+
+
+def among(
+    predictor: Predictor, text: str, others: list[str], own_first: bool, changes: Interventions | None = None
+) -> tuple[Prediction, Prediction]:
+    """The text alone and in one batch with the others, capacity counted over the batch in both.
+
+    Args:
+        own_first: whether it comes first, where first come is first served.
+
+    Raises:
+        ValueError: when a text has no tokens.
+    """
+    changes = replace(changes or Interventions(), capacity_group="batch")
+    alone = predictor(text, changes)
+    texts = [text, *others] if own_first else [*others, text]
+    # What is forced is forced on this text's tokens alone; one batch, so that all share the capacity.
+    rows = [changes if one is text else replace(changes, force={}) for one in texts]
+    return alone, predictor.batch(texts, rows)[0 if own_first else -1]
+
+
+def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tuple[str, dict | None]:
+    """What the page shows: (sentence, grid of the text in the batch with what differs from it alone)."""
+    lines = [line for line in (others or "").splitlines() if line.strip()]
+    if view is None or not view.model or not view.prediction.routing:
+        return _said("Route a text with a sparse model first."), None
+    if not lines:
+        return _said("Add a text or two: one per line."), None
+    if len(lines) > MAX_TEXTS:
+        return _said(f"{len(lines)} texts are more than fit here: at most {MAX_TEXTS}."), None
+    try:
+        predictor = shelf.load(view.model).predictor
+        alone, together = among(predictor, view.text, lines, where == _FIRST, view.changes)
+    except (CheckpointError, ValueError) as error:
+        return _said(str(error)), None
+    drops = [sum(int(record.dropped.sum()) for record in one.routing) for one in (alone, together)]
+    chances = [f"{alone.label} {100 * one.scores[alone.label]:.1f} %" for one in (alone, together)]
+    moved = sum(
+        int(((one.dropped != two.dropped) | (one.expert != two.expert)).sum())
+        for one, two in zip(alone.routing, together.routing, strict=True)
+    )
+    texts = f"{len(lines)} other text{'s' if len(lines) > 1 else ''}"
+    said = f"“{view.text[:40].strip()}…” alone: {drops[0]} drops, {chances[0]}. With {texts}: "
+    said += f"{drops[1]} drops, {chances[1]}" + (
+        "." if together.label == alone.label else f"; now it says {together.label}."
+    )
+    said += f" {moved} of {len(alone.tokens) * len(alone.routing)} routes differ."
+    grid = grid_value(together, (view.token, view.layer), alone) | {"still": True, "otherwise": "alone"}
+    return _said(said), grid
+
+
+def asked_about(view: View | None) -> Any:
+    """What an answer holds for: it stays while one looks at other tokens and layers."""
+    return view and (view.model, view.text, view.changes)
+
+
+def forget(view: View | None, asked: Any) -> tuple[Any, Any, Any]:
+    """(sentence, grid, what was asked about): empty once the view has moved on from it; else nothing new."""
+    # Where nothing was asked, blanks again: for gr.skip() Gradio builds each component anew.
+    return (gr.skip(),) * 3 if asked is not None and asked == asked_about(view) else ("", _NOTHING, None)
+
+
+def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[gr.Accordion, gr.State, list[Any]]:
+    """Lay it out and connect it. Returns the box, what was asked about, and what `forget` fills as the view moves."""
+    asked = gr.State(None)
+    box = gr.Accordion("Neighbours in the batch", open=False, visible=shown, elem_classes="card", elem_id="neighbours")
+    with box:
+        gr.HTML(f'<p class="facts">{_HINT}</p>', apply_default_css=False)
+        with gr.Row(elem_classes="search"):
+            others = gr.Textbox(
+                label="Other texts, one per line",
+                show_label=False,
+                container=False,
+                lines=3,
+                max_lines=8,
+                placeholder="Other texts, one per line",
+                scale=3,
+                min_width=240,
+                elem_id="others",
+            )
+            where = gr.Radio([_LAST, _FIRST], value=_LAST, label="Your text comes", min_width=200, elem_id="where")
+        with gr.Row(elem_classes="buttons"):
+            run = gr.Button("Route them together", elem_id="together", min_width=0, scale=0)
+        said = gr.HTML("", apply_default_css=False, elem_id="neighbours-said")
+        grid = create_routing_grid(_NOTHING, elem_id="neighbours-grid")
+
+    def route(view: View | None, others: str, where: str) -> tuple[Any, ...]:
+        return *compare(shelf, view, others, where), asked_about(view)
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    parts = [said, grid, asked]
+    run.click(route, [view, others, where], parts, **quiet)
+    return box, asked, parts
+
+
+def _said(sentence: str) -> str:
+    return f'<p class="facts" role="status">{escape(sentence)}</p>'

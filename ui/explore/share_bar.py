@@ -1,0 +1,87 @@
+"""The row below Explore: a link to what is on screen, files of it, and a saved record opened again.
+
+Try it: python app.py, then “Copy link”
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from ui.explore.handlers import EMPTY_TEXT, Explorer
+from ui.server.downloads import hand_over
+from ui.sharing.records import link_of
+from ui.views.view import View
+
+_FILES = {
+    "html": "Report (HTML)",
+    "json": "Record (JSON)",
+    "csv": "Table (CSV)",
+    "svg": "Grid (SVG)",
+    "png": "Grid (PNG)",
+}
+_PRIVACY = (
+    "This page stores nothing of what you type: a text lies in memory while it is shown. What you save or upload lies "
+    "on the server’s disk for an hour at most. A link keeps the text behind its #, which browsers send to no server."
+)
+# Where a browser does not let pages copy, the address bar shows the link.
+_COPY = """(link) => {
+  if (!link) return [link];
+  const address = location.href.split("#")[0] + "#s=" + link;
+  const show = () => history.replaceState(null, "", address);
+  if (navigator.clipboard) navigator.clipboard.writeText(address).catch(show);
+  else show();
+  return [link];
+}"""
+
+
+def create_keeping(
+    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opening: dict[str, Any], picture: dict[str, Any]
+) -> None:
+    """Lay it out and connect it.
+
+    Args:
+        shown: the view, and whether its flow is on screen.
+        link: a hidden box that the link passes through.
+        opening: the event that opens a record, but for its input.
+        picture: the event that draws what follows.
+    """
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    with gr.Column(elem_classes="card", elem_id="keeping"):
+        gr.HTML("<h2>Share and keep</h2>", apply_default_css=False)
+        with gr.Row(elem_classes="buttons"):
+            copy = gr.Button("Copy link", min_width=0, scale=0, elem_id="copy-link")
+            for kind, name in _FILES.items():
+                button = gr.Button(name, min_width=0, scale=0, elem_id=f"keep-{kind}")
+                hand_over(button, _keeper(explorer, kind), shown, f"keep-{kind}")
+            reopen = gr.UploadButton(
+                "Open a record…", file_types=[".json"], min_width=0, scale=0, elem_id="open-record"
+            )
+        said = gr.HTML("", apply_default_css=False, elem_id="link-said")
+        gr.HTML(f'<p class="facts">{_PRIVACY}</p>', apply_default_css=False)
+    copying = copy.click(make_link, shown[:1], [link, said], **quiet)
+    copying.success(None, [link], [link], js=_COPY, **quiet)
+    reopen.upload(inputs=[reopen], **opening, **quiet).then(**picture)
+
+
+def make_link(view: View | None) -> tuple[str, str]:
+    """(what stands behind #s=, what to say); "" where there is nothing that a link could open."""
+    if view is None:
+        return "", _said(EMPTY_TEXT)
+    if not view.model:
+        return "", _said("A saved record has no link: pass its file on.")
+    if "#" in view.model:
+        return "", _said("Only you can use this model: a link would open it for nobody else. Pass a file on.")
+    return link_of(view), _said(
+        "Copied: the link brings back what is shown now. (If not, it stands in the address bar.)"
+    )
+
+
+def _said(sentence: str) -> str:
+    return f'<p class="facts" role="status">{sentence}</p>'
+
+
+def _keeper(explorer: Explorer, kind: str):
+    def keep(view: View | None, flow_opened: bool) -> str:
+        return explorer.keep(view, kind, flow_opened)
+
+    return keep

@@ -1,0 +1,342 @@
+"""Text that appears token by token: how it shall be written, Generate and Stop, and written anew under other changes.
+
+One text per visitor at a time: a newer one ends the one before.
+Try it: python app.py --checkpoint MODEL, with a model that writes
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError, Generation, Interventions, TextGenerator
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.traces import whole_text
+from ui.cards.written import panel_of, shown_output, writing_card
+from ui.catalog.kinds import Kind
+from ui.catalog.models import LoadedModel
+from ui.components.expert_panel import serial_of, wished
+from ui.explore.handlers import Explorer, nothing
+from ui.sharing.records import LINK, read_link
+from ui.views.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, OutputView, kept_changes
+from ui.views.view import NO_CHANGES, past_of
+
+# Texts written at once, for all visitors, and how many may be waited for or written.
+AT_ONCE, WAITING = 2, 8
+# Seconds between two states of a text on the page. A browser takes tens of milliseconds to show one, whatever is new in
+# it: with more of them it would do nothing else, and answer no click.
+STEP_SECONDS = 0.1
+GREEDY, SAMPLE, BEAMS = "the likeliest token", "draw tokens", "follow several texts (beams)"
+_WRITES, _AGAIN, _BEFORE = "writing …", "writing it again …", "before: the same without your changes …"
+_BEAMS = "Following several texts: the best one appears at once."
+_WAITS = "Others let a model write: yours is next."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A text that shall be written.
+
+    Attributes:
+        model, text, decoding, changes, past: as in OutputView.
+        base: what the model wrote without the changes; None = not known yet.
+        place: (token, layer) to look at, counted through all bands; None = the first one written.
+        view: the view whose routing is changed; None = a new text.
+        serial: of the expert panel's event.
+    """
+
+    model: str
+    text: str
+    decoding: Decoding
+    changes: Interventions = NO_CHANGES
+    past: tuple[Interventions, ...] = ()
+    base: Generation | None = None
+    place: tuple[int, int] | None = None
+    view: OutputView | None = None
+    serial: int = 0
+
+
+@dataclass(eq=False)
+class _Running:
+    """A visitor's text on its way; `over` = a newer one has taken its place, and it has nothing more to say; `looked` =
+    where the visitor looks meanwhile."""
+
+    wanted: Wanted | None = None
+    looked: OutputView | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    over: bool = False
+
+
+Steps = Iterator[tuple[Any, ...]]
+
+
+class Writing:
+    """The handlers. A text comes in steps, each what `Explorer.route` returns and the Stop button."""
+
+    def __init__(self, explorer: Explorer):
+        self.explorer = explorer
+        self._running: dict[str | None, _Running] = {}
+        self._lock = threading.Lock()
+        self._turns = threading.Semaphore(AT_ONCE)
+
+    def write(
+        self,
+        model: str | None,
+        text: str,
+        view: Any,
+        length: float,
+        how: str,
+        temperature: float,
+        top_k: float,
+        top_p: float,
+        beams: float,
+        seed: float,
+        request: gr.Request,
+        begun: str = "",
+    ) -> Steps:
+        """The text of the box; or a link's, where `begun` is one."""
+
+        def wanted(before: Wanted | None) -> Wanted:
+            if begun.startswith(LINK):
+                shared = read_link(begun.removeprefix(LINK))
+                place = (shared.token, shared.layer)
+                return Wanted(shared.model, shared.text, shared.decoding, shared.changes, place=place)
+            decoding = decoding_of(length, how, temperature, top_k, top_p, beams, seed)
+            return Wanted(model, text, decoding, kept_changes(view, model))
+
+        yield from self._written(wanted, request)
+
+    def change(self, view: Any, event: gr.EventData, request: gr.Request) -> Steps:
+        """The text again, under what the expert panel or the card of a token asks for."""
+        yield from self.rewrite(view, event._data, request)
+
+    def rewrite(self, view: Any, wish: dict[str, Any], request: gr.Request) -> Steps:
+        """The same, called by hand."""
+        if not isinstance(view, OutputView) or not view.model:
+            yield (gr.skip(),) * 8
+            return
+
+        def wanted(before: Wanted | None) -> Wanted:
+            # What is on its way counts, not what was there before it.
+            now = before or Wanted(view.model, view.text, view.decoding, view.changes, view.past, view.base)
+            now = replace(now, view=view, place=None if before and before.view is None else view.place)
+            now = replace(now, serial=serial_of(wish))
+            if wish.get("kind") == "undo":
+                return replace(now, changes=now.past[-1], past=now.past[:-1]) if now.past else now
+            changes = wished(view, now.changes, self.explorer.shelf.load(now.model).config, wish)
+            if changes == now.changes:
+                return now
+            return replace(now, changes=changes, past=past_of(now, changes, wish.get("sliding") is True))
+
+        yield from self._written(wanted, request)
+
+    def on_look(
+        self, view: Any, flow_opened: bool, neighbours_of: Any, event: gr.EventData, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """As in Explorer; a text on its way shall end at that place."""
+        shown = self.explorer.on_look(view, flow_opened, neighbours_of, event)
+        with self._lock:
+            if (running := self._running.get(_session(request))) and isinstance(shown[0], OutputView):
+                running.looked = shown[0]
+        return shown
+
+    def choose_model(
+        self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """As in Explorer; a text on its way ends."""
+        self._end_one_before(request)
+        return self.explorer.choose_model(model, text, sample, view)
+
+    def open_record(self, file: str, request: gr.Request) -> tuple[Any, ...]:
+        """As in Explorer, and the Stop button; a text on its way ends."""
+        self._end_one_before(request)
+        return *self.explorer.open_record(file), gr.update(interactive=False)
+
+    def stop(self, request: gr.Request) -> None:
+        """End the visitor's text where it is."""
+        with self._lock:
+            running = self._running.get(_session(request))
+        if running is not None:
+            running.stop.set()
+
+    # -- one text ---------------------------------------------------------------------------------------------------
+
+    def _written(self, wanted: Callable[[Wanted | None], Wanted], request: gr.Request) -> Steps:
+        """What is wanted (told what is being written, if anything is), as soon as it is this visitor's turn."""
+        session, mine = _session(request), _Running()
+        with self._lock:
+            before = self._running.get(session)
+            self._running[session] = mine
+        if before is not None:
+            before.over = True
+            before.stop.set()
+        try:
+            mine.wanted = wanted(before and before.wanted)
+            loaded = self.explorer.shelf.load(mine.wanted.model)
+            if not loaded.kind.writes:
+                yield *self.explorer.route(mine.wanted.model, mine.wanted.text, None), gr.skip()
+                return
+            yield from self._in_turn(loaded, mine.wanted, mine)
+        except (CheckpointError, ValueError) as error:
+            if not mine.over:
+                yield *nothing(str(error), "The model’s text"), gr.update(interactive=False)
+        finally:
+            mine.stop.set()
+            with self._lock:
+                if self._running.get(session) is mine:
+                    del self._running[session]
+
+    def _in_turn(self, loaded: LoadedModel, wanted: Wanted, mine: _Running) -> Steps:
+        wanted = replace(wanted, text=whole_text(wanted.text or ""))
+        generator: TextGenerator = loaded.pipeline
+        if generator.has_encoder and not wanted.text.strip():
+            raise ValueError(loaded.kind.asks)
+        prompt = "" if generator.has_encoder else wanted.text
+        # At once: the panel shows what was asked for, and goes on listening.
+        shown = replace(wanted.view, changes=wanted.changes, past=wanted.past) if wanted.view else None
+        panel = panel_of(shown, loaded.config, wanted.serial) if shown else gr.skip()
+        words = _BEAMS if wanted.decoding.num_beams > 1 else _AGAIN if wanted.view else _WRITES
+        turn = self._turns.acquire(blocking=False)
+        try:
+            card = writing_card(prompt, "", words if turn else _WAITS)
+            yield gr.skip(), card, "", gr.skip(), panel, *(gr.skip(),) * 2, gr.update(interactive=True)
+            while not turn:
+                turn = self._turns.acquire(timeout=0.2)
+                if mine.over:
+                    return
+            yield from self._steps(loaded, wanted, mine, prompt, words)
+        finally:
+            if turn:
+                self._turns.release()
+
+    def _steps(self, loaded: LoadedModel, wanted: Wanted, mine: _Running, prompt: str, words: str) -> Steps:
+        generator: TextGenerator = loaded.pipeline
+        text, decoding, changes = wanted.text, wanted.decoding, wanted.changes
+        start, milliseconds, output, base = time.perf_counter(), None, wanted.base, wanted.base
+        if changes != NO_CHANGES or base is None:
+            stream = generator.stream(text, decoding, None if changes == NO_CHANGES else changes, mine.stop)
+            output = yield from _flow(stream, lambda so_far: writing_card(prompt, so_far, words), mine)
+            milliseconds = 1000 * (time.perf_counter() - start)
+        if changes == NO_CHANGES:
+            base = output
+        elif base is None and not mine.over:
+            # As long a text without the changes, to be compared with. Stop ends one text at a time.
+            mine.stop.clear()
+            as_long = replace(decoding, max_new_tokens=max(output.new_tokens, 1))
+            stream = generator.stream(text, as_long, None, mine.stop)
+            base = yield from _flow(stream, lambda so_far: writing_card(prompt, output.text, _BEFORE, so_far), mine)
+        if mine.over:
+            return
+        view = OutputView.showing(wanted.model, text, decoding, output)
+        view = replace(view, base=base, changes=changes, past=wanted.past)
+        view = view.looking_at(*wanted.place) if wanted.place else view
+        if mine.looked is not None:
+            view = _looking_on(view, mine.looked)
+        yield *shown_output(view, loaded.config, milliseconds, wanted.serial), gr.update(interactive=False)
+
+    def _end_one_before(self, request: gr.Request) -> None:
+        with self._lock:
+            before = self._running.pop(_session(request), None)
+        if before is not None:
+            before.over = True
+            before.stop.set()
+
+
+def _session(request: gr.Request) -> str | None:
+    return getattr(request, "session_hash", None)
+
+
+def _looking_on(view: OutputView, looked: OutputView) -> OutputView:
+    """The view at the place that was looked at, where it has one: of another text, one with the same token."""
+    if looked.model != view.model or looked.stack >= len(view.bands):
+        return view
+    there, tokens = looked.prediction.tokens, view.bands[looked.stack].tokens
+    if looked.token >= len(tokens) or (looked.text != view.text and there[looked.token] != tokens[looked.token]):
+        return view
+    return replace(view, stack=looked.stack, token=looked.token, layer=looked.layer)
+
+
+def _flow(stream: Iterator[str], card: Callable[[str], str], mine: _Running) -> Steps:
+    """The text so far, now and then; returns the whole, or None once a newer text has taken its place."""
+    last = 0.0
+    try:
+        while not mine.over:
+            so_far = next(stream)
+            now = time.perf_counter()
+            if now - last >= STEP_SECONDS:
+                last = now
+                yield gr.skip(), card(so_far), "", *(gr.skip(),) * 5
+    except StopIteration as end:
+        return end.value
+    finally:
+        stream.close()
+
+
+def decoding_of(
+    length: float, how: str, temperature: float, top_k: float, top_p: float, beams: float, seed: float
+) -> Decoding:
+    """The settings of the page as one value, within what the page allows. Raises ValueError when one makes no sense."""
+
+    def number(value: float | None, least: int, most: int) -> int:
+        return min(max(int(value or 0), least), most)
+
+    settings: dict[str, Any] = {"max_new_tokens": number(length, 1, MAX_LENGTH), "max_seconds": MAX_SECONDS}
+    if how == BEAMS:
+        settings["num_beams"] = number(beams, 2, MAX_BEAMS)
+    elif how == SAMPLE:
+        settings |= {
+            "do_sample": True,
+            "temperature": float(temperature or 0),
+            "top_k": number(top_k, 0, 10**6),
+            "top_p": float(top_p or 0),
+            "seed": number(seed, 0, 2**53),
+        }
+    return Decoding(**settings)
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WritingParts:
+    """The components that only a model that writes has."""
+
+    generate: gr.Button
+    stop: gr.Button
+    box: gr.Accordion
+    settings: list[Any]
+
+    @property
+    def shown(self) -> list[Any]:
+        """Those that come and go with the kind of model."""
+        return [self.generate, self.stop, self.box]
+
+
+def create_buttons(kind: Kind) -> tuple[gr.Button, gr.Button]:
+    """Generate and Stop."""
+    small = {"visible": kind.writes, "min_width": 0, "scale": 0}
+    generate = gr.Button("Generate", variant="primary", elem_id="generate", **small)
+    return generate, gr.Button("Stop", interactive=False, elem_id="stop-writing", **small)
+
+
+def create_settings(kind: Kind) -> tuple[gr.Accordion, list[Any]]:
+    """How a text is written, folded away."""
+    with gr.Accordion("How it is written", open=False, visible=kind.writes, elem_id="writing-settings") as box:
+        length = gr.Slider(1, MAX_LENGTH, 60, step=1, label="Tokens at most", buttons=[], elem_id="writing-length")
+        how = gr.Radio([GREEDY, SAMPLE, BEAMS], value=GREEDY, label="Each time take", elem_id="writing-how")
+        with gr.Row(visible=False, elem_id="writing-drawing") as drawing:
+            temperature = gr.Number(1.0, label="Temperature", minimum=0.05, maximum=5, step=0.1, min_width=90)
+            top_k = gr.Number(40, label="Top k (0 = all)", precision=0, minimum=0, min_width=90)
+            top_p = gr.Number(0.95, label="Top p (1 = all)", minimum=0.01, maximum=1, step=0.05, min_width=90)
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
+        beams = gr.Slider(
+            2, MAX_BEAMS, 4, step=1, label="Texts followed", visible=False, buttons=[], elem_id="writing-beams"
+        )
+    how.input(_fitting, [how], [drawing, beams], show_progress="hidden", api_visibility="private")
+    return box, [length, how, temperature, top_k, top_p, beams, seed]
+
+
+def _fitting(how: str) -> tuple[Any, Any]:
+    return gr.update(visible=how == SAMPLE), gr.update(visible=how == BEAMS)

@@ -1,0 +1,81 @@
+"""The page as a server: from the flags of app.py to an address, and how it ends.
+
+Try it: python app.py --host ::1
+"""
+
+import argparse
+import os
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import gradio as gr
+
+from switch_model.storage.paths import local_path
+from train.data.sources import data_folder
+from train.runs.signals import HANGUP, answer
+from ui.catalog.models import ModelShelf, check_device, serve_many
+from ui.page import build_demo, launch_options
+from ui.server.address import ask_oneself_directly, free_port, in_url, without_proxy
+from ui.server.downloads import remove_temporary_folders
+from ui.server.workspace import Caps, Workshop
+
+# How long the server may take to end, and remove its copies of uploads: Gradio itself gives it five seconds.
+CLOSING_SECONDS = 60
+
+
+def serve(options: argparse.Namespace, public: bool) -> None:
+    """Open the models, serve the page and wait until it is ended.
+
+    Raises ValueError, CheckpointError or OSError for a flag that can't be followed.
+    """
+    data_dir = options.data_dir and data_folder(options.data_dir)
+    if data_dir and not os.path.isdir(data_dir):
+        raise ValueError(f"--data_dir {data_dir}: there is no such folder")
+    data_folder()  # Of the environment, whose ~ may be nobody's.
+    check_device(options.device)
+    checkpoint = options.checkpoint and local_path(options.checkpoint)
+    shelf = ModelShelf.find(checkpoint, options.device, revision=options.revision)
+    if options.checkpoint:
+        shelf.load(shelf.default)
+    if public:
+        serve_many()
+    workshop = Workshop(Path(local_path(options.runs_dir)), data_dir, options.max_runs, Caps() if public else None)
+    demo = build_demo(shelf, workshop)
+    local, shared = listen(demo, options.host, options.port, options.share, public)
+    addresses = f"{local} and {shared}" if shared else local
+    print(f"Switch Explorer listens on {addresses}  (Ctrl+C stops it)", flush=True)
+    _wait_until_ended(demo)
+
+
+def listen(demo: gr.Blocks, host: str, port: int | None, share: bool, public: bool) -> tuple[str, str | None]:
+    """Serve the page in threads: (its address here, its public one). Raises ValueError with the reason when it can't.
+
+    Gradio asks the page for itself once it is there, which must not go through a proxy; what makes a public link must.
+    """
+    ask_oneself_directly(host)
+    address = {"server_name": in_url(host), "server_port": port or free_port(host), "share": share}
+    try:
+        with nullcontext() if share else without_proxy():
+            _, local, shared = demo.launch(prevent_thread_lock=True, **address, **launch_options(public))
+    except Exception as error:  # Of the socket, and all that the network can do to a request.
+        raise ValueError(f"can't listen on {host}: {error}") from error
+    # The address that stands for all of a machine's is none that a browser takes.
+    return local.replace("//[::]", "//[::1]"), shared
+
+
+def _wait_until_ended(demo: gr.Blocks) -> None:
+    """Until Ctrl+C, SIGTERM or the end of the terminal; then close the page.
+
+    SIGTERM is how Docker and Spaces end it. By itself it would end Python at once, and leave on the disk what visitors
+    uploaded. Gradio's copies go as the server closes.
+    """
+    for number in (signal.SIGTERM, HANGUP):
+        answer(number, lambda *_: sys.exit())
+    try:
+        demo.block_thread()
+    finally:
+        demo.close(verbose=False)
+        demo.server.thread.join(CLOSING_SECONDS)
+        remove_temporary_folders()

@@ -1,0 +1,1 @@
+"""The Models tab: every model that the page offers, and a visitor's own."""

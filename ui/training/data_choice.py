@@ -1,0 +1,210 @@
+"""What a run trains on: the data set, the task, and the columns that the task needs; with a card of what is in them.
+
+Handlers take values and return values. Try it: DataChoice(Workshop(Path("runs"))).look_at("toy", "mlm", "", "", "", "")
+"""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from switch_model.storage.paths import local_path
+from train.arguments.arguments import Arguments
+from train.data.sources import columns_of, from_hub, known_datasets
+from train.data.table_file import UPLOAD_ENDINGS
+from train.preflight.data_report import DataReport, data_report
+from train.preflight.task_suggestion import columns_by_content, fitting_task
+from train.tasks.registry import TASKS
+from train.words import DataError
+from ui.server.workspace import Workshop
+from ui.training.data_card import report_html
+
+NO_COLUMN = "found by name"
+NONE_CHOSEN = (NO_COLUMN, NO_COLUMN, NO_COLUMN, "")
+
+
+class DataChoice:
+    """The handlers of the card."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+
+    def names(self) -> list[str]:
+        """The data sets on offer."""
+        return known_datasets(self.workshop.data_dir)
+
+    def choices(self, dataset: str = "toy") -> list[tuple[str, str]]:
+        """(title, value) of those on offer, and of another one that was chosen."""
+        names = self.names()
+        return [(name, name) for name in names] + ([] if dataset in names else [(Path(dataset).name, dataset)])
+
+    def look_at(
+        self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
+    ) -> tuple[Any, ...]:
+        """Read the data: (card, columns of texts, classes and what to write, language, facts for an estimate)."""
+        chosen = (text_column, label_column, target_column)
+        try:
+            report = self.report(dataset, task, *chosen, language)
+        except (DataError, ValueError, OSError) as error:
+            # Who uploaded a file knows its name, not where it lies here.
+            said = str(error).replace(dataset, Path(dataset).name) if dataset else str(error)
+            card = f'<p class="notice" role="alert">{escape(said)}</p>'
+            return card, *self._pickers(dataset, task, self._columns(dataset), chosen), None
+        facts = {
+            "rows": report.rows,
+            "classes": len(report.labels),
+            "words": report.words,
+            "target_words": report.target_words,
+            "validation": report.validation,
+            "vocabulary": report.vocabulary,
+        }
+        return report_html(report), *self._pickers(dataset, task, report.columns, chosen), facts
+
+    def choose(self, dataset: str, task: str) -> tuple[Any, ...]:
+        """Another data set, or task: (task, what `look_at` returns with its columns found anew)."""
+        text, label = self._columns_by_content(dataset, task) or (NO_COLUMN, NO_COLUMN)
+        return task_update(task), *self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
+
+    def task_of(self, dataset: str) -> str:
+        """The task that a data set suits."""
+        try:
+            return fitting_task(self.allowed(dataset), self.workshop.data_dir)
+        except ValueError:
+            return "classification"
+
+    def report(
+        self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
+    ) -> DataReport:
+        """Raises DataError, ValueError or OSError as `data_report` does, and where a stranger may not read."""
+        values = self.values(dataset, task, text_column, label_column, target_column, language)
+        return data_report(**values | {"data_dir": self.workshop.data_dir})
+
+    def values(
+        self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
+    ) -> dict[str, Any]:
+        """The choices as arguments; those that the task does not read are left out. Raises ValueError."""
+        rows = TASKS[task].rows
+        return {
+            "dataset": self.allowed(dataset),
+            "task": task,
+            "text_column": _column(text_column),
+            "label_column": _column(label_column) if rows == "classes" else None,
+            "target_column": _column(target_column) if rows == "pairs" else None,
+            "language": (language or "").strip() or None,
+            "data_dir": self.workshop.data_dir if dataset in self.names() and dataset != "toy" else None,
+        }
+
+    def fill(self, arguments: Arguments) -> list[Any]:
+        """The inputs of the card for given arguments, in their order."""
+        data, task = arguments.data, arguments.train.task
+        chosen = [value or NO_COLUMN for value in (data.text_column, data.label_column, data.target_column)]
+        columns = [value for value in chosen if value != NO_COLUMN]
+        return [
+            gr.update(choices=self.choices(data.dataset), value=data.dataset),
+            task_update(task),
+            *self._pickers(data.dataset, task, columns, chosen)[:3],
+            gr.update(value=data.language or "", visible=self._takes_language(data.dataset, task)),
+        ]
+
+    def allowed(self, dataset: str) -> str:
+        """The data set, with ~ as the home it is; on a public page, those on offer and uploads only. Raises ValueError
+        otherwise."""
+        if not dataset:
+            raise ValueError("Choose a data set, or upload a file.")
+        if not self.workshop.public:
+            return local_path(dataset)
+        if dataset not in self.names() and Path(dataset).resolve().parent != self.workshop.uploads.resolve():
+            raise ValueError(f"{dataset} is not offered here: choose a data set of the list, or upload a file.")
+        return dataset
+
+    def _pickers(self, dataset: str, task: str, columns: list[str], chosen) -> tuple[Any, ...]:
+        """Those of texts, classes and what to write with all columns, and the language: shown where the task asks."""
+        rows, choices = TASKS[task].rows, [NO_COLUMN, *columns]
+        values = [value if value in choices else NO_COLUMN for value in chosen]
+        shown = (True, rows == "classes", rows == "pairs")
+        pickers = (
+            gr.update(choices=choices, value=value, visible=visible)
+            for value, visible in zip(values, shown, strict=True)
+        )
+        return *pickers, gr.update(visible=self._takes_language(dataset, task))
+
+    def _takes_language(self, dataset: str, task: str) -> bool:
+        return TASKS[task].rows in ("pairs", "blocks") and from_hub(dataset, self.workshop.data_dir)
+
+    def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str] | None:
+        """The columns of texts and classes where their names don't say which they are, but what stands in them does."""
+        try:
+            return columns_by_content(self.allowed(dataset)) if TASKS[task].labelled else None
+        except ValueError:
+            return None
+
+    def _columns(self, dataset: str) -> list[str]:
+        """What may be chosen when no column could be found by its name."""
+        try:
+            return columns_of(self.allowed(dataset), self.workshop.data_dir)
+        except (DataError, ValueError, OSError):
+            return []
+
+
+def task_update(task: str) -> Any:
+    """The picker of tasks with what the chosen one learns."""
+    return gr.update(value=task, info=TASKS[task].learns)
+
+
+def _column(value: str | None) -> str | None:
+    return None if not value or value == NO_COLUMN else value
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_data_choice(
+    choice: DataChoice, start_with: Arguments
+) -> tuple[list[gr.components.Component], gr.UploadButton, gr.HTML, gr.State]:
+    """Lay it out, filled for the toy. Returns the inputs in the order of `look_at`, the upload, the card, the facts."""
+    task = start_with.train.task
+    # Once for all who open the page.
+    card, *_, facts = choice.look_at("toy", task, *NONE_CHOSEN)
+    columns = [NO_COLUMN, *choice.report("toy", task, *NONE_CHOSEN).columns]
+    gr.HTML("<h2>Data</h2>", apply_default_css=False)
+    dataset = gr.Dropdown(
+        choice.choices(),
+        value="toy",
+        label="Data set",
+        info="a name, a hub id such as owner/name, or your own CSV, TSV, JSONL or parquet file",
+        allow_custom_value=not choice.workshop.public,
+        elem_id="train-data",
+    )
+    with gr.Row(elem_classes="buttons"):
+        upload = gr.UploadButton(
+            "Upload a file",
+            file_types=UPLOAD_ENDINGS,
+            type="filepath",
+            size="md",
+            min_width=0,
+            scale=0,
+            elem_id="upload",
+        )
+    learned = gr.Radio(
+        [(known.title, name) for name, known in TASKS.items()],
+        value=task,
+        label="What the model shall do",
+        info=TASKS[task].learns,
+        elem_id="task",
+    )
+    with gr.Row(elem_classes="columns"):
+        picker = {"allow_custom_value": True, "min_width": 130}
+        text_column = gr.Dropdown(columns, value=NO_COLUMN, label="Column of texts", elem_id="text-column", **picker)
+        label_column = gr.Dropdown(
+            columns, value=NO_COLUMN, label="Column of classes", elem_id="label-column", **picker
+        )
+        target_column = gr.Dropdown(
+            columns, value=NO_COLUMN, label="Column to write", visible=False, elem_id="target-column", **picker
+        )
+        language = gr.Textbox(
+            "", label="Language, or part of it", placeholder="hi", max_lines=1, visible=False, min_width=130
+        )
+    report = gr.HTML(card, apply_default_css=False, elem_id="data-report")
+    inputs = [dataset, learned, text_column, label_column, target_column, language]
+    return inputs, upload, report, gr.State(facts)

@@ -1,0 +1,292 @@
+"""New run: choose data, a size and arguments, see what it will take and the command it stands for, and start it.
+
+Handlers take values and return values. Try it: NewRun(Workshop(Path("runs"))).choose_data("toy")
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import yaml
+
+from switch_model import CheckpointError
+from train.arguments.arguments import Arguments, DataArguments
+from train.arguments.presets import default_preset
+from train.preflight.estimate import Estimate, estimate
+from train.runs.process import start, train_command
+from train.runs.run import Run, RunError
+from train.words import DataError
+from ui.server.downloads import fresh_path, hand_over
+from ui.server.workspace import Workshop, visitor_of
+from ui.training.argument_form import NAMES, as_typed, create_form, given, values_of
+from ui.training.data_choice import DataChoice, create_data_choice
+from ui.training.run_summary import duration
+
+PRESETS = [
+    ("tiny · a first look", "tiny"),
+    ("small · the default", "small"),
+    ("base · larger", "base"),
+    ("none · no preset", "none"),
+]
+# Until the new estimate is there, the old one would be wrong.
+TIMING = '<p class="facts">Timing a few steps …</p>'
+START_FROM = NAMES.index("init_from")
+
+
+class NewRun:
+    """The handlers of the tab."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+        self.data = DataChoice(workshop)
+
+    # -- data and size ------------------------------------------------------------------------------------------------
+
+    def choose_data(self, dataset: str, start_from: str = "") -> tuple[Any, ...]:
+        """Another data set: (what `DataChoice.choose` returns, the estimate's place, preset, form).
+
+        Args:
+            start_from: the form's --init_from, which stays; likewise below.
+        """
+        name, task = default_preset(dataset) or "none", self.data.task_of(dataset)
+        return *self.data.choose(dataset, task), TIMING, name, *self.choose_preset(name, dataset, task, start_from)
+
+    def choose_task(self, task: str, dataset: str, preset: str, start_from: str = "") -> tuple[Any, ...]:
+        """Another task on the same data: as `choose_data`, with the preset that was chosen."""
+        return *self.data.choose(dataset, task), TIMING, preset, *self.choose_preset(preset, dataset, task, start_from)
+
+    def upload(self, path: str, start_from: str = "") -> tuple[Any, ...]:
+        """A file of the visitor's own: (data picker, what `choose_data` returns). Raises gr.Error for one too large."""
+        try:
+            kept = str(self.workshop.keep_upload(path))
+        except DataError as error:
+            raise gr.Error(str(error).replace(path, Path(path).name)) from error
+        return gr.update(choices=self.data.choices(kept), value=kept), *self.choose_data(kept, start_from)
+
+    def choose_preset(self, preset: str, dataset: str, task: str, start_from: str = "") -> list[Any]:
+        """The form's values for a preset."""
+        values = values_of(Arguments.resolve({"dataset": dataset, "preset": preset, "task": task}))
+        values[START_FROM] = start_from
+        return values
+
+    # -- arguments ----------------------------------------------------------------------------------------------------
+
+    def arguments(
+        self, dataset, task, text_column, label_column, target_column, language, preset, name, probe, *form
+    ) -> Arguments:
+        """What the page asks for. Raises ValueError with what is wrong."""
+        arguments = Arguments.from_dict(
+            given(form)
+            | self.data.values(dataset, task, text_column, label_column, target_column, language)
+            | {"preset": preset, "probe": (probe or "").strip() or None}
+        )
+        arguments.check()
+        if self.workshop.caps is not None:
+            start = arguments.train.init_from
+            if start and start not in [(self.workshop.root / run / "best").as_posix() for run in self.workshop.names()]:
+                raise ValueError("--init_from must be a run of this page.")
+            arguments = self.workshop.caps.apply(arguments)
+        arguments.train.output_dir = self.workshop.folder_for(name, dataset).as_posix()
+        return arguments
+
+    def preview(self, *inputs) -> tuple[str, str]:
+        """(the command, what is wrong with the arguments)."""
+        try:
+            return self.command(self.arguments(*inputs)), ""
+        except ValueError as error:
+            return "", f'<p class="notice" role="alert">{escape(str(error))}</p>'
+
+    def command(self, arguments: Arguments) -> str:
+        return shlex.join([*train_command(arguments), "--max_runs", str(self.workshop.max_runs)])
+
+    def estimate(self, facts: dict[str, Any] | None, *inputs) -> str:
+        """What the run will take, in a line. Timed only while nothing trains: both would be slower for it."""
+        try:
+            arguments = self.arguments(*inputs)
+        except ValueError:
+            return ""  # The preview says what is wrong.
+        if facts is None:
+            return ""
+        busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
+        try:
+            return estimate_html(estimate(arguments, **facts, timed=not busy))
+        except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+        except (OverflowError, RuntimeError, MemoryError):
+            return ""
+
+    # -- starting -----------------------------------------------------------------------------------------------------
+
+    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any, Any]:
+        """Start the run as a process of its own: (what is wrong, the inner tabs, the run to watch, the command of the
+        next one, whose folder is another). A refusal is the button's only answer: nothing may follow that clears it."""
+        try:
+            arguments = self.arguments(*inputs)
+            self.workshop.check_may_start(visitor_of(request))
+            folder = Path(arguments.train.output_dir)
+            run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
+        except (ValueError, RunError) as error:
+            return f'<p class="notice" role="alert">{escape(str(error))}</p>', *(gr.skip(),) * 3
+        self.workshop.started(run.name, visitor_of(request))
+        watched = gr.update(choices=self.workshop.names(), value=run.name)
+        return "", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0]
+
+    # -- arguments as a file ------------------------------------------------------------------------------------------
+
+    def save(self, *inputs) -> str:
+        """The arguments as a file to download. Raises gr.Error when they are wrong."""
+        try:
+            arguments = self.arguments(*inputs)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        path = fresh_path(f"{Path(arguments.train.output_dir).name}.json")
+        path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
+        return str(path)
+
+    def load(self, path: str) -> list[Any]:
+        """A file of arguments into the tab's inputs."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it holds no arguments")
+            arguments = Arguments.resolve(as_typed(values))
+            arguments.check()
+            self.data.allowed(arguments.data.dataset)
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise gr.Error(f"This file can't be used: {error}", print_exception=False) from error
+        return self.fill(arguments)
+
+    def fill(self, arguments: Arguments) -> list[Any]:
+        """The page's inputs for given arguments, in the order of the tab's inputs; the run's name stays open."""
+        return [
+            *self.data.fill(arguments),
+            arguments.train.preset or "none",
+            "",
+            arguments.train.probe or "",
+            *values_of(arguments),
+        ]
+
+    def go_on_from(self, name: str | None) -> list[Any]:
+        """The arguments of a run, to start another from its weights: what `fill` returns, then the inner tabs."""
+        try:
+            run = self.workshop.run(name)
+            if not run.best.is_dir():
+                raise RunError(f"{name} has no checkpoint to start from yet.")
+            arguments = run.arguments()
+        except (RunError, CheckpointError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        arguments.train.init_from = run.best.as_posix()
+        # The model brings its tokenizer and its shape along.
+        for brought in ("vocab_size", "tokenizer", "target_tokenizer"):
+            setattr(arguments.data, brought, getattr(DataArguments(), brought))
+        arguments.train.preset = "none"
+        return [*self.fill(arguments), gr.Tabs(selected="new")]
+
+
+def estimate_html(found: Estimate) -> str:
+    """parameters, steps and time in one line."""
+    time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed"
+    most = "" if found.exact else "At most "
+    epochs = f"{found.epochs:,.0f}" if found.epochs >= 10 else f"{found.epochs:.2g}"
+    ended = f" ({found.ended_by} ends it at epoch {epochs})" if found.ended_by else ""
+    return (
+        f'<p class="facts" role="status">{most}<b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
+        f"active per token · <b>{found.steps:,}</b> steps{ended} · "
+        f"about {found.tokens} tokens a {found.row} · {time}</p>"
+    )
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_new_run(
+    handlers: NewRun, opened: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
+) -> tuple[list[gr.components.Component], list[dict[str, Any]]]:
+    """Lay it out and connect it. Returns the inputs, and the events that follow when someone has filled them.
+
+    Args:
+        opened: the tab that it is in: nothing is asked for before somebody opens it.
+    """
+    workshop, start_with = handlers.workshop, Arguments.resolve({"dataset": "toy"})
+    with gr.Row(elem_classes="pair"):
+        with gr.Column(elem_classes="card", scale=4, min_width=280):
+            chosen_data, upload, report, facts = create_data_choice(handlers.data, start_with)
+        with gr.Column(elem_classes="card", scale=5, min_width=280):
+            gr.HTML("<h2>Model and training</h2>", apply_default_css=False)
+            preset = gr.Radio(PRESETS, value="none", label="Size", elem_id="preset")
+            with gr.Row(elem_classes="columns"):
+                name = gr.Textbox(
+                    "", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name"
+                )
+                probe = gr.Textbox(
+                    "",
+                    label="A text to watch",
+                    placeholder="routed anew at every evaluation",
+                    lines=2,
+                    max_lines=6,
+                    elem_id="probe",
+                )
+            form = create_form(start_with, workshop.public)
+            known = gr.HTML("", apply_default_css=False, elem_id="estimate")
+            wrong = gr.HTML("", apply_default_css=False, elem_id="wrong")
+            command = gr.Textbox(
+                label="The command it stands for",
+                interactive=False,
+                lines=2,
+                max_lines=20,
+                buttons=["copy"],
+                elem_id="command",
+            )
+            with gr.Row(elem_classes="buttons"):
+                go = gr.Button("Train", variant="primary", min_width=0, scale=0, elem_id="start")
+                saved = gr.Button("Save arguments", size="lg", min_width=0, scale=0, elem_id="save-arguments")
+                loaded = gr.UploadButton(
+                    "Load arguments",
+                    file_types=[".json", ".yaml", ".yml"],
+                    type="filepath",
+                    size="lg",
+                    min_width=0,
+                    scale=0,
+                    elem_id="load-arguments",
+                )
+            if workshop.caps is not None:
+                gr.HTML(f'<p class="note">{escape(workshop.caps.words())}</p>', apply_default_css=False)
+
+    dataset, task, *columns = chosen_data
+    inputs = [*chosen_data, preset, name, probe, *form]
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    shown = {"fn": handlers.preview, "inputs": inputs, "outputs": [command, wrong], **quiet}
+    timed = {
+        "fn": handlers.estimate,
+        "inputs": [facts, *inputs],
+        "outputs": [known],
+        "concurrency_id": "estimate",
+        "concurrency_limit": 1,
+        **quiet,
+    }
+    looked = {"fn": handlers.data.look_at, "inputs": chosen_data, "outputs": [report, *columns, facts], **quiet}
+    start_from = form[START_FROM]
+    chosen = [task, report, *columns, facts, known, preset, *form]
+    # No run is started on data that are known not to work; the card says why.
+    facts.change(lambda known: gr.update(interactive=known is not None), [facts], [go], **quiet)
+    dataset.input(handlers.choose_data, [dataset, start_from], chosen, **quiet).then(**shown).then(**timed)
+    task.input(handlers.choose_task, [task, dataset, preset, start_from], chosen, **quiet).then(**shown).then(**timed)
+    upload.upload(handlers.upload, [upload, start_from], [dataset, *chosen], **quiet).then(**shown).then(**timed)
+    gr.on(_edits(columns), **looked).then(**shown).then(**timed)
+    preset.input(handlers.choose_preset, [preset, dataset, task, start_from], form, **quiet).then(**shown).then(**timed)
+    gr.on(_edits((name, probe)), trigger_mode="always_last", **shown)
+    gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
+    go.click(handlers.start, inputs, [wrong, tabs, watched, command], **quiet)
+    hand_over(saved, handlers.save, inputs, "arguments")
+    loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
+    opened.select(**shown).then(**timed)
+    return inputs, [looked, shown, timed]
+
+
+def _edits(items: Iterable[gr.components.Component]) -> list[Any]:
+    """What tells that a person changed one of them. Pasting into a box of text sends no `input`, leaving it `blur`."""
+    return [event for item in items for event in (item.input, getattr(item, "blur", None)) if event is not None]

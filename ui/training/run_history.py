@@ -1,0 +1,258 @@
+"""All runs: a table, several compared, and what one does with one that has ended.
+
+Try it: RunHistory(Workshop(Path("runs"))).table()
+"""
+
+import time
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError
+from train.arguments.arguments import Arguments
+from train.runs.history import summaries
+from train.runs.manage import archive, delete, rename
+from train.runs.run import RunError
+from train.tasks.metrics import MEASURES
+from train.tasks.registry import TASKS
+from ui.server.downloads import fresh_path, hand_over
+from ui.server.workspace import Workshop, clean_name, visitor_of
+from ui.training.run_summary import arguments_diff_html, duration
+
+COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
+# Curves that a person still tells apart.
+MAX_COMPARED = 8
+_HIDDEN = gr.update(visible=False)
+NOTHING = '<p class="facts">Choose a run: click its row.</p>'
+
+
+class RunHistory:
+    """The handlers of the tab."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+
+    def table(self) -> list[list[str]]:
+        """A row per run, the newest first."""
+        return [self._row(row) for row in summaries(self.workshop.root)]
+
+    def _row(self, row: dict[str, Any]) -> list[str]:
+        # One that was stopped while it waited began when it was asked for.
+        began = row["started"] or (None if row["state"] == "queued" else row["queued"])
+        started = time.strftime("%d %b %H:%M", time.localtime(began)) if began else ""
+        steps = f"{row['step']:,}" + (f" of {row['max_steps']:,}" if row["max_steps"] else "")
+        name = Path(row["folder"]).relative_to(self.workshop.root).as_posix()
+        clock = duration(row["seconds"]) if row["seconds"] else ""
+        return [
+            name,
+            row["state"],
+            row["dataset"],
+            TASKS[row["task"]].title if row["task"] else "",
+            row["preset"] or "",
+            row["best_words"],
+            steps,
+            clock,
+            started,
+        ]
+
+    def refresh(self, compared: Sequence[str]) -> tuple[Any, Any]:
+        """(table, picker of runs to compare)."""
+        names = self.workshop.names()
+        return self.table(), gr.update(choices=names, value=[name for name in compared or () if name in names])
+
+    def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
+        """A click on a row: (the run's name, what stands above the buttons, six buttons, the row that renames, the row
+        that deletes)."""
+        return self.chosen(event.row_value[0])
+
+    def chosen(self, name: str) -> tuple[Any, ...]:
+        try:
+            run = self.workshop.run(name)
+            state = run.state()
+        except RunError as error:
+            return None, _message(error), *(gr.update(interactive=False),) * 6, *(_HIDDEN,) * 2
+        try:
+            run.arguments()
+        except RunError as error:  # All that can be done with it is to remove it.
+            able = (gr.update(interactive=on and not state.active) for on in (False,) * 5 + (True,))
+            return name, _message(error), *able, *(_HIDDEN,) * 2
+        able = [True, run.best.is_dir(), run.best.is_dir(), run.best.is_dir(), not state.active, not state.active]
+        said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
+        return name, said, *(gr.update(interactive=on) for on in able), *(_HIDDEN,) * 2
+
+    def watch(self, name: str | None) -> tuple[Any, Any]:
+        """To the live view of a run: (the inner tabs, its picker)."""
+        return gr.Tabs(selected="live"), gr.update(choices=self.workshop.names(), value=name)
+
+    def compare(self, names: Sequence[str], value: str, over: str) -> tuple[Any, str]:
+        """(curves of several runs, the arguments in which they differ)."""
+        from ui.training.learning_curves import compare_curves
+
+        arguments = {name: one.portable() for name, one in self._arguments((names or ())[:MAX_COMPARED]).items()}
+        if not arguments:
+            return None, '<p class="facts">Choose two or more runs.</p>'
+        figure = compare_curves({name: self.workshop.run(name).metrics() for name in arguments}, value, over)
+        return figure, arguments_diff_html(arguments)
+
+    def _arguments(self, names: Sequence[str]) -> dict[str, Arguments]:
+        """Of the runs that are there and can be read."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.workshop.run(name).arguments()
+            except RunError:
+                continue
+        return found
+
+    def measures(self, names: Sequence[str], value: str) -> Any:
+        """The picker of figures with those that the runs' tasks have."""
+        tasks = [one.train.task for one in self._arguments(names or ()).values()]
+        found = list(dict.fromkeys(["loss", *(figure for task in tasks for figure in TASKS[task].figures)]))
+        # What is chosen stays, also where someone chooses while this is under way.
+        return gr.update(choices=_figures(found), **({} if value in found else {"value": "loss"}))
+
+    def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[Any, str, Any]:
+        """(the run's name by now, what was done or is wrong, the table)."""
+        try:
+            run = rename(self._mine(name, request), clean_name(wanted))
+        except RunError as error:
+            return name, _message(error), gr.skip()
+        return run.folder.relative_to(self.workshop.root).as_posix(), _message(f"Renamed to {run.name}."), self.table()
+
+    def ask_to_rename(self, name: str | None) -> tuple[Any, Any, Any]:
+        """(the row that renames, its box with the present name, the row that deletes)."""
+        return gr.update(visible=True), (name or "").rsplit("/", 1)[-1], _HIDDEN
+
+    def ask_to_delete(self, name: str | None) -> tuple[Any, str, Any]:
+        """(the row that deletes, its question, the row that renames)."""
+        question = f"Delete <b>{escape(name or '')}</b>? Its checkpoints go with it; this can’t be undone."
+        return gr.update(visible=True), f'<p class="notice">{question}</p>', _HIDDEN
+
+    def delete(self, name: str | None, request: gr.Request = None) -> tuple[Any, ...]:
+        """As `chosen`, with what was done or is wrong: nothing is chosen any more."""
+        try:
+            delete(self._mine(name, request))
+        except RunError as error:
+            return name, _message(error), *(gr.skip(),) * 6, *(_HIDDEN,) * 2
+        _, _, *rest = self.chosen(name)
+        return None, _message(f"Deleted {name}."), *rest
+
+    def download(self, name: str | None) -> str:
+        """A zip of the files that are safe to share."""
+        try:
+            run = self.workshop.run(name)
+            return str(archive(run, fresh_path(f"{run.name}.zip")))
+        except RunError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def publish(self, name: str | None, repository: str, private: bool, request: gr.Request = None) -> str:
+        """Put the best checkpoint with its card on the Hub."""
+        from train.release.publish import PublishError, publish
+
+        try:
+            url = publish(self._mine(name, request).folder, repository.strip(), private=private)
+        except (RunError, CheckpointError, PublishError) as error:
+            return _message(error)
+        return f'<p class="facts" role="status">Published: <a href="{escape(url)}">{escape(url)}</a></p>'
+
+    def _mine(self, name: str | None, request: gr.Request | None):
+        if not self.workshop.may_change(name or "", visitor_of(request)):
+            raise RunError("On a public page only who started a run may change it.")
+        return self.workshop.run(name)
+
+
+def _figures(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(MEASURES[name].word, name) for name in names]
+
+
+def _message(text: object) -> str:
+    return f'<p class="facts" role="status">{escape(str(text))}</p>'
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def create_run_history(
+    demo: gr.Blocks, handlers: RunHistory, tab: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
+) -> tuple[gr.State, gr.Button, gr.Button]:
+    """Lay it out and connect it. Returns the chosen run, and the buttons that open it in Explore and go on from it."""
+    chosen = gr.State(None)
+    with gr.Column(elem_classes="card"):
+        with gr.Row(elem_classes="card-head"):
+            gr.HTML("<h2>All runs</h2>", apply_default_css=False)
+            refresh = gr.Button("Refresh", min_width=0, scale=0, elem_id="refresh-runs")
+        table = gr.Dataframe(
+            headers=COLUMNS, interactive=False, show_label=False, max_height=320, buttons=[], elem_id="runs-table"
+        )
+        said = gr.HTML(NOTHING, apply_default_css=False, elem_id="chosen-run")
+        small = {"min_width": 0, "scale": 0, "interactive": False}
+        with gr.Row(elem_classes="buttons"):
+            watch = gr.Button("Watch", elem_id="watch", **small)
+            explore = gr.Button("Open in Explore", **small)
+            go_on = gr.Button("Go on with other arguments", elem_id="go-on", **small)
+            packed = gr.Button("Download", elem_id="download-run", **small)
+            name_it = gr.Button("Rename …", elem_id="rename-run", **small)
+            drop = gr.Button("Delete …", elem_id="delete-run", **small)
+        with gr.Row(elem_classes="buttons", visible=False, elem_id="renaming") as renaming:
+            new_name = gr.Textbox(show_label=False, container=False, placeholder="New name", max_lines=1, scale=2)
+            renamed = gr.Button("Rename", variant="primary", min_width=0, scale=0)
+        with gr.Row(elem_classes="buttons", visible=False, elem_id="deleting") as deleting:
+            question = gr.HTML("", apply_default_css=False, elem_id="delete-question")
+            deleted = gr.Button("Delete it", variant="stop", min_width=0, scale=0, elem_id="really-delete")
+            kept = gr.Button("Keep it", min_width=0, scale=0)
+        with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workshop.public):
+            with gr.Row(elem_classes="buttons"):
+                repository = gr.Textbox(
+                    show_label=False, container=False, placeholder="owner/name", max_lines=1, scale=2
+                )
+                private = gr.Checkbox(True, label="private", container=False, min_width=90, scale=0)
+                publish = gr.Button("Publish", min_width=0, scale=0)
+            gr.HTML(
+                '<p class="note">The best checkpoint with its model card goes to the Hub, under the login of this '
+                "machine (“hf auth login”, or HF_TOKEN).</p>",
+                apply_default_css=False,
+            )
+    with gr.Column(elem_classes="card run-plots"):
+        gr.HTML("<h2>Compare</h2>", apply_default_css=False)
+        with gr.Row(elem_classes="columns"):
+            compared = gr.Dropdown([], multiselect=True, label="Runs", scale=3, min_width=240, elem_id="compared")
+            value = gr.Dropdown(
+                _figures(["loss", "accuracy"]), value="loss", label="Figure", filterable=False, min_width=110
+            )
+            over = gr.Dropdown(
+                [("steps", "step"), ("seconds", "seconds"), ("tokens", "tokens")],
+                value="step",
+                label="Against",
+                filterable=False,
+                min_width=110,
+            )
+        figure = gr.Plot(show_label=False, container=False, buttons=[], elem_id="comparison")
+        differences = gr.HTML('<p class="facts">Choose two or more runs.</p>', apply_default_css=False)
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    buttons = [watch, explore, go_on, packed, name_it, drop]
+    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **quiet}
+    tab.select(**listed)
+    refresh.click(**listed)
+    table.select(handlers.choose, None, [chosen, said, *buttons, renaming, deleting], **quiet)
+    watch.click(handlers.watch, [chosen], [tabs, watched], **quiet)
+    hand_over(packed, handlers.download, [chosen], "packed-run")
+    name_it.click(handlers.ask_to_rename, [chosen], [renaming, new_name, deleting], **quiet)
+    renamed.click(handlers.rename, [chosen, new_name], [chosen, said, table], **quiet).then(
+        _hide, None, [renaming], **quiet
+    )
+    drop.click(handlers.ask_to_delete, [chosen], [deleting, question, renaming], **quiet)
+    kept.click(_hide, None, [deleting], **quiet)
+    deleted.click(handlers.delete, [chosen], [chosen, said, *buttons, renaming, deleting], **quiet).then(**listed)
+    publish.click(handlers.publish, [chosen, repository, private], [said], **quiet)
+    comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
+    compared.change(handlers.measures, [compared, value], [value], **quiet)
+    gr.on([item.change for item in (compared, value, over)], **comparing)
+    return chosen, explore, go_on
+
+
+def _hide() -> Any:
+    return _HIDDEN

@@ -1,0 +1,60 @@
+"""The Train tab: start a run, watch it, look through all of them.
+
+Try it: python app.py, then the tab “Train”
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError
+from train.runs.run import RunError
+from ui.explore.tab import ExploreTab
+from ui.server.workspace import Workshop
+from ui.training.live_run import LiveRun, create_live_run
+from ui.training.new_run import NewRun, create_new_run
+from ui.training.run_history import RunHistory, create_run_history
+
+
+def create_train_tab(demo: gr.Blocks, workshop: Workshop, opened: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> None:
+    """Lay the tab out and connect it.
+
+    Args:
+        opened: the tab itself.
+        pages: the page's tabs, to move to Explore.
+        explore: what a run is opened in.
+    """
+    new, live, history = NewRun(workshop), LiveRun(workshop), RunHistory(workshop)
+    watched = gr.Dropdown(
+        workshop.names(),
+        value=workshop.to_attach_to(),
+        label="Run",
+        show_label=False,
+        container=False,
+        filterable=False,
+        min_width=220,
+        render=False,
+        elem_id="watched",
+    )
+    with gr.Tabs(elem_id="train-tabs") as tabs:
+        with gr.Tab("New run", id="new"):
+            inputs, following = create_new_run(new, opened, tabs, watched)
+        with gr.Tab("Live", id="live") as live_tab:
+            open_watched = create_live_run(demo, live, live_tab, watched)
+        with gr.Tab("All runs", id="all") as all_runs:
+            chosen, open_chosen, go_on = create_run_history(demo, history, all_runs, tabs, watched)
+
+    def open_in_explore(name: str | None) -> tuple[Any, Any]:
+        try:
+            key = explore.shelf.add(workshop.run(name).best, f"run {name}")
+        except (RunError, CheckpointError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key)
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    for button, run in ((open_watched, watched), (open_chosen, chosen)):
+        opening = button.click(open_in_explore, [run], [pages, explore.model], **quiet)
+        opening.success(**explore.choosing).then(**explore.picture)
+    filled = go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **quiet)
+    for event in following:
+        filled = filled.success(**event)

@@ -1,0 +1,1 @@
+"""What one visitor is looking at, as frozen values."""
