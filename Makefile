@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
-	$(BIN)/python tests/install_browser.py
+	$(BIN)/python tests/support/install_browser.py
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 bench: $(VENV)/.installed
@@ -58,15 +58,15 @@ $(UV):
 	.venv-uv/bin/python $(INSTALL) "uv>=0.13,<1"
 
 lock: $(UV)
-	.venv-uv/bin/python tests/versions.py lock
+	.venv-uv/bin/python tests/support/versions.py lock
 
 install-latest install-oldest: install-%: $(UV)
 	$(call make_venv,.venv-$*)
-	.venv-$*/bin/python tests/versions.py $* > .venv-$*/requirements.txt
+	.venv-$*/bin/python tests/support/versions.py $* > .venv-$*/requirements.txt
 	.venv-$*/bin/python $(INSTALL) -r .venv-$*/requirements.txt
 
 test-latest test-oldest: test-%: install-%
-	.venv-$*/bin/python tests/install_browser.py
+	.venv-$*/bin/python tests/support/install_browser.py
 	.venv-$*/bin/python $(PYTEST) $(ARGS)
 
 clean:

@@ -18,10 +18,16 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 LOCKED, NEWEST = ROOT / ".venv", ROOT / ".venv-latest"
 TESTS = {
-    "models": ("test_model", "test_oracle_transformers", "test_oracle_heads", "test_heads", "test_import"),
-    "checkpoint": ("test_checkpoint",),
-    "generation": ("test_generator", "test_writing"),
-    "app": ("test_app",),
+    "models": (
+        "switch_model/test_model",
+        "switch_model/test_oracle_transformers",
+        "switch_model/test_oracle_heads",
+        "switch_model/test_heads",
+        "switch_model/test_import",
+    ),
+    "checkpoint": ("switch_model/test_checkpoint",),
+    "generation": ("switch_model/test_generator", "ui/test_writing"),
+    "app": ("ui/test_app",),
 }
 
 

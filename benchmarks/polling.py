@@ -59,7 +59,7 @@ def watching(run: Run) -> Iterator[None]:
     """The app, and its page open in Chromium on the same machine."""
     from playwright.sync_api import sync_playwright
 
-    from tests.install_browser import find_chromium
+    from tests.support.install_browser import find_chromium
 
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), "--runs_dir", str(run.folder.parent)]

@@ -15,8 +15,8 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 import pytest
 
-from tests.install_browser import find_chromium
-from tests.waits import PATIENCE
+from tests.support.install_browser import find_chromium
+from tests.support.waits import PATIENCE
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -35,8 +35,8 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """The tiny checkpoint of tests/ui_support.py, to be read and not changed."""
-    from tests.ui_support import save_tiny_checkpoint
+    """The tiny checkpoint of tests/support/pages.py, to be read and not changed."""
+    from tests.support.pages import save_tiny_checkpoint
 
     return save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 

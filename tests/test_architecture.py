@@ -63,8 +63,8 @@ def test_importing_the_model_loads_no_plots_and_no_page():
 
 
 def test_every_mistake_that_the_tests_are_tried_with_is_still_one():
-    """tests/mutations.py changes lines of the code, which must still stand there, once."""
-    from tests.mutations import MISTAKES
+    """tests/support/mutations.py changes lines of the code, which must still stand there, once."""
+    from tests.support.mutations import MISTAKES
 
     for what, module, before, _ in MISTAKES:
         code = (ROOT / "switch_model" / f"{module}.py").read_text(encoding="utf-8")

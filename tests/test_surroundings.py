@@ -12,7 +12,7 @@ import pytest
 
 from switch_model import CheckpointError, load_checkpoint
 from switch_model.storage.paths import local_path
-from tests.waits import wait_until
+from tests.support.waits import wait_until
 from train import requirements
 from train.arguments.arguments import PATHS, Arguments
 from train.cli.main import main

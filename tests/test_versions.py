@@ -60,7 +60,7 @@ def test_a_space_is_given_the_gradio_of_the_lock():
 
 
 def test_the_wheel_holds_every_file_of_its_packages(tmp_path):
-    packages = PROJECT["tool"]["setuptools"]["packages"]
+    packages = [name.rstrip("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
     for name in [*packages, "pyproject.toml", "README.md", "LICENSE"]:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

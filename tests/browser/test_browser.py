@@ -1,0 +1,495 @@
+"""The app in a real Chromium: type, route, click, keys, hostile text. Fails on any request that leaves the machine."""
+
+import csv
+import itertools
+import re
+import shutil
+
+import psutil
+import pytest
+
+from tests.support.pages import running_app, save_tiny_checkpoint
+from tests.support.waits import wait_until
+from train.data.toy import make_toy
+from train.runs.run import Run
+
+TEXT = "Oil prices rose as oil traders worried about oil"
+HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    with running_app(folder, tmp_path_factory.mktemp("none")) as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(new_page, address):
+    """Opens the page; at the end, fails on page errors, console errors and requests to anywhere else."""
+    wrong = []
+
+    def watch_request(request):
+        if not request.url.startswith((address, "data:", "blob:")):
+            wrong.append(f"request to {request.url}")
+
+    def watch_console(message):
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    def watch_failure(error):
+        wrong.append(f"page error: {error}")
+
+    def open_it(fragment="", theme="light", **size):
+        page = new_page(**size)
+        page.on("request", watch_request)
+        page.on("console", watch_console)
+        page.on("pageerror", watch_failure)
+        page.goto(f"{address}?__theme={theme}{fragment}")
+        page.wait_for_selector("#probabilities .js-plotly-plot")
+        return page
+
+    yield open_it
+    assert not wrong, wrong
+
+
+def route(page, text):
+    page.fill("#text textarea", text)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(
+        "start => document.querySelector('.grid-flow').textContent.replace(/\\d+/g, '').startsWith(start)",
+        arg="".join(text.split())[:12],
+    )
+
+
+def wait_for_words(page, selector, words):
+    """The parts of an answer appear one after the other."""
+    page.wait_for_function(
+        "([selector, words]) => document.querySelector(selector)?.textContent.includes(words)", arg=[selector, words]
+    )
+
+
+def wait_for_cells(page, experts):
+    """The grid's cells in the order of the page show these experts."""
+    shown = "[...document.querySelectorAll('#routing-grid .cell[data-t]')].map(cell => cell.innerText).join()"
+    page.wait_for_function(f"wanted => {shown} === wanted", arg=",".join(experts))
+
+
+def cell(page, token, layer):
+    return page.locator(f'.cell[data-t="{token}"][data-l="{layer}"]')
+
+
+def test_type_route_and_look_closer(open_page):
+    page = open_page()
+    # The page is never empty: a sample is routed before anyone types.
+    assert page.locator(".cell[data-t]").count() > 20
+    route(page, TEXT)
+    assert page.locator(".grid-token").all_text_contents()[:9] == TEXT.split()
+    assert page.locator(".cell[data-t]").count() == 2 * len(TEXT.split())
+    wait_for_words(page, "#prediction", f"{len(TEXT.split())} tokens")
+    cell(page, 4, 1).click()
+    wait_for_words(page, "#token h2", "in layer 3")
+    assert page.inner_text("#token h2") == "oil in layer 3"
+    assert page.locator("#token .stack").count() == 2
+    wait_for_words(page, "#load h2", "layer 3")
+    page.wait_for_function("document.querySelector('#probabilities h2').textContent.endsWith('layer 3')")
+    # The expert's number in the cell is the one the card names first.
+    number = cell(page, 4, 1).inner_text()
+    assert page.locator("#token .bar.top span").first.inner_text() == f"expert {number}"
+
+
+def test_tooltip_tells_expert_probability_and_slot(open_page):
+    page = open_page()
+    cell(page, 1, 0).hover()
+    said = page.inner_text(".grid-tip")
+    assert "layer 1 · expert" in said and "probability 0." in said and ("slot" in said or "place" in said)
+    label = cell(page, 1, 0).get_attribute("aria-label")
+    assert "expert" in label and "probability" in label
+
+
+def test_keyboard_reaches_and_picks_every_cell(open_page):
+    page = open_page()
+    route(page, TEXT)
+    assert page.locator('.cell[tabindex="0"]').count() == 1, "one tab stop for the whole grid"
+    page.locator('.cell[tabindex="0"]').focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")  # Stays in the last layer.
+    assert page.evaluate("[document.activeElement.dataset.t, document.activeElement.dataset.l]") == ["1", "1"]
+    assert page.locator(".grid-tip").is_visible()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#token h2').textContent === 'prices in layer 3'")
+    assert page.locator('.cell[tabindex="0"]').count() == 1
+
+
+def test_legend_lights_one_expert(open_page):
+    page = open_page()
+    route(page, TEXT)
+    number = cell(page, 0, 0).inner_text()
+    chip = page.locator(f'button.chip[data-expert="{number}"]')
+    chip.click()
+    lit = page.locator(".cell[data-t]:not(.dim)").all_inner_texts()
+    assert lit and set(lit) == {number}
+    assert chip.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Escape")
+    assert page.locator(".cell.dim").count() == 0
+
+
+def test_a_vote_leads_to_its_tokens(tmp_path, new_page):
+    folder = save_tiny_checkpoint(tmp_path / "votes", readout="experts")
+    with running_app(folder, tmp_path / "none") as address:
+        page = new_page()
+        page.goto(address)
+        route(page, TEXT)
+        wait_for_words(page, "#votes h2", "layer 3")
+        button = page.locator("#votes button.vote").last
+        name, expert = button.get_attribute("data-name"), button.get_attribute("data-expert")
+        button.click()
+        # The strongest token behind the number is looked at, the expert's cells of that layer alone are lit, and the
+        # bars below the words are this class's.
+        wait_for_words(page, "#token h2", "in layer 3")
+        lit = page.locator(".cell[data-t]:not(.dim)")
+        assert (
+            lit.evaluate_all("cells => cells.map(cell => cell.dataset.l + cell.innerText)")
+            == [f"1{expert}"] * lit.count()
+        )
+        said = page.evaluate("document.activeElement.getAttribute('aria-label')")
+        assert f"expert {expert}" in said and f"vote for {name}" in said
+        assert page.locator(".grid-vote").count() == len(TEXT.split()) + page.locator(".grid-key .grid-vote").count()
+
+
+def test_switch_force_and_slide_then_take_it_back(open_page):
+    page = open_page()
+    route(page, TEXT)
+    before = page.locator(".cell[data-t]").all_inner_texts()
+    expert = cell(page, 0, 0).inner_text()
+    page.click(f'.switch[data-l="0"][data-e="{expert}"]')
+    page.wait_for_selector("#prediction .changed-bars")
+    page.wait_for_selector('.cell.changed[data-t="0"][data-l="0"]')
+    assert cell(page, 0, 0).inner_text() != expert
+    assert f"before: expert {expert}" in cell(page, 0, 0).get_attribute("aria-label")
+    # The token that is looked at goes where one sends it.
+    cell(page, 2, 1).click()
+    page.wait_for_function("document.querySelector('#what-if h2').textContent.includes('rose')")
+    other = page.locator("#what-if .what-row:not(.own)").first
+    wanted = other.get_attribute("data-expert")
+    other.click()
+    page.wait_for_function(f"document.querySelector('.cell[data-t=\"2\"][data-l=\"1\"]').textContent === '{wanted}'")
+    # The slider drops tokens as it moves.
+    page.locator(".panel-capacity input").focus()
+    page.keyboard.press("Home")
+    page.wait_for_selector(".cell.dropped[data-t]")
+    assert "0.25" in page.inner_text(".panel-capacity output")
+    page.keyboard.press("End")
+    page.wait_for_function("!document.querySelector('.cell.dropped[data-t]')")
+    page.click('[data-act="undo"]')
+    page.wait_for_function("!document.querySelector('.panel-acts').textContent.includes('capacity')")
+    page.click('[data-act="reset"]')
+    page.wait_for_function("!document.querySelector('#prediction .changed-bars')")
+    wait_for_cells(page, before)
+    page.click('[data-act="measure"]')
+    page.wait_for_selector(".grid-matter")
+    page.wait_for_function("document.querySelectorAll('.panel-bar').length === 2 * 4")
+
+
+def test_each_of_several_quick_clicks_is_a_step_back(open_page):
+    page = open_page()
+    route(page, TEXT)
+    # In one go: all but the first wait for an answer.
+    page.evaluate("[0, 1, 2].forEach((e) => document.querySelector(`.switch[data-l='0'][data-e='${e}']`).click())")
+    for count in (3, 2, 1, 0):
+        page.wait_for_function(
+            "count => document.querySelectorAll('.switch.off').length === count "
+            "&& document.querySelector('.panel-acts .facts').textContent.split('layer 1 off').length === count + 1",
+            arg=count,
+        )
+        if count:
+            page.click('[data-act="undo"]:enabled')
+
+
+def test_a_lost_answer_leaves_the_panel_alive(new_page, address):
+    page, wrong = new_page(), []
+    page.on("pageerror", lambda error: wrong.append(error))
+    page.goto(address)
+    page.wait_for_selector(".switch")
+    route(page, TEXT)
+    page.clock.install()
+    first, second = (f'.switch[data-l="0"][data-e="{expert}"]' for expert in (0, 1))
+
+    def lose(chip):
+        page.route("**/queue/join*", lambda request: request.fulfill(status=429, json={"detail": "Many people"}))
+        with page.expect_response("**/queue/join*"):
+            page.click(chip)
+        assert page.locator(f"{chip}.off").count() == 1
+        page.unroute("**/queue/join*")
+
+    lose(first)
+    page.clock.fast_forward(21_000)
+    page.wait_for_function("!document.querySelector('.switch.off')")
+    page.click(second)
+    page.wait_for_selector("#prediction .changed-bars")
+    assert page.locator(".switch.off").count() == page.locator(f"{second}.off").count() == 1
+    # Another text is no answer, yet ends the waiting: what is clicked then goes out at once.
+    lose(first)
+    route(page, "the team won")
+    page.wait_for_function("document.querySelectorAll('.switch.off').length === 1")
+    page.click(second)
+    page.wait_for_function("!document.querySelector('#prediction .changed-bars')")
+    assert not wrong, wrong
+
+
+def test_an_edited_text_is_marked_until_it_is_routed_or_typed_back(open_page):
+    page = open_page()
+    hint = page.locator("#routing-grid .notice")
+    assert hint.is_hidden()
+    route(page, TEXT)
+    hint.wait_for(state="hidden")
+    page.locator("#text textarea").press("End")
+    page.keyboard.type("s")
+    hint.wait_for(state="visible")
+    page.keyboard.press("Backspace")
+    hint.wait_for(state="hidden")
+    page.keyboard.type(" the")
+    hint.wait_for(state="visible")
+    page.keyboard.press("Control+Enter")
+    hint.wait_for(state="hidden")
+    page.keyboard.type("x")
+    hint.wait_for(state="visible")
+    page.click("#random")
+    hint.wait_for(state="hidden")
+
+
+def test_whole_words_show_the_experts_of_their_pieces(open_page):
+    page = open_page()
+    route(page, "oilteam prices")
+    assert page.locator(".grid-token").count() > 2
+    pieces = [(one.inner_text(), one.get_attribute("class")) for one in cells_of_layer(page, 0)]
+    page.click("[data-together]")
+    assert page.locator(".grid-token").all_text_contents() == ["oilteam", "prices"]
+    # Neighbours with one route share a cell; nothing is lost or reordered.
+    together = [one.inner_text() for one in cells_of_layer(page, 0)]
+    shared = itertools.groupby(pieces[:-1], key=lambda piece: (piece[0], "dropped" in piece[1]))
+    assert together == [*(expert for (expert, _), _ in shared), pieces[-1][0]]
+
+
+def cells_of_layer(page, layer):
+    return page.locator(f'.cell[data-t][data-l="{layer}"]').all()
+
+
+def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path):
+    page = open_page()
+    table = tmp_path / "news.csv"
+    rows = "".join(
+        f"oil prices rose {word},Business\nthe team won {word},Sports\n" for word in ("as", "about", "winter")
+    )
+    table.write_text("text,label\n" + rows, encoding="utf-8")
+    page.get_by_role("tab", name="Analyse").click()
+    page.set_input_files("[data-testid='Your own table…-upload-button']", str(table))
+    page.wait_for_selector("#confusion [data-true]:enabled")
+    page.locator("#confusion [data-true]:enabled").first.click()
+    page.wait_for_selector("#cell-texts .sample")
+    text = page.locator("#cell-texts .sample span").first.inner_text()
+    page.locator("#cell-texts .sample").first.click()
+    page.wait_for_function(f"document.querySelector('#text textarea').value === {text!r}")
+    words = text.split()
+    page.wait_for_function(f"document.querySelectorAll('.grid-token').length === {len(words)}")
+    assert page.locator("#routing-grid .grid-token").all_text_contents() == words
+
+
+def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
+    page = open_page()
+    folder = save_tiny_checkpoint(tmp_path / "mine", num_experts=6)
+    archive = shutil.make_archive(str(tmp_path / "mine"), "zip", folder)
+    chooser = "[data-testid='Upload a zip or files…-upload-button']"
+    page.get_by_role("tab", name="Models").click()
+    page.set_input_files(chooser, archive)
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('6 experts')")
+    (tmp_path / "evil.pt").write_bytes(b"\x80\x04evil.")
+    page.set_input_files(chooser, str(tmp_path / "evil.pt"))
+    page.wait_for_function("document.querySelector('#reception').textContent.includes('never is here')")
+    page.click("#explore-model")
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 6")
+    # Nobody else is offered it.
+    other = open_page()
+    other.click("#model input")
+    assert "mine" not in " ".join(other.locator("[role=option]").all_inner_texts())
+    # Removed, it is gone from every picker, and Explore goes on with the default model.
+    page.get_by_role("tab", name="Models").click()
+    page.click("#remove-model")
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('4 experts')")
+    page.locator("#remove-model").wait_for(state="hidden")
+    page.get_by_role("tab", name="Explore").click()
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 4")
+    page.wait_for_function("document.querySelector('#model input').value === 'tiny'")
+
+
+def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
+    page = open_page()
+    route(page, TEXT)
+    page.click('.switch[data-l="0"][data-e="1"]')
+    page.wait_for_selector("#prediction .changed-bars")
+    page.wait_for_selector("#routing-grid .cell.changed")
+    experts = page.locator("#routing-grid .cell[data-t]").all_inner_texts()
+    page.click("#copy-link")
+    page.wait_for_function("document.querySelector('#link textarea, #link input').value.length > 20")
+    other = open_page("#s=" + page.input_value("#link textarea, #link input"))
+    other.wait_for_selector("#prediction .changed-bars")
+    wait_for_cells(other, experts)
+    assert other.input_value("#text textarea") == TEXT
+    with page.expect_download() as record:
+        page.click("#keep-json")
+    record.value.save_as(tmp_path / "record.json")
+    route(page, "the team won")
+    page.set_input_files("[data-testid='Open a record…-upload-button']", str(tmp_path / "record.json"))
+    wait_for_words(page, "#notice", "was saved")
+    wait_for_cells(page, experts)
+
+
+def test_hostile_text_stays_text(open_page):
+    page = open_page()
+    route(page, HOSTILE)
+    assert "script" in page.locator(".grid-token").all_text_contents()
+    page.locator(".cell[data-t]").first.click()
+    page.wait_for_function("document.querySelector('#token h2').textContent.startsWith('< in')")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#routing-grid img, #token img, #prediction img").count() == 0
+
+
+def test_empty_text_and_samples(open_page):
+    page = open_page()
+    page.fill("#text textarea", "   ")
+    page.click("#route")
+    page.wait_for_selector("#prediction .message")
+    assert "Type a text" in page.inner_text("#prediction")
+    page.click("#browse")
+    page.wait_for_selector(".sample")
+    page.fill("#query textarea, #query input", "norway oil")
+    page.wait_for_function("document.querySelectorAll('.sample').length === 1")
+    page.click(".sample")
+    page.wait_for_selector("#prediction .bar")
+    wait_for_words(page, "#prediction", "true label: Business")
+    page.wait_for_function("document.querySelector('#text textarea').value.startsWith('Oil prices climbed')")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_phone_never_scrolls_sideways(open_page, theme):
+    page = open_page(width=390, height=844, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert (lightness > 128) == (theme == "light")
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """An app of its own, where runs may be started: (address, folder of runs)."""
+    runs = tmp_path_factory.mktemp("page") / "runs"
+    folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    with running_app(folder, tmp_path_factory.mktemp("none"), runs) as address:
+        yield address, runs
+
+
+def step_shown(page) -> int:
+    """The step that the live tab shows; 0 before the first."""
+    found = re.search(r"step ([\d,]+)", page.inner_text("#progress"))
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def wait_for_state(page, state: str) -> None:
+    page.wait_for_function("state => document.querySelector('#run-head .state')?.textContent === state", arg=state)
+
+
+def choose_size(page, label, preset):
+    """Its arguments have arrived in the form then: what is typed before would be lost."""
+    page.get_by_label(label).check()
+    wait_for_command(page, f"--preset {preset}")
+
+
+def wait_for_command(page, words):
+    page.wait_for_function("words => document.querySelector('#command textarea').value.includes(words)", arg=words)
+
+
+def uploaded(page, address, table, said):
+    """The page, whose Train tab was given a table, and says this of it."""
+    page.goto(address)
+    page.get_by_role("tab", name="Train").click()
+    page.set_input_files("[data-testid='Upload a file-upload-button']", table)
+    wait_for_words(page, "#data-report", said)
+    return page
+
+
+def test_train_reload_stop_resume_and_open_in_explore(new_page, workshop, tmp_path):
+    address, runs = workshop
+    rows, names = make_toy(300, num_classes=2)
+    with (tmp_path / "my words.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row["text"], names[row["label"]]) for row in rows)
+
+    page = uploaded(new_page(), address, tmp_path / "my words.csv", "300")
+    choose_size(page, "none · no preset", "none")
+    page.fill("#run-name input, #run-name textarea", "mine")
+    page.locator(".argument-group .label-wrap", has_text="Training").click()
+    for name, value in {"epochs": "30", "logging_steps": "5", "eval_steps": "25"}.items():
+        page.fill(f"#argument-{name} input, #argument-{name} textarea", value)
+        page.keyboard.press("Tab")
+    wait_for_command(page, "--eval_steps 25")
+    command = page.input_value("#command textarea")
+    assert command.startswith("python -m train --dataset ") and command.endswith("--max_runs 1")
+    page.click("#start")
+
+    # The curve grows, also on a page that was loaded anew: the run is not the page's. Held meanwhile, because it would
+    # be over before a slow browser is there.
+    run = Run(runs / "mine")
+    wait_until(lambda: run.metrics("train"))
+    process = psutil.Process(run.state().pid)
+    process.suspend()
+    wait_for_state(page, "running")
+    page.wait_for_selector("#curves .js-plotly-plot")
+    page.reload()
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_role("tab", name="Live").click()
+    wait_for_state(page, "running")
+    before = step_shown(page)
+    process.resume()
+    wait_until(lambda: run.progress()["step"] > before)
+    process.suspend()
+    page.wait_for_function(
+        "before => Number((document.querySelector('#progress').textContent.match(/step ([\\d,]+)/) || [0, '0'])[1]"
+        ".replace(',', '')) > before",
+        arg=before,
+    )
+
+    page.click("#stop")
+    wait_until(run.stop_path.exists)
+    process.resume()
+    wait_for_state(page, "stopped")
+    assert run.last_checkpoint() is not None and step_shown(page) < 270
+    page.click("#resume:not([disabled])")
+    wait_for_state(page, "finished")
+    # What the command said is what ran.
+    assert run.arguments().train.epochs == 30
+    page.click("#open-in-explore")
+    page.wait_for_function("document.querySelector('#caption').textContent.includes('mine')")
+    page.wait_for_function("document.querySelector('#prediction').textContent.includes('class 0')")
+
+
+def test_a_translation_from_an_upload_shows_what_it_writes(new_page, workshop, tmp_path):
+    address, _ = workshop
+    with (tmp_path / "cats.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["english", "german"], *([f"{n} cats", f"{n} Katzen"] for n in range(60))])
+    page = uploaded(new_page(), address, tmp_path / "cats.csv", "60 pairs")
+    assert page.get_by_label("translate").is_checked() and page.locator("#target-column").is_visible()
+    choose_size(page, "tiny · a first look", "tiny")
+    page.locator(".argument-group .label-wrap", has_text="Training").click()
+    for name, value in {"max_steps": "4", "eval_steps": "2"}.items():
+        page.fill(f"#argument-{name} input, #argument-{name} textarea", value)
+        page.keyboard.press("Tab")
+    wait_for_command(page, "--eval_steps 2")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.wait_for_function("document.querySelector('#samples-written')?.textContent.includes('step 4')")
+    assert re.search(r"given\s*\d+ cats\s*wanted\s*\d+ Katzen", page.inner_text("#samples-written"))

@@ -1,0 +1,43 @@
+"""The model in assets/: small enough to ship, whole, and as good as its card says it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from switch_model import Predictor
+from switch_model.checkpoint import read_training
+from switch_model.inference.factory import open_pipeline, try_out
+from train.release.card import figures_in_words
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDERS = sorted(path.parent for path in ROOT.glob("assets/models/*/config.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_bundled_model_is_small_and_its_card_says_what_was_measured(folder):
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 12 * 2**20
+    training = read_training(folder)
+    measured, card = training["evaluation"], (folder / "README.md").read_text(encoding="utf-8")
+    assert figures_in_words(measured) in card and training["command"] in card
+    for layer in measured["routing"]:
+        assert min(layer["load"]) >= 0.02, f"an expert of {layer['layer']} is next to idle"
+
+
+CLASSIFIERS = [folder for folder in FOLDERS if "confusion" in read_training(folder)["evaluation"]]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_bundled_model_answers(folder):
+    try_out(open_pipeline(folder, "cpu"))
+
+
+@pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda path: path.name)
+def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
+    predictor = Predictor.from_checkpoint(folder, "cpu")
+    samples = json.loads((ROOT / "ui" / "catalog" / "samples.json").read_text(encoding="utf-8"))
+    samples = [sample for sample in samples if sample["label"] in predictor.model.config.labels]
+    predictions = predictor.batch([sample["text"] for sample in samples])
+    right = sum(p.label == sample["label"] for p, sample in zip(predictions, samples, strict=True))
+    # None of these texts was seen in training; each is what a person would call clear of its class.
+    assert len(samples) >= 20 and right >= (0.9 if folder.name == "ag_news" else 0.75) * len(samples)

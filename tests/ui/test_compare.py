@@ -1,0 +1,41 @@
+"""The Compare tab: alignment, agreement beside chance, and framed cells."""
+
+import pytest
+
+from tests.support.pages import save_tiny_checkpoint
+from ui.catalog.models import ModelShelf
+from ui.compare.tab import aligned, compare
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    first = save_tiny_checkpoint(folder / "first")
+    return ModelShelf({"first": first, "six": save_tiny_checkpoint(folder / "six", num_experts=6)}, "cpu")
+
+
+def test_shared_tokens_are_aligned_in_order():
+    assert aligned(["Oil", "rose", "again"], ["the", "oil", "price", "rose"]) == [(0, 1), (1, 3)]
+    assert aligned(["a"], ["b"]) == []
+
+
+def test_a_text_beside_itself_agrees_and_another_is_framed_where_it_does_not(shelf):
+    *_, said, first, second = compare(shelf, "first", "oil prices rose", "first", "")
+    assert "(±0.0 points)" in said and said.count("100%") == 2 and "3 of 3 and 3 tokens" in said
+    assert not any(any(layer["before"]) for layer in second["layers"]) and "otherwise" not in first
+    one, two = (shelf.load("first").predictor(text) for text in ("oil prices rose", "the team won oil prices rose"))
+    *_, second = compare(shelf, "first", "oil prices rose", "first", "the team won oil prices rose")
+    for layer, here, there in zip(second["layers"], one.routing, two.routing, strict=True):
+        for place in range(3):
+            now = [int(there.expert[0, place + 3]), int(there.dropped[0, place + 3])]
+            was = [int(here.expert[0, place]), int(here.dropped[0, place])]
+            assert layer["before"][place + 3] == (None if now == was else was)
+        assert layer["before"][:3] == [None] * 3
+
+
+def test_models_of_other_shapes_are_shown_without_comparing_routes(shelf):
+    *_, said, first, second = compare(shelf, "first", "oil prices rose", "six", "")
+    assert "no common numbering" in said and "routed alike" not in said
+    assert (first["experts"], second["experts"]) == (4, 6)
+    assert "There is no model" in compare(shelf, "first", "oil", "gone", "")[0]
+    assert "empty" in compare(shelf, "first", " ", "first", "")[0]

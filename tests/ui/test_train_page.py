@@ -1,0 +1,354 @@
+"""The handlers of the Train tab, without a browser: what they show, what they start, and what strangers may not do."""
+
+import gzip
+import re
+import shlex
+import shutil
+import zipfile
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from switch_model import load_checkpoint
+from tests.support.pages import save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
+from train.arguments.arguments import Arguments
+from train.arguments.presets import default_task
+from train.cli.parser import read_flags
+from train.data.sources import read_rows
+from train.data.toy import make_toy
+from train.preflight import data_report
+from train.preflight.estimate import estimate
+from train.runs.run import Run, RunError
+from train.training.loop import _prepare
+from train.training.probe import make_probe
+from ui.server.workspace import Caps, Workshop, clean_name
+from ui.training.argument_form import FORM, NAMES, given, values_of
+from ui.training.data_choice import NO_COLUMN, NONE_CHOSEN
+from ui.training.live_run import LiveRun
+from ui.training.new_run import NewRun, create_new_run, estimate_html
+from ui.training.run_history import RunHistory
+from ui.training.written_samples import NONE_YET, samples_html
+
+# Where the form begins among the tab's inputs: after the data, the preset, the name and the text to watch.
+FIRST = 9
+
+
+@pytest.fixture
+def workshop(toy_run, tmp_path) -> Workshop:
+    """A workshop with one finished run, "toy"."""
+    shutil.copytree(toy_run.folder, tmp_path / "toy")
+    return Workshop(tmp_path)
+
+
+def inputs(dataset: str = "toy", preset: str = "none", name: str = "", **form) -> list:
+    values = dict(zip(NAMES, values_of(Arguments.resolve({"dataset": dataset, "preset": preset})), strict=True))
+    data = [dataset, default_task(dataset), *NONE_CHOSEN]
+    return [*data, preset, name, "", *(values | form).values()]
+
+
+@pytest.mark.parametrize("preset", ["none", "tiny", "small", "base"])
+def test_the_form_holds_every_argument_and_changes_none(preset):
+    arguments = Arguments.resolve({"dataset": "imdb", "preset": preset, "lr": 1.25e-4, "capacity_factor": float("inf")})
+    back = given(values_of(arguments))
+    assert back == {name: value for name, value in arguments.to_dict().items() if name in NAMES} | {
+        "capacity_factor": float("inf")
+    }
+    assert all(item.metadata["help"] for _, items in FORM for item in items)
+
+
+def test_the_command_shown_is_the_command_that_the_shell_reads(workshop):
+    page = NewRun(workshop)
+    wanted = inputs("toy", "tiny", "über mich / 2", lr="3e-4", router_bias=True, compile="off")
+    command, wrong = page.preview(*wanted)
+    assert not wrong and command.startswith("python -m train ")
+    read, max_runs = read_flags(shlex.split(command)[3:], epilog="")
+    assert read.to_dict() == page.arguments(*wanted).to_dict() and max_runs == 1
+    assert Path(read.train.output_dir) == workshop.root / "ber-mich-2"
+    assert page.preview(*inputs(lr="fast")) == ("", '<p class="notice" role="alert">--lr fast is not a number.</p>')
+    assert (
+        "--num_heads" in page.preview(*inputs(num_heads="0"))[1] and "--epochs" in page.preview(*inputs(epochs=""))[1]
+    )
+
+
+def test_arguments_go_to_a_file_and_come_back(workshop, tmp_path):
+    page = NewRun(workshop)
+    wanted = inputs(num_experts="6", capacity_factor="inf")
+    path = page.save(*wanted)
+    filled = page.load(path)
+    assert filled[FIRST:] == wanted[FIRST:] and filled[0]["value"] == "toy"
+    (tmp_path / "bad.json").write_text('{"num_expert": 3}')
+    with pytest.raises(gr.Error, match="num_expert"):
+        page.load(str(tmp_path / "bad.json"))
+
+
+def test_a_broken_upload_is_a_sentence(workshop, tmp_path):
+    (tmp_path / "broken.csv").write_bytes(b"\x00\xff\xfe\x00nothing")
+    page = NewRun(workshop)
+    kept = str(page.workshop.keep_upload(str(tmp_path / "broken.csv")))
+    card, *_, facts = page.data.look_at(kept, "classification", *NONE_CHOSEN)
+    assert 'role="alert"' in card and "Traceback" not in card and facts is None
+
+
+def test_an_estimate_counts_what_the_run_will_do(workshop, toy_run):
+    arguments = Arguments.resolve({"dataset": "toy", "epochs": 3.0})
+    found = estimate(arguments, rows=1000, classes=3, words=[10, 12, 14])
+    model, _ = load_checkpoint(toy_run.best, "cpu")
+    assert found.steps == 96 and found.seconds > 0
+    assert abs(found.parameters - model.num_parameters()) < 0.05 * model.num_parameters()
+    assert "not timed" not in NewRun(workshop).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
+
+
+def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workshop, tmp_path):
+    """What the page says of a table, and of a run that goes on from another, is what training then prints."""
+    rows, names = make_toy(120, num_classes=2)
+    table = tmp_path / "few.csv"
+    table.write_text("text,label\n" + "".join(f"{row['text']},{names[row['label']]}\n" for row in rows))
+    page = NewRun(workshop)
+    *_, facts = page.data.look_at(str(table), "classification", *NONE_CHOSEN)
+    small = {"dataset": str(table), "preset": "tiny", "d_model": 16, "num_heads": 2, "epochs": 90.0}
+    for start_from in (
+        {},
+        {"init_from": str(workshop.root / "toy" / "best"), "preset": "none", "d_model": None, "num_heads": None},
+    ):
+        values = {key: value for key, value in (small | start_from).items() if value is not None}
+        found = estimate(Arguments.resolve(values), **facts, timed=False)
+        model = _prepare(Arguments.resolve(values)).model
+        assert found.exact == bool(start_from)
+        assert 0 <= found.parameters - model.num_parameters() <= (0 if start_from else 16 * 20)
+    found = estimate(Arguments.resolve(small | {"batch_size": 32, "max_steps": 50}), **facts, timed=False)
+    assert found.ended_by == "max_steps" and "max_steps ends it at epoch 12" in estimate_html(found)
+
+
+def test_a_watched_run_is_drawn_once_per_change(workshop):
+    live = LiveRun(workshop)
+    assert workshop.to_attach_to() == "toy"
+    head, progress, log, stop, resume, explore, *_, seen, drawn = live.tick("toy", "")
+    assert "finished" in head and "step 96" in progress and "validation: loss" in log and drawn.startswith("toy")
+    assert not stop["interactive"] and not resume["interactive"] and explore["interactive"]
+    assert all(part == gr.skip() for part in live.tick("toy", seen))
+    words, curves, *_ = live.draw("toy", None)
+    assert "expert" in words and {trace.name for trace in curves.data} >= {"validation loss", "validation accuracy"}
+    assert "There is no run" in live.tick("../etc", "")[0]
+
+
+def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
+    history = RunHistory(workshop)
+    assert history.table()[0][:3] == ["toy", "finished", "toy"]
+    assert "Renamed to my-toy" in history.rename("toy", "my toy")[1]
+    with zipfile.ZipFile(history.download("my-toy")) as packed:
+        names = packed.namelist()
+        assert "best/model.safetensors" in names and not [
+            name for name in names if "optimizer" in name or "log" in name
+        ]
+        assert str(workshop.root) not in packed.read("arguments.json").decode()
+    filled = NewRun(workshop).go_on_from("my-toy")
+    assert filled[FIRST + NAMES.index("init_from")] == (workshop.root / "my-toy" / "best").as_posix()
+    command, wrong = NewRun(workshop).preview("toy", "classification", *NONE_CHOSEN, *filled[6:-1])
+    assert "--init_from" in command and not wrong
+    figure, said = history.compare(["my-toy"], "loss", "step")
+    assert figure.data and said
+    assert history.ask_to_rename("my-toy")[1] == "my-toy"
+    shown, question, renaming = history.ask_to_delete("my-toy")
+    assert "Delete <b>my-toy</b>?" in question and shown["visible"] and not renaming["visible"]
+    assert "Deleted" in history.delete("my-toy")[1] and not workshop.names()
+    assert "There is no run" in history.delete("my-toy")[1]
+
+
+def test_strangers_meet_limits(workshop, tmp_path):
+    workshop.caps = Caps(rows=500, steps=20, minutes=1)
+    page = NewRun(workshop)
+    asked = page.arguments(*inputs(epochs="1000", num_samples="9000"))
+    assert (asked.data.num_samples, asked.train.max_steps, asked.train.max_minutes) == (500, 20, 1)
+    assert page.arguments(*inputs(total_iters="9000")).train.total_iters == 20
+    refused = [
+        inputs(str(tmp_path / "toy" / "metrics.jsonl")),
+        inputs("owner/name"),
+        inputs(d_model="4096"),
+        inputs(num_decoder_layers="99"),
+        inputs(tokenizer="/etc"),
+        inputs(init_from="/etc"),
+        inputs(report_to="wandb"),
+    ]
+    assert all(page.preview(*wanted)[1] for wanted in refused)
+    assert page.preview(*inputs(init_from=str(workshop.root / "toy" / "best")))[0]
+    history = RunHistory(workshop)
+    assert "only who started" in history.delete("toy")[1] and "only who started" in LiveRun(workshop).stop("toy")
+    # One run per visitor, and so many in the queue.
+    for name, visitor in (("a", "me"), ("b", "you")):
+        Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(workshop.root / name)}))
+        workshop.started(name, visitor)
+    with pytest.raises(RunError, match="You have a run"):
+        workshop.check_may_start("me")
+    workshop.check_may_start("someone else")
+    workshop.caps = Caps(queue=2)
+    with pytest.raises(RunError, match="try again later"):
+        workshop.check_may_start("someone else")
+    assert "try again later" in page.start(None, *inputs())[0]
+
+
+def test_what_the_train_button_says_is_not_written_over(workshop):
+    """Whatever follows its click would take a refusal off the page again."""
+    with gr.Blocks() as demo, gr.Tabs() as tabs, gr.Tab() as tab:
+        create_new_run(NewRun(workshop), tab, tabs, gr.Dropdown())
+    (start,) = (event for event in demo.fns.values() if getattr(event.fn, "__name__", "") == "start")
+    assert "wrong" in {part.elem_id for part in start.outputs}
+    assert not [event for event in demo.fns.values() if event.trigger_after == start._id]
+
+
+@pytest.mark.parametrize("name, clean", [("../../etc/passwd", "etc-passwd"), (" a b ", "a-b"), ("…", ""), (None, "")])
+def test_names_of_runs_are_names_of_folders(name, clean):
+    assert clean_name(name) == clean
+
+
+def test_an_uploaded_file_is_kept_once(workshop, tmp_path):
+    (tmp_path / "my file.csv").write_text("text,label\na,x\nb,y\n")
+    kept = [workshop.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
+    assert kept[0] == kept[1] and kept[0].parent == workshop.uploads and kept[0].suffix == ".csv"
+
+
+def test_a_packed_upload_is_read_and_on_a_public_page_bounded(workshop, tmp_path):
+    for name in ("one", "two"):  # Another file of the same name keeps its endings.
+        (tmp_path / name).mkdir()
+        rows = "".join(f"{name} {n},{'ab'[n % 2]}\n" for n in range(60))
+        (tmp_path / name / "my.csv.gz").write_bytes(gzip.compress(f"text,label\n{rows}".encode()))
+        dataset, _, card, *_ = NewRun(workshop).upload(str(tmp_path / name / "my.csv.gz"))
+        assert f"{name} 0" in card and dataset["value"].endswith(".csv.gz")
+    assert workshop.folder_for(None, dataset["value"]).name.startswith("my-")
+    public = Workshop(tmp_path / "public", caps=Caps(unpacked=100))
+    with pytest.raises(gr.Error, match=r"my.csv.gz takes more than"):
+        NewRun(public).upload(str(tmp_path / "one" / "my.csv.gz"))
+    assert not public.uploads.exists()
+
+
+def test_publishing_without_a_login_is_a_sentence(workshop, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    said = RunHistory(workshop).publish("toy", "me/my-model", True)
+    assert said.startswith('<p class="facts"') and "Published" not in said
+
+
+def test_a_run_goes_on_with_the_shape_it_had_and_its_columns_are_on_offer(workshop, toy_run, tmp_path):
+    """A queued run finds its arguments as they were written, whatever the model it starts from brings along."""
+    start_from = str(toy_run.folder / "best")
+    arguments = Arguments.resolve({"dataset": "toy", "init_from": start_from, "num_experts": 6, "output_dir": "x"})
+    read, _ = read_flags(shlex.split(NewRun(workshop).command(arguments))[3:], epilog="")
+    assert read.to_dict() == arguments.to_dict()
+    (tmp_path / "odd.csv").write_text('"a,b",kind\none,x\ntwo,y\n')
+    card, text, label, *_ = NewRun(workshop).data.look_at(str(tmp_path / "odd.csv"), "classification", *NONE_CHOSEN)
+    assert 'role="alert"' in card and text["choices"] == [NO_COLUMN, "a,b", "kind"] == label["choices"]
+
+
+def test_numbers_of_a_file_are_read_as_those_of_a_flag(workshop, tmp_path):
+    (tmp_path / "some.yaml").write_text("dataset: toy\nlr: 1e-3\nnum_experts: 8\n")
+    filled = NewRun(workshop).load(str(tmp_path / "some.yaml"))[FIRST:]
+    assert filled[NAMES.index("lr")] == "0.001" and filled[NAMES.index("num_experts")] == "8"
+
+
+PAIRS = "en,de\n" + "".join(f"the {n} cats,die {n} Katzen\n" for n in range(60))
+
+
+@pytest.mark.parametrize(
+    "content, task",
+    [
+        (PAIRS, "translation"),
+        ("text,target\n" + "\n".join(PAIRS.splitlines()[1:9]) + "\n", "translation"),
+        ("text,label\na b,x\nb c,y\na c,x\nb b,y\n", "classification"),
+        ("line\n" + "some words\nother words\n" * 9, "clm"),
+    ],
+)
+def test_the_task_of_an_uploaded_table_is_found(workshop, tmp_path, content, task):
+    (tmp_path / "mine.csv").write_text(content)
+    page = NewRun(workshop)
+    dataset, learned, card, *_ = page.upload(str(tmp_path / "mine.csv"))
+    assert learned["value"] == task and 'role="alert"' not in card
+    assert dataset["value"].endswith("mine.csv")
+
+
+def test_few_values_in_a_column_without_a_telling_name_are_classes(workshop, tmp_path):
+    (tmp_path / "odd.csv").write_text("kind,words\n" + "".join(f"k{n % 3},these are {n}\n" for n in range(400)))
+    _, task, card, text, label, *_ = NewRun(workshop).upload(str(tmp_path / "odd.csv"))
+    assert (task["value"], text["value"], label["value"]) == ("classification", "words", "kind")
+    assert "<b>3</b> classes" in card
+
+
+def test_each_task_has_its_card_columns_command_and_estimate(workshop, tmp_path):
+    (tmp_path / "pairs.csv").write_text(PAIRS + "same,same\n,leer\n")
+    page, path = NewRun(workshop), str(tmp_path / "pairs.csv")
+    for task, row, words in (
+        ("translation", "pair", "61</b> pairs"),
+        ("clm", "block", "61</b> texts"),
+        ("mlm", "text", "61</b> texts"),
+        ("span_corruption", "text", "61</b> texts"),
+    ):
+        column = NO_COLUMN if task == "translation" else "en"
+        card, text, label, target, _, facts = page.data.look_at(path, task, column, NO_COLUMN, NO_COLUMN, "")
+        assert words in card and not label["visible"]
+        assert ("1 pair has the same text on both sides" in card) == (task == "translation")
+        assert target["visible"] == (task == "translation") and text["choices"] == [NO_COLUMN, "en", "de"]
+        small = {"d_model": "16", "d_ff": "32", "num_layers": "1", "num_heads": "2", "vocab_size": "200"}
+        form = dict(zip(NAMES, page.choose_preset("tiny", path, task), strict=True)) | small
+        asked = [path, task, column, "kind", "de", "", "tiny", "", "", *form.values()]
+        command, wrong = page.preview(*asked)
+        assert f"--task {task}" in command and not wrong and "--label_column" not in command
+        assert ("--target_column" in command) == (task == "translation")
+        said = page.estimate(facts, *asked)
+        assert f"tokens a {row}" in said and "not timed" not in said
+
+
+def test_another_task_refills_the_form_and_keeps_the_run_to_start_from(workshop):
+    filled = NewRun(workshop).choose_task("clm", "toy", "small", "runs/toy/best")
+    form = dict(zip(NAMES, filled[-len(NAMES) :], strict=True))
+    assert form["seq_len"] == "256" and form["init_from"] == "runs/toy/best" and filled[0]["value"] == "clm"
+
+
+def test_a_report_is_kept_until_its_file_changes(workshop, tmp_path, monkeypatch):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,label\na b,x\nb c,y\n")
+    read = []
+    monkeypatch.setattr(data_report, "read_rows", lambda *args: read.append(args) or read_rows(*args))
+    look = NewRun(workshop).data.look_at
+    assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 2
+    look(str(path), "classification", *NONE_CHOSEN)
+    assert len(read) == 1
+    path.write_text("text,label\na b,x\nb c,y\nc d,x\n")
+    assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    "save, stack",
+    [(save_tiny_translator, "encoder"), (save_tiny_storyteller, "decoder"), (save_tiny_mask_filler, "encoder")],
+)
+def test_a_text_is_watched_in_models_of_every_kind(tmp_path, save, stack):
+    model, tokenizer = load_checkpoint(save(tmp_path / "model"), "cpu")
+    model.train()
+    seen = make_probe("oil prices rose", tokenizer)(model)
+    assert model.training and [layer["layer"] for layer in seen["layers"]] == [f"{stack}.0", f"{stack}.1"]
+    assert all(len(layer["expert"]) == len(seen["pieces"]) for layer in seen["layers"])
+
+
+def test_what_a_model_writes_is_shown_as_text_the_latest_first():
+    lines = [
+        {"kind": "samples", "step": step, "samples": [{"text": "<b>hi", "answer": f"ho {step}", "reference": "hallo"}]}
+        for step in range(10, 200, 10)
+    ]
+    html = samples_html(lines)
+    steps = [int(step) for step in re.findall(r"ho (\d+)", html)]
+    assert "&lt;b&gt;hi" in html and "hallo" in html and "<b>hi" not in html
+    assert steps[0] == 190 and steps[-1] == 10 and len(steps) == 6
+    assert samples_html([{"kind": "samples", "step": 1, "samples": []}]) == NONE_YET
+
+
+def test_a_run_whose_arguments_can_not_be_read_is_listed_and_can_be_deleted(workshop):
+    (workshop.root / "toy" / "arguments.json").write_text("")
+    history, live = RunHistory(workshop), LiveRun(workshop)
+    assert history.table()[0][0] == "toy"
+    name, said, *buttons = history.chosen("toy")
+    assert (
+        name == "toy"
+        and "it is empty" in said
+        and [button["interactive"] for button in buttons[:6]] == [False] * 5 + [True]
+    )
+    assert "it is empty" in live.tick("toy", "")[0] and live.draw("toy", None).curves is None
+    assert history.compare(["toy"], "loss", "step")[0] is None and history.measures(["toy"], "loss")
+    history.delete("toy")
+    assert not (workshop.root / "toy").exists()

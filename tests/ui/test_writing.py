@@ -1,0 +1,339 @@
+"""Explore with models that write and models that fill blanks: handlers as plain functions."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from switch_model import CheckpointError, Interventions
+from tests.support.pages import (
+    running_app,
+    save_tiny_checkpoint,
+    save_tiny_mask_filler,
+    save_tiny_storyteller,
+    save_tiny_translator,
+)
+from ui.analyse.handlers import Analyst
+from ui.cards.written import writing_card
+from ui.catalog.kinds import RESTORER, TRANSLATOR
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
+from ui.catalog.sandbox import examine
+from ui.compare.tab import compare
+from ui.explore.handlers import Explorer, look
+from ui.explore.kind_layout import fitting_text
+from ui.explore.share_bar import make_link
+from ui.explore.streaming import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
+from ui.models.tab import Reception
+from ui.server.workspace import Workshop
+from ui.sharing.export import output_csv, output_report
+from ui.sharing.records import link_of, read_record
+
+PROMPT = "Once upon a time"
+HOSTILE = "<script>alert(1)</script> ${alert(3)} ___"
+SETTINGS = (10, GREEDY, 1.0, 0, 1.0, 4, 0)
+VISITOR = SimpleNamespace(session_hash="a")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    saves = {
+        "classes": save_tiny_checkpoint,
+        "hindi": save_tiny_translator,
+        "stories": save_tiny_storyteller,
+        "blanks": save_tiny_mask_filler,
+    }
+    return {name: save(folder / name) for name, save in saves.items()}
+
+
+@pytest.fixture(scope="module")
+def explorer(folders):
+    return Explorer(ModelShelf(folders, "cpu"), SampleLibrary())
+
+
+def written(explorer, model, text=PROMPT, view=None, settings=SETTINGS):
+    """All that appears on the page while a text is written."""
+    return list(Writing(explorer).write(model, text, view, *settings, VISITOR))
+
+
+def test_the_text_appears_and_then_its_routes(explorer):
+    for model, bands in (("hindi", ["encoder", "decoder"]), ("stories", ["decoder"])):
+        first, *_, last = written(explorer, model)
+        assert "caret" in first[1] and first[7]["interactive"] is True
+        view, card, _, grid, panel, token, load, stop = last
+        assert view.output.text == explorer.shelf.load(model).pipeline(PROMPT, max_new_tokens=10).text
+        assert "10 tokens written" in card and stop["interactive"] is False
+        assert [band.stack for band in view.bands] == bands == [title.split(":")[0].lower() for title in titles(grid)]
+        assert len(panel["layers"]) == len(grid["layers"]) == len(view.records)
+        # Every token stands in the layers of its own stack alone.
+        for layer, record in zip(grid["layers"], view.records, strict=True):
+            there = [expert for expert in layer["expert"] if expert is not None]
+            assert there == record.expert[0].tolist()
+        assert "what might follow" in token and "decoder layer 0" in load
+        json.dumps(grid)
+
+
+def titles(grid):
+    return [band["title"] for band in grid["bands"]]
+
+
+def test_look_counts_through_both_stacks(explorer):
+    view = written(explorer, "hindi")[-1][0]
+    reads, writes = (len(band.tokens) for band in view.bands)
+    read, token, _ = look(view, 1, 1)
+    assert (read.stack, read.token, read.layer) == (0, 1, 1) and "might follow" not in token
+    wrote, token, _ = look(view, reads + 2, 3)
+    assert (wrote.stack, wrote.token, wrote.layer) == (1, 2, 1) and wrote.place == (reads + 2, 3)
+    _, share = view.output.next_tokens[2][0]
+    assert f"{share:.2f}" in token and "what might follow" in token
+    far, *_ = look(view, 10**9, 10**9)
+    assert (far.stack, far.token) == (1, writes - 1)
+
+
+def test_a_click_while_a_text_is_written_is_where_its_view_looks(explorer):
+    writing, view = Writing(explorer), written(explorer, "hindi")[-1][0]
+    reads = len(view.bands[0].tokens)
+
+    def click(token: int, layer: int) -> None:
+        writing.on_look(view, False, None, SimpleNamespace(token=token, layer=layer), VISITOR)
+
+    for text, kept in ((PROMPT, True), ("weather", False)):  # The other has no such token at that place.
+        steps = writing.write("hindi", text, view, *SETTINGS, VISITOR)
+        next(steps)
+        click(1, 1)
+        *_, last = steps
+        assert ((last[0].stack, last[0].token, last[0].layer) == (0, 1, 1)) is kept
+    steps = writing.rewrite(view, {"kind": "change", "off": [[4, 0]], "capacity": None}, VISITOR)
+    next(steps)
+    click(reads + 2, 3)
+    *_, last = steps
+    assert last[0].changed and last[0].place == (reads + 2, 3)
+
+
+def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
+    view = written(explorer, "hindi")[-1][0]
+    off = [[4, expert] for expert in range(4) if expert != 1]
+    changed, card, _, grid, panel, *_ = explorer.intervene(view, {"kind": "change", "off": off, "capacity": None})
+    assert set(changed.records[4].expert[0].tolist()) == {1}
+    assert "with your changes" in card and panel["layers"][4]["off"] == [1, 0, 1, 1]
+    assert any(layer["before"] and any(layer["before"]) for layer in grid["layers"])
+    assert explorer.intervene(changed, {"kind": "undo"})[0].output is view.base
+    # The next text is compared with what the model writes by itself.
+    again = written(explorer, "hindi", "The weather is nice", changed)[-1][0]
+    assert again.changes == changed.changes and again.base.text != "" and again.base is not again.output
+    place = view.output.answer.written + 1
+    here, *_ = look(view, len(view.output.source.tokens) + place, 2)
+    other = (int(here.prediction.routing[0].expert[0, place]) + 1) % 4
+    forced, *_ = explorer.intervene(here, {"kind": "force", "expert": other})
+    assert int(forced.output.answer.routing[0].expert[0, place]) == other
+    assert "Let the router choose" in explorer.look_closer(forced)[-1]
+    assert explorer.intervene(forced, {"kind": "measure"})[0] == forced
+
+
+def test_stop_ends_a_text_and_a_new_text_ends_the_one_before(explorer):
+    writing = Writing(explorer)
+    long = (200, *SETTINGS[1:])
+    running = writing.write("stories", PROMPT, None, *long, VISITOR)
+    next(running), next(running)
+    writing.stop(VISITOR)
+    assert list(running)[-1][0].output.new_tokens < 200
+    running = writing.write("stories", PROMPT, None, *long, VISITOR)
+    next(running), next(running)
+    assert list(writing.write("stories", "The weather", None, *SETTINGS, VISITOR))[-1][0].text == "The weather"
+    assert not list(running), "it has nothing more to say"
+    assert not writing._running
+
+
+def test_a_change_writes_the_text_anew_in_steps(explorer):
+    writing = Writing(explorer)
+    view = written(explorer, "hindi")[-1][0]
+    one, two = ({"kind": "change", "off": off, "capacity": None, "serial": 7} for off in ([[4, 0]], [[4, 0], [4, 1]]))
+    first, *between, last = writing.rewrite(view, one, VISITOR)
+    # The panel is answered at once, and the page keeps what it shows until the new text is whole.
+    assert first[4]["layers"][4]["off"] == [1, 0, 0, 0] and first[4]["serial"] == 7 and first[0] == gr.skip()
+    assert between and all("caret" in step[1] for step in between)
+    assert last[0].base is view.base and last[0].past == (Interventions(),) and "with your changes" in last[1]
+    # A newer change goes on from the one on its way, and ends it.
+    running = writing.rewrite(view, one, VISITOR)
+    next(running)
+    *_, last = writing.rewrite(view, two, VISITOR)
+    assert not list(running) and len(last[0].past) == 2 and len(last[0].changes.ablate) == 2
+    *_, back = writing.rewrite(last[0], {"kind": "reset"}, VISITOR)
+    assert back[0].output is view.base and not writing._running
+
+
+def test_a_link_is_written_in_steps_too(explorer, changed):
+    link = "#s=" + link_of(changed)
+    _, *between, last = Writing(explorer).write("classes", "", None, *SETTINGS, VISITOR, link)
+    assert between and "before" in between[-1][1]
+    again = last[0]
+    assert (again.model, again.text) == ("hindi", PROMPT)
+    assert (again.output.text, again.base.text) == (changed.output.text, changed.base.text)
+    assert (again.place, again.changes, again.decoding) == (changed.place, changed.changes, changed.decoding)
+
+
+def test_settings_keep_within_what_the_page_allows():
+    assert decoding_of(10**9, GREEDY, 1, 0, 1, 4, 0).max_new_tokens == 200
+    assert decoding_of(5, BEAMS, 1, 0, 1, 10**6, 0).num_beams == 8
+    drawn = decoding_of(5, SAMPLE, 0.7, 40, 0.9, 4, 3)
+    assert (drawn.do_sample, drawn.temperature, drawn.top_k, drawn.top_p, drawn.seed) == (True, 0.7, 40, 0.9, 3)
+
+
+def test_what_can_not_be_written_is_said(explorer):
+    assert "Type the text" in written(explorer, "hindi", "  ")[-1][1]
+    assert "temperature" in written(explorer, "stories", settings=(5, SAMPLE, 0, 0, 1.0, 4, 0))[-1][1]
+    assert written(explorer, "stories", "")[-1][0].output.new_tokens
+    assert "There is no model" in written(explorer, "gone")[-1][1]
+
+
+@pytest.mark.parametrize("model", ["hindi", "stories", "blanks"])
+def test_hostile_text_is_escaped(explorer, model):
+    view, card, notice, _, _, token, load = explorer.route(model, HOSTILE, None)
+    assert view is not None and "<script" not in card + notice + token + load + explorer.look_closer(view)[-1]
+    assert "<script>alert" not in output_report(view, "<script>alert(2)</script>")
+
+
+# ---- blanks ----
+
+
+def test_blanks_get_candidates_before_and_after(explorer):
+    view, card, _, grid, panel, token, _ = explorer.route("blanks", "Oil ___ rose", None)
+    best = view.output.blanks[0].candidates[0][0]
+    assert view.output.text == f"Oil {best} rose" in card and "what fits here" in token
+    assert panel["classes"] is False and len(panel["stops"]) > 1 and grid["tokens"] == ["Oil", "___", "rose"]
+    off = {"kind": "change", "off": [[0, 0], [0, 1], [1, 2]], "capacity": "none"}
+    changed, card, *_ = explorer.intervene(view, off)
+    assert "changed-bars" in card and changed.output.blanks[0].candidates != view.output.blanks[0].candidates
+    assert "write ___ where" in explorer.route("blanks", "Oil rose", None)[1]
+
+
+# ---- pickers and the other tabs ----
+
+
+def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_path):
+    shelf = explorer.shelf
+    assert shelf.choices() == [
+        ("classes", "classes"),
+        ("hindi · text to text", "hindi"),
+        ("stories · writes on", "stories"),
+        ("blanks · fills blanks", "blanks"),
+    ]
+    assert shelf.classifiers() == Reception(shelf).classifiers(None) == [("classes", "classes")]
+    assert "writes on" in compare(shelf, "stories", PROMPT, "classes", "")[0]
+    *_, (_, said) = Analyst(shelf, Workshop(tmp_path)).run("blanks", "toy", None, "", 4)
+    assert "choose a classifier" in said
+    for model in ("hindi", "stories", "blanks"):
+        facts, _, config = Reception(shelf).page(model)
+        assert "kind" in facts and "num_experts" in config
+    assert explorer.predict("oil")["label"]
+
+
+def test_a_model_of_another_kind_changes_the_page(explorer):
+    _, view, _, *rest = explorer.choose_model("stories", "", None, None)
+    box, run, samples, source, generate, _, settings, beside, begin = rest[-9:]
+    assert view is None and box["value"].startswith("Once upon") and begin
+    assert generate["visible"] and settings["visible"]
+    assert not run["visible"] and not samples["visible"] and not source["visible"] and not beside["visible"]
+    *rest, begin = explorer.choose_model("blanks", box["value"], None, None)
+    assert rest[1].output.blanks and begin == gr.skip()
+    kept = explorer.choose_model("classes", "my own words", None, None)
+    assert "value" not in kept[-9] and kept[1].prediction.label and kept[-8]["value"] == "Route it"
+
+
+def test_a_model_that_restores_gaps_asks_for_them(tmp_path):
+    folder = save_tiny_translator(tmp_path / "gaps", restores_gaps=True)
+    shelf = ModelShelf({"gaps": folder}, "cpu")
+    assert shelf.kind("gaps") is RESTORER and shelf.titled("gaps").endswith("restores gaps")  # Before it is opened.
+    box = Explorer(shelf, SampleLibrary()).choose_model("gaps", TRANSLATOR.example, None, None)[-9]
+    assert shelf.load("gaps").kind is RESTORER and "___" in box["placeholder"] and "___" in box["value"]
+    for own in ("my ___ words", "my <extra_id_0> words"):
+        assert fitting_text(RESTORER, own, None) == own
+    assert fitting_text(RESTORER, "my own words", None) == RESTORER.example
+    assert fitting_text(TRANSLATOR, RESTORER.example, None) == TRANSLATOR.example
+
+
+def test_a_random_sample_suits_every_kind(explorer):
+    for model in ("hindi", "stories"):
+        # From whatever source the page still names; the text comes in steps of its own.
+        text, sample, *shown, begin = explorer.draw_sample(model, "bundled", "", None)
+        assert sample in explorer.library.rows(explorer.shelf.kind(model).samples) and text == sample.text
+        assert shown == [gr.skip()] * 7 and isinstance(begin, str)
+        assert fitting_text(explorer.shelf.kind(model), text, sample) == text
+    text, _, view, *_, begin = explorer.draw_sample("blanks", "blanks", "", None)
+    assert "___" in text and view.output.blanks and begin == gr.skip()
+    assert "10 samples" in explorer.search_samples("stories", "imdb", "")
+
+
+def test_what_went_wrong_stands_below_the_head_of_the_answer(explorer):
+    assert "<h2>Filled in</h2>" in explorer.route("blanks", "no blank here", None)[1]
+    assert "<h2>The model’s text</h2>" in explorer.route("stories", "", None)[1]
+
+
+def test_a_long_beginning_leaves_the_written_text_in_sight():
+    card = writing_card("word " * 400 + "the end of it", " and more", "writing …")
+    assert "… word" in card and "the end of it</span> and more" in card and len(card) < 600
+
+
+@pytest.mark.parametrize("kind", ["hindi", "stories", "blanks"])
+def test_a_strangers_model_of_any_kind_opens(folders, kind, tmp_path):
+    packed = shutil.make_archive(str(tmp_path / kind), "zip", folders[kind])
+    (tmp_path / "out").mkdir()
+    assert examine([Path(packed)], tmp_path / "out")["parameters"] > 0
+
+
+def test_a_model_without_a_head_is_refused_in_words(tmp_path):
+    from switch_model import SwitchConfig, SwitchEncoderModel, load_checkpoint, save_checkpoint
+
+    _, tokenizer = load_checkpoint(save_tiny_mask_filler(tmp_path / "tiny"), "cpu")
+    config = SwitchConfig(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_heads=2, num_layers=1)
+    save_checkpoint(SwitchEncoderModel(config), tokenizer, tmp_path / "bare")
+    with pytest.raises(CheckpointError, match="hidden states"):
+        ModelShelf({"bare": tmp_path / "bare"}, "cpu").load("bare")
+
+
+# ---- links, records, files ----
+
+
+@pytest.fixture
+def changed(explorer):
+    view = written(explorer, "hindi", settings=(8, SAMPLE, 1.3, 20, 0.9, 4, 5))[-1][0]
+    view, *_ = explorer.intervene(view, {"kind": "change", "off": [[3, 1], [0, 2]], "capacity": 0.5})
+    return look(view, len(view.output.source.tokens) + 3, 3)[0]
+
+
+def test_a_link_and_a_record_bring_back_what_was_written(explorer, changed):
+    assert make_link(changed)[0]
+    text, model, _, none, *_, begins = explorer.restore("#s=" + link_of(changed))
+    assert (text, model, none, begins) == (PROMPT, "hindi", None, "#s=" + link_of(changed))
+    raw = Path(explorer.keep(changed, "json")).read_bytes()
+    saved, title = read_record(raw)
+    assert (saved.output.text, saved.place, title) == (changed.output.text, changed.place, "hindi")
+    assert saved.output.next_tokens == changed.output.next_tokens and saved.bands[1].tokens == changed.bands[1].tokens
+    content = json.loads(raw)
+    content["output"]["chances"] = content["output"]["chances"][:2]
+    with pytest.raises(ValueError, match="no record"):
+        read_record(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("model", ["stories", "blanks"])
+def test_files_of_every_kind_can_be_made(explorer, model, tmp_path):
+    view = explorer.route(model, "oil ___", None)[0]
+    for kind in ("json", "html", "csv", "svg", "png"):
+        assert Path(explorer.keep(view, kind)).read_bytes()
+    file = tmp_path / "record.json"
+    file.write_bytes(Path(explorer.keep(view, "json")).read_bytes())
+    text, saved, *_, panel, _, _ = explorer.open_record(str(file))
+    assert text == "oil ___" and saved.saved_from == model and "was saved" in panel["said"]
+    rows = list(csv.DictReader(io.StringIO(output_csv(view))))
+    assert len(rows) == sum(record.expert.numel() for record in view.records)
+
+
+def test_the_page_opens_with_a_model_that_writes(folders, tmp_path):
+    with running_app(folders["stories"], tmp_path) as address:
+        assert address
