@@ -16,6 +16,14 @@ ROOMS = {
         *("tracing", "stepping", "config_rules", "config", "routing", "interventions", "layers", "sparse_mlp"),
         *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
     ],
+    "train": [
+        *("words", "names", "requirements", "launch", "picture_text", "data", "arguments", "tasks", "runs"),
+        *("evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
+    ],
+    "ui": [
+        *("server", "look", "catalog", "views", "components", "cards", "sharing", "explore", "training", "models"),
+        *("how_it_works", "analyse", "compare", "page", "launch"),
+    ],
 }
 FORBIDDEN = {"switch_model": {"gradio", "train", "ui", "app"}, "train": {"gradio", "ui", "app"}, "ui": {"app"}}
 

@@ -230,3 +230,19 @@ def natural(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 0")
     return value
+
+
+COMMANDS_HELP = """
+other commands (each has --help):
+  python -m train runs [FOLDER]    all runs: state, data set, best figure, time
+  python -m train stop RUN         end a run after its step, with a checkpoint
+  python -m train resume RUN       go on with a stopped run
+  python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
+  python -m train analyze …        where the tokens of a whole data set go
+  python -m train predict …        classes of texts, what a model writes, or what fits into blanks
+  python -m train package …        a finished run as a small checkpoint folder with a model card
+  python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
+  python -m train convert OLD.pt … a state dict as a checkpoint folder
+  python -m train import SOURCE …  a transformers SwitchTransformers checkpoint, such as google/switch-base-32
+  python -m train sweep …          a search over any arguments, a run each
+"""

@@ -22,6 +22,7 @@ from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClas
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.whole_files import write_whole
 from train.arguments.arguments import Arguments
+from train.arguments.device import pick_device
 from train.data.columns import choose_columns, names_in, texts_of
 from train.data.pairs import load_pairs
 from train.data.sources import load_split
@@ -31,7 +32,6 @@ from train.data.toy import make_toy_split
 from train.evaluation.classification import load_rows
 from train.tasks.generation import STORY, continue_texts, translate
 from train.tasks.rows import make_tokenizer, read_data
-from train.training.loop import pick_device
 from train.words import counted, one_line
 
 SHOWN_CHARACTERS = 60

@@ -26,6 +26,7 @@ from optuna.trial import TrialState, create_trial
 
 from switch_model.storage.whole_files import write_whole
 from train.arguments.arguments import Arguments
+from train.arguments.device import pick_device
 from train.runs.continuing import check_digest, digest_of
 from train.runs.history import aligned, best_figure, clock
 from train.runs.process import StopRequest, go_on, start
@@ -33,7 +34,6 @@ from train.runs.run import RUNS, Run, RunError, named_after, reserve_folder
 from train.runs.run_files import read_object
 from train.sweep.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
 from train.tasks.registry import TASKS
-from train.training.loop import pick_device
 
 SAMPLERS = ("random", "grid", "tpe")
 DEFAULT_TRIALS = 10

@@ -26,6 +26,7 @@ from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of, with_target
 from switch_model.storage.whole_files import folder_written_aside
 from train.arguments.arguments import Arguments, TrainArguments
+from train.arguments.device import pick_device
 from train.arguments.steps import planned_steps
 from train.data.fingerprint import Fingerprint
 from train.data.tokenizers import load_tokenizer
@@ -175,17 +176,6 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
     _keep_best(run, arguments, parts, parts.model.eval(), figures, run.progress().get("seconds", 0.0))
     _join_counts(run, arguments, parts, "cpu", run.progress().get("seconds", 0.0))
     print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
-
-
-def pick_device(wanted: str | None) -> str:
-    """cpu or cuda. Raises ValueError when the device is not there."""
-    if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted not in ("cpu", "cuda"):
-        raise ValueError(f"--device {wanted} is not allowed: it must be cpu or cuda.")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: this machine has no CUDA device that torch can use.")
-    return wanted
 
 
 @dataclass(frozen=True)

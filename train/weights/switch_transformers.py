@@ -3,7 +3,6 @@
 Try it: python -m train import google/switch-base-8 --revision refs/pr/5 --output_dir switch-base-8
 """
 
-import argparse
 import importlib.util
 from pathlib import Path
 
@@ -16,46 +15,11 @@ from switch_model.models.encoder import SwitchEncoderModel
 from switch_model.models.language_model import SwitchForConditionalGeneration
 from switch_model.storage.switch_transformers import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.storage.tokenizer_io import read_tokenizer
-from switch_model.storage.whole_files import check_writable
-from train.cli.parser import Parser, as_path
 from train.data.tokenizers import load_tokenizer
-from train.runs.run import pasted
 
 # Of a text, where the tokenizer's files do not say.
 TOKENS_READ = 512
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-def command(argv: list[str]) -> None:
-    """`python -m train import`. Raises CheckpointError as `import_checkpoint` does."""
-    parser = Parser(
-        prog="python -m train import",
-        description="A transformers SwitchTransformers checkpoint as a checkpoint folder: encoder and decoder, or the "
-        "encoder alone. Both start a classifier: python -m train --init_from FOLDER.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "source",
-        type=as_path,
-        help="a folder with config.json and safetensors, or a hub id, such as google/switch-base-32",
-    )
-    parser.add_argument("--revision", help="of a hub id: a branch, tag, commit or refs/pr/N; none = main")
-    parser.add_argument("--output_dir", type=as_path, required=True, help="folder to write")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
-    parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
-    parser.add_argument(
-        "--tokenizer", type=as_path, help="hub id or folder, where the source has no tokenizer.json of its own"
-    )
-    options = parser.parse_args(argv)
-    check_writable(options.output_dir, folder=True)
-    dtype = DTYPES.get(options.dtype)
-    asked = dict(encoder_only=options.encoder_only, tokenizer=options.tokenizer, revision=options.revision)
-    config = import_checkpoint(options.source, options.output_dir, dtype=dtype, **asked)
-    depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
-    sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
-    print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
-    print(f"Make a classifier of it: python -m train --init_from {pasted(options.output_dir)} --dataset …")
 
 
 def import_checkpoint(

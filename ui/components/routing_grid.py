@@ -158,14 +158,3 @@ def joined_tokens(prediction: Prediction | Band) -> list[int]:
         joined.append(int(touches and token[:1] < "\u2e80"))
         previous_end, previous_token = end, token
     return joined
-
-
-def default_selection(prediction: Prediction | Band, layer: int = 0) -> tuple[int, int]:
-    """(token, layer) to look at first: a dropped token of the layer if there is one, else the longest token."""
-    layer = layer if layer < len(prediction.routing) else 0
-    if prediction.routing:
-        dropped = prediction.routing[layer].dropped[0].nonzero().flatten().tolist()
-        if dropped:
-            return dropped[0], layer
-    lengths = [len(token) for token in prediction.tokens]
-    return lengths.index(max(lengths)), layer

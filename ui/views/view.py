@@ -12,8 +12,8 @@ from torch import Tensor
 
 from switch_model import Interventions, Prediction, Routing
 from switch_model.counterfactuals import WhatIf
+from switch_model.inference.traces import Band
 from ui.catalog.models import LoadedModel
-from ui.components.routing_grid import default_selection
 
 NO_CHANGES = Interventions()
 # Steps back that are kept.
@@ -121,3 +121,14 @@ def past_of(view: Any, changes: Interventions, sliding: bool) -> tuple[Intervent
     """The steps back after other changes to what has `changes` and `past`. A sliding capacity is one step."""
     sliding = sliding and changes == replace(view.changes, capacity_factor=changes.capacity_factor)
     return view.past if sliding and view.past else (*view.past, view.changes)[-MAX_PAST:]
+
+
+def default_selection(prediction: Prediction | Band, layer: int = 0) -> tuple[int, int]:
+    """(token, layer) to look at first: a dropped token of the layer if there is one, else the longest token."""
+    layer = layer if layer < len(prediction.routing) else 0
+    if prediction.routing:
+        dropped = prediction.routing[layer].dropped[0].nonzero().flatten().tolist()
+        if dropped:
+            return dropped[0], layer
+    lengths = [len(token) for token in prediction.tokens]
+    return lengths.index(max(lengths)), layer

@@ -1,0 +1,54 @@
+"""python -m train analyze: where the tokens of a whole data set go."""
+
+from pathlib import Path
+
+from switch_model.storage.hub import short_name, with_revision
+from switch_model.storage.whole_files import check_writable
+from train.cli.common import RELIANCE, REVISION, progress_line
+from train.cli.parser import as_path, command_parser, natural, positive
+
+
+def analyze_command(argv: list[str]) -> None:
+    parser = command_parser("analyze", "Where the tokens of a whole data set go: HTML report and tables.")
+    parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--revision", help=REVISION)
+    parser.add_argument(
+        "--dataset", type=as_path, required=True, help="as in training; classes are used where there are such"
+    )
+    parser.add_argument("--split", help="as in evaluate; none = the one to report on")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
+    parser.add_argument("--text_column", help="as in training")
+    parser.add_argument("--label_column", help="as in training")
+    parser.add_argument("--num_samples", type=positive, help="rows, drawn at random; none = all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--importance", type=natural, default=32, help="texts to measure importance on; 0 = none")
+    parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
+    parser.add_argument(
+        "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
+    )
+    options = parser.parse_args(argv)
+    check_writable(options.output, folder=True)
+    options.checkpoint = with_revision(options.checkpoint, options.revision)
+    from switch_model.analysis.corpus import route_corpus
+    from switch_model.inference.classifier import Predictor
+    from train.analysis.analyze import importances, rows_to_analyze, with_overlap, write_report
+    from train.analysis.report import facts_in_words
+    from train.evaluation.reliance import measured, rows_of
+
+    predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    columns = {key: getattr(options, key) for key in ("data_dir", "text_column", "label_column", "num_samples")}
+    labels = predictor.model.config.labels
+    rows = rows_to_analyze(labels, options.dataset, options.split, checkpoint=options.checkpoint, **columns)
+    rows = with_overlap(rows, options.checkpoint)
+
+    corpus = route_corpus(predictor, rows.texts, rows.true, progress_line("text", "texts"))
+    importance = importances(predictor, corpus, options.importance) if options.importance else None
+    found = measured(
+        predictor.model, rows_of(corpus, predictor.model.config), options.reliance, progress_line("pass", "passes")
+    )
+    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
+    write_report(corpus, importance, title, rows.note, Path(options.output), found)
+    print(f"{facts_in_words(corpus)} {rows.note}".rstrip())
+    if found:
+        print(" ".join(found["reliance"]["in_words"]))
+    print(f"Report: {Path(options.output) / 'report.html'}")

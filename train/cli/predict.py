@@ -1,0 +1,132 @@
+"""python -m train predict: classes of texts, what a model writes, or what fills their blanks."""
+
+import sys
+from pathlib import Path
+
+from switch_model.storage.hub import with_revision
+from switch_model.storage.whole_files import check_writable
+from train.cli.common import REVISION
+from train.cli.parser import as_path, as_text, command_parser, natural, positive
+from train.data.table_file import FILE_ENDINGS, instead_of_a_table, is_table
+
+
+def predict_command(argv: list[str]) -> None:
+    parser = command_parser("predict", "Classes of texts, what a model writes for them, or what fills their blanks.")
+    parser.add_argument(
+        "texts", nargs="*", type=as_text, help="texts, ___ = a blank to fill; none = a line each from standard input"
+    )
+    parser.add_argument("--revision", help=REVISION)
+    parser.add_argument(
+        "--checkpoint", type=as_path, help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
+    )
+    parser.add_argument(
+        "--file", type=as_path, help="a CSV, TSV, JSONL or parquet; a copy with the answers added goes to --output"
+    )
+    parser.add_argument(
+        "--output",
+        type=as_path,
+        help="where that copy goes, in the format of its ending; none or - = CSV to standard output",
+    )
+    parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
+    parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
+    parser.add_argument(
+        "--dataset", type=as_path, help="rows of a data set, as in training: true class, predicted class, text"
+    )
+    parser.add_argument("--split", help="its split; none = the one to report on")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
+    parser.add_argument("--num_samples", type=positive, help="rows of the data set; none = 20 (toy: 1000)")
+    parser.add_argument("--trace", action="store_true", help="also print where each token went")
+    parser.add_argument("--trace_file", type=as_path, help="write texts, tokens and routing records there, as JSON")
+    parser.add_argument("--batch_size", type=positive, help="texts per pass; none = 32 (toy: 4)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--num_beams", type=positive, help="of a model that writes: beams; none = no search")
+    parser.add_argument("--max_new_tokens", type=positive, help="of a model that writes; none = as long as it can")
+    parser.add_argument("--temperature", type=float, help="of a model that writes on (clm): of the draw; none = 0.8")
+    parser.add_argument("--top_k", type=natural, help="draw of so many likeliest tokens; 0 = all, none = 40")
+    parser.add_argument("--top_p", type=float, help="draw of those that make up so much probability; none = 1, all")
+    parser.add_argument(
+        "--save_text", type=as_path, help="a file for what is written, or for texts with blanks filled, a line each"
+    )
+    parser.add_argument("--num_classes", type=positive, default=3, help="without --checkpoint: classes of the toy")
+    parser.add_argument("--vocab_size", type=positive, default=500, help="without --checkpoint: words of the toy")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw; without --checkpoint: of the random weights")
+    options = parser.parse_args(argv)
+    if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
+        parser.error("give texts, --file or --dataset: one of them")
+    if options.file and (options.trace or options.trace_file):
+        parser.error("--trace and --trace_file go with texts or --dataset, not with --file")
+    if options.output and not options.file:
+        parser.error("--output goes with --file; redirect standard output otherwise")
+    if options.file and not is_table(options.file):
+        ending = f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}"
+        parser.error((instead_of_a_table(options.file) or ending).rstrip("."))
+    for name in ("output", "trace_file", "save_text"):
+        if getattr(options, name) == "-":
+            setattr(options, name, None if name == "output" else "/dev/stdout")
+        check_writable(getattr(options, name))
+    if options.revision and not options.checkpoint:
+        parser.error("--revision goes with --checkpoint")
+    if options.checkpoint:
+        options.checkpoint = with_revision(options.checkpoint, options.revision)
+    if options.output:
+        from train.data.table_output import check_output
+
+        check_output(options.output, options.file)
+    from switch_model.checkpoint import load_checkpoint, require_classifier
+    from switch_model.inference.classifier import Predictor
+    from switch_model.models.encoder import SwitchForMaskedLM
+    from train.data.table_output import write_table
+    from train.evaluation.prediction import (
+        DRAWING,
+        classify_file,
+        fill_texts,
+        lines_of_input,
+        print_texts,
+        random_predictor,
+        refuse,
+        rows_to_show,
+        write_texts,
+    )
+
+    if options.checkpoint:
+        model, tokenizer = load_checkpoint(options.checkpoint, options.device)
+        if model.can_generate():
+            return write_texts(model, tokenizer, options)
+        if isinstance(model, SwitchForMaskedLM):
+            return fill_texts(model, tokenizer, options)
+        require_classifier(model)
+        predictor = Predictor(model, tokenizer)
+    else:
+        predictor = random_predictor(options.num_classes, options.vocab_size, options.seed, options.device)
+        print(
+            "NO CHECKPOINT: THE WEIGHTS ARE RANDOM, AND SO ARE THE CLASSES BELOW. Name one with --checkpoint.\n",
+            file=sys.stderr,
+            flush=True,
+        )
+    writes = ("save_text", "num_beams", "max_new_tokens", *DRAWING)
+    refuse(options, writes, "this model tells classes, it does not write. Its answers in a file: --file with --output.")
+    texts, true_labels = options.texts, None
+    if not (texts or options.file or options.dataset):
+        if options.checkpoint:
+            texts = lines_of_input()
+        else:
+            texts = [] if sys.stdin.isatty() else [line.rstrip("\n") for line in sys.stdin]
+            options.dataset = None if texts else "toy"
+    toy = options.dataset == "toy"
+    batch_size = options.batch_size or (4 if toy else 32)
+    if options.file:
+        write_table(*classify_file(predictor, Path(options.file), options.text_column, batch_size), options.output)
+        return
+    if options.dataset:
+        shape = {"num_classes": options.num_classes, "vocab_size": options.vocab_size}
+        texts, true_labels = rows_to_show(
+            options.checkpoint,
+            options.dataset,
+            options.split,
+            options.data_dir,
+            options.num_samples or (1000 if toy else 20),
+            None if options.checkpoint else shape,
+            text_column=options.text_column,
+            label_column=options.label_column,
+        )
+    print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file)

@@ -1,0 +1,42 @@
+"""python -m train package and publish: a finished run made small, and sent to the Hub."""
+
+import json
+
+from switch_model.storage.whole_files import check_writable
+from train.cli.parser import as_path, as_text, command_parser, positive
+
+
+def package_command(argv: list[str]) -> None:
+    parser = command_parser(
+        "package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there."
+    )
+    parser.add_argument("--run", type=as_path, required=True, help="folder of the run")
+    parser.add_argument("--output", type=as_path, required=True, help="folder to write")
+    parser.add_argument("--data_dir", type=as_path, help="as in training")
+    parser.add_argument("--data_note", type=as_text, help="what the card says of the data")
+    parser.add_argument("--machine", type=as_text, help="what the card says of the machine")
+    parser.add_argument("--num_beams", type=positive, default=1, help="of a model that translates, when it is measured")
+    options = parser.parse_args(argv)
+    check_writable(options.output, folder=True)
+    from train.release.package import package
+
+    options = vars(options)
+    figures = package(options.pop("run"), options.pop("output"), **options)
+    print(json.dumps(figures, indent=2))
+
+
+def publish_command(argv: list[str]) -> None:
+    parser = command_parser(
+        "publish",
+        "Upload a checkpoint with its model card to the Hugging Face Hub, as who is logged in (`hf auth login`, or the "
+        "token in HF_TOKEN).",
+    )
+    parser.add_argument("--run", type=as_path, required=True, help="folder of the run, or of a checkpoint")
+    parser.add_argument(
+        "--repo_id", type=as_path, required=True, help="owner/name on the Hub; made where it is not there yet"
+    )
+    parser.add_argument("--public", action="store_true", help="for everyone to see, and not for its owner alone")
+    options = parser.parse_args(argv)
+    from train.release.publish import publish
+
+    print(publish(options.run, options.repo_id, private=not options.public))

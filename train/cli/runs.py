@@ -1,0 +1,79 @@
+"""python -m train, resume, stop and runs: one run from the command line, and the list of all."""
+
+import json
+import sys
+
+from train.cli.parser import COMMANDS_HELP, as_path, command_parser, positive, read_flags
+from train.launch import go_on_unread
+from train.runs.run import RUNS, Run, RunError, pasted
+from train.runs.signals import ended_by_signals
+
+
+def train_command(argv: list[str]) -> None:
+    go_on_unread()
+    arguments, max_runs = read_flags(argv, COMMANDS_HELP)
+    with ended_by_signals():
+        from train.training.loop import train
+
+    _report(train(arguments, max_runs))
+
+
+def resume_command(argv: list[str]) -> None:
+    parser = command_parser(
+        "resume", "Go on with a stopped run from its last checkpoint, or begin again where it has none."
+    )
+    go_on_unread()
+    parser.add_argument("run", type=as_path, help="folder of the run")
+    parser.add_argument("--max_runs", type=positive, help="wait until fewer than so many runs of its folder run")
+    options = parser.parse_args(argv)
+    with ended_by_signals():
+        from train.training.loop import resume
+
+    _report(resume(options.run, options.max_runs))
+
+
+def stop_command(argv: list[str]) -> None:
+    parser = command_parser("stop", "Ask a run to end after its step, with a checkpoint to resume from.")
+    parser.add_argument("run", type=as_path, help="folder of the run")
+    run = Run.open(parser.parse_args(argv).run)
+    if not run.state().active:
+        raise RunError(f"{run.folder} is not at work: its state is {run.state().name}.")
+    run.request_stop()
+    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {pasted(run.folder)}")
+
+
+def runs_command(argv: list[str]) -> None:
+    parser = command_parser("runs", "All runs of a folder, the newest first.")
+    parser.add_argument("folder", nargs="?", type=as_path, default=str(RUNS), help="where they lie")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options = parser.parse_args(argv)
+    from train.runs.history import run_table, summaries
+
+    found = summaries(options.folder)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(run_table(found) if found else f"There are no runs in {options.folder}.")
+        for row in found:
+            if row["task"] is None:
+                print(row["message"], file=sys.stderr)
+
+
+def _report(run: Run) -> None:
+    from train.tasks.registry import TASKS
+
+    state = run.state()
+    if state.name == "stopped":
+        how = "Go on" if run.last_checkpoint() else "Start it"
+        print(f"{state.message} {how} with: python -m train resume {pasted(run.folder)}")
+    elif state.message:
+        print(state.message)
+    if not run.metrics("eval"):
+        return
+    task = TASKS[run.arguments().train.task]
+    pick = max if task.higher_is_better else min
+    best = pick(run.metrics("eval"), key=lambda record: record[task.best])
+    print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
+    print(f"Look at it: python app.py --checkpoint {pasted(run.best)}")
+    if not task.labelled:
+        print(f"Make a classifier of it: python -m train --init_from {pasted(run.best)} --dataset …")
