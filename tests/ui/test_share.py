@@ -17,7 +17,8 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.handlers import Explorer, look
 from ui.explore.share_bar import make_link
-from ui.sharing.records import link_of, read_link, read_record, record_of, routing_csv
+from ui.sharing.link import link_of, read_link
+from ui.sharing.records import read_record, record_of, routing_csv
 
 TEXT = "Oil <b>prices</b> rose $5 as traders won, 石油"
 

@@ -32,7 +32,8 @@ from ui.explore.streaming import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
 from ui.models.tab import Reception
 from ui.server.workspace import Workshop
 from ui.sharing.export import output_csv, output_report
-from ui.sharing.records import link_of, read_record
+from ui.sharing.link import link_of
+from ui.sharing.records import read_record
 
 PROMPT = "Once upon a time"
 HOSTILE = "<script>alert(1)</script> ${alert(3)} ___"

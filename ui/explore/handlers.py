@@ -31,7 +31,8 @@ from ui.components.sample_table import failure_html, rows_html
 from ui.explore.batch_neighbours import forget
 from ui.explore.kind_layout import begins, face, fitting_text
 from ui.server.downloads import discard_upload, fresh_path
-from ui.sharing.records import LINK, read_link, read_record, record_of, routing_csv, trace_of
+from ui.sharing.link import LINK, read_link
+from ui.sharing.records import read_record, record_of, routing_csv, trace_of
 from ui.views.output_view import OutputView
 from ui.views.view import NO_CHANGES, Matters, View
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ui.explore.handlers import EMPTY_TEXT, Explorer
 from ui.server.downloads import hand_over
-from ui.sharing.records import link_of
+from ui.sharing.link import link_of
 from ui.views.view import View
 
 _FILES = {

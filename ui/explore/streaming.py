@@ -20,7 +20,7 @@ from ui.catalog.kinds import Kind
 from ui.catalog.models import LoadedModel
 from ui.components.expert_panel import serial_of, wished
 from ui.explore.handlers import Explorer, nothing
-from ui.sharing.records import LINK, read_link
+from ui.sharing.link import LINK, read_link
 from ui.views.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, OutputView, kept_changes
 from ui.views.view import NO_CHANGES, past_of
 

@@ -15,8 +15,8 @@ from switch_model.inference.classifier import MAX_CHARACTERS
 from switch_model.inference.mask_filler import Blank
 from switch_model.inference.traces import Band
 from ui.cards.written import answer_card, closer_cards, words_of_changes
+from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, decoding_from_json
 from ui.sharing.picture import draw_grid
-from ui.sharing.records import VERSION, changes_from_json, changes_to_json, decoding_from_json
 from ui.sharing.report import page_html
 from ui.views.output_view import Output, OutputView
 

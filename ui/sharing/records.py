@@ -1,84 +1,26 @@
-"""A view to keep or pass on: as a link, as JSON that opens again without the model, and as a table.
+"""A view to keep: as JSON that opens again without the model, and as a table.
 
-Try it: read_link(link_of(view))
+Try it: read_record(json.dumps(record_of(view, "AG News")).encode())
 """
 
-import base64
 import csv
 import io
 import itertools
 import json
-import math
-import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from switch_model import Interventions, Prediction, Routing
+from switch_model import Prediction, Routing
 from switch_model.counterfactuals import WhatIf
 from switch_model.inference.classifier import MAX_CHARACTERS
-from switch_model.inference.decoding import Decoding
-from ui.views.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, PLAIN, OutputView
+from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, check_version
+from ui.views.output_view import OutputView
 from ui.views.view import Matters, View
 
-# Of a link's content, packed and unpacked, and of a record's file: a text of some pages fits in each.
-MAX_LINK, MAX_UNPACKED, MAX_RECORD = 200_000, 1_000_000, 50_000_000
-VERSION = 1
-# Before a link's content, behind its address.
-LINK = "#s="
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What a link holds: enough to make the view again with the model."""
-
-    model: str
-    text: str
-    token: int
-    layer: int
-    changes: Interventions
-    true_label: str | None
-    decoding: Decoding
-
-
-def link_of(view: View | OutputView) -> str:
-    """What stands behind # in a link: packed JSON, in letters that need no escaping."""
-    content = {
-        "v": VERSION,
-        "model": view.model,
-        "text": view.text,
-        "token": view.place[0],
-        "layer": view.place[1],
-        "true_label": view.true_label,
-        **changes_to_json(view.changes),
-        **({"decoding": asdict(view.decoding)} if isinstance(view, OutputView) else {}),
-    }
-    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
-    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-
-def read_link(link: str) -> Shared:
-    """The inverse of `link_of`. Raises ValueError for what is no such link."""
-    if len(link) > MAX_LINK:
-        raise ValueError("This link is too long to be one of this page.")
-    try:
-        packed = base64.urlsafe_b64decode(link + "=" * (-len(link) % 4))
-        unpacking = zlib.decompressobj()
-        content = json.loads(unpacking.decompress(packed, MAX_UNPACKED))
-        _check_version(content)
-        label = content.get("true_label")
-        return Shared(
-            str(content["model"]),
-            str(content["text"])[:MAX_CHARACTERS],
-            int(content["token"]),
-            int(content["layer"]),
-            changes_from_json(content),
-            None if label is None else str(label)[:200],
-            decoding_from_json(content.get("decoding")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
-        raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
+# Bytes of a record's file: a text of some pages fits in.
+MAX_RECORD = 50_000_000
 
 
 def record_of(view: View, title: str, answer: WhatIf | None = None) -> dict[str, Any]:
@@ -117,7 +59,7 @@ def read_record(raw: bytes) -> tuple[View | OutputView, str]:
         raise ValueError(f"This file is larger than {MAX_RECORD / 1e6:g} MB: it is no record of one text.")
     try:
         content = json.loads(raw)
-        _check_version(content)
+        check_version(content)
         if "kind" in content:
             from ui.sharing.export import read_output
 
@@ -210,43 +152,6 @@ def routing_csv(view: View) -> str:
             row = [index, prediction.tokens[index], record.name, expert, f"{gate:.6f}", slot, capacity, int(dropped)]
             writer.writerow([*row, *votes])
     return text.getvalue()
-
-
-def decoding_from_json(values: Any) -> Decoding:
-    """How a text was written, within what a page allows. Raises ValueError, TypeError for what is no such thing."""
-    if values is None:
-        return PLAIN
-    decoding = Decoding(**values | {"max_seconds": MAX_SECONDS})
-    if decoding.max_new_tokens > MAX_LENGTH or decoding.num_beams > MAX_BEAMS:
-        raise ValueError("the text is too long, or follows too many others")
-    return decoding
-
-
-def _check_version(content: dict[str, Any]) -> None:
-    if content.get("v") != VERSION:
-        raise ValueError("it is of another version")
-
-
-def changes_to_json(changes: Interventions) -> dict[str, Any]:
-    """Changes as plain data."""
-    factor = changes.capacity_factor
-    return {
-        "ablate": sorted(map(list, changes.ablate)),
-        "force": [[layer, token, expert] for (layer, token), expert in sorted(changes.force.items())],
-        "capacity": "none" if factor is not None and math.isinf(factor) else factor,
-        "group": changes.capacity_group,
-    }
-
-
-def changes_from_json(content: dict[str, Any]) -> Interventions:
-    """The inverse. Raises ValueError, TypeError for what is no such thing."""
-    factor = content.get("capacity")
-    return Interventions(
-        ablate={(layer, expert) for layer, expert in content.get("ablate", [])},
-        force={(layer, token): expert for layer, token, expert in content.get("force", [])},
-        capacity_factor=math.inf if factor == "none" else factor,
-        capacity_group=content.get("group"),
-    )
 
 
 def _prediction_to_json(prediction: Prediction) -> dict[str, Any]:

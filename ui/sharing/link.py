@@ -1,0 +1,70 @@
+"""A view as a link: the text, the place that is looked at and the changes, packed into the address."""
+
+import base64
+import json
+import zlib
+from dataclasses import asdict, dataclass
+
+from switch_model import Interventions
+from switch_model.inference.classifier import MAX_CHARACTERS
+from switch_model.inference.decoding import Decoding
+from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, check_version, decoding_from_json
+from ui.views.output_view import OutputView
+from ui.views.view import View
+
+# Of a link's content, packed and unpacked: a text of some pages fits in.
+MAX_LINK, MAX_UNPACKED = 200_000, 1_000_000
+# Before a link's content, behind its address.
+LINK = "#s="
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a link holds: enough to make the view again with the model."""
+
+    model: str
+    text: str
+    token: int
+    layer: int
+    changes: Interventions
+    true_label: str | None
+    decoding: Decoding
+
+
+def link_of(view: View | OutputView) -> str:
+    """What stands behind # in a link: packed JSON, in letters that need no escaping."""
+    content = {
+        "v": VERSION,
+        "model": view.model,
+        "text": view.text,
+        "token": view.place[0],
+        "layer": view.place[1],
+        "true_label": view.true_label,
+        **changes_to_json(view.changes),
+        **({"decoding": asdict(view.decoding)} if isinstance(view, OutputView) else {}),
+    }
+    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def read_link(link: str) -> Shared:
+    """The inverse of `link_of`. Raises ValueError for what is no such link."""
+    if len(link) > MAX_LINK:
+        raise ValueError("This link is too long to be one of this page.")
+    try:
+        packed = base64.urlsafe_b64decode(link + "=" * (-len(link) % 4))
+        unpacking = zlib.decompressobj()
+        content = json.loads(unpacking.decompress(packed, MAX_UNPACKED))
+        check_version(content)
+        label = content.get("true_label")
+        return Shared(
+            str(content["model"]),
+            str(content["text"])[:MAX_CHARACTERS],
+            int(content["token"]),
+            int(content["layer"]),
+            changes_from_json(content),
+            None if label is None else str(label)[:200],
+            decoding_from_json(content.get("decoding")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
+        raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
