@@ -1,6 +1,6 @@
 """Figures of a routed data set: pure functions of a Corpus -> plotly Figure, no input or output.
 
-Backgrounds are transparent and colours readable on light and dark pages, as in plots.py.
+Backgrounds are transparent and colours readable on light and dark pages, as in routing.py.
 Try it: class_lift(corpus, "encoder.1").show()
 """
 

@@ -1,6 +1,6 @@
 """Figures of one text over the checkpoints of a run: pure functions of records and scores -> plotly Figure.
 
-Backgrounds are transparent and colours readable on light and dark pages, as in plots.py.
+Backgrounds are transparent and colours readable on light and dark pages, as in routing.py.
 Try it: saturation_curves([10, 20, 30], [prediction.routing for prediction in predictions]).show()
 """
 

@@ -1,6 +1,6 @@
 """A text that a model wrote, or blanks that it filled, to keep: as JSON that opens again, as a table, as a report.
 
-The counterpart of share.py and view_report.py. Try it: read_output(output_record(view, "TinyStories"))
+The counterpart of records.py and report.py. Try it: read_output(output_record(view, "TinyStories"))
 """
 
 import csv

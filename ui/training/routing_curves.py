@@ -1,6 +1,6 @@
 """Pictures of where a run's tokens go: load of every expert over steps, and one text routed anew at every evaluation.
 
-Pure functions as in run_figures.py, whose looks they share; missing or incomplete lines are left out.
+Pure functions as in learning_curves.py, whose looks they share; missing or incomplete lines are left out.
 Try it: load_heat_map(Run.open("runs/toy").metrics()).show()
 """
 
