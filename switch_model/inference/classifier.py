@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import load_checkpoint, require_classifier
+from switch_model.inference.traces import Band, read_tokens
 from switch_model.interventions import AnyInterventions
 from switch_model.models.encoder import SwitchForSequenceClassification
 from switch_model.routing import Routing
@@ -31,12 +32,8 @@ class Prediction:
     Attributes:
         label: the most probable class.
         scores: class -> probability, in the model's order; they add up to 1 unless a text may have several classes.
-        tokens: readable tokens: the text's own characters, or a special token's name; the model's CLS token, where it
-            has one, is the first.
-        offsets: (start, end) characters of each token in the text.
-        unknown: for each token, whether the vocabulary lacks it (the model saw only "unknown word").
-        truncated: whether the text was longer than the model reads.
-        routing: one record per sparse layer, for this text alone, on the CPU.
+        trace: the tokens that were read and where each of them went; the model's CLS token, where it has one, is the
+            first.
         votes: (T, C) what each token adds to each class's logit: their sum and the classifier's bias are the logits.
             None of a model whose classifier does not read its experts alone (SwitchConfig.readout).
         bias: (C,) what the classifier adds whatever the text says; None without votes.
@@ -44,13 +41,39 @@ class Prediction:
 
     label: str
     scores: dict[str, float]
-    tokens: list[str]
-    offsets: list[tuple[int, int]]
-    unknown: list[bool]
-    truncated: bool
-    routing: tuple[Routing, ...]
+    trace: Band
     votes: Tensor | None = None
     bias: Tensor | None = None
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """One for each stack, as of a text that was written."""
+        return (self.trace,)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Readable tokens: the text's own characters, or a special token's name."""
+        return self.trace.tokens
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """(start, end) characters of each token in the text."""
+        return self.trace.offsets
+
+    @property
+    def unknown(self) -> list[bool]:
+        """For each token, whether the vocabulary lacks it (the model saw only "unknown word")."""
+        return self.trace.unknown
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the model reads."""
+        return self.trace.truncated
+
+    @property
+    def routing(self) -> tuple[Routing, ...]:
+        """One record per sparse layer, for this text alone, on the CPU."""
+        return self.trace.routing
 
     @property
     def voters(self) -> Routing:
@@ -144,23 +167,19 @@ class Predictor:
         predictions = []
         for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
             scores = dict(zip(labels, scores_BC[row], strict=True))
-            predictions.append(
-                Prediction(
-                    label=max(scores, key=scores.get),
-                    scores=scores,
-                    tokens=[CLS_NAME] * added
-                    + [
-                        text[start:end] or token
-                        for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)
-                    ],
-                    offsets=[(0, 0)] * added + encoding.offsets,
-                    unknown=[False] * added + [token_id == unknown_id for token_id in encoding.ids],
-                    truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
-                    routing=tuple(record.example(row) for record in records),
-                    votes=None if votes_BTC is None else votes_BTC[row, : lengths[row] + added],
-                    bias=bias_C,
-                )
+            tokens, offsets = read_tokens(text, encoding)
+            trace = Band(
+                stack="encoder",
+                text=text,
+                tokens=[CLS_NAME] * added + tokens,
+                offsets=[(0, 0)] * added + offsets,
+                unknown=[False] * added + [token_id == unknown_id for token_id in encoding.ids],
+                truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
+                routing=tuple(record.example(row) for record in records),
+                written=added + len(tokens),
             )
+            votes = None if votes_BTC is None else votes_BTC[row, : lengths[row] + added]
+            predictions.append(Prediction(max(scores, key=scores.get), scores, trace, votes, bias_C))
         return predictions
 
     def token_ids(self, text: str) -> list[int]:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -145,7 +146,7 @@ def table_record() -> Routing:
 
 def test_cards_of_a_routing_table_written_by_hand(predictor):
     prediction = predictor("oil prices rose as")
-    prediction = type(prediction)(**vars(prediction) | {"routing": (table_record(),)})
+    prediction = replace(prediction, trace=replace(prediction.trace, routing=(table_record(),)))
     grid = grid_value(prediction, (2, 0))
     assert grid["layers"] == [
         {

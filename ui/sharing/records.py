@@ -15,6 +15,7 @@ import torch
 from switch_model import Prediction, Routing
 from switch_model.counterfactuals import WhatIf
 from switch_model.inference.classifier import MAX_CHARACTERS
+from switch_model.inference.traces import Band
 from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, check_version
 from ui.views.output_view import OutputView
 from ui.views.view import Matters, View
@@ -64,14 +65,15 @@ def read_record(raw: bytes) -> tuple[View | OutputView, str]:
             from ui.sharing.export import read_output
 
             return read_output(content)
-        prediction = _prediction_from_json(content["prediction"])
-        base = _prediction_from_json(content["before"]) if "before" in content else prediction
+        text = str(content["text"])[:MAX_CHARACTERS]
+        prediction = _prediction_from_json(content["prediction"], text)
+        base = _prediction_from_json(content["before"], text) if "before" in content else prediction
         if [record.expert.shape for record in base.routing] != [record.expert.shape for record in prediction.routing]:
             raise ValueError("before and after do not fit together")
         label = content.get("true_label")
         view = View(
             model="",
-            text=str(content["text"])[:MAX_CHARACTERS],
+            text=text,
             base=base,
             prediction=prediction,
             token=0,
@@ -159,7 +161,7 @@ def _prediction_to_json(prediction: Prediction) -> dict[str, Any]:
     return plain | {"routing": [record.to_dict() for record in prediction.routing], **prediction.votes_to_dict()}
 
 
-def _prediction_from_json(content: dict[str, Any]) -> Prediction:
+def _prediction_from_json(content: dict[str, Any], text: str) -> Prediction:
     tokens = [str(token) for token in content["tokens"]]
     routing = tuple(Routing.from_dict(record) for record in content["routing"])
     offsets = [(int(start), int(end)) for start, end in content["offsets"]]
@@ -179,7 +181,8 @@ def _prediction_from_json(content: dict[str, Any]) -> Prediction:
         raise ValueError("the parts of the prediction do not fit together")
     votes, bias = _votes_from_json(content, tokens, scores, routing)
     truncated = bool(content["truncated"])
-    return Prediction(str(content["label"]), scores, tokens, offsets, unknown, truncated, routing, votes, bias)
+    trace = Band("encoder", text, tokens, offsets, unknown, truncated, routing, len(tokens))
+    return Prediction(str(content["label"]), scores, trace, votes, bias)
 
 
 def _votes_from_json(
