@@ -15,7 +15,7 @@ from transformers import SwitchTransformersConfig, SwitchTransformersEncoderMode
 
 from benchmarks.report import Figure, table
 from switch_model import SwitchForSequenceClassification
-from switch_model.models.encoder import pool
+from switch_model.layers.pooling import pool
 from train.arguments.arguments import Arguments
 from train.data.tokenizers import PaddingCollator
 from train.runs.process import StopRequest

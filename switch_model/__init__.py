@@ -10,9 +10,12 @@ from switch_model.inference.mask_filler import Filling, MaskFiller
 from switch_model.inference.text_generator import Generation, TextGenerator
 from switch_model.interventions import Interventions
 from switch_model.models.auto import register
-from switch_model.models.encoder import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.encoder import SwitchEncoderModel
 from switch_model.models.encoder_decoder import SwitchModel
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.masked_lm import SwitchForMaskedLM
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.routing import Routing
 
 register()

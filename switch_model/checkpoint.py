@@ -19,20 +19,12 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
 from switch_model.models.auto import MODEL_CLASSES
-from switch_model.models.encoder import SwitchForSequenceClassification
 from switch_model.models.pretrained import SwitchPreTrainedModel
-from switch_model.storage.archive import (
-    INDEX,
-    MAX_JSON_BYTES,
-    OPTIONAL_FILES,
-    REQUIRED_FILES,
-    SHARDS,
-    CheckpointError,
-    missing_files,
-    read_json,
-    unzip,
-)
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
+from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, SHARDS, missing_files, unzip
+from switch_model.storage.errors import CheckpointError
 from switch_model.storage.hub import download, with_revision, without_pickles
+from switch_model.storage.json_file import MAX_JSON_BYTES, read_json
 from switch_model.storage.paths import local_path
 from switch_model.storage.safetensors_io import Entry, Weights, write_tensors
 from switch_model.storage.tokenizer_io import TARGET, read_tokenizer, target_of, with_target, write_tokenizer

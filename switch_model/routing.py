@@ -6,7 +6,6 @@ Try it: load_balancing_loss(model(ids, output_routing=True).routing[0])
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -190,36 +189,3 @@ def transitions(here: Routing, there: Routing) -> Tensor:
     chose_BT = here.mask & here.chosen_logit.isfinite() & there.chosen_logit.isfinite()
     counts = torch.bincount(pair_BT[chose_BT], minlength=here.num_experts * there.num_experts)
     return counts.view(here.num_experts, there.num_experts)
-
-
-def layer_title(name: str, both: bool = False) -> str:
-    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"; "encoder.1.attention" ->
-    "layer 1 attention".
-
-    Args:
-        both: whether it stands beside records of another stack: "encoder.3" -> "encoder layer 3".
-    """
-    stack, index, part = _parts(name)
-    plain = stack == "" or (stack == "encoder" and not both)
-    return f"{'' if plain else stack + ' '}layer {index}{part and ' ' + part}"
-
-
-def layer_titles(names: Iterable[str]) -> dict[str, str]:
-    """`layer_title` of records that stand beside each other, by name: "encoder layer 3" where a decoder's are there."""
-    names = list(names)
-    both = len({_parts(name)[0] for name in names}) > 1
-    return {name: layer_title(name, both) for name in names}
-
-
-def layer_label(name: str, both: bool = False) -> str:
-    """The same where room is short: "layer 3", "attn 1"; beside records of another stack "enc 3", "enc attn 1"."""
-    stack, index, part = _parts(name)
-    own = f"attn {index}" if part else index if both else f"layer {index}"
-    return f"{stack[:3]} {own}" if both else own
-
-
-def _parts(name: str) -> tuple[str, str, str]:
-    """(stack, number, "attention" or "")."""
-    stack, _, rest = name.partition(".") if "." in name else ("", "", name)
-    index, _, part = rest.partition(".")
-    return stack, index, part

@@ -15,9 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from switch_model.analysis.corpus import TOKENS_PER_BATCH, alike_in_length
 from switch_model.interventions import Interventions
-from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 
 # Of a model that gives every token of a vocabulary a logit, a batch holds fewer tokens.
 VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4

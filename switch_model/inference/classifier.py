@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.checkpoint import load_checkpoint, require_classifier
 from switch_model.inference.traces import Band, read_tokens
 from switch_model.interventions import AnyInterventions
-from switch_model.models.encoder import SwitchForSequenceClassification
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.routing import Routing
 
 # Far above what any model reads, so that a pasted book costs no more than a long text.

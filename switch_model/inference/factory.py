@@ -12,8 +12,10 @@ from switch_model.checkpoint import CheckpointError, load_checkpoint
 from switch_model.inference.classifier import Predictor
 from switch_model.inference.mask_filler import BLANK, MaskFiller
 from switch_model.inference.text_generator import TextGenerator
-from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.masked_lm import SwitchForMaskedLM
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 
 Pipeline = Predictor | TextGenerator | MaskFiller
 

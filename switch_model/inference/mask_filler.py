@@ -15,7 +15,7 @@ from switch_model.checkpoint import CheckpointError, load_checkpoint
 from switch_model.inference.classifier import MAX_CHARACTERS
 from switch_model.inference.traces import Band, read_tokens, token_word, whole_text
 from switch_model.interventions import Interventions
-from switch_model.models.encoder import SwitchForMaskedLM
+from switch_model.models.masked_lm import SwitchForMaskedLM
 
 # Candidates that are kept for each blank.
 MAX_CANDIDATES = 10

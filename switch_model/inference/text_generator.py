@@ -31,7 +31,8 @@ from switch_model.inference.decoding import Arrivals, Decoding, Draw, Stopped
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.traces import CUT, Band, read_tokens, token_word, whole_text, written_tokens
 from switch_model.interventions import Interventions
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.storage.tokenizer_io import target_of
 
 # Candidates that are kept for each next token.

@@ -131,3 +131,30 @@ def _join_by_sorting(choice_GN: np.ndarray, joins_GN: np.ndarray, num_queues: in
         order_M = order_M[: length_M[:joined].sum()]
     length_QG = length_M[:joined].reshape(num_queues, groups)
     return Queues(*map(torch.from_numpy, (place_M.reshape(choice_GN.shape), length_QG, order_M)))
+
+
+def permute_rows(source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    """Rows of `source` in the order of `index`; an index past the end gives a row of zeros.
+
+    `inverse` is where each row of `source` went. Knowing it, backward gathers too, where autograd would scatter.
+    """
+    return _PermuteRows.apply(source, index, inverse)
+
+
+class _PermuteRows(torch.autograd.Function):
+    @staticmethod
+    def rows(source: Tensor, index: Tensor) -> Tensor:
+        if len(index) > len(source):
+            source = torch.cat([source, source.new_zeros(1, source.shape[1])])
+            index = index.clamp(max=len(source) - 1)
+        return source.index_select(0, index)
+
+    @staticmethod
+    def forward(ctx, source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return _PermuteRows.rows(source, index)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return _PermuteRows.rows(gradient, inverse), None, None

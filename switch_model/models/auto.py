@@ -13,10 +13,13 @@ from transformers import (
 )
 
 from switch_model.config import SwitchConfig
-from switch_model.models.encoder import SwitchEncoderModel, SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.encoder import SwitchEncoderModel
 from switch_model.models.encoder_decoder import SwitchModel
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 
 # By the name that a config's `architectures` has.
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {

@@ -16,13 +16,13 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, rows_of
+from switch_model.layers.experts import Experts
 from switch_model.layers.positions import EMBEDDING_STD
 from switch_model.layers.router import Top1Router
 from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
 from switch_model.layers.word_counts import WordCounts
 from switch_model.models.stack import Extras
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
-from switch_model.sparse_mlp import Experts
 
 IGNORED_LABEL = -100
 # Keywords that transformers, its tokenizers and peft hand to every model's `forward`, and that say nothing to these:

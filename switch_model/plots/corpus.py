@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
-from switch_model.routing import layer_title
 
 _INK = "#7d8590"
 _LOAD = ((0.0, "rgba(64,120,176,0.04)"), (0.5, "rgba(64,120,176,0.5)"), (1.0, "rgba(64,120,176,1)"))

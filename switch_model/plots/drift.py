@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
-from switch_model.routing import Routing, layer_title
+from switch_model.routing import Routing
 
 _INK, _GRID = "#7d8590", "rgba(125,133,144,0.22)"
 _LINES = ("#4078b0", "#c98a2b", "#3fae8c", "#d07aa8", "#8c6bb1", "#b4543f", "#7d8590", "#a3a000")

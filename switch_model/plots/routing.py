@@ -12,7 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from switch_model.routing import Routing, layer_label, layer_title, transitions
+from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.routing import Routing, transitions
 
 # Readable on white and on near-black alike; the app's style sheet sharpens it for either.
 _INK = "#7d8590"

@@ -3,15 +3,15 @@
 Try it: unzip(Path("my_model.zip"), Path("an/empty/folder"))
 """
 
-import json
 import shutil
 import stat
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+
+from switch_model.storage.errors import CheckpointError
+from switch_model.storage.json_file import MAX_JSON_BYTES, check_size
 
 WEIGHTS = "model.safetensors"
 REQUIRED_FILES = ("config.json", WEIGHTS, "tokenizer.json")
@@ -29,11 +29,10 @@ OPTIONAL_FILES = (
 # Limits for files of unknown origin: far above what any checkpoint needs.
 MAX_ZIP_BYTES = 8_000_000_000
 MAX_MEMBERS = 1_000
-MAX_MESSAGE = 600
 # Weights hardly shrink; JSON shrinks to a tenth. Beyond this, a member is made to fill a disk.
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 10_000_000
 # Of one file. Weights are bounded by what all files may take, and by their own header.
-MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, MAX_CARD_BYTES = 1_000_000, 20_000_000, 1_000_000
+MAX_TOKENIZER_BYTES, MAX_CARD_BYTES = 20_000_000, 1_000_000
 _MAX_BYTES = {
     "config.json": MAX_JSON_BYTES,
     "tokenizer.json": MAX_TOKENIZER_BYTES,
@@ -44,13 +43,6 @@ _MAX_BYTES = {
     "training.json": MAX_JSON_BYTES,
     INDEX: MAX_JSON_BYTES,
 }
-
-
-class CheckpointError(Exception):
-    """Says why a checkpoint can't be opened and what would be accepted. What it quotes of a file is cut."""
-
-    def __init__(self, message: str):
-        super().__init__(message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} …")
 
 
 def is_known(name: str) -> bool:
@@ -121,38 +113,6 @@ def check_sizes(sizes: Mapping[str, int], most: int) -> None:
         sizes: file name -> bytes.
     """
     for name, size in sizes.items():
-        _check_size(name, size, _MAX_BYTES.get(name, most))
+        check_size(name, size, _MAX_BYTES.get(name, most))
     if sum(sizes.values()) > most:
         raise CheckpointError(f"The checkpoint is larger than {most / 1e9:g} GB.")
-
-
-def _check_size(name: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise CheckpointError(f"{name} is larger than {limit / 1e6:g} MB.")
-
-
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The object in a JSON file. Raises CheckpointError when the file is too large, or `parse_json` does."""
-    _check_size(path.name, path.stat().st_size, limit)
-    return parse_json(path.read_bytes(), path.name)
-
-
-def parse_json(raw: bytes, name: str) -> dict[str, Any]:
-    """The object in UTF-8 JSON that is called `name`. Raises CheckpointError for any other, and for a key told twice:
-    readers differ in which of its values holds.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) != len(pairs):
-            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            raise CheckpointError(f"{name} names {twice[:80]!r} twice.")
-        return values
-
-    try:
-        values = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} is no valid JSON.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{name} must hold a JSON object.")
-    return values

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from switch_model.storage.archive import CheckpointError
+from switch_model.storage.errors import CheckpointError
 
 NAME = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)@(?P<revision>[^@\s]+)")
 # Of pull requests that seem to bring safetensors, those that are looked into.

@@ -16,7 +16,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from switch_model.storage.archive import INDEX, CheckpointError, parse_json, read_json
+from switch_model.storage.archive import INDEX
+from switch_model.storage.errors import CheckpointError
+from switch_model.storage.json_file import parse_json, read_json
 
 MAX_SHARDS = 1_000
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

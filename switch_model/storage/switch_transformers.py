@@ -16,8 +16,10 @@ from transformers import PreTrainedModel, SwitchTransformersConfig
 
 from switch_model.config import SwitchConfig
 from switch_model.config_rules import ACTIVATIONS, MAX_EXPERTS, MAX_LAYERS, ROUTER_DTYPES
-from switch_model.storage.archive import INDEX, CheckpointError, read_json
+from switch_model.storage.archive import INDEX
+from switch_model.storage.errors import CheckpointError
 from switch_model.storage.hub import download, split_revision, with_revision, without_pickles
+from switch_model.storage.json_file import read_json
 from switch_model.storage.paths import local_path
 from switch_model.storage.safetensors_io import Limits, Weights, read_tensor
 

@@ -12,7 +12,9 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.storage.archive import MAX_TOKENIZER_BYTES, CheckpointError, read_json
+from switch_model.storage.archive import MAX_TOKENIZER_BYTES
+from switch_model.storage.errors import CheckpointError
+from switch_model.storage.json_file import read_json
 
 # What the file names of the tokenizer that writes begin with, where it is another than the one that reads.
 TARGET = "target_"

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 # What is wrong, where, and the change that makes it so. Each `before` must occur exactly once.
 MISTAKES = [
-    ("drops are ignored", "sparse_mlp", "line_up(expert_N, routing.kept.flatten(), queues)", "line_up(expert_N, routing.mask.flatten(), queues)"),
+    ("drops are ignored", "layers/experts", "line_up(expert_N, routing.kept.flatten(), queues)", "line_up(expert_N, routing.mask.flatten(), queues)"),
     ("dropped tokens are computed all the same", "routing", "return self.mask & (self.slot < self.capacity.unsqueeze(-1))", "return self.mask"),
     ("padding is routed", "layers/router", "joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)", "joins_GN = expert_BT.view(groups, -1), torch.ones_like(mask).reshape(groups, -1)"),
     ("padding counts for capacity", "layers/router", "tokens_B = mask.sum(dim=1)", "tokens_B = torch.ones_like(mask).sum(dim=1)"),
@@ -41,7 +41,7 @@ MISTAKES = [
     ("the first slot of a row is its first token", "layers/pooling", "return mask_BT.long().argmax(dim=1)", "return mask_BT.long().argmax(dim=1) * 0"),
     ("an ablated expert's share is kept", "layers/router", "logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off_R1E, 0.0)"),
     ("a forced token counts padding", "interventions", "positions = mask[index].nonzero().flatten()", "positions = torch.arange(mask.shape[1])"),
-    ("expert dropout after wo", "sparse_mlp", "return output_RD.index_select(0, place_N)", "return self.dropout(output_RD.index_select(0, place_N))"),
+    ("expert dropout after wo", "layers/experts", "return output_RD.index_select(0, place_N)", "return self.dropout(output_RD.index_select(0, place_N))"),
     ("word pairs reach over padding", "layers/hashed_bigrams", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
     ("dropout does not make up for what it drops", "layers/dropout", "ctx.scale = 1 / (1 - rate)", "ctx.scale = 1.0"),
     ("queues start a place late", "layers/dispatch", "(length_M.cumsum() - length_M)[queue_M]", "(length_M.cumsum() - length_M - 1)[queue_M]"),

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from switch_model import SwitchConfig, sparse_mlp
-from switch_model.layers import dispatch
+from switch_model import SwitchConfig
+from switch_model.layers import dispatch, experts
 from switch_model.sparse_mlp import SparseMLP
 
 B, T, D, F, E = 4, 13, 16, 24, 3
@@ -85,7 +85,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_option_against_the_reference(case, way, monkeypatch):
     monkeypatch.setattr(dispatch, "_by_numpy", lambda tensor: way != "tensors")
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000 if way == "padded" else 0)
+    monkeypatch.setattr(experts, "PADDED_TOKENS", 1_000 if way == "padded" else 0)
     settings = dict(min_expert_capacity=1) | CASES[case]
     factor = settings.pop("factor", 1.0)
     torch.manual_seed(0)

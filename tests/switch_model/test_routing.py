@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from switch_model import Interventions, Routing, SwitchConfig, sparse_mlp
+from switch_model import Interventions, Routing, SwitchConfig
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.layers import dispatch
+from switch_model.layers import dispatch, experts
 from switch_model.layers.router import Top1Router, slots_per_expert
 from switch_model.routing import UNLIMITED, load_balancing_loss, router_z_loss
 from switch_model.sparse_mlp import SparseMLP
@@ -264,13 +264,13 @@ def test_every_way_to_dispatch_gives_the_same(activation, monkeypatch):
         with torch.no_grad():
             return [output.detach(), run(hidden, mask)[0], *gradients]
 
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 1_000)
+    monkeypatch.setattr(experts, "PADDED_TOKENS", 1_000)
     padded, compiled = results(layer), results(torch.compile(layer, fullgraph=True, backend="aot_eager"))
-    monkeypatch.setattr(sparse_mlp, "PADDED_TOKENS", 0)
+    monkeypatch.setattr(experts, "PADDED_TOKENS", 0)
     expected = results(layer)
     torch.testing.assert_close(expected[0], expected[1])
     with monkeypatch.context() as patch:
-        patch.setattr(sparse_mlp, "is_exported", lambda: True)
+        patch.setattr(experts, "is_exported", lambda: True)
         exported = results(layer)
     monkeypatch.setattr(type(layer.experts), "computes_in_groups", lambda self, hidden: True)
     for found in [padded, compiled, exported, results(layer)]:

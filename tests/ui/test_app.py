@@ -17,8 +17,8 @@ from gradio_client.exceptions import AppError
 
 import app
 from switch_model import CheckpointError, Routing
+from switch_model.analysis.layer_names import layer_title
 from switch_model.plots.routing import router_probabilities
-from switch_model.routing import layer_title
 from tests.support.pages import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from tests.support.waits import PATIENCE
 from ui.cards.prediction import load_card, prediction_card, token_card

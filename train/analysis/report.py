@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.reliance import Reliance
 from switch_model.analysis.specialization import (
     AgainstChance,
@@ -21,7 +22,6 @@ from switch_model.analysis.specialization import (
     right_against_wrong,
     vocabulary,
 )
-from switch_model.routing import layer_title
 from train.evaluation.reliance import html as reliance_html
 from train.words import counted
 

@@ -74,7 +74,7 @@ def predict_command(argv: list[str]) -> None:
         check_output(options.output, options.file)
     from switch_model.checkpoint import load_checkpoint, require_classifier
     from switch_model.inference.classifier import Predictor
-    from switch_model.models.encoder import SwitchForMaskedLM
+    from switch_model.models.masked_lm import SwitchForMaskedLM
     from train.data.table_output import write_table
     from train.evaluation.prediction import (
         DRAWING,

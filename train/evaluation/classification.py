@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from switch_model.analysis.reliance import ROWS as RELIANCE_ROWS
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
-from switch_model.models.encoder import SwitchForSequenceClassification
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.data.sources import align_labels, load_split, report_split
 from train.data.tokenizers import PaddingCollator, tokenize
 from train.data.toy import make_toy_split

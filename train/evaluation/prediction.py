@@ -18,8 +18,9 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
-from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
+from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.storage.whole_files import write_whole
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
 from switch_model.models.pretrained import SwitchPreTrainedModel
-from switch_model.routing import layer_titles
 from train.words import counted
 
 # Shares of what a model's figure has beyond chance. Whoever loses less than the first hardly needs its experts, or the

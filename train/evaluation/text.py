@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.models.encoder import SwitchForMaskedLM
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_whole

@@ -36,7 +36,8 @@ def keeps_average(checkpoint: Path) -> bool:
 
 def damage_of(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, "" where nothing is. Headers and lengths are looked at, no weights are read."""
-    from switch_model.storage.safetensors_io import CheckpointError, Weights, read_header
+    from switch_model.storage.errors import CheckpointError
+    from switch_model.storage.safetensors_io import Weights, read_header
 
     for path in (checkpoint / "trainer_state.json", checkpoint / "config.json"):
         try:

@@ -11,9 +11,11 @@ from typing import Literal
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
-from switch_model.models.encoder import SwitchForMaskedLM, SwitchForSequenceClassification
-from switch_model.models.language_model import SwitchForCausalLM, SwitchForConditionalGeneration
+from switch_model.models.causal_lm import SwitchForCausalLM
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.arguments.arguments import TrainArguments
 from train.data.tokenizers import PaddingCollator
 from train.tasks.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator

@@ -19,8 +19,8 @@ from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.layers.word_counts import NO_FEATURE, WordCounts, text_features
-from switch_model.models.encoder import SwitchForSequenceClassification
 from switch_model.models.pretrained import real_tokens
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.data.tokenizers import PaddingCollator
 from train.runs.run import Run
 from train.tasks.registry import classification_metrics

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import load_checkpoint, read_config
 from switch_model.config import SwitchConfig
-from switch_model.models.encoder import SwitchForSequenceClassification
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.storage.tokenizer_io import TARGET, read_tokenizer, target_of, with_target
 from train.tasks.registry import Task
 

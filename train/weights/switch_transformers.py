@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast, T5TokenizerFast
 
 from switch_model.checkpoint import CheckpointError, save_checkpoint
 from switch_model.config import SwitchConfig
+from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.models.encoder import SwitchEncoderModel
-from switch_model.models.language_model import SwitchForConditionalGeneration
 from switch_model.storage.switch_transformers import SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.storage.tokenizer_io import read_tokenizer
 from train.data.tokenizers import load_tokenizer

@@ -16,9 +16,9 @@ import gradio as gr
 
 from switch_model import CheckpointError
 from switch_model.analysis.corpus import Corpus, route_in_steps
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
-from switch_model.routing import layer_title
 from ui.catalog.models import ModelShelf
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workshop

@@ -7,8 +7,9 @@ from html import escape
 
 import gradio as gr
 
+from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
-from switch_model.routing import Routing, layer_title
+from switch_model.routing import Routing
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 

@@ -22,9 +22,10 @@ def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
     records = view.prediction.routing if view else ()
     if len(records) < 2:
         return _NOTHING, None, None
+    from switch_model.analysis.layer_names import layer_title
     from switch_model.analysis.statistics import shared_information, shuffled_information
     from switch_model.plots.routing import expert_flow, transition_matrix
-    from switch_model.routing import layer_title, transitions
+    from switch_model.routing import transitions
 
     first = min(view.layer, len(records) - 2)
     here, there = records[first], records[first + 1]

@@ -5,7 +5,7 @@ Try it: matters_in_words(view)
 
 from html import escape
 
-from switch_model.routing import layer_title
+from switch_model.analysis.layer_names import layer_title
 from ui.views.view import View
 
 

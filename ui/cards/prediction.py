@@ -8,8 +8,9 @@ from html import escape
 import torch
 
 from switch_model import Prediction, Routing
+from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import Band
-from switch_model.routing import UNLIMITED, layer_label, layer_title, load_balancing_loss
+from switch_model.routing import UNLIMITED, load_balancing_loss
 from ui.look.palette import MAX_COLOURS
 
 # Bars in a list that a person still reads; the rest is summed up in one line.

@@ -12,7 +12,7 @@ import gradio as gr
 import torch
 
 from switch_model import Prediction
-from switch_model.routing import layer_title
+from switch_model.analysis.layer_names import layer_title
 from ui.cards.prediction import MAX_CLASSES, empty_card
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from switch_model import Filling, Generation, Interventions, SwitchConfig
-from switch_model.routing import layer_label, layer_title
+from switch_model.analysis.layer_names import layer_label, layer_title
 from ui.cards.prediction import bar, load_card, message_card, token_card
 from ui.catalog.kinds import FILLER
 from ui.catalog.models import LoadedModel

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
-from switch_model.routing import layer_title
 from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards.prediction import prediction_card

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import routed_alike
-from switch_model.routing import layer_title
 from ui.cards.importance import in_points
 from ui.cards.prediction import message_card, prediction_card
 from ui.catalog.checkpoints import CheckpointShelf, same_run

@@ -18,7 +18,8 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Interventions, SwitchConfig
-from switch_model.routing import UNLIMITED, Routing, layer_label, layer_title
+from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.routing import UNLIMITED, Routing
 from ui.views.view import View
 
 _SCRIPT = Path(__file__).with_suffix(".js")

@@ -14,8 +14,9 @@ import gradio as gr
 import torch
 
 from switch_model import Prediction, Routing
+from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import Band
-from switch_model.routing import UNLIMITED, layer_label, layer_title
+from switch_model.routing import UNLIMITED
 
 # One scope: what the first one names, the second calls.
 _SCRIPTS = (Path(__file__).with_name("grid_bars.js"), Path(__file__).with_suffix(".js"))

@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction, SwitchConfig
+from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
-from switch_model.routing import layer_title
 from ui.cards.counterfactuals import what_if_card
 from ui.cards.flow import draw_flow
 from ui.cards.importance import matters_in_words, matters_table

@@ -11,14 +11,8 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, SwitchConfig
-from switch_model.routing import (
-    UNLIMITED,
-    Routing,
-    layer_title,
-    load_balancing_loss,
-    router_z_loss,
-    sequence_balance_loss,
-)
+from switch_model.analysis.layer_names import layer_title
+from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from ui.cards.votes import signed
 from ui.components.expert_panel import own_factor
 from ui.explore.tab import ExploreTab

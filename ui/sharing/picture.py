@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from switch_model import Prediction
+from switch_model.analysis.layer_names import layer_label
 from switch_model.inference.traces import Band
-from switch_model.routing import layer_label
 from train.picture_text import as_written, drawable, drawable_only
 from ui.cards.written import grid_of, words_of_changes
 from ui.components.expert_panel import words_of_view

@@ -8,9 +8,9 @@ Try it: report_html(view, "AG News")
 from html import escape
 from typing import Any
 
+from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
 from switch_model.plots.routing import router_probabilities
-from switch_model.routing import layer_title
 from ui.cards.counterfactuals import what_if_card
 from ui.cards.flow import draw_flow
 from ui.cards.importance import in_points, matters_in_words, matters_table

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from switch_model.routing import layer_titles
+from switch_model.analysis.layer_names import layer_titles
 
 Records = Sequence[Mapping[str, Any]]
 

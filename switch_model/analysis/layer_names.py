@@ -1,0 +1,39 @@
+"""What a sparse layer is called in words: the names of records as people read them.
+
+Try it: layer_title("encoder.3")
+"""
+
+from collections.abc import Iterable
+
+
+def layer_title(name: str, both: bool = False) -> str:
+    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"; "encoder.1.attention" ->
+    "layer 1 attention".
+
+    Args:
+        both: whether it stands beside records of another stack: "encoder.3" -> "encoder layer 3".
+    """
+    stack, index, part = _parts(name)
+    plain = stack == "" or (stack == "encoder" and not both)
+    return f"{'' if plain else stack + ' '}layer {index}{part and ' ' + part}"
+
+
+def layer_titles(names: Iterable[str]) -> dict[str, str]:
+    """`layer_title` of records that stand beside each other, by name: "encoder layer 3" where a decoder's are there."""
+    names = list(names)
+    both = len({_parts(name)[0] for name in names}) > 1
+    return {name: layer_title(name, both) for name in names}
+
+
+def layer_label(name: str, both: bool = False) -> str:
+    """The same where room is short: "layer 3", "attn 1"; beside records of another stack "enc 3", "enc attn 1"."""
+    stack, index, part = _parts(name)
+    own = f"attn {index}" if part else index if both else f"layer {index}"
+    return f"{stack[:3]} {own}" if both else own
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """(stack, number, "attention" or "")."""
+    stack, _, rest = name.partition(".") if "." in name else ("", "", name)
+    index, _, part = rest.partition(".")
+    return stack, index, part

@@ -1,0 +1,169 @@
+"""Experts: the MLPs of one sparse layer, their weights stacked, and the ways to compute them.
+
+Legend: B batch, T tokens, N = B·T tokens, D d_model, F d_ff, E experts, G capacity groups, K tokens that are computed,
+R rows of all experts' buffers.
+Which way is taken depends on the device, on gradients and on whether a graph is made; all give the same numbers
+(tests/switch_model/test_routing.py).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from switch_model.config import SwitchConfig
+from switch_model.layers.allocator import keep_freed_memory
+from switch_model.layers.dense_mlp import activation, residual_scale
+from switch_model.layers.dispatch import Queues, inverse, line_up, padded_places, permute_rows
+from switch_model.layers.dropout import Dropout
+from switch_model.layers.grouped_linear import LinearEach, each_expert, grouped_linear
+from switch_model.layers.relu_kernel import ReluExperts
+from switch_model.routing import Routing
+from switch_model.tracing import is_exported
+
+# Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one, unless
+# most of it is padding.
+PADDED_TOKENS = 32
+
+
+def _output_scale(config: SwitchConfig) -> float:
+    """What an expert's last weight starts with, over fan_in^-½: small beside a residual stream; where none passes by,
+    so large that tokens keep their size from layer to layer (the gate takes two thirds of it, ReLU half the square)."""
+    return residual_scale(config) if config.expert_residual == 1.0 else 4.0
+
+
+class Experts(nn.Module):
+    """All experts of one layer, their weights stacked: wi (E, F, D) and wo (E, D, F).
+
+    With "gated-gelu" there are two inner projections, wi_0 (activated) and wi_1, as in T5 v1.1.
+    """
+
+    def __init__(self, config: SwitchConfig):
+        super().__init__()
+        shape_EFD = (config.num_experts, config.d_ff, config.d_model)
+        self.gated, self.is_relu = config.dense_act_fn == "gated-gelu", config.dense_act_fn == "relu"
+        if self.gated:
+            self.wi_0 = nn.Parameter(torch.empty(shape_EFD))
+            self.wi_1 = nn.Parameter(torch.empty(shape_EFD))
+        else:
+            self.wi = nn.Parameter(torch.empty(shape_EFD))
+        self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
+        self.activation = activation(config.dense_act_fn)
+        self.dropout = Dropout(config.expert_dropout)
+        self.initializer_factor, self.residual_scale = config.initializer_factor, _output_scale(config)
+        self.aligned = config.d_ff % 8 == 0 and config.d_model % 8 == 0
+        self.reset_parameters()
+        keep_freed_memory()
+
+    def reset_parameters(self) -> None:
+        """Normal, standard deviation initializer_factor · fan_in^-½, and `wo` smaller by the residual scale."""
+        for weight in self.weights:
+            scale = self.residual_scale if weight is self.wo else 1.0
+            init.normal_(weight, std=self.initializer_factor * scale * weight.shape[-1] ** -0.5)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [self.wi_0, self.wi_1, self.wo] if self.gated else [self.wi, self.wo]
+
+    def computes_in_groups(self, hidden: Tensor) -> bool:
+        """Whether one grouped matrix product serves all experts, with shapes that do not depend on the routing.
+
+        Measured: on CUDA it saves a read-back of the counts and E launches; on the CPU one product per expert is at
+        least as fast. The grouped kernel wants compute capability 8.0, and every row to start at a multiple of 16
+        bytes, which 8 numbers of 2 bytes are (autocast may halve what the weights have). A compiler wants fixed shapes
+        everywhere.
+        """
+        if torch.compiler.is_compiling():
+            return True
+        return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
+
+    def forward(self, hidden: Tensor, routing: Routing, queues: Queues) -> Tensor:
+        """Each of (B, T, D) tokens through the expert that keeps it -> (B·T, D); zeros at tokens that none keeps."""
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
+        hidden_ND = hidden.flatten(0, 1).to(dtype)
+        weights = [weight.to(dtype) for weight in self.weights]
+        if is_exported():
+            expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
+            return each_expert(hidden_ND, expert_N, weights, self._one)
+        if self.computes_in_groups(hidden):
+            return self._grouped(hidden_ND, weights, routing, queues.length)
+
+        # Each expert works on its own tokens, which stand together, and back to the tokens' own places.
+        expert_N = routing.expert.flatten()
+        order_K, place_N, lengths = line_up(expert_N, routing.kept.flatten(), queues)
+        if not torch.is_grad_enabled():
+            longest = max(lengths)
+            if device == "cpu" and 0 < longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
+                return self._padded(hidden_ND, weights, padded_places(expert_N, place_N, lengths), lengths)
+            return self._one_by_one(hidden_ND, weights, order_K, place_N, lengths)
+        hidden_KD = permute_rows(hidden_ND, order_K, place_N)
+        if self.is_relu and device == "cpu":
+            output_KD = ReluExperts.apply(lengths, hidden_KD, *weights, self.dropout.rate if self.training else 0.0)
+        else:
+            *inner, wo = weights
+            linear = partial(LinearEach.apply, lengths)
+            output_KD = linear(self._inside(hidden_KD, inner, linear), wo)
+        return permute_rows(output_KD, place_N, order_K)
+
+    def _grouped(self, hidden_ND: Tensor, weights: Sequence[Tensor], routing: Routing, length_EG: Tensor) -> Tensor:
+        """One grouped product, with shapes that do not depend on the routing."""
+        # The slots are places in line already: an expert's queues, one capacity group after the other.
+        kept_N, groups = routing.kept.flatten(), length_EG.shape[1]
+        length_EG = torch.minimum(length_EG, routing.capacity[:groups])  # A shared group has one capacity.
+        end_E = length_EG.sum(dim=1).cumsum(0, dtype=torch.int32)
+        first_EG = length_EG.flatten().cumsum(0).view_as(length_EG) - length_EG
+        expert_GN = routing.expert.view(groups, -1)
+        first_GN = first_EG.t().gather(1, expert_GN)
+        # Tokens that are not kept stand behind all others, are computed by the last expert, and thrown away.
+        behind_N = end_E[-1] - 1 + (~kept_N).cumsum(0)
+        place_N = torch.where(kept_N, first_GN.flatten() + routing.slot.flatten(), behind_N)
+        end_E[-1] = len(place_N)
+        order_N = inverse(place_N, len(place_N))
+        linear = partial(grouped_linear, ends=end_E)
+        *inner, wo = weights
+        hidden_ND = permute_rows(hidden_ND, order_N, place_N)
+        output_ND = linear(self._inside(hidden_ND, inner, linear), wo)
+        return permute_rows(output_ND, place_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
+
+    def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What lies between `wi` and `wo`, for one expert or for all, as `linear` has it."""
+        inside = self.activation(linear(hidden, inner[0]))
+        if self.gated:
+            inside = inside * linear(hidden, inner[1])
+        return self.dropout(inside) if self.training else inside
+
+    def _one(self, own: Tensor, *weights: Tensor) -> Tensor:
+        """One expert, its weights transposed, on its own tokens."""
+        *inner, wo_FD = weights
+        return torch.mm(self._inside(own, inner, torch.mm), wo_FD)
+
+    def _one_by_one(
+        self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, place_N: Tensor, lengths: list[int]
+    ) -> Tensor:
+        """One expert after the other, without gradient: what is inside it stays in the cache."""
+        computed, complete = len(order_K), len(order_K) == len(hidden_ND)
+        output_KD = hidden_ND.new_empty(computed + (not complete), hidden_ND.shape[1])
+        if not complete:
+            output_KD[computed:] = 0.0  # A row more, for tokens that no expert keeps.
+        rows = (hidden_ND.index_select(0, order_K).split(lengths), output_KD[:computed].split(lengths))
+        per_expert = (weight.transpose(1, 2).unbind(0) for weight in weights)
+        for own, output, *inner, wo_FD in zip(*rows, *per_expert, strict=True):
+            if len(own):
+                torch.mm(self._inside(own, inner, torch.mm), wo_FD, out=output)
+        return output_KD.index_select(0, place_N)
+
+    def _padded(self, hidden_ND: Tensor, weights: Sequence[Tensor], place_N: Tensor, lengths: list[int]) -> Tensor:
+        """One batched product without gradient, every expert with as many rows as the busiest."""
+        experts, longest, complete = len(lengths), max(lengths), sum(lengths) == len(hidden_ND)
+        rows = experts * longest
+        # Those that go nowhere share one row more.
+        hidden_RD = hidden_ND.new_zeros(rows + (not complete), hidden_ND.shape[1]).index_copy_(0, place_N, hidden_ND)
+        *inner, wo_EFD = (weight.transpose(1, 2) for weight in weights)
+        inside = self._inside(hidden_RD[:rows].view(experts, longest, -1), inner, torch.bmm)
+        output_RD = torch.bmm(inside, wo_EFD).flatten(0, 1)
+        if not complete:
+            output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
+        return output_RD.index_select(0, place_N)
