@@ -33,7 +33,7 @@ from switch_model.storage.whole_files import write_whole
 from train.arguments.arguments import Arguments
 from train.cli.parser import as_path, positive
 from train.data.packing import Blocks, packed, stream_texts
-from train.data.sources import data_folder
+from train.data.source import DataSource, data_folder
 from train.data.tokenizers import load_tokenizer, train_byte_tokenizer
 from train.runs.process import StopRequest, recorded
 from train.runs.run import Run, RunError
@@ -90,7 +90,7 @@ def english_texts(data_dir: str | None) -> tuple[list[str], list[str]]:
     """(texts to train on, texts held out) of all data sets, each text once, mixed. Raises DataError."""
     found: dict[str, None] = {}
     for name, column in TEXTS.items():
-        found |= dict.fromkeys(stream_texts(name, "train", data_dir, column))
+        found |= dict.fromkeys(stream_texts(DataSource(name, data_dir, column, split="train")))
     texts = list(found)
     mixed = [texts[index] for index in np.random.default_rng(0).permutation(len(texts))]
     held_out = mixed[::HELD_OUT_EVERY]

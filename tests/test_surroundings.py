@@ -17,7 +17,7 @@ from train import requirements
 from train.arguments.arguments import PATHS, Arguments
 from train.cli.main import main
 from train.cli.parser import read_flags
-from train.data.sources import known_datasets
+from train.data.source import known_datasets
 from train.requirements import why_it_failed, why_not_imported
 from train.runs.process import StopRequest
 from train.runs.run import Run, RunError, named_after

@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio as gr
 
 from switch_model.storage.paths import local_path
-from train.data.sources import data_folder
+from train.data.source import data_folder
 from train.runs.signals import HANGUP, answer
 from ui.catalog.models import ModelShelf, check_device, serve_many
 from ui.page import build_demo, launch_options

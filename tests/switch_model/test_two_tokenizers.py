@@ -21,6 +21,7 @@ from switch_model.storage.tokenizer_io import target_of
 from tests.support.heads import make, tokens
 from train.cli.main import main
 from train.data.pairs import load_pairs
+from train.data.source import DataSource
 from train.data.tokenizers import load_tokenizer
 from train.release.publish import _shared_copy
 from train.runs.run import Run
@@ -76,7 +77,7 @@ def test_each_side_has_its_own_and_the_translation_is_learned_measured_and_writt
     capsys.readouterr()
     flags = ["--checkpoint", str(run), "--dataset", str(pairs), "--save_text", str(tmp_path / "t")]
     assert main(["evaluate", *flags]) == 0
-    figures, rows = json.loads(capsys.readouterr().out), load_pairs(str(pairs))
+    figures, rows = json.loads(capsys.readouterr().out), load_pairs(DataSource(str(pairs)))
     written = (tmp_path / "t").read_text().splitlines()
     assert figures["bleu"] == pytest.approx(bleu_and_chrf(written, rows["target"][:])["bleu"])
     assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
@@ -296,7 +297,7 @@ def sentencepiece_folder(folder, texts):
 
 
 def test_sentencepiece_models_alone_serve_either_side_and_are_kept_as_tokenizer_json(pairs, tmp_path, capsys):
-    rows = load_pairs(str(pairs))
+    rows = load_pairs(DataSource(str(pairs)))
     reads = sentencepiece_folder(tmp_path / "reads", rows["text"][:])
     writes = sentencepiece_folder(tmp_path / "writes", rows["target"][:])
     own = ["--tokenizer", str(reads), "--target_tokenizer", str(writes), "--total_iters", "4"]

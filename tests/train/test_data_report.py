@@ -6,7 +6,8 @@ import random
 import pandas as pd
 import pytest
 
-from train.data.sources import columns_of, load_split, load_training_data
+from train.data.loading import columns_of, load_split, load_training_data
+from train.data.source import DataSource
 from train.preflight.data_report import data_report
 from train.words import DataError
 
@@ -30,7 +31,7 @@ READABLE = {
 @pytest.mark.parametrize("name", READABLE)
 def test_what_is_clear_is_read(tmp_path, name):
     (tmp_path / name).write_bytes(READABLE[name])
-    rows, names = load_split(str(tmp_path / name))
+    rows, names = load_split(DataSource(str(tmp_path / name)))
     assert (rows["text"][:], rows["label"][:], names) == (["hi there", "ho"], [0, 1], ["a", "b"])
 
 
@@ -58,23 +59,23 @@ def test_what_is_broken_is_refused_with_its_place(tmp_path, name):
     content, words = REFUSED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as refusal:
-        data_report(str(tmp_path / name))
+        data_report(DataSource(str(tmp_path / name)))
     assert words in str(refusal.value)
 
 
 def test_raw_quotes_between_tabs_are_part_of_the_text(tmp_path):
     (tmp_path / "raw.tsv").write_text('text\tlabel\n"Hi", he said\ta\n"an open quote\tb\n')
-    assert load_split(str(tmp_path / "raw.tsv"))[0]["text"][:] == ['"Hi", he said', '"an open quote']
+    assert load_split(DataSource(str(tmp_path / "raw.tsv")))[0]["text"][:] == ['"Hi", he said', '"an open quote']
 
 
 def test_a_cell_of_a_million_characters(tmp_path):
     (tmp_path / "long.csv").write_text("text,label\n" + "word " * 200_000 + ",a\nho,b\n")
-    assert len(load_split(str(tmp_path / "long.csv"))[0]["text"][0]) == 1_000_000
+    assert len(load_split(DataSource(str(tmp_path / "long.csv")))[0]["text"][0]) == 1_000_000
 
 
 def test_words_that_other_readers_take_for_missing_are_kept(tmp_path):
     (tmp_path / "na.csv").write_text("text,label\nnull,NA\nNA,None\n")
-    rows, names = load_split(str(tmp_path / "na.csv"))
+    rows, names = load_split(DataSource(str(tmp_path / "na.csv")))
     assert rows["text"][:] == ["null", "NA"] and names == ["NA", "None"]
 
 
@@ -85,7 +86,7 @@ def test_words_that_other_readers_take_for_missing_are_kept(tmp_path):
 def test_classes_that_are_numbers_sort_as_numbers(tmp_path, written, names):
     path = tmp_path / "numbers.csv"
     path.write_text("text,label\n" + "".join(f"hi,{cell}\n" for cell in written.split()))
-    assert load_split(str(path))[1] == names
+    assert load_split(DataSource(str(path)))[1] == names
 
 
 def test_a_large_file_is_reported(tmp_path):
@@ -93,7 +94,7 @@ def test_a_large_file_is_reported(tmp_path):
     path = tmp_path / "large.csv"
     path.write_text("text,label\n" + "".join(f"text {n} {words},{n % 7}\n" for n in range(200_000)))
     # In seconds; were each row compared with every other, this would not come back.
-    assert data_report(str(path)).rows == 200_000
+    assert data_report(DataSource(str(path))).rows == 200_000
 
 
 def _csv(folder, rows, name="rows.csv"):
@@ -109,7 +110,7 @@ def _mixed(count, names="ab", words="word"):
 def test_the_report_of_a_file_with_nothing_wrong(tmp_path):
     rows = _mixed(1200, "aab")
     rows[2] = ("long " * 100, "b")
-    report = data_report(_csv(tmp_path, rows))
+    report = data_report(DataSource(_csv(tmp_path, rows)))
     assert report.warnings == []
     assert (report.columns, report.text_column, report.label_column) == (["text", "label"], "text", "label")
     assert report.rows == 1200 and report.labels == {"a": 800, "b": 400} and list(report.labels) == ["a", "b"]
@@ -117,7 +118,7 @@ def test_the_report_of_a_file_with_nothing_wrong(tmp_path):
     assert len(report.preview[2][0]) <= 160 and report.preview[2][0].endswith("…")
     assert report.median_words == report.most_words == 2 and len(report.words) == 500
     assert json.loads(json.dumps(report.to_dict()))["labels"] == {"a": 800, "b": 400}
-    assert columns_of(_csv(tmp_path, rows)) == report.columns
+    assert columns_of(DataSource(_csv(tmp_path, rows))) == report.columns
 
 
 WARNED = {
@@ -142,7 +143,7 @@ WARNED = {
 @pytest.mark.parametrize("case", WARNED)
 def test_a_report_warns_of_what_matters_and_of_nothing_else(tmp_path, case):
     rows, expected = WARNED[case]
-    warnings = data_report(_csv(tmp_path, rows)).warnings
+    warnings = data_report(DataSource(_csv(tmp_path, rows))).warnings
     assert len(warnings) == len(expected), warnings
     assert all(words in warning for words, warning in zip(expected, warnings, strict=True)), warnings
 
@@ -151,13 +152,13 @@ def test_a_report_counts_rows_to_report_on_that_are_trained_on(tmp_path):
     (tmp_path / "mine").mkdir()
     for split, rows in (("train", _mixed(1000)), ("test", [*_mixed(4), ("new", "a")])):
         pd.DataFrame(rows, columns=["text", "label"]).to_parquet(tmp_path / "mine" / f"{split}.parquet")
-    (warning,) = data_report("mine", data_dir=str(tmp_path)).warnings
+    (warning,) = data_report(DataSource("mine", str(tmp_path))).warnings
     assert warning.startswith("4 of the 5 rows that figures are reported on (80.0%) are among the training rows")
 
 
 def test_one_class_is_refused_where_a_report_only_warns(tmp_path):
     with pytest.raises(DataError, match="one class only"):
-        load_training_data(_csv(tmp_path, _mixed(100, "a")))
+        load_training_data(DataSource(_csv(tmp_path, _mixed(100, "a"))))
 
 
 def test_pairs_that_are_too_long_are_counted(tmp_path):
@@ -165,5 +166,5 @@ def test_pairs_that_are_too_long_are_counted(tmp_path):
     rows[:30] = [(f"short text {index}", f"lang {index} " * 20) for index in range(30)]
     path = tmp_path / "pairs.csv"
     pd.DataFrame(rows, columns=["source", "target"]).to_csv(path, index=False)
-    (warning,) = data_report(str(path), task="translation").warnings
+    (warning,) = data_report(DataSource(str(path)), task="translation").warnings
     assert warning.startswith("About 30 pairs are longer than 32 tokens on one side (2.5%)")

@@ -16,7 +16,8 @@ from switch_model import load_checkpoint
 from tests.support.hub import TOKEN, Hub
 from tests.support.their_models import save_theirs
 from train.cli.main import main
-from train.data.sources import load_split
+from train.data.loading import load_split
+from train.data.source import DataSource
 from train.release.publish import PublishError, publish
 from train.words import DataError
 
@@ -136,7 +137,7 @@ def test_a_data_set_that_the_hub_does_not_give_is_said_with_what_to_do(hub, monk
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint or hub.url)
     with pytest.raises(DataError) as refusal:
-        load_split("me/nothing", "train")
+        load_split(DataSource("me/nothing", split="train"))
     assert str(refusal.value).startswith("me/nothing (train) could not be loaded: ") and said in str(refusal.value)
     assert "name a table as --dataset, such as my.csv" in str(refusal.value)
 

@@ -23,9 +23,10 @@ from switch_model import SwitchConfig, SwitchForSequenceClassification
 from switch_model.checkpoint import save_checkpoint
 from train.cli.main import main
 from train.data.columns import choose_columns
+from train.data.loading import load_split
 from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
-from train.data.sources import load_split
+from train.data.source import DataSource
 from train.data.table_file import check_unpacked_size, without_endings
 from train.data.table_output import check_output, write_table
 from train.data.tables import read_table
@@ -110,7 +111,7 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 def test_what_is_plainly_meant_is_read(tmp_path, name):
-    rows, names = load_split(write(tmp_path / name, READ[name]))
+    rows, names = load_split(DataSource(write(tmp_path / name, READ[name])))
     assert (rows["text"][:], rows["label"][:], names) == (["hi there", "ho"], [0, 1], ["a", "b"])
 
 
@@ -152,7 +153,7 @@ def test_what_is_meant_otherwise_is_refused_with_what_it_is(tmp_path, name):
     content, words = REFUSED[name]
     path = write(tmp_path / name, content)
     with pytest.raises(DataError) as refusal:
-        data_report(path)
+        data_report(DataSource(path))
     assert words in str(refusal.value) and name in str(refusal.value)
 
 
@@ -182,26 +183,27 @@ def test_names_of_packed_tables_lose_all_their_endings():
 
 def test_columns_are_found_whatever_their_case():
     names = ["ID", "My Text", "Kind"]
-    assert choose_columns("x", names, "my text", " kind").texts == ("My Text",)
+    assert choose_columns(DataSource("x", None, "my text", " kind"), names).texts == ("My Text",)
     with pytest.raises(DataError, match="has no column 'text'"):
-        choose_columns("x", names, "text", "Kind")
+        choose_columns(DataSource("x", None, "text", "Kind"), names)
 
 
 def test_fields_of_objects_are_columns_to_choose(tmp_path):
     rows = [{"id": n, "pair": {"en": f"hi {n}", "fr": f"salut {n}"}, "kind": {"name": "ab"[n % 2]}} for n in range(4)]
     path = write(tmp_path / "rows.json", json.dumps(rows))
     with pytest.raises(DataError, match=r"'pair\.en', 'pair\.fr', 'kind\.name'"):
-        load_split(path)
-    found, names = load_split(path, text_column="pair.en", label_column="kind.name")
+        load_split(DataSource(path))
+    found, names = load_split(DataSource(path, text_column="pair.en", label_column="kind.name"))
     assert (found["text"][1], found["label"][:], names) == ("hi 1", [0, 1, 0, 1], ["a", "b"])
-    assert load_pairs(path, text_column="pair.fr", target_column="pair.en")[1] == {"text": "salut 1", "target": "hi 1"}
+    pairs = load_pairs(DataSource(path, text_column="pair.fr", target_column="pair.en"))
+    assert pairs[1] == {"text": "salut 1", "target": "hi 1"}
 
 
 def test_an_instruction_is_read_with_what_it_is_about_in_every_task(tmp_path):
     rows = [{"instruction": "Say it.", "input": about, "output": "yes"} for about in ("", "the song")]
     path = write(tmp_path / "a.json", json.dumps(rows))
     wanted = ["Say it.", "Say it. [SEP] the song"]
-    assert load_pairs(path)["text"][:] == wanted and list(stream_texts(path, None)) == wanted
+    assert load_pairs(DataSource(path))["text"][:] == wanted and list(stream_texts(DataSource(path))) == wanted
 
 
 def _labelled(folder: Path, classes: list[str]) -> str:
@@ -212,9 +214,9 @@ def _labelled(folder: Path, classes: list[str]) -> str:
 
 @pytest.mark.parametrize("word", ["NA", "nan", "NULL", "#N/A", "None", "-"])
 def test_a_word_for_missing_is_no_class_among_numbers_and_said_among_words(tmp_path, word):
-    report = data_report(_labelled(tmp_path, ["1.0", "0.0"] * 600 + [word] * 6))
+    report = data_report(DataSource(_labelled(tmp_path, ["1.0", "0.0"] * 600 + [word] * 6)))
     assert report.labels == {"1": 600, "0": 600} and "6 rows have no class" in report.warnings[0]
-    report = data_report(_labelled(tmp_path, ["yes", "no"] * 600 + [word] * 60))
+    report = data_report(DataSource(_labelled(tmp_path, ["yes", "no"] * 600 + [word] * 60)))
     assert report.labels[word] == 60 and f"({word}: 60)" in report.warnings[0]
 
 
@@ -229,7 +231,7 @@ def test_a_word_for_missing_is_no_class_among_numbers_and_said_among_words(tmp_p
     ],
 )
 def test_classes_that_look_alike_are_told_apart_by_number(tmp_path, other, said):
-    warning = data_report(_labelled(tmp_path, ["café", "tea", other] * 400)).warnings[0]
+    warning = data_report(DataSource(_labelled(tmp_path, ["café", "tea", other] * 400))).warnings[0]
     assert warning.startswith("Some classes look alike") and said in warning
 
 
@@ -237,12 +239,12 @@ def test_classes_that_look_alike_are_told_apart_by_number(tmp_path, other, said)
 def test_texts_that_a_program_wrote_out_are_noticed(tmp_path, text):
     rows = [(text.replace("he", f"he{n}"), "ab"[n % 2]) for n in range(1200)]
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "rows.csv", index=False)
-    assert "1,200 texts look like a list" in data_report(str(tmp_path / "rows.csv")).warnings[0]
+    assert "1,200 texts look like a list" in data_report(DataSource(str(tmp_path / "rows.csv"))).warnings[0]
 
 
 def test_class_names_are_one_line_and_obey_no_terminal(tmp_path, capsys):
     path = _labelled(tmp_path, ["\x1b[31mvery\n\tbad\x1b[0m", "very\u00a0 \u202egood"] * 40)
-    assert load_split(path)[1] == ["very bad", "very good"]
+    assert load_split(DataSource(path))[1] == ["very bad", "very good"]
     run = str(tmp_path / "run")
     assert main(["--dataset", path, "--preset", "tiny", "--max_steps", "1", "--output_dir", run]) == 0
     capsys.readouterr()
@@ -290,8 +292,8 @@ def test_a_copy_takes_the_place_of_rows_and_of_nothing_more(tmp_path):
 def test_numbers_among_words_are_one_class_however_they_are_written(tmp_path):
     rows = [{"text": f"text {n}", "label": label} for n, label in enumerate([0, "0", 0.0, "x", True, 1] * 4)]
     path = write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, rows)))
-    assert load_split(path)[1] == ["0", "1", "true", "x"]
-    assert any("mean the same" in warning and "true" in warning for warning in data_report(path).warnings)
+    assert load_split(DataSource(path))[1] == ["0", "1", "true", "x"]
+    assert any("mean the same" in warning and "true" in warning for warning in data_report(DataSource(path)).warnings)
 
 
 def test_one_line_keeps_what_joins_letters():

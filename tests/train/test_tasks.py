@@ -14,9 +14,10 @@ from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
 from train.arguments.arguments import Arguments
 from train.cli.main import main
+from train.data.loading import load_split
 from train.data.packing import Blocks, held_out_every, packed
 from train.data.pairs import choose_pair, load_pairs
-from train.data.sources import load_split
+from train.data.source import DataSource
 from train.data.tokenizers import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
 from train.runs.run import Run
 from train.tasks.collators import SpanCorruptionCollator, cut_spans
@@ -163,14 +164,14 @@ def test_a_stream_comes_back_from_disk_and_is_made_once():
 
 
 def test_columns_of_a_pair_are_found_or_asked_for(pairs):
-    assert choose_pair("x", ["id", "tgt", "src"]) == ("src", "tgt")
-    assert choose_pair("x", ["english", "loud"]) == ("english", "loud")
-    assert choose_pair("x", ["a", "b", "c"], "c", "a") == ("c", "a")
+    assert choose_pair(DataSource("x"), ["id", "tgt", "src"]) == ("src", "tgt")
+    assert choose_pair(DataSource("x"), ["english", "loud"]) == ("english", "loud")
+    assert choose_pair(DataSource("x", text_column="c", target_column="a"), ["a", "b", "c"]) == ("c", "a")
     with pytest.raises(DataError, match="--target_column"):
-        choose_pair("x", ["a", "b", "c"])
+        choose_pair(DataSource("x"), ["a", "b", "c"])
     with pytest.raises(DataError, match="no column 'd'"):
-        choose_pair("x", ["a", "b"], "d")
-    row = load_pairs(str(pairs))[0]
+        choose_pair(DataSource("x", text_column="d"), ["a", "b"])
+    row = load_pairs(DataSource(str(pairs)))[0]
     assert row["target"] == row["text"].upper()
 
 
@@ -199,7 +200,7 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
     )
     figures = json.loads(capsys.readouterr().out)
     written = (tmp_path / "t").read_text().splitlines()
-    references = load_pairs(str(pairs))["target"][:]
+    references = load_pairs(DataSource(str(pairs)))["target"][:]
     assert figures["bleu"] == pytest.approx(bleu_and_chrf(written, references)["bleu"])
     assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
 
@@ -223,7 +224,7 @@ def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
     assert main(["evaluate", "--checkpoint", str(run), "--dataset", str(path)]) == 0
     figures = json.loads(capsys.readouterr().out)
     model, tokenizer = load_checkpoint(run, "cpu")
-    texts = load_split(str(path), labelled=False)[0]["text"][:]
+    texts = load_split(DataSource(str(path)), labelled=False)[0]["text"][:]
     stream = [token for text in texts for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
     nats, asked = 0.0, 0
     for start in range(0, len(stream), 16):

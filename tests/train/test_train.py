@@ -18,7 +18,8 @@ from train.arguments.arguments import Arguments, DataArguments, ModelArguments, 
 from train.arguments.steps import planned_steps
 from train.cli.main import main
 from train.cli.parser import read_flags
-from train.data.sources import DATASETS, load_split, load_training_data
+from train.data.loading import load_split, load_training_data
+from train.data.source import DATASETS, DataSource
 from train.data.splits import cut_by_sentence
 from train.data.tokenizers import load_tokenizer, tokenize, train_tokenizer
 from train.evaluation.pictures import calibration_error, classification_figures
@@ -51,7 +52,7 @@ def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):
 
 
 def test_the_best_checkpoint_predicts(toy_run):
-    text = load_split("toy", "test")[0][0]
+    text = load_split(DataSource("toy", split="test"))[0][0]
     prediction = Predictor.from_checkpoint(toy_run.folder)(text["text"])
     assert prediction.label in ("class 0", "class 1", "class 2") and not any(prediction.unknown)
 
@@ -86,7 +87,7 @@ def test_figures_by_hand():
 def test_evaluate_agrees_with_the_predictor(toy_run, capsys):
     command = ["evaluate", "--checkpoint", str(toy_run.folder), "--dataset", "toy", "--num_samples", "60"]
     assert main([*command, "--batch_size", "7"]) == 0
-    rows = load_split("toy", "test")[0].select(range(60))
+    rows = load_split(DataSource("toy", split="test"))[0].select(range(60))
     predictions = Predictor.from_checkpoint(toy_run.folder).batch(rows["text"])
     right = sum(p.label == f"class {label}" for p, label in zip(predictions, rows["label"], strict=True))
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(right / 60)
@@ -101,7 +102,7 @@ def test_toy_data_are_measured_in_the_shape_they_were_trained_in(tmp_path, capsy
 
 
 def test_predict_reads_arguments_standard_input_and_data_sets(toy_run, capsys, monkeypatch, tmp_path):
-    rows = load_split("toy", "test")[0].select(range(3))
+    rows = load_split(DataSource("toy", split="test"))[0].select(range(3))
     command = ["predict", "--checkpoint", str(toy_run.folder)]
     expected = [p.label for p in Predictor.from_checkpoint(toy_run.folder).batch(list(rows["text"]))]
 
@@ -126,7 +127,7 @@ def test_predict_reads_arguments_standard_input_and_data_sets(toy_run, capsys, m
 
 def test_predict_adds_columns_to_a_csv_and_spares_it_when_something_is_wrong(toy_run, capsys, tmp_path):
     path, command = tmp_path / "in.csv", ["predict", "--checkpoint", str(toy_run.folder)]
-    text = load_split("toy", "test")[0][0]["text"]
+    text = load_split(DataSource("toy", split="test"))[0][0]["text"]
     path.write_text(f'id,text\n1,"{text}"\n2,\n', encoding="utf-8")
     assert main([*command, "--file", str(path), "--output", str(tmp_path / "out.csv")]) == 0
     first, second = csv.DictReader((tmp_path / "out.csv").open(newline=""))
@@ -171,7 +172,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(task, tmp
 
 
 def test_a_users_file_trains_and_evaluates(tmp_path, capsys):
-    toy, names = load_split("toy", "train")
+    toy, names = load_split(DataSource("toy", split="train"))
     path = tmp_path / "mine.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -201,7 +202,7 @@ def test_every_kind_of_file_is_read(tmp_path, ending):
         "parquet": lambda: table.to_parquet(path),
     }
     writers[ending]()
-    rows, names = load_split(str(path), "train")
+    rows, names = load_split(DataSource(str(path), split="train"))
     assert rows["text"] == table.text.tolist()
     assert names == ["9", "10"] and rows["label"] == [1, 0, 1]
 
@@ -214,23 +215,24 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
     for split in ("train", "validation"):
         table.to_parquet(tmp_path / "imdb" / f"{split}.parquet")
     monkeypatch.setenv("SWITCH_DATA_DIR", str(tmp_path))
-    data = load_training_data("imdb", validation_size=0.2)
+    data = load_training_data(DataSource("imdb"), validation_size=0.2)
     assert data.labels == ["neg", "pos"] and len(data.train) == 48 and len(data.validation) == 12
     assert sum(data.validation["label"]) == 6  # Both classes, though the rows are sorted.
     with pytest.raises(DataError, match="no split 'test'"):
-        load_split("imdb", "test")
+        load_split(DataSource("imdb", split="test"))
     # Any other folder works the same way; its class names may lie beside it.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "labels.json").write_text('{"names": ["no", "yes"]}')
     table.to_parquet(tmp_path / "mine" / "train.parquet")
-    rows, names = load_split("mine")
+    rows, names = load_split(DataSource("mine"))
     assert names == ["no", "yes"] and rows[0] == {"text": "good 0", "label": 1}
     # A validation split of its own is used as it is, where there is a test split to report on.
     table[:10].to_parquet(tmp_path / "mine" / "validation.parquet")
     table.to_parquet(tmp_path / "mine" / "test.parquet")
-    assert len(load_training_data("mine").validation) == 10 and len(load_training_data("mine").train) == 60
+    data = load_training_data(DataSource("mine"))
+    assert len(data.validation) == 10 and len(data.train) == 60
     with pytest.raises(DataError, match="--data_dir"):
-        load_split("sst2", "validation")
+        load_split(DataSource("sst2", split="validation"))
 
 
 def test_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
@@ -242,12 +244,12 @@ def test_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
         "---\nconfigs:\n- config_name: sst2\n  data_files:\n  - split: validation\n    path: sst2/validation-*\n---\n"
     )
     monkeypatch.setitem(DATASETS, "sst2", replace(DATASETS["sst2"], hub_id=str(tmp_path)))
-    rows, names = load_split("sst2", "validation")
+    rows, names = load_split(DataSource("sst2", split="validation"))
     assert (
         names == ["negative", "positive"] and list(rows["text"]) == ["fine", "poor"] and list(rows["label"]) == [1, 0]
     )
     with pytest.raises(DataError, match="could not be loaded"):
-        load_split("ag_news", "test")
+        load_split(DataSource("ag_news", split="test"))
 
 
 def test_pairs_are_joined_and_regression_is_refused(tmp_path, monkeypatch):
@@ -256,17 +258,17 @@ def test_pairs_are_joined_and_regression_is_refused(tmp_path, monkeypatch):
     for split in ("train", "validation_matched", "validation_mismatched"):
         table.to_parquet(tmp_path / "mnli" / f"{split}.parquet")
     monkeypatch.setenv("SWITCH_DATA_DIR", str(tmp_path))
-    rows, names = load_split("mnli")
+    rows, names = load_split(DataSource("mnli"))
     assert rows[0] == {"text": "it rains [SEP] it is wet", "label": 2} and names[2] == "contradiction"
     tokenizer = train_tokenizer(["it rains is wet"], 60, 16, whole_words=True)
     assert tokenizer.convert_ids_to_tokens(tokenize(rows, tokenizer)[0]["input_ids"])[2] == "[SEP]"
     tokenizer.sep_token = "rains"
     assert tokenizer.convert_ids_to_tokens(tokenize(rows, tokenizer)[0]["input_ids"])[2] == "rains"
     table.to_csv(tmp_path / "pairs.csv")
-    rows, _ = load_split(str(tmp_path / "pairs.csv"), text_column="hypothesis, premise")
+    rows, _ = load_split(DataSource(str(tmp_path / "pairs.csv"), text_column="hypothesis, premise"))
     assert rows[0]["text"] == "it is wet [SEP] it rains"
     with pytest.raises(DataError, match="regression"):
-        load_split("stsb")
+        load_split(DataSource("stsb"))
 
 
 def test_no_fragment_of_a_sentence_to_validate_on_is_trained_on():
@@ -357,7 +359,7 @@ def test_bad_files_are_refused(tmp_path):
         ("nested.jsonl", "holds no classes"),
     ]:
         with pytest.raises(DataError, match=words):
-            load_training_data(str(tmp_path / name))
+            load_training_data(DataSource(str(tmp_path / name)))
 
 
 def test_arguments_survive_their_file():
@@ -494,7 +496,7 @@ def test_a_state_dict_becomes_a_checkpoint(toy_run, tmp_path, capsys):
     torch.save({"model_state_dict": weights, "epoch": 3}, tmp_path / "old.pt")
     command = ["convert", str(tmp_path / "old.pt"), "--tokenizer", str(toy_run.best), "--output", str(tmp_path / "new")]
     assert main([*command, "--config", str(toy_run.arguments_path), "--labels", "class 0, class 1, class 2"]) == 0
-    text = load_split("toy", "test")[0][0]["text"]
+    text = load_split(DataSource("toy", split="test"))[0][0]["text"]
     assert (
         Predictor.from_checkpoint(tmp_path / "new")(text).scores == Predictor.from_checkpoint(toy_run.best)(text).scores
     )

@@ -11,6 +11,7 @@ from switch_model.checkpoint import read_training
 from switch_model.layers.word_counts import WordCounts, text_features
 from tests.support.heads import make, tokens
 from train.arguments.arguments import Arguments
+from train.data.source import DataSource
 from train.data.tokenizers import tokenize, train_tokenizer
 from train.evaluation.classification import evaluate
 from train.training.loop import resume, train
@@ -107,7 +108,7 @@ def test_a_run_ends_with_counted_words_and_tells_what_they_bring(tmp_path, capsy
     validation = read_training(run.best)["validation"]
     assert "words and pairs join in with weight" in said and model.config.counted_rows > 0
     assert validation["accuracy"] > max(record["accuracy"] for record in run.metrics("eval"))
-    held_out = evaluate(str(run.best), str(table), "validation")
+    held_out = evaluate(str(run.best), DataSource(str(table), split="validation"))
     assert held_out["accuracy"] == pytest.approx(validation["accuracy"])
     # A best checkpoint that is lost is made again, counts and all.
     before = model.counts.table.clone()

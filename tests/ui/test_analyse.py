@@ -10,6 +10,7 @@ from switch_model import Predictor
 from train.analysis.analyze import importances, rows_to_analyze
 from train.analysis.report import expert_card
 from train.cli.main import main
+from train.data.source import DataSource
 from train.evaluation.reliance import html, known, measured, rows_of
 from ui.analyse.handlers import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
@@ -117,13 +118,13 @@ def test_classes_are_used_where_they_fit(checkpoint, tmp_path):
     labels = Predictor.from_checkpoint(checkpoint, "cpu").model.config.labels
     path = tmp_path / "other.csv"
     path.write_text("text,label\na film,pos\na bore,neg\n", encoding="utf-8")
-    other = rows_to_analyze(labels, str(path))
+    other = rows_to_analyze(labels, DataSource(str(path)))
     assert other.true == [-1, -1] and "does not know the classes neg, pos" in other.note
     path.write_text("text,label\na,Sports\nb,World\nc,Nonsense\nd,Sports\n", encoding="utf-8")
-    mixed = rows_to_analyze(labels, str(path))
+    mixed = rows_to_analyze(labels, DataSource(str(path)))
     assert mixed.true == [1, 0, -1, 1] and "class Nonsense: " in mixed.note and "1 of 4 rows" in mixed.note
     path.write_text("text,id\na film,1\na bore,2\n", encoding="utf-8")
-    assert "no classes" in rows_to_analyze(labels, str(path)).note
+    assert "no classes" in rows_to_analyze(labels, DataSource(str(path))).note
 
 
 def test_the_command_line_writes_a_report_that_stands_alone(checkpoint, table, tmp_path, capsys):

@@ -249,7 +249,7 @@ def test_random_sample_is_another_one(explorer):
 
 
 def test_source_names_are_data_sets():
-    from train.data.sources import DATASETS
+    from train.data.source import DATASETS
 
     assert set(DATASET_NAMES) <= set(DATASETS)
 

@@ -15,7 +15,7 @@ from tests.support.pages import save_tiny_mask_filler, save_tiny_storyteller, sa
 from train.arguments.arguments import Arguments
 from train.arguments.presets import default_task
 from train.cli.parser import read_flags
-from train.data.sources import read_rows
+from train.data.loading import read_rows
 from train.data.toy import make_toy
 from train.preflight import data_report
 from train.preflight.estimate import estimate

@@ -19,8 +19,9 @@ from switch_model.analysis.specialization import class_counts, class_information
 from switch_model.counterfactuals import mean_importance
 from switch_model.inference.classifier import Predictor
 from switch_model.storage.whole_files import folder_written_aside
-from train.data.sources import load_split
-from train.evaluation.held_out import held_out_rows, lacks_validation, own_data
+from train.data.loading import load_split
+from train.data.source import DataSource
+from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.reliance import known
 from train.runs.continuing import lost_rows, read_fingerprint
 from train.words import DataError, counted, listed
@@ -41,15 +42,7 @@ class Rows:
 
 
 def rows_to_analyze(
-    labels: list[str],
-    dataset: str,
-    split: str | None = None,
-    *,
-    data_dir: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    num_samples: int | None = None,
-    checkpoint: str | None = None,
+    labels: list[str], source: DataSource, *, num_samples: int | None = None, checkpoint: str | None = None
 ) -> Rows:
     """Rows of a data set for a model with the classes `labels`; classes are used where there are such, and fit.
 
@@ -59,18 +52,17 @@ def rows_to_analyze(
     Raises:
         DataError: when there are no texts to be had.
     """
-    columns, said = {"data_dir": data_dir, "text_column": text_column}, ""
-    held_out = checkpoint is not None and split == "validation" and lacks_validation(dataset, data_dir)
+    said, held_out = "", checkpoint is not None and source.split == "validation" and source.lacks_validation
     try:
         if not held_out:
-            rows, names = load_split(dataset, split, label_column=label_column, **columns)
+            rows, names = load_split(source)
     except DataError:
-        if label_column:
+        if source.label_column:
             raise
         # Perhaps it has texts and no classes. What else is wrong comes up again.
-        rows, names = load_split(dataset, split, labelled=False, **columns)
+        rows, names = load_split(source, labelled=False)
     if held_out:
-        rows, names, said = held_out_rows(own_data(checkpoint, dataset, data_dir), dataset, checkpoint)
+        rows, names, said = held_out_rows(own_data(checkpoint, source), source.dataset, checkpoint)
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=0).select(range(num_samples))
     texts = list(rows["text"])

@@ -14,6 +14,7 @@ from switch_model.config import SwitchConfig
 from switch_model.storage.paths import local_path
 from train.arguments.presets import default_preset, default_task, preset
 from train.arguments.rules import check_values
+from train.data.source import DataSource
 from train.names import known_by, split_names
 
 
@@ -54,6 +55,10 @@ class DataArguments:
         None, "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides"
     )
     seq_len: int = _argument(16, "tokens per text; longer texts are cut")
+
+    @property
+    def source(self) -> DataSource:
+        return DataSource.of(self)
 
 
 @dataclass

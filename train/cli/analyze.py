@@ -4,21 +4,21 @@ from pathlib import Path
 
 from switch_model.storage.hub import short_name, with_revision
 from switch_model.storage.whole_files import check_writable
-from train.cli.common import RELIANCE, REVISION, progress_line
+from train.cli.common import RELIANCE, REVISION, add_source_flags, progress_line
 from train.cli.parser import as_path, command_parser, natural, positive
+from train.data.source import DataSource
 
 
 def analyze_command(argv: list[str]) -> None:
     parser = command_parser("analyze", "Where the tokens of a whole data set go: HTML report and tables.")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--revision", help=REVISION)
-    parser.add_argument(
-        "--dataset", type=as_path, required=True, help="as in training; classes are used where there are such"
+    add_source_flags(
+        parser,
+        target=False,
+        dataset="as in training; classes are used where there are such",
+        split="as in evaluate; none = the one to report on",
     )
-    parser.add_argument("--split", help="as in evaluate; none = the one to report on")
-    parser.add_argument("--data_dir", type=as_path, help="as in training")
-    parser.add_argument("--text_column", help="as in training")
-    parser.add_argument("--label_column", help="as in training")
     parser.add_argument("--num_samples", type=positive, help="rows, drawn at random; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
     parser.add_argument("--importance", type=natural, default=32, help="texts to measure importance on; 0 = none")
@@ -36,9 +36,8 @@ def analyze_command(argv: list[str]) -> None:
     from train.evaluation.reliance import measured, rows_of
 
     predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
-    columns = {key: getattr(options, key) for key in ("data_dir", "text_column", "label_column", "num_samples")}
-    labels = predictor.model.config.labels
-    rows = rows_to_analyze(labels, options.dataset, options.split, checkpoint=options.checkpoint, **columns)
+    labels, source = predictor.model.config.labels, DataSource.of(options)
+    rows = rows_to_analyze(labels, source, num_samples=options.num_samples, checkpoint=options.checkpoint)
     rows = with_overlap(rows, options.checkpoint)
 
     corpus = route_corpus(predictor, rows.texts, rows.true, progress_line("text", "texts"))

@@ -5,27 +5,22 @@ import sys
 
 from switch_model.storage.hub import short_name, with_revision
 from switch_model.storage.whole_files import check_writable, folder_written_aside
-from train.cli.common import RELIANCE, REVISION, progress_line
+from train.cli.common import RELIANCE, REVISION, add_source_flags, progress_line
 from train.cli.parser import as_path, command_parser, natural, positive
+from train.data.source import DataSource
 
 
 def evaluate_command(argv: list[str]) -> None:
     parser = command_parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--revision", help=REVISION)
-    parser.add_argument("--dataset", type=as_path, required=True, help="name or file, as in training")
-    parser.add_argument(
-        "--split",
-        help="split to measure; none = the one to report on; validation = also what a run held out of its data",
+    add_source_flags(
+        parser,
+        split="split to measure; none = the one to report on; validation = also what a run held out of its data",
     )
-    parser.add_argument("--data_dir", type=as_path, help="as in training")
-    parser.add_argument("--text_column", help="as in training")
-    parser.add_argument("--label_column", help="as in training")
     parser.add_argument("--batch_size", type=positive, default=64, help="texts per pass")
     parser.add_argument("--num_samples", type=positive, help="measure the first so many rows only")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--target_column", help="as in training, of a model that translates")
-    parser.add_argument("--language", help="as in training")
     parser.add_argument("--num_beams", type=positive, default=1, help="of a model that writes: beams; 1 = greedy")
     parser.add_argument(
         "--save_text", type=as_path, help="of a model that translates: a file for what it writes, a line per row"
@@ -36,15 +31,19 @@ def evaluate_command(argv: list[str]) -> None:
         type=as_path,
         help="also write evaluation.json and pictures of the confusion matrix and of the classes there",
     )
-    options = vars(parser.parse_args(argv))
-    output_dir = options.pop("output_dir")
+    options = parser.parse_args(argv)
+    output_dir = options.output_dir
     check_writable(output_dir, folder=True)
-    check_writable(options["save_text"])
-    options["checkpoint"] = with_revision(options["checkpoint"], options.pop("revision"))
+    check_writable(options.save_text)
     from train.evaluation.classification import evaluate
 
-    options["progress"] = progress_line("pass", "passes")
-    figures = evaluate(options.pop("checkpoint"), options.pop("dataset"), options.pop("split"), **options)
+    settings = ("batch_size", "num_samples", "device", "num_beams", "save_text", "reliance")
+    figures = evaluate(
+        with_revision(options.checkpoint, options.revision),
+        DataSource.of(options),
+        progress=progress_line("pass", "passes"),
+        **{name: getattr(options, name) for name in settings},
+    )
     if note := figures.get("note"):
         print(note, file=sys.stderr)
     if (known := figures["trained_on"]) in ("most", "some"):

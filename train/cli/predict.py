@@ -1,12 +1,12 @@
 """python -m train predict: classes of texts, what a model writes, or what fills their blanks."""
 
 import sys
-from pathlib import Path
 
 from switch_model.storage.hub import with_revision
 from switch_model.storage.whole_files import check_writable
-from train.cli.common import REVISION
+from train.cli.common import REVISION, add_source_flags
 from train.cli.parser import as_path, as_text, command_parser, natural, positive
+from train.data.source import DataSource
 from train.data.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 
 
@@ -27,13 +27,14 @@ def predict_command(argv: list[str]) -> None:
         type=as_path,
         help="where that copy goes, in the format of its ending; none or - = CSV to standard output",
     )
-    parser.add_argument("--text_column", help="column of texts, or two with a comma between; none = found by name")
-    parser.add_argument("--label_column", help="the data set's column of classes; none = found by name")
-    parser.add_argument(
-        "--dataset", type=as_path, help="rows of a data set, as in training: true class, predicted class, text"
+    add_source_flags(
+        parser,
+        required=False,
+        dataset="rows of a data set, as in training: true class, predicted class, text",
+        split="its split; none = the one to report on",
+        text_column="column of texts, or two with a comma between; none = found by name",
+        label_column="the data set's column of classes; none = found by name",
     )
-    parser.add_argument("--split", help="its split; none = the one to report on")
-    parser.add_argument("--data_dir", type=as_path, help="as in training")
     parser.add_argument("--num_samples", type=positive, help="rows of the data set; none = 20 (toy: 1000)")
     parser.add_argument("--trace", action="store_true", help="also print where each token went")
     parser.add_argument("--trace_file", type=as_path, help="write texts, tokens and routing records there, as JSON")
@@ -115,18 +116,15 @@ def predict_command(argv: list[str]) -> None:
     toy = options.dataset == "toy"
     batch_size = options.batch_size or (4 if toy else 32)
     if options.file:
-        write_table(*classify_file(predictor, Path(options.file), options.text_column, batch_size), options.output)
+        source = DataSource(options.file, text_column=options.text_column)
+        write_table(*classify_file(predictor, source, batch_size), options.output)
         return
     if options.dataset:
         shape = {"num_classes": options.num_classes, "vocab_size": options.vocab_size}
         texts, true_labels = rows_to_show(
             options.checkpoint,
-            options.dataset,
-            options.split,
-            options.data_dir,
+            DataSource.of(options),
             options.num_samples or (1000 if toy else 20),
             None if options.checkpoint else shape,
-            text_column=options.text_column,
-            label_column=options.label_column,
         )
     print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file)

@@ -1,6 +1,6 @@
 """Which columns of a table are the texts and the classes, and what stands in them.
 
-Try it: choose_columns("my.csv", ["id", "text", "label"], None, None)
+Try it: choose_columns(DataSource("my.csv"), ["id", "text", "label"])
 """
 
 import re
@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from train.data.cells import class_of, texts_in
 from train.data.class_names import check_names, is_word_for_missing
+from train.data.source import DataSource
 from train.data.table_file import has_first_line
 from train.words import DataError, listed, one_line, quoted
 
@@ -44,19 +45,14 @@ class Columns:
     label: str | None
 
 
-def choose_columns(
-    dataset: str,
-    names: list[str],
-    text_column: str | None,
-    label_column: str | None,
-    labelled: bool = True,
-    usual: tuple[str, ...] = (),
-) -> Columns:
+def choose_columns(source: DataSource, names: list[str], labelled: bool = True) -> Columns:
     """The columns asked for, else the data set's usual ones of texts, else those found by name.
 
     Raises DataError when that leaves a doubt.
     """
-    texts = split_columns(text_column, names, dataset)
+    dataset, label_column = source.dataset, source.label_column
+    usual = source.known.text_columns if source.known else ()
+    texts = split_columns(source.text_column, names, dataset)
     label_column = label_column and column_named(label_column, names, dataset)
     if not texts and usual and set(usual) <= set(names):
         texts = usual

@@ -18,7 +18,7 @@ import numpy as np
 from datasets import Dataset
 
 from switch_model.storage.whole_files import written_aside
-from train.data.sources import TrainingData
+from train.data.loading import TrainingData
 from train.words import counted, listed
 
 AT_ONCE = 10_000

@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
 from train.data.fingerprint import prints
-from train.data.sources import DATASETS, local_file, read_rows, refuse_other_files
-from train.data.table_file import is_table
+from train.data.loading import read_rows
+from train.data.source import DataSource
 from train.words import DataError
 
 CACHE = "SWITCH_CACHE_DIR"
@@ -51,35 +51,25 @@ class Blocks(torch.utils.data.Dataset):
         return {"input_ids": block.astype(np.int64), "row": row}
 
 
-def stream_texts(
-    dataset: str,
-    split: str | None,
-    data_dir: str | None = None,
-    text_column: str | None = None,
-    language: str | None = None,
-) -> Iterator[str]:
+def stream_texts(source: DataSource) -> Iterator[str]:
     """The texts of a split one after the other: a parquet file by parts, a hub data set as it comes over the network.
 
     Raises DataError when it can't be had.
     """
-
-    def columns_of(names: list[str]) -> Columns:
-        usual = DATASETS[dataset].text_columns if dataset in DATASETS else ()
-        return choose_columns(dataset, names, text_column, None, labelled=False, usual=usual)
-
-    refuse_other_files(dataset, data_dir)
-    if path := local_file(dataset, split, data_dir):
+    source.refuse_other_files()
+    if path := source.local_file():
         file = pyarrow.parquet.ParquetFile(path)
-        columns = columns_of(file.schema_arrow.names)
+        columns = choose_columns(source, file.schema_arrow.names, labelled=False)
         for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
             yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
-    elif dataset == "toy" or is_table(dataset):
-        rows, _ = read_rows(dataset, split, data_dir)
-        columns = columns_of(names_in(rows))
+    elif source.is_toy or source.is_file:
+        rows, _ = read_rows(source)
+        columns = choose_columns(source, names_in(rows), labelled=False)
         yield from _texts(columns, [cells_of(rows, name) for name in columns.texts])
     else:
-        source = DATASETS.get(dataset)
-        hub_id, part = (source.hub_id, source.hub_config or language) if source else (dataset, language)
+        known, split = source.known, source.split
+        hub_id = known.hub_id if known else source.dataset
+        part = (known and known.hub_config) or source.language
         try:
             rows = load_dataset(hub_id, part, split=split or "train", streaming=True)
             names = rows.column_names or list(next(iter(rows)))
@@ -88,7 +78,7 @@ def stream_texts(
                 f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
                 f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir."
             ) from error
-        columns = columns_of(names)
+        columns = choose_columns(source, names, labelled=False)
         for row in rows:
             yield from _texts(columns, [[row[name]] for name in columns.texts])
 

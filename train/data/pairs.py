@@ -1,6 +1,6 @@
 """Pairs of texts: one to read, one to write. The columns `text` and `target`.
 
-Try it: load_pairs("en_hi", "test", "folder/of/data")
+Try it: load_pairs(DataSource("en_hi", "folder/of/data", split="test"))
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
-from train.data.sources import DATASETS, TrainingData, cut, has_own_validation, read_rows
+from train.data.loading import TrainingData, cut, read_rows
+from train.data.source import DataSource
 from train.words import DataError, quoted
 
 # How the two columns are found by name: the first pair that a table has.
@@ -19,35 +20,33 @@ PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("inpu
 TOKENS_PER_WORD = 1.9
 
 
-def choose_pair(
-    dataset: str, names: list[str], source_column: str | None = None, target_column: str | None = None
-) -> tuple[str, str]:
+def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
     """The columns asked for, else those found by name, else the two that there are; two columns that are read as one
     text have a comma between.
 
     Raises DataError when that leaves a doubt.
     """
-    if dataset == "toy":
+    if source.is_toy:
         raise DataError(
             "toy has no pairs of texts, only texts with classes: for --task translation take en_hi, or a file with two "
             "columns of texts."
         )
-    texts = split_columns(source_column, names, dataset)
-    target_column = target_column and column_named(target_column, names, dataset)
-    known = DATASETS[dataset].text_columns if dataset in DATASETS else ()
+    texts = split_columns(source.text_column, names, source.dataset)
+    target = source.target_column and column_named(source.target_column, names, source.dataset)
+    known = source.known.text_columns if source.known else ()
     lowered = {name.lower(): name for name in reversed(names)}
     candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(lowered)]
     found = [lowered[name] for name in candidates[0]] if candidates else names if len(names) == 2 else (None, None)
-    source, target = ",".join(texts) or found[0], target_column or found[1]
+    text, target = ",".join(texts) or found[0], target or found[1]
     task = instruction_columns(names)
-    if not texts and source in task and target not in task:
-        source = ",".join(task)  # What a task is about may be empty: read behind the task itself.
-    if source is None or target is None or source == target:
+    if not texts and text in task and target not in task:
+        text = ",".join(task)  # What a task is about may be empty: read behind the task itself.
+    if text is None or target is None or text == target:
         raise DataError(
-            f"Which columns of {dataset} hold the text and its translation? Name two of {quoted(names)} with "
+            f"Which columns of {source.dataset} hold the text and its translation? Name two of {quoted(names)} with "
             "--text_column and --target_column."
         )
-    return source, target
+    return text, target
 
 
 def pair_texts(rows: Dataset, dataset: str, source: str, target: str) -> tuple[list[str], list[str]]:
@@ -61,45 +60,31 @@ def too_long(words: Sequence[int], target_words: Sequence[int], seq_len: int) ->
     return TOKENS_PER_WORD * np.maximum(words, target_words) + 1 > seq_len
 
 
-def load_pairs(
-    dataset: str,
-    split: str | None = None,
-    data_dir: str | None = None,
-    text_column: str | None = None,
-    target_column: str | None = None,
-    language: str | None = None,
-) -> Dataset:
+def load_pairs(source: DataSource) -> Dataset:
     """One split as rows of `text` and `target`; rows without either are left out.
 
-    Takes what `data.load_split` takes, and `language`, for data sets that have one part for each.
     Raises DataError when it can't be had.
     """
-    rows, _ = read_rows(dataset, split, data_dir, language)
-    source, target = choose_pair(dataset, names_in(rows), text_column, target_column)
-    texts, answers = pair_texts(rows, dataset, source, target)
-    pairs = [(text, answer) for text, answer in zip(texts, answers, strict=True) if text.strip() and answer.strip()]
+    rows, _ = read_rows(source)
+    text, target = choose_pair(source, names_in(rows))
+    texts, answers = pair_texts(rows, source.dataset, text, target)
+    pairs = [pair for pair in zip(texts, answers, strict=True) if all(side.strip() for side in pair)]
     if not pairs:
-        raise DataError(f"{dataset} has no row with both a text ('{source}') and its translation ('{target}').")
+        raise DataError(f"{source.dataset} has no row with both a text ('{text}') and its translation ('{target}').")
     texts, answers = zip(*pairs, strict=True)
     return Dataset.from_dict({"text": list(texts), "target": list(answers)})
 
 
 def load_training_pairs(
-    dataset: str,
-    *,
-    validation_size: float,
-    num_samples: int | None = None,
-    seed: int = 0,
-    data_dir: str | None = None,
-    **columns: str | None,
+    source: DataSource, *, validation_size: float, num_samples: int | None = None, seed: int = 0
 ) -> TrainingData:
     """The training pairs and a validation split, which never holds rows of the split one reports on.
 
     Raises DataError when they can't be had.
     """
-    rows = load_pairs(dataset, "train", data_dir, **columns)
+    rows = load_pairs(source.at("train"))
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=seed).select(range(num_samples))
-    if has_own_validation(dataset, data_dir):
-        return TrainingData(rows, load_pairs(dataset, "validation", data_dir, **columns), [])
+    if source.has_own_validation:
+        return TrainingData(rows, load_pairs(source.at("validation")), [])
     return TrainingData(*cut(rows, validation_size), [])

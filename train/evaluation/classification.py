@@ -14,10 +14,11 @@ from switch_model.analysis.reliance import ROWS as RELIANCE_ROWS
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from train.data.sources import align_labels, load_split, report_split
+from train.data.loading import align_labels, load_split
+from train.data.source import DataSource
 from train.data.tokenizers import PaddingCollator, tokenize
 from train.data.toy import make_toy_split
-from train.evaluation.held_out import held_out_rows, lacks_validation, own_data, trained_on
+from train.evaluation.held_out import held_out_rows, own_data, trained_on
 from train.evaluation.pictures import classification_figures
 from train.evaluation.reliance import Progress, measured
 from train.evaluation.text import measure_texts
@@ -25,41 +26,33 @@ from train.runs.continuing import lost_rows
 from train.words import DataError
 
 
-def load_rows(
-    checkpoint: str, dataset: str, split: str | None, data_dir: str | None = None, **columns: str | None
-) -> tuple[Dataset, list[str]]:
+def load_rows(checkpoint: str, source: DataSource) -> tuple[Dataset, list[str]]:
     """`load_split`, where the toy data take the shape that the checkpoint was trained on."""
-    if dataset != "toy":
-        return load_split(dataset, split, data_dir, **columns)
+    if not source.is_toy:
+        return load_split(source)
     asked = read_training(checkpoint).get("arguments", {})
     shape = {key: asked[key] for key in ("num_classes", "vocab_size", "seq_len") if asked.get(key) is not None}
-    return make_toy_split(split, **(shape if asked.get("dataset") == "toy" else {}))
+    return make_toy_split(source.split, **(shape if asked.get("dataset") == "toy" else {}))
 
 
 @torch.inference_mode()
 def evaluate(
     checkpoint: str,
-    dataset: str,
-    split: str | None = None,
+    source: DataSource,
     *,
-    data_dir: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
     batch_size: int = 64,
     num_samples: int | None = None,
     device: str | None = None,
-    target_column: str | None = None,
-    language: str | None = None,
     num_beams: int = 1,
     save_text: str | None = None,
     reliance: int = RELIANCE_ROWS,
     progress: Progress = None,
 ) -> dict[str, Any]:
-    """Measure `checkpoint` on a split (None = the one to report on, or all rows of a file).
+    """Measure `checkpoint` on a split.
 
     Args:
-        split: "validation" of the data that the checkpoint was trained on, where these have no such split of their own,
-            is what its run held out.
+        source: its split "validation", where the checkpoint was trained on these data and they have no such split of
+            their own, is what its run held out.
         num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
         reliance: rows, drawn at random, to measure on how much the model relies on its experts; 0 = none.
         progress: called with (passes done, passes in all) while that is measured.
@@ -75,10 +68,10 @@ def evaluate(
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
     """
     model, tokenizer = load_checkpoint(checkpoint, device)
-    split = split or report_split(dataset, data_dir)
-    own, held_out, names, note = own_data(checkpoint, dataset, data_dir), None, [], ""
-    if split == "validation" and lacks_validation(dataset, data_dir):
-        held_out, names, note = held_out_rows(own, dataset, checkpoint)
+    source = source.at(source.split or source.report_split)
+    own, held_out, names, note = own_data(checkpoint, source), None, [], ""
+    if source.split == "validation" and source.lacks_validation:
+        held_out, names, note = held_out_rows(own, source.dataset, checkpoint)
     is_held_out = held_out is not None
     note = note or ("" if is_held_out else lost_rows(checkpoint))
 
@@ -86,20 +79,15 @@ def evaluate(
         """What is known of the rows that are measured."""
         texts = list(texts)
         known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
-        share = trained_on(own, split, is_held_out, None if num_samples else all_rows, known, len(texts))
-        first = {"checkpoint": str(checkpoint), "dataset": dataset, "split": split, "trained_on": share}
-        return first | {"trained_rows": known} | ({"note": note} if note else {})
+        share = trained_on(own, source.split, is_held_out, None if num_samples else all_rows, known, len(texts))
+        first = {"checkpoint": str(checkpoint), "dataset": source.dataset, "split": source.split}
+        return first | {"trained_on": share, "trained_rows": known} | ({"note": note} if note else {})
 
     if not isinstance(model, SwitchForSequenceClassification):
         figures = measure_texts(
             model,
             tokenizer,
-            dataset,
-            split,
-            data_dir=data_dir,
-            text_column=text_column,
-            target_column=target_column,
-            language=language,
+            source,
             batch_size=batch_size,
             num_samples=num_samples,
             num_beams=num_beams,
@@ -110,15 +98,14 @@ def evaluate(
         )
         return told(figures["rows"], figures.pop("texts")) | figures
     if not is_held_out:
-        columns = dict(text_column=text_column, label_column=label_column)
-        held_out, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
+        held_out, names = load_rows(checkpoint, source)
     rows = align_labels(held_out, names, model.config.labels)
     all_rows = len(rows)
     if num_samples is not None:
         rows = rows.select(range(min(num_samples, len(rows))))
     features = tokenize(rows, tokenizer)
     if not len(features):
-        raise DataError(f"{dataset} ({split}) has no text with a token in it.")
+        raise DataError(f"{source.dataset} ({source.split}) has no text with a token in it.")
 
     loader = DataLoader(
         features.sort("length"), batch_size=batch_size, collate_fn=PaddingCollator(tokenizer.pad_token_id)

@@ -1,6 +1,6 @@
 """Whether data are those that a checkpoint was trained on, which of their rows its run held out, and which it knows.
 
-Try it: held_out_rows(own_data("runs/my-run", "my.csv"), "my.csv", "my-run")
+Try it: held_out_rows(own_data("runs/my-run", DataSource("my.csv")), "my.csv", "my-run")
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from switch_model.checkpoint import read_training
 from train.arguments.arguments import Arguments
 from train.data.fingerprint import AT_ONCE, Fingerprint, among, column, prints, what_changed
-from train.data.sources import DATASETS, data_folder, from_hub, local_splits
-from train.data.table_file import is_table
+from train.data.source import DataSource
 from train.runs.continuing import digest_of, read_fingerprint
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
@@ -39,35 +38,33 @@ class Own:
     fingerprint: Fingerprint | None = None
 
 
-def own_data(checkpoint: str, dataset: str, data_dir: str | None = None) -> Own:
-    """What is known of `dataset` to a checkpoint.
+def own_data(checkpoint: str, source: DataSource) -> Own:
+    """What is known of data to a checkpoint.
 
     Where the run's folder is at hand, rows are told by what stands in them, wherever they lie by now. Where that has
     lost its rows.npz, the digest beside the weights tells whether they are the same. Of a checkpoint that was moved
     away from it, a file is the run's own when it has the same name and splits into the same rows.
     """
     fingerprint = read_fingerprint(checkpoint)
-    return Own(_own_arguments(checkpoint, dataset, data_dir, fingerprint), fingerprint)
+    return Own(_own_arguments(checkpoint, source, fingerprint), fingerprint)
 
 
-def _own_arguments(
-    checkpoint: str, dataset: str, data_dir: str | None, fingerprint: Fingerprint | None
-) -> Arguments | None:
-    training = read_training(checkpoint)
+def _own_arguments(checkpoint: str, source: DataSource, fingerprint: Fingerprint | None) -> Arguments | None:
+    training, dataset = read_training(checkpoint), source.dataset
     try:
         there = _run_of(checkpoint)
         arguments = there or Arguments.from_dict(training.get("arguments") or {})
         trained_on = arguments.data.dataset
-        arguments.data.dataset, arguments.data.data_dir = dataset, data_dir or arguments.data.data_dir
+        arguments.data.dataset, arguments.data.data_dir = dataset, source.data_dir or arguments.data.data_dir
         if not (there or training.get("arguments")):
             return None
-        if dataset == "toy":  # Others are drawn from other seeds than the split that goes by the name of train.
+        if source.is_toy:  # Others are drawn from other seeds than the split that goes by the name of train.
             data = arguments.data
             return arguments if trained_on == "toy" and not arguments.train.seed and data.num_samples is None else None
         if fingerprint is not None and trained_on != "toy":
             return arguments
         told = training.get("fingerprint")
-        if not is_table(dataset):
+        if not source.is_file:
             own = trained_on == dataset
             return arguments if own and (not (there and told) or digest_of(arguments) in (None, told)) else None
         if there and Path(trained_on).resolve() == Path(dataset).resolve():
@@ -124,15 +121,6 @@ def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: in
     return MOST if all_taken and own.arguments.data.validation_size < 0.5 else SOME
 
 
-def lacks_validation(dataset: str, data_dir: str | None = None) -> bool:
-    """Whether a data set has no validation split of its own, so that a run holds some of its training rows out."""
-    if dataset == "toy" or is_table(dataset):
-        return dataset != "toy"
-    if folder := data_folder(data_dir):
-        return "validation" not in local_splits(Path(folder) / dataset)
-    return dataset in DATASETS and not any(name.startswith("validation") for name in DATASETS[dataset].splits)
-
-
 def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, list[str], str]:
     """The rows that the run did not train on, as its task takes them; the names of their classes where it has such; and
     what is to be said of them, "" where nothing is.
@@ -176,7 +164,7 @@ def _rows_known(
         raise DataError(f"{error} (It is read as {checkpoint} read its data.)") from error
     if data is None:
         streams = streams_of(arguments)
-        known = ("validation",) if from_hub(dataset, arguments.data.data_dir) else ("validation", "train")
+        known = ("validation",) if arguments.data.source.on_hub else ("validation", "train")
         texts = chain.from_iterable(streams[name] for name in known)
         rows = Dataset.from_dict({"text": list(_among_texts(texts, found.truly_held_out))})
     else:

@@ -25,8 +25,9 @@ from switch_model.storage.whole_files import write_whole
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.data.columns import choose_columns, names_in, texts_of
+from train.data.loading import load_split
 from train.data.pairs import load_pairs
-from train.data.sources import load_split
+from train.data.source import DataSource
 from train.data.table_output import write_table
 from train.data.tables import read_table
 from train.data.toy import make_toy_split
@@ -66,21 +67,13 @@ def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str |
 
 
 def rows_to_show(
-    checkpoint: str | None,
-    dataset: str,
-    split: str | None,
-    data_dir: str | None,
-    num_samples: int,
-    toy_shape: dict[str, int] | None,
-    **columns: str | None,
+    checkpoint: str | None, source: DataSource, num_samples: int, toy_shape: dict[str, int] | None
 ) -> tuple[list[str], list[str]]:
     """Texts and true class names of the first rows of a split. `toy_shape`: of toy data without a checkpoint."""
-    if dataset == "toy" and toy_shape is not None:
-        rows, names = make_toy_split(split, **toy_shape)
-    elif checkpoint is None:
-        rows, names = load_split(dataset, split, data_dir, **columns)
+    if source.is_toy and toy_shape is not None:
+        rows, names = make_toy_split(source.split, **toy_shape)
     else:
-        rows, names = load_rows(checkpoint, dataset, split, data_dir, **columns)
+        rows, names = load_split(source) if checkpoint is None else load_rows(checkpoint, source)
     rows = rows.select(range(min(num_samples, len(rows))))
     return list(rows["text"]), [names[label] for label in rows["label"]]
 
@@ -89,16 +82,13 @@ def _has_tokens(predictor: Predictor, text: str) -> bool:
     return bool(text.strip()) and bool(predictor.tokenizer.tokenize(text[:1000]))
 
 
-def classify_file(
-    predictor: Predictor, source: Path, text_column: str | None, batch_size: int
-) -> tuple[Dataset, list[dict[str, Any]]]:
+def classify_file(predictor: Predictor, source: DataSource, batch_size: int) -> tuple[Dataset, list[dict[str, Any]]]:
     """The rows of a table, and for each two kinds of columns: `predicted`, and `p(class)` for each class.
 
     Raises:
         DataError: when the file is not there, can't be read, or its column of texts can't be told.
     """
-    rows = read_table(source)
-    texts = texts_of(rows, choose_columns(str(source), names_in(rows), text_column, None, labelled=False))
+    rows, texts = _table_and_texts(source)
     nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)])
     added = []
     for prediction in predict_all(predictor, texts, batch_size):
@@ -106,6 +96,11 @@ def classify_file(
         own = {"predicted": prediction.label} if prediction else {}
         added.append(nothing | own | {f"p({label})": round(score, 4) for label, score in scores.items()})
     return rows, added
+
+
+def _table_and_texts(source: DataSource) -> tuple[Dataset, list[str]]:
+    rows = read_table(Path(source.dataset))
+    return rows, texts_of(rows, choose_columns(source, names_in(rows), labelled=False))
 
 
 def routing_table(prediction: Prediction) -> str:
@@ -267,14 +262,10 @@ def asked_texts(options: argparse.Namespace, kind: str) -> tuple[Dataset | None,
     """What the command line names to read: texts, lines of standard input, a column of a file (then with its rows), or
     the first rows of a data set of "texts" or "pairs". Raises DataError when a file or a data set can't be read."""
     if options.file:
-        rows = read_table(Path(options.file))
-        column = choose_columns(options.file, names_in(rows), options.text_column, None, labelled=False)
-        return rows, texts_of(rows, column)
+        return _table_and_texts(DataSource(options.file, text_column=options.text_column))
     if options.dataset:
-        if kind == "pairs":
-            rows = load_pairs(options.dataset, options.split, options.data_dir, options.text_column)
-        else:
-            rows, _ = load_split(options.dataset, options.split, options.data_dir, labelled=False)
+        source = DataSource.of(options)
+        rows = load_pairs(source) if kind == "pairs" else load_split(source, labelled=False)[0]
         return None, rows["text"][: options.num_samples or 20]
     return None, options.texts or lines_of_input()
 

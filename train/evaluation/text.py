@@ -19,9 +19,10 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_whole
+from train.data.loading import load_split
 from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
-from train.data.sources import load_split
+from train.data.source import DataSource
 from train.data.tokenizers import tokenize, tokenize_pairs
 from train.evaluation.reliance import Progress, drawn, measured
 from train.tasks.collators import MaskingCollator
@@ -33,7 +34,7 @@ HIDDEN = 0.15
 
 
 def measure_texts(
-    model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, dataset: str, split: str, **settings: Any
+    model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, source: DataSource, **settings: Any
 ) -> dict[str, Any]:
     """What `evaluate` gives for a model that has no classes, and the texts that were measured. `held_out`: rows to
     measure instead of the split's.
@@ -41,24 +42,19 @@ def measure_texts(
     Raises DataError when the data can't be had or hold nothing to measure; ValueError for raw hidden states.
     """
     if isinstance(model, SwitchForConditionalGeneration):
-        return _translation(model, tokenizer, dataset, split, **settings)
+        return _translation(model, tokenizer, source, **settings)
     if isinstance(model, SwitchForCausalLM):
-        return _next_tokens(model, tokenizer, dataset, split, **settings)
+        return _next_tokens(model, tokenizer, source, **settings)
     if isinstance(model, SwitchForMaskedLM):
-        return _hidden_tokens(model, tokenizer, dataset, split, **settings)
+        return _hidden_tokens(model, tokenizer, source, **settings)
     raise ValueError(f"A {type(model).__name__} gives hidden states: there is nothing to measure them by.")
 
 
 def _translation(
     model: SwitchForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
-    dataset: str,
-    split: str,
+    source: DataSource,
     *,
-    data_dir: str | None,
-    text_column: str | None,
-    target_column: str | None,
-    language: str | None,
     batch_size: int,
     num_samples: int | None,
     num_beams: int,
@@ -69,7 +65,7 @@ def _translation(
 ) -> dict[str, Any]:
     rows = held_out
     if rows is None:
-        rows = load_pairs(dataset, split, data_dir, text_column, target_column, language)
+        rows = load_pairs(source)
     rows = rows.select(range(min(num_samples or len(rows), len(rows))))
     texts, references = list(rows["text"]), list(rows["target"])
     answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
@@ -111,12 +107,8 @@ def _routing_of_pairs(
 def _next_tokens(
     model: SwitchForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    dataset: str,
-    split: str,
+    source: DataSource,
     *,
-    data_dir: str | None,
-    text_column: str | None,
-    language: str | None,
     batch_size: int,
     num_samples: int | None,
     held_out: Dataset | None,
@@ -126,13 +118,13 @@ def _next_tokens(
 ) -> dict[str, Any]:
     """Every text in blocks as long as the model's own, an end token behind each text; no block looks into another."""
     block, texts = model.config.block_size, []
-    found = stream_texts(dataset, split, data_dir, text_column, language) if held_out is None else held_out["text"]
+    found = stream_texts(source) if held_out is None else held_out["text"]
     for index, text in enumerate(found):
         if num_samples is not None and index >= num_samples:
             break
         texts.append(text)
     if not texts:
-        raise DataError(f"{dataset} ({split}) has no text.")
+        raise DataError(f"{source.dataset} ({source.split}) has no text.")
     ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     stream = np.concatenate([[*own, tokenizer.eos_token_id] for own in ids])
     blocks = [torch.as_tensor(stream[start : start + block]) for start in range(0, len(stream), block)]
@@ -174,11 +166,8 @@ def _next_tokens(
 def _hidden_tokens(
     model: SwitchForMaskedLM,
     tokenizer: PreTrainedTokenizerFast,
-    dataset: str,
-    split: str,
+    source: DataSource,
     *,
-    data_dir: str | None,
-    text_column: str | None,
     batch_size: int,
     num_samples: int | None,
     held_out: Dataset | None,
@@ -189,7 +178,7 @@ def _hidden_tokens(
     """The same tokens are hidden at every call."""
     rows = held_out
     if rows is None:
-        rows, _names = load_split(dataset, split, data_dir, text_column, labelled=False)
+        rows, _names = load_split(source, labelled=False)
     rows = rows.select(range(min(num_samples or len(rows), len(rows))))
     features = tokenize(rows, tokenizer).sort("length")
     loader = DataLoader(features, batch_size=batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))

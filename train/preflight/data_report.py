@@ -1,7 +1,7 @@
 """What a data set holds, and what about it would surprise whoever trains on it: said before a run, in plain sentences.
 
 One report for each kind of rows that tasks have: texts with classes, pairs of texts, texts.
-Try it: data_report("my.csv").warnings
+Try it: data_report(DataSource("my.csv")).warnings
 """
 
 import functools
@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow.parquet
 
 from train.arguments.arguments import Arguments
-from train.data.columns import classes_of, names_in, texts_of
+from train.data.columns import choose_columns, classes_of, names_in, texts_of
+from train.data.loading import read_rows
 from train.data.packing import stream_texts
 from train.data.pairs import choose_pair, pair_texts
-from train.data.sources import columns_to_read, data_folder, has_own_validation, local_file, read_rows, report_split
-from train.data.table_file import is_table
+from train.data.source import DataSource
 from train.preflight.data_warnings import (
     about_classes,
     about_contradicting,
@@ -106,57 +106,39 @@ class DataReport:
 class _Asked:
     """What `data_report` was asked for: what its answer is kept by."""
 
-    dataset: str
+    source: DataSource
     task: str
-    data_dir: str | None
-    text_column: str | None
-    label_column: str | None
-    target_column: str | None
-    language: str | None
     validation_size: float
     wanted_seq_len: int | None
 
     @property
     def seq_len(self) -> int:
-        return self.wanted_seq_len or Arguments.resolve({"dataset": self.dataset, "task": self.task}).data.seq_len
+        asked = {"dataset": self.source.dataset, "task": self.task}
+        return self.wanted_seq_len or Arguments.resolve(asked).data.seq_len
 
 
 def data_report(
-    dataset: str,
-    *,
-    task: str = "classification",
-    data_dir: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    target_column: str | None = None,
-    language: str | None = None,
-    validation_size: float = 0.05,
-    seq_len: int | None = None,
+    source: DataSource, *, task: str = "classification", validation_size: float = 0.05, seq_len: int | None = None
 ) -> DataReport:
     """Look at the rows that a run would cut into rows to train and to validate on. Kept until a file changes.
 
     Args:
         task: a name of train.tasks.registry.TASKS.
-        language: part of a data set on the hub.
         seq_len: tokens that a model reads of a text; None = as a run of the data set does without flags.
 
     Raises:
         DataError: when they can't be had, with what to do. That there is one class only is a warning here.
     """
-    columns = (text_column, label_column, target_column)
-    asked = _Asked(dataset, task, data_dir, *columns, language, validation_size, seq_len)
-    return _report(asked, _stamps(dataset, data_dir))
+    return _report(_Asked(source.at("train"), task, validation_size, seq_len), _stamps(source))
 
 
 def notes(arguments: Arguments) -> list[str]:
     """What a run over a file of the user's own says before it begins: of the first few warnings what was found."""
-    data = arguments.data
-    if not is_table(data.dataset):
+    data, task = arguments.data, arguments.train.task
+    if not data.source.is_file:
         return []
-    names = ("text_column", "label_column", "target_column", "validation_size", "seq_len")
-    asked = {name: getattr(data, name) for name in names}
     try:
-        report = data_report(data.dataset, task=arguments.train.task, **asked)
+        report = data_report(data.source, task=task, validation_size=data.validation_size, seq_len=data.seq_len)
     except DataError:
         return []  # The run's own reading says what is wrong.
     return [
@@ -171,19 +153,16 @@ def _report(asked: _Asked, stamps: tuple) -> DataReport:
     return {"classes": _of_classes, "pairs": _of_pairs}.get(kind, _of_texts)(asked)
 
 
-def _stamps(dataset: str, data_dir: str | None) -> tuple[tuple[str, int, int], ...]:
+def _stamps(source: DataSource) -> tuple[tuple[str, int, int], ...]:
     """Path, size and time of the files that a data set is read from; none for what is not on this disk."""
-    folder = data_folder(data_dir)
-    own = [Path(dataset)] if is_table(dataset) else sorted((Path(folder) / dataset).glob("*.*")) if folder else []
-    states = [(path, path.stat()) for path in own if path.is_file()]
+    states = [(path, path.stat()) for path in source.files() if path.is_file()]
     return tuple((str(path), state.st_size, state.st_mtime_ns) for path, state in states)
 
 
 def _of_classes(asked: _Asked) -> DataReport:
     # 1. Rows with a text and a class.
-    dataset, data_dir = asked.dataset, asked.data_dir
-    table, names = read_rows(dataset, "train", data_dir)
-    columns = columns_to_read(dataset, names_in(table), asked.text_column, asked.label_column)
+    table, names = read_rows(asked.source)
+    columns = choose_columns(asked.source, names_in(table))
     all_texts = texts_of(table, columns)
     all_classes, names = classes_of(table, all_texts, columns, names)
     kept = [row for row, index in enumerate(all_classes) if index is not None]
@@ -227,13 +206,13 @@ def _of_classes(asked: _Asked) -> DataReport:
 
 
 def _of_pairs(asked: _Asked) -> DataReport:
-    table, _ = read_rows(asked.dataset, "train", asked.data_dir, asked.language)
-    source, target = choose_pair(asked.dataset, names_in(table), asked.text_column, asked.target_column)
-    all_texts, all_targets = pair_texts(table, asked.dataset, source, target)
+    dataset, (table, _) = asked.source.dataset, read_rows(asked.source)
+    source, target = choose_pair(asked.source, names_in(table))
+    all_texts, all_targets = pair_texts(table, dataset, source, target)
     all_texts, all_targets = ([text.strip() for text in side] for side in (all_texts, all_targets))
     whole = [(text, answer) for text, answer in zip(all_texts, all_targets, strict=True) if text and answer]
     if not whole:
-        raise DataError(f"{asked.dataset} has no row with both a text ({source}) and what to write ({target}).")
+        raise DataError(f"{dataset} has no row with both a text ({source}) and what to write ({target}).")
     texts, targets = ([pair[side] for pair in whole] for side in (0, 1))
     words, target_words = _words(texts), _words(targets)
     validation = _validation_rows(asked)
@@ -251,7 +230,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
         *about_pairs(texts, targets),
         *about_missing(len(all_texts), missing),
         *about_repeated(both, "an earlier pair", "BLEU"),
-        *about_overlap(texts, _other_splits(asked, lambda rows: pair_texts(rows, asked.dataset, source, target)[0])),
+        *about_overlap(texts, _other_splits(asked, lambda rows: pair_texts(rows, dataset, source, target)[0])),
         *about_few(len(whole), _held_out(asked, len(whole), validation), classes=False),
         *about_long_pairs(words, target_words, asked.seq_len),
     ]
@@ -276,19 +255,19 @@ def _of_pairs(asked: _Asked) -> DataReport:
 
 
 def _of_texts(asked: _Asked) -> DataReport:
-    dataset, streamed = asked.dataset, TASKS[asked.task].rows == "blocks"
-    path = local_file(dataset, "train", asked.data_dir)
+    source, streamed = asked.source, TASKS[asked.task].rows == "blocks"
+    path = source.local_file()
     columns, text_column, all_texts = _columns_and_texts(asked, path, streamed)
     texts = [text for text in all_texts if text.strip()]
     if not texts:
-        raise DataError(f"{dataset} has no row with a text.")
+        raise DataError(f"{source.dataset} has no row with a text.")
     # Of a stream from this disk, how long it is stands in its file.
     cut_short = streamed and len(all_texts) == STREAMED_TEXTS
     rows = pyarrow.parquet.read_metadata(path).num_rows if cut_short and path else len(texts)
     words, validation = _words(texts), _validation_rows(asked)
 
     def split_texts(rows) -> list[str]:
-        return texts_of(rows, columns_to_read(dataset, names_in(rows), asked.text_column, None, labelled=False))
+        return texts_of(rows, choose_columns(source, names_in(rows), labelled=False))
 
     total_words = int(words.sum() * rows / len(texts))
     few = about_few_blocks(total_words, asked.seq_len) if streamed else about_long(words, asked.seq_len)
@@ -318,15 +297,14 @@ def _of_texts(asked: _Asked) -> DataReport:
 
 def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tuple[list[str], str, list[str]]:
     """All columns, the one of texts, and its cells: of a stream the first ones, otherwise all."""
-    dataset, usual = asked.dataset, "text"
-    if streamed and not (dataset == "toy" or is_table(dataset)):
+    source, usual = asked.source, "text"
+    if streamed and not (source.is_toy or source.is_file):
         columns = pyarrow.parquet.read_schema(path).names if path else []
         if columns:
-            usual = ",".join(columns_to_read(dataset, columns, asked.text_column, None, labelled=False).texts)
-        stream = stream_texts(dataset, "train", asked.data_dir, asked.text_column, asked.language)
-        return columns, asked.text_column or usual, list(islice(stream, STREAMED_TEXTS))
-    table, _ = read_rows(dataset, "train", asked.data_dir)
-    chosen = columns_to_read(dataset, names_in(table), asked.text_column, None, labelled=False)
+            usual = ",".join(choose_columns(source, columns, labelled=False).texts)
+        return columns, source.text_column or usual, list(islice(stream_texts(source), STREAMED_TEXTS))
+    table, _ = read_rows(source)
+    chosen = choose_columns(source, names_in(table), labelled=False)
     return names_in(table), ",".join(chosen.texts), texts_of(table, chosen)
 
 
@@ -334,9 +312,9 @@ def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tupl
 
 
 def _validation_rows(asked: _Asked) -> int | None:
-    if not has_own_validation(asked.dataset, asked.data_dir):
+    if not asked.source.has_own_validation:
         return None
-    return pyarrow.parquet.read_metadata(local_file(asked.dataset, "validation", asked.data_dir)).num_rows
+    return pyarrow.parquet.read_metadata(asked.source.at("validation").local_file()).num_rows
 
 
 def _held_out(asked: _Asked, rows: int, validation: int | None) -> int:
@@ -347,18 +325,18 @@ def _held_out(asked: _Asked, rows: int, validation: int | None) -> int:
 
 def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
     """The texts that no run trains on, by what they are for. `texts_in`: rows -> texts."""
-    dataset, data_dir = asked.dataset, asked.data_dir
-    if dataset == "toy" or is_table(dataset):
+    source = asked.source
+    if source.is_toy or source.is_file:
         return {}
     purposes = {}
-    if has_own_validation(dataset, data_dir):
+    if source.has_own_validation:
         purposes["validation"] = "the best checkpoint is chosen on"
-    purposes.setdefault(report_split(dataset, data_dir), "figures are reported on")
+    purposes.setdefault(source.report_split, "figures are reported on")
     found = {}
     for split, purpose in purposes.items():
         if split != "train":
             try:
-                found[purpose] = texts_in(read_rows(dataset, split, data_dir, asked.language)[0])
+                found[purpose] = texts_in(read_rows(source.at(split))[0])
             except DataError:
                 continue
     return found
@@ -369,9 +347,9 @@ def _vocabulary(asked: _Asked, texts: list[str]) -> int | None:
     just for this. With a limit it has either so many, or the limit."""
     few = sum(map(len, texts)) <= COUNTED_CHARACTERS
     # The toy's are drawn anew for every run.
-    if asked.dataset == "toy" or not few or any(len(word) > LONGEST_WORD for text in texts for word in text.split()):
+    if asked.source.is_toy or not few or any(len(word) > LONGEST_WORD for text in texts for word in text.split()):
         return None
-    return len(learn_tokenizer(texts, asked.dataset, asked.task, NO_LIMIT, asked.seq_len))
+    return len(learn_tokenizer(texts, asked.source.dataset, asked.task, NO_LIMIT, asked.seq_len))
 
 
 def _words(texts: list[str]) -> np.ndarray:

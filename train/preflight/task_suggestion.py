@@ -1,15 +1,15 @@
 """Which task a data set suits, where nobody has said: classes where a column holds such, else pairs, else texts.
 
-Try it: fitting_task("my.csv"), columns_by_content("my.csv")
+Try it: fitting_task(DataSource("my.csv")), columns_by_content(DataSource("my.csv"))
 """
 
 from typing import Any
 
 from train.arguments.presets import default_task
 from train.data.columns import ROW_NUMBERS, cells_of, choose_columns, classes_of, names_in, texts_of
+from train.data.loading import read_rows
 from train.data.pairs import choose_pair
-from train.data.sources import DATASETS, columns_to_read, read_rows
-from train.data.table_file import is_table
+from train.data.source import DataSource
 from train.words import DataError
 
 # Of the rows: where more than so many have a class of their own, it is a text rather than a class.
@@ -18,18 +18,18 @@ OWN_CLASS = 0.5
 FEW_CLASSES, ROWS_PER_CLASS = 20, 10
 
 
-def fitting_task(dataset: str, data_dir: str | None = None) -> str:
+def fitting_task(source: DataSource) -> str:
     """The task that a named data set is for, or the first that the columns of any other one allow."""
-    named = default_task(dataset)
-    if dataset in DATASETS or named != "classification":
+    named = default_task(source.dataset)
+    if source.known or named != "classification":
         return named
     try:
-        rows, names = read_rows(dataset, "train", data_dir)
+        rows, names = read_rows(source.at("train"))
     except DataError:
         return named
     columns = None
     try:
-        columns = columns_to_read(dataset, names_in(rows), None, None)
+        columns = choose_columns(source, names_in(rows))
         classes, found = classes_of(rows, texts_of(rows, columns), columns, names)
         # Few rows of pairs look like few rows with many classes.
         if len(found) <= OWN_CLASS * (len(classes) - classes.count(None)) or names or len(columns.texts) > 1:
@@ -37,26 +37,26 @@ def fitting_task(dataset: str, data_dir: str | None = None) -> str:
     except DataError:
         if columns and _few_values(cells_of(rows, columns.label)):
             return named  # Where it can't be done after all, its own words say why.
-    if columns_by_content(dataset):
+    if columns_by_content(source):
         return "classification"
     try:
-        choose_pair(dataset, names_in(rows))
+        choose_pair(source, names_in(rows))
         return "translation"
     except DataError:
         return "clm" if len(rows.column_names) == 1 else named
 
 
-def columns_by_content(dataset: str) -> tuple[str, str] | None:
+def columns_by_content(source: DataSource) -> tuple[str, str] | None:
     """(column of texts, column of classes) of a table with two columns whose names say nothing, while what stands in
     them does: few values in one, many in the other. None for any other data set."""
-    if not is_table(dataset):
+    if not source.is_file:
         return None
     try:
-        rows, _ = read_rows(dataset, "train")
+        rows, _ = read_rows(source.at("train"))
     except DataError:
         return None
     own = [name for name in rows.column_names if name.lower() not in ROW_NUMBERS]
-    if len(own) != 2 or _named(dataset, rows.column_names):
+    if len(own) != 2 or _named(source, rows.column_names):
         return None
     values = {name: [str(value).strip() for value in rows[name][:] if value is not None] for name in own}
     distinct = {name: len({value for value in values[name] if value}) for name in own}
@@ -69,10 +69,10 @@ def _few_values(cells: list[Any]) -> bool:
     return len(set(map(str, cells))) <= min(FEW_CLASSES, OWN_CLASS * len(cells))
 
 
-def _named(dataset: str, names: list[str]) -> bool:
+def _named(source: DataSource, names: list[str]) -> bool:
     """Whether names alone say which column is which."""
     try:
-        choose_columns(dataset, names, None, None)
+        choose_columns(source, names)
         return True
     except DataError:
         return False

@@ -4,13 +4,13 @@ Try it: python -m train package --run runs/ag_news --output assets/models/ag_new
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
-from train.data.sources import report_split
 from train.evaluation.classification import evaluate
 from train.release.card import model_card
 from train.runs.run import Run, RunError, pasted
@@ -49,29 +49,18 @@ def package(
     for key, value in (("data_note", data_note), ("machine", machine)):
         if value:
             training[key] = value
-    data = run.arguments().data
-    data_dir = data_dir or data.data_dir
-    split = report_split(data.dataset, data_dir)
+    source = run.arguments().data.source
+    source = replace(source, data_dir=data_dir or source.data_dir)
     with tempfile.TemporaryDirectory() as scratch:
         # Half precision rounds: what is measured is what will lie on disk.
         aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
-        figures = evaluate(
-            str(aside),
-            data.dataset,
-            split,
-            data_dir=data_dir,
-            text_column=data.text_column,
-            label_column=data.label_column,
-            target_column=data.target_column,
-            language=data.language,
-            num_beams=num_beams,
-        )
+        figures = evaluate(str(aside), source, num_beams=num_beams)
         # The card speaks of the data and of itself by name, not by where they lay.
         figures |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
         training["evaluation"] = figures
         command = (
             f"python -m train evaluate --checkpoint {pasted(figures['checkpoint'])} "
-            f"--dataset {pasted(figures['dataset'])} --split {split}"
+            f"--dataset {pasted(figures['dataset'])} --split {figures['split']}"
             + (f" --num_beams {num_beams}" if num_beams > 1 else "")
         )
         card = model_card(model.config, training, model.parameter_counts(), figures, command)

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import PRIVATE, Arguments
-from train.data.sources import TrainingData, from_hub
+from train.data.loading import TrainingData
 from train.data.fingerprint import Fingerprint, among, prints, what_changed
 from train.tasks.rows import Rows, read_data, streams_of
 from train.runs.run import Run, RunError, pasted
@@ -61,7 +61,7 @@ def digest_of(arguments: Arguments) -> dict[str, str] | None:
     be fetched first. Raises DataError when they can't be had."""
     if (data := read_data(arguments)) is not None:
         return Fingerprint.of(data).digest()
-    if from_hub(arguments.data.dataset, arguments.data.data_dir):
+    if arguments.data.source.on_hub:
         return None
     return Fingerprint(*(prints(streams_of(arguments)[name]) for name in ("train", "validation"))).digest()
 

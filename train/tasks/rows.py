@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of, with_target
 from train.arguments.arguments import Arguments
+from train.data.loading import TrainingData, load_training_data
 from train.data.packing import Blocks, held_out_every, packed, prints_of, stream_texts
 from train.data.pairs import load_training_pairs
-from train.data.sources import TrainingData, has_own_validation, load_training_data, local_file
-from train.data.table_file import is_table
 from train.data.tokenizers import (
     END,
     SENTINELS,
@@ -73,17 +72,12 @@ def read_data(arguments: Arguments) -> TrainingData | None:
     if kind == "blocks":
         return None
     common: dict[str, Any] = dict(
-        data_dir=data.data_dir,
-        text_column=data.text_column,
-        validation_size=data.validation_size,
-        num_samples=data.num_samples,
-        seed=arguments.train.seed,
+        validation_size=data.validation_size, num_samples=data.num_samples, seed=arguments.train.seed
     )
     if kind == "pairs":
-        return load_training_pairs(data.dataset, target_column=data.target_column, language=data.language, **common)
+        return load_training_pairs(data.source, **common)
     return load_training_data(
-        data.dataset,
-        label_column=data.label_column,
+        data.source,
         num_classes=data.num_classes,
         vocab_size=data.vocab_size,
         seq_len=data.seq_len,
@@ -94,17 +88,16 @@ def read_data(arguments: Arguments) -> TrainingData | None:
 
 def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
     """The texts to train on and those held out, one after the other."""
-    data = arguments.data
-    asked = (data.data_dir, data.text_column, data.language)
-    if data.dataset == "toy":
-        toy = load_training_data("toy", num_samples=data.num_samples, seed=arguments.train.seed, labelled=False)
+    data, source = arguments.data, arguments.data.source
+    if source.is_toy:
+        toy = load_training_data(source, num_samples=data.num_samples, seed=arguments.train.seed, labelled=False)
         return {"train": iter(toy.train["text"]), "validation": iter(toy.validation["text"])}
 
     def train_texts() -> Iterator[str]:
-        return islice(stream_texts(data.dataset, "train", *asked), data.num_samples)
+        return islice(stream_texts(source.at("train")), data.num_samples)
 
-    if has_own_validation(data.dataset, data.data_dir):
-        return {"train": train_texts(), "validation": stream_texts(data.dataset, "validation", *asked)}
+    if source.has_own_validation:
+        return {"train": train_texts(), "validation": stream_texts(source.at("validation"))}
     every = held_out_every(data.validation_size)
     return {
         "train": (text for index, text in enumerate(train_texts()) if index % every),
@@ -200,17 +193,16 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
 
 
 def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int | None) -> Rows:
-    data = arguments.data
+    data, source = arguments.data, arguments.data.source
     shown = islice(streams_of(arguments)["validation"], SHOWN_SAMPLES)
     prompts = [" ".join(text.split()[:PROMPT_WORDS]) for text in shown]
     what: dict[str, Any] = {
         key: getattr(data, key) for key in ("dataset", "text_column", "language", "num_samples", "validation_size")
     }
-    if data.dataset == "toy":
+    if source.is_toy:
         what["seed"] = arguments.train.seed
-    splits = ("train", "validation") if has_own_validation(data.dataset, data.data_dir) else ("train",)
-    own = [Path(data.dataset)] if is_table(data.dataset) else []
-    for path in own or [local_file(data.dataset, split, data.data_dir) for split in splits]:
+    splits = ("train", "validation") if source.has_own_validation else ("train",)
+    for path in source.files() if source.is_file else [source.at(split).local_file() for split in splits]:
         if path:  # What stood in it may have changed since.
             state = path.stat()
             what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]

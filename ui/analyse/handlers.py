@@ -57,6 +57,7 @@ class Analyst:
     def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
         """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
         from train.analysis.analyze import rows_to_analyze
+        from train.data.source import DataSource
         from train.data.table_file import check_unpacked_size
         from train.words import DataError
 
@@ -72,9 +73,8 @@ class Analyst:
             most = PUBLIC_ROWS if self.workshop.caps else None
             rows = min(filter(None, (int(limit or 0), most)), default=None)
             chosen = split.strip() if split and split.strip() and source == dataset else None
-            found = rows_to_analyze(
-                predictor.model.config.labels, source, chosen, data_dir=self.workshop.data_dir, num_samples=rows
-            )
+            read = DataSource(source, self.workshop.data_dir, split=chosen)
+            found = rows_to_analyze(predictor.model.config.labels, read, num_samples=rows)
             steps = route_in_steps(predictor, found.texts, found.true)
             while True:
                 try:

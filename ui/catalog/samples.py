@@ -101,12 +101,13 @@ class SampleLibrary:
         return sample
 
     def _read_dataset(self, name: str) -> list[Sample]:
-        from train.data.sources import DATASETS, load_split
+        from train.data.loading import load_split
+        from train.data.source import DataSource
         from train.words import DataError
 
         if name not in DATASET_NAMES:
             raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")
-        rows, labels = load_split(name, DATASETS[name].splits[-1], self._data_dir)
+        rows, labels = load_split(DataSource(name, self._data_dir))
         texts, indices = list(rows["text"]), list(rows["label"])
         return [Sample(text, labels[index], name) for text, index in zip(texts, indices, strict=True)]
 

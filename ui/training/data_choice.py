@@ -3,6 +3,7 @@
 Handlers take values and return values. Try it: DataChoice(Workshop(Path("runs"))).look_at("toy", "mlm", "", "", "", "")
 """
 
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import gradio as gr
 
 from switch_model.storage.paths import local_path
 from train.arguments.arguments import Arguments
-from train.data.sources import columns_of, from_hub, known_datasets
+from train.data.loading import columns_of
+from train.data.source import DataSource, known_datasets
 from train.data.table_file import UPLOAD_ENDINGS
 from train.preflight.data_report import DataReport, data_report
 from train.preflight.task_suggestion import columns_by_content, fitting_task
@@ -69,7 +71,7 @@ class DataChoice:
     def task_of(self, dataset: str) -> str:
         """The task that a data set suits."""
         try:
-            return fitting_task(self.allowed(dataset), self.workshop.data_dir)
+            return fitting_task(self._named(dataset))
         except ValueError:
             return "classification"
 
@@ -77,23 +79,26 @@ class DataChoice:
         self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
     ) -> DataReport:
         """Raises DataError, ValueError or OSError as `data_report` does, and where a stranger may not read."""
-        values = self.values(dataset, task, text_column, label_column, target_column, language)
-        return data_report(**values | {"data_dir": self.workshop.data_dir})
+        return data_report(self.source(dataset, task, text_column, label_column, target_column, language), task=task)
 
-    def values(
+    def source(
         self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
-    ) -> dict[str, Any]:
-        """The choices as arguments; those that the task does not read are left out. Raises ValueError."""
+    ) -> DataSource:
+        """The choices as data to read; columns that the task does not read are left out. Raises ValueError."""
         rows = TASKS[task].rows
-        return {
-            "dataset": self.allowed(dataset),
-            "task": task,
-            "text_column": _column(text_column),
-            "label_column": _column(label_column) if rows == "classes" else None,
-            "target_column": _column(target_column) if rows == "pairs" else None,
-            "language": (language or "").strip() or None,
-            "data_dir": self.workshop.data_dir if dataset in self.names() and dataset != "toy" else None,
-        }
+        return replace(
+            self._named(dataset),
+            text_column=_column(text_column),
+            label_column=_column(label_column) if rows == "classes" else None,
+            target_column=_column(target_column) if rows == "pairs" else None,
+            language=(language or "").strip() or None,
+        )
+
+    def values(self, dataset: str, task: str, *chosen: str) -> dict[str, Any]:
+        """The choices as arguments of a run. Raises ValueError."""
+        values = asdict(self.source(dataset, task, *chosen)) | {"task": task}
+        del values["split"]
+        return values if dataset in self.names() and dataset != "toy" else values | {"data_dir": None}
 
     def fill(self, arguments: Arguments) -> list[Any]:
         """The inputs of the card for given arguments, in their order."""
@@ -118,6 +123,9 @@ class DataChoice:
             raise ValueError(f"{dataset} is not offered here: choose a data set of the list, or upload a file.")
         return dataset
 
+    def _named(self, dataset: str) -> DataSource:
+        return DataSource(self.allowed(dataset), self.workshop.data_dir)
+
     def _pickers(self, dataset: str, task: str, columns: list[str], chosen) -> tuple[Any, ...]:
         """Those of texts, classes and what to write with all columns, and the language: shown where the task asks."""
         rows, choices = TASKS[task].rows, [NO_COLUMN, *columns]
@@ -130,19 +138,19 @@ class DataChoice:
         return *pickers, gr.update(visible=self._takes_language(dataset, task))
 
     def _takes_language(self, dataset: str, task: str) -> bool:
-        return TASKS[task].rows in ("pairs", "blocks") and from_hub(dataset, self.workshop.data_dir)
+        return TASKS[task].rows in ("pairs", "blocks") and DataSource(dataset, self.workshop.data_dir).on_hub
 
     def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str] | None:
         """The columns of texts and classes where their names don't say which they are, but what stands in them does."""
         try:
-            return columns_by_content(self.allowed(dataset)) if TASKS[task].labelled else None
+            return columns_by_content(self._named(dataset)) if TASKS[task].labelled else None
         except ValueError:
             return None
 
     def _columns(self, dataset: str) -> list[str]:
         """What may be chosen when no column could be found by its name."""
         try:
-            return columns_of(self.allowed(dataset), self.workshop.data_dir)
+            return columns_of(self._named(dataset))
         except (DataError, ValueError, OSError):
             return []
 

@@ -1,0 +1,206 @@
+"""Data sets read: from the hub, a local folder, a user's file, or a toy made on the spot. Texts keep their raw form.
+
+Every split comes out as a datasets.Dataset with the columns text (str) and label (int).
+Try it: load_split(DataSource("toy", split="test"))[0][0]
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+from datasets import Dataset, load_dataset
+from datasets.utils.stratify import stratified_shuffle_split_generate_indices
+
+from switch_model.storage.hub import is_missing, is_unreachable
+from train.data.class_names import spelled
+from train.data.columns import choose_columns, classes_of, label_features, names_in, texts_of
+from train.data.source import DATASETS, DataSource
+from train.data.splits import cut_by_sentence
+from train.data.table_file import FILE_ENDINGS
+from train.data.tables import read_table
+from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
+from train.words import DataError, counted, listed, one_line
+
+# Characters of what a library says of a data set.
+MOST_SAID = 300
+# What has no classes, and why it is refused.
+REFUSED = {
+    "stsb": "stsb asks for a similarity from 0 to 5, which is regression; the models here choose among classes. "
+    "For pairs with classes take mrpc, qqp, mnli, qnli or rte."
+}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Two splits for training: one to learn from, one to choose the best checkpoint on."""
+
+    train: Dataset
+    validation: Dataset
+    labels: list[str]
+
+
+def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list[str]]:
+    """One split with its class names; the two texts of a pair are joined by PAIR_SEPARATOR.
+
+    Args:
+        labelled: False = texts are enough: rows have no label, and there are no class names.
+
+    Raises:
+        DataError: when it can't be had, with what to do.
+    """
+    rows, names = read_rows(source)
+    columns = choose_columns(source, names_in(rows), labelled)
+    texts = texts_of(rows, columns)
+    if not labelled:
+        kept = [text for text in texts if text.strip()]
+        if not kept:
+            raise DataError(f"{source.dataset} has no row with a text.")
+        return Dataset.from_dict({"text": kept}), []
+    indices, names = classes_of(rows, texts, columns, names)
+    kept = [row for row, index in enumerate(indices) if index is not None]
+    chosen = {"text": [texts[row] for row in kept], "label": [indices[row] for row in kept]}
+    return Dataset.from_dict(chosen, features=label_features(names)), names
+
+
+def read_rows(source: DataSource) -> tuple[Dataset, list[str] | None]:
+    """One split with all its columns as they are stored, and the class names by index where they are known.
+
+    Raises DataError when it can't be had, with what to do.
+    """
+    if source.dataset in REFUSED:
+        raise DataError(REFUSED[source.dataset])
+    if source.is_toy:
+        return make_toy_split(source.split)
+    known = source.known
+    names = list(known.labels) or None if known else None
+    if source.is_file:
+        source.split_among(("train",))
+        return read_table(Path(source.dataset)), None
+    source.refuse_other_files()
+    if file := source.local_file():
+        stored_names = file.with_name("labels.json")
+        if not names and stored_names.is_file():
+            names = json.loads(stored_names.read_text(encoding="utf-8"))["names"]
+        return read_table(file), names
+    if known:
+        return _read_hub(known.hub_id, known.hub_config or source.language, source.split_among(known.splits)), names
+    if source.dataset.count("/") == 1:
+        return _read_hub(source.dataset, source.language, source.split or "test"), None
+    raise DataError(
+        f"{source.dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
+        f"owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
+    )
+
+
+def columns_of(source: DataSource) -> list[str]:
+    """The columns that a data set's training rows have. Raises DataError as `load_split` does."""
+    return names_in(read_rows(source.at("train"))[0])
+
+
+def load_training_data(
+    source: DataSource,
+    *,
+    validation_size: float = 0.05,
+    num_samples: int | None = None,
+    num_classes: int = 3,
+    vocab_size: int | None = None,
+    seq_len: int = 16,
+    seed: int = 0,
+    labelled: bool = True,
+) -> TrainingData:
+    """The training rows and a validation split, which never holds rows of the split one reports on.
+
+    Raises:
+        DataError: when the data can't be had or can't be trained on.
+    """
+    if source.is_toy:
+        shape = dict(num_classes=num_classes, vocab_size=vocab_size or TOY_VOCABULARY, seq_len=seq_len)
+        count = num_samples or TOY_SAMPLES
+        train, labels = make_toy(count, seed=3 * seed, **shape)
+        validation, _ = make_toy(max(count // 5, 50), seed=3 * seed + 1, **shape)
+        if not labelled:
+            return TrainingData(train.remove_columns("label"), validation.remove_columns("label"), [])
+        return TrainingData(train, validation, labels)
+    rows, labels = load_split(source.at("train"), labelled)
+    present = sorted(set(rows["label"][:])) if labelled else []
+    if labelled and len(present) < 2:
+        raise DataError(f"{source.dataset} has one class only ({labels[present[0]]}): there is nothing to tell apart.")
+    if num_samples is not None and num_samples < len(rows):
+        rows = rows.shuffle(seed=seed).select(range(num_samples))
+    if source.has_own_validation:
+        own, own_labels = load_split(source.at("validation"), labelled)
+        return TrainingData(rows, align_labels(own, own_labels, labels), labels)
+    if source.known and source.known.fragments:
+        return TrainingData(*cut_by_sentence(rows, validation_size), labels)
+    return TrainingData(*cut(rows, validation_size, len(present)), labels)
+
+
+def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
+    """Rows to train on and rows held out, of every class alike where each has two rows at least; 0 classes = any rows.
+
+    The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
+    """
+    held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
+    left = len(rows) - held_out
+    if left < max(classes, 1):
+        raise DataError(
+            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} to train on"
+            + (f", for {classes} classes" if classes else "")
+            + ": take a smaller share, or more rows."
+        )
+    labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
+    if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
+        # What train_test_split does, without its row by row reading of the labels.
+        parts = next(stratified_shuffle_split_generate_indices(labels, left, held_out, rng=random))
+        return rows.select(parts[0]), rows.select(parts[1])
+    order = random.permutation(len(rows))
+    return rows.select(order[held_out:]), rows.select(order[:held_out])
+
+
+def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
+    try:
+        if not (Path(hub_id).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE):
+            # Asked first because it answers at once, where `datasets` retries for half a minute.
+            huggingface_hub.HfApi().dataset_info(hub_id, timeout=10)
+        return load_dataset(hub_id, hub_config, split=split)
+    except Exception as error:  # The hub, the network and the parser each raise their own kinds.
+        from_disk = (
+            "To read from disk, name a table as --dataset, such as my.csv, or with --data_dir a folder that holds "
+            f"<dataset>/{split}.parquet."
+        )
+        if huggingface_hub.constants.HF_HUB_OFFLINE and is_unreachable(error):
+            why = "HF_HUB_OFFLINE is set, and it is not among what was downloaded before."
+        elif is_unreachable(error):
+            why = (
+                "the Hugging Face Hub could not be reached. Is this machine online? To use what was downloaded "
+                "before, set HF_HUB_OFFLINE=1."
+            )
+        elif is_missing(error):
+            why = "the Hugging Face Hub has no such data set, or shows it to others only: is HF_TOKEN set?"
+        else:
+            why = f"{one_line(str(error))[:MOST_SAID].rstrip('.')}."
+        raise DataError(f"{hub_id} ({split}) could not be loaded: {why} {from_disk}") from error
+
+
+def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:
+    """`rows` with labels that count as the model's do, matched by name.
+
+    Raises:
+        DataError: when a class of the rows is none of the model's.
+    """
+    if names == model_labels:
+        return rows
+    # A model may know by several lines or blanks what is read as one line.
+    known = {one_line(label): index for index, label in enumerate(model_labels)}
+    known |= {label: index for index, label in enumerate(model_labels)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise DataError(
+            f"The data has classes that the model does not know: {listed(list(map(spelled, unknown)))}. "
+            f"The model's are {listed(model_labels[:20])}."
+        )
+    index_of = [known[name] for name in names]
+    moved = [index_of[label] for label in rows["label"][:]]
+    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))

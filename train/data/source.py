@@ -1,0 +1,200 @@
+"""Where rows come from and which of their columns are read: made once from a run's arguments, a command's flags or the
+page's choices, and passed on.
+
+Try it: DataSource("ag_news", data_dir="folder/of/data").report_split
+"""
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from switch_model.storage.paths import local_path
+from train.data.table_file import instead_of_a_table, is_table
+from train.words import DataError
+
+# The environment's folder of data sets, where none is named.
+DATA_DIR = "SWITCH_DATA_DIR"
+LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A data set known by name.
+
+    Attributes:
+        splits: what there is; the last one is the one to report on.
+        labels: class names by index.
+        hub_id, hub_config: where `datasets` finds it.
+        text_columns: its column of texts on the hub, or the two of a pair.
+        fragments: whether train holds parts of its own sentences as rows.
+    """
+
+    splits: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    hub_id: str | None = None
+    hub_config: str | None = None
+    text_columns: tuple[str, ...] = ("text",)
+    fragments: bool = False
+
+
+def _glue(
+    name: str,
+    labels: tuple[str, ...],
+    *text_columns: str,
+    validation: tuple[str, ...] = ("validation",),
+    fragments: bool = False,
+) -> KnownDataset:
+    return KnownDataset(("train", *validation), labels, "nyu-mll/glue", name, text_columns, fragments)
+
+
+DATASETS: dict[str, KnownDataset] = {
+    "toy": KnownDataset(("train", "validation", "test")),
+    "ag_news": KnownDataset(("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"),
+    "imdb": KnownDataset(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
+    # GLUE hides the labels of its test splits: validation is what one reports.
+    "sst2": _glue("sst2", ("negative", "positive"), "sentence", fragments=True),
+    "cola": _glue("cola", ("unacceptable", "acceptable"), "sentence"),
+    "mrpc": _glue("mrpc", ("not_equivalent", "equivalent"), "sentence1", "sentence2"),
+    "qqp": _glue("qqp", ("not_duplicate", "duplicate"), "question1", "question2"),
+    "mnli": _glue(
+        "mnli",
+        ("entailment", "neutral", "contradiction"),
+        "premise",
+        "hypothesis",
+        validation=("validation_mismatched", "validation_matched"),
+    ),
+    "qnli": _glue("qnli", ("entailment", "not_entailment"), "question", "sentence"),
+    "rte": _glue("rte", ("entailment", "not_entailment"), "sentence1", "sentence2"),
+    "tiny_stories": KnownDataset(("train", "validation"), hub_id="roneneldan/TinyStories"),
+    # English and a language of India each; --language says which.
+    "samanantar": KnownDataset(("train",), hub_id="ai4bharat/samanantar", text_columns=("src", "tgt")),
+}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set, where it lies, and which part of it is read.
+
+    Attributes:
+        dataset: a name in DATASETS, a folder of data_dir, a hub id "owner/name", or the path of a CSV, TSV, JSONL or
+            parquet file (which has one split, "train").
+        data_dir: a folder with <dataset>/<split>.parquet; None = SWITCH_DATA_DIR, then the hub.
+        text_column: the column of texts, or two with a comma between; None = found by name, as the other two.
+        label_column, target_column: the one of classes, and the one of what is to be written.
+        language: part of a data set on the hub.
+        split: None = the one to report on.
+    """
+
+    dataset: str
+    data_dir: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    target_column: str | None = None
+    language: str | None = None
+    split: str | None = None
+
+    @classmethod
+    def of(cls, flags: Any) -> "DataSource":
+        """From what has these fields as attributes, or some of them: DataArguments, or the flags of a command."""
+        return cls(**{item.name: getattr(flags, item.name, None) for item in fields(cls)})
+
+    def at(self, split: str | None) -> "DataSource":
+        """The same data, another split."""
+        return replace(self, split=split)
+
+    @property
+    def known(self) -> KnownDataset | None:
+        return DATASETS.get(self.dataset)
+
+    @property
+    def is_toy(self) -> bool:
+        return self.dataset == "toy"
+
+    @property
+    def is_file(self) -> bool:
+        return is_table(self.dataset)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of its parquet files; None where it is read from elsewhere."""
+        root = data_folder(self.data_dir)
+        return None if root is None or self.is_toy or self.is_file else Path(root) / self.dataset
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it is read from the hub, where it may have several parts."""
+        return not (self.is_toy or self.is_file or self.folder)
+
+    @property
+    def report_split(self) -> str:
+        """The split that metrics are reported on: test, or what comes nearest. Raises DataError."""
+        if self.known:
+            return self.known.splits[-1]
+        if self.is_file:
+            return "train"
+        return local_splits(self.folder)[-1] if self.folder else "test"
+
+    @property
+    def has_own_validation(self) -> bool:
+        """Whether checkpoints are chosen on a split of its own: a folder's, that has another to report on."""
+        if self.known or not (folder := self.folder):
+            return False
+        return {"validation", "test"} <= set(local_splits(folder))
+
+    @property
+    def lacks_validation(self) -> bool:
+        """Whether it has no validation split of its own, so that a run holds some of its training rows out."""
+        if self.is_toy or self.is_file:
+            return self.is_file
+        if folder := self.folder:
+            return "validation" not in local_splits(folder)
+        return self.known is not None and not any(name.startswith("validation") for name in self.known.splits)
+
+    def split_among(self, splits: tuple[str, ...]) -> str:
+        """The split that is asked for, or the last one. Raises DataError for one that is not among them."""
+        if self.split is not None and self.split not in splits:
+            raise DataError(f"{self.dataset} has no split {self.split!r}: it has {', '.join(splits)}.")
+        return self.split or splits[-1]
+
+    def local_file(self) -> Path | None:
+        """The parquet file of the split; None where it is read from elsewhere. Raises DataError when it is missing."""
+        if (folder := self.folder) is None:
+            return None
+        return folder / f"{self.at(self.split or self.report_split).split_among(local_splits(folder))}.parquet"
+
+    def files(self) -> list[Path]:
+        """All files on this disk that it is read from."""
+        if self.is_file:
+            return [Path(self.dataset)]
+        return sorted(self.folder.glob("*.*")) if self.folder else []
+
+    def refuse_other_files(self) -> None:
+        """Raise DataError for the name of a file that is no table, or of no kind that is read here."""
+        known = self.known or (self.folder and self.folder.is_dir())
+        if not known and (said := instead_of_a_table(self.dataset)):
+            raise DataError(said)
+
+
+def data_folder(data_dir: str | None = None) -> str | None:
+    """Where named data sets lie: as asked, or as the environment says; None = nowhere on this disk."""
+    folder = data_dir or os.environ.get(DATA_DIR)
+    return local_path(folder) if folder else None
+
+
+def known_datasets(data_dir: str | None = None) -> list[str]:
+    """The names of DATASETS, and those of the other folders of data_dir (or SWITCH_DATA_DIR) with rows to train on."""
+    folder = data_folder(data_dir)
+    own = sorted(path.parent.name for path in Path(folder).glob("*/train.parquet")) if folder else []
+    return [*DATASETS, *(name for name in own if name not in DATASETS)]
+
+
+def local_splits(folder: Path) -> tuple[str, ...]:
+    """The splits in a folder <data_dir>/<dataset>. Raises DataError when there are none."""
+    found = tuple(name for name in LOCAL_SPLITS if (folder / f"{name}.parquet").is_file())
+    if not found:
+        raise DataError(
+            f"There is no {folder / 'train.parquet'}. --data_dir names a folder that holds "
+            f"{folder.name}/train.parquet, and validation.parquet and test.parquet where there are such."
+        )
+    return found
