@@ -136,13 +136,13 @@ def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = 
     base = base or Interventions()
     ids = torch.tensor(predictor.token_ids(text), device=predictor.model.device)
     tokens = len(ids)
-    seen = torch.cat([torch.ones(1, tokens), 1 - torch.eye(tokens)]).long().to(ids.device)
+    visible = torch.cat([torch.ones(1, tokens), 1 - torch.eye(tokens)]).long().to(ids.device)
     first = int(predictor.model.config.cls_token)
     changes = [base, *(replace(base, force=_force_without(base, first + token)) for token in range(tokens))]
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(seen), MAX_ROWS):
-            rows, some = seen[start : start + MAX_ROWS], changes[start : start + MAX_ROWS]
+        for start in range(0, len(visible), MAX_ROWS):
+            rows, some = visible[start : start + MAX_ROWS], changes[start : start + MAX_ROWS]
             # Without a change the plain pass is the quicker one.
             some = None if base == Interventions() else some
             parts.append(predictor.model(ids.expand(len(rows), -1), rows, interventions=some).logits)

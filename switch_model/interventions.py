@@ -70,8 +70,8 @@ class Interventions:
     def experts(self) -> set[tuple[str, int]]:
         """Every (layer, expert) that is named."""
         forced = ((layer, expert) for (layer, _), expert in self.force.items())
-        given = ((layer, expert) for layer, own in self.choices.items() for expert in set(own))
-        return {*self.ablate, *forced, *given}
+        assigned = ((layer, expert) for layer, own in self.choices.items() for expert in set(own))
+        return {*self.ablate, *forced, *assigned}
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise ValueError when a layer is named that the model does not have."""
@@ -109,26 +109,26 @@ def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int,
 
 
 def forced_experts(
-    rows: Sequence[Interventions], layer: str, mask: Tensor, seen: Tensor | None = None
+    rows: Sequence[Interventions], layer: str, mask: Tensor, past_tokens: Tensor | None = None
 ) -> Tensor | None:
     """(B, T) the expert a token is forced to, -1 where it is free; None when all are free.
 
-    `seen` (B,): these tokens come after so many others, and others may still come.
+    `past_tokens` (B,): how many tokens of each sequence are in the cache; these come after them, and more may follow.
     Raises ValueError when a token index lies beyond a sequence's last token.
     """
     wishes = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
     if not any(wishes):
         return None
     if is_traced():
-        return _forced_in_any_text(wishes, mask, seen)
+        return _forced_in_any_text(wishes, mask, past_tokens)
     batch = mask.shape[0]
     forced_BT = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
     for index in range(batch):
         positions = mask[index].nonzero().flatten()
-        first = 0 if seen is None else int(seen[index])
+        first = 0 if past_tokens is None else int(past_tokens[index])
         for token, expert in wishes[index if len(wishes) > 1 else 0].items():
             token -= first
-            if seen is not None and not 0 <= token < len(positions):
+            if past_tokens is not None and not 0 <= token < len(positions):
                 continue  # It came before, or is yet to come.
             if token >= len(positions):
                 raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
@@ -136,28 +136,28 @@ def forced_experts(
     return forced_BT
 
 
-def given_experts(
-    rows: Sequence[Interventions], layer: str, own: Tensor, mask: Tensor, seen: Tensor | None = None
+def assigned_experts(
+    rows: Sequence[Interventions], layer: str, own: Tensor, mask: Tensor, past_tokens: Tensor | None = None
 ) -> Tensor | None:
     """(B, T) the expert that `choices` give a token, its `own` where they give none; None when nobody is given any.
 
-    `seen` as in `forced_experts`. Raises ValueError when a text has not as many tokens as choices.
+    `past_tokens` as in `forced_experts`. Raises ValueError when a text has not as many tokens as choices.
     """
     if not any(row.choices.get(layer) for row in rows):
         return None
-    given = [torch.tensor(row.choices.get(layer, ()), dtype=torch.int64, device=own.device) for row in rows]
+    assigned = [torch.tensor(row.choices.get(layer, ()), dtype=torch.int64, device=own.device) for row in rows]
     place_BT = mask.cumsum(dim=1) - 1
-    if seen is not None:
-        place_BT = place_BT + seen.unsqueeze(1)
+    if past_tokens is not None:
+        place_BT = place_BT + past_tokens.unsqueeze(1)
     elif not is_traced():
         tokens_B = mask.sum(dim=1).tolist()
         for index, tokens in enumerate(tokens_B):
             row = rows[index if len(rows) > 1 else 0]
             if row.choices.get(layer) and len(row.choices[layer]) != tokens:
-                given_now = len(row.choices[layer])
-                raise ValueError(f"{given_now} choices are given in {layer}: the text has {tokens} tokens.")
-    table_RM = torch.nn.utils.rnn.pad_sequence(given, batch_first=True).expand(len(mask), -1)
-    length_B1 = torch.tensor([len(own_M) for own_M in given], device=own.device).expand(len(mask)).unsqueeze(1)
+                number = len(row.choices[layer])
+                raise ValueError(f"{number} choices are given in {layer}: the text has {tokens} tokens.")
+    table_RM = torch.nn.utils.rnn.pad_sequence(assigned, batch_first=True).expand(len(mask), -1)
+    length_B1 = torch.tensor([len(own_M) for own_M in assigned], device=own.device).expand(len(mask)).unsqueeze(1)
     meant_BT = mask & (place_BT < length_B1)
     return torch.where(meant_BT, table_RM.gather(1, place_BT.clamp(0, table_RM.shape[1] - 1)), own)
 
@@ -169,11 +169,11 @@ def exchanged(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return logits.scatter(-1, one_BT1, of_other_BT1).scatter(-1, other_BT1, of_one_BT1)
 
 
-def _forced_in_any_text(wishes: Sequence[Mapping[int, int]], mask: Tensor, seen: Tensor | None) -> Tensor:
+def _forced_in_any_text(wishes: Sequence[Mapping[int, int]], mask: Tensor, past_tokens: Tensor | None) -> Tensor:
     """`forced_experts` for a graph, which can't say that a text is too short for a wish: nobody is forced then."""
     place_BT = mask.cumsum(dim=1) - 1
-    if seen is not None:
-        place_BT = place_BT + seen.unsqueeze(1)
+    if past_tokens is not None:
+        place_BT = place_BT + past_tokens.unsqueeze(1)
     row_B1 = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1)
     forced_BT = torch.full_like(place_BT, -1)
     for index, wish in enumerate(wishes):

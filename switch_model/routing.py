@@ -24,7 +24,7 @@ class Routing:
         name: stack and block, counted from 0: "encoder.0", "decoder.3"; "encoder.0.attention" for that of attention.
         logits: (B, T, E) float32, raw router logits after noise and interventions; -inf for an ablated expert.
         expert: (B, T) int64, the chosen expert (0 at padding, where it means nothing).
-        slot: (B, T) int64, place in that expert's queue counted from 0; -1 at padding.
+        slot: (B, T) int64, position of the token in its expert's buffer, counted from 0; -1 for padding.
         mask: (B, T) bool, True = a real token.
         capacity: (B,) int64, slots per expert for each sequence; UNLIMITED = nothing is dropped.
     """
@@ -63,7 +63,7 @@ class Routing:
 
     @property
     def dropped(self) -> Tensor:
-        """(B, T) True where a real token found its expert's queue full."""
+        """(B, T) True where a real token found its expert's buffer full."""
         return self.mask & (self.slot >= self.capacity.unsqueeze(-1))
 
     @property

@@ -31,14 +31,17 @@ class SparseMLP(nn.Module):
         init.normal_(self.router.classifier.weight, std=config.initializer_factor * config.d_model**-0.5)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, past_tokens: Tensor | None = None
     ) -> tuple[Tensor, Routing]:
-        """(B, T, D) -> (B, T, D) and the record. Zero at padding and at dropped tokens. `seen` as in Top1Router."""
+        """(B, T, D) -> (B, T, D), zero at padding and at dropped tokens, and the record.
+
+        `past_tokens` as in Top1Router.
+        """
         # 1. Who goes where, and who has a slot.
-        routing, queues = self.router.with_queues(hidden, mask.bool(), interventions, seen)
+        routing, positions = self.router.with_positions(hidden, mask.bool(), interventions, past_tokens)
 
         # 2. To the experts.
-        output_ND = self.experts(hidden, routing, queues)
+        output_ND = self.experts(hidden, routing, positions)
 
         # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_

@@ -152,7 +152,7 @@ def reliance_in_steps(
     if not rows:
         raise ValueError("There are no texts to measure on how much a model relies on its experts.")
 
-    # 1. As it is, and with no queue ever full: shuffled choices are to change the experts, not who is dropped.
+    # 1. As it is, and with no buffer ever full: shuffled choices are to change the experts, not who is dropped.
     batches = batches_of(model, rows)
     plain = free = score(model, batches, choices_wanted=True)
     if plain.dropped:

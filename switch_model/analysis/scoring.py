@@ -130,21 +130,21 @@ def _answers(
     model: SwitchPreTrainedModel, batch: Batch, interventions: Any, records_wanted: bool
 ) -> tuple[Any, Tensor, Tensor, Tensor]:
     """The model's output, and for all that is asked for: logits (M, C or V), labels (M,), and the text of the batch."""
-    given = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
+    inputs = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
     if isinstance(model, SwitchForSequenceClassification):
-        output = model(**given)
+        output = model(**inputs)
         return output, output.logits, batch.labels, torch.arange(len(batch.rows))
     if isinstance(model, SwitchForMaskedLM):
-        output = model(**given, labels=batch.labels)  # Logits of the places asked for, and of no others.
+        output = model(**inputs, labels=batch.labels)  # Logits of the places asked for, and of no others.
         chosen_BT = batch.labels != IGNORED_LABEL
         return output, output.logits, batch.labels[chosen_BT], chosen_BT.nonzero()[:, 0]
     if isinstance(model, SwitchForCausalLM):
-        output = model(**given)
+        output = model(**inputs)
         logits_BTV, labels_BT = output.logits[:, :-1], batch.inputs["input_ids"][:, 1:]
         chosen_BT = batch.inputs["attention_mask"][:, 1:]
     else:
         ids_BT, mask_BT = model.shift_right(batch.labels)
-        output = model(**given, decoder_input_ids=ids_BT, decoder_attention_mask=mask_BT)
+        output = model(**inputs, decoder_input_ids=ids_BT, decoder_attention_mask=mask_BT)
         logits_BTV, labels_BT = output.logits, batch.labels
         chosen_BT = labels_BT != IGNORED_LABEL
     return output, logits_BTV[chosen_BT], labels_BT[chosen_BT], chosen_BT.nonzero()[:, 0]

@@ -88,11 +88,11 @@ class Arrivals(BaseStreamer):
     """Hands every new token id to another thread. What `generate` sends first is what it was given."""
 
     def __init__(self, arrived: "queue.SimpleQueue[int | None]"):
-        self.arrived, self.given = arrived, True
+        self.arrived, self.in_prompt = arrived, True
 
     def put(self, value: Tensor) -> None:
-        if self.given:
-            self.given = False
+        if self.in_prompt:
+            self.in_prompt = False
             return
         for token_id in value.flatten().tolist():
             self.arrived.put(token_id)

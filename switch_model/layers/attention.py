@@ -94,8 +94,8 @@ def first_distances(buckets: int, max_distance: int) -> list[int]:
     return [bisect_left(range(max_distance), wanted, lo=exact, key=bucket) for wanted in range(exact + 1, buckets)]
 
 
-# What a cache does with a layer's new keys and values: all keys and values so far.
-Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# A layer's new keys and values -> all of them so far: what a cache is to a layer.
+CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Attention(nn.Module):
@@ -113,25 +113,31 @@ class Attention(nn.Module):
         self.o = nn.Linear(inner, config.d_model, bias=False)
         self.o.initial_std = inner**-0.5 * residual_scale(config)
 
-    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D) -> keys and values, each (B, H, S, K)."""
-        return split_heads(self.k(memory), self.num_heads), split_heads(self.v(memory), self.num_heads)
+        return split_heads(self.k(hidden), self.num_heads), split_heads(self.v(hidden), self.num_heads)
 
     def forward(
         self,
         hidden: Tensor,
         bias: Tensor,
-        memory: tuple[Tensor, Tensor] | None = None,
-        remember: Remember | None = None,
+        keys_values: tuple[Tensor, Tensor] | None = None,
+        update_cache: CacheUpdate | None = None,
         weights_wanted: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) queries over themselves, or over keys and values given as `memory` -> (B, T, D), and the attention
-        weights (B, H, T, S) where they are wanted. `bias` (B or 1, H or 1, T, S) is added to the scores; `remember`
-        joins the keys and values of earlier tokens to these."""
+        """Self-attention of (B, T, D), or attention over `keys_values`, (B, H, S, K) each.
+
+        Args:
+            bias: (B or 1, H or 1, T, S), added to the scores.
+            update_cache: puts the keys and values of earlier tokens before these.
+
+        Returns:
+            (B, T, D), and the attention weights (B, H, T, S) where they are wanted.
+        """
         query_BHTK = split_heads(self.q(hidden), self.num_heads)
-        key_BHSK, value_BHSK = self.keys_and_values(hidden) if memory is None else memory
-        if remember is not None:
-            key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
+        key_BHSK, value_BHSK = self.keys_and_values(hidden) if keys_values is None else keys_values
+        if update_cache is not None:
+            key_BHSK, value_BHSK = update_cache(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0
         context_BTI, weights_BHTS = attend(query_BHTK, key_BHSK, value_BHSK, bias, rate, weights_wanted)
         return self.o(context_BTI), weights_BHTS

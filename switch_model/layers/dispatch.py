@@ -1,10 +1,10 @@
-"""Queues: which place a token has in its expert's queue, and which tokens an expert works on.
+"""Dispatch: each token's position in its expert's buffer, and the tokens sorted by expert.
 
-On a CPU this is NumPy's work: a call costs it a third of what it costs torch, which tells with a few tokens, and its
-stable sort of 16-bit numbers is a radix sort, which tells with many. CUDA and compilers want tensors and shapes that
+On a CPU this is NumPy's work: a call costs a third of what it costs in torch, which matters with few tokens, and its
+stable sort of 16-bit numbers is a radix sort, which matters with many. CUDA and compilers want tensors, and shapes that
 do not depend on the routing.
-Legend: E experts, G capacity groups of N tokens, K tokens that are computed.
-Try it: join_queues(torch.tensor([[2, 0, 2]]), torch.tensor([[True, True, True]]), 3).place
+Legend: E experts, G capacity groups of N tokens each, K tokens that are computed, D width of a row.
+Try it: assign_positions(torch.tensor([[2, 0, 2]]), torch.tensor([[True, True, True]]), 3).position
 """
 
 from dataclasses import dataclass
@@ -18,44 +18,49 @@ from switch_model.tracing import is_exported, is_traced
 
 
 @dataclass(frozen=True, eq=False)
-class Queues:
-    """Who stands where.
+class ExpertPositions:
+    """Each token's position in the buffer of its expert, whether or not the buffer has room for it.
 
     Attributes:
-        place: (G, N) int64, each token's place in its queue counted from 0, -1 where it joins none.
-        length: (E, G) how many joined each queue of each group.
-        order: (J,) int64, the tokens that joined, indices into G·N: queue by queue, of the first group first. None
-            where shapes must not depend on the routing.
+        position: (G, N) int64, position of each token in its expert's buffer, counted from 0; -1 for padding.
+        count: (E, G) how many tokens chose each expert in each group.
+        order: (J,) int64, the J real tokens sorted by expert, as indices into G·N; the first group's come first within
+            an expert. None where shapes must not depend on the routing.
     """
 
-    place: Tensor
-    length: Tensor
+    position: Tensor
+    count: Tensor
     order: Tensor | None
 
 
-def join_queues(choice: Tensor, joins: Tensor, num_queues: int) -> Queues:
-    """Tokens (G, N), each row from first to last, join the queue of their `choice` (int64) where `joins` (bool)."""
-    if _by_numpy(choice):
-        return _join_by_sorting(choice.numpy(), joins.numpy(), num_queues)
-    # As many steps as there are logits, but without branches. Queues first, so that the counts run along memory.
-    queue_Q11 = torch.arange(num_queues, device=choice.device).view(-1, 1, 1)
-    chose_QGN = (queue_Q11 == choice) & joins
-    count_QGN = chose_QGN.cumsum(dim=-1, dtype=torch.int32)
-    return Queues((count_QGN * chose_QGN).sum(dim=0) - 1, count_QGN[..., -1], None)
+def assign_positions(expert: Tensor, mask: Tensor, num_experts: int) -> ExpertPositions:
+    """Positions first come, first served along each row.
+
+    Args:
+        expert: (G, N) int64, each token's expert.
+        mask: (G, N) bool, True = a real token.
+    """
+    if _by_numpy(expert):
+        return _assign_by_sorting(expert.numpy(), mask.numpy(), num_experts)
+    # As many steps as there are logits, but without branches. Experts first, so that the counts run along memory.
+    index_E11 = torch.arange(num_experts, device=expert.device).view(-1, 1, 1)
+    chose_EGN = (index_E11 == expert) & mask
+    count_EGN = chose_EGN.cumsum(dim=-1, dtype=torch.int32)
+    return ExpertPositions((count_EGN * chose_EGN).sum(dim=0) - 1, count_EGN[..., -1], None)
 
 
-def join_in_turn(choice: Tensor, joins: Tensor, turn: Tensor, num_queues: int) -> Queues:
-    """The same where the tokens of a row come in the order of `turn` (G, N), indices within the row."""
-    queues = join_queues(choice.gather(1, turn), joins.gather(1, turn), num_queues)
-    place_GN, order = torch.empty_like(queues.place).scatter_(1, turn, queues.place), queues.order
-    if order is not None:
-        first_G1 = torch.arange(len(turn), device=turn.device).unsqueeze(1) * turn.shape[1]
-        order = (turn + first_G1).flatten()[order]
-    return Queues(place_GN, queues.length, order)
+def assign_positions_in_order(expert: Tensor, mask: Tensor, order: Tensor, num_experts: int) -> ExpertPositions:
+    """`assign_positions` where the tokens of each row are served in `order` (G, N), indices within the row."""
+    served = assign_positions(expert.gather(1, order), mask.gather(1, order), num_experts)
+    position_GN, tokens_J = torch.empty_like(served.position).scatter_(1, order, served.position), served.order
+    if tokens_J is not None:
+        first_G1 = torch.arange(len(order), device=order.device).unsqueeze(1) * order.shape[1]
+        tokens_J = (order + first_G1).flatten()[tokens_J]
+    return ExpertPositions(position_GN, served.count, tokens_J)
 
 
 def highest_first(values: Tensor) -> Tensor:
-    """(G, N) the indices of each row's float32 values of at least 0, highest first; of equal ones the first."""
+    """(G, N) indices that sort each row of float32 values of at least 0, highest first; of equal ones the first."""
     if not is_exported():
         return values.argsort(stable=True, descending=True)
     # ONNX has no stable sort. In double precision there is room below float32's last bit to make equals unequal.
@@ -63,80 +68,56 @@ def highest_first(values: Tensor) -> Tensor:
     return ((values.double() + 2.0**-200) * earlier_N).sort(descending=True).indices
 
 
-def line_up(expert: Tensor, kept: Tensor, queues: Queues) -> tuple[Tensor, Tensor, list[int]]:
-    """Kept tokens in the order of their experts.
+def permute_tokens(expert: Tensor, kept: Tensor, positions: ExpertPositions) -> tuple[Tensor, Tensor, list[int]]:
+    """The permutation that sorts kept tokens by expert.
 
     Args:
-        expert, kept: (N,) each token's expert, and whether it goes there.
+        expert, kept: (N,) each token's expert, and whether it has room for the token.
 
     Returns:
-        the tokens in line (K,) int64; each token's place in that line (N,), K for those that are not in it; and how
-        many each expert has.
+        order: (K,) int64, the kept tokens sorted by expert.
+        position: (N,) int64, where each token stands in `order`; K for a token that is not kept.
+        lengths: how many tokens each expert computes.
     """
-    num_experts = len(queues.length)
-    if queues.order is None:
+    num_experts = len(positions.count)
+    if positions.order is None:
         expert_N = torch.where(kept, expert, num_experts)
         lengths = torch.bincount(expert_N, minlength=num_experts + 1)[:-1].tolist()
         order_K = expert_N.argsort(stable=True)[: sum(lengths)]
         return order_K, inverse(order_K, len(expert)), lengths
-    expert_N, kept_N, order_K = expert.numpy(), kept.numpy(), queues.order.numpy()
+    expert_N, kept_N, order_K = expert.numpy(), kept.numpy(), positions.order.numpy()
     computed = np.count_nonzero(kept_N)
     if computed < len(order_K):
         order_K = order_K[kept_N[order_K]]
     complete = computed == len(kept_N)
     lengths = np.bincount(expert_N if complete else expert_N[kept_N], minlength=num_experts).tolist()
-    place_N = np.empty(computed, np.int64) if complete else np.full(len(kept_N), computed)
-    place_N[order_K] = np.arange(computed)
-    return torch.from_numpy(order_K), torch.from_numpy(place_N), lengths
+    position_N = np.empty(computed, np.int64) if complete else np.full(len(kept_N), computed)
+    position_N[order_K] = np.arange(computed)
+    return torch.from_numpy(order_K), torch.from_numpy(position_N), lengths
 
 
-def padded_places(expert: Tensor, place: Tensor, lengths: list[int]) -> Tensor:
-    """(N,) the places of `line_up` where every expert has as many places as the busiest; behind them all for a token
-    that is not in line."""
+def padded_positions(expert: Tensor, position: Tensor, lengths: list[int]) -> Tensor:
+    """(N,) the positions of `permute_tokens` when every expert's rows are padded to those of the busiest; one past the
+    end for a token that is not kept."""
     longest, firsts, computed = max(lengths), accumulate(lengths, initial=0), sum(lengths)
-    further_E = np.array([index * longest - first for index, first in zip(range(len(lengths)), firsts, strict=False)])
-    padded_N = place.numpy() + further_E[expert.numpy()]
+    shift_E = np.array([index * longest - first for index, first in zip(range(len(lengths)), firsts, strict=False)])
+    padded_N = position.numpy() + shift_E[expert.numpy()]
     if computed < len(padded_N):
-        padded_N[place.numpy() == computed] = longest * len(lengths)
+        padded_N[position.numpy() == computed] = longest * len(lengths)
     return torch.from_numpy(padded_N)
 
 
 def inverse(order: Tensor, tokens: int) -> Tensor:
     """(tokens,) where in `order` (K,) each token stands; K, one past the end, for a token that is not in it."""
-    place_N = order.new_full((tokens,), len(order))
-    return place_N.scatter_(0, order, torch.arange(len(order), device=order.device))
-
-
-def _by_numpy(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and not is_traced()
-
-
-def _join_by_sorting(choice_GN: np.ndarray, joins_GN: np.ndarray, num_queues: int) -> Queues:
-    # 1. In a stable order by queue a token stands behind all of earlier groups and, in its own, of earlier places.
-    # Whoever joins none stands in one queue more, behind all others.
-    groups, tokens = choice_GN.shape
-    everyone = np.count_nonzero(joins_GN) == joins_GN.size
-    choice_M = choice_GN.ravel() if everyone else np.where(joins_GN, choice_GN, num_queues).ravel()
-    order_M = choice_M.astype(np.min_scalar_type(num_queues)).argsort(kind="stable")
-    index_M = np.empty_like(order_M)
-    index_M[order_M] = np.arange(len(order_M))
-
-    # 2. Its place is its index less that of the first of its queue in its group.
-    queue_M = choice_M if groups == 1 else choice_M * groups + np.arange(groups).repeat(tokens)
-    length_M = np.bincount(queue_M, minlength=(num_queues + 1) * groups)
-    place_M = index_M - (length_M.cumsum() - length_M)[queue_M]
-    joined = num_queues * groups
-    if not everyone:
-        place_M[choice_M == num_queues] = -1
-        order_M = order_M[: length_M[:joined].sum()]
-    length_QG = length_M[:joined].reshape(num_queues, groups)
-    return Queues(*map(torch.from_numpy, (place_M.reshape(choice_GN.shape), length_QG, order_M)))
+    position_N = order.new_full((tokens,), len(order))
+    return position_N.scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
 def permute_rows(source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-    """Rows of `source` in the order of `index`; an index past the end gives a row of zeros.
+    """Rows of `source` (·, D) in the order of `index`; an index past the end gives a row of zeros.
 
-    `inverse` is where each row of `source` went. Knowing it, backward gathers too, where autograd would scatter.
+    `inverse` says where each row of `source` went. With it, backward gathers as forward does; autograd would scatter,
+    which is slower.
     """
     return _PermuteRows.apply(source, index, inverse)
 
@@ -158,3 +139,29 @@ class _PermuteRows(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (inverse,) = ctx.saved_tensors
         return _PermuteRows.rows(gradient, inverse), None, None
+
+
+def _by_numpy(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not is_traced()
+
+
+def _assign_by_sorting(expert_GN: np.ndarray, mask_GN: np.ndarray, num_experts: int) -> ExpertPositions:
+    # 1. A stable sort by expert puts a token behind those of earlier groups and, in its group, behind earlier tokens.
+    # Padding goes to one expert more, behind all others.
+    groups, tokens = expert_GN.shape
+    all_real = np.count_nonzero(mask_GN) == mask_GN.size
+    expert_M = expert_GN.ravel() if all_real else np.where(mask_GN, expert_GN, num_experts).ravel()
+    order_M = expert_M.astype(np.min_scalar_type(num_experts)).argsort(kind="stable")
+    index_M = np.empty_like(order_M)
+    index_M[order_M] = np.arange(len(order_M))
+
+    # 2. A token's position is its index less that of the first token of its buffer: its expert in its group.
+    buffer_M = expert_M if groups == 1 else expert_M * groups + np.arange(groups).repeat(tokens)
+    count_M = np.bincount(buffer_M, minlength=(num_experts + 1) * groups)
+    position_M = index_M - (count_M.cumsum() - count_M)[buffer_M]
+    buffers = num_experts * groups
+    if not all_real:
+        position_M[expert_M == num_experts] = -1
+        order_M = order_M[: count_M[:buffers].sum()]
+    count_EG = count_M[:buffers].reshape(num_experts, groups)
+    return ExpertPositions(*map(torch.from_numpy, (position_M.reshape(expert_GN.shape), count_EG, order_M)))

@@ -16,7 +16,7 @@ from transformers import initialization as init
 from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.layers.dense_mlp import activation, residual_scale
-from switch_model.layers.dispatch import Queues, inverse, line_up, padded_places, permute_rows
+from switch_model.layers.dispatch import ExpertPositions, inverse, padded_positions, permute_rows, permute_tokens
 from switch_model.layers.dropout import Dropout
 from switch_model.layers.grouped_linear import LinearEach, each_expert, grouped_linear
 from switch_model.layers.relu_kernel import ReluExperts
@@ -79,7 +79,7 @@ class Experts(nn.Module):
             return True
         return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
-    def forward(self, hidden: Tensor, routing: Routing, queues: Queues) -> Tensor:
+    def forward(self, hidden: Tensor, routing: Routing, positions: ExpertPositions) -> Tensor:
         """Each of (B, T, D) tokens through the expert that keeps it -> (B·T, D); zeros at tokens that none keeps."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
@@ -89,44 +89,44 @@ class Experts(nn.Module):
             expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
             return each_expert(hidden_ND, expert_N, weights, self._one)
         if self.computes_in_groups(hidden):
-            return self._grouped(hidden_ND, weights, routing, queues.length)
+            return self._grouped(hidden_ND, weights, routing, positions.count)
 
-        # Each expert works on its own tokens, which stand together, and back to the tokens' own places.
+        # Tokens sorted by expert, each expert on its own rows, and back to the tokens' own order.
         expert_N = routing.expert.flatten()
-        order_K, place_N, lengths = line_up(expert_N, routing.kept.flatten(), queues)
+        order_K, position_N, lengths = permute_tokens(expert_N, routing.kept.flatten(), positions)
         if not torch.is_grad_enabled():
             longest = max(lengths)
             if device == "cpu" and 0 < longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
-                return self._padded(hidden_ND, weights, padded_places(expert_N, place_N, lengths), lengths)
-            return self._one_by_one(hidden_ND, weights, order_K, place_N, lengths)
-        hidden_KD = permute_rows(hidden_ND, order_K, place_N)
+                return self._padded(hidden_ND, weights, padded_positions(expert_N, position_N, lengths), lengths)
+            return self._one_by_one(hidden_ND, weights, order_K, position_N, lengths)
+        hidden_KD = permute_rows(hidden_ND, order_K, position_N)
         if self.is_relu and device == "cpu":
             output_KD = ReluExperts.apply(lengths, hidden_KD, *weights, self.dropout.rate if self.training else 0.0)
         else:
             *inner, wo = weights
             linear = partial(LinearEach.apply, lengths)
             output_KD = linear(self._inside(hidden_KD, inner, linear), wo)
-        return permute_rows(output_KD, place_N, order_K)
+        return permute_rows(output_KD, position_N, order_K)
 
-    def _grouped(self, hidden_ND: Tensor, weights: Sequence[Tensor], routing: Routing, length_EG: Tensor) -> Tensor:
+    def _grouped(self, hidden_ND: Tensor, weights: Sequence[Tensor], routing: Routing, count_EG: Tensor) -> Tensor:
         """One grouped product, with shapes that do not depend on the routing."""
-        # The slots are places in line already: an expert's queues, one capacity group after the other.
-        kept_N, groups = routing.kept.flatten(), length_EG.shape[1]
-        length_EG = torch.minimum(length_EG, routing.capacity[:groups])  # A shared group has one capacity.
-        end_E = length_EG.sum(dim=1).cumsum(0, dtype=torch.int32)
-        first_EG = length_EG.flatten().cumsum(0).view_as(length_EG) - length_EG
+        # A slot is an offset already: buffers lie one after the other, those of one expert together, a group each.
+        kept_N, groups = routing.kept.flatten(), count_EG.shape[1]
+        count_EG = torch.minimum(count_EG, routing.capacity[:groups])  # A shared group has one capacity.
+        end_E = count_EG.sum(dim=1).cumsum(0, dtype=torch.int32)
+        first_EG = count_EG.flatten().cumsum(0).view_as(count_EG) - count_EG
         expert_GN = routing.expert.view(groups, -1)
         first_GN = first_EG.t().gather(1, expert_GN)
         # Tokens that are not kept stand behind all others, are computed by the last expert, and thrown away.
         behind_N = end_E[-1] - 1 + (~kept_N).cumsum(0)
-        place_N = torch.where(kept_N, first_GN.flatten() + routing.slot.flatten(), behind_N)
-        end_E[-1] = len(place_N)
-        order_N = inverse(place_N, len(place_N))
+        position_N = torch.where(kept_N, first_GN.flatten() + routing.slot.flatten(), behind_N)
+        end_E[-1] = len(position_N)
+        order_N = inverse(position_N, len(position_N))
         linear = partial(grouped_linear, ends=end_E)
         *inner, wo = weights
-        hidden_ND = permute_rows(hidden_ND, order_N, place_N)
+        hidden_ND = permute_rows(hidden_ND, order_N, position_N)
         output_ND = linear(self._inside(hidden_ND, inner, linear), wo)
-        return permute_rows(output_ND, place_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
+        return permute_rows(output_ND, position_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
     def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """What lies between `wi` and `wo`, for one expert or for all, as `linear` has it."""
@@ -141,7 +141,7 @@ class Experts(nn.Module):
         return torch.mm(self._inside(own, inner, torch.mm), wo_FD)
 
     def _one_by_one(
-        self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, place_N: Tensor, lengths: list[int]
+        self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, position_N: Tensor, lengths: list[int]
     ) -> Tensor:
         """One expert after the other, without gradient: what is inside it stays in the cache."""
         computed, complete = len(order_K), len(order_K) == len(hidden_ND)
@@ -153,17 +153,17 @@ class Experts(nn.Module):
         for own, output, *inner, wo_FD in zip(*rows, *per_expert, strict=True):
             if len(own):
                 torch.mm(self._inside(own, inner, torch.mm), wo_FD, out=output)
-        return output_KD.index_select(0, place_N)
+        return output_KD.index_select(0, position_N)
 
-    def _padded(self, hidden_ND: Tensor, weights: Sequence[Tensor], place_N: Tensor, lengths: list[int]) -> Tensor:
+    def _padded(self, hidden_ND: Tensor, weights: Sequence[Tensor], position_N: Tensor, lengths: list[int]) -> Tensor:
         """One batched product without gradient, every expert with as many rows as the busiest."""
         experts, longest, complete = len(lengths), max(lengths), sum(lengths) == len(hidden_ND)
         rows = experts * longest
         # Those that go nowhere share one row more.
-        hidden_RD = hidden_ND.new_zeros(rows + (not complete), hidden_ND.shape[1]).index_copy_(0, place_N, hidden_ND)
+        hidden_RD = hidden_ND.new_zeros(rows + (not complete), hidden_ND.shape[1]).index_copy_(0, position_N, hidden_ND)
         *inner, wo_EFD = (weight.transpose(1, 2) for weight in weights)
         inside = self._inside(hidden_RD[:rows].view(experts, longest, -1), inner, torch.bmm)
         output_RD = torch.bmm(inside, wo_EFD).flatten(0, 1)
         if not complete:
             output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
-        return output_RD.index_select(0, place_N)
+        return output_RD.index_select(0, position_N)

@@ -1,4 +1,4 @@
-"""Top1Router: hidden states -> Routing. Chooses one expert per token and queues the tokens for its slots.
+"""Top1Router: hidden states -> Routing. One expert per token, and a position in that expert's buffer.
 
 Legend: B batch, T tokens, D d_model, E experts, G capacity groups of N tokens.
 Switch Transformers (2101.03961) section 2.1-2.2, capacity after its eq. 3.
@@ -15,12 +15,12 @@ from switch_model.interventions import (
     AnyInterventions,
     Interventions,
     ablated_experts,
+    assigned_experts,
     exchanged,
     forced_experts,
-    given_experts,
     rows_of,
 )
-from switch_model.layers.dispatch import Queues, highest_first, join_in_turn, join_queues
+from switch_model.layers.dispatch import ExpertPositions, assign_positions, assign_positions_in_order, highest_first
 from switch_model.layers.dropout import dropout
 from switch_model.routing import UNLIMITED, Routing
 
@@ -66,19 +66,19 @@ class Top1Router(nn.Module):
         self.register_buffer("balance_bias", bias_E)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, past_tokens: Tensor | None = None
     ) -> Routing:
         """Route (B, T, D) hidden states; `mask` (B, T) is True at real tokens.
 
-        `seen` (B,) says how many tokens of each sequence came before these, in incremental decoding, where nothing is
-        dropped. Raises ValueError when interventions do not fit the batch.
+        `past_tokens` (B,): how many tokens of each sequence are in the cache; None = there is no cache. With one,
+        nothing is dropped. Raises ValueError when interventions do not fit the batch.
         """
-        return self.with_queues(hidden, mask, interventions, seen)[0]
+        return self.with_positions(hidden, mask, interventions, past_tokens)[0]
 
-    def with_queues(
-        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, seen: Tensor | None = None
-    ) -> tuple[Routing, Queues]:
-        """The record, and the experts' queues, drops included."""
+    def with_positions(
+        self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, past_tokens: Tensor | None = None
+    ) -> tuple[Routing, ExpertPositions]:
+        """The record, and every token's position in its expert's buffer, beyond capacity too."""
         rows = rows_of(interventions, batch=hidden.shape[0])
         for row in rows:
             row.check_experts(self.config.num_experts)
@@ -92,21 +92,21 @@ class Top1Router(nn.Module):
             off_R1E = ablated_experts(rows, self.name, self.config.num_experts, hidden.device)
             if off_R1E is not None:
                 logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)
-            forced_BT = forced_experts(rows, self.name, mask, seen)
+            forced_BT = forced_experts(rows, self.name, mask, past_tokens)
 
         # 3. The choice.
         # max names the first of equal logits, as argmax does, and is several times faster over few experts.
         expert_BT = self._best(logits_BTE.detach()) * mask
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
-        if rows and (given_BT := given_experts(rows, self.name, expert_BT, mask, seen)) is not None:
+        if rows and (assigned_BT := assigned_experts(rows, self.name, expert_BT, mask, past_tokens)) is not None:
             # Its gate stays with the token, whoever takes it.
-            logits_BTE, expert_BT = exchanged(logits_BTE, expert_BT, given_BT), given_BT
+            logits_BTE, expert_BT = exchanged(logits_BTE, expert_BT, assigned_BT), assigned_BT
 
-        # 4. Places in the queues, and how long the queues may be.
+        # 4. Positions in the buffers, and how many of them there are.
         per_batch = self._counts_over_batch(interventions)
-        queues = self._queues(logits_BTE, expert_BT, mask, per_batch)
-        if seen is None:
+        positions = self._positions(logits_BTE, expert_BT, mask, per_batch)
+        if past_tokens is None:
             capacity_B = self._capacity(mask, rows, per_batch)
         else:
             capacity_B = torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
@@ -114,7 +114,8 @@ class Top1Router(nn.Module):
             # With every expert of the layer off nobody can take a token: the residual alone carries it on.
             capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
 
-        return Routing(self.name, logits_BTE, expert_BT, queues.place.view(mask.shape), mask, capacity_B), queues
+        slot_BT = positions.position.view(mask.shape)
+        return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B), positions
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config
@@ -165,14 +166,14 @@ class Top1Router(nn.Module):
         # One row per question: the rows must not compete with each other, unless all of them ask for that.
         return all(row.capacity_group == "batch" for row in interventions)
 
-    def _queues(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> Queues:
-        # A group is a row: one sequence, or the whole batch. Padding stands in no queue.
+    def _positions(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> ExpertPositions:
+        # A group is a row: one sequence, or the whole batch. Padding takes no position.
         num_experts, groups = self.config.num_experts, 1 if per_batch else mask.shape[0]
-        choice_GN, joins_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)
+        expert_GN, mask_GN = expert_BT.view(groups, -1), mask.reshape(groups, -1)
         if self.causal or self.config.router_priority == "position":
-            return join_queues(choice_GN, joins_GN, num_experts)
+            return assign_positions(expert_GN, mask_GN, num_experts)
         gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
-        return join_in_turn(choice_GN, joins_GN, highest_first(gate_BT.view(choice_GN.shape)), num_experts)
+        return assign_positions_in_order(expert_GN, mask_GN, highest_first(gate_BT.view(expert_GN.shape)), num_experts)
 
     def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
         """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""

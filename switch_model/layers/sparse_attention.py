@@ -14,9 +14,9 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, Interventions
-from switch_model.layers.attention import Remember, attend, query_std, split_heads
+from switch_model.layers.attention import CacheUpdate, attend, query_std, split_heads
 from switch_model.layers.dense_mlp import residual_scale
-from switch_model.layers.dispatch import line_up
+from switch_model.layers.dispatch import permute_tokens
 from switch_model.layers.grouped_linear import LinearEach, each_expert
 from switch_model.layers.router import Top1Router
 from switch_model.routing import UNLIMITED, Routing
@@ -67,12 +67,12 @@ class ProjectionExperts(_ExpertWeights):
         mask: Tensor,
         bias: Tensor,
         interventions: AnyInterventions = None,
-        remember: Remember | None = None,
-        seen: Tensor | None = None,
+        update_cache: CacheUpdate | None = None,
+        past_tokens: Tensor | None = None,
         weights_wanted: bool = False,
     ) -> tuple[Tensor, Routing, Tensor | None]:
         """(B, T, D) -> (B, T, D), the record, and the attention weights (B, H, T, S) where they are wanted."""
-        routing, queues = self.router.with_queues(hidden, mask, interventions, seen)
+        routing, positions = self.router.with_positions(hidden, mask, interventions, past_tokens)
 
         # 1. Each expert's three projections as one product, times the gate.
         dtype, hidden_ND = hidden.dtype, hidden.flatten(0, 1)
@@ -83,7 +83,7 @@ class ProjectionExperts(_ExpertWeights):
         else:
             # Tokens in line by expert, and back to their places.
             kept_N = routing.kept.flatten()
-            order_K, _, lengths = line_up(routing.expert.flatten(), kept_N, queues)
+            order_K, _, lengths = permute_tokens(routing.expert.flatten(), kept_N, positions)
             projected_KP = LinearEach.apply(lengths, hidden_ND[order_K], weight_EPD)
             projected_NP = projected_KP.new_zeros(len(kept_N), weight_EPD.shape[1]).index_copy(0, order_K, projected_KP)
         projected_NP = projected_NP * self.router.gate(routing).flatten().unsqueeze(-1).to(dtype)
@@ -91,8 +91,8 @@ class ProjectionExperts(_ExpertWeights):
         query_BHTK, key_BHSK, value_BHSK = (split_heads(part, self.num_heads) for part in parts)
 
         # 2. Attention as ever.
-        if remember is not None:
-            key_BHSK, value_BHSK = remember(key_BHSK, value_BHSK)
+        if update_cache is not None:
+            key_BHSK, value_BHSK = update_cache(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0
         context_BTI, weights_BHTS = attend(query_BHTK, key_BHSK, value_BHSK, bias, rate, weights_wanted)
         return self.o(context_BTI).masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing, weights_BHTS
@@ -101,8 +101,8 @@ class ProjectionExperts(_ExpertWeights):
 class AttentionModules(_ExpertWeights):
     """E whole self-attentions; the router sees the mean of a sequence's tokens and chooses one for all of them.
 
-    In the record every token of a sequence carries the sequence's logits and expert. Nothing is dropped: experts have
-    no queues of sequences.
+    In the record every token of a sequence carries the sequence's logits and expert. Nothing is dropped: a whole
+    sequence takes no position in a buffer.
     """
 
     def __init__(self, config: SwitchConfig, name: str, causal: bool):
@@ -126,11 +126,11 @@ class AttentionModules(_ExpertWeights):
         mask: Tensor,
         bias: Tensor,
         interventions: AnyInterventions = None,
-        remember: Remember | None = None,
-        seen: Tensor | None = None,
+        update_cache: CacheUpdate | None = None,
+        past_tokens: Tensor | None = None,
         weights_wanted: bool = False,
     ) -> tuple[Tensor, Routing, Tensor | None]:
-        """As ProjectionExperts. `remember` and `seen` belong to causal stacks, which have none."""
+        """As ProjectionExperts. `update_cache` and `past_tokens` belong to causal stacks, which have none."""
         # 1. One choice for each sequence.
         mask_BT1 = mask.unsqueeze(-1)
         mean_B1D = (hidden * mask_BT1).sum(dim=1, keepdim=True) / mask_BT1.sum(dim=1, keepdim=True).clamp(min=1)

@@ -31,7 +31,7 @@ def names_cache(output: type) -> type:
 
 
 def the_cache(new: Cache | None, old: Cache | None, wanted: bool | None, crossed: bool) -> Cache | None:
-    """The cache that was given under either name, of two the longer one, or an empty one where one is `wanted`.
+    """The cache given under either name, of two the longer one, or an empty one where one is `wanted`.
 
     `crossed`: whether it also keeps the keys of an encoder's states. Raises ValueError for two of one length, and for
     one of a fixed size: these models' grow with the text.
@@ -42,10 +42,10 @@ def the_cache(new: Cache | None, old: Cache | None, wanted: bool | None, crossed
         if new.get_seq_length() == old.get_seq_length():
             raise ValueError("cache and past_key_values are one thing under two names: give one of them.")
         new = max(new, old, key=lambda cache: cache.get_seq_length())
-    given = old if new is None else new
-    own = given.self_attention_cache if isinstance(given, EncoderDecoderCache) else given
+    cache = old if new is None else new
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
     if isinstance(own, StaticCache):
         raise ValueError("The cache of these models grows with the text: leave cache_implementation out.")
-    if given is not None or not wanted:
-        return given
+    if cache is not None or not wanted:
+        return cache
     return EncoderDecoderCache(DynamicCache(), DynamicCache()) if crossed else DynamicCache()

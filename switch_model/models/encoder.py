@@ -94,10 +94,10 @@ class EncoderPart(SwitchPreTrainedModel):
             return mask_BT
         # Of ten tokens, those that decide are soon among the hidden ones.
         short_B1 = mask_BT.sum(dim=1, keepdim=True) < self.config.token_dropout_from
-        seen_BT = torch.rand(mask_BT.shape, device=mask_BT.device) >= self.config.token_dropout
-        seen_BT = (seen_BT & mask_BT) | (mask_BT & short_B1)
+        visible_BT = torch.rand(mask_BT.shape, device=mask_BT.device) >= self.config.token_dropout
+        visible_BT = (visible_BT & mask_BT) | (mask_BT & short_B1)
         # A text of which nothing is left would teach noise.
-        return torch.where(seen_BT.any(dim=1, keepdim=True), seen_BT, mask_BT)
+        return torch.where(visible_BT.any(dim=1, keepdim=True), visible_BT, mask_BT)
 
     def _with_cls(self, embeddings_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """One token more, right before the first real one: behind padding that stands on the left."""

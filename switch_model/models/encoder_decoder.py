@@ -119,20 +119,20 @@ class EncoderDecoder(EncoderPart):
         """What the decoder gives, and what the encoder gives."""
         # 1. The text, unless it was read before.
         if encoder_outputs is None:
-            encoded, memory_mask_BS = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
-            memory_BSD = encoded.hidden
+            encoded, encoder_mask_BS = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
+            encoder_BSD = encoded.hidden
         else:
-            memory_BSD = encoder_outputs[0]
-            self._check(interventions, memory_BSD.shape[0])
+            encoder_BSD = encoder_outputs[0]
+            self._check(interventions, encoder_BSD.shape[0])
             encoded = StackOutput(
-                memory_BSD,
+                encoder_BSD,
                 getattr(encoder_outputs, "routing", None) or (),
                 getattr(encoder_outputs, "hidden_states", None),
                 getattr(encoder_outputs, "attentions", None),
             )
-            memory_mask_BS = real_tokens(attention_mask, memory_BSD.shape[:2], memory_BSD.device)
-            if self.cls is not None and memory_mask_BS.shape[1] < memory_BSD.shape[1]:
-                _, memory_mask_BS = self._with_cls(memory_BSD[:, 1:], memory_mask_BS)
+            encoder_mask_BS = real_tokens(attention_mask, encoder_BSD.shape[:2], encoder_BSD.device)
+            if self.cls is not None and encoder_mask_BS.shape[1] < encoder_BSD.shape[1]:
+                _, encoder_mask_BS = self._with_cls(encoder_BSD[:, 1:], encoder_mask_BS)
 
         # 2. The answer so far.
         if decoder_inputs_embeds is None:
@@ -143,9 +143,11 @@ class EncoderDecoder(EncoderPart):
             require_tokens(decoder_input_ids)
             decoder_ids_BT = as_int64(decoder_input_ids, "decoder_input_ids")
             decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_ids_BT)
-        decoder_inputs_embeds = decoder_inputs_embeds.to(memory_BSD.dtype)
-        mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], memory_BSD.device)
-        decoded = self.decoder(decoder_inputs_embeds, mask_BT, interventions, memory_BSD, memory_mask_BS, cache, extras)
+        decoder_inputs_embeds = decoder_inputs_embeds.to(encoder_BSD.dtype)
+        mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], encoder_BSD.device)
+        decoded = self.decoder(
+            decoder_inputs_embeds, mask_BT, interventions, encoder_BSD, encoder_mask_BS, cache, extras
+        )
         return decoded, encoded
 
 

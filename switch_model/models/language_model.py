@@ -43,9 +43,9 @@ class LanguageModel(SwitchPreTrainedModel, GenerationMixin):
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **inputs: Any) -> tuple[Tensor, dict[str, Any]]:
         """Rows for beams and for several answers to a text: each with the interventions of its text."""
-        given = inputs.get("interventions")
-        if expand_size > 1 and isinstance(given, (list, tuple)):
-            inputs["interventions"] = [row for row in given for _ in range(expand_size)]
+        interventions = inputs.get("interventions")
+        if expand_size > 1 and isinstance(interventions, (list, tuple)):
+            inputs["interventions"] = [row for row in interventions for _ in range(expand_size)]
         return super()._expand_inputs_for_generation(expand_size=expand_size, **inputs)
 
     def _logits_and_loss(self, hidden: Tensor, labels: Tensor | None, shift: int = 0) -> tuple[Tensor | None, ...]:

@@ -208,21 +208,21 @@ def token_logits(hidden: Tensor, head: nn.Module | None, table: nn.Embedding) ->
     return nn.functional.linear(hidden, weight_VD)
 
 
-def as_int64(given: Tensor, name: str) -> Tensor:
+def as_int64(values: Tensor, name: str) -> Tensor:
     """Token ids or labels in whole numbers of any size, as torch's embeddings and losses take them.
 
     Raises ValueError for other numbers.
     """
-    if given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
-        raise ValueError(f"{name} holds {given.dtype}: give whole numbers, such as torch.int64.")
-    return given.long()
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        raise ValueError(f"{name} holds {values.dtype}: give whole numbers, such as torch.int64.")
+    return values.long()
 
 
-def require_tokens(given: Tensor) -> None:
+def require_tokens(inputs: Tensor) -> None:
     """Raise ValueError for ids (B, 0) or (0, T), or vectors of such shapes: nothing could be routed, or pooled."""
-    if given.shape[0] == 0 or given.shape[1] == 0:
+    if inputs.shape[0] == 0 or inputs.shape[1] == 0:
         raise ValueError(
-            f"There is no token to read: the input has shape {tuple(given.shape)}. Give at least one text, and each "
+            f"There is no token to read: the input has shape {tuple(inputs.shape)}. Give at least one text, and each "
             "text at least one token, such as the one that opens or ends it."
         )
 

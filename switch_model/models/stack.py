@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
-from switch_model.layers.attention import Attention, RelativePositionBias, Remember, causal_bias, padding_bias
+from switch_model.layers.attention import Attention, CacheUpdate, RelativePositionBias, causal_bias, padding_bias
 from switch_model.layers.convolution import TokenConvolution
 from switch_model.layers.dense_mlp import DenseMLP
 from switch_model.layers.dropout import Dropout
@@ -26,25 +26,25 @@ from switch_model.sparse_mlp import SparseMLP
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every block of a stack is given besides the hidden states.
+    """What every block of a stack takes besides the hidden states.
 
     Attributes:
         mask: (B, T) bool, True = a real token.
         bias: (B, H or 1, T, S) added to the scores of self-attention: positions, padding, the future.
         interventions: changes to the routing.
-        memory, memory_bias: (B, S', D) what cross-attention looks at, and (B, 1, 1, S') its padding.
+        encoder_hidden, encoder_bias: (B, S', D) what cross-attention looks at, and (B, 1, 1, S') its padding.
         cache: keys and values of earlier tokens.
-        seen: (B,) how many tokens of each sequence came before these; None without a cache.
+        past_tokens: (B,) how many tokens of each sequence came before these; None without a cache.
         weights_wanted: whether attention weights are asked for.
     """
 
     mask: Tensor
     bias: Tensor
     interventions: AnyInterventions
-    memory: Tensor | None = None
-    memory_bias: Tensor | None = None
+    encoder_hidden: Tensor | None = None
+    encoder_bias: Tensor | None = None
     cache: Cache | None = None
-    seen: Tensor | None = None
+    past_tokens: Tensor | None = None
     weights_wanted: bool = False
 
 
@@ -68,7 +68,7 @@ class StackOutput:
         records: one per sparse layer, in depth order.
         expert_outputs: (B, T, D) each: what the experts of every sparse MLP gave, times the gate; zeros at padding and
             at dropped tokens.
-        hidden_states: (B, T, D) each: what the first block is given, what every block but the last gives, and `hidden`.
+        hidden_states: (B, T, D) each: what the first block takes, what every block but the last gives, and `hidden`.
         attentions, cross_attentions: (B, H, T, S) each: the weights of every block's self-attention, and of its
             attention over an encoder's states.
     """
@@ -104,27 +104,27 @@ class Block(GradientCheckpointingLayer):
         self.expert_residual = config.expert_residual
 
     def forward(
-        self, hidden: Tensor, given: Inputs
+        self, hidden: Tensor, inputs: Inputs
     ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None], Tensor | None]:
         """Hidden states (B, T, D), the records, the weights of self- and cross-attention where they are wanted, and
         what the experts gave (B, T, D), None from a dense MLP."""
-        records, wanted, crossed = [], given.weights_wanted, None
+        records, wanted, crossed = [], inputs.weights_wanted, None
 
         # 1. Among themselves.
-        normed, remember = self.attention_norm(hidden), self._remember(given.cache)
+        normed, update_cache = self.attention_norm(hidden), self._cache_update(inputs.cache)
         if isinstance(self.attention, Attention):
-            update, weights = self.attention(normed, given.bias, remember=remember, weights_wanted=wanted)
+            update, weights = self.attention(normed, inputs.bias, update_cache=update_cache, weights_wanted=wanted)
         else:
             update, routing, weights = self.attention(
-                normed, given.mask, given.bias, given.interventions, remember, given.seen, wanted
+                normed, inputs.mask, inputs.bias, inputs.interventions, update_cache, inputs.past_tokens, wanted
             )
             records.append(routing)
         hidden = hidden + self.dropout(update)
 
         # 2. Over the encoder's states.
-        if given.memory is not None:
+        if inputs.encoder_hidden is not None:
             update, crossed = self.cross_attention(
-                self.cross_norm(hidden), given.memory_bias, self._memory(given), weights_wanted=wanted
+                self.cross_norm(hidden), inputs.encoder_bias, self._encoder_keys_values(inputs), weights_wanted=wanted
             )
             hidden = hidden + self.dropout(update)
 
@@ -132,28 +132,30 @@ class Block(GradientCheckpointingLayer):
         normed = self.mlp_norm(hidden)
         if not isinstance(self.mlp, SparseMLP):
             return hidden + self.dropout(self.mlp(normed)), records, (weights, crossed), None
-        update, routing = self.mlp(normed, given.mask, given.interventions, given.seen)
+        update, routing = self.mlp(normed, inputs.mask, inputs.interventions, inputs.past_tokens)
         records.append(routing)
         if self.expert_residual != 1.0:
             hidden = self.expert_residual * hidden
         return hidden + self.dropout(update), records, (weights, crossed), update
 
-    def _remember(self, cache: Cache | None) -> Remember | None:
+    def _cache_update(self, cache: Cache | None) -> CacheUpdate | None:
         if cache is None:
             return None
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         return lambda keys, values: own.update(keys, values, self.layer)
 
-    def _memory(self, given: Inputs) -> tuple[Tensor, Tensor]:
+    def _encoder_keys_values(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's states: computed once, then the cache's."""
-        cache = given.cache
+        cache = inputs.cache
         if not isinstance(cache, EncoderDecoderCache):
-            return self.cross_attention.keys_and_values(given.memory)
+            return self.cross_attention.keys_and_values(inputs.encoder_hidden)
         if cache.is_updated.get(self.layer):
             layer = cache.cross_attention_cache.layers[self.layer]
             return layer.keys, layer.values
         cache.is_updated[self.layer] = True
-        return cache.cross_attention_cache.update(*self.cross_attention.keys_and_values(given.memory), self.layer)
+        return cache.cross_attention_cache.update(
+            *self.cross_attention.keys_and_values(inputs.encoder_hidden), self.layer
+        )
 
 
 class Stack(nn.Module):
@@ -184,8 +186,8 @@ class Stack(nn.Module):
         embeddings: Tensor,
         mask: Tensor,
         interventions: AnyInterventions = None,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
+        encoder_hidden: Tensor | None = None,
+        encoder_mask: Tensor | None = None,
         cache: Cache | None = None,
         extras: Extras = NO_EXTRAS,
     ) -> StackOutput:
@@ -193,7 +195,7 @@ class Stack(nn.Module):
 
         Args:
             mask: of these tokens, or of those in the cache and these.
-            memory, memory_mask: (B, S', D) states of an encoder and their (B, S') bool mask.
+            encoder_hidden, encoder_mask: (B, S', D) states of an encoder and their (B, S') bool mask.
             cache: transformers' cache of earlier tokens; these are added to it.
             extras: what else is wanted.
 
@@ -218,14 +220,14 @@ class Stack(nn.Module):
             embeddings = self.convolution(embeddings, mask)
         if self.causal and tokens > 1:
             bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
-        given = Inputs(
+        inputs = Inputs(
             mask=mask[:, before:],
             bias=bias,
             interventions=interventions,
-            memory=memory,
-            memory_bias=None if memory is None else padding_bias(memory_mask, dtype),
+            encoder_hidden=encoder_hidden,
+            encoder_bias=None if encoder_hidden is None else padding_bias(encoder_mask, dtype),
             cache=cache,
-            seen=None if cache is None else mask[:, :before].sum(dim=1),
+            past_tokens=None if cache is None else mask[:, :before].sum(dim=1),
             weights_wanted=extras.attentions,
         )
 
@@ -234,7 +236,7 @@ class Stack(nn.Module):
         for block in self.blocks:
             if extras.hidden_states:
                 states.append(hidden)
-            hidden, own, (own_weights, own_crossed), output = block(hidden, given)
+            hidden, own, (own_weights, own_crossed), output = block(hidden, inputs)
             outputs += [] if output is None else [output]
             records += own
             weights.append(own_weights)
@@ -246,5 +248,5 @@ class Stack(nn.Module):
             expert_outputs=tuple(outputs),
             hidden_states=(*states, hidden) if extras.hidden_states else None,
             attentions=tuple(weights) if extras.attentions else None,
-            cross_attentions=tuple(crossed) if extras.attentions and memory is not None else None,
+            cross_attentions=tuple(crossed) if extras.attentions and encoder_hidden is not None else None,
         )

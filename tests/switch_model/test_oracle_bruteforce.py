@@ -53,10 +53,10 @@ def reference(layer, hidden, router_input, logit_noise, mask, factor, settings):
             capacity[b] = room
         if settings.get("router_priority") == "probability":
             tokens.sort(key=lambda token: -probability[token])
-        queues = [0] * E
+        filled = [0] * E
         for b, t in tokens:
-            slot[b][t] = queues[choice[b, t]]
-            queues[choice[b, t]] += 1
+            slot[b][t] = filled[choice[b, t]]
+            filled[choice[b, t]] += 1
 
     output = torch.zeros(B, T, D, dtype=torch.float64)
     for (b, t), expert in choice.items():

@@ -143,7 +143,7 @@ def test_experts_in_attention_against_loops(kind):
     dropped = 0
     for b in range(B):
         real = mask[b].nonzero().flatten().tolist()
-        states, queues = hidden[b].double(), [0] * 4
+        states, filled = hidden[b].double(), [0] * 4
         expected = torch.zeros(T, D, dtype=torch.float64)
         if kind is AttentionModules and real:
             share = (router @ states[real].mean(0)).softmax(0)
@@ -158,11 +158,11 @@ def test_experts_in_attention_against_loops(kind):
                 share = (router @ states[t]).softmax(0)
                 expert = int(share.argmax())
                 assert routing.expert[b, t] == expert
-                if queues[expert] < -(-len(real) // 4):
+                if filled[expert] < -(-len(real) // 4):
                     kept.append(t)
                     for row, weight in zip(rows, (q, k, v), strict=True):
                         row[t] = weight[expert] @ states[t] * share[expert]
-                queues[expert] += 1
+                filled[expert] += 1
             dropped += len(real) - len(kept)
             mixed = loops(*rows, bias[0].double(), real) @ layer.o.weight.detach().double().T
             expected[kept] = mixed[kept]

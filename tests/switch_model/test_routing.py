@@ -79,17 +79,17 @@ def test_probability_priority_serves_the_surest_tokens_first():
 
 
 @pytest.mark.parametrize("by_numpy", [True, False], ids=["numpy", "tensors"])
-def test_places_in_queues_and_in_line(by_numpy, monkeypatch):
+def test_positions_in_buffers_and_by_expert(by_numpy, monkeypatch):
     monkeypatch.setattr(dispatch, "_by_numpy", lambda tensor: by_numpy)
-    choice = torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]])
-    joins = torch.tensor([[1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
-    joined = dispatch.join_queues(choice, joins, 4)
-    assert joined.place.tolist() == [[0, 0, 1, -1, 1, 0], [0, 1, 0, 2, 3, -1]]
-    assert joined.length.tolist() == [[2, 4], [0, 1], [2, 0], [1, 0]]
-    kept = joins & (joined.place < 2)
-    order, place, lengths = dispatch.line_up(choice.flatten(), kept.flatten(), joined)
+    expert = torch.tensor([[2, 0, 2, 2, 0, 3], [0, 0, 1, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
+    positions = dispatch.assign_positions(expert, mask, 4)
+    assert positions.position.tolist() == [[0, 0, 1, -1, 1, 0], [0, 1, 0, 2, 3, -1]]
+    assert positions.count.tolist() == [[2, 4], [0, 1], [2, 0], [1, 0]]
+    kept = mask & (positions.position < 2)
+    order, position, lengths = dispatch.permute_tokens(expert.flatten(), kept.flatten(), positions)
     assert (order.tolist(), lengths) == ([1, 4, 6, 7, 8, 0, 2, 5], [4, 1, 2, 1])
-    assert place.tolist() == [5, 0, 6, 8, 1, 7, 2, 3, 4, 8, 8, 8]
+    assert position.tolist() == [5, 0, 6, 8, 1, 7, 2, 3, 4, 8, 8, 8]
 
 
 @pytest.mark.parametrize(
