@@ -1,6 +1,5 @@
 """Figures of one text over the checkpoints of a run: pure functions of records and scores -> plotly Figure.
 
-Backgrounds are transparent and colours readable on light and dark pages, as in routing.py.
 Try it: saturation_curves([10, 20, 30], [prediction.routing for prediction in predictions]).show()
 """
 
@@ -10,12 +9,11 @@ import plotly.graph_objects as go
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
+from switch_model.plots.style import LINES, plain, styled
 from switch_model.routing import Routing
 
-_INK, _GRID = "#7d8590", "rgba(125,133,144,0.22)"
-_LINES = ("#4078b0", "#c98a2b", "#3fae8c", "#d07aa8", "#8c6bb1", "#b4543f", "#7d8590", "#a3a000")
 # Classes that get a line: more can't be told apart.
-MAX_CLASSES = len(_LINES)
+MAX_CLASSES = len(LINES)
 MAX_NAME = 24
 
 
@@ -29,11 +27,11 @@ def saturation_curves(steps: Sequence[int], records: Sequence[Sequence[Routing]]
     figure = go.Figure()
     shares = [saturation(one, records[-1]) for one in records]
     for layer, record in enumerate(records[-1]):
-        title, colour = layer_title(record.name), _LINES[layer % len(_LINES)]
+        title, colour = layer_title(record.name), LINES[layer % len(LINES)]
         alike, chance = zip(*(share[layer] for share in shares), strict=True)
         figure.add_trace(_line(title, steps, alike, colour, "routed as at the last step"))
         figure.add_trace(_line(title, steps, chance, colour, "by chance", faint=True))
-    return _styled(figure)
+    return _over_steps(figure)
 
 
 def score_curves(steps: Sequence[int], scores: Sequence[Mapping[str, float]]) -> go.Figure:
@@ -42,8 +40,10 @@ def score_curves(steps: Sequence[int], scores: Sequence[Mapping[str, float]]) ->
     shown = sorted(sorted(peaks, key=peaks.get, reverse=True)[:MAX_CLASSES], key=list(peaks).index)
     figure = go.Figure()
     for index, name in enumerate(shown):
-        figure.add_trace(_line(_plain(name), steps, [one[name] for one in scores], _LINES[index], "probability"))
-    return _styled(figure)
+        figure.add_trace(
+            _line(plain(name, MAX_NAME), steps, [one[name] for one in scores], LINES[index], "probability")
+        )
+    return _over_steps(figure)
 
 
 def _line(
@@ -63,27 +63,7 @@ def _line(
     )
 
 
-def _styled(figure: go.Figure) -> go.Figure:
-    figure.update_xaxes(
-        title={"text": "step", "font": {"size": 12}}, showgrid=False, zeroline=False, tickformat=",d", automargin=True
-    )
-    figure.update_yaxes(range=[0, 1], tickformat=".0%", gridcolor=_GRID, zeroline=False, automargin=True)
-    figure.update_layout(
-        template="none",
-        height=300,
-        margin={"l": 44, "r": 12, "t": 8, "b": 40},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "x": 0, "y": 1.04, "xanchor": "left", "yanchor": "bottom"},
-        showlegend=True,
-        hovermode="closest",
-        dragmode=False,
-    )
-    return figure
-
-
-def _plain(name: str) -> str:
-    """A class's name as plotly shows it: it reads a little HTML, which a name must not become."""
-    name = name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _over_steps(figure: go.Figure) -> go.Figure:
+    figure = styled(figure, height=300, hovermode="closest").update_layout(showlegend=True)
+    figure.update_xaxes(title="step", showgrid=False, tickformat=",d")
+    return figure.update_yaxes(range=[0, 1], tickformat=".0%")

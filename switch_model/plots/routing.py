@@ -1,6 +1,6 @@
 """Figures of routing records: pure functions (record, tokens) -> plotly Figure, no input or output.
 
-Backgrounds are transparent and colours readable on light and dark pages. Imported by name only: plotly is slow to load.
+Imported by name only: plotly is slow to load.
 Try it: router_probabilities(prediction.routing[0], prediction.tokens).show()
 """
 
@@ -8,17 +8,14 @@ import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
+from html import unescape
 from typing import Any
 
 import plotly.graph_objects as go
 
 from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.plots.style import COLOUR_BAR, INK, SHARES, ground, plain, styled
 from switch_model.routing import Routing, transitions
-
-# Readable on white and on near-black alike; the app's style sheet sharpens it for either.
-_INK = "#7d8590"
-# From nothing to strong: the page shows through where a probability is near 0.
-_SCALE = ((0.0, "rgba(64,120,176,0.05)"), (0.5, "rgba(64,120,176,0.55)"), (1.0, "rgba(64,120,176,1)"))
 
 # Above this many tokens their names no longer fit below the columns.
 MAX_NAMED_TOKENS = 80
@@ -55,38 +52,24 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
             "give the record of one sequence, without padding."
         )
     probs_ET = record.probs[0].T.detach().cpu().double().numpy().round(3)
-    # A token whose experts are all off has none.
-    chosen_T = record.chosen_logit[0].isfinite().nonzero().flatten().tolist()
-    expert_T = record.expert[0].tolist()
-    experts, count = record.num_experts, len(tokens)
-    names = [_name(token) for token in tokens]
-    named, size = count <= MAX_NAMED_TOKENS, 11 if count <= 45 else 9
     # With many experts every probability is small: the scale ends at the largest one, and says so.
     highest = min(math.ceil(10 * float(probs_ET.max(initial=0.1))) / 10, 1.0)
-    # Below it, room for the longest name where names stand upright, else for one line (and the axis title).
-    upright = named and count > MAX_LEVEL_NAMES
-    bottom = 14 + round(0.6 * size * min(max(map(len, tokens)), MAX_NAME)) if upright else 28 if named else 40
-    # Tall enough to see each expert's row, yet never taller than a screen.
-    rows = min(max(24 * experts, 140), 560)
+    names = [plain(token.strip() or "␣", MAX_NAME) for token in tokens]
     heat = {
         "type": "heatmap",
         "z": probs_ET.tolist(),
         "zmin": 0,
         "zmax": highest,
-        "colorscale": _SCALE,
+        "colorscale": SHARES,
         "xgap": 1,
         "ygap": 1,
-        "customdata": [names] * experts,
+        "customdata": [names] * record.num_experts,
         "hovertemplate": "%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
-        "colorbar": {
-            "thickness": 8,
-            "outlinewidth": 0,
-            "ticks": "",
-            "tickvals": [0, highest / 2, highest],
-            "tickformat": ".2~f",
-            "tickfont": {"size": 11},
-        },
+        "colorbar": COLOUR_BAR | {"tickvals": [0, highest / 2, highest], "tickformat": ".2~f"},
     }
+    # A token whose experts are all off has none.
+    chosen_T = record.chosen_logit[0].isfinite().nonzero().flatten().tolist()
+    expert_T = record.expert[0].tolist()
     chosen = {
         "type": "scatter",
         "x": chosen_T,
@@ -96,51 +79,51 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
         "hoverinfo": "skip",
         "showlegend": False,
     }
+    from_right = reads_from_the_right(tokens)
+    return {"data": [heat, chosen], "layout": _heat_map_layout(record.num_experts, names, from_right, selected)}
+
+
+def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected: int | None) -> dict[str, Any]:
+    count = len(names)
+    named, size = count <= MAX_NAMED_TOKENS, 11 if count <= 45 else 9
+    # Below it, room for the longest name where names stand upright, else for one line (and the axis title).
+    upright = named and count > MAX_LEVEL_NAMES
+    bottom = 14 + round(0.6 * size * max(len(unescape(name)) for name in names)) if upright else 28 if named else 40
+    # Tall enough to see each expert's row, yet never taller than a screen.
+    rows = min(max(24 * experts, 140), 560)
     frame = {
         "type": "rect",
         "x0": (selected or 0) - 0.5,
         "x1": (selected or 0) + 0.5,
         "y0": -0.5,
         "y1": experts - 0.5,
-        "line": {"color": _INK, "width": 1.5},
+        "line": {"color": INK, "width": 1.5},
     }
-    layout = {
+    axis = {"showgrid": False, "zeroline": False, "automargin": True, "ticks": ""}
+    return ground(rows + bottom + 10, right=8, bottom=bottom) | {
         # The default one is as large as all the rest, and none of its colours is seen here.
         "template": {},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
+        "showlegend": False,
         "shapes": [] if selected is None else [frame],
-        "xaxis": {
+        "xaxis": axis
+        | {
             "tickvals": list(range(count)) if named else None,
             "ticktext": names if named else None,
             "tickangle": -90 if upright else 0,
             "tickfont": {"size": size},
             "title": {"text": None if named else "token", "standoff": 15},
-            "automargin": True,
-            "ticks": "",
             # A text that reads from the right has its columns from the right, as its grid has.
-            "range": [count - 0.5, -0.5] if reads_from_the_right(tokens) else [-0.5, count - 0.5],
-            "showgrid": False,
-            "zeroline": False,
+            "range": [count - 0.5, -0.5] if from_right else [-0.5, count - 0.5],
         },
-        "yaxis": {
+        "yaxis": axis
+        | {
             "range": [experts - 0.5, -0.5],
             "dtick": 1 if experts <= 16 else None,
-            "showgrid": False,
-            "zeroline": False,
             "title": {"text": "expert", "standoff": 15},
-            "automargin": True,
-            "ticks": "",
         },
-        "height": rows + bottom + 10,
-        "margin": {"l": 44, "r": 8, "t": 8, "b": bottom},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
-        "dragmode": False,
-        "showlegend": False,
     }
-    return {"data": [heat, chosen], "layout": layout}
 
 
 def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure:
@@ -190,13 +173,8 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
             },
         )
     )
-    figure.update_layout(
-        height=min(max(30 * records[0].num_experts, 220), 560),
-        margin={"l": 10, "r": 10, "t": 26, "b": 8},
-        annotations=_column_names(records),
-        paper_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
-    )
+    height = min(max(30 * records[0].num_experts, 220), 560)
+    figure.update_layout(ground(height, left=10, right=10, top=26, bottom=8), annotations=_column_names(records))
     return figure
 
 
@@ -205,10 +183,10 @@ def _column_names(records: Sequence[Routing]) -> list[dict[str, Any]]:
     last, names = len(records) - 1, [layer_label(record.name) for record in records]
     if len(names) > MAX_COLUMN_NAMES:
         names = [name[0].upper() + name.rpartition(" ")[2] for name in names]
-    plain = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+    above = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
     sides = ["left", *["center"] * (last - 1), "right"]
     return [
-        {"text": name, "x": column / last, "xanchor": side, "font": {"size": 11}} | plain
+        {"text": name, "x": column / last, "xanchor": side, "font": {"size": 11}} | above
         for column, (name, side) in enumerate(zip(names, sides, strict=True))
     ]
 
@@ -229,28 +207,19 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
             y=[str(expert) for expert in rows],
             zmin=0,
             zmax=1,
-            colorscale=_SCALE,
+            colorscale=SHARES,
             xgap=1,
             ygap=1,
             customdata=[[(int(counts[i, j]), chance[j]) for j in range(there.num_experts)] for i in rows],
             hovertemplate="expert %{y} → expert %{x}: %{z:.2f} (%{customdata[0]} tokens)<br>"
             "of all tokens: %{customdata[1]:.2f}<extra></extra>",
-            colorbar={"thickness": 8, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "tickfont": {"size": 11}},
+            colorbar=COLOUR_BAR | {"tickvals": [0, 0.5, 1]},
         )
     )
-    plain = {"type": "category", "showgrid": False, "zeroline": False}
-    figure.update_xaxes(title=f"expert in {layer_title(there.name)}", **plain)
+    figure.update_xaxes(title=f"expert in {layer_title(there.name)}", type="category")
     # A long title has two lines: the side is short.
-    figure.update_yaxes(title=f"expert in<br>{layer_title(here.name)}", autorange="reversed", **plain)
-    figure.update_layout(
-        height=min(max(26 * len(rows), 120), 480) + 60,
-        margin={"l": 62, "r": 8, "t": 8, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK, "size": 12, "family": "system-ui, sans-serif"},
-        dragmode=False,
-    )
-    return figure
+    figure.update_yaxes(title=f"expert in<br>{layer_title(here.name)}", type="category", autorange="reversed")
+    return styled(figure, min(max(26 * len(rows), 120), 480) + 60, hovermode="closest", grid=False)
 
 
 def _stacked_places(records: Sequence[Routing], nodes: list[tuple[int, int]]) -> list[float]:
@@ -276,10 +245,3 @@ def reads_from_the_right(tokens: Sequence[str]) -> bool:
         if (direction := unicodedata.bidirectional(character)) in ("L", "R", "AL"):
             return direction != "L"
     return False
-
-
-def _name(token: str) -> str:
-    """A token as plotly shows it: it reads a little HTML, which a text must not become."""
-    token = token.strip() or "␣"
-    token = token if len(token) <= MAX_NAME else token[: MAX_NAME - 1] + "…"
-    return token.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

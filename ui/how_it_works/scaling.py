@@ -49,7 +49,7 @@ def loss_figure(results: dict[str, Any]) -> Any:
     """Loss against steps, a line for each number of experts, the dense model dashed."""
     import plotly.graph_objects as go
 
-    from ui.training.learning_curves import INK, styled
+    from switch_model.plots.style import INK, styled
 
     firsts = [curve for curve in results["curves"] if curve["seed"] == 0]
     figure = go.Figure()
@@ -79,7 +79,8 @@ def speed_up_figure(results: dict[str, Any]) -> Any:
     """Speed-up to the dense model's final loss against experts: in steps, and in time."""
     import plotly.graph_objects as go
 
-    from ui.training.learning_curves import ACCURACY, LOSS, styled
+    from switch_model.plots.style import styled
+    from ui.training.learning_curves import ACCURACY, LOSS
 
     rows = [row for row in results["rows"] if row["share_of_steps"] is not None]
     experts = [str(row["experts"]) for row in rows]

@@ -14,11 +14,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.analysis.layer_names import layer_titles
+from switch_model.plots.style import INK, empty, plain, styled
 from train.tasks.metrics import MEASURES
 from ui.training.run_summary import Records, finite, lines_of, routing_lines
 
-# Readable on white and on near-black alike (3 to 1 and better); the app's style sheet sharpens the ink for either.
-INK, GRID, CLEAR = "#7d8590", "rgba(125,133,144,0.22)", "rgba(0,0,0,0)"
 LOSS, ACCURACY = "#3d86c6", "#cf6a2f"
 COLOURS = (LOSS, ACCURACY, "#2b9a73", "#c2659c", "#9c7f1b", "#8a7ad0", "#2a9aa8", "#7d8590")
 # Of what the right axis shows, in the order of a task's figures.
@@ -275,40 +274,3 @@ def _line(
         hovertemplate=f"{name}: %{{y:{number}}}{where}<extra></extra>",
         cliponaxis=False,
     )
-
-
-def plain(text: str, most: int) -> str:
-    """A text as plotly shows it: it reads a little HTML, which a name must not become."""
-    text = text if len(text) <= most else text[: most - 1] + "…"
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def empty(words: str) -> go.Figure:
-    """Words in a picture's place."""
-    figure = go.Figure()
-    figure.add_annotation(text=words, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return styled(figure, height=120)
-
-
-def styled(figure: go.Figure, height: int, top: int = 8, hovermode: str | bool = False) -> go.Figure:
-    """The page's look. Nothing to drag: on a phone the finger scrolls the page."""
-    axis = {"gridcolor": GRID, "zeroline": False, "ticks": "", "ticklabelstandoff": 4, "automargin": True}
-    title = {"title_standoff": 6, "title_font_size": 12}
-    figure.update_xaxes(**axis, **title)
-    figure.update_yaxes(**axis, **title)
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 44, "r": 12, "t": top, "b": 36},
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "bgcolor": CLEAR},
-        # Its own ground: the plot's is transparent.
-        hoverlabel={"bgcolor": "#23272e", "bordercolor": INK, "font": {"color": "#f0eee9"}, "align": "left"},
-        hovermode=hovermode,
-        dragmode=False,
-    )
-    return figure

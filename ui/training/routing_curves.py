@@ -11,8 +11,9 @@ from plotly.subplots import make_subplots
 
 from switch_model.analysis.layer_names import layer_titles
 from switch_model.plots.routing import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
+from switch_model.plots.style import empty, plain, styled
 from ui.look.palette import CELL_INK, MAX_COLOURS, expert_colour
-from ui.training.learning_curves import HEALTH_HEIGHT, empty, in_chunks, mean, plain, styled
+from ui.training.learning_curves import HEALTH_HEIGHT, in_chunks, mean
 from ui.training.run_summary import Records, finite, layer_load, probe_layer, probe_lines, routing_lines
 
 # From starved over even, where the page shows through, to crowded.
