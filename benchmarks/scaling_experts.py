@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from benchmarks.scaling_figures import Curve, publish, summary, table
 from switch_model.checkpoint import CheckpointError
 from switch_model.layers.allocator import keep_freed_memory
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.cli.parser import as_path, positive
 from train.data.packing import Blocks, packed, stream_texts
@@ -264,7 +264,7 @@ def step_times(size: dict[str, Any], stream: Stream, folder: Path) -> dict[int, 
             "parameters": total,
             "active": active,
         }
-    write_whole(kept, json.dumps(found, indent=1) + "\n")
+    write_atomically(kept, json.dumps(found, indent=1) + "\n")
     return found
 
 

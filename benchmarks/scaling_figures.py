@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 
 HERE = Path(__file__).parent
 # The page draws them too, and is installed without benchmarks/.
@@ -117,8 +117,8 @@ def publish(results: dict[str, Any]) -> None:
     rows = ",\n  ".join(json.dumps(row) for row in results["rows"])
     setup = json.dumps(results["setup"])
     text = f'{{\n "setup": {setup},\n "rows": [\n  {rows}\n ],\n "curves": [\n  {curves}\n ]\n}}\n'
-    write_whole(RESULTS, text)
-    write_whole(REPORT, report(results))
+    write_atomically(RESULTS, text)
+    write_atomically(REPORT, report(results))
     draw(results, PICTURE)
 
 

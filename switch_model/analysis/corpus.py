@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.inference.classifier import CLS_NAME, MAX_CHARACTERS, Predictor
+from switch_model.inference.classifier import Predictor
+from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, replace_surrogates
 from switch_model.stepping import to_the_end
 
 # A batch holds texts of about one length, and about so many tokens.
@@ -120,7 +121,7 @@ def route_in_steps(
     model, config = predictor.model, predictor.model.config
     if not config.sparse_layers:
         raise ValueError("This model has no sparse layer: there is no routing to analyse.")
-    texts = [text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8") for text in texts]
+    texts = [replace_surrogates(text[:MAX_CHARACTERS]) for text in texts]
     encodings = predictor.tokenizer.backend_tokenizer.encode_batch(texts)
     kept = [index for index, encoding in enumerate(encodings) if encoding.ids]
     if not kept:

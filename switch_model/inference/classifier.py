@@ -6,23 +6,19 @@ Try it: Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from torch.nn.utils.rnn import pad_sequence
 
-from switch_model.checkpoint import load_checkpoint, require_classifier
-from switch_model.inference.traces import Band, read_tokens
+from switch_model.checkpoint import require_classifier
+from switch_model.inference.pipeline import TextPipeline
+from switch_model.inference.traces import TokenTrace
 from switch_model.interventions import AnyInterventions
+from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.routing import Routing
-
-# Far above what any model reads, so that a pasted book costs no more than a long text.
-MAX_CHARACTERS = 200_000
-# What a token is called that the model itself puts before the text (SwitchConfig.cls_token).
-CLS_NAME = "[CLS]"
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,12 @@ class Prediction:
 
     label: str
     scores: dict[str, float]
-    trace: Band
+    trace: TokenTrace
     votes: Tensor | None = None
     bias: Tensor | None = None
 
     @property
-    def bands(self) -> tuple[Band, ...]:
+    def bands(self) -> tuple[TokenTrace, ...]:
         """One for each stack, as of a text that was written."""
         return (self.trace,)
 
@@ -96,26 +92,15 @@ class Prediction:
         return {} if self.votes is None else {"votes": self.votes.tolist(), "bias": self.bias.tolist()}
 
 
-class Predictor:
-    """Classifies texts with a loaded model. Holds no state between calls; safe to share between threads."""
+class Predictor(TextPipeline):
+    """Classifies texts with a loaded model."""
 
-    def __init__(self, model: SwitchForSequenceClassification, tokenizer: PreTrainedTokenizerFast):
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        # Once, not per call: the backend keeps truncation as state, which threads must not change under each other.
-        config, limit = model.config, tokenizer.model_max_length
-        if config.position == "learned":
-            limit = min(limit, config.max_positions - int(config.cls_token))
-        tokenizer.backend_tokenizer.enable_truncation(limit)
+    model: SwitchForSequenceClassification
 
     @classmethod
-    def from_checkpoint(
-        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
-    ) -> "Predictor":
-        """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't, or knows no classes."""
-        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
+    def check_kind(cls, model: SwitchPreTrainedModel) -> None:
+        """Raise CheckpointError for a model that knows no classes."""
         require_classifier(model)
-        return cls(model, tokenizer)
 
     def __call__(self, text: str, interventions: AnyInterventions = None) -> Prediction:
         """Classify one text. Raises ValueError when it has no tokens, or when interventions do not fit."""
@@ -131,23 +116,19 @@ class Predictor:
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("Give a list of texts, each a str.")
-        # 1. Tokenise. A lone surrogate has no UTF-8 form; one character takes its place, so that offsets hold.
-        texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = [self._encode(text) for text in texts]
-        for index, encoding in enumerate(encodings):
-            if not encoding.ids:
+        # 1. Tokenise.
+        read = [self.read(text) for text in texts]
+        for index, one in enumerate(read):
+            if not one.ids:
                 which = "The text" if len(texts) == 1 else f"Text {index}"
                 raise ValueError(f"{which} is empty, or holds no visible character: there is nothing to classify.")
+        if not read:
+            return []
 
         # 2. Pad on the right and run.
-        lengths = [len(encoding.ids) for encoding in encodings]
-        input_ids_BT = torch.full((len(texts), max(lengths, default=0)), self.model.config.pad_token_id)
-        mask_BT = torch.zeros_like(input_ids_BT)
-        for row, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
-            input_ids_BT[row, :length] = torch.tensor(encoding.ids)
-            mask_BT[row, :length] = 1
-        if not texts:
-            return []
+        ids = [torch.tensor(one.ids) for one in read]
+        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.model.config.pad_token_id)
+        mask_BT = pad_sequence([torch.ones_like(own_T) for own_T in ids], batch_first=True)
         device = self.model.device
         output = self.model(
             input_ids_BT.to(device), mask_BT.to(device), interventions=interventions, output_routing=True
@@ -162,33 +143,17 @@ class Predictor:
             votes_BTC, bias_C = output.votes.float().cpu(), self.model.classifier.bias.detach().float().cpu()
 
         # 3. One Prediction per text.
-        labels, unknown_id = self.model.config.labels, self.tokenizer.unk_token_id
-        added = int(self.model.config.cls_token)
         predictions = []
-        for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
-            scores = dict(zip(labels, scores_BC[row], strict=True))
-            tokens, offsets = read_tokens(text, encoding)
-            trace = Band(
-                stack="encoder",
-                text=text,
-                tokens=[CLS_NAME] * added + tokens,
-                offsets=[(0, 0)] * added + offsets,
-                unknown=[False] * added + [token_id == unknown_id for token_id in encoding.ids],
-                truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
-                routing=tuple(record.example(row) for record in records),
-                written=added + len(tokens),
-            )
-            votes = None if votes_BTC is None else votes_BTC[row, : lengths[row] + added]
-            predictions.append(Prediction(max(scores, key=scores.get), scores, trace, votes, bias_C))
+        for row, one in enumerate(read):
+            scores = dict(zip(self.model.config.labels, scores_BC[row], strict=True))
+            trace = one.trace(tuple(record.example(row) for record in records))
+            votes = None if votes_BTC is None else votes_BTC[row, : len(one.tokens)]
+            predictions.append(Prediction(max(scores, key=scores.__getitem__), scores, trace, votes, bias_C))
         return predictions
 
     def token_ids(self, text: str) -> list[int]:
-        """The tokens that the model reads of a text, without its own CLS token. Raises ValueError when there are
-        none."""
-        ids = self._encode(text.encode("utf-8", "replace").decode("utf-8")).ids
+        """The token ids that the model reads, without its own CLS token. Raises ValueError when there are none."""
+        ids = self.read(text).ids
         if not ids:
             raise ValueError("The text is empty, or holds no visible character: there is nothing to classify.")
         return ids
-
-    def _encode(self, text: str):
-        return self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])

@@ -9,8 +9,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,14 +24,16 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from switch_model.checkpoint import CheckpointError, load_checkpoint
-from switch_model.inference.classifier import MAX_CHARACTERS
+from switch_model.checkpoint import CheckpointError
 from switch_model.inference.decoding import Arrivals, Decoding, Draw, Stopped
+from switch_model.inference.pipeline import ReadText, TextPipeline
 from switch_model.inference.sentinels import restored, with_sentinels
-from switch_model.inference.traces import CUT, Band, read_tokens, token_word, whole_text, written_tokens
+from switch_model.inference.traces import CUT, TokenTrace, token_word, written_tokens
 from switch_model.interventions import Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.routing import Routing
 from switch_model.storage.tokenizer_io import target_of
 
 # Candidates that are kept for each next token.
@@ -55,15 +56,15 @@ class Generation:
     """
 
     text: str
-    source: Band | None
-    answer: Band
+    source: TokenTrace | None
+    answer: TokenTrace
     next_tokens: list[list[tuple[str, float]]]
     chances: list[float | None]
     log_probability: float
     finished: bool
 
     @property
-    def bands(self) -> tuple[Band, ...]:
+    def bands(self) -> tuple[TokenTrace, ...]:
         """The stacks in the order of the records: encoder first."""
         return (self.answer,) if self.source is None else (self.source, self.answer)
 
@@ -87,43 +88,26 @@ class Generation:
         return math.exp(-self.log_probability / max(self.new_tokens, 1))
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    """A text as the model reads it: ids, readable tokens, and what was left out of the text."""
+class TextGenerator(TextPipeline):
+    """Writes with a loaded model."""
 
-    text: str
-    ids: list[int]
-    tokens: list[str]
-    offsets: list[tuple[int, int]]
-    truncated: bool
-
-
-class TextGenerator:
-    """Writes with a loaded model. Holds no state between calls; safe to share between threads."""
+    model: SwitchForConditionalGeneration | SwitchForCausalLM
 
     def __init__(self, model: SwitchForConditionalGeneration | SwitchForCausalLM, tokenizer: PreTrainedTokenizerFast):
-        self.model = model.eval()
-        # One reads, and one writes: mostly the same.
-        self.tokenizer, self.writer = tokenizer, target_of(tokenizer)
         self.has_encoder = isinstance(model, SwitchForConditionalGeneration)
-        limit = tokenizer.model_max_length
-        if model.config.position == "learned":
-            limit = min(limit, model.config.max_positions - int(self.has_encoder and model.config.cls_token))
-        # Once, not per call: the backend keeps truncation as state. A text to be continued keeps its end.
-        direction = "right" if self.has_encoder else "left"
-        tokenizer.backend_tokenizer.enable_truncation(limit, direction=direction)
+        # A text to be continued keeps its end.
+        self.truncated_end = "right" if self.has_encoder else "left"
+        super().__init__(model, tokenizer)
+        # The tokenizer of what is written: mostly the one that reads.
+        self.writer = target_of(tokenizer)
         eos = model.config.eos_token_id
         self.end = self.writer.eos_token_id if eos is None else eos
 
     @classmethod
-    def from_checkpoint(
-        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
-    ) -> "TextGenerator":
-        """Open a checkpoint. Raises CheckpointError when it can't, or does not write."""
-        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
+    def check_kind(cls, model: SwitchPreTrainedModel) -> None:
+        """Raise CheckpointError for a model that does not write."""
         if not isinstance(model, (SwitchForConditionalGeneration, SwitchForCausalLM)):
             raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not write text.")
-        return cls(model, tokenizer)
 
     def __call__(
         self,
@@ -152,7 +136,7 @@ class TextGenerator:
 
     def write(self, text: str, decoding: Decoding, interventions: Interventions | None = None) -> Generation:
         """The same with the settings as one value."""
-        prompt = self._read(text, decoding)
+        prompt = self._prompt(text, decoding)
         return self._finished(prompt, self._generate(prompt, decoding, interventions), interventions)
 
     def stream(
@@ -171,7 +155,7 @@ class TextGenerator:
             ValueError: as `__call__`.
         """
         decoding, stop = decoding or Decoding(), stop or threading.Event()
-        prompt = self._read(text, decoding)
+        prompt = self._prompt(text, decoding)
         arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         outcome: list[list[int] | Exception] = []
 
@@ -202,40 +186,39 @@ class TextGenerator:
             yield generation.text
         return generation
 
-    def _read(self, text: str, decoding: Decoding) -> _Prompt:
-        text = whole_text(text)
+    def _prompt(self, text: str, decoding: Decoding) -> ReadText:
+        """What an encoder reads, or what a decoder alone continues."""
         if self.model.config.restores_gaps:
             text = with_sentinels(text, self.tokenizer)
-        encoding = self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])
-        tokens, offsets = read_tokens(text, encoding)
-        ids, truncated = list(encoding.ids), bool(encoding.overflowing) or len(text) > MAX_CHARACTERS
+        read = self.read(text)
         if self.has_encoder:
-            if not text.strip() or all(start == end for start, end in offsets):
+            if not text.strip() or all(start == end for start, end in read.offsets):
                 raise ValueError("The text is empty, or holds no visible character: there is nothing to read.")
-            if self.model.config.cls_token:
-                tokens, offsets, ids = ["[CLS]", *tokens], [(0, 0), *offsets], ids
-            return _Prompt(text, ids, tokens, offsets, truncated)
-        while ids and ids[-1] == self.end:  # A text to be continued has not ended.
-            ids, tokens, offsets = ids[:-1], tokens[:-1], offsets[:-1]
-        if not ids:
+            return read
+        ended = len(read.ids)
+        while ended and read.ids[ended - 1] == self.end:  # A text to be continued has not ended.
+            ended -= 1
+        read = _cut(read, slice(ended))
+        if not read.ids:
             # Nothing to continue: what stands before a text's first token opens one.
             openers = (self.model.config.bos_token_id, self.tokenizer.bos_token_id, self.end)
             first = next((one for one in openers if one is not None), None)
             if first is None:
                 raise ValueError("The text is empty: this model needs some words to go on from.")
-            ids, tokens, offsets = [first], [START], [(0, 0)]
+            unknown = [first == self.tokenizer.unk_token_id]
+            read = replace(read, ids=[first], tokens=[START], offsets=[(0, 0)], unknown=unknown)
         if self.model.config.position == "learned":
-            # What is written needs places too: at most half of them.
+            # What is written needs positions too: at most half of them.
             most = self.model.config.max_positions
             kept = max(most - min(decoding.max_new_tokens, most // 2), 1)
-            truncated = truncated or len(ids) > kept
-            ids, tokens, offsets = ids[-kept:], tokens[-kept:], offsets[-kept:]
-        return _Prompt(text, ids, tokens, offsets, truncated)
+            if len(read.ids) > kept:
+                read = replace(_cut(read, slice(-kept, None)), truncated=True)
+        return read
 
     @torch.inference_mode()
     def _generate(
         self,
-        prompt: _Prompt,
+        prompt: ReadText,
         decoding: Decoding,
         interventions: Interventions | None,
         streamer: BaseStreamer | None = None,
@@ -281,9 +264,9 @@ class TextGenerator:
         return written
 
     @torch.inference_mode()
-    def _finished(self, prompt: _Prompt, written: list[int], interventions: Interventions | None) -> Generation:
+    def _finished(self, prompt: ReadText, written: list[int], interventions: Interventions | None) -> Generation:
         """One pass over the whole text: records, and the probabilities of every next token."""
-        model, unread, unwritten = self.model, self.tokenizer.unk_token_id, self.writer.unk_token_id
+        model, unknown_id = self.model, self.writer.unk_token_id
         head = [model.config.decoder_start_token_id] if self.has_encoder else prompt.ids
         decoder_ids = torch.tensor([[*head, *written]], device=model.device)
         common = {"use_cache": True, "interventions": interventions, "output_routing": True}
@@ -297,35 +280,28 @@ class TextGenerator:
 
         start = 0 if self.has_encoder else len(prompt.text)
         text, tokens, offsets = written_tokens(self.writer, written, [] if self.has_encoder else prompt.ids, start)
-        source = None
-        if self.has_encoder:
-            ids = [None] * (len(prompt.tokens) - len(prompt.ids)) + prompt.ids
-            source = Band(
-                stack="encoder",
-                text=prompt.text,
-                tokens=prompt.tokens,
-                offsets=prompt.offsets,
-                unknown=[one == unread and one is not None for one in ids],
-                truncated=prompt.truncated,
-                routing=tuple(record for record in records if record.name.startswith("encoder")),
-                written=len(prompt.tokens),
-            )
         first = ([START], [(0, 0)]) if self.has_encoder else (prompt.tokens, prompt.offsets)
-        answer = Band(
+        answer = TokenTrace(
             stack="decoder",
             text=text if self.has_encoder else prompt.text + text,
             tokens=[*first[0], *tokens],
             offsets=[*first[1], *offsets],
-            unknown=[one == unwritten and unwritten is not None for one in [*head, *written]],
+            unknown=[unknown_id is not None and token_id == unknown_id for token_id in [*head, *written]],
             truncated=prompt.truncated and not self.has_encoder,
-            routing=tuple(record for record in records if record.name.startswith("decoder")),
+            routing=_records_of("decoder", records),
             written=len(head),
         )
-        finished = bool(written) and written[-1] == self.end
-        text = self._restored(prompt, written) or text
-        return Generation(text, source, answer, next_tokens, chances, log_probability, finished)
+        return Generation(
+            text=self._restored(prompt, written) or text,
+            source=prompt.trace(_records_of("encoder", records)) if self.has_encoder else None,
+            answer=answer,
+            next_tokens=next_tokens,
+            chances=chances,
+            log_probability=log_probability,
+            finished=bool(written) and written[-1] == self.end,
+        )
 
-    def _restored(self, prompt: _Prompt, written: list[int]) -> str | None:
+    def _restored(self, prompt: ReadText, written: list[int]) -> str | None:
         return restored(prompt.text, written, self.writer) if self.model.config.restores_gaps else None
 
     def _followers(
@@ -344,6 +320,16 @@ class TextGenerator:
         ]
         logs_T = (logits_TV[:-1].gather(-1, ids_T[1:, None]).squeeze(-1) - total_T[:-1]).cpu()
         return next_tokens, [*logs_T.exp().tolist(), None], float(logs_T[head - 1 :].sum())
+
+
+def _cut(read: ReadText, kept: slice) -> ReadText:
+    """A stretch of the tokens."""
+    own = {name: getattr(read, name)[kept] for name in ("ids", "tokens", "offsets", "unknown")}
+    return replace(read, **own)
+
+
+def _records_of(stack: str, records: list[Routing]) -> tuple[Routing, ...]:
+    return tuple(record for record in records if record.name.startswith(stack))
 
 
 def written_text(tokenizer: PreTrainedTokenizerFast, ids: list[int], before: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Band: the tokens that one stack reads, and where each of them went. Tokens become readable here.
+"""TokenTrace: the tokens that one stack reads, and where each of them went. Tokens become readable here.
 
 Legend: T tokens of the stack.
 Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.tokens
@@ -15,7 +15,7 @@ CUT = "\ufffd"
 
 
 @dataclass(frozen=True)
-class Band:
+class TokenTrace:
     """One stack's tokens with their routing.
 
     Attributes:
@@ -37,17 +37,6 @@ class Band:
     truncated: bool
     routing: tuple[Routing, ...]
     written: int
-
-
-def whole_text(text: str) -> str:
-    """The text with another character for each lone surrogate, which has no UTF-8 form; offsets stay."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def read_tokens(text: str, encoding) -> tuple[list[str], list[tuple[int, int]]]:
-    """The tokens of a `tokenizers.Encoding` of `text` as people read them, and their offsets."""
-    tokens = [text[start:end] or token for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)]
-    return tokens, list(encoding.offsets)
 
 
 def written_tokens(

@@ -1,6 +1,6 @@
 """Files that are written whole or not at all: aside first, then moved to their place. A full disk leaves all as it was.
 
-Try it: write_whole(Path("out.csv"), "text,label\\n")
+Try it: write_atomically(Path("out.csv"), "text,label\\n")
 """
 
 import errno
@@ -32,7 +32,7 @@ WORDS = {
 }
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
+def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never half. Text is UTF-8, its line ends as given.
 
     Raises OSError with the file's name and a reason in words.
@@ -42,7 +42,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 def write_new(path: Path, content: str) -> bool:
-    """`write_whole` for a file that must not be there yet; returns whether it was not. Raises OSError as that does."""
+    """`write_atomically` for a file that must not exist yet; returns whether it did not. Raises OSError likewise."""
     aside = _new_file(path.parent, path.suffix)
     try:
         aside.write_text(content, encoding="utf-8")

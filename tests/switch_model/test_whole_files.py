@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from switch_model.storage.whole_files import check_writable, folder_written_aside, write_new, write_whole, written_aside
+from switch_model.storage.whole_files import (
+    check_writable,
+    folder_written_aside,
+    write_atomically,
+    write_new,
+    written_aside,
+)
 
 
 def full(path: Path) -> None:
@@ -40,10 +46,10 @@ def test_a_link_leads_on_and_permissions_stay(tmp_path):
     kept.write_text("a long text before")
     kept.chmod(0o640)
     link.symlink_to(kept.name)
-    write_whole(link, "after")
+    write_atomically(link, "after")
     assert link.is_symlink() and kept.read_text() == "after" and kept.stat().st_mode & 0o777 == 0o640
     os.link(kept, twin)  # Another name of the same file goes on being that.
-    write_whole(kept, "x")
+    write_atomically(kept, "x")
     assert twin.read_text() == "x" and sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["kept.csv", "link.csv", "twin.csv"]
     )
@@ -59,11 +65,11 @@ def test_pipes_and_streams_get_what_is_written(tmp_path):
     got: list[str] = []
     reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_text()))
     reader.start()
-    write_whole(tmp_path / "pipe", "through")
+    write_atomically(tmp_path / "pipe", "through")
     reader.join()
     assert got == ["through"]
-    write_whole("/dev/null", "nothing")
-    code = "runpy.run_path('switch_model/storage/whole_files.py')['write_whole']('/dev/stdout', 'two')"
+    write_atomically("/dev/null", "nothing")
+    code = "runpy.run_path('switch_model/storage/whole_files.py')['write_atomically']('/dev/stdout', 'two')"
     program = f"import runpy; print(1); {code}; print(3)"
     with (tmp_path / "out").open("wb") as out:
         subprocess.run([sys.executable, "-c", program], stdout=out, check=True, cwd=Path(__file__).parent.parent.parent)

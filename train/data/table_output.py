@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from switch_model.storage.whole_files import STREAMS, write_whole, written_aside
+from switch_model.storage.whole_files import STREAMS, write_atomically, written_aside
 from train.data.json_table import is_rows_alone
 from train.data.table_file import FILE_ENDINGS, table_ending
 from train.words import counted, listed
@@ -71,7 +71,7 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
         if not output:
             print(copy.getvalue(), end="")
             return
-        write_whole(output, copy.getvalue())
+        write_atomically(output, copy.getvalue())
     print(f"{counted(len(rows), 'row', 'rows')} with {listed(new)} added: {output}", file=sys.stderr)
 
 

@@ -21,7 +21,7 @@ from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.data.columns import choose_columns, names_in, texts_of
@@ -172,7 +172,7 @@ def print_texts(
         if trace_file:
             traced.append(as_json(texts[index], prediction))
     if trace_file:
-        write_whole(trace_file, json.dumps(traced) + "\n")
+        write_atomically(trace_file, json.dumps(traced) + "\n")
         print(f"Routing of {counted(len(traced), 'text', 'texts')}: {trace_file}", file=sys.stderr)
 
 
@@ -282,4 +282,4 @@ def lines_of_input() -> list[str]:
 
 def save_lines(texts: Sequence[str], path: str) -> None:
     """A file with a line per text."""
-    write_whole(path, "".join(f"{one_line(text)}\n" for text in texts))
+    write_atomically(path, "".join(f"{one_line(text)}\n" for text in texts))

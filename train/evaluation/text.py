@@ -18,7 +18,7 @@ from switch_model.models.conditional_generation import SwitchForConditionalGener
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.data.loading import load_split
 from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
@@ -70,7 +70,7 @@ def _translation(
     texts, references = list(rows["text"]), list(rows["target"])
     answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
     if save_text:
-        write_whole(save_text, "".join(f"{answer}\n" for answer in answers))
+        write_atomically(save_text, "".join(f"{answer}\n" for answer in answers))
     figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows), "texts": texts}
     figures |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
     return figures | measured(model, tokenize_pairs(rows, tokenizer, cut=True), reliance, progress)

@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from switch_model.storage.whole_files import write_whole, written_aside
+from switch_model.storage.whole_files import write_atomically, written_aside
 from train.runs.run import Run, RunError
 
 # Weights without pickles, words and figures. Not: optimizer files, which are pickles, and the log, which knows folders.
@@ -28,7 +28,7 @@ def rename(run: Run, name: str) -> Run:
     # So that its arguments, fed back, name the folder in which it lies.
     arguments = renamed.arguments()
     arguments.train.output_dir = str(folder)
-    write_whole(renamed.arguments_path, json.dumps(arguments.to_dict(), indent=2) + "\n")
+    write_atomically(renamed.arguments_path, json.dumps(arguments.to_dict(), indent=2) + "\n")
     return renamed
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from switch_model.storage.whole_files import WORDS, write_new, write_whole
+from switch_model.storage.whole_files import WORDS, write_new, write_atomically
 from train.arguments.arguments import PATHS, Arguments
 from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.data.table_file import without_endings
@@ -217,7 +217,7 @@ class Run:
         elif not active:
             self.stop_path.unlink(missing_ok=True)
             self.reserve_path.unlink(missing_ok=True)
-        write_whole(self.state_path, json.dumps(asdict(state), indent=2) + "\n")
+        write_atomically(self.state_path, json.dumps(asdict(state), indent=2) + "\n")
 
     def request_stop(self) -> None:
         """Ask the run's process to end after its step, with a checkpoint."""

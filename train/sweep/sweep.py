@@ -24,7 +24,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState, create_trial
 
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.runs.continuing import check_digest, digest_of
@@ -346,7 +346,7 @@ def _wait(run: Run) -> bool:
 
 def write_sweep(found: Sweep) -> None:
     """sweep.json and sweep.csv."""
-    write_whole(found.folder / "sweep.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    write_atomically(found.folder / "sweep.json", json.dumps(found.to_dict(), indent=2) + "\n")
     names = [dimension.name for dimension in found.dimensions]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -354,7 +354,7 @@ def write_sweep(found: Sweep) -> None:
     for trial in found.trials:
         values = ["none" if trial.values[name] is None else trial.values[name] for name in names]
         writer.writerow([trial.number, trial.run, trial.state, trial.figure, round(trial.seconds, 1), *values])
-    write_whole(found.folder / "sweep.csv", text.getvalue())
+    write_atomically(found.folder / "sweep.csv", text.getvalue())
 
 
 def read_sweep(folder: str | Path) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from switch_model import Predictor, SwitchForSequenceClassification
-from switch_model.inference.classifier import CLS_NAME
-from switch_model.inference.traces import read_tokens
+from switch_model.inference.pipeline import TextPipeline, replace_surrogates
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.routing import Routing
 
@@ -25,7 +24,7 @@ def make_probe(
 
     None without a text, or where it has no tokens.
     """
-    text = text and text.encode("utf-8", "replace").decode("utf-8")  # A command line may hold any bytes.
+    text = text and replace_surrogates(text)  # A command line may hold any bytes.
     # Its own tokenizer: a predictor sets truncation, which must not reach the one that gets saved.
     tokenizer = copy.deepcopy(tokenizer)
     if not text or not tokenizer(text)["input_ids"]:
@@ -46,15 +45,13 @@ def make_probe(
 
     @torch.inference_mode()
     def _of_tokens(model: SwitchPreTrainedModel) -> dict[str, Any]:
-        encoding = tokenizer(text, truncation=True, return_tensors="pt").to(model.device)
-        pieces, _ = read_tokens(text, encoding.encodings[0])
+        read = TextPipeline(model, tokenizer).read(text)
+        input_ids = torch.tensor([read.ids], device=model.device)
         both = model.stacks == ("encoder", "decoder")
-        begin = {"decoder_input_ids": encoding["input_ids"][:, :1]} if both else {}
-        model.eval()
-        output = model(encoding["input_ids"], encoding["attention_mask"], output_routing=True, **begin)
+        begin = {"decoder_input_ids": input_ids[:, :1]} if both else {}
+        output = model(input_ids, output_routing=True, **begin)
         reading = [record for record in output.routing if record.name.startswith("encoder") or not both]
-        begun = [CLS_NAME] * int(model.config.cls_token and model.stacks == ("encoder",))
-        return {"pieces": begun + pieces, "layers": _layers([record.detached().example(0) for record in reading])}
+        return {"pieces": read.tokens, "layers": _layers([record.detached().example(0) for record in reading])}
 
     return probe
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.runs.history import clock
 from train.runs.process import StopRequest
 from train.runs.run import Run
@@ -91,7 +91,7 @@ class Steering(TrainerCallback):
         (first, first_step), (last, last_step) = self._recent[0], self._recent[-1]
         if last_step > first_step:
             progress["steps_per_second"] = (last_step - first_step) / (last - first)
-        write_whole(self.run.progress_path, json.dumps(progress))
+        write_atomically(self.run.progress_path, json.dumps(progress))
 
 
 def line_of_log(record: Mapping[str, Any], max_steps: int) -> str:

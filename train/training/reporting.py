@@ -18,7 +18,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments, TrainArguments
 from train.runs.run import Run, RunError
 from train.runs.trainer_files import checkpoint_step
@@ -165,7 +165,7 @@ def _open_wandb(found: Reporting, run: Run, arguments: Arguments) -> None:
     project = os.environ.get("WANDB_PROJECT", default) if train.wandb_project == default else train.wandb_project
     identity = run.folder / "wandb_id"
     if not identity.exists():
-        write_whole(identity, secrets.token_hex(4) + "\n")
+        write_atomically(identity, secrets.token_hex(4) + "\n")
     try:
         wandb.init(
             project=project,

@@ -9,7 +9,7 @@ import torch
 
 from switch_model import Prediction, Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
-from switch_model.inference.traces import Band
+from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED, load_balancing_loss
 from ui.look.palette import MAX_COLOURS
 
@@ -103,7 +103,7 @@ def reading_notice(prediction: Prediction) -> str:
     return f'<p class="notice" role="status">{" ".join(said)}</p>' if said else ""
 
 
-def token_card(prediction: Prediction | Band, token: int, layer: int, both: bool = False) -> str:
+def token_card(prediction: Prediction | TokenTrace, token: int, layer: int, both: bool = False) -> str:
     """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
     record = prediction.routing[layer]
     probs_LE = torch.cat([record.probs[:, token] for record in prediction.routing]).tolist()
@@ -131,7 +131,7 @@ def token_card(prediction: Prediction | Band, token: int, layer: int, both: bool
     return f'{title}{"".join(rows)}<p class="facts">{_place(expert, slot, capacity)}</p>{everywhere}'
 
 
-def load_card(prediction: Prediction | Band, layer: int, both: bool = False) -> str:
+def load_card(prediction: Prediction | TokenTrace, layer: int, both: bool = False) -> str:
     """How many tokens chose each expert of one layer, against an even share and the capacity."""
     record = prediction.routing[layer]
     counts, tokens = record.choices.tolist(), len(prediction.tokens)

@@ -15,7 +15,7 @@ import torch
 
 from switch_model import Prediction, Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
-from switch_model.inference.traces import Band
+from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED
 
 # One scope: what the first one names, the second calls.
@@ -35,9 +35,9 @@ def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "rou
 
 
 def grid_value(
-    prediction: Prediction | Band,
+    prediction: Prediction | TokenTrace,
     selected: tuple[int, int],
-    base: Prediction | Band | None = None,
+    base: Prediction | TokenTrace | None = None,
     matters_T: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """What the script draws: tokens, and per layer the lists expert, gate (in thousandths), slot and dropped.
@@ -94,7 +94,7 @@ def grid_value(
 
 
 def bands_value(
-    bands: list[tuple[str, Band, Band]], selected: tuple[int, int], changed: bool = False
+    bands: list[tuple[str, TokenTrace, TokenTrace]], selected: tuple[int, int], changed: bool = False
 ) -> dict[str, Any]:
     """The same for several stacks, one below the other: tokens and layers are counted through all of them, and a layer
     knows nothing (None) of the tokens of another stack.
@@ -132,7 +132,7 @@ def bands_value(
     return value
 
 
-def _alike(one: Band, other: Band) -> int:
+def _alike(one: TokenTrace, other: TokenTrace) -> int:
     """How many tokens two bands begin with alike."""
     pairs = zip(one.tokens, other.tokens, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one.tokens), len(other.tokens)))
@@ -150,7 +150,7 @@ def _before(record: Routing, base: Routing) -> list[list[int] | None]:
     return [None if same else [expert, dropped] for same, expert, dropped in routes]
 
 
-def joined_tokens(prediction: Prediction | Band) -> list[int]:
+def joined_tokens(prediction: Prediction | TokenTrace) -> list[int]:
     """1 where a token continues the word of the one before it: both are letters or digits with nothing between."""
     joined, previous_end, previous_token = [], -1, ""
     for (start, end), token in zip(prediction.offsets, prediction.tokens, strict=True):

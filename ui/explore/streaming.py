@@ -14,7 +14,7 @@ import gradio as gr
 
 from switch_model import CheckpointError, Generation, Interventions, TextGenerator
 from switch_model.inference.decoding import Decoding
-from switch_model.inference.traces import whole_text
+from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.written import panel_of, shown_output, writing_card
 from ui.catalog.kinds import Kind
 from ui.catalog.models import LoadedModel
@@ -189,7 +189,7 @@ class Writing:
                     del self._running[session]
 
     def _in_turn(self, loaded: LoadedModel, wanted: Wanted, mine: _Running) -> Steps:
-        wanted = replace(wanted, text=whole_text(wanted.text or ""))
+        wanted = replace(wanted, text=replace_surrogates(wanted.text or ""))
         generator: TextGenerator = loaded.pipeline
         if generator.has_encoder and not wanted.text.strip():
             raise ValueError(loaded.kind.asks)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from switch_model.storage.whole_files import write_whole
+from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.data.table_file import check_unpacked_size, without_endings
 from train.runs.run import Run, RunError, free_folder, list_runs
@@ -183,7 +183,7 @@ class Workshop:
             kept = self.uploads / f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}{endings}"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, content)
+            write_atomically(kept, content)
         return kept
 
 

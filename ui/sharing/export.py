@@ -11,9 +11,9 @@ from html import escape
 from typing import Any
 
 from switch_model import Filling, Generation, Routing
-from switch_model.inference.classifier import MAX_CHARACTERS
 from switch_model.inference.mask_filler import Blank
-from switch_model.inference.traces import Band
+from switch_model.inference.pipeline import MAX_CHARACTERS
+from switch_model.inference.traces import TokenTrace
 from ui.cards.written import answer_card, closer_cards, words_of_changes
 from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, decoding_from_json
 from ui.sharing.picture import draw_grid
@@ -142,15 +142,15 @@ def _words(values: list[Any]) -> list[tuple[str, float]]:
     return words
 
 
-def _band_to_json(band: Band) -> dict[str, Any]:
+def _band_to_json(band: TokenTrace) -> dict[str, Any]:
     plain = {name: value for name, value in vars(band).items() if name != "routing"}
     return plain | {"routing": [record.to_dict() for record in band.routing]}
 
 
-def _band_from_json(content: dict[str, Any]) -> Band:
+def _band_from_json(content: dict[str, Any]) -> TokenTrace:
     tokens = [str(token) for token in content["tokens"]]
     routing = tuple(Routing.from_dict(record) for record in content["routing"])
-    band = Band(
+    band = TokenTrace(
         stack=str(content["stack"]),
         text=str(content["text"]),
         tokens=tokens,

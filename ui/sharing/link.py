@@ -6,8 +6,8 @@ import zlib
 from dataclasses import asdict, dataclass
 
 from switch_model import Interventions
-from switch_model.inference.classifier import MAX_CHARACTERS
 from switch_model.inference.decoding import Decoding
+from switch_model.inference.pipeline import MAX_CHARACTERS
 from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, check_version, decoding_from_json
 from ui.views.output_view import OutputView
 from ui.views.view import View

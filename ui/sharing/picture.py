@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from switch_model import Prediction
 from switch_model.analysis.layer_names import layer_label
-from switch_model.inference.traces import Band
+from switch_model.inference.traces import TokenTrace
 from train.picture_text import as_written, drawable, drawable_only
 from ui.cards.written import grid_of, words_of_changes
 from ui.components.expert_panel import words_of_view
@@ -66,7 +66,7 @@ def _laid_out(view: View | OutputView) -> list[_Band]:
     return found
 
 
-def _band(band: Prediction | Band, labels: list[str], layers: list[dict[str, Any]], start: int) -> _Band:
+def _band(band: Prediction | TokenTrace, labels: list[str], layers: list[dict[str, Any]], start: int) -> _Band:
     tokens = [token.strip() or "␣" for token in band.tokens]
     widths = [max(_LEAST, _CHARACTER * min(len(token), 24) + 0.1) for token in tokens]
     return _Band(tokens, widths, _lines(widths), labels, layers, start)

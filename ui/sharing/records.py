@@ -14,8 +14,8 @@ import torch
 
 from switch_model import Prediction, Routing
 from switch_model.counterfactuals import WhatIf
-from switch_model.inference.classifier import MAX_CHARACTERS
-from switch_model.inference.traces import Band
+from switch_model.inference.pipeline import MAX_CHARACTERS
+from switch_model.inference.traces import TokenTrace
 from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, check_version
 from ui.views.output_view import OutputView
 from ui.views.view import Matters, View
@@ -181,7 +181,7 @@ def _prediction_from_json(content: dict[str, Any], text: str) -> Prediction:
         raise ValueError("the parts of the prediction do not fit together")
     votes, bias = _votes_from_json(content, tokens, scores, routing)
     truncated = bool(content["truncated"])
-    trace = Band("encoder", text, tokens, offsets, unknown, truncated, routing, len(tokens))
+    trace = TokenTrace("encoder", text, tokens, offsets, unknown, truncated, routing, len(tokens))
     return Prediction(str(content["label"]), scores, trace, votes, bias)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from switch_model import Filling, Generation, Interventions, MaskFiller, Routing, TextGenerator
 from switch_model.inference.decoding import Decoding
-from switch_model.inference.traces import Band
+from switch_model.inference.traces import TokenTrace
 from ui.catalog.models import LoadedModel
 from ui.views.view import NO_CHANGES, View, past_of
 
@@ -64,7 +64,7 @@ class OutputView:
         return cls(model, text, decoding, output, output, *_first_look(output))
 
     @property
-    def prediction(self) -> Band:
+    def prediction(self) -> TokenTrace:
         """The band that is looked at."""
         return self.output.bands[self.stack]
 
@@ -73,7 +73,7 @@ class OutputView:
         return self.output.routing
 
     @property
-    def bands(self) -> tuple[Band, ...]:
+    def bands(self) -> tuple[TokenTrace, ...]:
         return self.output.bands
 
     @property

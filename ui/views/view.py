@@ -12,7 +12,7 @@ from torch import Tensor
 
 from switch_model import Interventions, Prediction, Routing
 from switch_model.counterfactuals import WhatIf
-from switch_model.inference.traces import Band
+from switch_model.inference.traces import TokenTrace
 from ui.catalog.models import LoadedModel
 
 NO_CHANGES = Interventions()
@@ -123,7 +123,7 @@ def past_of(view: Any, changes: Interventions, sliding: bool) -> tuple[Intervent
     return view.past if sliding and view.past else (*view.past, view.changes)[-MAX_PAST:]
 
 
-def default_selection(prediction: Prediction | Band, layer: int = 0) -> tuple[int, int]:
+def default_selection(prediction: Prediction | TokenTrace, layer: int = 0) -> tuple[int, int]:
     """(token, layer) to look at first: a dropped token of the layer if there is one, else the longest token."""
     layer = layer if layer < len(prediction.routing) else 0
     if prediction.routing:

@@ -1,0 +1,112 @@
+"""What every pipeline shares: a checkpoint opened, and a text read as the model reads it.
+
+Legend: T tokens of a text.
+Try it: Predictor.from_checkpoint("assets/models/ag_news").read("Oil prices rose.").tokens
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.checkpoint import load_checkpoint
+from switch_model.inference.traces import TokenTrace
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.routing import Routing
+
+# Far above what any model reads, so that a pasted book costs no more than a long text.
+MAX_CHARACTERS = 200_000
+# What a token is called that the model itself puts before the text (SwitchConfig.cls_token).
+CLS_NAME = "[CLS]"
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with another character for each lone surrogate, which has no UTF-8 form; offsets stay."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text as the model reads it.
+
+    Attributes:
+        text: the whole text, lone surrogates replaced: what the offsets count in.
+        ids: what the tokenizer made of it; the model's own CLS token has no id.
+        tokens: T readable tokens: the text's own characters, or a special token's name; a CLS token is the first.
+        offsets: (start, end) characters of each token; empty at special tokens.
+        unknown: for each token, whether the vocabulary lacks it (the model sees only "unknown word").
+        truncated: whether the text is longer than the model reads.
+    """
+
+    text: str
+    ids: list[int]
+    tokens: list[str]
+    offsets: list[tuple[int, int]]
+    unknown: list[bool]
+    truncated: bool
+
+    def trace(self, routing: tuple[Routing, ...]) -> TokenTrace:
+        """Where an encoder sent the tokens."""
+        return TokenTrace(
+            stack="encoder",
+            text=self.text,
+            tokens=self.tokens,
+            offsets=self.offsets,
+            unknown=self.unknown,
+            truncated=self.truncated,
+            routing=routing,
+            written=len(self.tokens),
+        )
+
+
+class TextPipeline:
+    """A model and its tokenizer. Holds no state between calls; safe to share between threads."""
+
+    # A text that is too long loses this end.
+    truncated_end = "right"
+
+    def __init__(self, model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+        self.model: Any = model.eval()
+        self.tokenizer = tokenizer
+        config, limit = model.config, tokenizer.model_max_length
+        # The model's own token before an encoder's text has no id, but takes a position.
+        self.added = int(config.cls_token and "encoder" in model.stacks)
+        if config.position == "learned":
+            limit = min(limit, config.max_positions - self.added)
+        # Once, not per call: the backend keeps truncation as state, which threads must not change under each other.
+        tokenizer.backend_tokenizer.enable_truncation(limit, direction=self.truncated_end)
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
+    ) -> Self:
+        """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't, or holds another kind of
+        model."""
+        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
+        cls.check_kind(model)
+        return cls(model, tokenizer)
+
+    @classmethod
+    def check_kind(cls, model: SwitchPreTrainedModel) -> None:
+        """Raise CheckpointError for a model that this pipeline can't ask."""
+        raise NotImplementedError
+
+    def read(self, text: str) -> ReadText:
+        """A text as the model reads it, cut where it is too long."""
+        text = replace_surrogates(text)
+        encoding = self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])
+        tokens = [
+            text[start:end] or token for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)
+        ]
+        unknown_id = self.tokenizer.unk_token_id
+        unknown = [unknown_id is not None and token_id == unknown_id for token_id in encoding.ids]
+        return ReadText(
+            text=text,
+            ids=list(encoding.ids),
+            tokens=[CLS_NAME] * self.added + tokens,
+            offsets=[(0, 0)] * self.added + list(encoding.offsets),
+            unknown=[False] * self.added + unknown,
+            truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
+        )
