@@ -9,15 +9,14 @@ Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.config import SwitchConfig
-from switch_model.config_rules import MAX_EXPERTS, MAX_LAYERS, RULES
+from switch_model.config import SwitchConfig, check_untrusted
+from switch_model.config_fields import OPTIONS
 from switch_model.models.auto import MODEL_CLASSES
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
@@ -49,12 +48,10 @@ _LIBRARY_CONFIG_KEYS = frozenset(
         "num_labels",
         "output_attentions",
         "output_hidden_states",
-        "problem_type",
         "return_dict",
         "torch_dtype",
         "transformers_version",
         "_name_or_path",
-        "tie_word_embeddings",
         "use_cache",
     ]
 )
@@ -152,7 +149,7 @@ def save_checkpoint(
     # Our own fields and what tells the class apart: not what a trainer left on the config.
     values = model.config.to_dict()
     config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
-    config |= {key: values[key] for key in (*RULES, "id2label", "label2id", "transformers_version")}
+    config |= {key: values[key] for key in (*OPTIONS, "id2label", "label2id", "transformers_version")}
     with folder_written_aside(folder) as aside:
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_tensors(aside / "model.safetensors", model.state_dict(), dtype)
@@ -225,8 +222,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
     architectures = values.get("architectures") or ["SwitchForSequenceClassification"]
     if not (isinstance(architectures, list) and len(architectures) == 1 and str(architectures[0]) in MODEL_CLASSES):
         raise CheckpointError(f"config.json names architectures={architectures!r}; known: {', '.join(MODEL_CLASSES)}.")
-    own = {field.name for field in fields(SwitchConfig)} & set(RULES)
-    unknown = sorted(set(values) - own - _LIBRARY_CONFIG_KEYS)
+    unknown = sorted(set(values) - set(OPTIONS) - _LIBRARY_CONFIG_KEYS)
     if unknown:
         raise CheckpointError(f"config.json holds keys that this package does not know: {', '.join(unknown[:5])}.")
     labels = values.get("id2label")
@@ -237,30 +233,9 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
         and all(isinstance(name, str) and len(name) <= MAX_LABEL_LENGTH for name in labels.values())
     ):
         raise CheckpointError('config.json: id2label must map "0", "1", … to class names.')
-    settings = {key: values[key] for key in own if key in values}
-    for key, limit in (
-        ("num_layers", MAX_LAYERS),
-        ("num_decoder_layers", MAX_LAYERS),
-        ("num_experts", MAX_EXPERTS),
-    ):
-        if isinstance(settings.get(key), int) and settings[key] > limit:
-            raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of {limit}.")
-    wide = (
-        "vocab_size",
-        "decoder_vocab_size",
-        "bigram_buckets",
-        "counted_rows",
-        "d_model",
-        "d_ff",
-        "d_kv",
-        "num_heads",
-        "max_positions",
-        "inputs_embeds_size",
-    )
-    for key in wide:
-        if isinstance(settings.get(key), int) and settings[key] > 10_000_000:
-            raise CheckpointError(f"config.json: {key}={settings[key]} is above the limit of 10,000,000.")
+    settings = {key: values[key] for key in OPTIONS if key in values}
     try:
+        check_untrusted(settings)
         config = SwitchConfig(**settings, id2label=labels)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"config.json: {error}") from error

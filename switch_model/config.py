@@ -1,4 +1,4 @@
-"""SwitchConfig: every choice that shapes a Switch Transformer, checked when it is made.
+"""SwitchConfig: every choice that shapes a Switch Transformer, checked when it is made; config_fields.py declares them.
 
 Names follow transformers' SwitchTransformersConfig where it has them. Try it:
 python -c "from switch_model import SwitchConfig; print(SwitchConfig(num_layers=4))"
@@ -6,12 +6,13 @@ python -c "from switch_model import SwitchConfig; print(SwitchConfig(num_layers=
 
 import copy
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields
+from textwrap import fill
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-from switch_model.config_rules import ADDING_POOLINGS, RULES, is_int
+from switch_model.config_fields import OPTIONS, RULES, SwitchFields
+from switch_model.config_rules import ADDING_POOLINGS, is_int
 
 # Keys that transformers itself writes into, or passes to, any config.
 _LIBRARY_KEYS = frozenset(
@@ -52,84 +53,10 @@ def _every(step: int, layer: int) -> bool:
     return step > 0 and (step == 1 or layer % step == 1)
 
 
-class SwitchConfig(PreTrainedConfig):
-    """The shape and the routing of one Switch Transformer.
+class SwitchConfig(SwitchFields):
+    """The shape and the routing of one Switch Transformer: `help(SwitchConfig)` lists its fields.
 
-    Args:
-        vocab_size: rows of the token embedding.
-        decoder_vocab_size: rows of the decoder's own embedding and of the output, where what is written has another
-            tokenizer than what is read (with share_embeddings=False); None = one vocabulary for both.
-        d_model, d_kv, d_ff: widths of the residual stream, of one attention head, of one expert's hidden layer.
-        num_heads, num_layers, num_experts: attention heads, blocks, experts per sparse layer.
-        num_decoder_layers, decoder_sparse_step: blocks of a decoder, and which are sparse; None = as the encoder.
-        is_decoder: a decoder alone, no encoder; set by the model class.
-        block_size: tokens of a text that a causal stack counts its capacity from. Not the text's own length: then what
-            follows would decide whether a token finds room.
-        bigram_buckets: rows of a hashed table of word-pair embeddings, added to the tokens' own; 0 = none.
-        conv_width: neighbouring tokens that a convolution joins before an encoder's first block; 0 = none.
-        counted_rows: of a classifier, rows of a hashed table of counted words and word pairs that speak for classes
-            beside the encoder (switch_model/layers/word_counts.py); 0 = none.
-        encoder_sparse_step: 0 makes every MLP dense, 1 makes every MLP sparse, n makes blocks 1, 1+n, 1+2n … sparse
-            (counted from 0), as in transformers.
-        position: "relative" (T5's bias on attention scores), or "sinusoidal" (1706.03762, section 3.5) or "learned"
-            vectors added to the embeddings.
-        max_positions: tokens that have a learned position.
-        inputs_embeds_size: width of the `inputs_embeds` that come in, brought to d_model by a linear layer.
-        attention_experts: "none"; "projections" = a token's query, key and value come from the expert it is routed to
-            (Switch Transformers, appendix A); "module" = a whole self-attention per expert, chosen once per sequence
-            (in encoders; a decoder over one stays as it is: a causal stack must not know the whole sequence).
-        attention_sparse_step: which blocks that holds for, counted like encoder_sparse_step.
-        expert_residual: how much of a token passes by the experts of a sparse layer: 1 = all of it, as in every
-            transformer; 0 = what comes out of the layer is what the token's expert made of it.
-        dense_act_fn: "relu", "gelu" or "gated-gelu", in dense and in expert MLPs alike.
-        dropout_rate: on embeddings, attention outputs, MLP outputs and inside dense MLPs.
-        token_dropout: share of tokens hidden from the model during training, in texts of token_dropout_from tokens on.
-        expert_dropout: inside an expert, between activation and `wo` (ST-MoE, 2202.08906, uses a higher rate there).
-        switch_dropout: on the router's input, in training; the experts see the undropped states.
-        router_jitter_noise: the router's input times U(1 − ε, 1 + ε) in training (Switch Transformers, 2101.03961).
-        router_noise_eps: standard deviation of Gaussian noise added to the logits in training.
-        router_dtype: what the logits are computed in. float32 but for imported checkpoints that say otherwise.
-        router_priority: who gets the slots, "position" (first come) or "probability" (highest gate first); a causal
-            stack goes by position.
-        capacity_factor, eval_capacity_factor: slots per expert over an even share, in training and in evaluation;
-            None = dropless.
-        expert_capacity: an absolute number of slots, which overrides both factors.
-        min_expert_capacity: lower bound of what the factors give, so that short texts are not starved.
-        capacity_group: capacity counts tokens of one "sequence" or of the whole "batch" (as the paper does); a causal
-            stack counts by sequence.
-        router_aux_loss_coef, router_z_loss_coef: weights of balance loss and z-loss in the total loss.
-        balance, balance_rate: how loads are kept even over a batch: by the balance "loss", or without it by a "bias"
-            that is added to the logits for the choice alone and that training moves by this rate a step, up where an
-            expert has too little (Loss-Free Balancing, 2408.15664).
-        sequence_balance_coef: weight of a balance loss over each text by itself (DeepSeek-V3's complementary loss).
-        layer_loss_coef: readout="experts" only: weight of the class loss of what the earlier sparse layers' experts
-            would vote, in training: with a small expert_residual they learn nothing from the last layer alone at first.
-        relative_attention_num_buckets, relative_attention_max_distance: T5's relative position bias.
-        relative_attention_slope: how steeply that bias falls with distance before training, in the first head; each
-            further one falls less, as in ALiBi (2108.12409). 0 = all distances begin alike (T5).
-        layer_norm_epsilon, initializer_factor: as in T5.
-        readout: what a classifier reads. "residual" = the last hidden states, as usual; "experts" = what the experts of
-            the last sparse layer gave each token, times its gate, and nothing else: every logit is a bias and a sum of
-            votes, one of each token (linear head; pooling "mean" or "attention").
-        pooling: how hidden states become one vector: "mean", "first", "max" or "mean+max" over real tokens; "attention"
-            = a mean that weighs each token by a learned score of its last hidden state.
-        cls_token: a learned vector stands before the first token; "first" pools it.
-        classifier_head: "linear", or "mlp" with one hidden layer of d_model.
-        classifier_dropout: on that vector.
-        label_smoothing: of the classification loss.
-        problem_type: what a classifier learns, by transformers' names: "single_label_classification" (one class to a
-            text), "multi_label_classification" (any number of them), "regression" (a number); None = what the labels
-            say.
-        embedding_norm: bring every token's embedding to RMS 1 before the first block. T5 does not; trained from small
-            weights it keeps tokens of one text apart, where attention's common context would drown them.
-        id2label / labels / num_labels: the class names by index, as a dict or a list, or just how many there are.
-        tie_word_embeddings: a language model's output layer, masked ones' too, is its embedding table.
-        share_embeddings: encoder and decoder read from one table; else the decoder has its own.
-        scale_decoder_outputs: hidden states times d_model^-½ before a tied output layer, as T5 has it.
-        restores_gaps: trained by span corruption: `___` in a text is read as a sentinel (inference/sentinels.py).
-        pad_token_id: fills batches; what counts as padding is decided by `attention_mask` alone.
-        bos_token_id, eos_token_id, decoder_start_token_id: what opens and ends a text, and starts a decoder. With two
-            vocabularies these, and pad_token_id, are tokens of what is written.
+    Besides them, id2label, labels or num_labels: the class names by index, as a dict or a list, or how many there are.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
@@ -154,71 +81,6 @@ class SwitchConfig(PreTrainedConfig):
         "hidden_states",
         "attentions",
     ]
-
-    vocab_size: int = 16000
-    decoder_vocab_size: int | None = None
-    d_model: int = 128
-    d_kv: int = 32
-    d_ff: int = 512
-    num_heads: int = 4
-    num_layers: int = 4
-    num_experts: int = 8
-    bigram_buckets: int = 0
-    conv_width: int = 0
-    counted_rows: int = 0
-    encoder_sparse_step: int = 1
-    num_decoder_layers: int | None = None
-    decoder_sparse_step: int | None = None
-    is_decoder: bool = False
-    block_size: int = 256
-    position: str = "relative"
-    max_positions: int = 512
-    inputs_embeds_size: int | None = None
-    attention_experts: str = "none"
-    attention_sparse_step: int = 1
-    expert_residual: float = 1.0
-    dense_act_fn: str = "relu"
-    dropout_rate: float = 0.1
-    token_dropout: float = 0.0
-    token_dropout_from: int = 0
-    expert_dropout: float = 0.1
-    switch_dropout: float = 0.0
-    router_jitter_noise: float = 0.0
-    router_noise_eps: float = 0.0
-    router_bias: bool = False
-    router_dtype: str = "float32"
-    router_priority: str = "position"
-    capacity_factor: float | None = 1.0
-    eval_capacity_factor: float | None = 2.0
-    expert_capacity: int | None = None
-    min_expert_capacity: int = 4
-    capacity_group: str = "sequence"
-    router_aux_loss_coef: float = 1e-2
-    router_z_loss_coef: float = 1e-3
-    balance: str = "loss"
-    balance_rate: float = 1e-3
-    sequence_balance_coef: float = 0.0
-    layer_loss_coef: float = 0.0
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    relative_attention_slope: float = 0.0
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 1.0
-    readout: str = "residual"
-    pooling: str = "mean"
-    cls_token: bool = False
-    classifier_head: str = "linear"
-    classifier_dropout: float = 0.1
-    label_smoothing: float = 0.0
-    embedding_norm: bool = False
-    tie_word_embeddings: bool = True
-    share_embeddings: bool = True
-    scale_decoder_outputs: bool = False
-    restores_gaps: bool = False
-    pad_token_id: int = 0
-    bos_token_id: int | None = None
-    eos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
         # PreTrainedConfig would keep any unknown key silently: a misspelt field must not train a different model.
@@ -251,10 +113,10 @@ class SwitchConfig(PreTrainedConfig):
 
     def validate(self) -> None:
         """Check every field. Raises ValueError naming the field, the value and what is allowed."""
-        for name, (allowed, words) in RULES.items():
+        for name, rule in RULES.items():
             value = getattr(self, name)
-            if not allowed(value):
-                raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
+            if not rule.allows(value):
+                raise ValueError(f"{name}={value!r} is not allowed: it must be {rule.words}.")
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
             table = "vocab_size" if self.decoder_vocab_size is None else "decoder_vocab_size"
@@ -350,3 +212,25 @@ class SwitchConfig(PreTrainedConfig):
     def labels(self) -> list[str]:
         """Class names by index."""
         return [self.id2label[index] for index in range(self.num_labels)]
+
+
+def check_untrusted(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a size that no model of this package has: of a file of unknown origin, before anything is
+    built of it."""
+    for name, own in OPTIONS.items():
+        value, largest = values.get(name), own.metadata["largest"]
+        if largest is not None and is_int(value) and value > largest:
+            raise ValueError(f"{name}={value} is above the limit of {largest:,}.")
+
+
+def _told(name: str) -> str:
+    """A field in the docstring: what it is, its default, and what it may be."""
+    own, rule = OPTIONS[name], RULES[name]
+    allowed = "" if rule.kind is bool else f": {rule.words}"
+    words = f"{name}: {own.metadata['help']}. Default {own.default!r}{allowed}. {own.metadata['note']}"
+    return fill(words.strip(), 116, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False)
+
+
+if SwitchConfig.__doc__:  # Python -OO keeps none.
+    told = "\n".join(map(_told, OPTIONS))
+    SwitchConfig.__doc__ = SwitchConfig.__doc__.replace("    Raises:", f"    Args:\n{told}\n\n    Raises:", 1)

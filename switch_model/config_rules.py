@@ -1,28 +1,33 @@
-"""What each field of SwitchConfig may be, and in which words that is said.
+"""What a field of SwitchConfig may be, as data: from it follow the check, the words of an error, docstring and flags.
 
-Try it: python -c "from switch_model.config_rules import RULES; print(RULES['conv_width'][1])"
+huggingface_hub's strict dataclasses are no choice here: they check every assignment by itself, where fields of a model
+depend on each other, and their errors name a type rather than a range.
+Try it: Rule(int, low=1).words
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import Field, dataclass, field
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-ACTIVATIONS = ("relu", "gelu", "gated-gelu")
-PRIORITIES = ("position", "probability")
-BALANCES = ("loss", "bias")
-CAPACITY_GROUPS = ("sequence", "batch")
-POOLINGS = ("mean", "first", "max", "mean+max", "attention")
-# Those under which a pooled vector is a sum over tokens.
+Activation = Literal["relu", "gelu", "gated-gelu"]
+Priority = Literal["position", "probability"]
+Balance = Literal["loss", "bias"]
+CapacityGroup = Literal["sequence", "batch"]
+Pooling = Literal["mean", "first", "max", "mean+max", "attention"]
+Readout = Literal["residual", "experts"]
+Position = Literal["relative", "sinusoidal", "learned"]
+Head = Literal["linear", "mlp"]
+AttentionExperts = Literal["none", "projections", "module"]
+RouterDtype = Literal["float32", "bfloat16", "float16"]
+# transformers' names of what a classifier learns.
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+# Poolings under which a pooled vector is a sum over tokens.
 ADDING_POOLINGS = ("mean", "attention")
-READOUTS = ("residual", "experts")
-POSITIONS = ("relative", "sinusoidal", "learned")
-HEADS = ("linear", "mlp")
-ATTENTION_EXPERTS = ("none", "projections", "module")
-# transformers' names of what a classifier learns; None = what its labels say.
-PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
-ROUTER_DTYPES = ("float32", "bfloat16", "float16")
+# The bounds of a probability that something is dropped.
+PROBABILITY: dict[str, Any] = {"low": 0.0, "below": 1.0}
 # Of checkpoints from elsewhere: far above any model this package makes.
-MAX_LAYERS, MAX_EXPERTS = 128, 1_024
+MAX_LAYERS, MAX_EXPERTS, MAX_WIDTH = 128, 1_024, 10_000_000
 
 
 def is_int(value: Any) -> bool:
@@ -33,102 +38,86 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _whole(low: int, high: int | None = None) -> tuple[Callable[[Any], bool], str]:
-    words = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
-    return lambda value: is_int(value) and value >= low and (high is None or value <= high), words
+@dataclass(frozen=True)
+class Rule:
+    """What one field may be.
+
+    Attributes:
+        kind: int, float or bool.
+        low, high: the least and the greatest value allowed.
+        above, below: bounds that are not allowed themselves.
+        even: of whole numbers, only even ones.
+        choices: the only values allowed; then there are no bounds.
+        none: what None means; "" where None is not allowed.
+    """
+
+    kind: type = str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    even: bool = False
+    choices: tuple[Any, ...] = ()
+    none: str = ""
+
+    def allows(self, value: Any) -> bool:
+        """Whether the field may have this value."""
+        if value is None and self.none:
+            return True
+        if self.choices:
+            # `True == 1`, so membership alone would let a bool pass for a number.
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        if not (is_int(value) if self.kind is int else _is_number(value)):
+            return False
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+            and (not self.even or value % 2 == 0)
+        )
+
+    @property
+    def words(self) -> str:
+        """What is allowed, to follow "it must be"."""
+        if self.choices:
+            words = "one of " + ", ".join(map(repr, self.choices))
+        else:
+            words = ("an even " if self.even else "a ") + ("whole number" if self.kind is int else "number")
+            words += self._range()
+        return f"{words}, or None ({self.none})" if self.none else words
+
+    def _range(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f" from {self.low:g} to {self.high:g}"
+        bounds: list[tuple[str, float | None]] = [
+            ("of at least", self.low),
+            ("above", self.above),
+            ("below", self.below),
+        ]
+        told = [f"{name} {bound:g}" for name, bound in bounds if bound is not None]
+        return " " + " and ".join(told) if told else ""
 
 
-def _number(low: float, below: float | None = None) -> tuple[Callable[[Any], bool], str]:
-    words = f"a number of at least {low:g}" + ("" if below is None else f" and below {below:g}")
-    return lambda value: _is_number(value) and value >= low and (below is None or value < below), words
+def option(default: Any, help: str, note: str = "", largest: int | None = None, **limits: Any) -> Any:
+    """A field of SwitchConfig, declared once.
+
+    Args:
+        help: what it is, in a few words: for the docstring, and for the flag of the same name.
+        note: what else there is to say of it, in whole sentences, for the docstring alone.
+        largest: the greatest value that a file of unknown origin may have; no bound for who makes a model.
+        limits: of `Rule`: bounds, and what None means; the kind and the choices follow from the annotation.
+    """
+    return field(default=default, metadata={"help": help, "note": note, "largest": largest, "limits": limits})
 
 
-def _above_zero() -> tuple[Callable[[Any], bool], str]:
-    return lambda value: _is_number(value) and value > 0, "a number above 0"
-
-
-def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
-    # `True == 1`, so membership alone would let a bool pass for a number.
-    return (
-        lambda value: any(type(value) is type(choice) and value == choice for choice in choices),
-        "one of " + ", ".join(repr(choice) for choice in choices),
-    )
-
-
-def _or_none(rule: tuple[Callable[[Any], bool], str], meaning: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value is None or rule[0](value), f"{rule[1]}, or None ({meaning})"
-
-
-_PROBABILITY = _number(0.0, below=1.0)
-
-# Field -> (is the value allowed?, what is allowed in words).
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "vocab_size": _whole(1),
-    "decoder_vocab_size": _or_none(_whole(1), "as vocab_size"),
-    "d_model": _whole(1),
-    "d_kv": _whole(1),
-    "d_ff": _whole(1),
-    "num_heads": _whole(1),
-    "num_layers": _whole(1),
-    "num_experts": _whole(1),
-    "bigram_buckets": _whole(0),
-    "conv_width": _one_of(0, 3, 5, 7, 9),
-    "counted_rows": _whole(0),
-    "encoder_sparse_step": _whole(0),
-    "num_decoder_layers": _or_none(_whole(1), "as many as num_layers"),
-    "decoder_sparse_step": _or_none(_whole(0), "as encoder_sparse_step"),
-    "is_decoder": _one_of(True, False),
-    "block_size": _whole(1),
-    "position": _one_of(*POSITIONS),
-    "max_positions": _whole(1),
-    "inputs_embeds_size": _or_none(_whole(1), "embeddings come in at d_model"),
-    "attention_experts": _one_of(*ATTENTION_EXPERTS),
-    "attention_sparse_step": _whole(0),
-    "expert_residual": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
-    "dense_act_fn": _one_of(*ACTIVATIONS),
-    "dropout_rate": _PROBABILITY,
-    "token_dropout": _PROBABILITY,
-    "token_dropout_from": _whole(0),
-    "expert_dropout": _PROBABILITY,
-    "switch_dropout": _PROBABILITY,
-    "router_jitter_noise": _PROBABILITY,
-    "router_noise_eps": _number(0.0),
-    "router_bias": _one_of(True, False),
-    "router_dtype": _one_of(*ROUTER_DTYPES),
-    "router_priority": _one_of(*PRIORITIES),
-    "capacity_factor": _or_none(_above_zero(), "no token is dropped in training"),
-    "eval_capacity_factor": _or_none(_above_zero(), "no token is dropped in evaluation"),
-    "expert_capacity": _or_none(_whole(1), "capacity follows the factors"),
-    "min_expert_capacity": _whole(0),
-    "capacity_group": _one_of(*CAPACITY_GROUPS),
-    "router_aux_loss_coef": _number(0.0),
-    "router_z_loss_coef": _number(0.0),
-    "balance": _one_of(*BALANCES),
-    "balance_rate": _number(0.0),
-    "sequence_balance_coef": _number(0.0),
-    "layer_loss_coef": _number(0.0),
-    "relative_attention_num_buckets": (
-        lambda value: is_int(value) and value >= 4 and value % 2 == 0,
-        "an even whole number of at least 4",
-    ),
-    "relative_attention_max_distance": _whole(2),
-    "relative_attention_slope": _number(0.0),
-    "layer_norm_epsilon": _above_zero(),
-    "initializer_factor": _above_zero(),
-    "readout": _one_of(*READOUTS),
-    "pooling": _one_of(*POOLINGS),
-    "cls_token": _one_of(True, False),
-    "classifier_head": _one_of(*HEADS),
-    "classifier_dropout": _PROBABILITY,
-    "label_smoothing": _PROBABILITY,
-    "problem_type": _one_of(*PROBLEMS),
-    "embedding_norm": _one_of(True, False),
-    "tie_word_embeddings": _one_of(True, False),
-    "share_embeddings": _one_of(True, False),
-    "scale_decoder_outputs": _one_of(True, False),
-    "restores_gaps": _one_of(True, False),
-    "pad_token_id": _whole(0),
-    "bos_token_id": _or_none(_whole(0), "no token opens a text"),
-    "eos_token_id": _or_none(_whole(0), "generation ends at its length alone"),
-    "decoder_start_token_id": _or_none(_whole(0), "the padding token starts a decoder, as in T5"),
-}
+def rule_of(own: Field) -> Rule:
+    """The rule of a field that `option` made."""
+    kind, limits = own.type, own.metadata["limits"]
+    if NoneType in get_args(kind):
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if kind is bool:
+        return Rule(bool, choices=(True, False), **limits)
+    if get_origin(kind) is Literal:
+        return Rule(choices=get_args(kind), **limits)
+    return Rule(kind, **limits)

@@ -7,11 +7,12 @@ Try it: predictor(text, interventions=Interventions(ablate={("encoder.1", 3)}))
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from switch_model.config_rules import CAPACITY_GROUPS
+from switch_model.config_rules import CapacityGroup
 from switch_model.tracing import is_traced
 
 
@@ -53,9 +54,10 @@ class Interventions:
         factor = self.capacity_factor
         if factor is not None and not (isinstance(factor, (int, float)) and factor is not True and factor > 0):
             raise ValueError(f"capacity_factor={self.capacity_factor!r} is not allowed: it must be above 0, or None.")
-        if self.capacity_group not in (None, *CAPACITY_GROUPS):
+        groups = get_args(CapacityGroup)
+        if self.capacity_group not in (None, *groups):
             raise ValueError(
-                f"capacity_group={self.capacity_group!r} is not allowed: it must be one of {CAPACITY_GROUPS}, or None."
+                f"capacity_group={self.capacity_group!r} is not allowed: it must be one of {groups}, or None."
             )
         for (layer, token), expert in self.force.items():
             if (layer, expert) in self.ablate:

@@ -13,7 +13,17 @@ ROOT = Path(__file__).parent.parent
 # module that lies directly in the package.
 ROOMS = {
     "switch_model": [
-        *("tracing", "stepping", "config_rules", "config", "routing", "interventions", "layers", "sparse_mlp"),
+        *(
+            "tracing",
+            "stepping",
+            "config_rules",
+            "config_fields",
+            "config",
+            "routing",
+            "interventions",
+            "layers",
+            "sparse_mlp",
+        ),
         *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
     ],
     "train": [

@@ -106,7 +106,7 @@ def spoiled(folder: Path) -> None:
 REFUSED = {
     "pickle": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "can run code.*save it again"),
     "another model": (lambda f: edited(f, model_type="t5"), "model_type='t5'"),
-    "another activation": (lambda f: edited(f, dense_act_fn="silu"), "dense_act_fn='silu' is not known"),
+    "another activation": (lambda f: edited(f, dense_act_fn="silu"), "dense_act_fn='silu' is not allowed"),
     "two ends": (lambda f: edited(f, eos_token_id=[1, 2]), "names several tokens"),
     "words for numbers": (lambda f: edited(f, num_layers="four"), "num_layers"),
     "no capacity": (lambda f: edited(f, expert_capacity=0), "expert_capacity=0"),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from switch_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from switch_model.config import SwitchConfig
-from switch_model.config_rules import RULES
+from switch_model.config_fields import OPTIONS
 from switch_model.models.auto import MODEL_CLASSES
 from switch_model.storage.whole_files import folder_written_aside
 from train.arguments.arguments import Arguments
@@ -148,7 +148,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         if "output_dir" in values:
             values = Arguments.from_dict(values).config(1_000_000, 0, []).to_dict()
-        return {key: values[key] for key in RULES if key in values} | (
+        return {key: values[key] for key in OPTIONS if key in values} | (
             {"id2label": values["id2label"]} if len(values.get("id2label") or ()) and "output_dir" not in values else {}
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
