@@ -25,8 +25,8 @@ POLL = """
 import sys, time
 from pathlib import Path
 from ui.training.live_run import POLL_SECONDS, LiveRun
-from ui.server.workspace import Workshop
-live, name = LiveRun(Workshop(Path(sys.argv[1]))), sys.argv[2]
+from ui.server.workspace import Workspace
+live, name = LiveRun(Workspace(Path(sys.argv[1]))), sys.argv[2]
 live.draw(name, None)
 print("ready", flush=True)
 seen = drawn = ""

@@ -19,7 +19,8 @@ from ui.catalog.models import ModelShelf, check_device, serve_many
 from ui.page import build_demo, launch_options
 from ui.server.address import ask_oneself_directly, free_port, in_url, without_proxy
 from ui.server.downloads import remove_temporary_folders
-from ui.server.workspace import Caps, Workshop
+from ui.server.limits import VisitorLimits
+from ui.server.workspace import Workspace
 
 # How long the server may take to end, and remove its copies of uploads: Gradio itself gives it five seconds.
 CLOSING_SECONDS = 60
@@ -41,8 +42,10 @@ def serve(options: argparse.Namespace, public: bool) -> None:
         shelf.load(shelf.default)
     if public:
         serve_many()
-    workshop = Workshop(Path(local_path(options.runs_dir)), data_dir, options.max_runs, Caps() if public else None)
-    demo = build_demo(shelf, workshop)
+    workspace = Workspace(
+        Path(local_path(options.runs_dir)), data_dir, options.max_runs, VisitorLimits() if public else None
+    )
+    demo = build_demo(shelf, workspace)
     local, shared = listen(demo, options.host, options.port, options.share, public)
     addresses = f"{local} and {shared}" if shared else local
     print(f"Switch Explorer listens on {addresses}  (Ctrl+C stops it)", flush=True)

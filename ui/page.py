@@ -1,6 +1,6 @@
 """The page: header and tabs, and how it is launched.
 
-Try it: build_demo(ModelShelf.find(), Workshop(Path("runs"))).launch(**launch_options())
+Try it: build_demo(ModelShelf.find(), Workspace(Path("runs"))).launch(**launch_options())
 """
 
 import os
@@ -20,8 +20,8 @@ from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
 from ui.look.palette import CELL_INK, palette_css
 from ui.look.theme import STYLE_SHEET, create_theme
-from ui.models.tab import Reception, create_models_tab
-from ui.server.workspace import Workshop
+from ui.models.tab import PrivateModels, create_models_tab
+from ui.server.workspace import Workspace
 from ui.training.tab import create_train_tab
 
 # Nobody reads Gradio's statistics of its events, which it would draw up anew, with pandas, after every one.
@@ -51,27 +51,27 @@ window.addEventListener("hashchange", () => location.hash.startsWith("#s=") && l
 </script>"""
 
 
-def build_demo(shelf: ModelShelf, workshop: Workshop) -> gr.Blocks:
+def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
     """The whole page as Gradio blocks.
 
     Args:
         shelf: the models on offer; an empty one gives a page that says what to do.
-        workshop: where runs and data sets lie, and what visitors may ask for.
+        workspace: where runs and data sets lie, and what visitors may ask for.
     """
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
-        reception = Reception(shelf)
+        private = PrivateModels(shelf)
         gr.HTML(_HEADER, apply_default_css=False)
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Explore", id="explore"):
-                explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workshop.data_dir)))
+                explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workspace.data_dir)))
             with gr.Tab("Analyse", id="analyse", elem_id="analyse-page") as analyse:
-                create_analyse_tab(demo, Analyst(shelf, workshop), reception, analyse, pages, explore)
+                create_analyse_tab(demo, Analyst(shelf, workspace), private, analyse, pages, explore)
             with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
-                create_compare_tab(reception, workshop, explore.view, compare)
+                create_compare_tab(private, workspace, explore.view, compare)
             with gr.Tab("Models", id="models", elem_id="models-page"):
-                create_models_tab(demo, reception, pages, explore)
+                create_models_tab(demo, private, pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page") as train:
-                create_train_tab(demo, workshop, train, pages, explore)
+                create_train_tab(demo, workspace, train, pages, explore)
             with gr.Tab("How it works", id="how") as how:
                 create_how_it_works(how, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.

@@ -307,7 +307,7 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     page.wait_for_function("document.querySelector('#model-facts').textContent.includes('6 experts')")
     (tmp_path / "evil.pt").write_bytes(b"\x80\x04evil.")
     page.set_input_files(chooser, str(tmp_path / "evil.pt"))
-    page.wait_for_function("document.querySelector('#reception').textContent.includes('never is here')")
+    page.wait_for_function("document.querySelector('#own-model-said').textContent.includes('never is here')")
     page.click("#explore-model")
     page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 6")
     # Nobody else is offered it.
@@ -384,7 +384,7 @@ def test_phone_never_scrolls_sideways(open_page, theme):
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
+def workspace(tmp_path_factory):
     """An app of its own, where runs may be started: (address, folder of runs)."""
     runs = tmp_path_factory.mktemp("page") / "runs"
     folder = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
@@ -421,8 +421,8 @@ def uploaded(page, address, table, said):
     return page
 
 
-def test_train_reload_stop_resume_and_open_in_explore(new_page, workshop, tmp_path):
-    address, runs = workshop
+def test_train_reload_stop_resume_and_open_in_explore(new_page, workspace, tmp_path):
+    address, runs = workspace
     rows, names = make_toy(300, num_classes=2)
     with (tmp_path / "my words.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -477,8 +477,8 @@ def test_train_reload_stop_resume_and_open_in_explore(new_page, workshop, tmp_pa
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('class 0')")
 
 
-def test_a_translation_from_an_upload_shows_what_it_writes(new_page, workshop, tmp_path):
-    address, _ = workshop
+def test_a_translation_from_an_upload_shows_what_it_writes(new_page, workspace, tmp_path):
+    address, _ = workspace
     with (tmp_path / "cats.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["english", "german"], *([f"{n} cats", f"{n} Katzen"] for n in range(60))])
     page = uploaded(new_page(), address, tmp_path / "cats.csv", "60 pairs")

@@ -134,10 +134,10 @@ def running_app(checkpoint: Path | None, models_folder: Path, runs_folder: Path 
     """The app as app.py starts it, in this process; gives its address."""
     from ui.catalog.models import ModelShelf
     from ui.page import build_demo, launch_options
-    from ui.server.workspace import Workshop
+    from ui.server.workspace import Workspace
 
     shelf = ModelShelf.find(str(checkpoint) if checkpoint else None, "cpu", models_folder)
-    demo = build_demo(shelf, Workshop(runs_folder or models_folder / "runs"))
+    demo = build_demo(shelf, Workspace(runs_folder or models_folder / "runs"))
     _, address, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
     try:
         yield address

@@ -11,9 +11,9 @@ from switch_model.plots.routing import router_heat_map
 from ui.cards.flow import draw_flow
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
-from ui.components.expert_panel import words_of_view
 from ui.explore.batch_neighbours import among, asked_about, forget
 from ui.explore.handlers import Explorer, look
+from ui.views.changes import words_of_changes
 
 TEXT = "Oil prices rose as traders worried about the team."
 
@@ -82,19 +82,19 @@ def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
     assert panel["layers"][1]["matters"] == [round(1000 * change) for change in changes[1].tolist()]
     assert len(grid["matters"]) == len(view.prediction.tokens) and measured.changes == view.changes
     # Other changes, other measures.
-    assert explorer.intervene(measured, {"kind": "reset"})[0].matters is None
+    assert explorer.intervene(measured, {"kind": "reset"})[0].importance is None
 
 
 def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     # It is an offer until a person chooses a token, or takes it up.
-    assert "data-ask" in explorer.look_closer(view)[-1]
+    assert "data-ask" in explorer.look_closer(view).elsewhere
     view, card = explorer.on_ask(view)
-    assert card.count("data-expert=") == 4 and explorer.look_closer(view)[-1] == card
+    assert card.count("data-expert=") == 4 and explorer.look_closer(view).elsewhere == card
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
-    card = explorer.look_closer(look(view, 0, 0)[0])[-1]
+    card = explorer.look_closer(look(view, 0, 0).view).elsewhere
     assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
-    assert "routed by a sparse model" in explorer.look_closer(None)[-1]
+    assert "routed by a sparse model" in explorer.look_closer(None).elsewhere
 
 
 def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
@@ -107,7 +107,7 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]
     # Nothing is shown as chosen: no bar, no dot, one phrase.
-    assert '<div class="bar' not in token and words_of_view(view) == ["all experts of layer 1 off"]
+    assert '<div class="bar' not in token and words_of_changes(view) == ["all experts of layer 1 off"]
     assert not router_heat_map(view.records[0], view.prediction.tokens)["data"][1]["x"]
     said, flow, _ = draw_flow(view, opened=True)
     assert "All experts of layer 1 are off" in said and not flow.data[0].link.source

@@ -26,7 +26,7 @@ from switch_model.storage.safetensors_io import read_header
 from tests.support.pages import save_tiny_checkpoint
 from ui.catalog.models import MAX_CARD, ModelShelf
 from ui.catalog.sandbox import examine
-from ui.models.tab import MAX_OWN, Reception
+from ui.models.tab import MAX_OWN, PrivateModels
 
 MUTATIONS = int(os.environ.get("FUZZ", "2000"))
 # What a fuzzer puts where something sensible stood.
@@ -223,24 +223,24 @@ def test_a_child_that_works_or_waits_too_long_is_given_up(good, tmp_path, monkey
 
 def test_a_visitors_model_is_theirs_alone_and_goes_with_them(good, tmp_path):
     shelf = ModelShelf({"tiny": good}, "cpu")
-    reception = Reception(shelf)
-    key, said = reception.receive([str(zipped(tmp_path, good))], "", "me")
-    assert "for you alone" in said and (("model (yours)", key) in reception.choices("me"))
-    assert reception.choices("you") == [("tiny", "tiny")] == shelf.choices()
+    private = PrivateModels(shelf)
+    key, said = private.receive([str(zipped(tmp_path, good))], "", "me")
+    assert "for you alone" in said and (("model (yours)", key) in private.choices("me"))
+    assert private.choices("you") == [("tiny", "tiny")] == shelf.choices()
     assert shelf.load(key).predictor("oil prices").label
-    facts, _, config = reception.page(key)
+    facts, _, config = private.page(key)
     assert "WordPiece" in facts and json.loads(config)["num_experts"] == 4
     for _ in range(MAX_OWN - 1):
-        reception.receive([str(tmp_path / "model.zip")], "", "me")
-    assert "You have" in reception.receive([str(tmp_path / "model.zip")], "", "me")[1]
-    folder, (_, _, other) = shelf.folder(key), reception._own["me"]
-    reception.remove("you", key)
-    assert shelf.load(key) and reception.owns("me", key) and not reception.owns("you", key)
+        private.receive([str(tmp_path / "model.zip")], "", "me")
+    assert "You have" in private.receive([str(tmp_path / "model.zip")], "", "me")[1]
+    folder, (_, _, other) = shelf.folder(key), private._own["me"]
+    private.remove("you", key)
+    assert shelf.load(key) and private.owns("me", key) and not private.owns("you", key)
     removed = shelf.folder(other)
-    assert "is removed" in reception.remove("me", other) and not removed.exists()
-    assert reception.offer("me", other)["value"] == "tiny" and reception.offer("me", key)["value"] == key
-    reception.forget("me")
-    assert not folder.exists() and reception.choices("me") == shelf.choices()
+    assert "is removed" in private.remove("me", other) and not removed.exists()
+    assert private.offer("me", other)["value"] == "tiny" and private.offer("me", key)["value"] == key
+    private.forget("me")
+    assert not folder.exists() and private.choices("me") == shelf.choices()
     with pytest.raises(CheckpointError, match="There is no model"):
         shelf.load(key)
 

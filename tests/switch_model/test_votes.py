@@ -26,8 +26,11 @@ from train.cli.main import main
 from ui.cards.votes import votes_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
+from ui.explore.api import Endpoints
 from ui.explore.handlers import Explorer
-from ui.sharing.records import read_record, record_of, routing_csv
+from ui.explore.share_bar import keep
+from ui.sharing.records import read_record, record_of
+from ui.sharing.routing_csv import routing_csv
 
 SHAPE = dict(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_experts=4, num_labels=3)
 
@@ -163,7 +166,7 @@ def test_a_card_adds_up_to_the_logits_and_follows_changes(explorer):
     assert dropped > 0 and f"{dropped} token" in votes_card(view)
     changed = explorer.intervene(view, {"kind": "change", "off": [[1, 0], [1, 1]], "capacity": 0.5})[0]
     for shown in (view, changed):
-        card = explorer.look_closer(shown)[2]
+        card = explorer.look_closer(shown).votes
         rows = [numbers(row) for row in card.split("<tr")[2:]]
         logits = rows[-2] if shown.changed else rows[-1]
         parts = rows[:-2] if shown.changed else rows[:-1]
@@ -174,7 +177,7 @@ def test_a_card_adds_up_to_the_logits_and_follows_changes(explorer):
             own = shown.prediction.voters.expert[0] == int(expert)
             assert row == pytest.approx(sorted_as(shown, shown.prediction.votes[own].sum(0)), abs=0.006)
     everything = {"kind": "change", "off": [[1, expert] for expert in range(4)], "capacity": None}
-    assert "the bias alone is left" in explorer.look_closer(explorer.intervene(view, everything)[0])[2]
+    assert "the bias alone is left" in explorer.look_closer(explorer.intervene(view, everything).view).votes
 
 
 def sorted_as(view, values):
@@ -194,17 +197,17 @@ def test_below_each_word_stands_its_vote(explorer):
 
 def test_a_residual_model_says_why_it_has_no_votes(explorer):
     view, *_, grid, _, _, _ = explorer.route("residual", TEXT, None)
-    card = explorer.look_closer(view)[2]
+    card = explorer.look_closer(view).votes
     assert "no votes" in card and "--readout experts" in card and "<table" not in card and grid["votes"] is None
 
 
 def test_records_reports_and_tables_keep_the_votes(explorer):
     view = explorer.route("tiny", TEXT, None)[0]
     view = explorer.intervene(view, {"kind": "change", "off": [[1, 0]], "capacity": None})[0]
-    again = read_record(json.dumps(record_of(view, "Tiny")).encode())[0]
+    again = read_record(json.dumps(record_of(view, "Tiny")).encode())
     assert votes_card(again) == votes_card(view) and votes_card(again).count("<td") > 8
     assert torch.equal(again.prediction.votes, view.prediction.votes)
-    report = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
+    report = Path(keep(explorer, view, "html")).read_text(encoding="utf-8")
     assert votes_card(view, still=True) in report and report.count('class="grid-vote') == len(view.prediction.tokens)
     rows = list(csv.DictReader(io.StringIO(routing_csv(view))))
     for column, label in enumerate(view.prediction.scores):
@@ -223,12 +226,12 @@ def test_records_reports_and_tables_keep_the_votes(explorer):
 
 
 def test_trace_and_predict_tell_the_votes(explorer, saved, tmp_path, capsys):
-    trace = explorer.trace(TEXT)[1]
+    trace = Endpoints(explorer.shelf).trace(TEXT)[1]
     prediction = explorer.shelf.load("tiny").predictor(TEXT)
     logits = torch.tensor(trace["votes"]).sum(0) + torch.tensor(trace["bias"])
     assert trace["classes"] == list(prediction.scores)
     torch.testing.assert_close(logits.softmax(-1), torch.tensor(list(prediction.scores.values())))
-    assert "votes" not in explorer.trace(TEXT)[0]
+    assert "votes" not in Endpoints(explorer.shelf).trace(TEXT)[0]
     asked = ["predict", "--checkpoint", str(saved), TEXT, "--trace"]
     assert main([*asked, "--trace_file", str(tmp_path / "trace.json")]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]

@@ -14,7 +14,8 @@ from train.data.source import DataSource
 from train.evaluation.reliance import html, known, measured, rows_of
 from ui.analyse.handlers import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
-from ui.server.workspace import Caps, Workshop
+from ui.server.limits import VisitorLimits
+from ui.server.workspace import Workspace
 
 ROWS = [
     ("Oil prices rose as traders worried", "Business"),
@@ -33,7 +34,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def analyst(checkpoint, tmp_path_factory):
-    return Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path_factory.mktemp("runs")))
+    return Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path_factory.mktemp("runs")))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_what_is_wrong_is_said(analyst, tmp_path):
 
 def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("ui.analyse.handlers.PUBLIC_ROWS", 7)
-    public = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path, caps=Caps()))
+    public = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path, limits=VisitorLimits()))
     analysis = [*public.run("tiny", "toy", None, "", 0)][-1][0]
     assert len(analysis.corpus.texts) == 7 and "7 rows at most" in analysis.note
 

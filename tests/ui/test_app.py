@@ -21,16 +21,18 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.plots.routing import router_probabilities
 from tests.support.pages import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from tests.support.waits import PATIENCE
-from ui.cards.prediction import load_card, prediction_card, token_card
+from ui.cards.prediction import prediction_card
+from ui.cards.routing import load_card, token_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
 from ui.components.routing_grid import grid_value, joined_tokens
 from ui.components.sample_table import rows_html
 from ui.explore.handlers import Explorer, draw_probabilities, look
+from ui.explore.samples import SamplePicker
 from ui.look.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 from ui.page import QUEUE_SECONDS, build_demo, launch_options
 from ui.server.address import ask_oneself_directly, host_name, in_url, why_not, without_proxy
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> ${alert(3)} {{7*7}} `C:\\users\\new`"
@@ -66,14 +68,14 @@ def test_unlimited_capacity_is_no_number(tmp_path):
     view, *_, token, load = Explorer(ModelShelf({"dropless": folder}, "cpu"), SampleLibrary()).route(
         "dropless", TEXT, None
     )
-    assert {layer["capacity"] for layer in grid_value(view.prediction, (0, 0))["layers"]} == {None}
+    assert {layer["capacity"] for layer in grid_value(view.trace, (0, 0))["layers"]} == {None}
     assert "no limit" in token and "no capacity limit" in load
 
 
 def test_pieces_of_a_word_belong_together(predictor):
     prediction = predictor("oils won, 東京")
     assert prediction.tokens == ["oil", "s", "won", ",", "東", "京"]
-    assert joined_tokens(prediction) == [0, 1, 0, 0, 0, 0]
+    assert joined_tokens(prediction.trace) == [0, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t ", None])
@@ -147,7 +149,7 @@ def table_record() -> Routing:
 def test_cards_of_a_routing_table_written_by_hand(predictor):
     prediction = predictor("oil prices rose as")
     prediction = replace(prediction, trace=replace(prediction.trace, routing=(table_record(),)))
-    grid = grid_value(prediction, (2, 0))
+    grid = grid_value(prediction.trace, (2, 0))
     assert grid["layers"] == [
         {
             "title": "layer 1",
@@ -227,23 +229,23 @@ def test_samples_of_a_data_set_are_read_and_escaped(explorer, tmp_path):
     Dataset.from_dict({"text": ["a fine <b>film</b>", "dull"], "label": [1, 0]}).to_parquet(
         str(tmp_path / "sst2" / "validation.parquet")
     )
-    table = explorer.search_samples("tiny", "sst2", "fine")
+    table = SamplePicker(explorer).search_samples("tiny", "sst2", "fine")
     assert "1 of 2 match" in table and "positive" in table and "&lt;b&gt;film" in table
-    closed, text, sample, *_ = explorer.pick_sample("tiny", "sst2", None, 0)
+    closed, text, sample, *_ = SamplePicker(explorer).pick_sample("tiny", "sst2", None, 0)
     assert (closed["visible"], text, sample.label) == (False, "a fine <b>film</b>", "positive")
 
 
 def test_unreachable_data_set_says_what_to_do(explorer):
-    table = explorer.search_samples("tiny", "imdb", "")
+    table = SamplePicker(explorer).search_samples("tiny", "imdb", "")
     assert 'role="alert"' in table and "--data_dir" in table
     # Random still gives a text.
-    assert explorer.draw_sample("tiny", "imdb", "", None)[0]
+    assert SamplePicker(explorer).draw_sample("tiny", "imdb", "", None).text
 
 
 def test_random_sample_is_another_one(explorer):
     text = ""
     for _ in range(6):
-        drawn, *_ = explorer.draw_sample("tiny", BUNDLED, text, None)
+        drawn = SamplePicker(explorer).draw_sample("tiny", BUNDLED, text, None).text
         assert drawn != text
         text = drawn
 
@@ -424,7 +426,7 @@ def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path
 
 
 def test_an_idle_app_does_not_look_for_events_all_the_time(checkpoint):
-    demo = build_demo(ModelShelf.find(str(checkpoint), "cpu", checkpoint), Workshop(checkpoint / "runs"))
+    demo = build_demo(ModelShelf.find(str(checkpoint), "cpu", checkpoint), Workspace(checkpoint / "runs"))
     demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
     try:
         assert demo._queue.sleep_when_free == QUEUE_SECONDS  # It outlives the launch.

@@ -20,7 +20,8 @@ from ui.catalog.checkpoints import CheckpointShelf, key_of
 from ui.catalog.models import ModelShelf
 from ui.compare.drift import Drift, show
 from ui.compare.tab import compare
-from ui.server.workspace import Caps, Workshop
+from ui.server.limits import VisitorLimits
+from ui.server.workspace import Workspace
 
 TEXT = make_toy(num_samples=1)[0]["text"][0]
 STEPS = [2, 4, 6, 7]
@@ -37,10 +38,10 @@ def trained(tmp_path_factory) -> Run:
 
 
 @pytest.fixture
-def workshop(trained, tmp_path) -> Workshop:
+def workspace(trained, tmp_path) -> Workspace:
     """A copy, to break."""
     shutil.copytree(trained.folder, tmp_path / "mine")
-    return Workshop(tmp_path)
+    return Workspace(tmp_path)
 
 
 def record(experts: list[int], mask: list[bool]) -> Routing:
@@ -63,7 +64,7 @@ def test_a_run_keeps_as_many_checkpoints_as_it_was_told(trained):
     assert trained.arguments().train.save_total_limit is None
     with pytest.raises(ValueError, match="--save_total_limit 0"):
         Arguments.resolve({"save_total_limit": 0}).check()
-    strangers = [Caps(checkpoints=6).apply(Arguments.resolve({"save_total_limit": n})) for n in (None, 99, 3)]
+    strangers = [VisitorLimits(checkpoints=6).apply(Arguments.resolve({"save_total_limit": n})) for n in (None, 99, 3)]
     assert [arguments.train.save_total_limit for arguments in strangers] == [6, 6, 3]
 
 
@@ -85,16 +86,16 @@ def test_a_checkpoint_opens_as_what_the_run_would_have_kept(trained, tmp_path):
         go_to(predictor, bare)
 
 
-def test_what_goes_while_it_is_read_is_passed_over(workshop):
-    run = workshop.run("mine")
+def test_what_goes_while_it_is_read_is_passed_over(workspace):
+    run = workspace.run("mine")
     reading = predictions(run, TEXT)
     assert next(reading)[0] == 2
     shutil.rmtree(run.kept_checkpoints()[4])
     assert [step for step, _ in reading] == [6, 7]
 
 
-def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workshop):
-    drift = Drift(workshop, "cpu")
+def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace):
+    drift = Drift(workspace, "cpu")
     picker, note = drift.refresh(None)
     assert picker["choices"] == [("mine (4 checkpoints)", "mine")] and picker["value"] == "mine" and not note
     *waiting, (said, trail) = drift.route("mine", "", TEXT)
@@ -110,28 +111,28 @@ def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workshop)
     assert classes.data[0].y[0] == round(first.scores["class 0"], 4)
 
 
-def test_runs_without_much_to_see_say_how_to_get_more(workshop, tmp_path):
-    run = workshop.run("mine")
+def test_runs_without_much_to_see_say_how_to_get_more(workspace, tmp_path):
+    run = workspace.run("mine")
     for step in STEPS[:-1]:
         shutil.rmtree(run.kept_checkpoints()[step])
-    drift = Drift(workshop, "cpu")
+    drift = Drift(workspace, "cpu")
     assert "--save_total_limit" in drift.refresh(None)[1]
     *_, (said, trail) = drift.route("mine", TEXT)
     assert trail is None and "one checkpoint, of step 7" in said and "--save_total_limit" in said
     assert show(None)[0]["visible"] is False
     for name, text, words in (("mine", " ", "empty"), ("../mine", TEXT, "no run"), (None, TEXT, "Choose a run")):
         assert words in list(drift.route(name, text))[-1][0]
-    empty = Drift(Workshop(tmp_path / "nothing"), "cpu")
+    empty = Drift(Workspace(tmp_path / "nothing"), "cpu")
     assert "No run has a checkpoint" in empty.refresh(None)[1]
 
 
-def test_an_early_and_a_late_checkpoint_can_be_compared(workshop):
-    shelf = CheckpointShelf(ModelShelf({}, "cpu"), workshop)
+def test_an_early_and_a_late_checkpoint_can_be_compared(workspace):
+    shelf = CheckpointShelf(ModelShelf({}, "cpu"), workspace)
     assert [title for title, _ in shelf.choices()] == ["mine, step 2", "mine, step 7"]
     early, late = (key for _, key in shelf.choices())
     *_, said, first, _ = compare(shelf, early, TEXT, late, "")
     assert "routed alike" in said and "no common numbering" not in said and first["experts"] == 4
-    assert shelf.load(early).predictor(TEXT).scores == dict(predictions(workshop.run("mine"), TEXT, [2]))[2].scores
+    assert shelf.load(early).predictor(TEXT).scores == dict(predictions(workspace.run("mine"), TEXT, [2]))[2].scores
     for key in (key_of("mine", 3), key_of("gone", 2), key_of("../mine", 2)):
         assert 'class="message"' in compare(shelf, key, TEXT, late, "")[0]
 

@@ -4,12 +4,12 @@ import pytest
 
 from switch_model.routing import load_balancing_loss, router_z_loss, sequence_balance_loss
 from tests.support.pages import save_tiny_checkpoint
-from ui.cards.votes import signed
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.handlers import Explorer, look
 from ui.how_it_works.scaling import loss_figure, read_scaling, scaling_html, speed_up_figure
 from ui.how_it_works.tab import parameters_html, steps_html
+from ui.look.html import signed
 
 
 @pytest.fixture(scope="module")

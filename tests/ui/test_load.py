@@ -14,7 +14,8 @@ from tests.support.waits import PATIENCE, wait_until
 from ui.analyse.handlers import Analyst
 from ui.catalog.models import ModelShelf
 from ui.page import BUSY, build_demo, launch_options
-from ui.server.workspace import Caps, Workshop
+from ui.server.limits import VisitorLimits
+from ui.server.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def served(tmp_path_factory):
     """(the page's blocks, its address)"""
     checkpoint = save_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
     shelf = ModelShelf.find(str(checkpoint), "cpu", checkpoint)
-    demo = build_demo(shelf, Workshop(tmp_path_factory.mktemp("runs")))
+    demo = build_demo(shelf, Workspace(tmp_path_factory.mktemp("runs")))
     _, address, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
     yield demo, address
     demo.close()
@@ -85,7 +86,7 @@ def test_the_data_set_of_a_visitor_who_left_goes_at_once(served):
 def test_a_public_page_holds_so_many_data_sets_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr("ui.analyse.handlers.MAX_HELD", 2)
     checkpoint = save_tiny_checkpoint(tmp_path / "tiny")
-    handlers = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workshop(tmp_path / "runs", caps=Caps()))
+    handlers = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path / "runs", limits=VisitorLimits()))
     held = [[*handlers.run("tiny", "toy", None, "", 2)][-1][0] for _ in range(2)]
     assert "Too many visitors" in [*handlers.run("tiny", "toy", None, "", 2)][-1][1]
     held.pop()

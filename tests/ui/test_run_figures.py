@@ -8,7 +8,7 @@ import pytest
 from train.arguments.arguments import Arguments
 from train.runs.run import Run
 from ui.look.palette import expert_colour
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 from ui.training import learning_curves, routing_curves, run_summary
 from ui.training.live_run import LiveRun
 
@@ -111,7 +111,7 @@ def test_a_watched_text_of_a_dense_model_has_words_and_no_picture(tmp_path):
     run = Run.create(Arguments.resolve({"dataset": "toy", "sparse_step": 0, "output_dir": str(tmp_path / "dense")}))
     for record in (*DENSE, {"kind": "probe", "step": 10, "pieces": ["a"], "layers": [], "label": "b", "score": 0.5}):
         run.append_metrics(record)
-    drawn = LiveRun(Workshop(tmp_path)).draw("dense", None)
+    drawn = LiveRun(Workspace(tmp_path)).draw("dense", None)
     assert drawn.probe is None and "A dense model routes nothing. Predicted b (50 %)." in drawn.probe_words
 
 

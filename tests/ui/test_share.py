@@ -16,9 +16,10 @@ from switch_model import Interventions
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.handlers import Explorer, look
-from ui.explore.share_bar import make_link
+from ui.explore.share_bar import keep, make_link
 from ui.sharing.link import link_of, read_link
-from ui.sharing.records import read_record, record_of, routing_csv
+from ui.sharing.records import read_record, record_of
+from ui.sharing.routing_csv import routing_csv
 
 TEXT = "Oil <b>prices</b> rose $5 as traders won, 石油"
 
@@ -37,8 +38,9 @@ def view(explorer):
 
 
 def test_a_link_brings_back_text_place_and_changes(explorer, view):
-    text, model, caption, again, *_ = explorer.restore("#s=" + link_of(view))
-    assert (text, model) == (TEXT, "tiny") and "experts" in caption
+    shown = explorer.restore("#s=" + link_of(view))
+    again = shown.view
+    assert (shown.text["value"], shown.model) == (TEXT, "tiny") and "experts" in shown.caption
     assert again.prediction.scores == pytest.approx(view.prediction.scores)
     assert (again.token, again.layer, again.changes) == (1, 1, view.changes)
     assert again.changes.force == {("encoder.3", 1): 2}
@@ -48,14 +50,14 @@ def test_a_link_brings_back_text_place_and_changes(explorer, view):
 def test_damaged_links_say_so_and_change_nothing_else(explorer, link):
     with pytest.raises(ValueError, match="link"):
         read_link(link)
-    *kept, notice = explorer.restore("#s=" + link)[:6]
-    assert "link" in notice and all(part == gr.skip() for part in kept)
+    kept = explorer.restore("#s=" + link)
+    assert "link" in kept.notice and all(part == gr.skip() for part in kept._replace(notice=gr.skip()))
 
 
 def test_a_link_to_an_unknown_model_or_layer_says_which(explorer, view):
-    assert "no model" in explorer.restore("#s=" + link_of(type(view)(**vars(view) | {"model": "gone"})))[5]
+    assert "no model" in explorer.restore("#s=" + link_of(type(view)(**vars(view) | {"model": "gone"}))).notice
     elsewhere = type(view)(**vars(view) | {"changes": Interventions(ablate={("encoder.9", 0)})})
-    assert "encoder.9" in explorer.restore("#s=" + link_of(elsewhere))[5]
+    assert "encoder.9" in explorer.restore("#s=" + link_of(elsewhere)).notice
 
 
 def test_private_models_and_saved_records_have_no_link(view):
@@ -69,7 +71,7 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
     path.write_text(json.dumps(record_of(view, "Tiny")), encoding="utf-8")
     shown = explorer.intervene(view, {"kind": "none"})
     empty = Explorer(ModelShelf({}), SampleLibrary())
-    text, again, card, notice, grid, panel, token, load = empty.open_record(str(path))
+    text, again, card, notice, grid, panel, token, load, _ = empty.open_record(str(path))
     assert text == TEXT and "view of Tiny was saved" in notice and "Changed: expert 3 of layer 1 off" in panel["said"]
     # Grid, cards and changes are those of the live view, but for the model's name.
     assert (grid, token, load) == (shown[3], shown[5], shown[6]) and "with your changes" in card
@@ -78,14 +80,14 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
 
 def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
     measured, *_ = explorer.intervene(view, {"kind": "measure"})
-    *_, card = explorer.look_closer(measured)
+    card = explorer.look_closer(measured).elsewhere
     empty = Explorer(ModelShelf({}), SampleLibrary())
-    _, again, _, notice, grid, *_ = empty.open_record(explorer.keep(measured, "json"))
+    _, again, _, notice, grid, *_ = empty.open_record(keep(explorer, measured, "json"))
     assert grid == explorer.intervene(measured, {"kind": "none"})[3] and "What moves" in notice
-    assert torch.equal(again.matters.experts, measured.matters.experts)
-    values = [re.findall(r"[\d.]+ %|[+−][\d.]+", html) for html in (card, empty.look_closer(again)[-1])]
+    assert torch.equal(again.importance.experts, measured.importance.experts)
+    values = [re.findall(r"[\d.]+ %|[+−][\d.]+", html) for html in (card, empty.look_closer(again).elsewhere)]
     assert len(values[0]) >= 3 and values[0] == values[1]
-    assert "can’t be asked" in empty.look_closer(look(again, 0, 0)[0])[-1]
+    assert "can’t be asked" in empty.look_closer(look(again, 0, 0).view).elsewhere
 
 
 def _measured(view):
@@ -127,13 +129,13 @@ def test_files_hold_what_is_on_screen(explorer, view):
     rows = list(csv.DictReader(io.StringIO(routing_csv(view))))
     assert len(rows) == 2 * len(view.prediction.tokens)
     assert [int(row["expert"]) for row in rows[: len(rows) // 2]] == view.prediction.routing[0].expert[0].tolist()
-    report = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
+    report = Path(keep(explorer, view, "html")).read_text(encoding="utf-8")
     assert "Changed: expert 3 of layer 1 off" in report and "<b>prices" not in report
     # Of the page's own: plotly's code, inside a script, holds addresses of maps that nobody draws.
     own = re.sub(r"(<script[^>]*>).*?</script>", r"\1", report, flags=re.DOTALL)
     assert 'src="http' not in own and 'href="http' not in own and "@import" not in own
-    assert Path(explorer.keep(view, "png")).read_bytes()[:4] == b"\x89PNG"
-    picture = Path(explorer.keep(view, "svg")).read_text(encoding="utf-8")
+    assert Path(keep(explorer, view, "png")).read_bytes()[:4] == b"\x89PNG"
+    picture = Path(keep(explorer, view, "svg")).read_text(encoding="utf-8")
     assert "<svg" in picture and "<script" not in picture
     for said in ("tiny", "expert 3 of layer 1 off", "dropped", "another route than before"):
         assert said in picture
@@ -141,16 +143,16 @@ def test_files_hold_what_is_on_screen(explorer, view):
     before = [layer["before"] for layer in explorer.intervene(view, {"kind": "none"})[3]["layers"]]
     assert picture.count("stroke-width: 1.6") == sum(bool(one) for layer in before for one in layer) + 1
     with pytest.raises(Error):
-        explorer.keep(None, "csv")
+        keep(explorer, None, "csv")
 
 
 def test_the_report_holds_what_was_asked_and_opened(explorer, view):
-    short = Path(explorer.keep(view, "html")).read_text(encoding="utf-8")
+    short = Path(keep(explorer, view, "html")).read_text(encoding="utf-8")
     assert short.count("what-row") - 1 >= 3 and "data-expert" not in short and "Flow from" not in short
     measured, _, notice, *_ = explorer.intervene(view, {"kind": "measure"})
-    most = 100 * measured.matters.experts.flatten()[measured.matters.experts.abs().argmax()]
+    most = 100 * measured.importance.experts.flatten()[measured.importance.experts.abs().argmax()]
     assert "What moves" in notice and f"{abs(most):.1f} points" in notice
-    report = Path(explorer.keep(measured, "html", True)).read_text(encoding="utf-8")
+    report = Path(keep(explorer, measured, "html", True)).read_text(encoding="utf-8")
     assert "What matters to" not in short and f"What matters to {view.prediction.label}" in report
     assert report.count('class="grid-matter"') == len(view.prediction.tokens) and "Flow from layer 1" not in short
     assert "of its expert there" in report and '"type":"sankey"' in report

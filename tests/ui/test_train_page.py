@@ -22,7 +22,8 @@ from train.preflight.estimate import estimate
 from train.runs.run import Run, RunError
 from train.training.loop import _prepare
 from train.training.probe import make_probe
-from ui.server.workspace import Caps, Workshop, clean_name
+from ui.server.limits import VisitorLimits
+from ui.server.workspace import Workspace, clean_name
 from ui.training.argument_form import FORM, NAMES, given, values_of
 from ui.training.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.training.live_run import LiveRun
@@ -35,10 +36,10 @@ FIRST = 9
 
 
 @pytest.fixture
-def workshop(toy_run, tmp_path) -> Workshop:
-    """A workshop with one finished run, "toy"."""
+def workspace(toy_run, tmp_path) -> Workspace:
+    """A workspace with one finished run, "toy"."""
     shutil.copytree(toy_run.folder, tmp_path / "toy")
-    return Workshop(tmp_path)
+    return Workspace(tmp_path)
 
 
 def inputs(dataset: str = "toy", preset: str = "none", name: str = "", **form) -> list:
@@ -57,22 +58,22 @@ def test_the_form_holds_every_argument_and_changes_none(preset):
     assert all(item.metadata["help"] for _, items in FORM for item in items)
 
 
-def test_the_command_shown_is_the_command_that_the_shell_reads(workshop):
-    page = NewRun(workshop)
+def test_the_command_shown_is_the_command_that_the_shell_reads(workspace):
+    page = NewRun(workspace)
     wanted = inputs("toy", "tiny", "über mich / 2", lr="3e-4", router_bias=True, compile="off")
     command, wrong = page.preview(*wanted)
     assert not wrong and command.startswith("python -m train ")
     read, max_runs = read_flags(shlex.split(command)[3:], epilog="")
     assert read.to_dict() == page.arguments(*wanted).to_dict() and max_runs == 1
-    assert Path(read.train.output_dir) == workshop.root / "ber-mich-2"
+    assert Path(read.train.output_dir) == workspace.root / "ber-mich-2"
     assert page.preview(*inputs(lr="fast")) == ("", '<p class="notice" role="alert">--lr fast is not a number.</p>')
     assert (
         "--num_heads" in page.preview(*inputs(num_heads="0"))[1] and "--epochs" in page.preview(*inputs(epochs=""))[1]
     )
 
 
-def test_arguments_go_to_a_file_and_come_back(workshop, tmp_path):
-    page = NewRun(workshop)
+def test_arguments_go_to_a_file_and_come_back(workspace, tmp_path):
+    page = NewRun(workspace)
     wanted = inputs(num_experts="6", capacity_factor="inf")
     path = page.save(*wanted)
     filled = page.load(path)
@@ -82,34 +83,34 @@ def test_arguments_go_to_a_file_and_come_back(workshop, tmp_path):
         page.load(str(tmp_path / "bad.json"))
 
 
-def test_a_broken_upload_is_a_sentence(workshop, tmp_path):
+def test_a_broken_upload_is_a_sentence(workspace, tmp_path):
     (tmp_path / "broken.csv").write_bytes(b"\x00\xff\xfe\x00nothing")
-    page = NewRun(workshop)
-    kept = str(page.workshop.keep_upload(str(tmp_path / "broken.csv")))
+    page = NewRun(workspace)
+    kept = str(page.workspace.keep_upload(str(tmp_path / "broken.csv")))
     card, *_, facts = page.data.look_at(kept, "classification", *NONE_CHOSEN)
     assert 'role="alert"' in card and "Traceback" not in card and facts is None
 
 
-def test_an_estimate_counts_what_the_run_will_do(workshop, toy_run):
+def test_an_estimate_counts_what_the_run_will_do(workspace, toy_run):
     arguments = Arguments.resolve({"dataset": "toy", "epochs": 3.0})
     found = estimate(arguments, rows=1000, classes=3, words=[10, 12, 14])
     model, _ = load_checkpoint(toy_run.best, "cpu")
     assert found.steps == 96 and found.seconds > 0
     assert abs(found.parameters - model.num_parameters()) < 0.05 * model.num_parameters()
-    assert "not timed" not in NewRun(workshop).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
+    assert "not timed" not in NewRun(workspace).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
 
 
-def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workshop, tmp_path):
+def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workspace, tmp_path):
     """What the page says of a table, and of a run that goes on from another, is what training then prints."""
     rows, names = make_toy(120, num_classes=2)
     table = tmp_path / "few.csv"
     table.write_text("text,label\n" + "".join(f"{row['text']},{names[row['label']]}\n" for row in rows))
-    page = NewRun(workshop)
+    page = NewRun(workspace)
     *_, facts = page.data.look_at(str(table), "classification", *NONE_CHOSEN)
     small = {"dataset": str(table), "preset": "tiny", "d_model": 16, "num_heads": 2, "epochs": 90.0}
     for start_from in (
         {},
-        {"init_from": str(workshop.root / "toy" / "best"), "preset": "none", "d_model": None, "num_heads": None},
+        {"init_from": str(workspace.root / "toy" / "best"), "preset": "none", "d_model": None, "num_heads": None},
     ):
         values = {key: value for key, value in (small | start_from).items() if value is not None}
         found = estimate(Arguments.resolve(values), **facts, timed=False)
@@ -120,9 +121,9 @@ def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(wo
     assert found.ended_by == "max_steps" and "max_steps ends it at epoch 12" in estimate_html(found)
 
 
-def test_a_watched_run_is_drawn_once_per_change(workshop):
-    live = LiveRun(workshop)
-    assert workshop.to_attach_to() == "toy"
+def test_a_watched_run_is_drawn_once_per_change(workspace):
+    live = LiveRun(workspace)
+    assert workspace.to_attach_to() == "toy"
     head, progress, log, stop, resume, explore, *_, seen, drawn = live.tick("toy", "")
     assert "finished" in head and "step 96" in progress and "validation: loss" in log and drawn.startswith("toy")
     assert not stop["interactive"] and not resume["interactive"] and explore["interactive"]
@@ -132,8 +133,8 @@ def test_a_watched_run_is_drawn_once_per_change(workshop):
     assert "There is no run" in live.tick("../etc", "")[0]
 
 
-def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
-    history = RunHistory(workshop)
+def test_a_run_is_renamed_packed_continued_and_deleted(workspace):
+    history = RunHistory(workspace)
     assert history.table()[0][:3] == ["toy", "finished", "toy"]
     assert "Renamed to my-toy" in history.rename("toy", "my toy")[1]
     with zipfile.ZipFile(history.download("my-toy")) as packed:
@@ -141,23 +142,23 @@ def test_a_run_is_renamed_packed_continued_and_deleted(workshop):
         assert "best/model.safetensors" in names and not [
             name for name in names if "optimizer" in name or "log" in name
         ]
-        assert str(workshop.root) not in packed.read("arguments.json").decode()
-    filled = NewRun(workshop).go_on_from("my-toy")
-    assert filled[FIRST + NAMES.index("init_from")] == (workshop.root / "my-toy" / "best").as_posix()
-    command, wrong = NewRun(workshop).preview("toy", "classification", *NONE_CHOSEN, *filled[6:-1])
+        assert str(workspace.root) not in packed.read("arguments.json").decode()
+    filled = NewRun(workspace).go_on_from("my-toy")
+    assert filled[FIRST + NAMES.index("init_from")] == (workspace.root / "my-toy" / "best").as_posix()
+    command, wrong = NewRun(workspace).preview("toy", "classification", *NONE_CHOSEN, *filled[6:-1])
     assert "--init_from" in command and not wrong
     figure, said = history.compare(["my-toy"], "loss", "step")
     assert figure.data and said
     assert history.ask_to_rename("my-toy")[1] == "my-toy"
     shown, question, renaming = history.ask_to_delete("my-toy")
     assert "Delete <b>my-toy</b>?" in question and shown["visible"] and not renaming["visible"]
-    assert "Deleted" in history.delete("my-toy")[1] and not workshop.names()
+    assert "Deleted" in history.delete("my-toy")[1] and not workspace.names()
     assert "There is no run" in history.delete("my-toy")[1]
 
 
-def test_strangers_meet_limits(workshop, tmp_path):
-    workshop.caps = Caps(rows=500, steps=20, minutes=1)
-    page = NewRun(workshop)
+def test_strangers_meet_limits(workspace, tmp_path):
+    workspace.limits = VisitorLimits(rows=500, steps=20, minutes=1)
+    page = NewRun(workspace)
     asked = page.arguments(*inputs(epochs="1000", num_samples="9000"))
     assert (asked.data.num_samples, asked.train.max_steps, asked.train.max_minutes) == (500, 20, 1)
     assert page.arguments(*inputs(total_iters="9000")).train.total_iters == 20
@@ -171,26 +172,26 @@ def test_strangers_meet_limits(workshop, tmp_path):
         inputs(report_to="wandb"),
     ]
     assert all(page.preview(*wanted)[1] for wanted in refused)
-    assert page.preview(*inputs(init_from=str(workshop.root / "toy" / "best")))[0]
-    history = RunHistory(workshop)
-    assert "only who started" in history.delete("toy")[1] and "only who started" in LiveRun(workshop).stop("toy")
+    assert page.preview(*inputs(init_from=str(workspace.root / "toy" / "best")))[0]
+    history = RunHistory(workspace)
+    assert "only who started" in history.delete("toy")[1] and "only who started" in LiveRun(workspace).stop("toy")
     # One run per visitor, and so many in the queue.
     for name, visitor in (("a", "me"), ("b", "you")):
-        Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(workshop.root / name)}))
-        workshop.started(name, visitor)
+        Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(workspace.root / name)}))
+        workspace.started(name, visitor)
     with pytest.raises(RunError, match="You have a run"):
-        workshop.check_may_start("me")
-    workshop.check_may_start("someone else")
-    workshop.caps = Caps(queue=2)
+        workspace.check_may_start("me")
+    workspace.check_may_start("someone else")
+    workspace.limits = VisitorLimits(queue=2)
     with pytest.raises(RunError, match="try again later"):
-        workshop.check_may_start("someone else")
+        workspace.check_may_start("someone else")
     assert "try again later" in page.start(None, *inputs())[0]
 
 
-def test_what_the_train_button_says_is_not_written_over(workshop):
+def test_what_the_train_button_says_is_not_written_over(workspace):
     """Whatever follows its click would take a refusal off the page again."""
     with gr.Blocks() as demo, gr.Tabs() as tabs, gr.Tab() as tab:
-        create_new_run(NewRun(workshop), tab, tabs, gr.Dropdown())
+        create_new_run(NewRun(workspace), tab, tabs, gr.Dropdown())
     (start,) = (event for event in demo.fns.values() if getattr(event.fn, "__name__", "") == "start")
     assert "wrong" in {part.elem_id for part in start.outputs}
     assert not [event for event in demo.fns.values() if event.trigger_after == start._id]
@@ -201,46 +202,46 @@ def test_names_of_runs_are_names_of_folders(name, clean):
     assert clean_name(name) == clean
 
 
-def test_an_uploaded_file_is_kept_once(workshop, tmp_path):
+def test_an_uploaded_file_is_kept_once(workspace, tmp_path):
     (tmp_path / "my file.csv").write_text("text,label\na,x\nb,y\n")
-    kept = [workshop.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
-    assert kept[0] == kept[1] and kept[0].parent == workshop.uploads and kept[0].suffix == ".csv"
+    kept = [workspace.keep_upload(str(tmp_path / "my file.csv")) for _ in range(2)]
+    assert kept[0] == kept[1] and kept[0].parent == workspace.uploads and kept[0].suffix == ".csv"
 
 
-def test_a_packed_upload_is_read_and_on_a_public_page_bounded(workshop, tmp_path):
+def test_a_packed_upload_is_read_and_on_a_public_page_bounded(workspace, tmp_path):
     for name in ("one", "two"):  # Another file of the same name keeps its endings.
         (tmp_path / name).mkdir()
         rows = "".join(f"{name} {n},{'ab'[n % 2]}\n" for n in range(60))
         (tmp_path / name / "my.csv.gz").write_bytes(gzip.compress(f"text,label\n{rows}".encode()))
-        dataset, _, card, *_ = NewRun(workshop).upload(str(tmp_path / name / "my.csv.gz"))
+        dataset, _, card, *_ = NewRun(workspace).upload(str(tmp_path / name / "my.csv.gz"))
         assert f"{name} 0" in card and dataset["value"].endswith(".csv.gz")
-    assert workshop.folder_for(None, dataset["value"]).name.startswith("my-")
-    public = Workshop(tmp_path / "public", caps=Caps(unpacked=100))
+    assert workspace.folder_for(None, dataset["value"]).name.startswith("my-")
+    public = Workspace(tmp_path / "public", limits=VisitorLimits(unpacked=100))
     with pytest.raises(gr.Error, match=r"my.csv.gz takes more than"):
         NewRun(public).upload(str(tmp_path / "one" / "my.csv.gz"))
     assert not public.uploads.exists()
 
 
-def test_publishing_without_a_login_is_a_sentence(workshop, monkeypatch):
+def test_publishing_without_a_login_is_a_sentence(workspace, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    said = RunHistory(workshop).publish("toy", "me/my-model", True)
+    said = RunHistory(workspace).publish("toy", "me/my-model", True)
     assert said.startswith('<p class="facts"') and "Published" not in said
 
 
-def test_a_run_goes_on_with_the_shape_it_had_and_its_columns_are_on_offer(workshop, toy_run, tmp_path):
+def test_a_run_goes_on_with_the_shape_it_had_and_its_columns_are_on_offer(workspace, toy_run, tmp_path):
     """A queued run finds its arguments as they were written, whatever the model it starts from brings along."""
     start_from = str(toy_run.folder / "best")
     arguments = Arguments.resolve({"dataset": "toy", "init_from": start_from, "num_experts": 6, "output_dir": "x"})
-    read, _ = read_flags(shlex.split(NewRun(workshop).command(arguments))[3:], epilog="")
+    read, _ = read_flags(shlex.split(NewRun(workspace).command(arguments))[3:], epilog="")
     assert read.to_dict() == arguments.to_dict()
     (tmp_path / "odd.csv").write_text('"a,b",kind\none,x\ntwo,y\n')
-    card, text, label, *_ = NewRun(workshop).data.look_at(str(tmp_path / "odd.csv"), "classification", *NONE_CHOSEN)
+    card, text, label, *_ = NewRun(workspace).data.look_at(str(tmp_path / "odd.csv"), "classification", *NONE_CHOSEN)
     assert 'role="alert"' in card and text["choices"] == [NO_COLUMN, "a,b", "kind"] == label["choices"]
 
 
-def test_numbers_of_a_file_are_read_as_those_of_a_flag(workshop, tmp_path):
+def test_numbers_of_a_file_are_read_as_those_of_a_flag(workspace, tmp_path):
     (tmp_path / "some.yaml").write_text("dataset: toy\nlr: 1e-3\nnum_experts: 8\n")
-    filled = NewRun(workshop).load(str(tmp_path / "some.yaml"))[FIRST:]
+    filled = NewRun(workspace).load(str(tmp_path / "some.yaml"))[FIRST:]
     assert filled[NAMES.index("lr")] == "0.001" and filled[NAMES.index("num_experts")] == "8"
 
 
@@ -256,24 +257,24 @@ PAIRS = "en,de\n" + "".join(f"the {n} cats,die {n} Katzen\n" for n in range(60))
         ("line\n" + "some words\nother words\n" * 9, "clm"),
     ],
 )
-def test_the_task_of_an_uploaded_table_is_found(workshop, tmp_path, content, task):
+def test_the_task_of_an_uploaded_table_is_found(workspace, tmp_path, content, task):
     (tmp_path / "mine.csv").write_text(content)
-    page = NewRun(workshop)
+    page = NewRun(workspace)
     dataset, learned, card, *_ = page.upload(str(tmp_path / "mine.csv"))
     assert learned["value"] == task and 'role="alert"' not in card
     assert dataset["value"].endswith("mine.csv")
 
 
-def test_few_values_in_a_column_without_a_telling_name_are_classes(workshop, tmp_path):
+def test_few_values_in_a_column_without_a_telling_name_are_classes(workspace, tmp_path):
     (tmp_path / "odd.csv").write_text("kind,words\n" + "".join(f"k{n % 3},these are {n}\n" for n in range(400)))
-    _, task, card, text, label, *_ = NewRun(workshop).upload(str(tmp_path / "odd.csv"))
+    _, task, card, text, label, *_ = NewRun(workspace).upload(str(tmp_path / "odd.csv"))
     assert (task["value"], text["value"], label["value"]) == ("classification", "words", "kind")
     assert "<b>3</b> classes" in card
 
 
-def test_each_task_has_its_card_columns_command_and_estimate(workshop, tmp_path):
+def test_each_task_has_its_card_columns_command_and_estimate(workspace, tmp_path):
     (tmp_path / "pairs.csv").write_text(PAIRS + "same,same\n,leer\n")
-    page, path = NewRun(workshop), str(tmp_path / "pairs.csv")
+    page, path = NewRun(workspace), str(tmp_path / "pairs.csv")
     for task, row, words in (
         ("translation", "pair", "61</b> pairs"),
         ("clm", "block", "61</b> texts"),
@@ -295,18 +296,18 @@ def test_each_task_has_its_card_columns_command_and_estimate(workshop, tmp_path)
         assert f"tokens a {row}" in said and "not timed" not in said
 
 
-def test_another_task_refills_the_form_and_keeps_the_run_to_start_from(workshop):
-    filled = NewRun(workshop).choose_task("clm", "toy", "small", "runs/toy/best")
+def test_another_task_refills_the_form_and_keeps_the_run_to_start_from(workspace):
+    filled = NewRun(workspace).choose_task("clm", "toy", "small", "runs/toy/best")
     form = dict(zip(NAMES, filled[-len(NAMES) :], strict=True))
     assert form["seq_len"] == "256" and form["init_from"] == "runs/toy/best" and filled[0]["value"] == "clm"
 
 
-def test_a_report_is_kept_until_its_file_changes(workshop, tmp_path, monkeypatch):
+def test_a_report_is_kept_until_its_file_changes(workspace, tmp_path, monkeypatch):
     path = tmp_path / "mine.csv"
     path.write_text("text,label\na b,x\nb c,y\n")
     read = []
     monkeypatch.setattr(data_report, "read_rows", lambda *args: read.append(args) or read_rows(*args))
-    look = NewRun(workshop).data.look_at
+    look = NewRun(workspace).data.look_at
     assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 2
     look(str(path), "classification", *NONE_CHOSEN)
     assert len(read) == 1
@@ -338,9 +339,9 @@ def test_what_a_model_writes_is_shown_as_text_the_latest_first():
     assert samples_html([{"kind": "samples", "step": 1, "samples": []}]) == NONE_YET
 
 
-def test_a_run_whose_arguments_can_not_be_read_is_listed_and_can_be_deleted(workshop):
-    (workshop.root / "toy" / "arguments.json").write_text("")
-    history, live = RunHistory(workshop), LiveRun(workshop)
+def test_a_run_whose_arguments_can_not_be_read_is_listed_and_can_be_deleted(workspace):
+    (workspace.root / "toy" / "arguments.json").write_text("")
+    history, live = RunHistory(workspace), LiveRun(workspace)
     assert history.table()[0][0] == "toy"
     name, said, *buttons = history.chosen("toy")
     assert (
@@ -351,4 +352,4 @@ def test_a_run_whose_arguments_can_not_be_read_is_listed_and_can_be_deleted(work
     assert "it is empty" in live.tick("toy", "")[0] and live.draw("toy", None).curves is None
     assert history.compare(["toy"], "loss", "step")[0] is None and history.measures(["toy"], "loss")
     history.delete("toy")
-    assert not (workshop.root / "toy").exists()
+    assert not (workspace.root / "toy").exists()

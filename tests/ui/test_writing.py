@@ -25,15 +25,18 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.catalog.sandbox import examine
 from ui.compare.tab import compare
+from ui.explore.api import Endpoints
 from ui.explore.handlers import Explorer, look
 from ui.explore.kind_layout import fitting_text
-from ui.explore.share_bar import make_link
+from ui.explore.samples import SamplePicker
+from ui.explore.share_bar import keep, make_link
 from ui.explore.streaming import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
-from ui.models.tab import Reception
-from ui.server.workspace import Workshop
-from ui.sharing.export import output_csv, output_report
+from ui.models.tab import PrivateModels
+from ui.server.workspace import Workspace
 from ui.sharing.link import link_of
 from ui.sharing.records import read_record
+from ui.sharing.report import report_html
+from ui.sharing.routing_csv import routing_csv
 
 PROMPT = "Once upon a time"
 HOSTILE = "<script>alert(1)</script> ${alert(3)} ___"
@@ -68,9 +71,9 @@ def test_the_text_appears_and_then_its_routes(explorer):
         first, *_, last = written(explorer, model)
         assert "caret" in first[1] and first[7]["interactive"] is True
         view, card, _, grid, panel, token, load, stop = last
-        assert view.output.text == explorer.shelf.load(model).pipeline(PROMPT, max_new_tokens=10).text
+        assert view.answer.text == explorer.shelf.load(model).pipeline(PROMPT, max_new_tokens=10).text
         assert "10 tokens written" in card and stop["interactive"] is False
-        assert [band.stack for band in view.bands] == bands == [title.split(":")[0].lower() for title in titles(grid)]
+        assert [band.stack for band in view.traces] == bands == [title.split(":")[0].lower() for title in titles(grid)]
         assert len(panel["layers"]) == len(grid["layers"]) == len(view.records)
         # Every token stands in the layers of its own stack alone.
         for layer, record in zip(grid["layers"], view.records, strict=True):
@@ -86,12 +89,12 @@ def titles(grid):
 
 def test_look_counts_through_both_stacks(explorer):
     view = written(explorer, "hindi")[-1][0]
-    reads, writes = (len(band.tokens) for band in view.bands)
+    reads, writes = (len(band.tokens) for band in view.traces)
     read, token, _ = look(view, 1, 1)
     assert (read.stack, read.token, read.layer) == (0, 1, 1) and "might follow" not in token
     wrote, token, _ = look(view, reads + 2, 3)
     assert (wrote.stack, wrote.token, wrote.layer) == (1, 2, 1) and wrote.place == (reads + 2, 3)
-    _, share = view.output.next_tokens[2][0]
+    _, share = view.answer.next_tokens[2][0]
     assert f"{share:.2f}" in token and "what might follow" in token
     far, *_ = look(view, 10**9, 10**9)
     assert (far.stack, far.token) == (1, writes - 1)
@@ -99,7 +102,7 @@ def test_look_counts_through_both_stacks(explorer):
 
 def test_a_click_while_a_text_is_written_is_where_its_view_looks(explorer):
     writing, view = Writing(explorer), written(explorer, "hindi")[-1][0]
-    reads = len(view.bands[0].tokens)
+    reads = len(view.traces[0].tokens)
 
     def click(token: int, layer: int) -> None:
         writing.on_look(view, False, None, SimpleNamespace(token=token, layer=layer), VISITOR)
@@ -124,16 +127,16 @@ def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
     assert set(changed.records[4].expert[0].tolist()) == {1}
     assert "with your changes" in card and panel["layers"][4]["off"] == [1, 0, 1, 1]
     assert any(layer["before"] and any(layer["before"]) for layer in grid["layers"])
-    assert explorer.intervene(changed, {"kind": "undo"})[0].output is view.base
+    assert explorer.intervene(changed, {"kind": "undo"})[0].answer is view.base
     # The next text is compared with what the model writes by itself.
     again = written(explorer, "hindi", "The weather is nice", changed)[-1][0]
-    assert again.changes == changed.changes and again.base.text != "" and again.base is not again.output
-    place = view.output.answer.written + 1
-    here, *_ = look(view, len(view.output.source.tokens) + place, 2)
-    other = (int(here.prediction.routing[0].expert[0, place]) + 1) % 4
+    assert again.changes == changed.changes and again.base.text != "" and again.base is not again.answer
+    place = view.answer.answer.written + 1
+    here, *_ = look(view, len(view.answer.source.tokens) + place, 2)
+    other = (int(here.trace.routing[0].expert[0, place]) + 1) % 4
     forced, *_ = explorer.intervene(here, {"kind": "force", "expert": other})
-    assert int(forced.output.answer.routing[0].expert[0, place]) == other
-    assert "Let the router choose" in explorer.look_closer(forced)[-1]
+    assert int(forced.answer.answer.routing[0].expert[0, place]) == other
+    assert "Let the router choose" in explorer.look_closer(forced).elsewhere
     assert explorer.intervene(forced, {"kind": "measure"})[0] == forced
 
 
@@ -143,7 +146,7 @@ def test_stop_ends_a_text_and_a_new_text_ends_the_one_before(explorer):
     running = writing.write("stories", PROMPT, None, *long, VISITOR)
     next(running), next(running)
     writing.stop(VISITOR)
-    assert list(running)[-1][0].output.new_tokens < 200
+    assert list(running)[-1][0].answer.new_tokens < 200
     running = writing.write("stories", PROMPT, None, *long, VISITOR)
     next(running), next(running)
     assert list(writing.write("stories", "The weather", None, *SETTINGS, VISITOR))[-1][0].text == "The weather"
@@ -166,7 +169,7 @@ def test_a_change_writes_the_text_anew_in_steps(explorer):
     *_, last = writing.rewrite(view, two, VISITOR)
     assert not list(running) and len(last[0].past) == 2 and len(last[0].changes.ablate) == 2
     *_, back = writing.rewrite(last[0], {"kind": "reset"}, VISITOR)
-    assert back[0].output is view.base and not writing._running
+    assert back[0].answer is view.base and not writing._running
 
 
 def test_a_link_is_written_in_steps_too(explorer, changed):
@@ -175,7 +178,7 @@ def test_a_link_is_written_in_steps_too(explorer, changed):
     assert between and "before" in between[-1][1]
     again = last[0]
     assert (again.model, again.text) == ("hindi", PROMPT)
-    assert (again.output.text, again.base.text) == (changed.output.text, changed.base.text)
+    assert (again.answer.text, again.base.text) == (changed.answer.text, changed.base.text)
     assert (again.place, again.changes, again.decoding) == (changed.place, changed.changes, changed.decoding)
 
 
@@ -189,15 +192,15 @@ def test_settings_keep_within_what_the_page_allows():
 def test_what_can_not_be_written_is_said(explorer):
     assert "Type the text" in written(explorer, "hindi", "  ")[-1][1]
     assert "temperature" in written(explorer, "stories", settings=(5, SAMPLE, 0, 0, 1.0, 4, 0))[-1][1]
-    assert written(explorer, "stories", "")[-1][0].output.new_tokens
+    assert written(explorer, "stories", "")[-1][0].answer.new_tokens
     assert "There is no model" in written(explorer, "gone")[-1][1]
 
 
 @pytest.mark.parametrize("model", ["hindi", "stories", "blanks"])
 def test_hostile_text_is_escaped(explorer, model):
     view, card, notice, _, _, token, load = explorer.route(model, HOSTILE, None)
-    assert view is not None and "<script" not in card + notice + token + load + explorer.look_closer(view)[-1]
-    assert "<script>alert" not in output_report(view, "<script>alert(2)</script>")
+    assert view is not None and "<script" not in card + notice + token + load + explorer.look_closer(view).elsewhere
+    assert "<script>alert" not in report_html(view, "<script>alert(2)</script>")
 
 
 # ---- blanks ----
@@ -205,12 +208,12 @@ def test_hostile_text_is_escaped(explorer, model):
 
 def test_blanks_get_candidates_before_and_after(explorer):
     view, card, _, grid, panel, token, _ = explorer.route("blanks", "Oil ___ rose", None)
-    best = view.output.blanks[0].candidates[0][0]
-    assert view.output.text == f"Oil {best} rose" in card and "what fits here" in token
+    best = view.answer.blanks[0].candidates[0][0]
+    assert view.answer.text == f"Oil {best} rose" in card and "what fits here" in token
     assert panel["classes"] is False and len(panel["stops"]) > 1 and grid["tokens"] == ["Oil", "___", "rose"]
     off = {"kind": "change", "off": [[0, 0], [0, 1], [1, 2]], "capacity": "none"}
     changed, card, *_ = explorer.intervene(view, off)
-    assert "changed-bars" in card and changed.output.blanks[0].candidates != view.output.blanks[0].candidates
+    assert "changed-bars" in card and changed.answer.blanks[0].candidates != view.answer.blanks[0].candidates
     assert "write ___ where" in explorer.route("blanks", "Oil rose", None)[1]
 
 
@@ -225,33 +228,33 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
         ("stories · writes on", "stories"),
         ("blanks · fills blanks", "blanks"),
     ]
-    assert shelf.classifiers() == Reception(shelf).classifiers(None) == [("classes", "classes")]
+    assert shelf.classifiers() == PrivateModels(shelf).classifiers(None) == [("classes", "classes")]
     assert "writes on" in compare(shelf, "stories", PROMPT, "classes", "")[0]
-    *_, (_, said) = Analyst(shelf, Workshop(tmp_path)).run("blanks", "toy", None, "", 4)
+    *_, (_, said) = Analyst(shelf, Workspace(tmp_path)).run("blanks", "toy", None, "", 4)
     assert "choose a classifier" in said
     for model in ("hindi", "stories", "blanks"):
-        facts, _, config = Reception(shelf).page(model)
+        facts, _, config = PrivateModels(shelf).page(model)
         assert "kind" in facts and "num_experts" in config
-    assert explorer.predict("oil")["label"]
+    assert Endpoints(explorer.shelf).predict("oil")["label"]
 
 
 def test_a_model_of_another_kind_changes_the_page(explorer):
-    _, view, _, *rest = explorer.choose_model("stories", "", None, None)
-    box, run, samples, source, generate, _, settings, beside, begin = rest[-9:]
-    assert view is None and box["value"].startswith("Once upon") and begin
-    assert generate["visible"] and settings["visible"]
-    assert not run["visible"] and not samples["visible"] and not source["visible"] and not beside["visible"]
-    *rest, begin = explorer.choose_model("blanks", box["value"], None, None)
-    assert rest[1].output.blanks and begin == gr.skip()
+    chosen = explorer.choose_model("stories", "", None, None)
+    assert chosen.view is None and chosen.text["value"].startswith("Once upon") and chosen.begin
+    assert chosen.generate["visible"] and chosen.settings["visible"]
+    hidden = (chosen.run, chosen.samples, chosen.source, chosen.neighbours)
+    assert not any(control["visible"] for control in hidden)
+    chosen = explorer.choose_model("blanks", chosen.text["value"], None, None)
+    assert chosen.view.answer.blanks and chosen.begin == gr.skip()
     kept = explorer.choose_model("classes", "my own words", None, None)
-    assert "value" not in kept[-9] and kept[1].prediction.label and kept[-8]["value"] == "Route it"
+    assert "value" not in kept.text and kept.view.prediction.label and kept.run["value"] == "Route it"
 
 
 def test_a_model_that_restores_gaps_asks_for_them(tmp_path):
     folder = save_tiny_translator(tmp_path / "gaps", restores_gaps=True)
     shelf = ModelShelf({"gaps": folder}, "cpu")
     assert shelf.kind("gaps") is RESTORER and shelf.titled("gaps").endswith("restores gaps")  # Before it is opened.
-    box = Explorer(shelf, SampleLibrary()).choose_model("gaps", TRANSLATOR.example, None, None)[-9]
+    box = Explorer(shelf, SampleLibrary()).choose_model("gaps", TRANSLATOR.example, None, None).text
     assert shelf.load("gaps").kind is RESTORER and "___" in box["placeholder"] and "___" in box["value"]
     for own in ("my ___ words", "my <extra_id_0> words"):
         assert fitting_text(RESTORER, own, None) == own
@@ -262,13 +265,14 @@ def test_a_model_that_restores_gaps_asks_for_them(tmp_path):
 def test_a_random_sample_suits_every_kind(explorer):
     for model in ("hindi", "stories"):
         # From whatever source the page still names; the text comes in steps of its own.
-        text, sample, *shown, begin = explorer.draw_sample(model, "bundled", "", None)
+        drawn = SamplePicker(explorer).draw_sample(model, "bundled", "", None)
+        text, sample = drawn.text, drawn.sample
         assert sample in explorer.library.rows(explorer.shelf.kind(model).samples) and text == sample.text
-        assert shown == [gr.skip()] * 7 and isinstance(begin, str)
+        assert drawn.view == drawn.answer == drawn.grid == gr.skip() and isinstance(drawn.begin, str)
         assert fitting_text(explorer.shelf.kind(model), text, sample) == text
-    text, _, view, *_, begin = explorer.draw_sample("blanks", "blanks", "", None)
-    assert "___" in text and view.output.blanks and begin == gr.skip()
-    assert "10 samples" in explorer.search_samples("stories", "imdb", "")
+    drawn = SamplePicker(explorer).draw_sample("blanks", "blanks", "", None)
+    assert "___" in drawn.text and drawn.view.answer.blanks and drawn.begin == gr.skip()
+    assert "10 samples" in SamplePicker(explorer).search_samples("stories", "imdb", "")
 
 
 def test_what_went_wrong_stands_below_the_head_of_the_answer(explorer):
@@ -305,17 +309,18 @@ def test_a_model_without_a_head_is_refused_in_words(tmp_path):
 def changed(explorer):
     view = written(explorer, "hindi", settings=(8, SAMPLE, 1.3, 20, 0.9, 4, 5))[-1][0]
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[3, 1], [0, 2]], "capacity": 0.5})
-    return look(view, len(view.output.source.tokens) + 3, 3)[0]
+    return look(view, len(view.answer.source.tokens) + 3, 3)[0]
 
 
 def test_a_link_and_a_record_bring_back_what_was_written(explorer, changed):
     assert make_link(changed)[0]
-    text, model, _, none, *_, begins = explorer.restore("#s=" + link_of(changed))
-    assert (text, model, none, begins) == (PROMPT, "hindi", None, "#s=" + link_of(changed))
-    raw = Path(explorer.keep(changed, "json")).read_bytes()
-    saved, title = read_record(raw)
-    assert (saved.output.text, saved.place, title) == (changed.output.text, changed.place, "hindi")
-    assert saved.output.next_tokens == changed.output.next_tokens and saved.bands[1].tokens == changed.bands[1].tokens
+    link = "#s=" + link_of(changed)
+    opened = explorer.restore(link)
+    assert (opened.text["value"], opened.model, opened.view, opened.begin) == (PROMPT, "hindi", None, link)
+    raw = Path(keep(explorer, changed, "json")).read_bytes()
+    saved = read_record(raw)
+    assert (saved.answer.text, saved.place, saved.saved_from) == (changed.answer.text, changed.place, "hindi")
+    assert saved.answer.next_tokens == changed.answer.next_tokens and saved.traces[1].tokens == changed.traces[1].tokens
     content = json.loads(raw)
     content["output"]["chances"] = content["output"]["chances"][:2]
     with pytest.raises(ValueError, match="no record"):
@@ -326,12 +331,12 @@ def test_a_link_and_a_record_bring_back_what_was_written(explorer, changed):
 def test_files_of_every_kind_can_be_made(explorer, model, tmp_path):
     view = explorer.route(model, "oil ___", None)[0]
     for kind in ("json", "html", "csv", "svg", "png"):
-        assert Path(explorer.keep(view, kind)).read_bytes()
+        assert Path(keep(explorer, view, kind)).read_bytes()
     file = tmp_path / "record.json"
-    file.write_bytes(Path(explorer.keep(view, "json")).read_bytes())
-    text, saved, *_, panel, _, _ = explorer.open_record(str(file))
-    assert text == "oil ___" and saved.saved_from == model and "was saved" in panel["said"]
-    rows = list(csv.DictReader(io.StringIO(output_csv(view))))
+    file.write_bytes(Path(keep(explorer, view, "json")).read_bytes())
+    opened = explorer.open_record(str(file))
+    assert opened.text == "oil ___" and opened.view.saved_from == model and "was saved" in opened.panel["said"]
+    rows = list(csv.DictReader(io.StringIO(routing_csv(view))))
     assert len(rows) == sum(record.expert.numel() for record in view.records)
 
 

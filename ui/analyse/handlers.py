@@ -1,7 +1,7 @@
 """The handlers of the Analyse tab: a whole data set through a model, and what is shown of it.
 
 A routed data set stays with the visitor who asked for it; all but `Analyst` are plain functions of it.
-Try it: [*Analyst(shelf, workshop).run("ag_news", "toy", None, "", 100)][-1]
+Try it: [*Analyst(shelf, workspace).run("ag_news", "toy", None, "", 100)][-1]
 """
 
 import csv
@@ -21,7 +21,7 @@ from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
 from ui.catalog.models import ModelShelf
 from ui.server.downloads import fresh_path
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 
 # Rows that a public page analyses for one visitor.
 PUBLIC_ROWS = 2000
@@ -49,8 +49,8 @@ class Analysis:
 class Analyst:
     """The handlers of the tab that need the models or the disk."""
 
-    def __init__(self, shelf: ModelShelf, workshop: Workshop):
-        self.shelf, self.workshop = shelf, workshop
+    def __init__(self, shelf: ModelShelf, workspace: Workspace):
+        self.shelf, self.workspace = shelf, workspace
         # Only counted here: each lives as long as its visitor's state holds it.
         self._held: weakref.WeakSet[Analysis] = weakref.WeakSet()
 
@@ -61,19 +61,19 @@ class Analyst:
         from train.data.table_file import check_unpacked_size
         from train.words import DataError
 
-        if self.workshop.caps and len(self._held) >= MAX_HELD:
+        if self.workspace.limits and len(self._held) >= MAX_HELD:
             yield gr.skip(), f'<p class="notice" role="alert">{FULL}</p>'
             return
         source = str(getattr(upload, "name", upload) or "") or dataset
         yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
         try:
-            if self.workshop.caps and source != dataset:
-                check_unpacked_size(Path(source), self.workshop.caps.unpacked)
+            if self.workspace.limits and source != dataset:
+                check_unpacked_size(Path(source), self.workspace.limits.unpacked)
             predictor = self.shelf.load(model).predictor
-            most = PUBLIC_ROWS if self.workshop.caps else None
+            most = PUBLIC_ROWS if self.workspace.limits else None
             rows = min(filter(None, (int(limit or 0), most)), default=None)
             chosen = split.strip() if split and split.strip() and source == dataset else None
-            read = DataSource(source, self.workshop.data_dir, split=chosen)
+            read = DataSource(source, self.workspace.data_dir, split=chosen)
             found = rows_to_analyze(predictor.model.config.labels, read, num_samples=rows)
             steps = route_in_steps(predictor, found.texts, found.true)
             while True:
@@ -104,7 +104,7 @@ class Analyst:
 
         try:
             model = self.shelf.load(analysis.model).predictor.model
-            rows = drawn(rows_of(analysis.corpus, model.config), PUBLIC_RELIANCE if self.workshop.caps else ROWS)
+            rows = drawn(rows_of(analysis.corpus, model.config), PUBLIC_RELIANCE if self.workspace.limits else ROWS)
             steps = reliance_in_steps(model, rows)
             while True:
                 try:

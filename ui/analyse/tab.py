@@ -22,7 +22,7 @@ from ui.analyse.handlers import (
 )
 from ui.catalog.samples import DATASET_NAMES
 from ui.explore.tab import ExploreTab
-from ui.models.tab import Reception
+from ui.models.tab import PrivateModels
 from ui.server.downloads import hand_over
 
 _PICK = """
@@ -42,12 +42,12 @@ _SEARCH = "A word or phrase that is split into tokens is found where any of them
 
 
 def create_analyse_tab(
-    demo: gr.Blocks, analyst: Analyst, reception: Reception, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
+    demo: gr.Blocks, analyst: Analyst, private: PrivateModels, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
 ) -> None:
     """Lay the tab out and connect it.
 
     Args:
-        reception: knows the models that a visitor may use.
+        private: knows the models that a visitor may use.
         pages: the page's tabs, to move to Explore.
         explore: what a text is opened in.
     """
@@ -157,12 +157,12 @@ def create_analyse_tab(
         index = int(event.row)
         if analysis is None or not 0 <= index < len(analysis.corpus.texts):
             raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
-        if analysis.model not in dict(map(reversed, reception.choices(request.session_hash))):
+        if analysis.model not in dict(map(reversed, private.choices(request.session_hash))):
             raise gr.Error("You removed that model: analyse the data set with another one.", print_exception=False)
         return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
 
     def refresh(chosen: str | None, request: gr.Request) -> Any:
-        return reception.offer(request.session_hash, chosen, classifiers=True)
+        return private.offer(request.session_hash, chosen, classifiers=True)
 
     def leave(request: gr.Request) -> None:
         # Gradio keeps the state of who left for an hour; a routed data set is too large for that.

@@ -9,11 +9,14 @@ import gradio as gr
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
-from switch_model.routing import Routing
+from ui.look.html import quoted
 from ui.look.palette import MAX_COLOURS
-from ui.views.view import View
+from ui.views.view import PredictionView, View
 
 _TITLE = "What if this token went elsewhere?"
+_SAVED, _NO_TEXT = "A saved view can’t be asked.", "Appears once a text is routed by a sparse model."
+_GROUP = '<div class="what-if" role="group" aria-label="Experts for this token">'
+_BACK = '<button type="button" class="panel-act" data-expert="-1">Let the router choose</button>'
 # Differences below this are the noise of rounding.
 NOTHING = 0.00005
 
@@ -40,24 +43,20 @@ def create_what_if(value: str = "") -> gr.HTML:
     return gr.HTML(value, js_on_load=_CLICKS, apply_default_css=False, elem_id="what-if")
 
 
-def what_if_card(view: View | None, answer: WhatIf | None, still: bool = False) -> str:
+def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = False) -> str:
     """A row per expert, the best one for the predicted class first. `still` = nothing in it can be clicked."""
-    if answer is None and view is not None and view.model and view.prediction.routing and not view.asked:
-        record = view.prediction.routing[view.layer]
+    record = view.record
+    if answer is None and view.model and record is not None and not view.asked:
         return (
-            f"<h2>{_title(view, record)}</h2>"
+            f"<h2>{_title(view)}</h2>"
             f'<p class="facts">Each of the {record.num_experts} experts can be tried for it: what the model would say '
             "then, and which choice would have been the best. A click on any token asks too.</p>"
             '<button type="button" class="panel-act" data-ask>Try every expert</button>'
         )
-    if view is None or answer is None:
-        saved = view is not None and not view.model
-        said = "A saved view can’t be asked." if saved else "Appears once a text is routed by a sparse model."
-        return f'<h2>{_TITLE}</h2><p class="facts">{said}</p>'
-    record = view.prediction.routing[view.layer]
+    if answer is None:
+        return _empty(_SAVED if not view.model else _NO_TEXT)
     if answer.probability[answer.expert] is None:
-        said = f"Every expert of {layer_title(record.name)} is off: none reads its tokens."
-        return f'<h2>{_TITLE}</h2><p class="facts">{said}</p>'
+        return _empty(f"Every expert of {layer_title(record.name)} is off: none reads its tokens.")
     probs_E = record.probs[0, view.token].tolist()
     forced = view.changes.force.get((record.name, view.token))
     on = [expert for expert, probability in enumerate(answer.probability) if probability is not None]
@@ -67,37 +66,72 @@ def what_if_card(view: View | None, answer: WhatIf | None, still: bool = False) 
         _row(expert, answer, probs_E[expert], expert == answer.expert, widest, still)
         for expert in sorted(on, key=lambda expert: (-answer.probability[expert], expert))
     )
-    back = (
-        '<button type="button" class="panel-act" data-expert="-1">Let the router choose</button>'
-        if forced is not None and not still
-        else ""
-    )
     return (
-        f"<h2>{_title(view, record)}</h2>"
-        f'<div class="what-if" role="group" aria-label="Experts for this token">{rows}</div>'
-        f'<p class="facts">{_verdict(answer, forced, bool(record.dropped[0, view.token]))}</p>{back}'
+        f"<h2>{_title(view)}</h2>{_GROUP}{rows}</div>"
+        f'<p class="facts">{_verdict(answer, forced, bool(record.dropped[0, view.token]))}</p>'
+        f"{_BACK if forced is not None and not still else ''}"
     )
 
 
-def _title(view: View, record: Routing) -> str:
-    token = escape(view.prediction.tokens[view.token].strip() or "␣")
-    return f'What if <bdi class="quoted">{token}</bdi> went elsewhere in {layer_title(record.name)}?'
+def force_card(view: View) -> str:
+    """The experts of the chosen layer for the chosen token of a text that was written or filled; a click sends it
+    there."""
+    record, title = view.record, "Send this token elsewhere"
+    if record is None or not view.model:
+        return _empty(_SAVED if not view.model else "Appears with a model that has a sparse layer.", title)
+    probs, own = record.probs[0, view.token].tolist(), int(record.expert[0, view.token])
+    off = {expert for layer, expert in view.changes.ablate if layer == record.name}
+    rows = "".join(
+        _button(expert, expert == own)
+        + f'<span class="what-gate">router</span><i><u class="helps" style="width:{100 * probs[expert]:.1f}%"></u></i>'
+        f"<span>{probs[expert]:.2f}</span></button>"
+        for expert in sorted(range(len(probs)), key=lambda expert: -probs[expert])
+        if expert not in off
+    )
+    again = "written" if view.writes else "filled in"
+    where = f"{quoted(view.trace.tokens[view.token])} elsewhere in {layer_title(record.name, view.two_stacks)}"
+    return (
+        f"<div{' class=writes' if view.writes else ''}><h2>Send {where}</h2>{_GROUP}{rows}</div>"
+        f'<p class="facts">Click an expert: the token goes there, and the text is {again} again.</p>'
+        f"{_BACK if (record.name, view.token) in view.changes.force else ''}</div>"
+    )
+
+
+def no_text_card() -> str:
+    """Before there is a text."""
+    return _empty(_NO_TEXT)
+
+
+def _empty(sentence: str, title: str = _TITLE) -> str:
+    return f'<h2>{title}</h2><p class="facts">{sentence}</p>'
+
+
+def _title(view: PredictionView) -> str:
+    return f"What if {quoted(view.trace.tokens[view.token])} went elsewhere in {layer_title(view.record.name)}?"
+
+
+def _button(expert: int, own: bool) -> str:
+    """The beginning of a row that can be clicked."""
+    hint = "this is where it goes" if own else f"send it to expert {expert}"
+    return (
+        f'<button type="button" class="what-row{" own" if own else ""}" data-expert="{expert}" title="{hint}">'
+        f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
+    )
 
 
 def _row(expert: int, answer: WhatIf, gate: float, own: bool, widest: float, still: bool) -> str:
     change = answer.probability[expert] - answer.probability[answer.expert]
     probability, label = answer.probability[expert], answer.labels[expert]
     says = "" if label == answer.label else f'<b class="wrong"> → {escape(label)}</b>'
-    hint = "this is where it goes" if own else f"send it to expert {expert}"
-    tag = "div" if still else "button"
-    acts = "" if still else f' type="button" data-expert="{expert}" title="{hint}"'
     value = f"{100 * probability:.2f} %" if own else f"{100 * change:+.2f}".replace("-", "−")
+    begin, end = _button(expert, own), "</button>"
+    if still:
+        chip = f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
+        begin, end = f'<div class="what-row{" own" if own else ""}">{chip}', "</div>"
     return (
-        f'<{tag} class="what-row{" own" if own else ""}"{acts}>'
-        f'<span class="cell chip x{expert % MAX_COLOURS}">{expert}</span>'
-        f'<span class="what-gate">router {gate:.2f}</span>'
+        f'{begin}<span class="what-gate">router {gate:.2f}</span>'
         f'<i><u class="{"harms" if change < 0 else "helps"}" style="width:{100 * abs(change) / widest:.1f}%"></u></i>'
-        f"<span>{value}{says}</span></{tag}>"
+        f"<span>{value}{says}</span>{end}"
     )
 
 

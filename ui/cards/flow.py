@@ -4,24 +4,33 @@ It is drawn while it is open, and only then: two pictures more for every click w
 Try it: draw_flow(view, opened=True)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
+from ui.look.html import facts
 from ui.look.palette import MAX_COLOURS, expert_colour
 from ui.views.view import View
 
 _NOTHING = '<p class="facts">A flow needs a text and a model with two sparse layers at least.</p>'
 
 
-def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
-    """(sentence, Sankey diagram, transition matrix from the chosen layer to the next); blanks while closed."""
+class Flow(NamedTuple):
+    """Words, a Sankey diagram, and the transition matrix from the chosen layer to the next."""
+
+    words: Any = ""
+    sankey: Any = None
+    matrix: Any = None
+
+
+def draw_flow(view: View | None, opened: bool) -> Flow:
+    """The flow of a view; blanks while its card is closed."""
     if not opened:
         # Not gr.skip(), for which Gradio builds each of the three components anew: a fifth of an answer's time.
-        return "", None, None
-    records = view.prediction.routing if view else ()
+        return Flow()
+    records = view.trace.routing if view else ()
     if len(records) < 2:
-        return _NOTHING, None, None
+        return Flow(_NOTHING)
     from switch_model.analysis.layer_names import layer_title
     from switch_model.analysis.statistics import shared_information, shuffled_information
     from switch_model.plots.routing import expert_flow, transition_matrix
@@ -34,17 +43,17 @@ def draw_flow(view: View | None, opened: bool) -> tuple[Any, Any, Any]:
     if not counts.any():
         off = there if here.choices.any() else here
         said = f"All experts of {layer_title(off.name)} are off: none reads a token."
-        return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), None
+        return Flow(facts(said), expert_flow(records, colours))
     told, (chance, high) = shared_information(counts), shuffled_information(here, there)
     verdict = "more than chance" if told > high else "no more than chance"
     said = (
         f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {100 * told:.0f} % "
         f"of its expert there; with shuffled tokens it would be {100 * chance:.0f} %: {verdict}."
     )
-    return f'<p class="facts" role="status">{said}</p>', expert_flow(records, colours), transition_matrix(here, there)
+    return Flow(facts(said), expert_flow(records, colours), transition_matrix(here, there))
 
 
-def create_flow(view: gr.State) -> tuple[gr.State, list[Any]]:
+def create_flow(view: gr.State) -> tuple[gr.State, Flow]:
     """Lay it out. Returns whether it is open, and what `draw_flow` fills, for who draws when the view changes."""
     opened = gr.State(False)
     with gr.Accordion("Flow from layer to layer", open=False, elem_classes="card run-plots", elem_id="flow") as card:
@@ -55,7 +64,7 @@ def create_flow(view: gr.State) -> tuple[gr.State, list[Any]]:
             with gr.Column(scale=2, min_width=300):
                 matrix = gr.Plot(show_label=False, container=False, buttons=[], elem_id="transitions")
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    parts = [said, sankey, matrix]
-    card.expand(lambda: True, None, [opened], **quiet).then(draw_flow, [view, opened], parts, **quiet)
+    parts = Flow(said, sankey, matrix)
+    card.expand(lambda: True, None, [opened], **quiet).then(draw_flow, [view, opened], [*parts], **quiet)
     card.collapse(lambda: False, None, [opened], **quiet)
     return opened, parts

@@ -1,19 +1,18 @@
 """Who voted for what: the logits of a classifier that reads its experts alone, as a sum of what each expert says.
 
-Pure functions of a View, but for the component: its script asks the grid for an expert's tokens.
+Pure functions of a view, but for the component: its script asks the grid for an expert's tokens.
 Try it: votes_card(view)
 """
 
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import torch
 
-from switch_model import Prediction
 from switch_model.analysis.layer_names import layer_title
-from ui.cards.prediction import MAX_CLASSES, empty_card
+from ui.components.routing_grid import classes_shown, digits_of
+from ui.look.html import empty_card, signed
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 
@@ -33,18 +32,17 @@ def create_votes(value: str = "") -> gr.HTML:
     return gr.HTML(value, js_on_load=script, apply_default_css=False, elem_id="votes")
 
 
-def votes_card(view: Any, still: bool = False) -> str:
+def votes_card(view: View | None, still: bool = False) -> str:
     """A row per expert of the layer that votes, a column per class, their sums; "" for a model without classes.
 
     Args:
-        view: a View, an OutputView, or None.
         still: nothing in it can be clicked.
     """
     if view is None:
         return empty_card(TITLE)
-    if not isinstance(view, View):
+    if not view.classifies:
         return ""
-    prediction = view.prediction
+    prediction = view.answer
     if prediction.votes is None:
         why = _RESIDUAL if prediction.routing else "This model has no experts: there is nobody to vote."
         return f'<h2>{TITLE}</h2><p class="facts">{why}</p>'
@@ -91,50 +89,6 @@ def votes_card(view: Any, still: bool = False) -> str:
         f'<div class="votes"><table><thead><tr><th scope="col">expert</th>{head}</tr></thead>'
         f'<tbody>{rows}</tbody></table></div><p class="facts">{" ".join(facts)}</p>'
     )
-
-
-def votes_strip(prediction: Prediction, rounded: int = 6) -> dict[str, Any] | None:
-    """What the grid draws below each word: the votes of the tokens for the classes of the card, the predicted one
-    first; None stands for a token without a vote. None without votes.
-
-    Args:
-        rounded: digits behind the point.
-    """
-    if prediction.votes is None:
-        return None
-    record, names = prediction.voters, list(prediction.scores)
-    kept = record.kept[0].tolist()
-    classes = classes_shown(prediction)
-    votes = prediction.votes.T.tolist()
-    return {
-        "layer": prediction.routing.index(record),
-        "digits": digits_of(prediction) + 1,
-        "classes": [
-            {
-                "name": names[c],
-                "votes": [round(vote, rounded) if voted else None for vote, voted in zip(votes[c], kept, strict=True)],
-            }
-            for c in classes
-        ],
-    }
-
-
-def classes_shown(prediction: Prediction) -> list[int]:
-    """Indices of the likeliest classes, the predicted one first."""
-    scores = list(prediction.scores.values())
-    return sorted(range(len(scores)), key=lambda c: -scores[c])[:MAX_CLASSES]
-
-
-def digits_of(prediction: Prediction) -> int:
-    """Digits behind the point that sums of votes are shown with: more where all are small."""
-    largest = max(float(prediction.votes_of_experts.abs().max()), float(prediction.logits.abs().max()))
-    return 2 if largest >= 1 else 3 if largest >= 0.1 else 4
-
-
-def signed(value: float, digits: int) -> str:
-    """A number with its sign; "±" where nothing is left of it."""
-    value = round(value, digits)
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.{digits}f}"
 
 
 def strip_bar(vote: float | None, name: str, most: float, digits: int) -> str:

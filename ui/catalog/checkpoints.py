@@ -1,6 +1,6 @@
 """Early and late checkpoints of runs, beside the models of the shelf: opened when asked for, the last few kept.
 
-Try it: CheckpointShelf(shelf, Workshop(Path("runs"))).choices()
+Try it: CheckpointShelf(shelf, Workspace(Path("runs"))).choices()
 """
 
 import re
@@ -13,7 +13,7 @@ from switch_model import CheckpointError
 from train.runs.run import Run, RunError
 from train.weights.kept import go_to, open_run
 from ui.catalog.models import LoadedModel, ModelShelf, size_of
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 
 # Runs whose checkpoints are offered, the newest ones, and models kept open: two for each of two visitors.
 MAX_RUNS, MAX_OPEN = 12, 4
@@ -23,16 +23,16 @@ _KEY = re.compile(r"checkpoint:(.+)@(\d+)")
 class CheckpointShelf:
     """The shelf's models, and the earliest and the last checkpoint of each of the newest runs."""
 
-    def __init__(self, shelf: ModelShelf, workshop: Workshop):
+    def __init__(self, shelf: ModelShelf, workspace: Workspace):
         self.shelf = shelf
-        self.workshop = workshop
+        self.workspace = workspace
         self._open: OrderedDict[tuple, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
         """(title, key) of the checkpoints of runs, for a picker."""
         found = []
-        for name, run in classifier_runs(self.workshop, MAX_RUNS):
+        for name, run in classifier_runs(self.workspace, MAX_RUNS):
             steps = list(run.kept_checkpoints())
             if len(steps) > 1:
                 found += [(f"{name}, step {step:,}", key_of(name, step)) for step in (steps[0], steps[-1])]
@@ -45,7 +45,7 @@ class CheckpointShelf:
             return self.shelf.load(key)
         name, step = match[1], int(match[2])
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
         except RunError as error:
             raise CheckpointError(str(error)) from error
         folder = run.kept_checkpoints().get(step)
@@ -78,10 +78,10 @@ def same_run(first: str | None, second: str | None) -> bool:
     return one is not None and two is not None and one[1] == two[1]
 
 
-def classifier_runs(workshop: Workshop, most: int) -> Iterator[tuple[str, Run]]:
+def classifier_runs(workspace: Workspace, most: int) -> Iterator[tuple[str, Run]]:
     """(name, run) of the newest runs that learn classes and keep a checkpoint, `most` of them."""
-    for name in workshop.names():
-        run = Run(workshop.root / name)
+    for name in workspace.names():
+        run = Run(workspace.root / name)
         try:
             fits = run.arguments().train.task == "classification" and run.last_checkpoint() is not None
         except RunError:  # Deleted since it was listed, or written by another version.

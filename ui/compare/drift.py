@@ -1,6 +1,6 @@
 """Drift: one text under the checkpoints of a run, from early to late. All are routed once; a slider looks through them.
 
-Try it: list(Drift(Workshop(Path("runs"))).route("toy", "a text"))[-1]
+Try it: list(Drift(Workspace(Path("runs"))).route("toy", "a text"))[-1]
 """
 
 import math
@@ -19,7 +19,7 @@ from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import classifier_runs
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 
 # Runs on offer; checkpoints of one, evenly chosen; bytes of weights to read; cells of all grids, which a browser holds.
 MAX_RUNS, MAX_CHECKPOINTS = 50, 50
@@ -54,13 +54,13 @@ class Trail:
 class Drift:
     """The handlers of the card."""
 
-    def __init__(self, workshop: Workshop, device: str | None = None):
-        self.workshop = workshop
+    def __init__(self, workspace: Workspace, device: str | None = None):
+        self.workspace = workspace
         self.device = device
 
     def refresh(self, chosen: str | None) -> tuple[Any, str]:
         """(picker of runs, the one with most checkpoints chosen; how to get more, where no run has more than two)."""
-        kept = {name: len(run.kept_checkpoints()) for name, run in classifier_runs(self.workshop, MAX_RUNS)}
+        kept = {name: len(run.kept_checkpoints()) for name, run in classifier_runs(self.workspace, MAX_RUNS)}
         if not kept:
             return gr.update(choices=[], value=None), _said(_NO_RUNS)
         choices = [(f"{name} ({count} checkpoint{'s' if count != 1 else ''})", name) for name, count in kept.items()]
@@ -71,7 +71,7 @@ class Drift:
         """(what to say, the trail once it is whole): a text, or where it is empty the other, under every checkpoint."""
         text = text if (text or "").strip() else other
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
             trail = Trail([], [])
             for step, prediction, progress in self._followed(run, text or ""):
                 trail.steps.append(step)
@@ -129,7 +129,7 @@ def pictures(trail: Trail) -> list[dict[str, Any]]:
         alike = ", ".join(f"{share:.0%} in {layer_title(record.name)}" for record, (share, _) in shares)
         said = f"Step {step:,}, the last one: what the others are compared with." if here is last else f"Step {step:,}."
         said += f" Routed as at step {end:,}: {alike}." if alike and here is not last else ""
-        grid = grid_value(here, (0, 0), last) | {"still": True, "otherwise": "at the last step"}
+        grid = grid_value(here.trace, (0, 0), last.trace) | {"still": True, "otherwise": "at the last step"}
         found.append({"step": step, "said": _said(said), "card": prediction_card(here, None, None), "grid": grid})
     return found
 

@@ -12,14 +12,14 @@ import gradio as gr
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import routed_alike
-from ui.cards.importance import in_points
-from ui.cards.prediction import message_card, prediction_card
+from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import CheckpointShelf, same_run
 from ui.catalog.models import ModelShelf
 from ui.compare.drift import Drift, create_drift
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.models.tab import Reception
-from ui.server.workspace import Workshop
+from ui.look.html import in_points, message_card
+from ui.models.tab import PrivateModels
+from ui.server.workspace import Workspace
 
 _HINT = (
     "Two texts under one model, or one text under two models: a run of yours early and late, say. "
@@ -44,7 +44,7 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
         not here.routing or here.routing[0].num_experts == there.routing[0].num_experts
     )
     foreign = first != second and not same_run(first, second)
-    grids = [grid_value(prediction, (0, 0)) | {"still": True} for prediction in predictions]
+    grids = [grid_value(prediction.trace, (0, 0)) | {"still": True} for prediction in predictions]
     said = _in_words(here, there, pairs) + (f'<p class="note">{_OTHER_MODELS}</p>' if foreign else "")
     if comparable:
         for index, layer in enumerate(grids[1]["layers"]):
@@ -117,15 +117,15 @@ def _titled(title: str, card: str) -> str:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State, tab: gr.Tab) -> None:
+def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.State, tab: gr.Tab) -> None:
     """Lay the tab out and connect it.
 
     Args:
-        reception: knows the models that a visitor may use.
-        workshop: where runs lie, whose checkpoints are models too.
+        private: knows the models that a visitor may use.
+        workspace: where runs lie, whose checkpoints are models too.
         view: what Explore shows, whose text it starts with.
     """
-    shelf = CheckpointShelf(reception.shelf, workshop)
+    shelf = CheckpointShelf(private.shelf, workspace)
     boxes, models, cards, grids = [], [], [], []
     with gr.Column(elem_classes="card"):
         gr.HTML(f'<h2>Compare</h2><p class="facts">{_HINT}</p>', apply_default_css=False)
@@ -134,8 +134,8 @@ def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State,
                 with gr.Column(min_width=280):
                     models.append(
                         gr.Dropdown(
-                            reception.classifiers(None),
-                            value=reception.shelf.default_classifier,
+                            private.classifiers(None),
+                            value=private.shelf.default_classifier,
                             label=f"{name} model",
                             filterable=False,
                             elem_id=f"compare-model-{number}",
@@ -168,11 +168,11 @@ def create_compare_tab(reception: Reception, workshop: Workshop, view: gr.State,
 
     def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
         kept = shelf.choices()
-        pickers = (reception.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
+        pickers = (private.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
         return (gr.skip() if text or view is None else view.text), *pickers
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **quiet)
     inputs = [models[0], boxes[0], models[1], boxes[1]]
     run.click(route, inputs, [*cards, said, *grids], **quiet)
-    create_drift(Drift(workshop, reception.shelf.device), boxes[0], tab)
+    create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)

@@ -8,9 +8,7 @@ the slider the last one counts.
 Try it: create_expert_panel(panel_value(view, config))
 """
 
-import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ import gradio as gr
 
 from switch_model import Interventions, SwitchConfig
 from switch_model.analysis.layer_names import layer_label, layer_title
-from switch_model.routing import UNLIMITED, Routing
+from switch_model.routing import UNLIMITED
+from ui.views.changes import own_factor, words_of_changes
 from ui.views.view import View
 
 _SCRIPT = Path(__file__).with_suffix(".js")
@@ -38,58 +37,63 @@ def create_expert_panel(value: dict[str, Any] | None = None) -> gr.HTML:
     )
 
 
-def panel_value(view: Any, config: SwitchConfig, serial: int = 0, said: list[str] | None = None) -> dict[str, Any]:
+def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, Any]:
     """What the script draws: per layer which experts are off, how many tokens chose each, what each matters; the
-    capacity's stops ("none" = dropless), which one is the model's own, and the slots per expert that come of it; the
-    changes in words.
+    capacity's stops ("none" = dropless; none at all where nothing is ever dropped), which one is the model's own, and
+    the slots per expert that come of it; the changes in words.
 
     Args:
-        view: a View or an OutputView.
         serial: of the event that is answered.
-        said: the changes in words; None = those of a View.
     """
-    changes, matters = view.changes, view.matters
-    records = view.records
+    changes, records, both = view.changes, view.records, view.two_stacks
+    found = view.importance and (1000 * view.importance.experts).round().int().tolist()
     # A layer with all experts off has no slots: another one tells.
     open_layer = next((record for record in records if int(record.capacity)), records[0] if records else None)
     own = own_factor(open_layer, config) if open_layer else math.inf
     stops = sorted({*CAPACITY_STOPS, own})
     factor = own if changes.capacity_factor is None else changes.capacity_factor
-    return {
+    # A decoder has room for every token.
+    drops = view.traces[0].stack == "encoder" and view.traces[0].routing
+    value = {
         "layers": [
             {
                 "name": record.name,
-                "title": layer_title(record.name),
-                "label": layer_label(record.name),
+                "title": layer_title(record.name, both),
+                "label": layer_label(record.name, both),
                 "off": [int((record.name, expert) in changes.ablate) for expert in range(record.num_experts)],
                 "tokens": record.choices.tolist(),
-                "matters": _thousandths(matters.experts[index].tolist()) if matters else None,
+                "matters": found[index] if found else None,
             }
             for index, record in enumerate(records)
         ],
-        "label": matters.label if matters else "",
-        "stops": ["none" if math.isinf(stop) else stop for stop in stops],
+        "label": view.importance.label if view.importance else "",
+        "stops": ["none" if math.isinf(stop) else stop for stop in stops] if drops else [],
         "own": stops.index(own),
         "at": min(range(len(stops)), key=lambda index: _apart(stops[index], factor)),
         "slots": None if open_layer is None or int(open_layer.capacity) == UNLIMITED else int(open_layer.capacity),
-        "said": words_of_view(view) if said is None else said,
+        "said": words_of_changes(view),
         "undo": bool(view.past),
+        "classes": view.classifies,
+        "writes": view.writes,
         "serial": serial,
     }  # fmt: skip
+    if both and drops:
+        value["capacity_note"] = "Acts on the encoder: the decoder always has room for every token."
+    return value
 
 
-def wished(view: Any, changes: Interventions, config: SwitchConfig, wish: dict[str, Any]) -> Interventions:
+def changes_from_panel(view: View, changes: Interventions, config: SwitchConfig, wish: dict[str, Any]) -> Interventions:
     """The changes after what a person asked for. A browser may ask for anything: what makes no sense is left out.
 
     Args:
-        view: a View or an OutputView: what is looked at.
+        view: what is looked at.
         changes: those before.
     """
     kind, layers = wish.get("kind"), config.sparse_layers
     if kind == "reset":
         return Interventions()
-    if kind == "force" and view.prediction.routing:
-        place = (view.prediction.routing[view.layer].name, view.token)
+    if kind == "force" and view.record is not None:
+        place = (view.record.name, view.token)
         expert = _whole(wish.get("expert"), config.num_experts)
         force = {other: chosen for other, chosen in changes.force.items() if other != place}
         if expert is not None and (place[0], expert) not in changes.ablate:
@@ -120,51 +124,5 @@ def _factor(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and 0 < value < 1e6 else None
 
 
-def own_factor(record: Routing, config: SwitchConfig) -> float:
-    """The capacity factor that the model routes this text with; where it has an absolute capacity, what that makes."""
-    if config.expert_capacity is None:
-        return math.inf if config.eval_capacity_factor is None else float(config.eval_capacity_factor)
-    capacity, tokens = int(record.capacity), int(record.mask.sum())
-    return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
-
-
-def words_of_view(view: View) -> list[str]:
-    """A phrase for each change of a classifier's view."""
-    return changes_in_words(view.changes, view.base.tokens, view.records)
-
-
-def changes_in_words(
-    changes: Interventions, tokens: list[str], records: Sequence[Routing], both: bool = False
-) -> list[str]:
-    """A phrase for each change: "expert 3 of layer 1 off"; `both` as in `layer_title`.
-
-    Args:
-        tokens: names of those that are forced, by their index.
-        records: of the layers that have experts switched off.
-    """
-    sizes, said = {record.name: record.num_experts for record in records}, []
-    for layer, places in itertools.groupby(sorted(changes.ablate), key=lambda place: place[0]):
-        off, title = [expert for _, expert in places], layer_title(layer, both)
-        # A layer that a stranger's record names need not be there.
-        if len(off) == sizes.get(layer):
-            said.append(f"all experts of {title} off")
-        else:
-            said += [f"expert {expert} of {title} off" for expert in off]
-    said += [
-        f"“{tokens[token].strip()}” to expert {expert} in {layer_title(layer, both)}"
-        for (layer, token), expert in sorted(changes.force.items())
-    ]
-    if changes.capacity_factor is not None:
-        factor = changes.capacity_factor
-        said.append("no capacity limit" if math.isinf(factor) else f"capacity factor {factor:g}")
-    if changes.capacity_group is not None:
-        said.append(f"capacity counted per {changes.capacity_group}")
-    return said
-
-
 def _apart(one: float, other: float) -> float:
     return 0.0 if one == other else abs(one - other)
-
-
-def _thousandths(values: list[float]) -> list[int]:
-    return [round(1000 * value) for value in values]

@@ -3,7 +3,7 @@
 The component's value is plain data. Its script builds every element itself and writes text with textContent: gr.HTML
 evaluates ${…} in what a template has rendered, so that a visitor's text must never pass through one.
 A value with the whole `text` belongs to Explore's box: the script says so when that has been edited since.
-Try it: create_routing_grid(grid_value(prediction, default_selection(prediction)))
+Try it: create_routing_grid(grid_value(prediction.trace, default_selection(prediction.trace)))
 """
 
 from dataclasses import replace
@@ -17,9 +17,15 @@ from switch_model import Prediction, Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED
+from ui.look.html import visible
+from ui.views.view import View
 
 # One scope: what the first one names, the second calls.
 _SCRIPTS = (Path(__file__).with_name("grid_bars.js"), Path(__file__).with_suffix(".js"))
+_READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
+_GOES_ON = "Decoder: the beginning, and what the model wrote"
+# Classes whose votes are shown, the likeliest ones: as many as the card of the prediction has bars.
+MAX_CLASSES = 12
 _TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"></div>'
 
 
@@ -34,29 +40,23 @@ def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "rou
     )
 
 
-def grid_value(
-    prediction: Prediction | TokenTrace,
-    selected: tuple[int, int],
-    base: Prediction | TokenTrace | None = None,
-    matters_T: torch.Tensor | None = None,
-) -> dict[str, Any]:
+def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | None = None) -> dict[str, Any]:
     """What the script draws: tokens, and per layer the lists expert, gate (in thousandths), slot and dropped.
 
     Args:
         selected: (token, layer) indices to start with.
-        base: the prediction before the routing was changed: where a token went then is told apart.
-        matters_T: the change of the predicted class's probability without each token.
+        base: the same before the routing was changed: where a token went then is told apart.
     """
-    records = prediction.routing
+    records = trace.routing
     tokens = {
-        "tokens": [token.strip() or "␣" for token in prediction.tokens],
-        "joined": joined_tokens(prediction),
-        "unknown": prediction.unknown,
-        "special": [start == end for start, end in prediction.offsets],
+        "tokens": [visible(token) for token in trace.tokens],
+        "joined": joined_tokens(trace),
+        "unknown": trace.unknown,
+        "special": [start == end for start, end in trace.offsets],
         "selected": {"token": selected[0], "layer": selected[1]},
         "experts": records[0].num_experts if records else 0,
-        "matters": None if matters_T is None else (matters_T * 1000).round().int().tolist(),
-        "label": "" if matters_T is None else prediction.label,
+        "matters": None,
+        "label": "",
     }
     if not records:
         return tokens | {"layers": []}
@@ -65,7 +65,7 @@ def grid_value(
     gate_LT = torch.cat([record.gate for record in records])
     slot_LT = torch.cat([record.slot for record in records])
     capacity_L = torch.cat([record.capacity for record in records])
-    changed = base is not None and base is not prediction
+    changed = base is not None and base is not trace
     dropped_LT = slot_LT >= capacity_L.unsqueeze(-1)
     lists = zip(
         records,
@@ -93,43 +93,88 @@ def grid_value(
     }
 
 
-def bands_value(
-    bands: list[tuple[str, TokenTrace, TokenTrace]], selected: tuple[int, int], changed: bool = False
-) -> dict[str, Any]:
-    """The same for several stacks, one below the other: tokens and layers are counted through all of them, and a layer
-    knows nothing (None) of the tokens of another stack.
+def view_grid(view: View) -> dict[str, Any]:
+    """The grid of a view: one stack, with what only a class has (what its tokens matter, votes), or one stack below the
+    other."""
+    if view.two_stacks or view.trace.stack == "decoder":
+        return stacked_value(view)
+    value = grid_value(view.trace, view.place, view.base.bands[0])
+    if view.importance is not None:
+        matters = (view.importance.tokens * 1000).round().int().tolist()
+        value |= {"matters": matters, "label": view.importance.label}
+    return value | ({"text": view.text, "votes": votes_strip(view.answer)} if view.classifies else {})
 
-    Args:
-        bands: a title, the stack, and the same stack before the routing was changed.
-        selected: (token, layer), counted through.
-    """
+
+def stacked_value(view: View) -> dict[str, Any]:
+    """The grid of a model that writes: tokens and layers are counted through all its stacks, and a layer knows nothing
+    (None) of the tokens of another stack."""
+    titles = (_READS, _WRITES) if view.two_stacks else (_GOES_ON,)
     parts = []
-    for _, band, base in bands:
+    for trace, base in zip(view.traces, view.base.bands, strict=True):
         # What was written after the first difference is another text: its routes have nothing to be compared with.
-        same = _alike(band, base) if changed else 0
-        part = grid_value(band, (0, 0))
-        for layer, record, was in zip(part["layers"], band.routing, base.routing, strict=True):
-            layer["title"] = layer_title(record.name, both=len(bands) > 1)
-            if changed:
+        same = _alike(trace, base) if view.changed else 0
+        part = grid_value(trace, (0, 0))
+        for layer, record, was in zip(part["layers"], trace.routing, base.routing, strict=True):
+            layer["title"] = layer_title(record.name, both=view.two_stacks)
+            if view.changed:
                 routes = _before(_first(record, same), _first(was, same))
-                layer["before"] = routes + [None] * (len(band.tokens) - same)
+                layer["before"] = routes + [None] * (len(trace.tokens) - same)
         parts.append(part)
     value: dict[str, Any] = {
         key: [one for part in parts for one in part[key]] for key in ("tokens", "joined", "unknown", "special")
     }
-    value |= {"selected": {"token": selected[0], "layer": selected[1]}, "matters": None, "label": "", "layers": []}
+    token, layer = view.place
+    value |= {"selected": {"token": token, "layer": layer}, "matters": None, "label": "", "layers": []}
     value |= {"experts": max(part["experts"] for part in parts), "bands": []}
     total, start = len(value["tokens"]), 0
-    for (title, band, _), part in zip(bands, parts, strict=True):
-        end = start + len(band.tokens)
+    for title, trace, part in zip(titles, view.traces, parts, strict=True):
+        end = start + len(trace.tokens)
         for layer in part["layers"]:
             for key in ("expert", "gate", "slot", "dropped", "before"):
                 if layer[key] is not None:
                     layer[key] = [None] * start + layer[key] + [None] * (total - end)
             value["layers"].append(layer)
-        value["bands"].append({"title": title, "start": start, "end": end, "written": start + band.written})
+        value["bands"].append({"title": title, "start": start, "end": end, "written": start + trace.written})
         start = end
     return value
+
+
+def votes_strip(prediction: Prediction, rounded: int = 6) -> dict[str, Any] | None:
+    """What the grid draws below each word: the votes of the tokens for the classes of the card, the predicted one
+    first; None stands for a token without a vote. None without votes.
+
+    Args:
+        rounded: digits behind the point.
+    """
+    if prediction.votes is None:
+        return None
+    record, names = prediction.voters, list(prediction.scores)
+    kept = record.kept[0].tolist()
+    classes = classes_shown(prediction)
+    votes = prediction.votes.T.tolist()
+    return {
+        "layer": prediction.routing.index(record),
+        "digits": digits_of(prediction) + 1,
+        "classes": [
+            {
+                "name": names[c],
+                "votes": [round(vote, rounded) if voted else None for vote, voted in zip(votes[c], kept, strict=True)],
+            }
+            for c in classes
+        ],
+    }
+
+
+def classes_shown(prediction: Prediction) -> list[int]:
+    """Indices of the likeliest classes, the predicted one first."""
+    scores = list(prediction.scores.values())
+    return sorted(range(len(scores)), key=lambda c: -scores[c])[:MAX_CLASSES]
+
+
+def digits_of(prediction: Prediction) -> int:
+    """Digits behind the point that sums of votes are shown with: more where all are small."""
+    largest = max(float(prediction.votes_of_experts.abs().max()), float(prediction.logits.abs().max()))
+    return 2 if largest >= 1 else 3 if largest >= 0.1 else 4
 
 
 def _alike(one: TokenTrace, other: TokenTrace) -> int:
@@ -150,10 +195,10 @@ def _before(record: Routing, base: Routing) -> list[list[int] | None]:
     return [None if same else [expert, dropped] for same, expert, dropped in routes]
 
 
-def joined_tokens(prediction: Prediction | TokenTrace) -> list[int]:
+def joined_tokens(trace: TokenTrace) -> list[int]:
     """1 where a token continues the word of the one before it: both are letters or digits with nothing between."""
     joined, previous_end, previous_token = [], -1, ""
-    for (start, end), token in zip(prediction.offsets, prediction.tokens, strict=True):
+    for (start, end), token in zip(trace.offsets, trace.tokens, strict=True):
         touches = start == previous_end and end > start and token[:1].isalnum() and previous_token[-1:].isalnum()
         # Scripts without spaces would make one endless word, which could not wrap.
         joined.append(int(touches and token[:1] < "\u2e80"))

@@ -4,14 +4,14 @@ Try it: among(predictor, "Oil prices rose.", ["The team won."], own_first=False)
 """
 
 from dataclasses import replace
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from switch_model import CheckpointError, Interventions, Prediction, Predictor
 from ui.catalog.models import ModelShelf
 from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.look.html import facts
 from ui.views.view import View
 
 # A page for trying things out: what trains in batches of thousands is shown with a handful.
@@ -44,20 +44,28 @@ def among(
     return alone, predictor.batch(texts, rows)[0 if own_first else -1]
 
 
+class Neighbours(NamedTuple):
+    """Words, the grid of the text in the batch with what differs from it alone, and what that holds for."""
+
+    words: Any
+    grid: Any
+    of: Any
+
+
 def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tuple[str, dict | None]:
-    """What the page shows: (sentence, grid of the text in the batch with what differs from it alone)."""
+    """(words, grid)."""
     lines = [line for line in (others or "").splitlines() if line.strip()]
-    if view is None or not view.model or not view.prediction.routing:
-        return _said("Route a text with a sparse model first."), None
+    if view is None or not view.model or not view.records:
+        return facts("Route a text with a sparse model first."), None
     if not lines:
-        return _said("Add a text or two: one per line."), None
+        return facts("Add a text or two: one per line."), None
     if len(lines) > MAX_TEXTS:
-        return _said(f"{len(lines)} texts are more than fit here: at most {MAX_TEXTS}."), None
+        return facts(f"{len(lines)} texts are more than fit here: at most {MAX_TEXTS}."), None
     try:
         predictor = shelf.load(view.model).predictor
         alone, together = among(predictor, view.text, lines, where == _FIRST, view.changes)
     except (CheckpointError, ValueError) as error:
-        return _said(str(error)), None
+        return facts(str(error)), None
     drops = [sum(int(record.dropped.sum()) for record in one.routing) for one in (alone, together)]
     chances = [f"{alone.label} {100 * one.scores[alone.label]:.1f} %" for one in (alone, together)]
     moved = sum(
@@ -70,8 +78,8 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
         "." if together.label == alone.label else f"; now it says {together.label}."
     )
     said += f" {moved} of {len(alone.tokens) * len(alone.routing)} routes differ."
-    grid = grid_value(together, (view.token, view.layer), alone) | {"still": True, "otherwise": "alone"}
-    return _said(said), grid
+    grid = grid_value(together.trace, view.place, alone.trace) | {"still": True, "otherwise": "alone"}
+    return facts(said), grid
 
 
 def asked_about(view: View | None) -> Any:
@@ -79,14 +87,16 @@ def asked_about(view: View | None) -> Any:
     return view and (view.model, view.text, view.changes)
 
 
-def forget(view: View | None, asked: Any) -> tuple[Any, Any, Any]:
-    """(sentence, grid, what was asked about): empty once the view has moved on from it; else nothing new."""
+def forget(view: View | None, asked: Any) -> Neighbours:
+    """Empty once the view has moved on from what was asked about; else nothing new."""
     # Where nothing was asked, blanks again: for gr.skip() Gradio builds each component anew.
-    return (gr.skip(),) * 3 if asked is not None and asked == asked_about(view) else ("", _NOTHING, None)
+    if asked is not None and asked == asked_about(view):
+        return Neighbours(gr.skip(), gr.skip(), gr.skip())
+    return Neighbours("", _NOTHING, None)
 
 
-def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[gr.Accordion, gr.State, list[Any]]:
-    """Lay it out and connect it. Returns the box, what was asked about, and what `forget` fills as the view moves."""
+def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[gr.Accordion, Neighbours]:
+    """Lay it out and connect it. Returns the box, and what `forget` fills as the view moves."""
     asked = gr.State(None)
     box = gr.Accordion("Neighbours in the batch", open=False, visible=shown, elem_classes="card", elem_id="neighbours")
     with box:
@@ -109,14 +119,10 @@ def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[g
         said = gr.HTML("", apply_default_css=False, elem_id="neighbours-said")
         grid = create_routing_grid(_NOTHING, elem_id="neighbours-grid")
 
-    def route(view: View | None, others: str, where: str) -> tuple[Any, ...]:
-        return *compare(shelf, view, others, where), asked_about(view)
+    parts = Neighbours(said, grid, asked)
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    parts = [said, grid, asked]
-    run.click(route, [view, others, where], parts, **quiet)
-    return box, asked, parts
+    def route(view: View | None, others: str, where: str) -> Neighbours:
+        return Neighbours(*compare(shelf, view, others, where), asked_about(view))
 
-
-def _said(sentence: str) -> str:
-    return f'<p class="facts" role="status">{escape(sentence)}</p>'
+    run.click(route, [view, others, where], [*parts], show_progress="hidden", api_visibility="private")
+    return box, parts

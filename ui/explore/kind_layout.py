@@ -12,6 +12,7 @@ from switch_model.inference.mask_filler import has_blank
 from switch_model.inference.sentinels import has_gap
 from ui.catalog.kinds import CLASSIFIER, FILLER, RESTORER, STORYTELLER, TRANSLATOR, Kind
 from ui.catalog.samples import Sample
+from ui.explore.outputs import Controls
 
 
 def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
@@ -28,26 +29,23 @@ def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
     return kind.example if borrowed or without else text
 
 
-def face(kind: Kind, text: Any) -> tuple[Any, ...]:
-    """(text box, Route, samples, their source, Generate, Stop, settings, neighbours, what begins a text) for a kind.
-
-    The panel of samples closes: it may show another kind's.
+def controls_for(kind: Kind, text: str | None) -> Controls:
+    """The controls for a kind. The panel of samples closes: it may show another kind's.
 
     Args:
-        text: what the box shall hold; anything but a text leaves it as it is.
+        text: what the box shall hold; None leaves it as it is.
     """
     classifies, writes = kind is CLASSIFIER, kind.writes
-    box = {"placeholder": kind.asks} | ({"value": text} if isinstance(text, str) else {})
-    return (
-        gr.update(**box),
-        gr.update(visible=not writes, value=kind.act),
-        gr.update(visible=False),
-        gr.update(visible=classifies),
-        gr.update(visible=writes),
-        gr.update(visible=writes, interactive=False),
-        gr.update(visible=writes),
-        gr.update(visible=classifies),
-        begins(kind),
+    return Controls(
+        text=gr.update(placeholder=kind.asks, **({} if text is None else {"value": text})),
+        run=gr.update(visible=not writes, value=kind.act),
+        samples=gr.update(visible=False),
+        source=gr.update(visible=classifies),
+        generate=gr.update(visible=writes),
+        stop=gr.update(visible=writes, interactive=False),
+        settings=gr.update(visible=writes),
+        neighbours=gr.update(visible=classifies),
+        begin=begins(kind),
     )
 
 

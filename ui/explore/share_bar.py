@@ -3,13 +3,18 @@
 Try it: python app.py, then “Copy link”
 """
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from ui.explore.handlers import EMPTY_TEXT, Explorer
-from ui.server.downloads import hand_over
+from ui.look.html import facts
+from ui.server.downloads import fresh_path, hand_over
 from ui.sharing.link import link_of
+from ui.sharing.records import record_of
+from ui.sharing.routing_csv import routing_csv
 from ui.views.view import View
 
 _FILES = {
@@ -34,7 +39,7 @@ _COPY = """(link) => {
 }"""
 
 
-def create_keeping(
+def create_share_bar(
     explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opening: dict[str, Any], picture: dict[str, Any]
 ) -> None:
     """Lay it out and connect it.
@@ -66,22 +71,38 @@ def create_keeping(
 def make_link(view: View | None) -> tuple[str, str]:
     """(what stands behind #s=, what to say); "" where there is nothing that a link could open."""
     if view is None:
-        return "", _said(EMPTY_TEXT)
+        return "", facts(EMPTY_TEXT)
     if not view.model:
-        return "", _said("A saved record has no link: pass its file on.")
+        return "", facts("A saved record has no link: pass its file on.")
     if "#" in view.model:
-        return "", _said("Only you can use this model: a link would open it for nobody else. Pass a file on.")
-    return link_of(view), _said(
+        return "", facts("Only you can use this model: a link would open it for nobody else. Pass a file on.")
+    return link_of(view), facts(
         "Copied: the link brings back what is shown now. (If not, it stands in the address bar.)"
     )
 
 
-def _said(sentence: str) -> str:
-    return f'<p class="facts" role="status">{sentence}</p>'
+def keep(explorer: Explorer, view: View | None, kind: str, flow_opened: bool = False) -> str:
+    """The path of a file with the view. Raises gr.Error when there is nothing to keep."""
+    if view is None:
+        raise gr.Error(EMPTY_TEXT, print_exception=False)
+    from ui.sharing.picture import draw_grid
+    from ui.sharing.report import report_html
+
+    title = explorer.shelf.title(view.model) if view.model else view.saved_from or "a model"
+    make: dict[str, Callable[[], str | bytes]] = {
+        "json": lambda: json.dumps(record_of(view, title, explorer.what_if(view) if view.asked else None)),
+        "html": lambda: report_html(view, title, explorer.what_if(view), flow_opened),
+        "csv": lambda: routing_csv(view),
+        "svg": lambda: draw_grid(view, "svg", title),
+        "png": lambda: draw_grid(view, "png", title),
+    }
+    content, path = make[kind](), fresh_path(f"routing.{kind}")
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
 
 
-def _keeper(explorer: Explorer, kind: str):
-    def keep(view: View | None, flow_opened: bool) -> str:
-        return explorer.keep(view, kind, flow_opened)
+def _keeper(explorer: Explorer, kind: str) -> Callable[[View | None, bool], str]:
+    def keeper(view: View | None, flow_opened: bool) -> str:
+        return keep(explorer, view, kind, flow_opened)
 
-    return keep
+    return keeper

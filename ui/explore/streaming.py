@@ -15,14 +15,15 @@ import gradio as gr
 from switch_model import CheckpointError, Generation, Interventions, TextGenerator
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.pipeline import replace_surrogates
-from ui.cards.written import panel_of, shown_output, writing_card
+from ui.cards.written import writing_card
 from ui.catalog.kinds import Kind
 from ui.catalog.models import LoadedModel
-from ui.components.expert_panel import serial_of, wished
-from ui.explore.handlers import Explorer, nothing
+from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
+from ui.explore.handlers import Explorer
+from ui.explore.outputs import SKIP, Chosen, Reopened, Step, blank_outputs, shown
+from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
 from ui.sharing.link import LINK, read_link
-from ui.views.output_view import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS, OutputView, kept_changes
-from ui.views.view import NO_CHANGES, past_of
+from ui.views.view import NO_CHANGES, WrittenView, kept_changes, past_of
 
 # Texts written at once, for all visitors, and how many may be waited for or written.
 AT_ONCE, WAITING = 2, 8
@@ -33,6 +34,7 @@ GREEDY, SAMPLE, BEAMS = "the likeliest token", "draw tokens", "follow several te
 _WRITES, _AGAIN, _BEFORE = "writing …", "writing it again …", "before: the same without your changes …"
 _BEAMS = "Following several texts: the best one appears at once."
 _WAITS = "Others let a model write: yours is next."
+_IDLE = gr.update(interactive=False)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Wanted:
     """A text that shall be written.
 
     Attributes:
-        model, text, decoding, changes, past: as in OutputView.
+        model, text, decoding, changes, past: as in WrittenView.
         base: what the model wrote without the changes; None = not known yet.
         place: (token, layer) to look at, counted through all bands; None = the first one written.
         view: the view whose routing is changed; None = a new text.
@@ -54,7 +56,7 @@ class Wanted:
     past: tuple[Interventions, ...] = ()
     base: Generation | None = None
     place: tuple[int, int] | None = None
-    view: OutputView | None = None
+    view: WrittenView | None = None
     serial: int = 0
 
 
@@ -64,16 +66,16 @@ class _Running:
     where the visitor looks meanwhile."""
 
     wanted: Wanted | None = None
-    looked: OutputView | None = None
+    looked: WrittenView | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     over: bool = False
 
 
-Steps = Iterator[tuple[Any, ...]]
+Steps = Iterator[Step]
 
 
 class Writing:
-    """The handlers. A text comes in steps, each what `Explorer.route` returns and the Stop button."""
+    """The handlers. A text comes in steps."""
 
     def __init__(self, explorer: Explorer):
         self.explorer = explorer
@@ -114,8 +116,8 @@ class Writing:
 
     def rewrite(self, view: Any, wish: dict[str, Any], request: gr.Request) -> Steps:
         """The same, called by hand."""
-        if not isinstance(view, OutputView) or not view.model:
-            yield (gr.skip(),) * 8
+        if view is None or not view.writes or not view.model:
+            yield Step()
             return
 
         def wanted(before: Wanted | None) -> Wanted:
@@ -125,7 +127,7 @@ class Writing:
             now = replace(now, serial=serial_of(wish))
             if wish.get("kind") == "undo":
                 return replace(now, changes=now.past[-1], past=now.past[:-1]) if now.past else now
-            changes = wished(view, now.changes, self.explorer.shelf.load(now.model).config, wish)
+            changes = changes_from_panel(view, now.changes, self.explorer.shelf.load(now.model).config, wish)
             if changes == now.changes:
                 return now
             return replace(now, changes=changes, past=past_of(now, changes, wish.get("sliding") is True))
@@ -136,23 +138,21 @@ class Writing:
         self, view: Any, flow_opened: bool, neighbours_of: Any, event: gr.EventData, request: gr.Request
     ) -> tuple[Any, ...]:
         """As in Explorer; a text on its way shall end at that place."""
-        shown = self.explorer.on_look(view, flow_opened, neighbours_of, event)
+        looked, *drawn = self.explorer.on_look(view, flow_opened, neighbours_of, event)
         with self._lock:
-            if (running := self._running.get(_session(request))) and isinstance(shown[0], OutputView):
-                running.looked = shown[0]
-        return shown
+            if (running := self._running.get(_session(request))) and looked is not None and looked.writes:
+                running.looked = looked
+        return looked, *drawn
 
-    def choose_model(
-        self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request
-    ) -> tuple[Any, ...]:
+    def choose_model(self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request) -> Chosen:
         """As in Explorer; a text on its way ends."""
         self._end_one_before(request)
         return self.explorer.choose_model(model, text, sample, view)
 
-    def open_record(self, file: str, request: gr.Request) -> tuple[Any, ...]:
-        """As in Explorer, and the Stop button; a text on its way ends."""
+    def open_record(self, file: str, request: gr.Request) -> Reopened:
+        """As in Explorer; a text on its way ends."""
         self._end_one_before(request)
-        return *self.explorer.open_record(file), gr.update(interactive=False)
+        return self.explorer.open_record(file)
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's text where it is."""
@@ -176,12 +176,12 @@ class Writing:
             mine.wanted = wanted(before and before.wanted)
             loaded = self.explorer.shelf.load(mine.wanted.model)
             if not loaded.kind.writes:
-                yield *self.explorer.route(mine.wanted.model, mine.wanted.text, None), gr.skip()
+                yield Step(**self.explorer.route(mine.wanted.model, mine.wanted.text, None)._asdict())
                 return
             yield from self._in_turn(loaded, mine.wanted, mine)
         except (CheckpointError, ValueError) as error:
             if not mine.over:
-                yield *nothing(str(error), "The model’s text"), gr.update(interactive=False)
+                yield Step(**blank_outputs(str(error), "The model’s text")._asdict(), stop=_IDLE)
         finally:
             mine.stop.set()
             with self._lock:
@@ -195,13 +195,13 @@ class Writing:
             raise ValueError(loaded.kind.asks)
         prompt = "" if generator.has_encoder else wanted.text
         # At once: the panel shows what was asked for, and goes on listening.
-        shown = replace(wanted.view, changes=wanted.changes, past=wanted.past) if wanted.view else None
-        panel = panel_of(shown, loaded.config, wanted.serial) if shown else gr.skip()
+        changing = replace(wanted.view, changes=wanted.changes, past=wanted.past) if wanted.view else None
+        panel = panel_value(changing, loaded.config, wanted.serial) if changing else SKIP
         words = _BEAMS if wanted.decoding.num_beams > 1 else _AGAIN if wanted.view else _WRITES
         turn = self._turns.acquire(blocking=False)
         try:
             card = writing_card(prompt, "", words if turn else _WAITS)
-            yield gr.skip(), card, "", gr.skip(), panel, *(gr.skip(),) * 2, gr.update(interactive=True)
+            yield Step(answer=card, notice="", panel=panel, stop=gr.update(interactive=True))
             while not turn:
                 turn = self._turns.acquire(timeout=0.2)
                 if mine.over:
@@ -229,12 +229,12 @@ class Writing:
             base = yield from _flow(stream, lambda so_far: writing_card(prompt, output.text, _BEFORE, so_far), mine)
         if mine.over:
             return
-        view = OutputView.showing(wanted.model, text, decoding, output)
+        view = WrittenView.showing(wanted.model, text, output, decoding=decoding)
         view = replace(view, base=base, changes=changes, past=wanted.past)
         view = view.looking_at(*wanted.place) if wanted.place else view
         if mine.looked is not None:
             view = _looking_on(view, mine.looked)
-        yield *shown_output(view, loaded.config, milliseconds, wanted.serial), gr.update(interactive=False)
+        yield Step(**shown(view, loaded.config, milliseconds, wanted.serial)._asdict(), stop=_IDLE)
 
     def _end_one_before(self, request: gr.Request) -> None:
         with self._lock:
@@ -248,11 +248,11 @@ def _session(request: gr.Request) -> str | None:
     return getattr(request, "session_hash", None)
 
 
-def _looking_on(view: OutputView, looked: OutputView) -> OutputView:
+def _looking_on(view: WrittenView, looked: WrittenView) -> WrittenView:
     """The view at the place that was looked at, where it has one: of another text, one with the same token."""
-    if looked.model != view.model or looked.stack >= len(view.bands):
+    if looked.model != view.model or looked.stack >= len(view.traces):
         return view
-    there, tokens = looked.prediction.tokens, view.bands[looked.stack].tokens
+    there, tokens = looked.trace.tokens, view.traces[looked.stack].tokens
     if looked.token >= len(tokens) or (looked.text != view.text and there[looked.token] != tokens[looked.token]):
         return view
     return replace(view, stack=looked.stack, token=looked.token, layer=looked.layer)
@@ -267,7 +267,7 @@ def _flow(stream: Iterator[str], card: Callable[[str], str], mine: _Running) -> 
             now = time.perf_counter()
             if now - last >= STEP_SECONDS:
                 last = now
-                yield gr.skip(), card(so_far), "", *(gr.skip(),) * 5
+                yield Step(answer=card(so_far), notice="")
     except StopIteration as end:
         return end.value
     finally:
@@ -297,21 +297,6 @@ def decoding_of(
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class WritingParts:
-    """The components that only a model that writes has."""
-
-    generate: gr.Button
-    stop: gr.Button
-    box: gr.Accordion
-    settings: list[Any]
-
-    @property
-    def shown(self) -> list[Any]:
-        """Those that come and go with the kind of model."""
-        return [self.generate, self.stop, self.box]
 
 
 def create_buttons(kind: Kind) -> tuple[gr.Button, gr.Button]:

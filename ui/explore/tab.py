@@ -4,7 +4,7 @@ Try it: python app.py
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -12,17 +12,28 @@ from ui.cards.counterfactuals import create_what_if
 from ui.cards.flow import create_flow
 from ui.cards.prediction import HOW_TO_READ
 from ui.cards.votes import create_votes
-from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED
 from ui.components.expert_panel import create_expert_panel
 from ui.components.routing_grid import create_routing_grid
-from ui.components.sample_table import create_sample_table, waiting_html
+from ui.components.sample_table import create_sample_table
+from ui.explore.api import Endpoints
 from ui.explore.batch_neighbours import create_neighbours
 from ui.explore.handlers import Explorer, look
 from ui.explore.kind_layout import fitting_text
-from ui.explore.share_bar import create_keeping
+from ui.explore.outputs import Chosen, Closer, Controls, Drawn, Looked, Reopened, Restored, Sampled, Shown, Step
+from ui.explore.samples import SamplePicker, announce_source, close_samples
+from ui.explore.share_bar import create_share_bar
 from ui.explore.streaming import WAITING, Writing, create_buttons, create_settings
+
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+# Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text does
+# not hold up all others. What these give is sent as it is: Gradio would hand each of some fifteen outputs to another
+# thread and back, which takes longer than the pass.
+_IN_TURN = {"concurrency_id": "routing", "concurrency_limit": 2, "postprocess": False, **_QUIET}
+_BARE = {"show_label": False, "container": False}
+_SMALL = {"min_width": 0, "scale": 0}
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,31 @@ class ExploreTab:
     picture: dict[str, Any]
 
 
+class _Text(NamedTuple):
+    """The card of the text: what is asked, of which model, and how."""
+
+    model: gr.Dropdown
+    caption: gr.HTML
+    text: gr.Textbox
+    run: gr.Button
+    generate: gr.Button
+    stop: gr.Button
+    random: gr.Button
+    browse: gr.Button
+    settings: gr.Accordion
+    decoding: list[Any]
+
+
+class _Samples(NamedTuple):
+    """The panel of samples."""
+
+    panel: gr.Column
+    close: gr.Button
+    query: gr.Textbox
+    source: gr.Dropdown
+    table: gr.HTML
+
+
 def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
     first, kind = explorer.library.pick(BUNDLED, 0), explorer.shelf.kind(explorer.shelf.default)
@@ -44,175 +80,204 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     explorer.route(explorer.shelf.default, first_text, first)  # The first pass of a shape is slow: not the one shown.
     start = explorer.route(explorer.shelf.default, first_text, first)
     # As if its token had been clicked: so the page opens with every card filled.
-    seen_first = look(start[0], *start[0].place)[0] if start[0] else None
-    closer = explorer.look_closer(seen_first)
-    view, sample = gr.State(), gr.State(first)
+    view = gr.State()
+    seen_first = look(start.view, *start.view.place).view if start.view else None
     # As a function: Gradio copies a dataclass field by field, tensors too, whenever a visitor's state is set.
     view.value = lambda: seen_first
 
     with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", scale=5, min_width=280):
-            with gr.Row(elem_classes="card-head"):
-                gr.HTML("<h2>Text</h2>", apply_default_css=False)
-                model = gr.Dropdown(
-                    explorer.shelf.choices(),
-                    value=explorer.shelf.default,
-                    label="Model",
-                    show_label=False,
-                    container=False,
-                    filterable=False,
-                    min_width=140,
-                    elem_id="model",
-                )
-            text = gr.Textbox(
-                first_text,
-                label="Text to route",
-                show_label=False,
-                container=False,
-                lines=4,
-                max_lines=12,
-                placeholder=kind.asks,
-                elem_id="text",
-            )
-            with gr.Row(elem_classes="buttons"):
-                small = {"min_width": 0, "scale": 0}
-                run = gr.Button(kind.act, visible=not kind.writes, variant="primary", elem_id="route", **small)
-                generate, stop = create_buttons(kind)
-                lucky = gr.Button("Random sample", elem_id="random", **small)
-                browse = gr.Button("Samples…", elem_id="browse", **small)
-            box, settings = create_settings(kind)
-            caption = gr.HTML(explorer.caption(explorer.shelf.default), apply_default_css=False, elem_id="caption")
+            asked = _create_text_card(explorer, kind, first_text)
         with gr.Column(elem_classes="card", scale=4, min_width=280):
-            prediction = gr.HTML(start[1], apply_default_css=False, elem_id="prediction")
+            answer = gr.HTML(start.answer, apply_default_css=False, elem_id="prediction")
+    samples = _create_samples(explorer, kind)
+    shown, closer = _create_cards(view, answer, start, explorer.look_closer(seen_first))
+    flow_open, flow = create_flow(view)
+    beside, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
+    link, begin = gr.Textbox(visible="hidden", elem_id="link"), gr.Textbox(visible="hidden", elem_id="begin-writing")
+    controls = Controls(
+        text=asked.text,
+        run=asked.run,
+        samples=samples.panel,
+        source=samples.source,
+        generate=asked.generate,
+        stop=asked.stop,
+        settings=asked.settings,
+        neighbours=beside,
+        begin=begin,
+    )
 
+    drawn = [*Drawn(*closer, *flow, *neighbours)]
+    seen = [view, flow_open, neighbours.of]
+    picture = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **_QUIET}
+    sample, writing = gr.State(first), Writing(explorer)
+    _connect_routing(explorer, asked, sample, shown, seen, drawn)
+    _connect_writing(writing, asked, shown, closer, begin, picture)
+    shown.grid.look(
+        writing.on_look,
+        seen,
+        [*Looked(view, shown.token, shown.load), *drawn],
+        trigger_mode="always_last",
+        **_IN_TURN,
+    )
+    choosing = {
+        "fn": writing.choose_model,
+        "inputs": [asked.model, asked.text, sample, view],
+        "outputs": [*Chosen(caption=asked.caption, **shown._asdict(), **controls._asdict())],
+        **_QUIET,
+    }
+    asked.model.input(**choosing).then(**picture)
+    sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
+    _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], picture)
+    restored = Restored(model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict())
+    demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**picture)
+    reopened = Reopened(text=asked.text, **shown._asdict(), stop=asked.stop)
+    opening = {"fn": writing.open_record, "outputs": [*reopened]}
+    create_share_bar(explorer, [view, flow_open], link, opening, picture)
+    endpoints = Endpoints(explorer.shelf)
+    gr.api(endpoints.predict, api_name="predict")
+    gr.api(endpoints.trace, api_name="trace")
+    return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, picture)
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def _create_text_card(explorer: Explorer, kind: Kind, first_text: str) -> _Text:
+    with gr.Row(elem_classes="card-head"):
+        gr.HTML("<h2>Text</h2>", apply_default_css=False)
+        model = gr.Dropdown(
+            explorer.shelf.choices(),
+            value=explorer.shelf.default,
+            label="Model",
+            filterable=False,
+            min_width=140,
+            elem_id="model",
+            **_BARE,
+        )
+    text = gr.Textbox(
+        first_text, label="Text to route", lines=4, max_lines=12, placeholder=kind.asks, elem_id="text", **_BARE
+    )
+    with gr.Row(elem_classes="buttons"):
+        run = gr.Button(kind.act, visible=not kind.writes, variant="primary", elem_id="route", **_SMALL)
+        generate, stop = create_buttons(kind)
+        lucky = gr.Button("Random sample", elem_id="random", **_SMALL)
+        browse = gr.Button("Samples…", elem_id="browse", **_SMALL)
+    settings, decoding = create_settings(kind)
+    caption = gr.HTML(explorer.caption(explorer.shelf.default), apply_default_css=False, elem_id="caption")
+    return _Text(model, caption, text, run, generate, stop, lucky, browse, settings, decoding)
+
+
+def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
     with gr.Column(elem_classes="card", visible=False, elem_id="samples") as panel:
         with gr.Row(elem_classes="card-head"):
             gr.HTML("<h2>Samples</h2>", apply_default_css=False)
-            close = gr.Button("Close", min_width=0, scale=0, elem_id="close-samples")
+            close = gr.Button("Close", elem_id="close-samples", **_SMALL)
         with gr.Row(elem_classes="search"):
             query = gr.Textbox(
                 "",
                 label="Search",
-                show_label=False,
-                container=False,
                 placeholder="Search texts and labels",
                 scale=3,
                 min_width=160,
                 elem_id="query",
+                **_BARE,
             )
             source = gr.Dropdown(
                 explorer.library.choices(),
                 value=BUNDLED,
                 visible=kind is CLASSIFIER,
                 label="Source",
-                show_label=False,
-                container=False,
                 filterable=False,
                 scale=1,
                 min_width=160,
                 elem_id="source",
+                **_BARE,
             )
-        table = create_sample_table()
+        return _Samples(panel, close, query, source, create_sample_table())
 
+
+def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer) -> tuple[Shown, Closer]:
+    """What shows a view, filled with the first one."""
     with gr.Column(elem_classes="card"):
         gr.HTML("<h2>Where each token went</h2>", apply_default_css=False)
-        notice = gr.HTML(start[2], apply_default_css=False, elem_id="notice")
-        grid = create_routing_grid(start[3])
+        notice = gr.HTML(start.notice, apply_default_css=False, elem_id="notice")
+        grid = create_routing_grid(start.grid)
 
     with gr.Column(elem_classes="card", elem_id="votes-card"):
-        votes = create_votes(closer[2])
+        votes = create_votes(closer.votes)
 
     with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", min_width=280, scale=5):
-            switches = create_expert_panel(start[4])
+            panel = create_expert_panel(start.panel)
         with gr.Column(elem_classes="card", min_width=280, scale=4):
-            what = create_what_if(closer[-1])
+            elsewhere = create_what_if(closer.elsewhere)
 
     with gr.Row(elem_classes="three", equal_height=True):
         with gr.Column(elem_classes="card", min_width=260):
-            token = gr.HTML(start[5], apply_default_css=False, elem_id="token")
+            token = gr.HTML(start.token, apply_default_css=False, elem_id="token")
         with gr.Column(elem_classes="card", min_width=260):
-            load = gr.HTML(start[6], apply_default_css=False, elem_id="load")
+            load = gr.HTML(start.load, apply_default_css=False, elem_id="load")
         with gr.Column(elem_classes="card", min_width=260):
             gr.HTML(HOW_TO_READ, apply_default_css=False)
 
     with gr.Column(elem_classes="card", elem_id="probabilities"):
         title = gr.HTML("<h2>Router probabilities</h2>", apply_default_css=False)
-        plot = gr.Plot(show_label=False, container=False, buttons=[])
+        plot = gr.Plot(buttons=[], **_BARE)
         gr.HTML(
             '<p class="facts">A column per token, a row per expert; a dot marks the expert that was chosen, '
             "the frame your token.</p>",
             apply_default_css=False,
         )
+    return Shown(view, answer, notice, grid, panel, token, load), Closer(title, plot, votes, elsewhere)
 
-    flow_open, flow = create_flow(view)
-    beside, neighbours_of, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
 
-    # Helpers of this page are private: only the two named endpoints below are for programs.
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    result = [view, prediction, notice, grid, switches, token, load]
-    outputs = [title, plot, votes, what, *flow, *neighbours]
-    seen = [view, flow_open, neighbours_of]
-    picture = {"fn": explorer.draw, "inputs": seen, "outputs": outputs, **quiet}
+# -- events -----------------------------------------------------------------------------------------------------------
 
-    # What a model writes appears as it comes: begun by the button, or by the choice of such a model.
-    writing, begin = Writing(explorer), gr.Textbox(visible="hidden", elem_id="begin-writing")
-    face = [run, panel, source, generate, stop, box, beside, begin]
-    several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **quiet}
-    asked = [model, text, view, *settings]
-    for begins, handler, inputs in (
-        (generate.click, writing.write, asked),
-        (begin.change, writing.write, [*asked, begin]),
-        (switches.rewrite, writing.change, [view]),
-        (what.rewrite, writing.change, [view]),
+
+def _connect_routing(
+    explorer: Explorer, asked: _Text, sample: gr.State, shown: Shown, seen: list[Any], drawn: list[Any]
+) -> None:
+    """What is answered at once: a text, and changes to its routing."""
+    elsewhere = Drawn(*drawn).elsewhere
+    outputs = [*shown, *drawn]
+    asked.run.click(explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, **_IN_TURN)
+    shown.panel.intervene(explorer.on_intervene, seen, outputs, trigger_mode="multiple", **_IN_TURN)
+    elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN)
+    elsewhere.force(explorer.on_force, seen, outputs, trigger_mode="multiple", **_IN_TURN)
+
+
+def _connect_writing(
+    writing: Writing, asked: _Text, shown: Shown, closer: Closer, begin: gr.Textbox, picture: dict[str, Any]
+) -> None:
+    """What a model writes appears as it comes: begun by the button, or by the choice of such a model."""
+    several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **_QUIET}
+    steps = [*Step(**shown._asdict(), stop=asked.stop)]
+    inputs = [asked.model, asked.text, shown.view, *asked.decoding]
+    for begins, handler, given in (
+        (asked.generate.click, writing.write, inputs),
+        (begin.change, writing.write, [*inputs, begin]),
+        (shown.panel.rewrite, writing.change, [shown.view]),
+        (closer.elsewhere.rewrite, writing.change, [shown.view]),
     ):
-        begins(handler, inputs, [*result, stop], **several).then(**picture)
-    stop.click(writing.stop, None, None, queue=False, **quiet)
+        begins(handler, given, steps, **several).then(**picture)
+    asked.stop.click(writing.stop, None, None, queue=False, **_QUIET)
 
-    # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text
-    # does not hold up all others.
-    turns = {"concurrency_id": "routing", "concurrency_limit": 2, **quiet}
-    # What these give is sent as it is. Gradio would hand each of some fifteen outputs to another thread and back, which
-    # takes longer than the pass.
-    turns["postprocess"] = False
-    run.click(explorer.on_route, [model, text, sample, *seen], [*result, *outputs], **turns)
-    choosing = {
-        "fn": writing.choose_model,
-        "inputs": [model, text, sample, view],
-        "outputs": [caption, *result, text, *face],
-        **quiet,
-    }
-    model.input(**choosing).then(**picture)
-    drawn = [text, sample, *result, begin]
-    lucky.click(explorer.draw_sample, [model, source, text, view], drawn, **quiet).then(**picture)
-    table.pick(explorer.on_pick, [model, source, view], [panel, *drawn], **quiet).then(**picture)
-    grid.look(writing.on_look, seen, [view, token, load, *outputs], trigger_mode="always_last", **turns)
-    switches.intervene(explorer.on_intervene, seen, [*result, *outputs], trigger_mode="multiple", **turns)
-    what.ask(explorer.on_ask, [view], [view, what], **turns)
-    what.force(explorer.on_force, seen, [*result, *outputs], trigger_mode="multiple", **turns)
-    link = gr.Textbox(visible="hidden", elem_id="link")
-    restored = [text, model, caption, *result, *face]
-    demo.load(explorer.restore, [link], restored, js="() => [location.hash]", **quiet).then(**picture)
-    opening = {"fn": writing.open_record, "outputs": [text, *result, stop]}
-    create_keeping(explorer, [view, flow_open], link, opening, picture)
 
-    browse.click(explorer.open_samples, [model, source, query], [panel, table], **quiet)
-    close.click(close_samples, None, [panel], **quiet)
-    searching = {"fn": explorer.search_samples, "inputs": [model, source, query], "outputs": [table], **quiet}
+def _connect_samples(
+    picker: SamplePicker,
+    asked: _Text,
+    samples: _Samples,
+    view: gr.State,
+    sampled: list[Any],
+    picture: dict[str, Any],
+) -> None:
+    model, source = asked.model, samples.source
+    asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **_QUIET).then(**picture)
+    samples.table.pick(picker.on_pick, [model, source, view], sampled, **_QUIET).then(**picture)
+    asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **_QUIET)
+    samples.close.click(close_samples, None, [samples.panel], **_QUIET)
+    searching = {"fn": picker.search_samples, "inputs": [model, source, samples.query], "outputs": [samples.table]}
     # `change`, not `input`: a text pasted into a box that has just appeared sends no `input`.
-    query.change(trigger_mode="always_last", **searching)
-    source.input(announce_source, [source], [table], **quiet).then(**searching)
-
-    gr.api(explorer.predict, api_name="predict")
-    gr.api(explorer.trace, api_name="trace")
-    return ExploreTab(explorer.shelf, model, text, view, choosing, picture)
-
-
-def close_samples() -> Any:
-    """Hide the panel of samples."""
-    return gr.update(visible=False)
-
-
-def announce_source(source: str) -> str:
-    """What stands in the table while a data set is read: the first time, or without a network, that takes a while."""
-    return waiting_html(f"Reading {source} …")
+    samples.query.change(trigger_mode="always_last", **searching, **_QUIET)
+    source.input(announce_source, [source], [samples.table], **_QUIET).then(**searching, **_QUIET)

@@ -13,11 +13,11 @@ import gradio as gr
 from switch_model import CheckpointError, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
-from ui.cards.votes import signed
-from ui.components.expert_panel import own_factor
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_figure, read_scaling, scaling_html, speed_up_figure
+from ui.look.html import quoted, signed
 from ui.look.palette import MAX_COLOURS
+from ui.views.changes import own_factor
 from ui.views.view import View
 
 _SWITCH = '<a href="https://arxiv.org/abs/2101.03961" target="_blank" rel="noreferrer">Switch Transformers</a>'
@@ -57,13 +57,13 @@ _PARAMETERS = {
 def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     """Seven steps from hidden state to hidden state, the two losses, other ways to read and to balance a model, with
     this token's numbers."""
-    if view is None or not view.prediction.routing:
+    if view is None or view.record is None:
         return _NOTHING
-    record = view.prediction.routing[view.layer]
-    token = f'<bdi class="quoted">{escape(view.prediction.tokens[view.token].strip() or "␣")}</bdi>'
+    record = view.record
+    token = quoted(view.trace.tokens[view.token])
     logits, probs = record.logits[0, view.token].tolist(), record.probs[0, view.token].tolist()
     expert, slot, capacity = int(record.expert[0, view.token]), int(record.slot[0, view.token]), int(record.capacity)
-    gate, tokens, experts = probs[expert], len(view.prediction.tokens), record.num_experts
+    gate, tokens, experts = probs[expert], len(view.trace.tokens), record.num_experts
     forced = view.changes.force.get((record.name, view.token)) is not None
     dropped = slot >= capacity
     biased, residual = config is not None and config.balance == "bias", config.expert_residual if config else 1.0
@@ -119,7 +119,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
         f'<li><h3>{number}. {name}</h3><p class="formula">{formula}</p><p>{words}</p>{cells}</li>'
         for number, (name, formula, words, cells) in enumerate(steps, 1)
     )
-    title = f"<h2>{token} in {layer_title(record.name, len(view.bands) > 1)}, step by step</h2>"
+    title = f"<h2>{token} in {layer_title(record.name, view.two_stacks)}, step by step</h2>"
     return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}{_other_ways(view, record, config, token)}'
 
 
@@ -209,9 +209,9 @@ def _other_ways(view: View, record: Routing, config: SwitchConfig | None, token:
 
 
 def _own_vote(view: View, token: str) -> str:
-    if not isinstance(view, View):
+    if not view.classifies:
         return "This model does not classify."
-    prediction = view.prediction
+    prediction = view.answer
     if prediction.votes is None:
         return "This model reads the residual stream: its logits have no such parts."
     label = list(prediction.scores).index(prediction.label)

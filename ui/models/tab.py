@@ -36,7 +36,7 @@ _ABOUT = (
 )
 
 
-class Reception:
+class PrivateModels:
     """The handlers of the tab, and which visitor's session has opened what."""
 
     def __init__(self, shelf: ModelShelf):
@@ -178,14 +178,14 @@ def _notice(message: str) -> str:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, explore: ExploreTab) -> None:
+def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, explore: ExploreTab) -> None:
     """Lay the tab out and connect it.
 
     Args:
         pages: the page's tabs, to move to Explore.
         explore: what a model is opened in.
     """
-    start = reception.page(reception.shelf.default)
+    start = private.page(private.shelf.default)
     with gr.Row(elem_classes="pair"):
         with gr.Column(elem_classes="card", min_width=300, scale=3):
             gr.HTML("<h2>Open a checkpoint of your own</h2>", apply_default_css=False)
@@ -206,13 +206,13 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
                     elem_id="upload-checkpoint",
                 )
                 fetch = gr.Button("Fetch from the Hub", min_width=0, scale=0, elem_id="fetch-checkpoint")
-            said = gr.HTML("", apply_default_css=False, elem_id="reception")
+            said = gr.HTML("", apply_default_css=False, elem_id="own-model-said")
         with gr.Column(elem_classes="card", min_width=300, scale=4):
             with gr.Row(elem_classes="card-head"):
                 gr.HTML("<h2>One model</h2>", apply_default_css=False)
                 model = gr.Dropdown(
-                    reception.choices(None),
-                    value=reception.shelf.default,
+                    private.choices(None),
+                    value=private.shelf.default,
                     label="Model",
                     show_label=False,
                     container=False,
@@ -230,29 +230,29 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
         config = gr.Code(start[2], language="json", interactive=False, show_label=False, elem_id="model-config")
 
     def receive(files: list[Any] | None, request: gr.Request) -> tuple[Any, ...]:
-        return answer(*reception.receive(files, "", request.session_hash), request.session_hash)
+        return answer(*private.receive(files, "", request.session_hash), request.session_hash)
 
     def fetch_hub(hub: str, request: gr.Request) -> tuple[Any, ...]:
         if (hub or "").strip().count("/") != 1:
             return _notice("Name a repository as owner/name."), gr.skip(), gr.skip()
-        return answer(*reception.receive(None, hub, request.session_hash), request.session_hash)
+        return answer(*private.receive(None, hub, request.session_hash), request.session_hash)
 
     def answer(key: str | None, words: str, session: str) -> tuple[Any, ...]:
         if key is None:
             return words, gr.skip(), gr.skip()
-        choices = reception.choices(session)
+        choices = private.choices(session)
         return words, gr.update(choices=choices, value=key), gr.update(choices=choices)
 
     def refresh(chosen: str | None, request: gr.Request) -> Any:
-        return reception.offer(request.session_hash, chosen)
+        return private.offer(request.session_hash, chosen)
 
     def show(key: str | None, request: gr.Request) -> tuple[Any, ...]:
-        return *reception.page(key), gr.update(visible=reception.owns(request.session_hash, key))
+        return *private.page(key), gr.update(visible=private.owns(request.session_hash, key))
 
     def close(key: str | None, in_explore: str | None, request: gr.Request) -> tuple[Any, ...]:
         session = request.session_hash
-        said = reception.remove(session, key)
-        return said, reception.offer(session, key), reception.offer(session, in_explore)
+        said = private.remove(session, key)
+        return said, private.offer(session, key), private.offer(session, in_explore)
 
     def follow(key: str | None, text: str, sample: Any, view: View | None, request: gr.Request) -> tuple[Any, ...]:
         """Explore's text anew, if it was shown with the model that went; a saved record needs none."""
@@ -261,7 +261,7 @@ def create_models_tab(demo: gr.Blocks, reception: Reception, pages: gr.Tabs, exp
         return explore.choosing["fn"](key, text, sample, view, request)
 
     def leave(request: gr.Request) -> None:
-        reception.forget(request.session_hash)
+        private.forget(request.session_hash)
 
     def move(key: str | None) -> tuple[Any, Any]:
         return gr.Tabs(selected="explore"), gr.update(value=key)

@@ -4,13 +4,17 @@ import base64
 import json
 import zlib
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from switch_model import Interventions
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.pipeline import MAX_CHARACTERS
-from ui.sharing.changes import VERSION, changes_from_json, changes_to_json, check_version, decoding_from_json
-from ui.views.output_view import OutputView
-from ui.views.view import View
+from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
+from ui.views.changes import changes_from_json, changes_to_json
+from ui.views.view import PLAIN, View
+
+# Of links and records.
+VERSION = 1
 
 # Of a link's content, packed and unpacked: a text of some pages fits in.
 MAX_LINK, MAX_UNPACKED = 200_000, 1_000_000
@@ -31,7 +35,7 @@ class Shared:
     decoding: Decoding
 
 
-def link_of(view: View | OutputView) -> str:
+def link_of(view: View) -> str:
     """What stands behind # in a link: packed JSON, in letters that need no escaping."""
     content = {
         "v": VERSION,
@@ -41,7 +45,7 @@ def link_of(view: View | OutputView) -> str:
         "layer": view.place[1],
         "true_label": view.true_label,
         **changes_to_json(view.changes),
-        **({"decoding": asdict(view.decoding)} if isinstance(view, OutputView) else {}),
+        **({"decoding": asdict(view.decoding)} if view.writes else {}),
     }
     packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
@@ -68,3 +72,19 @@ def read_link(link: str) -> Shared:
         )
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError, OverflowError) as error:
         raise ValueError("This link is damaged: a part of it is missing or changed. Copy it again.") from error
+
+
+def check_version(content: dict[str, Any]) -> None:
+    """Raises ValueError for a link or a record of another version."""
+    if content.get("v") != VERSION:
+        raise ValueError("it is of another version")
+
+
+def decoding_from_json(values: Any) -> Decoding:
+    """How a text was written, within what a page allows. Raises ValueError, TypeError for what is no such thing."""
+    if values is None:
+        return PLAIN
+    decoding = Decoding(**values | {"max_seconds": MAX_SECONDS})
+    if decoding.max_new_tokens > MAX_LENGTH or decoding.num_beams > MAX_BEAMS:
+        raise ValueError("the text is too long, or follows too many others")
+    return decoding

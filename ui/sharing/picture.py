@@ -15,15 +15,12 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from switch_model import Prediction
 from switch_model.analysis.layer_names import layer_label
-from switch_model.inference.traces import TokenTrace
 from train.picture_text import as_written, drawable, drawable_only
-from ui.cards.written import grid_of, words_of_changes
-from ui.components.expert_panel import words_of_view
-from ui.components.routing_grid import grid_value
+from ui.components.routing_grid import view_grid
+from ui.look.html import visible
 from ui.look.palette import CELL_INK, expert_colour
-from ui.views.output_view import OutputView
+from ui.views.changes import words_of_changes
 from ui.views.view import View
 
 # Inches: a cell's height, its least width, and a character's.
@@ -36,7 +33,7 @@ LACKING = "#n: the n-th token, whose letters the fonts of this picture lack; the
 
 
 @dataclass(frozen=True)
-class _Band:
+class _Stack:
     """One stack's tokens on their lines, in inches; its layers' names and what the grid on the page shows of each."""
 
     tokens: list[str]
@@ -51,62 +48,53 @@ class _Band:
         return (len(self.layers) + 1) * _HEIGHT + 0.16
 
 
-def _laid_out(view: View | OutputView) -> list[_Band]:
+def _laid_out(view: View) -> list[_Stack]:
     """Every stack; the page's own grid value says what its cells hold."""
-    if isinstance(view, OutputView):
-        value = grid_of(view)
-    else:
-        value = grid_value(view.prediction, view.place, view.base if view.changed else None)
-    layers, start, found = iter(value["layers"]), 0, []
-    for band in view.bands:
-        own = [next(layers) for _ in band.routing]
-        labels = [layer_label(record.name, len(view.bands) > 1) for record in band.routing]
-        found.append(_band(band, labels, own, start))
-        start += len(band.tokens)
+    layers, start, found = iter(view_grid(view)["layers"]), 0, []
+    for trace in view.traces:
+        tokens = [visible(token) for token in trace.tokens]
+        widths = [max(_LEAST, _CHARACTER * min(len(token), 24) + 0.1) for token in tokens]
+        labels = [layer_label(record.name, view.two_stacks) for record in trace.routing]
+        found.append(_Stack(tokens, widths, _lines(widths), labels, [next(layers) for _ in trace.routing], start))
+        start += len(tokens)
     return found
 
 
-def _band(band: Prediction | TokenTrace, labels: list[str], layers: list[dict[str, Any]], start: int) -> _Band:
-    tokens = [token.strip() or "␣" for token in band.tokens]
-    widths = [max(_LEAST, _CHARACTER * min(len(token), 24) + 0.1) for token in tokens]
-    return _Band(tokens, widths, _lines(widths), labels, layers, start)
-
-
-def draw_grid(view: View | OutputView, kind: Literal["svg", "png"], title: str) -> bytes:
+def draw_grid(view: View, kind: Literal["svg", "png"], title: str) -> bytes:
     """The picture's file content: white background, as wide as a page, as high as the text needs.
 
     Args:
         title: the model's name for people, for the legend.
     """
-    bands, said = _laid_out(view), _in_words(view, title)
+    stacks, said = _laid_out(view), _in_words(view, title)
     # In an SVG text stays text, for the fonts of whoever opens it; a PNG has matplotlib's own, which lack some scripts.
     if kind == "png":
-        lacking = not all(drawable(token) for band in bands for token in band.tokens)
+        lacking = not all(drawable(token) for stack in stacks for token in stack.tokens)
         said = [drawable_only(line) for line in said] + [LACKING] * lacking
-        bands = [replace(band, tokens=_numbered(band.tokens)) for band in bands]
-    height = max(sum(len(band.lines) * band.line_height for band in bands), 0.5) + 0.2 + (len(said) + 1) * _LINE
+        stacks = [replace(stack, tokens=_numbered(stack.tokens)) for stack in stacks]
+    height = max(sum(len(stack.lines) * stack.line_height for stack in stacks), 0.5) + 0.2 + (len(said) + 1) * _LINE
     figure = Figure(figsize=(_WIDTH, height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, _WIDTH), ylim=(height, 0))
     axes.axis("off")
     top = 0.05
-    for band in bands:
-        for line in band.lines:
-            for row, label in enumerate(band.labels):
+    for stack in stacks:
+        for line in stack.lines:
+            for row, label in enumerate(stack.labels):
                 axes.text(0.05, top + (row + 1.5) * _HEIGHT, label, va="center", size=7, color=_DIM)
             left = _GUTTER
             for token in line:
-                width = band.widths[token]
+                width = stack.widths[token]
                 middle = (left + width / 2, top + _HEIGHT / 2)
-                axes.text(*middle, band.tokens[token][:24], ha="center", va="center", size=7, **as_written())
-                for row, layer in enumerate(band.layers):
-                    at = band.start + token
+                axes.text(*middle, stack.tokens[token][:24], ha="center", va="center", size=7, **as_written())
+                for row, layer in enumerate(stack.layers):
+                    at = stack.start + token
                     expert = None if layer["capacity"] == 0 else layer["expert"][at]
                     changed = bool(layer["before"] and layer["before"][at])
                     _cell(axes, left, top + (row + 1) * _HEIGHT, width, expert, bool(layer["dropped"][at]), changed)
                 left += width + _GAP
-            top += band.line_height
-    _legend(axes, top, said, bands)
+            top += stack.line_height
+    _legend(axes, top, said, stacks)
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
@@ -145,17 +133,17 @@ def _cell(
         axes.plot([x - half, x + half], [y, y], color=CELL_INK, linewidth=1.1)
 
 
-def _in_words(view: View | OutputView, title: str) -> list[str]:
+def _in_words(view: View, title: str) -> list[str]:
     """The model and what was changed, in lines that fit."""
-    changes = words_of_changes(view) if isinstance(view, OutputView) else words_of_view(view)
+    changes = words_of_changes(view)
     said = f"{title}. Changed: {' · '.join(changes)}." if changes else f"{title}, nothing changed."
     return textwrap.wrap(said, _FITTING)
 
 
-def _legend(axes: Any, top: float, said: list[str], bands: list[_Band]) -> None:
+def _legend(axes: Any, top: float, said: list[str], stacks: list[_Stack]) -> None:
     """What the marks in the picture mean, and below it the given lines."""
     keys = [("expert", None), ("dropped: the queue was full, no expert reads the token", "dropped")]
-    if any(layer["before"] for band in bands for layer in band.layers):
+    if any(layer["before"] for stack in stacks for layer in stack.layers):
         keys.append(("another route than before", "changed"))
     left = 0.05
     for words, mark in keys:

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from train.arguments.arguments import GROUPS, Arguments, DataArguments, ModelArguments, TrainArguments
-from ui.server.workspace import LOCAL_ONLY
+from ui.server.limits import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
 # Asked for elsewhere in the tab: the data, the task, the preset, the name of the run, the text to watch.

@@ -1,6 +1,7 @@
 """What a run trains on: the data set, the task, and the columns that the task needs; with a card of what is in them.
 
-Handlers take values and return values. Try it: DataChoice(Workshop(Path("runs"))).look_at("toy", "mlm", "", "", "", "")
+Handlers take values and return values.
+Try it: DataChoice(Workspace(Path("runs"))).look_at("toy", "mlm", "", "", "", "")
 """
 
 from dataclasses import asdict, replace
@@ -19,7 +20,7 @@ from train.preflight.data_report import DataReport, data_report
 from train.preflight.task_suggestion import columns_by_content, fitting_task
 from train.tasks.registry import TASKS
 from train.words import DataError
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 from ui.training.data_card import report_html
 
 NO_COLUMN = "found by name"
@@ -29,12 +30,12 @@ NONE_CHOSEN = (NO_COLUMN, NO_COLUMN, NO_COLUMN, "")
 class DataChoice:
     """The handlers of the card."""
 
-    def __init__(self, workshop: Workshop):
-        self.workshop = workshop
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
 
     def names(self) -> list[str]:
         """The data sets on offer."""
-        return known_datasets(self.workshop.data_dir)
+        return known_datasets(self.workspace.data_dir)
 
     def choices(self, dataset: str = "toy") -> list[tuple[str, str]]:
         """(title, value) of those on offer, and of another one that was chosen."""
@@ -117,14 +118,14 @@ class DataChoice:
         otherwise."""
         if not dataset:
             raise ValueError("Choose a data set, or upload a file.")
-        if not self.workshop.public:
+        if not self.workspace.public:
             return local_path(dataset)
-        if dataset not in self.names() and Path(dataset).resolve().parent != self.workshop.uploads.resolve():
+        if dataset not in self.names() and Path(dataset).resolve().parent != self.workspace.uploads.resolve():
             raise ValueError(f"{dataset} is not offered here: choose a data set of the list, or upload a file.")
         return dataset
 
     def _named(self, dataset: str) -> DataSource:
-        return DataSource(self.allowed(dataset), self.workshop.data_dir)
+        return DataSource(self.allowed(dataset), self.workspace.data_dir)
 
     def _pickers(self, dataset: str, task: str, columns: list[str], chosen) -> tuple[Any, ...]:
         """Those of texts, classes and what to write with all columns, and the language: shown where the task asks."""
@@ -138,7 +139,7 @@ class DataChoice:
         return *pickers, gr.update(visible=self._takes_language(dataset, task))
 
     def _takes_language(self, dataset: str, task: str) -> bool:
-        return TASKS[task].rows in ("pairs", "blocks") and DataSource(dataset, self.workshop.data_dir).on_hub
+        return TASKS[task].rows in ("pairs", "blocks") and DataSource(dataset, self.workspace.data_dir).on_hub
 
     def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str] | None:
         """The columns of texts and classes where their names don't say which they are, but what stands in them does."""
@@ -181,7 +182,7 @@ def create_data_choice(
         value="toy",
         label="Data set",
         info="a name, a hub id such as owner/name, or your own CSV, TSV, JSONL or parquet file",
-        allow_custom_value=not choice.workshop.public,
+        allow_custom_value=not choice.workspace.public,
         elem_id="train-data",
     )
     with gr.Row(elem_classes="buttons"):

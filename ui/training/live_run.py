@@ -1,7 +1,7 @@
 """Watch a run: how far it is, its curves, the health of its routing, a text being routed anew, and its log.
 
 The run is another process: this page only reads its folder, so that it can be closed, reloaded, or opened by others.
-Try it: LiveRun(Workshop(Path("runs"))).tick("toy", "")
+Try it: LiveRun(Workspace(Path("runs"))).tick("toy", "")
 """
 
 import math
@@ -18,7 +18,7 @@ from train.runs.history import best_of
 from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State
 from train.tasks.registry import TASKS, Task
-from ui.server.workspace import Workshop, visitor_of
+from ui.server.workspace import Workspace, visitor_of
 from ui.training.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
 from ui.training.run_summary import Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
@@ -69,19 +69,19 @@ class Pictures(NamedTuple):
 class LiveRun:
     """The handlers of the tab."""
 
-    def __init__(self, workshop: Workshop):
-        self.workshop = workshop
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def attach(self) -> Any:
         """For a page just opened: the picker with the run at work, or the newest."""
-        return gr.update(choices=self.workshop.names(), value=self.workshop.to_attach_to())
+        return gr.update(choices=self.workspace.names(), value=self.workspace.to_attach_to())
 
     def list_runs(self, name: str | None) -> Any:
         """The picker with the runs there are by now."""
-        names = self.workshop.names()
-        return gr.update(choices=names, value=name if name in names else self.workshop.to_attach_to())
+        names = self.workspace.names()
+        return gr.update(choices=names, value=name if name in names else self.workspace.to_attach_to())
 
     def tick(self, name: str | None, seen: str, request: gr.Request = None) -> tuple[Any, ...]:
         """What may have changed since `seen`: (head, progress, log, five buttons, seen, drawn); nothing if it has not.
@@ -89,17 +89,17 @@ class LiveRun:
         `drawn` changes with the metrics, though not at once while they grow: pictures are drawn anew then.
         """
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
             state, progress, _ = run.state(), run.progress(), run.arguments()
         except RunError as error:
             if seen == str(error):
                 return (gr.skip(),) * 10
-            head = NOTHING_YET if not self.workshop.names() else _facts(str(error))
+            head = NOTHING_YET if not self.workspace.names() else _facts(str(error))
             return head, "", "", *(gr.update(interactive=False),) * 5, str(error), str(error)
         now = f"{name} {state.name} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
         if now == seen:
             return (gr.skip(),) * 10
-        mine = self.workshop.may_change(name, visitor_of(request))
+        mine = self.workspace.may_change(name, visitor_of(request))
         idle = not state.active
         buttons = (
             gr.update(interactive=mine and state.name in ("running", "queued")),
@@ -107,7 +107,7 @@ class LiveRun:
             gr.update(interactive=run.best.is_dir()),
             *(gr.update(interactive=may_have(run, suffix)) for suffix in (TWIN, LESSON)),
         )
-        family = (self.workshop.root / f"{first_of(name)}{suffix}" for suffix in ("", TWIN, LESSON))
+        family = (self.workspace.root / f"{first_of(name)}{suffix}" for suffix in ("", TWIN, LESSON))
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
         pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
         drawn = f"{name} {[stamp // pace for stamp in stamps]}"
@@ -125,7 +125,7 @@ class LiveRun:
         from ui.training import learning_curves, routing_curves
 
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
             task = TASKS[run.arguments().train.task]
         except RunError:
             return Pictures()
@@ -174,15 +174,15 @@ class LiveRun:
         from ui.training import routing_curves
 
         try:
-            records = self.workshop.run(name).metrics()
+            records = self.workspace.run(name).metrics()
         except RunError:
             return "", None
         return _facts(probe_words(records, layer)), routing_curves.probe_figure(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""
-        family, known = [first_of(name) + suffix for suffix in ("", TWIN, LESSON)], self.workshop.names()
-        return {one: self.workshop.run(one).metrics() for one in family if one in known}
+        family, known = [first_of(name) + suffix for suffix in ("", TWIN, LESSON)], self.workspace.names()
+        return {one: self.workspace.run(one).metrics() for one in family if one in known}
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class LiveRun:
     def resume(self, name: str | None, request: gr.Request = None) -> str:
         """Let a stopped run go on, or begin again, in a process of its own. Returns what is wrong."""
         try:
-            go_on(self._changeable(name, request), self.workshop.max_runs)
+            go_on(self._changeable(name, request), self.workspace.max_runs)
         except RunError as error:
             return _notice(error)
         return ""
@@ -219,24 +219,24 @@ class LiveRun:
     ) -> tuple[str, Any]:
         visitor = visitor_of(request)
         try:
-            arguments = self.workshop.run(name).arguments()
+            arguments = self.workspace.run(name).arguments()
             partner = f"{name}{suffix}"
-            if partner in self.workshop.names():
+            if partner in self.workspace.names():
                 return "", gr.update(value=partner)
-            self.workshop.check_may_start(visitor)
+            self.workspace.check_may_start(visitor)
             arguments = replace(arguments, model=change(arguments.model))
-            folder = self.workshop.root / partner
-            run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
+            folder = self.workspace.root / partner
+            run = start(arguments, folder.parent, folder.name, self.workspace.max_runs)
         except (RunError, ValueError) as error:
             return _notice(error), gr.skip()
-        partner = run.folder.relative_to(self.workshop.root).as_posix()
-        self.workshop.started(partner, visitor)
-        return "", gr.update(choices=self.workshop.names(), value=partner)
+        partner = run.folder.relative_to(self.workspace.root).as_posix()
+        self.workspace.started(partner, visitor)
+        return "", gr.update(choices=self.workspace.names(), value=partner)
 
     def _changeable(self, name: str | None, request: gr.Request | None) -> Run:
-        if not self.workshop.may_change(name or "", visitor_of(request)):
+        if not self.workspace.may_change(name or "", visitor_of(request)):
             raise RunError("On a public page only who started a run may change it.")
-        return self.workshop.run(name)
+        return self.workspace.run(name)
 
 
 def head_html(run: Run, state: State) -> str:

@@ -1,6 +1,6 @@
 """New run: choose data, a size and arguments, see what it will take and the command it stands for, and start it.
 
-Handlers take values and return values. Try it: NewRun(Workshop(Path("runs"))).choose_data("toy")
+Handlers take values and return values. Try it: NewRun(Workspace(Path("runs"))).choose_data("toy")
 """
 
 import json
@@ -21,7 +21,7 @@ from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from train.words import DataError
 from ui.server.downloads import fresh_path, hand_over
-from ui.server.workspace import Workshop, visitor_of
+from ui.server.workspace import Workspace, visitor_of
 from ui.training.argument_form import NAMES, as_typed, create_form, given, values_of
 from ui.training.data_choice import DataChoice, create_data_choice
 from ui.training.run_summary import duration
@@ -40,9 +40,9 @@ START_FROM = NAMES.index("init_from")
 class NewRun:
     """The handlers of the tab."""
 
-    def __init__(self, workshop: Workshop):
-        self.workshop = workshop
-        self.data = DataChoice(workshop)
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self.data = DataChoice(workspace)
 
     # -- data and size ------------------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class NewRun:
     def upload(self, path: str, start_from: str = "") -> tuple[Any, ...]:
         """A file of the visitor's own: (data picker, what `choose_data` returns). Raises gr.Error for one too large."""
         try:
-            kept = str(self.workshop.keep_upload(path))
+            kept = str(self.workspace.keep_upload(path))
         except DataError as error:
             raise gr.Error(str(error).replace(path, Path(path).name)) from error
         return gr.update(choices=self.data.choices(kept), value=kept), *self.choose_data(kept, start_from)
@@ -85,12 +85,14 @@ class NewRun:
             | {"preset": preset, "probe": (probe or "").strip() or None}
         )
         arguments.check()
-        if self.workshop.caps is not None:
+        if self.workspace.limits is not None:
             start = arguments.train.init_from
-            if start and start not in [(self.workshop.root / run / "best").as_posix() for run in self.workshop.names()]:
+            if start and start not in [
+                (self.workspace.root / run / "best").as_posix() for run in self.workspace.names()
+            ]:
                 raise ValueError("--init_from must be a run of this page.")
-            arguments = self.workshop.caps.apply(arguments)
-        arguments.train.output_dir = self.workshop.folder_for(name, dataset).as_posix()
+            arguments = self.workspace.limits.apply(arguments)
+        arguments.train.output_dir = self.workspace.folder_for(name, dataset).as_posix()
         return arguments
 
     def preview(self, *inputs) -> tuple[str, str]:
@@ -101,7 +103,7 @@ class NewRun:
             return "", f'<p class="notice" role="alert">{escape(str(error))}</p>'
 
     def command(self, arguments: Arguments) -> str:
-        return shlex.join([*train_command(arguments), "--max_runs", str(self.workshop.max_runs)])
+        return shlex.join([*train_command(arguments), "--max_runs", str(self.workspace.max_runs)])
 
     def estimate(self, facts: dict[str, Any] | None, *inputs) -> str:
         """What the run will take, in a line. Timed only while nothing trains: both would be slower for it."""
@@ -111,7 +113,7 @@ class NewRun:
             return ""  # The preview says what is wrong.
         if facts is None:
             return ""
-        busy = any(Run(self.workshop.root / name).state().active for name in self.workshop.names())
+        busy = any(Run(self.workspace.root / name).state().active for name in self.workspace.names())
         try:
             return estimate_html(estimate(arguments, **facts, timed=not busy))
         except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
@@ -126,13 +128,13 @@ class NewRun:
         next one, whose folder is another). A refusal is the button's only answer: nothing may follow that clears it."""
         try:
             arguments = self.arguments(*inputs)
-            self.workshop.check_may_start(visitor_of(request))
+            self.workspace.check_may_start(visitor_of(request))
             folder = Path(arguments.train.output_dir)
-            run = start(arguments, folder.parent, folder.name, self.workshop.max_runs)
+            run = start(arguments, folder.parent, folder.name, self.workspace.max_runs)
         except (ValueError, RunError) as error:
             return f'<p class="notice" role="alert">{escape(str(error))}</p>', *(gr.skip(),) * 3
-        self.workshop.started(run.name, visitor_of(request))
-        watched = gr.update(choices=self.workshop.names(), value=run.name)
+        self.workspace.started(run.name, visitor_of(request))
+        watched = gr.update(choices=self.workspace.names(), value=run.name)
         return "", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0]
 
     # -- arguments as a file ------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ class NewRun:
     def go_on_from(self, name: str | None) -> list[Any]:
         """The arguments of a run, to start another from its weights: what `fill` returns, then the inner tabs."""
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
             if not run.best.is_dir():
                 raise RunError(f"{name} has no checkpoint to start from yet.")
             arguments = run.arguments()
@@ -211,7 +213,7 @@ def create_new_run(
     Args:
         opened: the tab that it is in: nothing is asked for before somebody opens it.
     """
-    workshop, start_with = handlers.workshop, Arguments.resolve({"dataset": "toy"})
+    workspace, start_with = handlers.workspace, Arguments.resolve({"dataset": "toy"})
     with gr.Row(elem_classes="pair"):
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             chosen_data, upload, report, facts = create_data_choice(handlers.data, start_with)
@@ -230,7 +232,7 @@ def create_new_run(
                     max_lines=6,
                     elem_id="probe",
                 )
-            form = create_form(start_with, workshop.public)
+            form = create_form(start_with, workspace.public)
             known = gr.HTML("", apply_default_css=False, elem_id="estimate")
             wrong = gr.HTML("", apply_default_css=False, elem_id="wrong")
             command = gr.Textbox(
@@ -253,8 +255,8 @@ def create_new_run(
                     scale=0,
                     elem_id="load-arguments",
                 )
-            if workshop.caps is not None:
-                gr.HTML(f'<p class="note">{escape(workshop.caps.words())}</p>', apply_default_css=False)
+            if workspace.limits is not None:
+                gr.HTML(f'<p class="note">{escape(workspace.limits.words())}</p>', apply_default_css=False)
 
     dataset, task, *columns = chosen_data
     inputs = [*chosen_data, preset, name, probe, *form]

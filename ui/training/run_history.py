@@ -1,6 +1,6 @@
 """All runs: a table, several compared, and what one does with one that has ended.
 
-Try it: RunHistory(Workshop(Path("runs"))).table()
+Try it: RunHistory(Workspace(Path("runs"))).table()
 """
 
 import time
@@ -19,7 +19,7 @@ from train.runs.run import RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
 from ui.server.downloads import fresh_path, hand_over
-from ui.server.workspace import Workshop, clean_name, visitor_of
+from ui.server.workspace import Workspace, clean_name, visitor_of
 from ui.training.run_summary import arguments_diff_html, duration
 
 COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
@@ -32,19 +32,19 @@ NOTHING = '<p class="facts">Choose a run: click its row.</p>'
 class RunHistory:
     """The handlers of the tab."""
 
-    def __init__(self, workshop: Workshop):
-        self.workshop = workshop
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
 
     def table(self) -> list[list[str]]:
         """A row per run, the newest first."""
-        return [self._row(row) for row in summaries(self.workshop.root)]
+        return [self._row(row) for row in summaries(self.workspace.root)]
 
     def _row(self, row: dict[str, Any]) -> list[str]:
         # One that was stopped while it waited began when it was asked for.
         began = row["started"] or (None if row["state"] == "queued" else row["queued"])
         started = time.strftime("%d %b %H:%M", time.localtime(began)) if began else ""
         steps = f"{row['step']:,}" + (f" of {row['max_steps']:,}" if row["max_steps"] else "")
-        name = Path(row["folder"]).relative_to(self.workshop.root).as_posix()
+        name = Path(row["folder"]).relative_to(self.workspace.root).as_posix()
         clock = duration(row["seconds"]) if row["seconds"] else ""
         return [
             name,
@@ -60,7 +60,7 @@ class RunHistory:
 
     def refresh(self, compared: Sequence[str]) -> tuple[Any, Any]:
         """(table, picker of runs to compare)."""
-        names = self.workshop.names()
+        names = self.workspace.names()
         return self.table(), gr.update(choices=names, value=[name for name in compared or () if name in names])
 
     def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
@@ -70,7 +70,7 @@ class RunHistory:
 
     def chosen(self, name: str) -> tuple[Any, ...]:
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
             state = run.state()
         except RunError as error:
             return None, _message(error), *(gr.update(interactive=False),) * 6, *(_HIDDEN,) * 2
@@ -85,7 +85,7 @@ class RunHistory:
 
     def watch(self, name: str | None) -> tuple[Any, Any]:
         """To the live view of a run: (the inner tabs, its picker)."""
-        return gr.Tabs(selected="live"), gr.update(choices=self.workshop.names(), value=name)
+        return gr.Tabs(selected="live"), gr.update(choices=self.workspace.names(), value=name)
 
     def compare(self, names: Sequence[str], value: str, over: str) -> tuple[Any, str]:
         """(curves of several runs, the arguments in which they differ)."""
@@ -94,7 +94,7 @@ class RunHistory:
         arguments = {name: one.portable() for name, one in self._arguments((names or ())[:MAX_COMPARED]).items()}
         if not arguments:
             return None, '<p class="facts">Choose two or more runs.</p>'
-        figure = compare_curves({name: self.workshop.run(name).metrics() for name in arguments}, value, over)
+        figure = compare_curves({name: self.workspace.run(name).metrics() for name in arguments}, value, over)
         return figure, arguments_diff_html(arguments)
 
     def _arguments(self, names: Sequence[str]) -> dict[str, Arguments]:
@@ -102,7 +102,7 @@ class RunHistory:
         found = {}
         for name in names:
             try:
-                found[name] = self.workshop.run(name).arguments()
+                found[name] = self.workspace.run(name).arguments()
             except RunError:
                 continue
         return found
@@ -120,7 +120,7 @@ class RunHistory:
             run = rename(self._mine(name, request), clean_name(wanted))
         except RunError as error:
             return name, _message(error), gr.skip()
-        return run.folder.relative_to(self.workshop.root).as_posix(), _message(f"Renamed to {run.name}."), self.table()
+        return run.folder.relative_to(self.workspace.root).as_posix(), _message(f"Renamed to {run.name}."), self.table()
 
     def ask_to_rename(self, name: str | None) -> tuple[Any, Any, Any]:
         """(the row that renames, its box with the present name, the row that deletes)."""
@@ -143,7 +143,7 @@ class RunHistory:
     def download(self, name: str | None) -> str:
         """A zip of the files that are safe to share."""
         try:
-            run = self.workshop.run(name)
+            run = self.workspace.run(name)
             return str(archive(run, fresh_path(f"{run.name}.zip")))
         except RunError as error:
             raise gr.Error(str(error), print_exception=False) from error
@@ -159,9 +159,9 @@ class RunHistory:
         return f'<p class="facts" role="status">Published: <a href="{escape(url)}">{escape(url)}</a></p>'
 
     def _mine(self, name: str | None, request: gr.Request | None):
-        if not self.workshop.may_change(name or "", visitor_of(request)):
+        if not self.workspace.may_change(name or "", visitor_of(request)):
             raise RunError("On a public page only who started a run may change it.")
-        return self.workshop.run(name)
+        return self.workspace.run(name)
 
 
 def _figures(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -203,7 +203,7 @@ def create_run_history(
             question = gr.HTML("", apply_default_css=False, elem_id="delete-question")
             deleted = gr.Button("Delete it", variant="stop", min_width=0, scale=0, elem_id="really-delete")
             kept = gr.Button("Keep it", min_width=0, scale=0)
-        with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workshop.public):
+        with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workspace.public):
             with gr.Row(elem_classes="buttons"):
                 repository = gr.Textbox(
                     show_label=False, container=False, placeholder="owner/name", max_lines=1, scale=2

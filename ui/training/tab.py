@@ -10,13 +10,15 @@ import gradio as gr
 from switch_model import CheckpointError
 from train.runs.run import RunError
 from ui.explore.tab import ExploreTab
-from ui.server.workspace import Workshop
+from ui.server.workspace import Workspace
 from ui.training.live_run import LiveRun, create_live_run
 from ui.training.new_run import NewRun, create_new_run
 from ui.training.run_history import RunHistory, create_run_history
 
 
-def create_train_tab(demo: gr.Blocks, workshop: Workshop, opened: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> None:
+def create_train_tab(
+    demo: gr.Blocks, workspace: Workspace, opened: gr.Tab, pages: gr.Tabs, explore: ExploreTab
+) -> None:
     """Lay the tab out and connect it.
 
     Args:
@@ -24,10 +26,10 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, opened: gr.Tab, pages:
         pages: the page's tabs, to move to Explore.
         explore: what a run is opened in.
     """
-    new, live, history = NewRun(workshop), LiveRun(workshop), RunHistory(workshop)
+    new, live, history = NewRun(workspace), LiveRun(workspace), RunHistory(workspace)
     watched = gr.Dropdown(
-        workshop.names(),
-        value=workshop.to_attach_to(),
+        workspace.names(),
+        value=workspace.to_attach_to(),
         label="Run",
         show_label=False,
         container=False,
@@ -46,7 +48,7 @@ def create_train_tab(demo: gr.Blocks, workshop: Workshop, opened: gr.Tab, pages:
 
     def open_in_explore(name: str | None) -> tuple[Any, Any]:
         try:
-            key = explore.shelf.add(workshop.run(name).best, f"run {name}")
+            key = explore.shelf.add(workspace.run(name).best, f"run {name}")
         except (RunError, CheckpointError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         return gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key)

@@ -1,0 +1,78 @@
+"""Every card of a view, whichever kind of answer it has: the one place that tells the kinds apart.
+
+Try it: answer_card(view, milliseconds=9.0)
+"""
+
+from collections.abc import Callable
+from html import escape
+from typing import NamedTuple
+
+from switch_model.counterfactuals import WhatIf
+from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
+from ui.cards.filled import candidates, filled_card
+from ui.cards.importance import importance_in_words, importance_table
+from ui.cards.prediction import prediction_card, prediction_notice
+from ui.cards.routing import look_cards
+from ui.cards.written import answer_notice, next_tokens, written_card
+from ui.views.changes import words_of_changes
+from ui.views.view import FilledView, PredictionView, View, WrittenView
+
+
+class _Cards(NamedTuple):
+    """The cards that each kind of view has its own of.
+
+    Attributes:
+        answer: of a view and the milliseconds that its pass took.
+        notice: what to know before reading it.
+        followers: what the model might have said at the token that is looked at.
+    """
+
+    answer: Callable[[View, float | None], str]
+    notice: Callable[[View], str]
+    followers: Callable[[View], str]
+
+
+def _prediction(view: PredictionView, milliseconds: float | None) -> str:
+    return prediction_card(view.answer, view.true_label, milliseconds, view.base if view.changed else None)
+
+
+_CARDS: dict[type[View], _Cards] = {
+    PredictionView: _Cards(_prediction, prediction_notice, lambda view: ""),
+    WrittenView: _Cards(written_card, answer_notice, next_tokens),
+    FilledView: _Cards(filled_card, answer_notice, candidates),
+}
+
+
+def answer_card(view: View, milliseconds: float | None = None) -> str:
+    """What the model answered."""
+    return _CARDS[type(view)].answer(view, milliseconds)
+
+
+def notice(view: View) -> str:
+    """What to know of the answer: where a saved view is from, or how much of the text the model read."""
+    if not view.saved_from:
+        return _CARDS[type(view)].notice(view)
+    # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
+    found = importance_in_words(view) + (importance_table(view) if view.importance else "")
+    return f'<p class="notice" role="status">{escape(saved_in_words(view))}</p>{found}'
+
+
+def saved_in_words(view: View) -> str:
+    """Where a saved view is from, and what was changed in it."""
+    said = f"This view of {view.saved_from} was saved: it shows what the model did then. "
+    if changes := words_of_changes(view):
+        said += f"Changed: {' · '.join(changes)}. "
+    return said + "Start with a text to go on with a model."
+
+
+def closer_cards(view: View) -> tuple[str, str]:
+    """(token card, load card) of the place that is looked at."""
+    return look_cards(view, _CARDS[type(view)].followers(view))
+
+
+def elsewhere_card(view: View | None, answer: WhatIf | None, still: bool = False) -> str:
+    """What would become of the answer were the token sent to another expert; or, where a text was written, a button for
+    each expert that writes it again. `still` = nothing in it can be clicked."""
+    if view is None:
+        return no_text_card()
+    return what_if_card(view, answer, still) if view.classifies else force_card(view)

@@ -1,0 +1,143 @@
+"""The cards of one token and of one layer's load: where a token went, how likely elsewhere, and who had how much to do.
+
+Pure functions of a trace or a view. Try it: token_card(prediction.trace, 3, 0)
+"""
+
+import torch
+
+from switch_model import Routing
+from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.inference.traces import TokenTrace
+from switch_model.routing import UNLIMITED, load_balancing_loss
+from ui.look.html import bar, message_card, quoted
+from ui.look.palette import MAX_COLOURS
+from ui.views.view import View
+
+# Bars in a list that a person still reads; the rest is summed up in one line.
+MAX_EXPERTS = 6
+# Above this many experts, bars are too thin for numbers.
+MAX_NUMBERED = 16
+# Shares below this are no segment of their own.
+MIN_SEGMENT = 0.015
+
+
+def look_cards(view: View, followers: str = "") -> tuple[str, str]:
+    """(token card, load card) of the place that is looked at.
+
+    Args:
+        followers: HTML below the token: what the model might have written there.
+    """
+    if view.record is None:
+        sentence = (
+            f"This {'stack' if view.two_stacks else 'model'} has no sparse layer: every token takes the same path."
+        )
+        return message_card("One token", sentence) + followers, message_card("Load per expert", sentence)
+    token = token_card(view.trace, view.token, view.layer, view.two_stacks) + followers
+    return token, load_card(view.trace, view.layer, view.two_stacks)
+
+
+def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) -> str:
+    """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
+    record = trace.routing[layer]
+    probs_LE = torch.cat([record.probs[:, token] for record in trace.routing]).tolist()
+    expert, slot, capacity = (
+        int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity)
+    )
+    probs_E = probs_LE[layer]
+    layers = "".join(
+        _stacked(record, probs_LE[index], token, chosen=index == layer) for index, record in enumerate(trace.routing)
+    )
+    title = f"<h2>{quoted(trace.tokens[token])} in {layer_title(record.name, both)}</h2>"
+    everywhere = f'<h3>in every layer</h3><div class="stacks">{layers}</div>'
+    if _none_on(record, token):
+        return f'{title}<p class="facts">Every expert of this layer is off: none reads the token.</p>{everywhere}'
+    order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
+    rows = [
+        bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
+        for index in order[:MAX_EXPERTS]
+    ]
+    if len(order) > MAX_EXPERTS:
+        rest = sum(probs_E[index] for index in order[MAX_EXPERTS:])
+        rows.append(bar(f"{len(order) - MAX_EXPERTS} more", rest, f"{rest:.2f}"))
+    return f'{title}{"".join(rows)}<p class="facts">{_place(expert, slot, capacity)}</p>{everywhere}'
+
+
+def load_card(trace: TokenTrace, layer: int, both: bool = False) -> str:
+    """How many tokens chose each expert of one layer, against an even share and the capacity."""
+    record = trace.routing[layer]
+    counts, tokens = record.choices.tolist(), len(trace.tokens)
+    experts, capacity = record.num_experts, int(record.capacity)
+    even, busiest = tokens / experts, max(counts)
+    limited = capacity != UNLIMITED
+    # A capacity far above every bar would flatten them all: then words say it.
+    in_sight = limited and capacity <= 1.5 * max(busiest, even)
+    top = max(busiest, even, capacity if in_sight else 0) * 1.18  # Room for the number above the tallest bar.
+    bars = []
+    for expert, count in enumerate(counts):
+        over = max(count - capacity, 0)
+        bars.append(
+            f'<div class="load-bar x{expert % MAX_COLOURS}" title="expert {expert}: {count} of {tokens} tokens'
+            f'{f", {over} dropped" if over else ""}">'
+            f"<i>{count if experts <= MAX_NUMBERED else ''}</i>"
+            f'<u style="height:{100 * over / top:.1f}%" class="over"></u>'
+            f'<u style="height:{100 * (count - over) / top:.1f}%"></u></div>'
+        )
+    lines = f'<hr class="even" style="bottom:{100 * even / top:.1f}%">'
+    if in_sight:
+        lines += f'<hr class="capacity" style="bottom:{100 * capacity / top:.1f}%">'
+    names = "".join(f"<span>{expert}</span>" for expert in range(experts)) if experts <= MAX_NUMBERED else ""
+    dropped = int(record.dropped.sum())
+    key = [f'<span><s class="line even"></s>even share {even:.1f}</span>']
+    if limited:
+        key.append(f"<span>{'<s class=line></s>' if in_sight else ''}capacity {capacity}</span>")
+        key.append(f"<span>{'<s class=stripes></s>' if dropped else ''}{dropped} dropped</span>")
+    else:
+        key.append("<span>no capacity limit</span>")
+    balance = float(load_balancing_loss(record))
+    return (
+        f"<h2>Load per expert, {layer_title(record.name, both)}</h2>"
+        f'<div class="load{"" if experts <= MAX_NUMBERED else " thin"}" role="img" '
+        f'aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
+        f'<div class="load-names" aria-hidden="true">{names}</div><p class="facts key">{"".join(key)}</p>'
+        f'<p class="facts">balance loss {balance:.2f} (1 = even, {experts} = all on one expert)</p>'
+    )
+
+
+def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) -> str:
+    expert, off = int(record.expert[0, token]), _none_on(record, token)
+    dropped = bool(record.dropped[0, token]) and not off
+    # Slivers that nobody could see or hover become one grey rest.
+    parts = "".join(
+        f'<u class="x{index % MAX_COLOURS}{" own" if index == expert else ""}" style="flex-grow:{prob:.4f}" '
+        f'title="expert {index}: {prob:.2f}">{index if prob >= 0.12 else ""}</u>'
+        for index, prob in sorted(enumerate(probs_E), key=lambda item: -item[1])
+        if prob >= MIN_SEGMENT
+    )
+    rest = sum(prob for prob in probs_E if prob < MIN_SEGMENT)
+    if rest >= MIN_SEGMENT:
+        parts += f'<u style="flex-grow:{rest:.4f}" title="all others: {rest:.2f}"></u>'
+    chosen_one = "every expert is off" if off else f"expert {expert}, probability {probs_E[expert]:.2f}"
+    words = f"{layer_title(record.name)}: {chosen_one}"
+    return (
+        f'<div class="stack{" chosen" if chosen else ""}" role="img" aria-label="{words}">'
+        f"<span>{layer_label(record.name)}</span><i>{parts}</i>"
+        f'<span class="{"struck" if dropped else ""}">{"–" if off else f"{probs_E[expert]:.2f}"}</span></div>'
+    )
+
+
+def _none_on(record: Routing, token: int) -> bool:
+    """Whether all experts of the layer are off."""
+    return not bool(record.chosen_logit[0, token].isfinite())
+
+
+def _place(expert: int, slot: int, capacity: int) -> str:
+    if capacity == UNLIMITED:
+        return f"expert {expert}, slot {slot + 1}, no limit"
+    if slot >= capacity:
+        return f"expert {expert} was full: place {slot + 1}, {capacity} slots. Dropped: no expert reads it."
+    return f"expert {expert}, slot {slot + 1} of {capacity}"
+
+
+def _load_in_words(counts: list[int], capacity: int) -> str:
+    shown = ", ".join(f"expert {expert}: {count}" for expert, count in enumerate(counts) if count)
+    return f"Tokens per expert: {shown}. " + ("No limit." if capacity == UNLIMITED else f"Capacity {capacity}.")

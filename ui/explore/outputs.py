@@ -1,0 +1,122 @@
+"""What the handlers of Explore return, by name: a group of outputs that belong together is a named tuple.
+
+The tab builds the same tuples of its components, so that one output more is one field more. An output that is not named
+stays as it is. Try it: shown(view, loaded.config)._asdict()
+"""
+
+from collections import namedtuple
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from switch_model import SwitchConfig
+from ui.cards.of_view import answer_card, closer_cards, notice, saved_in_words
+from ui.cards.written import writing_card
+from ui.components.expert_panel import panel_value
+from ui.components.routing_grid import view_grid
+from ui.look.html import empty_card, message_card
+from ui.views.view import View
+
+SKIP = gr.skip()
+
+
+class Shown(NamedTuple):
+    """A view on screen: itself, the card of its answer, a notice above the grid, grid, expert panel, and the cards of
+    the token and the load that are looked at."""
+
+    view: Any = SKIP
+    answer: Any = SKIP
+    notice: Any = SKIP
+    grid: Any = SKIP
+    panel: Any = SKIP
+    token: Any = SKIP
+    load: Any = SKIP
+
+
+class Looked(NamedTuple):
+    """What changes with the place that is looked at."""
+
+    view: View | None
+    token: str
+    load: str
+
+
+class Closer(NamedTuple):
+    """A closer look at a view: title and heat map of the router's probabilities, votes, what if."""
+
+    title: Any
+    plot: Any
+    votes: Any
+    elsewhere: Any
+
+
+class Drawn(NamedTuple):
+    """What follows a view: the closer look, the flow from layer to layer, and the neighbours in the batch."""
+
+    title: Any
+    plot: Any
+    votes: Any
+    elsewhere: Any
+    flow_words: Any
+    sankey: Any
+    matrix: Any
+    neighbours_words: Any
+    neighbours_grid: Any
+    neighbours_of: Any
+
+
+class Controls(NamedTuple):
+    """What a kind of model asks of the page: text box, Route, the panel of samples, their source, Generate, Stop, how a
+    text is written, neighbours in the batch, and what begins a text."""
+
+    text: Any = SKIP
+    run: Any = SKIP
+    samples: Any = SKIP
+    source: Any = SKIP
+    generate: Any = SKIP
+    stop: Any = SKIP
+    settings: Any = SKIP
+    neighbours: Any = SKIP
+    begin: Any = SKIP
+
+
+def _group(name: str, *fields: str) -> type:
+    return namedtuple(name, fields, defaults=[SKIP] * len(fields))
+
+
+# Another model; what a link brings; a sample; a text that comes in steps; a saved record.
+Chosen = _group("Chosen", "caption", *Shown._fields, *Controls._fields)
+Restored = _group("Restored", "model", "caption", *Shown._fields, *Controls._fields)
+Sampled = _group("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
+Step = _group("Step", *Shown._fields, "stop")
+Reopened = _group("Reopened", "text", *Shown._fields, "stop")
+
+
+def shown(view: View, config: SwitchConfig | None, milliseconds: float | None = None, serial: int = 0) -> Shown:
+    """A view on screen.
+
+    Args:
+        config: None = the view was saved, and its model is not at hand.
+        milliseconds: what the pass took; None = there was none.
+        serial: of the expert panel's event that is answered.
+    """
+    return Shown(
+        view,
+        answer_card(view, milliseconds),
+        notice(view),
+        view_grid(view),
+        panel_value(view, config, serial) if config else {"said": saved_in_words(view)},
+        *closer_cards(view),
+    )
+
+
+def blank_outputs(message: str, title: str = "Prediction") -> Shown:
+    """When there is only something to say."""
+    empty = empty_card("One token"), empty_card("Load per expert")
+    return Shown(None, message_card(title, message), "", None, None, *empty)
+
+
+def pending_outputs() -> Shown:
+    """Until a model has begun to write."""
+    said = {"said": "Appears when the text is written."}
+    return blank_outputs("")._replace(answer=writing_card("", "", ""), grid=said, panel=said)

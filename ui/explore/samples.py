@@ -1,0 +1,79 @@
+"""Sample texts in Explore: a random one, or one picked from the table.
+
+Try it: SamplePicker(explorer).draw_sample("ag_news", "bundled", "", None).text
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from switch_model import CheckpointError
+from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.samples import DATASET_NAMES, Sample
+from ui.components.sample_table import failure_html, rows_html, waiting_html
+from ui.explore.handlers import Explorer
+from ui.explore.kind_layout import begins
+from ui.explore.outputs import Sampled, Shown
+from ui.views.view import View
+
+
+class SamplePicker:
+    """The handlers of the buttons and the panel of samples."""
+
+    def __init__(self, explorer: Explorer):
+        self.explorer = explorer
+        self.library = explorer.library
+
+    def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> Sampled:
+        """A random sample."""
+        try:
+            labels = self.explorer.shelf.load(model).labels
+        except CheckpointError:  # `route` will say so.
+            labels = []
+        sample = self.library.draw(self._source(model, source), other_than=text, labels=labels)
+        return self._sampled(model, sample, view)
+
+    def pick_sample(self, model: str | None, source: str, view: View | None, row: int) -> Sampled:
+        """The picked row, and the panel closed."""
+        sample = self.library.pick(self._source(model, source), row)
+        return self._sampled(model, sample, view)._replace(samples=close_samples())
+
+    def on_pick(self, model: str | None, source: str, view: View | None, event: gr.EventData) -> Sampled:
+        return self.pick_sample(model, source, view, int(event.row))
+
+    def open_samples(self, model: str | None, source: str, query: str) -> tuple[Any, str]:
+        """Show the panel: (its visibility, the table)."""
+        return gr.update(visible=True), self.search_samples(model, source, query)
+
+    def search_samples(self, model: str | None, source: str, query: str) -> str:
+        """The table of samples that match."""
+        source = self._source(model, source)
+        if source not in DATASET_NAMES:
+            return rows_html(self.library.search(source, query))
+        from train.words import DataError
+
+        try:
+            return rows_html(self.library.search(source, query))
+        except DataError as error:
+            return failure_html(str(error))
+
+    def _source(self, model: str | None, chosen: str) -> str:
+        """The source of samples: only where they have labels, there are several to choose from."""
+        kind = self.explorer.shelf.kind(model)
+        return chosen if kind is CLASSIFIER else kind.samples
+
+    def _sampled(self, model: str | None, sample: Sample, view: View | None) -> Sampled:
+        kind = self.explorer.shelf.kind(model)
+        # What a model writes comes in steps of its own.
+        first = Shown() if kind.writes else self.explorer.route(model, sample.text, sample, view)
+        return Sampled(text=sample.text, sample=sample, **first._asdict(), begin=begins(kind))
+
+
+def close_samples() -> Any:
+    """Hide the panel of samples."""
+    return gr.update(visible=False)
+
+
+def announce_source(source: str) -> str:
+    """What stands in the table while a data set is read: the first time, or without a network, that takes a while."""
+    return waiting_html(f"Reading {source} …")
