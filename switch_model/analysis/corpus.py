@@ -13,7 +13,7 @@ import torch
 
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.inference.classifier import Predictor
-from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, replace_surrogates
+from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, padded, replace_surrogates
 from switch_model.stepping import to_the_end
 
 # A batch holds texts of about one length, and about so many tokens.
@@ -135,11 +135,7 @@ def route_in_steps(
     totals, done = RoutingTotals(), 0
 
     for rows in alike_in_length(lengths):
-        ids = torch.full((len(rows), int(lengths[rows].max()) - added), config.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, : lengths[row] - added] = torch.tensor(encodings[row].ids)
-            mask[place, : lengths[row] - added] = 1
+        ids, mask = padded([encodings[row].ids for row in rows], config.pad_token_id)
         output = model(ids.to(model.device), mask.to(model.device), output_routing=True)
         totals.add(output.routing)
         best = output.logits.float().softmax(-1).cpu().max(dim=-1)

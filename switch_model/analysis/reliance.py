@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from switch_model.analysis.scoring import Scores, batches_of, score
+from switch_model.config import SwitchConfig
 from switch_model.interventions import Interventions
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.stepping import to_the_end
@@ -164,41 +165,9 @@ def reliance_in_steps(
         some = batches_of(model, few)
         judge_of_some = _Judge(score(model, some), seed)
 
-    # 2. What is asked.
-    one_for_all = config.attention_experts == "module"
-    mixed = {
-        layer: _shuffled(own, np.random.default_rng((seed, index)), one_for_all and layer.endswith(".attention"))
-        for index, (layer, own) in enumerate(zip(layers, free.choices, strict=True))
-    }
-    texts = range(len(rows))
-
-    def off(*named: str) -> Interventions:
-        return Interventions(ablate={(layer, expert) for layer in named for expert in experts})
-
-    def busiest_off() -> list[Interventions]:
-        pairs = [list(zip(layers, (own[row] for own in free.choices), strict=True)) for row in texts]
-        busiest = [{(layer, int(np.bincount(own).argmax())) for layer, own in pair if len(own)} for pair in pairs]
-        return [Interventions(ablate=named, capacity_group=config.capacity_group) for named in busiest]
-
-    def shuffled(*named: str) -> list[Interventions]:
-        settings = {"capacity_factor": math.inf, "capacity_group": config.capacity_group}
-        return [
-            Interventions(choices={layer: mixed[layer][row].tolist() for layer in named}, **settings) for row in texts
-        ]
-
-    questions: dict[tuple, Callable[[], Interventions | list[Interventions]]] = {
-        ("off",): partial(off, *layers),
-        ("shuffled",): partial(shuffled, *layers),
-        ("busiest",): busiest_off,
-    }
-    for layer in layers:
-        if len(layers) > 1:  # Of a single layer it was asked already.
-            questions |= {("off", layer): partial(off, layer), ("shuffled", layer): partial(shuffled, layer)}
-        for expert in experts:
-            questions["off", layer, expert] = partial(Interventions, ablate={(layer, expert)})
-
-    # 3. A pass for each.
-    effects: dict[tuple, dict[str, Estimate]] = {}
+    # 2. A pass for each question.
+    questions = _questions(config, free.choices, seed)
+    effects: dict[Question, dict[str, Estimate]] = {}
     for key, question in questions.items():
         yield len(effects), len(questions)
         single = len(key) == 3
@@ -225,6 +194,53 @@ def reliance_in_steps(
             for layer in layers
         ),
     )
+
+
+# What is changed: "off", "shuffled" or "busiest"; a layer, where it is one alone; an expert likewise.
+Question = tuple[Any, ...]
+
+
+def _questions(
+    config: SwitchConfig, choices: Sequence[list[np.ndarray]], seed: int
+) -> dict[Question, Callable[[], Interventions | list[Interventions]]]:
+    """What becomes of the model under each of these changes, made when its turn comes.
+
+    Args:
+        choices: per sparse layer and text, the experts of its tokens as the model routes by itself.
+    """
+    layers, experts = config.sparse_layers, range(config.num_experts)
+    texts = range(len(choices[0]))
+    one_for_all = config.attention_experts == "module"
+    mixed = {
+        layer: _shuffled(own, np.random.default_rng((seed, index)), one_for_all and layer.endswith(".attention"))
+        for index, (layer, own) in enumerate(zip(layers, choices, strict=True))
+    }
+
+    def off(*named: str) -> Interventions:
+        return Interventions(ablate={(layer, expert) for layer in named for expert in experts})
+
+    def busiest_off() -> list[Interventions]:
+        pairs = [list(zip(layers, (own[row] for own in choices), strict=True)) for row in texts]
+        busiest = [{(layer, int(np.bincount(own).argmax())) for layer, own in pair if len(own)} for pair in pairs]
+        return [Interventions(ablate=named, capacity_group=config.capacity_group) for named in busiest]
+
+    def shuffled(*named: str) -> list[Interventions]:
+        settings = {"capacity_factor": math.inf, "capacity_group": config.capacity_group}
+        return [
+            Interventions(choices={layer: mixed[layer][row].tolist() for layer in named}, **settings) for row in texts
+        ]
+
+    questions: dict[Question, Callable[[], Interventions | list[Interventions]]] = {
+        ("off",): partial(off, *layers),
+        ("shuffled",): partial(shuffled, *layers),
+        ("busiest",): busiest_off,
+    }
+    for layer in layers:
+        if len(layers) > 1:  # Of a single layer it was asked already.
+            questions |= {("off", layer): partial(off, layer), ("shuffled", layer): partial(shuffled, layer)}
+        for expert in experts:
+            questions["off", layer, expert] = partial(Interventions, ablate={(layer, expert)})
+    return questions
 
 
 def _shuffled(choices: list[np.ndarray], random: np.random.Generator, per_text: bool) -> list[np.ndarray]:

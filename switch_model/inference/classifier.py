@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from switch_model.checkpoint import require_classifier
-from switch_model.inference.pipeline import TextPipeline
+from switch_model.inference.pipeline import TextPipeline, padded
 from switch_model.inference.traces import TokenTrace
 from switch_model.interventions import AnyInterventions
 from switch_model.models.pretrained import SwitchPreTrainedModel
@@ -126,9 +125,7 @@ class Predictor(TextPipeline):
             return []
 
         # 2. Pad on the right and run.
-        ids = [torch.tensor(one.ids) for one in read]
-        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.model.config.pad_token_id)
-        mask_BT = pad_sequence([torch.ones_like(own_T) for own_T in ids], batch_first=True)
+        input_ids_BT, mask_BT = padded([one.ids for one in read], self.model.config.pad_token_id)
         device = self.model.device
         output = self.model(
             input_ids_BT.to(device), mask_BT.to(device), interventions=interventions, output_routing=True

@@ -4,11 +4,14 @@ Legend: T tokens of a text.
 Try it: Predictor.from_checkpoint("assets/models/ag_news").read("Oil prices rose.").tokens
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import load_checkpoint
@@ -25,6 +28,13 @@ CLS_NAME = "[CLS]"
 def replace_surrogates(text: str) -> str:
     """The text with another character for each lone surrogate, which has no UTF-8 form; offsets stay."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def padded(ids: Iterable[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """(B, T) token ids of B texts padded on the right, and their attention mask."""
+    own = [torch.tensor(one) for one in ids]
+    input_ids_BT = pad_sequence(own, batch_first=True, padding_value=pad_token_id)
+    return input_ids_BT, pad_sequence([torch.ones_like(own_T) for own_T in own], batch_first=True)
 
 
 @dataclass(frozen=True)

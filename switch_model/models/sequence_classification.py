@@ -4,6 +4,7 @@ Legend: B batch, T tokens, D d_model, C classes.
 Try it: SwitchForSequenceClassification(SwitchConfig(num_labels=3))(input_ids=torch.ones(1, 9, dtype=torch.long)).logits
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -93,16 +94,10 @@ class SwitchForSequenceClassification(EncoderPart):
         aux_loss, z_loss, auxiliary = self._auxiliary(encoded.records, wanted)
         loss = None
         if labels is not None:
-            smoothing = self.config.label_smoothing if self.training else 0.0
-
-            def loss_of(logits_BC: Tensor) -> Tensor:
-                return class_loss(logits_BC.float(), labels, self.config.problem_type, smoothing)
-
             if self.training and self.config.layer_loss_coef and len(encoded.expert_outputs) > 1:
                 early = [self._pooled(early_BTD, mask_BT, weight_BT) for early_BTD in encoded.expert_outputs[:-1]]
-                of_layers = torch.stack([loss_of(self.classifier(self.dropout(early_BD))) for early_BD in early]).mean()
-                auxiliary = plus(self.config.layer_loss_coef * of_layers, auxiliary)
-            loss = plus(loss_of(logits_BC), auxiliary)
+                auxiliary = plus(self.config.layer_loss_coef * self._loss_of_layers(early, labels), auxiliary)
+            loss = plus(self._loss(logits_BC, labels), auxiliary)
         output = SwitchClassifierOutput(
             loss=loss,
             logits=logits_BC,
@@ -115,6 +110,14 @@ class SwitchForSequenceClassification(EncoderPart):
             routing=encoded.records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()
+
+    def _loss(self, logits_BC: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return class_loss(logits_BC.float(), labels, self.config.problem_type, smoothing)
+
+    def _loss_of_layers(self, pooled: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """The mean loss of what the classifier makes of each of these (B, D): the earlier layers' votes."""
+        return torch.stack([self._loss(self.classifier(self.dropout(one_BD)), labels) for one_BD in pooled]).mean()
 
     def _token_weights(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor | None:
         """(B, T) what each token counts in a pooled vector, 0 at padding; None where that is no weighted sum."""

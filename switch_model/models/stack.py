@@ -204,22 +204,11 @@ class Stack(nn.Module):
         # 1. Who came before, where everybody stands, and who may look at whom.
         if self.training and self.blocks[0].gradient_checkpointing:
             cache = None  # A block that is computed again would add its keys again.
-        tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
         before = 0 if cache is None else cache.get_seq_length()
-        if before and mask.shape[1] == tokens:
+        if before and mask.shape[1] == embeddings.shape[1]:
             mask = torch.cat([mask.new_ones(mask.shape[0], before), mask], dim=1)
-        bias = padding_bias(mask, dtype)
-        if self.position_bias is not None:
-            bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
-        else:
-            places_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Padding on the left shifts nobody.
-            embeddings = embeddings + self.positions(places_BS[:, before:])
-        if self.config.embedding_norm:
-            embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
-        if self.convolution is not None:
-            embeddings = self.convolution(embeddings, mask)
-        if self.causal and tokens > 1:
-            bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
+        embeddings, bias = self._with_positions(embeddings, mask, before)
+        dtype = self.final_norm.weight.dtype
         inputs = Inputs(
             mask=mask[:, before:],
             bias=bias,
@@ -250,3 +239,23 @@ class Stack(nn.Module):
             attentions=tuple(weights) if extras.attentions else None,
             cross_attentions=tuple(crossed) if extras.attentions and encoder_hidden is not None else None,
         )
+
+    def _with_positions(self, embeddings: Tensor, mask: Tensor, before: int) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, T, D) with all that is added to them, and the bias of attention (B or 1, H or 1, T, S).
+
+        `mask` (B, S) is that of `before` tokens in the cache and of these.
+        """
+        tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
+        bias = padding_bias(mask, dtype)
+        if self.position_bias is not None:
+            bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
+        else:
+            position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Padding on the left shifts nobody.
+            embeddings = embeddings + self.positions(position_BS[:, before:])
+        if self.config.embedding_norm:
+            embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
+        if self.convolution is not None:
+            embeddings = self.convolution(embeddings, mask)
+        if self.causal and tokens > 1:
+            bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
+        return embeddings, bias

@@ -142,25 +142,8 @@ def import_switch_transformers(
         model = model_class(config)
     dtype = dtype or weights.dtype()
 
-    # 1. Which tensors of the files make up which weight. Nothing was allocated so far.
     tables = {"shared.weight": encoder_table, "decoder_embedding.weight": decoder_table}
-    plan: list[tuple[str, torch.Size, list[str]]] = []
-    for name, weight in model.state_dict().items():
-        sources = [tables[name]] if tables.get(name) else list(their_names(name, config.num_experts))
-        missing = [source for source in sources if source not in weights.entries]
-        if missing and name.split(".")[0] not in ("shared", "encoder", "decoder", "decoder_embedding", "lm_head"):
-            continue  # A new head's own.
-        if missing:
-            both = any(source.startswith("decoder.block.") for source in weights.entries)
-            hint = "" if both else " It holds an encoder alone: --encoder_only, or SwitchEncoderModel, takes that."
-            raise CheckpointError(f"The checkpoint lacks {missing[0]}, which its config.json asks for.{hint}")
-        shape = list(weight.shape[1:] if _is_stacked(name) else weight.shape)
-        for source in sources:
-            if (found := weights.entries[source][1].shape) != shape:
-                raise CheckpointError(f"The weight {source} has shape {found}, but config.json asks for {shape}.")
-        plan.append((name, weight.shape, sources))
-
-    # 2. From the files to their places.
+    plan = _plan(model, weights, {name: table for name, table in tables.items() if table})
     state: dict[str, Tensor] = {}
     with ExitStack() as opened:
         paths = {path for path, _ in weights.entries.values()}
@@ -176,6 +159,31 @@ def import_switch_transformers(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval()
+
+
+def _plan(model: PreTrainedModel, weights: Weights, tables: dict[str, str]) -> list[tuple[str, torch.Size, list[str]]]:
+    """For each weight of the model: its name, its shape, and the tensors of the files that make it up. Nothing is
+    allocated here.
+
+    Args:
+        tables: of the embedding tables, which tensor each is read from.
+    """
+    plan = []
+    for name, weight in model.state_dict().items():
+        sources = [tables[name]] if name in tables else list(their_names(name, model.config.num_experts))
+        missing = [source for source in sources if source not in weights.entries]
+        if missing and name.split(".")[0] not in ("shared", "encoder", "decoder", "decoder_embedding", "lm_head"):
+            continue  # A new head's own.
+        if missing:
+            both = any(source.startswith("decoder.block.") for source in weights.entries)
+            hint = "" if both else " It holds an encoder alone: --encoder_only, or SwitchEncoderModel, takes that."
+            raise CheckpointError(f"The checkpoint lacks {missing[0]}, which its config.json asks for.{hint}")
+        shape = list(weight.shape[1:] if _is_stacked(name) else weight.shape)
+        for source in sources:
+            if (found := weights.entries[source][1].shape) != shape:
+                raise CheckpointError(f"The weight {source} has shape {found}, but config.json asks for {shape}.")
+        plan.append((name, weight.shape, sources))
+    return plan
 
 
 def _is_stacked(name: str) -> bool:

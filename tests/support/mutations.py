@@ -56,7 +56,7 @@ MISTAKES = [
     ("cross-attention looks at padding", "models/stack", "else padding_bias(encoder_mask, dtype)", "else padding_bias(encoder_mask, dtype) * 0"),
     ("cross-attention takes the keys of the wrong layer", "models/stack", "cross_attention_cache.layers[self.layer]", "cross_attention_cache.layers[0]"),
     ("decoding with a cache drops tokens", "layers/router", "        if past_tokens is None:\n            capacity_B = self._capacity", "        if True:\n            capacity_B = self._capacity"),
-    ("padding on the left moves learned positions", "models/stack", "places_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)", "places_BS = (torch.ones_like(mask).cumsum(dim=1) - 1).clamp(min=0)"),
+    ("padding on the left moves learned positions", "models/stack", "position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)", "position_BS = (torch.ones_like(mask).cumsum(dim=1) - 1).clamp(min=0)"),
     ("a dropped token keeps its attention", "layers/sparse_attention", "self.o(context_BTI).masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing", "self.o(context_BTI), routing"),
     ("an imported expert lands on another's place", "storage/switch_transformers", "zip(sources, places, strict=True)", "zip(sources, reversed(places), strict=True)"),
 ]  # fmt: skip
