@@ -41,7 +41,7 @@ class Prediction:
     bias: Tensor | None = None
 
     @property
-    def bands(self) -> tuple[TokenTrace, ...]:
+    def traces(self) -> tuple[TokenTrace, ...]:
         """One for each stack, as of a text that was written."""
         return (self.trace,)
 

@@ -56,7 +56,7 @@ class Filling:
     answer: TokenTrace
 
     @property
-    def bands(self) -> tuple[TokenTrace, ...]:
+    def traces(self) -> tuple[TokenTrace, ...]:
         return (self.answer,)
 
     @property

@@ -64,18 +64,18 @@ class Generation:
     finished: bool
 
     @property
-    def bands(self) -> tuple[TokenTrace, ...]:
+    def traces(self) -> tuple[TokenTrace, ...]:
         """The stacks in the order of the records: encoder first."""
         return (self.answer,) if self.source is None else (self.source, self.answer)
 
     @property
     def routing(self) -> tuple:
         """One record per sparse layer of both stacks, encoder first."""
-        return tuple(record for band in self.bands for record in band.routing)
+        return tuple(record for trace in self.traces for record in trace.routing)
 
     @property
     def truncated(self) -> bool:
-        return self.bands[0].truncated
+        return self.traces[0].truncated
 
     @property
     def new_tokens(self) -> int:

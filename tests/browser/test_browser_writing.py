@@ -34,7 +34,7 @@ def choose(page, words):
 def test_a_text_is_written_stopped_and_looked_at(page):
     # Its choice alone lets a model write.
     choose(page, "hindi · text to text")
-    page.wait_for_selector(".grid-band >> nth=1")
+    page.wait_for_selector(".grid-stack >> nth=1")
     assert page.locator("#route").count() == 0 and page.is_visible("#generate")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     page.click("#writing-settings .label-wrap")
@@ -74,7 +74,7 @@ def focused(page):
 def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
     choose(page, "hindi · text to text")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
-    page.wait_for_selector(".grid-band >> nth=1")
+    page.wait_for_selector(".grid-stack >> nth=1")
     reads = page.evaluate("document.querySelectorAll('.grid-body')[0].querySelectorAll('.grid-column').length")
     page.locator('.cell[tabindex="0"]').focus()
     page.keyboard.press("Home")

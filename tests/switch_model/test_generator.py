@@ -60,9 +60,9 @@ def test_every_token_written_has_its_route_and_what_might_follow(generator):
     result = generator(PROMPT, max_new_tokens=12)
     answer = result.answer
     assert [record.name for record in result.routing] == list(generator.model.config.sparse_layers)
-    for band in result.bands:
-        for record in band.routing:
-            assert record.expert.shape == (1, len(band.tokens)) and record.name.startswith(band.stack)
+    for trace in result.traces:
+        for record in trace.routing:
+            assert record.expert.shape == (1, len(trace.tokens)) and record.name.startswith(trace.stack)
     assert not any(record.dropped.any() for record in answer.routing)
     assert len(answer.tokens) == answer.written + result.new_tokens == len(result.next_tokens) == len(result.chances)
     pieces = "".join(answer.text[start:end] for start, end in answer.offsets[answer.written :])

@@ -67,13 +67,13 @@ def written(explorer, model, text=PROMPT, view=None, settings=SETTINGS):
 
 
 def test_the_text_appears_and_then_its_routes(explorer):
-    for model, bands in (("hindi", ["encoder", "decoder"]), ("stories", ["decoder"])):
+    for model, stacks in (("hindi", ["encoder", "decoder"]), ("stories", ["decoder"])):
         first, *_, last = written(explorer, model)
         assert "caret" in first[1] and first[7]["interactive"] is True
         view, card, _, grid, panel, token, load, stop = last
         assert view.answer.text == explorer.shelf.load(model).pipeline(PROMPT, max_new_tokens=10).text
         assert "10 tokens written" in card and stop["interactive"] is False
-        assert [band.stack for band in view.traces] == bands == [title.split(":")[0].lower() for title in titles(grid)]
+        assert [trace.stack for trace in view.traces] == stacks == [title.split(":")[0].lower() for title in titles(grid)]
         assert len(panel["layers"]) == len(grid["layers"]) == len(view.records)
         # Every token stands in the layers of its own stack alone.
         for layer, record in zip(grid["layers"], view.records, strict=True):
@@ -84,12 +84,12 @@ def test_the_text_appears_and_then_its_routes(explorer):
 
 
 def titles(grid):
-    return [band["title"] for band in grid["bands"]]
+    return [stack["title"] for stack in grid["stacks"]]
 
 
 def test_look_counts_through_both_stacks(explorer):
     view = written(explorer, "hindi")[-1][0]
-    reads, writes = (len(band.tokens) for band in view.traces)
+    reads, writes = (len(trace.tokens) for trace in view.traces)
     read, token, _ = look(view, 1, 1)
     assert (read.stack, read.token, read.layer) == (0, 1, 1) and "might follow" not in token
     wrote, token, _ = look(view, reads + 2, 3)

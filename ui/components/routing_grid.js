@@ -75,7 +75,7 @@ function draw() {
   const tip = make("div", "grid-tip");
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
-  const drawn = stacks().map((one) => band(one, words.filter(([t]) => t >= one.start && t < one.end), most));
+  const drawn = stacks().map((one) => stackOf(one, words.filter(([t]) => t >= one.start && t < one.end), most));
   root.replaceChildren(...drawn.flatMap((one) => one.parts), legend(), ...(data.still ? [] : [layerBar()]), tip);
   mark();
   lines = new ResizeObserver(() => drawn.forEach((one) => labelLines(one.gutter, one.flow)));
@@ -83,10 +83,10 @@ function draw() {
 }
 
 // The stacks and which tokens are theirs, counted through all of them.
-const stacks = () => data.bands || [{ title: "", start: 0, end: data.tokens.length, written: data.tokens.length }];
+const stacks = () => data.stacks || [{ title: "", start: 0, end: data.tokens.length, written: data.tokens.length }];
 
 // One stack: its tokens as they wrap, below a title where there is one.
-function band({ title, written }, words, most) {
+function stackOf({ title, written }, words, most) {
   const flow = make("div", "grid-flow");
   flow.dir = "auto"; // Right-to-left text reads right to left.
   words.forEach((pieces) => {
@@ -104,7 +104,7 @@ function band({ title, written }, words, most) {
   const gutter = make("div", "grid-gutter");
   gutter.setAttribute("aria-hidden", "true");
   body.append(gutter, flow);
-  return { parts: title ? [make("h3", "grid-band", title), body] : [body], gutter, flow };
+  return { parts: title ? [make("h3", "grid-stack", title), body] : [body], gutter, flow };
 }
 
 // A column of the given tokens: one, or the pieces of a word, whose neighbours with the same route share a cell.

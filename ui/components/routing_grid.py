@@ -98,7 +98,7 @@ def view_grid(view: View) -> dict[str, Any]:
     other."""
     if view.two_stacks or view.trace.stack == "decoder":
         return stacked_value(view)
-    value = grid_value(view.trace, view.place, view.base.bands[0])
+    value = grid_value(view.trace, view.place, view.base.traces[0])
     if view.importance is not None:
         matters = (view.importance.tokens * 1000).round().int().tolist()
         value |= {"matters": matters, "label": view.importance.label}
@@ -110,7 +110,7 @@ def stacked_value(view: View) -> dict[str, Any]:
     (None) of the tokens of another stack."""
     titles = (_READS, _WRITES) if view.two_stacks else (_GOES_ON,)
     parts = []
-    for trace, base in zip(view.traces, view.base.bands, strict=True):
+    for trace, base in zip(view.traces, view.base.traces, strict=True):
         # What was written after the first difference is another text: its routes have nothing to be compared with.
         same = _alike(trace, base) if view.changed else 0
         part = grid_value(trace, (0, 0))
@@ -125,7 +125,7 @@ def stacked_value(view: View) -> dict[str, Any]:
     }
     token, layer = view.place
     value |= {"selected": {"token": token, "layer": layer}, "matters": None, "label": "", "layers": []}
-    value |= {"experts": max(part["experts"] for part in parts), "bands": []}
+    value |= {"experts": max(part["experts"] for part in parts), "stacks": []}
     total, start = len(value["tokens"]), 0
     for title, trace, part in zip(titles, view.traces, parts, strict=True):
         end = start + len(trace.tokens)
@@ -134,7 +134,7 @@ def stacked_value(view: View) -> dict[str, Any]:
                 if layer[key] is not None:
                     layer[key] = [None] * start + layer[key] + [None] * (total - end)
             value["layers"].append(layer)
-        value["bands"].append({"title": title, "start": start, "end": end, "written": start + trace.written})
+        value["stacks"].append({"title": title, "start": start, "end": end, "written": start + trace.written})
         start = end
     return value
 
@@ -178,7 +178,7 @@ def digits_of(prediction: Prediction) -> int:
 
 
 def _alike(one: TokenTrace, other: TokenTrace) -> int:
-    """How many tokens two bands begin with alike."""
+    """How many tokens two traces begin with alike."""
     pairs = zip(one.tokens, other.tokens, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one.tokens), len(other.tokens)))
 

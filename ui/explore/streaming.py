@@ -44,7 +44,7 @@ class Wanted:
     Attributes:
         model, text, decoding, changes, past: as in WrittenView.
         base: what the model wrote without the changes; None = not known yet.
-        place: (token, layer) to look at, counted through all bands; None = the first one written.
+        place: (token, layer) to look at, counted through all stacks; None = the first one written.
         view: the view whose routing is changed; None = a new text.
         serial: of the expert panel's event.
     """

@@ -99,7 +99,7 @@ def read_record(raw: bytes) -> View:
 def _shape(answer: Prediction | Generation | Filling) -> list[Any]:
     """What does not change with the routing: layers and experts, and the tokens of what was read."""
     layers = [(record.name, record.num_experts) for record in answer.routing]
-    read = [len(trace.tokens) for trace in answer.bands if trace.stack == "encoder"]
+    read = [len(trace.tokens) for trace in answer.traces if trace.stack == "encoder"]
     return [layers, read, len(getattr(answer, "blanks", ()))]
 
 

@@ -96,7 +96,7 @@ class View:
 
     @property
     def traces(self) -> tuple[TokenTrace, ...]:
-        return self.answer.bands
+        return self.answer.traces
 
     @property
     def trace(self) -> TokenTrace:
@@ -163,7 +163,7 @@ class View:
     def _answered(self, loaded: LoadedModel, changes: Interventions, past: tuple[Interventions, ...]) -> Self:
         answer = self.base if changes == NO_CHANGES else loaded.answer(self.text, changes, self.decoding)
         # Another text may be shorter.
-        token = min(self.token, len(answer.bands[self.stack].tokens) - 1)
+        token = min(self.token, len(answer.traces[self.stack].tokens) - 1)
         return replace(self, answer=answer, changes=changes, past=past, token=token)
 
 
@@ -225,9 +225,9 @@ class WrittenView(View):
     @staticmethod
     def first_look(answer: Generation, layer: int) -> tuple[int, int, int]:
         """The first token written."""
-        routed = [stack for stack, trace in enumerate(answer.bands) if trace.routing]
-        stack = routed[-1] if routed else len(answer.bands) - 1
-        trace = answer.bands[stack]
+        routed = [stack for stack, trace in enumerate(answer.traces) if trace.routing]
+        stack = routed[-1] if routed else len(answer.traces) - 1
+        trace = answer.traces[stack]
         return stack, min(trace.written, len(trace.tokens) - 1), 0
 
 
