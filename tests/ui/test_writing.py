@@ -73,7 +73,9 @@ def test_the_text_appears_and_then_its_routes(explorer):
         view, card, _, grid, panel, token, load, stop = last
         assert view.answer.text == explorer.shelf.load(model).pipeline(PROMPT, max_new_tokens=10).text
         assert "10 tokens written" in card and stop["interactive"] is False
-        assert [trace.stack for trace in view.traces] == stacks == [title.split(":")[0].lower() for title in titles(grid)]
+        assert (
+            [trace.stack for trace in view.traces] == stacks == [title.split(":")[0].lower() for title in titles(grid)]
+        )
         assert len(panel["layers"]) == len(grid["layers"]) == len(view.records)
         # Every token stands in the layers of its own stack alone.
         for layer, record in zip(grid["layers"], view.records, strict=True):
