@@ -183,7 +183,7 @@ function legend() {
     chips.append(chip);
   }
   const dropped = make("span", "grid-key");
-  dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the queue was full, no expert reads the token");
+  dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the expert’s buffer was full, no expert reads the token");
   node.append(chips, dropped);
   if (stacks().some(({ written, end }) => written < end)) {
     const own = make("span", "grid-key written");

@@ -98,7 +98,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
             f"You sent it to expert {expert}." if forced else f"{wins}: expert {expert} alone will work.",
             "",
         ),
-        ("Queue and capacity", *_queue(view, record, config, slot, capacity, tokens)),
+        ("Buffer and capacity", *_buffer(view, record, config, slot, capacity, tokens)),
         (
             "Expert",
             "<i>E</i>ᵢ(<i>n</i>) = <i>W</i>ₒ · act(<i>W</i>ᵢ · <i>n</i>)",
@@ -123,7 +123,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}{_other_ways(view, record, config, token)}'
 
 
-def _queue(
+def _buffer(
     view: View, record: Routing, config: SwitchConfig | None, slot: int, capacity: int, tokens: int
 ) -> tuple[str, str, str]:
     formula = "slots = max(least, ⌈tokens / experts · factor⌉)"
@@ -135,8 +135,8 @@ def _queue(
         how = f"⌈{tokens} / {record.num_experts} · {factor:g}⌉ = " if factor and not absolute else ""
         least = config.min_expert_capacity if config else 0
         how = f"max({least}, {how.removesuffix(' = ')}) = " if how and capacity == least else how
-        place = f"This token came as number {slot + 1}"
-        verdict = "too late: it is dropped" if slot >= capacity else "in time"
+        place = f"This token has position {slot + 1} in its expert’s buffer"
+        verdict = "beyond the last one: it is dropped" if slot >= capacity else "there is room"
         words = f"An expert serves {how}{capacity} tokens of this text at most. {place}: {verdict}. ({_SWITCH}, eq. 3)"
     return formula, words, ""
 

@@ -142,7 +142,7 @@ def _in_words(view: View, title: str) -> list[str]:
 
 def _legend(axes: Any, top: float, said: list[str], stacks: list[_Stack]) -> None:
     """What the marks in the picture mean, and below it the given lines."""
-    keys = [("expert", None), ("dropped: the queue was full, no expert reads the token", "dropped")]
+    keys = [("expert", None), ("dropped: the expert’s buffer was full, no expert reads the token", "dropped")]
     if any(layer["before"] for stack in stacks for layer in stack.layers):
         keys.append(("another route than before", "changed"))
     left = 0.05
