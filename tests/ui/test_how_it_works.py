@@ -47,7 +47,7 @@ def test_every_number_is_the_tokens_own(explorer):
         expert = int(record.expert[0, token])
         assert f"expert {expert} alone" in said and f"{float(record.logits[0, token, expert]):+.2f}" in said
         assert f"position {int(record.slot[0, token]) + 1} in its expert’s buffer: " in said
-        assert ("too late: it is dropped" in said) == (token in dropped)
+        assert ("beyond the last one: it is dropped" in said) == (token in dropped)
         assert f"= {int(record.capacity)} tokens of this text at most" in said
         assert f"{float(load_balancing_loss(record)):.2f}" in said and f"{float(router_z_loss(record)):.2f}" in said
         assert "<b></b>" not in said
