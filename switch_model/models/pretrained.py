@@ -21,7 +21,7 @@ from switch_model.layers.positions import EMBEDDING_STD
 from switch_model.layers.router import Top1Router
 from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
 from switch_model.layers.word_counts import WordCounts
-from switch_model.models.stack import Extras
+from switch_model.models.stack import Block, Extras
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 
 IGNORED_LABEL = -100
@@ -168,6 +168,12 @@ class SwitchPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, Top1Router) and module.balance_bias is not None and module.name in choices:
                 module.rebalance(choices[module.name])
+
+    def set_expert_residual(self, share: float) -> None:
+        """How much of a token passes by the experts from now on; the configuration keeps what it says."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.expert_residual = share
 
     def _auxiliary(
         self, records: tuple[Routing, ...], wanted: bool

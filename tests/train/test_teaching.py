@@ -1,13 +1,15 @@
-"""A run that learns from other checkpoints: their probabilities, by text and by class name."""
+"""A run that learns from other checkpoints: their probabilities, by text and by class name; experts that take over."""
 
 import pytest
 import torch
 from datasets import Dataset
+from transformers import TrainerState
 
-from switch_model import Predictor, load_checkpoint
+from switch_model import Predictor, SwitchConfig, SwitchForSequenceClassification, load_checkpoint
 from train.arguments.arguments import Arguments
 from train.data.tokenizers import TEACHER
 from train.tasks.teaching import distillation_loss, with_teachers
+from train.training.annealing import ResidualAnnealing
 from train.words import DataError
 
 
@@ -39,3 +41,20 @@ def test_the_loss_is_least_where_the_teachers_are_met():
 def test_a_command_to_share_names_teachers_without_this_machines_folders():
     arguments = Arguments.resolve({"dataset": "ag_news", "teachers": "owner/name, /home/me/runs/a/best"})
     assert arguments.portable()["teachers"] == "owner/name,a/best"
+
+
+def test_what_passes_by_experts_falls_while_it_trains_and_is_the_configurations_in_between():
+    model = SwitchForSequenceClassification(SwitchConfig(num_layers=2, readout="experts", expert_residual=0.2))
+    annealing, state = ResidualAnnealing(model, decay=0.5), TrainerState(max_steps=8)
+
+    def passing_by():
+        (share,) = {block.expert_residual for block in model.encoder.blocks}
+        return share
+
+    shares = []
+    for state.global_step in range(6):
+        annealing.on_step_begin(None, state, None)
+        shares.append(passing_by())
+        annealing.on_step_end(None, state, None)
+        assert passing_by() == 0.2
+    assert shares == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2])

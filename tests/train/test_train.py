@@ -155,6 +155,7 @@ def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_
 @pytest.mark.parametrize("task", ["classification", "mlm"])
 def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(task, tmp_path, stopping_at_saves):
     flags = ["--num_samples", "96", "--epochs", "2", "--ema_decay", "0.9", "--token_dropout", "0.1", "--task", task]
+    flags += ["--expert_residual", "0.5", "--residual_decay", "0.9"]
     flags += ["--eval_steps", "4"]  # 3 steps an epoch: stopped in the middle of the second.
     assert main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
 

@@ -149,6 +149,10 @@ class TrainArguments:
         "learned beside its label",
     )
     teacher_coef: float = _argument(1.0, "weight of the loss against --teachers")
+    residual_decay: float = _argument(
+        0.0,
+        "steps over which what passes by the experts falls from all to --expert_residual; below 1 = share of all steps",
+    )
     rare_token_dropout: float = _argument(
         0.0,
         "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",

@@ -31,6 +31,9 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("batch_size", train.batch_size, 1 <= train.batch_size <= 1_000_000, "from 1 to 1000000"),
         ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
         ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
+        ("residual_decay", train.residual_decay, 0 <= train.residual_decay < math.inf, "at least 0"),
+        # Compiled code would be compiled anew for every share.
+        ("compile", True, not (train.compile and train.residual_decay), "false with --residual_decay"),
         ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
         ("rare_token_dropout", rare, not rare or train.task == "classification", "0 with another --task"),
         ("word_counts", True, not train.word_counts or train.task == "classification", "false with another --task"),

@@ -27,13 +27,14 @@ from train.runs.trainer_files import AVERAGE_FILE
 from train.tasks.generation import Author
 from train.tasks.registry import Task
 from train.tasks.teaching import distillation_loss
+from train.training.annealing import ResidualAnnealing
 from train.training.balancing import Rebalance
 from train.training.progress import Steering, line_of_log
 
 
-def compiles(wanted: bool | None, device: str) -> bool:
-    """Whether the model is compiled: where it was asked for, or, left open, on CUDA."""
-    return device == "cuda" if wanted is None else wanted
+def compiles(arguments: TrainArguments, device: str) -> bool:
+    """Whether the model is compiled: where asked for, or, left open, on CUDA unless it changes at every step."""
+    return device == "cuda" and not arguments.residual_decay if arguments.compile is None else arguments.compile
 
 
 def training_arguments(
@@ -49,7 +50,7 @@ def training_arguments(
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         bf16=arguments.precision == "bfloat16",
         fp16=arguments.precision == "float16",
-        torch_compile=compiles(arguments.compile, device),
+        torch_compile=compiles(arguments, device),
         learning_rate=arguments.lr or 1e-3,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
         warmup_steps=arguments.warmup,
@@ -217,6 +218,8 @@ class SwitchTrainer(Trainer):
         self.rebalance = Rebalance() if self.model.config.balance == "bias" else None
         if self.rebalance is not None:
             self.add_callback(self.rebalance)
+        if settings.residual_decay:
+            self.add_callback(ResidualAnnealing(self.model, settings.residual_decay))
         self.average: AveragedModel | None = None
         if settings.ema_decay > 0:
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
