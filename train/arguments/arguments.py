@@ -75,8 +75,8 @@ class ModelArguments:
     conv_width: int = _argument(
         0, "neighbouring tokens that a convolution joins before the first block, 3 to 9; 0 = none; encoders only"
     )
-    expert_residual: float = _argument(
-        1.0, "how much of a token passes by a sparse layer's experts, 0 to 1; 0 = it is what its expert made of it"
+    expert_residual: float | None = _argument(
+        None, "how much of a token passes by a sparse layer's experts, 0 to 1; none = all, or as --init_from has it"
     )
     sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
     num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
@@ -361,7 +361,7 @@ class Arguments:
                 )
             setattr(self.model, name, theirs)
         # No weight has another shape for it, so that another may be asked for.
-        if self.model.expert_residual == start.expert_residual:
+        if self.model.expert_residual is None:
             self.model.expert_residual = source.expert_residual
 
     def config(
@@ -402,6 +402,7 @@ class Arguments:
             restores_gaps=self.train.task == "span_corruption",
             d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
             d_ff=model.d_ff or 4 * model.d_model,
+            expert_residual=1.0 if model.expert_residual is None else model.expert_residual,
             capacity_factor=None if model.capacity_factor == math.inf else model.capacity_factor,
             eval_capacity_factor=None if model.capacity_factor_eval == math.inf else model.capacity_factor_eval,
         )
