@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,32 @@ def test_every_mistake_that_the_tests_are_tried_with_is_still_one():
 
 def test_app_is_only_a_launcher():
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) < 80
+
+
+PAGES = sorted({ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")})
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind its #, as GitHub makes it of the headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_and_files_that_pages_name_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        other = page.parent / target if target else page
+        assert other.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(other), f"{page.name} links to {target}#{anchor}"
+    # A page may leave out the folders that its sentence is about.
+    folders = ("switch_model", "train", "ui", "tests", "benchmarks", "docs", ".ci")
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*.*")] + list(ROOT.glob("*.*"))
+    there = {f"/{path.relative_to(ROOT).as_posix()}": path for path in found}
+    code = " ".join(re.findall(r"`[^`]+`", re.sub(r"(?s)^```.*?^```$", "", text, flags=re.MULTILINE)))
+    for name, test in re.findall(r"([\w./-]+\.(?:py|js|css|md))\b(?:::(\w+))?", code):
+        paths = [path for at, path in there.items() if at.endswith(f"/{name}")]
+        assert paths, f"{page.name} names {name}"
+        assert not test or f"def {test}(" in paths[0].read_text(encoding="utf-8"), f"{page.name} names {name}::{test}"
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        assert f"/{module.replace('.', '/')}.py" in there, f"{page.name} names {module}"
