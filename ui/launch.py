@@ -11,11 +11,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import gradio as gr
+import torch
 
 from switch_model.storage.paths import local_path
 from train.data.source import data_folder
 from train.runs.signals import HANGUP, answer
-from ui.catalog.models import ModelShelf, check_device, serve_many
+from ui.catalog.models import ModelShelf
 from ui.page import build_demo, launch_options
 from ui.server.address import ask_oneself_directly, free_port, in_url, without_proxy
 from ui.server.downloads import remove_temporary_folders
@@ -24,6 +25,8 @@ from ui.server.workspace import Workspace
 
 # How long the server may take to end, and remove its copies of uploads: Gradio itself gives it five seconds.
 CLOSING_SECONDS = 60
+# How long a thread may keep others waiting (Python's own is 0.005).
+SWITCH_SECONDS = 0.0003
 
 
 def serve(options: argparse.Namespace, public: bool) -> None:
@@ -82,3 +85,23 @@ def _wait_until_ended(demo: gr.Blocks) -> None:
         demo.close(verbose=False)
         demo.server.thread.join(CLOSING_SECONDS)
         remove_temporary_folders()
+
+
+def serve_many() -> None:
+    """One thread for each pass: a text gains little from a second core, which serves another visitor better.
+
+    And Python's threads take turns more often: a pass gives its turn away at every product and, at the usual 5 ms,
+    would wait that long for each of them while another visitor's answer is being drawn.
+    """
+    torch.set_num_threads(1)
+    sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def check_device(device: str | None) -> None:
+    """Raise ValueError when this machine has no such device."""
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device.
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from ui.analyse.handlers import Analyst
 from ui.analyse.tab import create_analyse_tab
 from ui.catalog.models import ModelShelf
+from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import SampleLibrary
 from ui.compare.tab import create_compare_tab
 from ui.explore.handlers import Explorer
@@ -20,7 +21,7 @@ from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
 from ui.look.palette import CELL_INK, palette_css
 from ui.look.theme import STYLE_SHEET, create_theme
-from ui.models.tab import PrivateModels, create_models_tab
+from ui.models.tab import create_models_tab
 from ui.server.workspace import Workspace
 from ui.training.tab import create_train_tab
 

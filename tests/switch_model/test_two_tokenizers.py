@@ -28,7 +28,7 @@ from train.runs.run import Run
 from train.tasks.generation import bleu_and_chrf, translate
 from ui.catalog.models import ModelShelf
 from ui.catalog.sandbox import examine
-from ui.models.tab import facts_html
+from ui.models.page import model_page
 
 WORDS = ["red", "blue", "old", "big", "cat", "dog", "sea", "hill"]
 SMALL = ["--num_layers", "1", "--num_heads", "2", "--preset", "none", "--optimizer", "adamw", "--lr", "4e-3"]
@@ -112,7 +112,7 @@ def test_both_tokenizers_come_back_from_folder_zip_loose_files_and_what_is_publi
         assert torch.equal(other.decoder_embedding.weight, model.decoder_embedding.weight)
         assert target_of(own).get_vocab() == target_of(tokenizer).get_vocab() != own.get_vocab()
     shelf = ModelShelf({"translator": run}, "cpu")
-    assert f"{len(target_of(tokenizer)):,} tokens" in facts_html(shelf.load("translator"))
+    assert f"{len(target_of(tokenizer)):,} tokens" in model_page(shelf, "translator").facts
 
 
 def edit(path, **changes):

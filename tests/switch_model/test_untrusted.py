@@ -25,8 +25,9 @@ from switch_model.storage.archive import OPTIONAL_FILES, REQUIRED_FILES, unzip
 from switch_model.storage.safetensors_io import read_header
 from tests.support.pages import save_tiny_checkpoint
 from ui.catalog.models import MAX_CARD, ModelShelf
+from ui.catalog.private_models import MAX_OWN, PrivateModels
 from ui.catalog.sandbox import examine
-from ui.models.tab import MAX_OWN, PrivateModels
+from ui.models.page import model_page
 
 MUTATIONS = int(os.environ.get("FUZZ", "2000"))
 # What a fuzzer puts where something sensible stood.
@@ -228,7 +229,7 @@ def test_a_visitors_model_is_theirs_alone_and_goes_with_them(good, tmp_path):
     assert "for you alone" in said and (("model (yours)", key) in private.choices("me"))
     assert private.choices("you") == [("tiny", "tiny")] == shelf.choices()
     assert shelf.load(key).predictor("oil prices").label
-    facts, _, config = private.page(key)
+    facts, _, config = model_page(shelf, key)
     assert "WordPiece" in facts and json.loads(config)["num_experts"] == 4
     for _ in range(MAX_OWN - 1):
         private.receive([str(tmp_path / "model.zip")], "", "me")

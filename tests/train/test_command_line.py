@@ -19,7 +19,7 @@ from train.release.card import model_card, with_own_licence
 from train.runs.run import Run
 from train.training.trainer import SwitchTrainer
 from ui.catalog.models import ModelShelf
-from ui.models.tab import PrivateModels
+from ui.models.page import model_page
 
 SMALL = ["--preset", "tiny", "--d_model", "16", "--num_heads", "2", "--vocab_size", "200", "--seq_len", "16"]
 
@@ -296,7 +296,7 @@ def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_d
     card = (folder / "README.md").read_text()
     assert "evaluate --checkpoint small --dataset good.csv --split train" in card and "\nlicense: other\n" in card
     assert "## Do the experts matter?" in card and "| all layers |" in card
-    assert "its experts" in PrivateModels(ModelShelf({"small": folder}, "cpu")).page("small")[0]
+    assert "its experts" in model_page(ModelShelf({"small": folder}, "cpu"), "small").facts
     assert str(folder.parent) not in card + (folder / "training.json").read_text()
     assert with_own_licence(card.replace("license: other", "license: apache-2.0")) == card
 

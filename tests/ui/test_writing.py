@@ -22,6 +22,7 @@ from ui.analyse.handlers import Analyst
 from ui.cards.written import writing_card
 from ui.catalog.kinds import RESTORER, TRANSLATOR
 from ui.catalog.models import ModelShelf
+from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import SampleLibrary
 from ui.catalog.sandbox import examine
 from ui.compare.tab import compare
@@ -31,7 +32,7 @@ from ui.explore.kind_layout import fitting_text
 from ui.explore.samples import SamplePicker
 from ui.explore.share_bar import keep, make_link
 from ui.explore.streaming import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
-from ui.models.tab import PrivateModels
+from ui.models.page import model_page
 from ui.server.workspace import Workspace
 from ui.sharing.link import link_of
 from ui.sharing.records import read_record
@@ -235,7 +236,7 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
     *_, (_, said) = Analyst(shelf, Workspace(tmp_path)).run("blanks", "toy", None, "", 4)
     assert "choose a classifier" in said
     for model in ("hindi", "stories", "blanks"):
-        facts, _, config = PrivateModels(shelf).page(model)
+        facts, _, config = model_page(shelf, model)
         assert "kind" in facts and "num_experts" in config
     assert Endpoints(explorer.shelf).predict("oil")["label"]
 

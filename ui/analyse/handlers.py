@@ -20,6 +20,8 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
 from ui.catalog.models import ModelShelf
+from ui.components.outputs import outputs
+from ui.look.html import counted, message, notice
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
 
@@ -62,7 +64,7 @@ class Analyst:
         from train.words import DataError
 
         if self.workspace.limits and len(self._held) >= MAX_HELD:
-            yield gr.skip(), f'<p class="notice" role="alert">{FULL}</p>'
+            yield gr.skip(), notice(FULL)
             return
         source = str(getattr(upload, "name", upload) or "") or dataset
         yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
@@ -85,7 +87,7 @@ class Analyst:
                 yield gr.skip(), _bar(done, total, f"{done:,} of {total:,} texts")
         except (CheckpointError, DataError, ValueError) as error:
             said = str(error).replace(source, Path(source).name)
-            yield gr.skip(), f'<p class="notice" role="alert">{escape(said)}</p>'
+            yield gr.skip(), notice(said)
             return
         capped = f" A public page takes {most:,} rows at most." if most and len(corpus.texts) >= most else ""
         if len(corpus.texts) < THIN_TEXTS:
@@ -112,9 +114,9 @@ class Analyst:
                 except StopIteration as end:
                     yield html(end.value)
                     return
-                yield _bar(done, total, f"{done} of {total} passes over {_counted(len(rows), 'text')}")
+                yield _bar(done, total, f"{done} of {total} passes over {counted(len(rows), 'text')}")
         except (CheckpointError, ValueError) as error:
-            yield f'<p class="notice" role="alert">{escape(str(error))}</p>'
+            yield notice(str(error))
 
     def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
         """An expert's card; `measured` = with its importance, which takes a moment."""
@@ -130,51 +132,58 @@ class Analyst:
                 texts = texts_to_try(corpus)
                 importance = *mean_importance(predictor, texts, layer, expert), len(texts)
             except (CheckpointError, ValueError) as error:
-                return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+                return notice(str(error))
         return expert_card(corpus, layer, expert, importance)
 
 
-def summary(analysis: Analysis | None) -> tuple[Any, ...]:
-    """(facts, table of layers, loads, drops, layer picker, layer and expert to search for, confusion matrix, what is
-    shown at all)."""
+# What is shown of a routed data set: facts, a row per layer, loads, drops, pickers of a layer, of a layer and an expert
+# to search for, the confusion matrix, and whether anything is shown at all.
+Summary = outputs(
+    "Summary", "facts", "layers", "loads", "drops", "layer", "sought_layer", "sought_expert", "matrix", "shown"
+)
+# What is shown of one layer: words, classes, words on right and wrong, their loads, the picker of an expert.
+LayerView = outputs("LayerView", "words", "classes", "right_words", "right_loads", "expert")
+
+
+def summary(analysis: Analysis | None) -> Summary:
+    """What is shown of the whole data set."""
     if analysis is None:
-        return (gr.skip(),) * 8 + (gr.update(visible=False),)
+        return Summary(shown=gr.update(visible=False))
     from switch_model.plots.corpus import drops_by_position, layer_loads
     from train.analysis.report import facts_in_words, layer_table
 
     corpus = analysis.corpus
-    facts = f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>"
     layers = [(layer_title(name), name) for name in corpus.layers]
-    # Two updates: Gradio takes each one apart.
-    pickers = [gr.update(choices=layers, value=layers[0][1]) for _ in range(2)]
-    return (
-        facts,
-        f'<div class="run-diff">{layer_table(corpus)}</div>',
-        layer_loads(corpus),
-        drops_by_position(corpus),
-        *pickers,
-        gr.update(choices=[(ANY_EXPERT, -1), *_experts(corpus)], value=-1),
-        confusion_html(corpus),
-        gr.update(visible=True),
+    return Summary(
+        facts=f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>",
+        layers=f'<div class="run-diff">{layer_table(corpus)}</div>',
+        loads=layer_loads(corpus),
+        drops=drops_by_position(corpus),
+        # Two updates: Gradio takes each one apart.
+        layer=gr.update(choices=layers, value=layers[0][1]),
+        sought_layer=gr.update(choices=layers, value=layers[0][1]),
+        sought_expert=gr.update(choices=[(ANY_EXPERT, -1), *_experts(corpus)], value=-1),
+        matrix=confusion_html(corpus),
+        shown=gr.update(visible=True),
     )
 
 
-def layer_view(analysis: Analysis | None, layer: str | None) -> tuple[Any, ...]:
-    """(sentence, lift of classes, sentence on right and wrong, their loads, expert picker)."""
+def layer_view(analysis: Analysis | None, layer: str | None) -> LayerView:
+    """What is shown of one layer."""
     if analysis is None or layer not in analysis.corpus.layers:
-        return (gr.skip(),) * 5
+        return LayerView()
     from switch_model.plots.corpus import class_lift, right_and_wrong_loads
     from train.analysis.report import information_in_words, right_wrong_in_words
 
     corpus = analysis.corpus
     said, loads = right_wrong_in_words(corpus, layer)
     busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
-    return (
-        f'<p class="facts">{information_in_words(corpus, layer)}</p>',
-        class_lift(corpus, layer),
-        f'<p class="facts">{escape(said)}</p>',
-        None if loads is None else right_and_wrong_loads(loads),
-        gr.update(choices=_experts(corpus), value=busiest),
+    return LayerView(
+        words=f'<p class="facts">{information_in_words(corpus, layer)}</p>',
+        classes=class_lift(corpus, layer),
+        right_words=f'<p class="facts">{escape(said)}</p>',
+        right_loads=None if loads is None else right_and_wrong_loads(loads),
+        expert=gr.update(choices=_experts(corpus), value=busiest),
     )
 
 
@@ -188,24 +197,20 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
         return ""
     corpus = analysis.corpus
     if expert in (None, -1) and not (word or "").strip():
-        return '<p class="message" role="status">Name a word or an expert.</p>'
+        return message("Name a word or an expert.")
     places = find(corpus, layer, None if expert in (None, -1) else expert, word or "")
     first: dict[int, Context] = {}
     for place in places:
         first.setdefault(place.text, place)
     if not first:
-        return '<p class="message" role="status">No text matches: try another word, or any expert.</p>'
-    said = f"{_counted(len(places), 'place')} in {_counted(len(first), 'text')}, {layer_title(layer)}"
+        return message("No text matches: try another word, or any expert.")
+    said = f"{counted(len(places), 'place')} in {counted(len(first), 'text')}, {layer_title(layer)}"
     found, page = list(first.items()), _page_within(page, len(first))
     rows = "".join(
         _row(index, escape(corpus.classes[corpus.predicted[index]]), _marked(place))
         for index, place in found[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
     )
     return _listed(said, rows, page, len(found))
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int = 0) -> str:

@@ -3,7 +3,7 @@
 Try it: python app.py, then the tab “Analyse”
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -13,6 +13,8 @@ from ui.analyse.handlers import (
     EMPTY,
     Analysis,
     Analyst,
+    LayerView,
+    Summary,
     cell_texts,
     hits_csv,
     layer_view,
@@ -20,9 +22,10 @@ from ui.analyse.handlers import (
     summary,
     tables,
 )
+from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import DATASET_NAMES
+from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
-from ui.models.tab import PrivateModels
 from ui.server.downloads import hand_over
 
 _PICK = """
@@ -41,6 +44,48 @@ _RELIANCE = (
 _SEARCH = "A word or phrase that is split into tokens is found where any of them went to the expert."
 
 
+_PLAIN = {"apply_default_css": False}
+_BARE = {"show_label": False, "container": False}
+_BUTTON = {"min_width": 0, "scale": 0}
+_PICKER = {"filterable": False, "min_width": 140}
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+
+# What of an earlier data set must not stay.
+_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "analysis", "shown", "files")
+
+
+class _Choice(NamedTuple):
+    """What is analysed, and how far it is."""
+
+    model: gr.Dropdown
+    dataset: gr.Dropdown
+    split: gr.Textbox
+    limit: gr.Number
+    go: gr.Button
+    upload: gr.UploadButton
+    cancel: gr.Button
+    progress: gr.HTML
+
+
+class _Search(NamedTuple):
+    """The search for texts by where their words went."""
+
+    layer: gr.Dropdown
+    word: gr.Textbox
+    expert: gr.Dropdown
+    find: gr.Button
+    export: gr.Button
+    hits: gr.HTML
+
+
+class _Expert(NamedTuple):
+    """The card of one expert."""
+
+    picker: gr.Dropdown
+    card: gr.HTML
+    measure: gr.Button
+
+
 def create_analyse_tab(
     demo: gr.Blocks, analyst: Analyst, private: PrivateModels, tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab
 ) -> None:
@@ -52,114 +97,204 @@ def create_analyse_tab(
         explore: what a text is opened in.
     """
     analysis = gr.State(None)
-    sought = gr.State(None)  # What the hits on screen were searched with.
-    plain = {"apply_default_css": False}
-    bare = {"show_label": False, "container": False}
-    small = {"filterable": False, "min_width": 140} | bare
     with gr.Column(elem_classes="card"):
-        gr.HTML("<h2>Where a whole data set goes</h2>", **plain)
-        with gr.Row(elem_classes="columns"):
-            model = gr.Dropdown(
-                analyst.shelf.classifiers(),
-                value=analyst.shelf.default_classifier,
-                label="Model",
-                filterable=False,
-                min_width=140,
-                elem_id="analyse-model",
-            )
-            dataset = gr.Dropdown(
-                ["toy", *DATASET_NAMES],
-                value="ag_news",
-                label="Data set",
-                filterable=False,
-                min_width=140,
-                elem_id="analyse-data",
-            )
-            split = gr.Textbox(label="Split", placeholder="the one to report on", max_lines=1, min_width=140)
-            limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
-        with gr.Row(elem_classes="buttons"):
-            go = gr.Button("Analyse", variant="primary", min_width=0, scale=0, elem_id="analyse")
-            upload = gr.UploadButton(
-                "Your own table…",
-                file_types=UPLOAD_ENDINGS,
-                min_width=0,
-                scale=0,
-                elem_id="analyse-upload",
-            )
-            cancel = gr.Button("Cancel", min_width=0, scale=0, visible=False, elem_id="analyse-cancel")
-        progress = gr.HTML(EMPTY, elem_id="analyse-progress", **plain)
+        choice = _create_choice(analyst)
     with gr.Column(visible=False, elem_id="analysis") as shown:
-        with gr.Column(elem_classes="card run-plots"):
-            facts = gr.HTML("", **plain)
-            layers = gr.HTML("", elem_id="layer-table", **plain)
-            with gr.Row():
-                with gr.Column(min_width=300):
-                    gr.HTML("<h3>Load of every expert, as a multiple of an even share</h3>", **plain)
-                    loads = _plot("all-loads")
-                with gr.Column(min_width=300):
-                    gr.HTML("<h3>Dropped tokens by position in the text</h3>", **plain)
-                    drops = _plot("drops")
-        with gr.Column(elem_classes="card"):
-            gr.HTML("<h2>Do the experts matter?</h2>", **plain)
-            gr.HTML(f'<p class="facts">{_RELIANCE}</p>', **plain)
-            with gr.Row(elem_classes="buttons"):
-                rely = gr.Button("Measure it", min_width=0, scale=0, elem_id="measure-reliance")
-            reliance = gr.HTML("", elem_id="reliance", **plain)
-        with gr.Column(elem_classes="card run-plots"):
-            with gr.Row(elem_classes="card-head"):
-                gr.HTML("<h2>One layer</h2>", **plain)
-                layer = gr.Dropdown([], label="Layer", elem_id="analyse-layer", **small)
-            told = gr.HTML("", elem_id="told", **plain)
-            classes = _plot("class-lift")
-            right = gr.HTML("", **plain)
-            right_loads = _plot("right-wrong")
+        facts, layers, loads, drops = _create_overview()
+        rely, reliance = _create_reliance()
+        layer, words, classes, right_words, right_loads = _create_layer()
         with gr.Row(elem_classes="pair"):
             with gr.Column(elem_classes="card", min_width=300):
-                with gr.Row(elem_classes="card-head"):
-                    gr.HTML("<h2>One expert</h2>", **plain)
-                    expert = gr.Dropdown([], label="Expert", elem_id="analyse-expert", **small)
-                card = gr.HTML("", elem_id="expert-card", **plain)
-                with gr.Row(elem_classes="buttons"):
-                    measure = gr.Button("Measure its importance", min_width=0, scale=0, elem_id="measure-expert")
+                expert = _create_expert()
             with gr.Column(elem_classes="card", min_width=300):
-                with gr.Row(elem_classes="card-head"):
-                    gr.HTML("<h2>Search the routes</h2>", **plain)
-                    sought_layer = gr.Dropdown([], label="Layer", elem_id="route-layer", **small)
-                gr.HTML(f'<p class="facts">{_SEARCH}</p>', **plain)
-                with gr.Row(elem_classes="search"):
-                    word = gr.Textbox(
-                        label="Word or phrase",
-                        show_label=False,
-                        container=False,
-                        placeholder="a word or phrase",
-                        elem_id="route-word",
-                        scale=2,
-                    )
-                    wanted = gr.Dropdown([(ANY_EXPERT, -1)], value=-1, label="Expert", elem_id="route-expert", **small)
-                with gr.Row(elem_classes="buttons"):
-                    seek = gr.Button("Find", min_width=0, scale=0, elem_id="route-find")
-                    export = gr.Button("All as CSV", min_width=0, scale=0, elem_id="route-export")
-                hits = gr.HTML("", js_on_load=_PICK, elem_id="route-hits", **plain)
+                search_for = _create_search()
         with gr.Column(elem_classes="card"):
-            gr.HTML("<h2>Right and wrong</h2>", **plain)
-            matrix = gr.HTML("", js_on_load=_PICK, elem_id="confusion", **plain)
-            texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **plain)
-        with gr.Column(elem_classes="card"):
-            gr.HTML("<h2>Keep</h2>", **plain)
-            with gr.Row(elem_classes="buttons"):
-                save = gr.Button("Tables as parquet and CSV", min_width=0, scale=0, elem_id="save-tables")
-            files = gr.File(
-                visible=False, label="Tables", show_label=False, file_count="multiple", interactive=False,
-                elem_id="analysis-files",
-            )  # fmt: skip
+            gr.HTML("<h2>Right and wrong</h2>", **_PLAIN)
+            matrix = gr.HTML("", js_on_load=_PICK, elem_id="confusion", **_PLAIN)
+            texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **_PLAIN)
+        save, files = _create_keep()
 
-    def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
-        index = int(event.row)
-        if analysis is None or not 0 <= index < len(analysis.corpus.texts):
-            raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
-        if analysis.model not in dict(map(reversed, private.choices(request.session_hash))):
-            raise gr.Error("You removed that model: analyse the data set with another one.", print_exception=False)
-        return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
+    summed = Summary(
+        facts, layers, loads, drops, layer, search_for.layer, search_for.expert, matrix=matrix, shown=shown
+    )
+    of_layer = LayerView(words, classes, right_words, right_loads, expert.picker)
+    relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **_QUIET)
+    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, analysis, shown, files)
+    of_expert = {
+        "fn": _card_of(analyst, False),
+        "inputs": [analysis, layer, expert.picker],
+        "outputs": [expert.card],
+        **_QUIET,
+    }
+    looking = {"fn": layer_view, "inputs": [analysis, layer], "outputs": [*of_layer], **_QUIET}
+    for done in _connect_choice(analyst, choice, analysis, cleaned, relying):
+        done.then(summary, [analysis], [*summed], **_QUIET).then(**looking).then(**of_expert)
+    layer.input(**looking).then(**of_expert)
+    expert.picker.input(**of_expert)
+    expert.measure.click(**of_expert | {"fn": _card_of(analyst, True)})
+    _connect_search(search_for, analysis)
+    _connect_cells(matrix, texts, analysis)
+    _connect_visitor(demo, private, tab, choice.model, analysis)
+    _connect_explore(private, pages, explore, analysis, (search_for.hits, texts))
+    save.click(tables, [analysis], [files], **_QUIET).then(lambda: gr.update(visible=True), None, [files], **_QUIET)
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def _create_choice(analyst: Analyst) -> _Choice:
+    gr.HTML("<h2>Where a whole data set goes</h2>", **_PLAIN)
+    with gr.Row(elem_classes="columns"):
+        model = gr.Dropdown(
+            analyst.shelf.classifiers(),
+            value=analyst.shelf.default_classifier,
+            label="Model",
+            elem_id="analyse-model",
+            **_PICKER,
+        )
+        dataset = gr.Dropdown(
+            ["toy", *DATASET_NAMES], value="ag_news", label="Data set", elem_id="analyse-data", **_PICKER
+        )
+        split = gr.Textbox(label="Split", placeholder="the one to report on", max_lines=1, min_width=140)
+        limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
+    with gr.Row(elem_classes="buttons"):
+        go = gr.Button("Analyse", variant="primary", elem_id="analyse", **_BUTTON)
+        upload = gr.UploadButton("Your own table…", file_types=UPLOAD_ENDINGS, elem_id="analyse-upload", **_BUTTON)
+        cancel = gr.Button("Cancel", visible=False, elem_id="analyse-cancel", **_BUTTON)
+    progress = gr.HTML(EMPTY, elem_id="analyse-progress", **_PLAIN)
+    return _Choice(model, dataset, split, limit, go, upload, cancel, progress)
+
+
+def _create_overview() -> tuple[gr.HTML, gr.HTML, gr.Plot, gr.Plot]:
+    """Facts, layers, loads, drops."""
+    with gr.Column(elem_classes="card run-plots"):
+        facts = gr.HTML("", **_PLAIN)
+        layers = gr.HTML("", elem_id="layer-table", **_PLAIN)
+        with gr.Row():
+            with gr.Column(min_width=300):
+                gr.HTML("<h3>Load of every expert, as a multiple of an even share</h3>", **_PLAIN)
+                loads = _plot("all-loads")
+            with gr.Column(min_width=300):
+                gr.HTML("<h3>Dropped tokens by position in the text</h3>", **_PLAIN)
+                drops = _plot("drops")
+    return facts, layers, loads, drops
+
+
+def _create_reliance() -> tuple[gr.Button, gr.HTML]:
+    with gr.Column(elem_classes="card"):
+        gr.HTML("<h2>Do the experts matter?</h2>", **_PLAIN)
+        gr.HTML(f'<p class="facts">{_RELIANCE}</p>', **_PLAIN)
+        with gr.Row(elem_classes="buttons"):
+            rely = gr.Button("Measure it", elem_id="measure-reliance", **_BUTTON)
+        return rely, gr.HTML("", elem_id="reliance", **_PLAIN)
+
+
+def _create_layer() -> tuple[gr.Dropdown, gr.HTML, gr.Plot, gr.HTML, gr.Plot]:
+    """The picker, and what is shown of its layer."""
+    with gr.Column(elem_classes="card run-plots"):
+        with gr.Row(elem_classes="card-head"):
+            gr.HTML("<h2>One layer</h2>", **_PLAIN)
+            layer = gr.Dropdown([], label="Layer", elem_id="analyse-layer", **_PICKER, **_BARE)
+        words = gr.HTML("", elem_id="told", **_PLAIN)
+        classes = _plot("class-lift")
+        right = gr.HTML("", **_PLAIN)
+        return layer, words, classes, right, _plot("right-wrong")
+
+
+def _create_expert() -> _Expert:
+    with gr.Row(elem_classes="card-head"):
+        gr.HTML("<h2>One expert</h2>", **_PLAIN)
+        picker = gr.Dropdown([], label="Expert", elem_id="analyse-expert", **_PICKER, **_BARE)
+    card = gr.HTML("", elem_id="expert-card", **_PLAIN)
+    with gr.Row(elem_classes="buttons"):
+        return _Expert(picker, card, gr.Button("Measure its importance", elem_id="measure-expert", **_BUTTON))
+
+
+def _create_search() -> _Search:
+    with gr.Row(elem_classes="card-head"):
+        gr.HTML("<h2>Search the routes</h2>", **_PLAIN)
+        layer = gr.Dropdown([], label="Layer", elem_id="route-layer", **_PICKER, **_BARE)
+    gr.HTML(f'<p class="facts">{_SEARCH}</p>', **_PLAIN)
+    with gr.Row(elem_classes="search"):
+        word = gr.Textbox(
+            label="Word or phrase", placeholder="a word or phrase", elem_id="route-word", scale=2, **_BARE
+        )
+        expert = gr.Dropdown([(ANY_EXPERT, -1)], value=-1, label="Expert", elem_id="route-expert", **_PICKER, **_BARE)
+    with gr.Row(elem_classes="buttons"):
+        find = gr.Button("Find", elem_id="route-find", **_BUTTON)
+        export = gr.Button("All as CSV", elem_id="route-export", **_BUTTON)
+    return _Search(layer, word, expert, find, export, gr.HTML("", js_on_load=_PICK, elem_id="route-hits", **_PLAIN))
+
+
+def _create_keep() -> tuple[gr.Button, gr.File]:
+    with gr.Column(elem_classes="card"):
+        gr.HTML("<h2>Keep</h2>", **_PLAIN)
+        with gr.Row(elem_classes="buttons"):
+            save = gr.Button("Tables as parquet and CSV", elem_id="save-tables", **_BUTTON)
+        files = gr.File(
+            visible=False, label="Tables", show_label=False, file_count="multiple", interactive=False,
+            elem_id="analysis-files",
+        )  # fmt: skip
+    return save, files
+
+
+def _plot(name: str) -> gr.Plot:
+    return gr.Plot(buttons=[], elem_id=name, **_BARE)
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+def _connect_choice(analyst: Analyst, choice: _Choice, analysis: gr.State, cleaned: Any, relying: Any) -> list[Any]:
+    """Analyse and upload. Returns the events after which there is something to show."""
+    inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit]
+    hide, found = gr.update(visible=False), []
+    for source in (choice.go.click, choice.upload.upload):
+        begun = source(_clean, None, [*cleaned], cancels=[relying], **_QUIET)
+        running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **_QUIET)
+        # The upload was for this time: the next click takes the data set that the page names.
+        found.append(running.then(lambda: (hide, None), None, [choice.cancel, choice.upload], **_QUIET))
+        choice.cancel.click(
+            lambda: (hide, '<p class="facts">Cancelled.</p>'),
+            None,
+            [choice.cancel, choice.progress],
+            cancels=[running],
+            **_QUIET,
+        )
+    choice.dataset.input(lambda: None, None, [choice.upload], **_QUIET)
+    return found
+
+
+def _connect_search(card: _Search, analysis: gr.State) -> None:
+    sought = gr.State(None)  # What the hits on screen were searched with.
+    wanted = [analysis, card.layer, card.expert, card.word]
+
+    def find_texts(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> tuple[str, Any]:
+        return search(analysis, layer, expert, word), (layer, expert, word)
+
+    def turn_hits(analysis: Analysis | None, sought: tuple | None, event: gr.EventData) -> str:
+        return search(analysis, *sought, int(event.page)) if sought else ""
+
+    hand_over(card.export, hits_csv, wanted, "routes")
+    gr.on([card.find.click, card.word.submit], find_texts, wanted, [card.hits, sought], **_QUIET)
+    card.hits.turn(turn_hits, [analysis, sought], [card.hits], **_QUIET)
+
+
+def _connect_cells(matrix: gr.HTML, texts: gr.HTML, analysis: gr.State) -> None:
+    def open_cell(analysis: Analysis | None, event: gr.EventData) -> str:
+        return cell_texts(analysis, int(event.true), int(event.predicted))
+
+    def turn_cell(analysis: Analysis | None, event: gr.EventData) -> str:
+        return cell_texts(analysis, int(event.true), int(event.predicted), int(event.page))
+
+    matrix.pick(open_cell, [analysis], [texts], **_QUIET)
+    texts.turn(turn_cell, [analysis], [texts], **_QUIET)
+
+
+def _connect_visitor(
+    demo: gr.Blocks, private: PrivateModels, tab: gr.Tab, model: gr.Dropdown, analysis: gr.State
+) -> None:
+    """The visitor's own models are offered, and what they leave behind goes."""
 
     def refresh(chosen: str | None, request: gr.Request) -> Any:
         return private.offer(request.session_hash, chosen, classifiers=True)
@@ -169,63 +304,31 @@ def create_analyse_tab(
         if request.session_hash in demo.state_holder:
             demo.state_holder[request.session_hash][analysis._id] = None
 
-    def open_cell(analysis: Analysis | None, event: gr.EventData) -> str:
-        return cell_texts(analysis, int(event.true), int(event.predicted))
-
-    def turn_cell(analysis: Analysis | None, event: gr.EventData) -> str:
-        return cell_texts(analysis, int(event.true), int(event.predicted), int(event.page))
-
-    def find_texts(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> tuple[str, Any]:
-        return search(analysis, layer, expert, word), (layer, expert, word)
-
-    def turn_hits(analysis: Analysis | None, sought: tuple | None, event: gr.EventData) -> str:
-        return search(analysis, *sought, int(event.page)) if sought else ""
-
+    tab.select(refresh, [model], [model], **_QUIET)
     demo.unload(leave)
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    of_layer = [told, classes, right, right_loads, expert]
-    inputs = [model, dataset, upload, split, limit]
-    relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **quiet)
-    for source in (go.click, upload.upload):
-        cleaned = [cancel, hits, texts, reliance, analysis, shown, files]
-        begun = source(_clean, None, cleaned, cancels=[relying], **quiet)
-        running = begun.then(analyst.run, inputs, [analysis, progress], concurrency_limit=2, **quiet)
-        # The upload was for this time: the next click takes the data set that the page names.
-        done = running.then(lambda: (gr.update(visible=False), None), None, [cancel, upload], **quiet)
-        pickers = [layer, sought_layer, wanted]
-        drawn = done.then(summary, [analysis], [facts, layers, loads, drops, *pickers, matrix, shown], **quiet)
-        drawn.then(layer_view, [analysis, layer], of_layer, **quiet).then(
-            _card_of(analyst, False), [analysis, layer, expert], [card], **quiet
-        )
-        cancel.click(
-            lambda: (gr.update(visible=False), '<p class="facts">Cancelled.</p>'),
-            None,
-            [cancel, progress],
-            cancels=[running],
-            **quiet,
-        )
-    dataset.input(lambda: None, None, [upload], **quiet)
-    layer.input(layer_view, [analysis, layer], of_layer, **quiet).then(
-        _card_of(analyst, False), [analysis, layer, expert], [card], **quiet
-    )
-    expert.input(_card_of(analyst, False), [analysis, layer, expert], [card], **quiet)
-    measure.click(_card_of(analyst, True), [analysis, layer, expert], [card], **quiet)
-    hand_over(export, hits_csv, [analysis, sought_layer, wanted, word], "routes")
-    tab.select(refresh, [model], [model], **quiet)
-    gr.on([seek.click, word.submit], find_texts, [analysis, sought_layer, wanted, word], [hits, sought], **quiet)
-    hits.turn(turn_hits, [analysis, sought], [hits], **quiet)
-    matrix.pick(open_cell, [analysis], [texts], **quiet)
-    texts.turn(turn_cell, [analysis], [texts], **quiet)
-    for picked in (hits.pick, texts.pick):
-        opening = picked(open_text, [analysis], [pages, explore.model, explore.text], **quiet)
+
+
+def _connect_explore(
+    private: PrivateModels, pages: gr.Tabs, explore: ExploreTab, analysis: gr.State, lists: tuple[gr.HTML, ...]
+) -> None:
+    """A text of a list opens in Explore."""
+
+    def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
+        index = int(event.row)
+        if analysis is None or not 0 <= index < len(analysis.corpus.texts):
+            raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
+        if analysis.model not in dict(map(reversed, private.choices(request.session_hash))):
+            raise gr.Error("You removed that model: analyse the data set with another one.", print_exception=False)
+        return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
+
+    for listed in lists:
+        opening = listed.pick(open_text, [analysis], [pages, explore.model, explore.text], **_QUIET)
         opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.picture)
-    save.click(tables, [analysis], [files], **quiet).then(lambda: gr.update(visible=True), None, [files], **quiet)
 
 
-def _clean() -> tuple[Any, ...]:
-    """(cancel button, hits, texts, reliance, analysis, what is shown, files): nothing of an earlier data set stays."""
+def _clean() -> Any:
     hidden = gr.update(visible=False)
-    return gr.update(visible=True), "", "", "", None, hidden, gr.update(visible=False, value=None)
+    return _Cleaned(gr.update(visible=True), "", "", "", None, hidden, gr.update(visible=False, value=None))
 
 
 def _card_of(analyst: Analyst, measured: bool):
@@ -233,7 +336,3 @@ def _card_of(analyst: Analyst, measured: bool):
         return analyst.card(analysis, layer, expert, measured)
 
     return card
-
-
-def _plot(name: str) -> gr.Plot:
-    return gr.Plot(show_label=False, container=False, buttons=[], elem_id=name)

@@ -4,13 +4,10 @@ Try it: ModelShelf.find().load("ag_news").predictor("Oil prices rose.").label
 """
 
 import secrets
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from switch_model import CheckpointError, Filling, Generation, Interventions, Prediction, Predictor, SwitchConfig
 from switch_model.checkpoint import read_training
@@ -253,27 +250,3 @@ def size_of(pipeline: Pipeline) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 50_000 else f"{count / 1e3:.1f} k"
-
-
-# How long a thread may keep others waiting (Python's own is 0.005).
-SWITCH_SECONDS = 0.0003
-
-
-def serve_many() -> None:
-    """One thread for each pass: a text gains little from a second core, which serves another visitor better.
-
-    And Python's threads take turns more often: a pass gives its turn away at every product and, at the usual 5 ms,
-    would wait that long for each of them while another visitor's answer is being drawn.
-    """
-    torch.set_num_threads(1)
-    sys.setswitchinterval(SWITCH_SECONDS)
-
-
-def check_device(device: str | None) -> None:
-    """Raise ValueError when this machine has no such device."""
-    if device is None:
-        return
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device.
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error

@@ -6,8 +6,7 @@ Try it: list(Drift(Workspace(Path("runs"))).route("toy", "a text"))[-1]
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -18,7 +17,9 @@ from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import classifier_runs
+from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.look.html import facts, notice
 from ui.server.workspace import Workspace
 
 # Runs on offer; checkpoints of one, evenly chosen; bytes of weights to read; cells of all grids, which a browser holds.
@@ -36,6 +37,7 @@ _HOW_TO_KEEP = (
 )
 _NO_RUNS = f"No run has a checkpoint to look at yet. {_HOW_TO_KEEP}"
 
+_HIDDEN = gr.update(visible=False)
 # The picture of the checkpoint nearest to a step.
 _NEAREST = """(step, shown) => {
   const near = shown.reduce((best, one) => Math.abs(one.step - step) < Math.abs(best.step - step) ? one : best);
@@ -62,10 +64,10 @@ class Drift:
         """(picker of runs, the one with most checkpoints chosen; how to get more, where no run has more than two)."""
         kept = {name: len(run.kept_checkpoints()) for name, run in classifier_runs(self.workspace, MAX_RUNS)}
         if not kept:
-            return gr.update(choices=[], value=None), _said(_NO_RUNS)
+            return gr.update(choices=[], value=None), facts(_NO_RUNS)
         choices = [(f"{name} ({count} checkpoint{'s' if count != 1 else ''})", name) for name, count in kept.items()]
         value = chosen if chosen in kept else max(kept, key=kept.get)
-        return gr.update(choices=choices, value=value), "" if max(kept.values()) > 2 else _said(_HOW_TO_KEEP)
+        return gr.update(choices=choices, value=value), "" if max(kept.values()) > 2 else facts(_HOW_TO_KEEP)
 
     def route(self, name: str | None, text: str, other: str = "") -> Iterator[tuple[str, Trail | None]]:
         """(what to say, the trail once it is whole): a text, or where it is empty the other, under every checkpoint."""
@@ -76,13 +78,13 @@ class Drift:
             for step, prediction, progress in self._followed(run, text or ""):
                 trail.steps.append(step)
                 trail.predictions.append(prediction)
-                yield _said(progress), None
+                yield facts(progress), None
         except (RunError, CheckpointError, ValueError) as error:
-            yield _said(str(error), "notice"), None
+            yield notice(str(error)), None
             return
         if len(trail.steps) < 2:
             kept = f"{name} has one checkpoint, of step {trail.steps[0]:,}" if trail.steps else f"{name} has none"
-            yield _said(f"{kept}: there is nothing to compare it with. {_HOW_TO_KEEP}"), None
+            yield facts(f"{kept}: there is nothing to compare it with. {_HOW_TO_KEEP}"), None
             return
         yield _in_words(trail, len(run.kept_checkpoints())), trail
 
@@ -101,22 +103,49 @@ class Drift:
             yield step, prediction, f"Routed by {steps.index(step) + 1} of {len(steps)} checkpoints …"
 
 
-def show(trail: Trail | None) -> tuple[Any, ...]:
-    """(results' visibility, slider, curves of saturation, of classes, pictures for the slider to choose from, the first
-    one's sentence, card and grid, no trail: the pictures are all that is still needed of it)."""
+class Followed(NamedTuple):
+    """What is shown of a text under the checkpoints of a run; without one, blanks.
+
+    Attributes:
+        results: whether anything is shown.
+        place: the slider over the steps.
+        saturated, classes: curves of saturation, and of the classes' probabilities.
+        shown: what the slider chooses from.
+        step, card, grid: the first of it.
+        trail: none: what is shown is all that is still needed of it.
+    """
+
+    results: Any = _HIDDEN
+    place: Any = SKIP
+    saturated: Any = None
+    classes: Any = None
+    shown: Any = ()
+    step: str = ""
+    card: str = ""
+    grid: Any = None
+    trail: Any = None
+
+
+def show(trail: Trail | None) -> Followed:
+    """The curves, and a card and a grid for each checkpoint."""
     if trail is None:
-        return gr.update(visible=False), gr.skip(), None, None, [], "", "", None, None
+        return Followed()
     from switch_model.plots.drift import saturation_curves, score_curves
 
     records = [prediction.routing for prediction in trail.predictions]
     first, last = trail.steps[0], trail.steps[-1]
     between = math.gcd(*(step - first for step in trail.steps))
-    slider = gr.update(minimum=first, maximum=last, step=between, value=first)
-    saturated = saturation_curves(trail.steps, records) if records[-1] else None
-    classes = score_curves(trail.steps, [prediction.scores for prediction in trail.predictions])
     shown = pictures(trail)
-    start = shown[0]
-    return gr.update(visible=True), slider, saturated, classes, shown, start["said"], start["card"], start["grid"], None
+    return Followed(
+        results=gr.update(visible=True),
+        place=gr.update(minimum=first, maximum=last, step=between, value=first),
+        saturated=saturation_curves(trail.steps, records) if records[-1] else None,
+        classes=score_curves(trail.steps, [prediction.scores for prediction in trail.predictions]),
+        shown=shown,
+        step=shown[0]["said"],
+        card=shown[0]["card"],
+        grid=shown[0]["grid"],
+    )
 
 
 def pictures(trail: Trail) -> list[dict[str, Any]]:
@@ -130,7 +159,7 @@ def pictures(trail: Trail) -> list[dict[str, Any]]:
         said = f"Step {step:,}, the last one: what the others are compared with." if here is last else f"Step {step:,}."
         said += f" Routed as at step {end:,}: {alike}." if alike and here is not last else ""
         grid = grid_value(here.trace, (0, 0), last.trace) | {"still": True, "otherwise": "at the last step"}
-        found.append({"step": step, "said": _said(said), "card": prediction_card(here, None, None), "grid": grid})
+        found.append({"step": step, "said": facts(said), "card": prediction_card(here, None, None), "grid": grid})
     return found
 
 
@@ -145,11 +174,7 @@ def _in_words(trail: Trail, kept: int) -> str:
     said += "" if last.routing else "This model has no sparse layer: there are no routes to follow. "
     if len(last.tokens) < 20 and last.routing:
         said += f"With {len(last.tokens)} tokens, a share moves by much with each of them."
-    return _said(said)
-
-
-def _said(sentence: str, kind: str = "facts") -> str:
-    return f'<p class="{kind}" role="status">{escape(sentence)}</p>'
+    return facts(said)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -200,10 +225,10 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             grid = create_routing_grid(None, elem_id="drift-grid")
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    one = [step, card, grid]
+    followed = Followed(results, place, saturated, classes, shown, step, card, grid, trail)
     tab.select(drift.refresh, [run], [run, note], **quiet)
     # One after the other: each reads many files, and holds a model of its own.
     routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **quiet)
-    routed.then(show, [trail], [results, place, saturated, classes, shown, *one, trail], **quiet)
+    routed.then(show, [trail], [*followed], **quiet)
     # In the browser: nothing to wait for, and no move is lost.
-    place.input(None, [place, shown], one, js=_NEAREST, **quiet)
+    place.input(None, [place, shown], [step, card, grid], js=_NEAREST, **quiet)

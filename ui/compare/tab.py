@@ -5,7 +5,7 @@ Try it: compare(shelf, "ag_news", "Oil prices rose.", "ag_news", "Gold prices ro
 
 from difflib import SequenceMatcher
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -15,10 +15,10 @@ from switch_model.analysis.statistics import routed_alike
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import CheckpointShelf, same_run
 from ui.catalog.models import ModelShelf
+from ui.catalog.private_models import PrivateModels
 from ui.compare.drift import Drift, create_drift
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import in_points, message_card
-from ui.models.tab import PrivateModels
 from ui.server.workspace import Workspace
 
 _HINT = (
@@ -30,14 +30,24 @@ _OTHER_MODELS = (
 )
 
 
-def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
-    """(first card, second card, sentence and table, first grid, second grid). An empty second text = the first one."""
+class Compared(NamedTuple):
+    """Two predictions side by side: a card of each, words and a table, a grid of each."""
+
+    first: Any
+    second: Any = ""
+    words: Any = ""
+    first_grid: Any = None
+    second_grid: Any = None
+
+
+def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: str, other: str) -> Compared:
+    """Two texts, or one under two models. An empty second text = the first one."""
     other = other if (other or "").strip() else text
     try:
         one, two = shelf.load(first), shelf.load(second)
         predictions = one.predictor(text or ""), two.predictor(other or "")
     except (CheckpointError, ValueError) as error:
-        return message_card("Compare", str(error)), "", "", None, None
+        return Compared(message_card("Compare", str(error)))
     here, there = predictions
     pairs = aligned(here.tokens, there.tokens)
     comparable = [record.name for record in here.routing] == [record.name for record in there.routing] and (
@@ -51,7 +61,7 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
             layer["before"] = _routes_before(here, there, pairs, index)
         grids[1]["otherwise"] = "in the first"
         said += agreement_table(here, there, pairs)
-    return (
+    return Compared(
         _titled(one.title, prediction_card(here, None, None)),
         _titled(two.title, prediction_card(there, None, None)),
         said,
@@ -163,7 +173,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
             gr.HTML(f"<h2>{name}</h2>", apply_default_css=False)
             grids.append(create_routing_grid({"said": "Nothing compared yet."}, elem_id=f"compare-grid-{number}"))
 
-    def route(first: str, text: str, second: str, other: str) -> tuple[Any, ...]:
+    def route(first: str, text: str, second: str, other: str) -> Compared:
         return compare(shelf, first, text, second, other)
 
     def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
@@ -174,5 +184,5 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **quiet)
     inputs = [models[0], boxes[0], models[1], boxes[1]]
-    run.click(route, inputs, [*cards, said, *grids], **quiet)
+    run.click(route, inputs, [*Compared(*cards, said, *grids)], **quiet)
     create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)

@@ -4,20 +4,16 @@ The tab builds the same tuples of its components, so that one output more is one
 stays as it is. Try it: shown(view, loaded.config)._asdict()
 """
 
-from collections import namedtuple
 from typing import Any, NamedTuple
-
-import gradio as gr
 
 from switch_model import SwitchConfig
 from ui.cards.of_view import answer_card, closer_cards, notice, saved_in_words
 from ui.cards.written import writing_card
 from ui.components.expert_panel import panel_value
+from ui.components.outputs import SKIP, outputs
 from ui.components.routing_grid import view_grid
 from ui.look.html import empty_card, message_card
 from ui.views.view import View
-
-SKIP = gr.skip()
 
 
 class Shown(NamedTuple):
@@ -80,16 +76,12 @@ class Controls(NamedTuple):
     begin: Any = SKIP
 
 
-def _group(name: str, *fields: str) -> type:
-    return namedtuple(name, fields, defaults=[SKIP] * len(fields))
-
-
 # Another model; what a link brings; a sample; a text that comes in steps; a saved record.
-Chosen = _group("Chosen", "caption", *Shown._fields, *Controls._fields)
-Restored = _group("Restored", "model", "caption", *Shown._fields, *Controls._fields)
-Sampled = _group("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
-Step = _group("Step", *Shown._fields, "stop")
-Reopened = _group("Reopened", "text", *Shown._fields, "stop")
+Chosen = outputs("Chosen", "caption", *Shown._fields, *Controls._fields)
+Restored = outputs("Restored", "model", "caption", *Shown._fields, *Controls._fields)
+Sampled = outputs("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
+Step = outputs("Step", *Shown._fields, "stop")
+Reopened = outputs("Reopened", "text", *Shown._fields, "stop")
 
 
 def shown(view: View, config: SwitchConfig | None, milliseconds: float | None = None, serial: int = 0) -> Shown:

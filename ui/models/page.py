@@ -1,0 +1,78 @@
+"""One model's page: its facts, its card, its configuration.
+
+Try it: model_page(ModelShelf.find(), "ag_news").facts
+"""
+
+import json
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerFast
+
+from switch_model import CheckpointError
+from switch_model.storage.tokenizer_io import target_of
+from train.evaluation.reliance import known, sentences
+from train.words import counted
+from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.models import LoadedModel, ModelShelf, size_of
+from ui.look.html import notice, render
+
+# Names of classes that a page lists.
+MAX_LABELS = 12
+
+
+class ModelPage(NamedTuple):
+    """Facts as HTML, the card as Markdown, the configuration as JSON."""
+
+    facts: Any
+    card: Any = ""
+    config: Any = ""
+
+
+def model_page(shelf: ModelShelf, key: str | None) -> ModelPage:
+    """A model's page; where it can't be opened, why."""
+    try:
+        loaded = shelf.load(key)
+    except CheckpointError as error:
+        return ModelPage(notice(str(error)))
+    return ModelPage(
+        render("models/facts.html", rows=_rows(loaded), reliance=_reliance(loaded, shelf.evaluation(key))),
+        shelf.card(key),
+        json.dumps(loaded.config.to_dict(), indent=2, default=str),
+    )
+
+
+def _rows(loaded: LoadedModel) -> dict[str, str]:
+    """Size, layers, routing, classes and tokenizer."""
+    config, reader = loaded.config, loaded.pipeline.tokenizer
+    writer, labels = target_of(reader), config.labels
+    capacity = f"{config.eval_capacity_factor:g} × an even share" if config.eval_capacity_factor else "no limit"
+    capacity = f"{config.expert_capacity} slots" if config.expert_capacity else capacity
+    more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
+    return {
+        "size": size_of(loaded.pipeline),
+        "sparse layers": ", ".join(config.sparse_layers) or "none",
+        "widths": f"hidden {config.d_model}, expert {config.d_ff}, {config.num_heads} heads of {config.d_kv}",
+        "capacity in evaluation": f"{capacity}, counted per {config.capacity_group}",
+        **(
+            {"classes": ", ".join(labels[:MAX_LABELS]) + more}
+            if loaded.kind is CLASSIFIER
+            else {"kind": f"it {loaded.kind.does}"}
+        ),
+        "tokenizer": f"{_vocabulary(reader)}, reads {reader.model_max_length:,} of a text",
+        **({} if writer is reader else {"target tokenizer": _vocabulary(writer)}),
+    }
+
+
+def _reliance(loaded: LoadedModel, evaluation: dict[str, Any]) -> str:
+    """What the model's evaluation found of how much it relies on its experts; the table stands in its card."""
+    if not loaded.config.sparse_layers:
+        return "This model has no experts."
+    if (found := known(evaluation)) is not None:
+        rows = f"{evaluation.get('dataset', 'its data')}, {evaluation.get('split', 'all rows')}"
+        return " ".join([*sentences(found), f"({counted(found.rows, 'row', 'rows')} of {rows})"])
+    where = "The Analyse tab measures it, and so does" if loaded.kind is CLASSIFIER else "It is measured by"
+    return f"Nobody has measured it yet. {where} “python -m train evaluate”."
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> str:
+    return f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens"
