@@ -77,7 +77,7 @@ def test_arguments_go_to_a_file_and_come_back(workspace, tmp_path):
     wanted = inputs(num_experts="6", capacity_factor="inf")
     path = page.save(*wanted)
     filled = page.load(path)
-    assert filled[FIRST:] == wanted[FIRST:] and filled[0]["value"] == "toy"
+    assert list(filled[FIRST:]) == wanted[FIRST:] and filled.dataset["value"] == "toy"
     (tmp_path / "bad.json").write_text('{"num_expert": 3}')
     with pytest.raises(gr.Error, match="num_expert"):
         page.load(str(tmp_path / "bad.json"))
@@ -298,8 +298,7 @@ def test_each_task_has_its_card_columns_command_and_estimate(workspace, tmp_path
 
 def test_another_task_refills_the_form_and_keeps_the_run_to_start_from(workspace):
     filled = NewRun(workspace).choose_task("clm", "toy", "small", "runs/toy/best")
-    form = dict(zip(NAMES, filled[-len(NAMES) :], strict=True))
-    assert form["seq_len"] == "256" and form["init_from"] == "runs/toy/best" and filled[0]["value"] == "clm"
+    assert filled.seq_len == "256" and filled.init_from == "runs/toy/best" and filled.task["value"] == "clm"
 
 
 def test_a_report_is_kept_until_its_file_changes(workspace, tmp_path, monkeypatch):

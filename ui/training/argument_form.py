@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from train.arguments.arguments import GROUPS, Arguments, DataArguments, ModelArguments, TrainArguments
+from ui.components.outputs import outputs
 from ui.server.limits import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
@@ -26,22 +27,24 @@ FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
 # Whole numbers beyond it are slips of the finger, and more than torch can count.
 LARGEST = 2**48
 NAMES = tuple(item.name for _, items in FORM for item in items)
+# A component, or a value, of each argument that the form asks for.
+Form = outputs("Form", *NAMES)
 
 
-def create_form(start: Arguments, public: bool) -> list[gr.components.Component]:
-    """One component per argument, in the order of NAMES, below a heading per group. Its help is a tool tip."""
+def create_form(start: Arguments, public: bool) -> Form:
+    """One component per argument, below a heading per group. Its help is a tool tip."""
     values, made = start.to_dict(), []
     for group, items in FORM:
         with gr.Accordion(TITLES[group], open=False, elem_classes="argument-group"), gr.Row(elem_classes="arguments"):
             for item in items:
                 made.append(_component(item, values[item.name], visible=not (public and item.name in LOCAL_ONLY)))
-    return made
+    return Form(*made)
 
 
-def values_of(arguments: Arguments) -> list[Any]:
+def values_of(arguments: Arguments) -> Form:
     """What the form's components show for these arguments."""
     values = arguments.to_dict()
-    return [_shown(name, values[name]) for name in NAMES]
+    return Form(**{name: _shown(name, values[name]) for name in NAMES})
 
 
 def given(values: Sequence[Any]) -> dict[str, Any]:

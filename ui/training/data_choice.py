@@ -4,8 +4,8 @@ Handlers take values and return values.
 Try it: DataChoice(Workspace(Path("runs"))).look_at("toy", "mlm", "", "", "", "")
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,19 @@ from train.preflight.data_report import DataReport, data_report
 from train.preflight.task_suggestion import columns_by_content, fitting_task
 from train.tasks.registry import TASKS
 from train.words import DataError
+from ui.components.outputs import outputs
+from ui.look.html import notice
 from ui.server.workspace import Workspace
 from ui.training.data_card import report_html
 
 NO_COLUMN = "found by name"
 NONE_CHOSEN = (NO_COLUMN, NO_COLUMN, NO_COLUMN, "")
+
+
+# What is chosen: data set, task, and the columns and the language that the task reads.
+Chosen = outputs("Chosen", "dataset", "task", "text_column", "label_column", "target_column", "language")
+# The card of what is in the data, what may be chosen of it, and facts for an estimate; None for unusable data.
+LookedAt = outputs("LookedAt", "card", "text_column", "label_column", "target_column", "language", "facts")
 
 
 class DataChoice:
@@ -44,16 +52,15 @@ class DataChoice:
 
     def look_at(
         self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
-    ) -> tuple[Any, ...]:
-        """Read the data: (card, columns of texts, classes and what to write, language, facts for an estimate)."""
+    ) -> LookedAt:
+        """Read the data."""
         chosen = (text_column, label_column, target_column)
         try:
             report = self.report(dataset, task, *chosen, language)
         except (DataError, ValueError, OSError) as error:
             # Who uploaded a file knows its name, not where it lies here.
             said = str(error).replace(dataset, Path(dataset).name) if dataset else str(error)
-            card = f'<p class="notice" role="alert">{escape(said)}</p>'
-            return card, *self._pickers(dataset, task, self._columns(dataset), chosen), None
+            return LookedAt(notice(said), **self._pickers(dataset, task, self._columns(dataset), chosen), facts=None)
         facts = {
             "rows": report.rows,
             "classes": len(report.labels),
@@ -62,12 +69,12 @@ class DataChoice:
             "validation": report.validation,
             "vocabulary": report.vocabulary,
         }
-        return report_html(report), *self._pickers(dataset, task, report.columns, chosen), facts
+        return LookedAt(report_html(report), **self._pickers(dataset, task, report.columns, chosen), facts=facts)
 
-    def choose(self, dataset: str, task: str) -> tuple[Any, ...]:
-        """Another data set, or task: (task, what `look_at` returns with its columns found anew)."""
+    def choose(self, dataset: str, task: str) -> LookedAt:
+        """Another data set, or task: its columns are found anew."""
         text, label = self._columns_by_content(dataset, task) or (NO_COLUMN, NO_COLUMN)
-        return task_update(task), *self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
+        return self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
 
     def task_of(self, dataset: str) -> str:
         """The task that a data set suits."""
@@ -101,17 +108,15 @@ class DataChoice:
         del values["split"]
         return values if dataset in self.names() and dataset != "toy" else values | {"data_dir": None}
 
-    def fill(self, arguments: Arguments) -> list[Any]:
-        """The inputs of the card for given arguments, in their order."""
+    def fill(self, arguments: Arguments) -> Chosen:
+        """The inputs of the card for given arguments."""
         data, task = arguments.data, arguments.train.task
         chosen = [value or NO_COLUMN for value in (data.text_column, data.label_column, data.target_column)]
         columns = [value for value in chosen if value != NO_COLUMN]
-        return [
-            gr.update(choices=self.choices(data.dataset), value=data.dataset),
-            task_update(task),
-            *self._pickers(data.dataset, task, columns, chosen)[:3],
-            gr.update(value=data.language or "", visible=self._takes_language(data.dataset, task)),
-        ]
+        pickers = self._pickers(data.dataset, task, columns, chosen)
+        pickers["language"] = pickers["language"] | {"value": data.language or ""}
+        dataset = gr.update(choices=self.choices(data.dataset), value=data.dataset)
+        return Chosen(dataset=dataset, task=task_update(task), **pickers)
 
     def allowed(self, dataset: str) -> str:
         """The data set, with ~ as the home it is; on a public page, those on offer and uploads only. Raises ValueError
@@ -127,16 +132,17 @@ class DataChoice:
     def _named(self, dataset: str) -> DataSource:
         return DataSource(self.allowed(dataset), self.workspace.data_dir)
 
-    def _pickers(self, dataset: str, task: str, columns: list[str], chosen) -> tuple[Any, ...]:
+    def _pickers(self, dataset: str, task: str, columns: list[str], chosen: Sequence[str]) -> dict[str, Any]:
         """Those of texts, classes and what to write with all columns, and the language: shown where the task asks."""
         rows, choices = TASKS[task].rows, [NO_COLUMN, *columns]
         values = [value if value in choices else NO_COLUMN for value in chosen]
         shown = (True, rows == "classes", rows == "pairs")
-        pickers = (
-            gr.update(choices=choices, value=value, visible=visible)
-            for value, visible in zip(values, shown, strict=True)
-        )
-        return *pickers, gr.update(visible=self._takes_language(dataset, task))
+        names = ("text_column", "label_column", "target_column")
+        pickers = {
+            name: gr.update(choices=choices, value=value, visible=visible)
+            for name, value, visible in zip(names, values, shown, strict=True)
+        }
+        return pickers | {"language": gr.update(visible=self._takes_language(dataset, task))}
 
     def _takes_language(self, dataset: str, task: str) -> bool:
         return TASKS[task].rows in ("pairs", "blocks") and DataSource(dataset, self.workspace.data_dir).on_hub
@@ -168,13 +174,11 @@ def _column(value: str | None) -> str | None:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_data_choice(
-    choice: DataChoice, start_with: Arguments
-) -> tuple[list[gr.components.Component], gr.UploadButton, gr.HTML, gr.State]:
-    """Lay it out, filled for the toy. Returns the inputs in the order of `look_at`, the upload, the card, the facts."""
+def create_data_choice(choice: DataChoice, start_with: Arguments) -> tuple[Chosen, LookedAt, gr.UploadButton]:
+    """Lay it out, filled for the toy. Returns what is chosen, what is known of it, and the upload."""
     task = start_with.train.task
     # Once for all who open the page.
-    card, *_, facts = choice.look_at("toy", task, *NONE_CHOSEN)
+    start = choice.look_at("toy", task, *NONE_CHOSEN)
     columns = [NO_COLUMN, *choice.report("toy", task, *NONE_CHOSEN).columns]
     gr.HTML("<h2>Data</h2>", apply_default_css=False)
     dataset = gr.Dropdown(
@@ -214,6 +218,7 @@ def create_data_choice(
         language = gr.Textbox(
             "", label="Language, or part of it", placeholder="hi", max_lines=1, visible=False, min_width=130
         )
-    report = gr.HTML(card, apply_default_css=False, elem_id="data-report")
-    inputs = [dataset, learned, text_column, label_column, target_column, language]
-    return inputs, upload, report, gr.State(facts)
+    card = gr.HTML(start.card, apply_default_css=False, elem_id="data-report")
+    chosen = Chosen(dataset, learned, text_column, label_column, target_column, language)
+    pickers = {name: getattr(chosen, name) for name in LookedAt._fields if name in Chosen._fields}
+    return chosen, LookedAt(card=card, facts=gr.State(start.facts), **pickers), upload

@@ -18,17 +18,18 @@ from train.runs.history import best_of
 from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State
 from train.tasks.registry import TASKS, Task
+from ui.components.outputs import outputs
+from ui.look.html import notice
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
 from ui.training.run_summary import Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
 
-POLL_SECONDS = 2.0
 # Between two drawings of a run that goes on: at first, and after some minutes.
 DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
-_NO_PROBE = (
+NO_PROBE = (
     '<p class="facts">No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.</p>'
 )
 _LOSSES = "Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing."
@@ -36,7 +37,7 @@ LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)
 
 
-class Pictures(NamedTuple):
+class Plots(NamedTuple):
     """What is drawn from a run's metrics, one field for each output of `LiveRun.draw`; without a run, blanks.
 
     Fields ending in `words` and `note` are HTML; load … with_it are plotly figures; the rest updates of what holds
@@ -53,7 +54,7 @@ class Pictures(NamedTuple):
     load: Any = None
     health: Any = None
     layer: Any = _HIDDEN
-    probe_words: str = _NO_PROBE
+    probe_words: str = NO_PROBE
     probe: Any = None
     partners: Any = _HIDDEN
     by_step: Any = None
@@ -64,6 +65,11 @@ class Pictures(NamedTuple):
     without: Any = None
     with_words: str = ""
     with_it: Any = None
+
+
+# What may have changed since a run was looked at: head, progress, log, five buttons, what was seen, and what changes as
+# the metrics do, though not at once while they grow: plots are drawn anew then.
+Tick = outputs("Tick", "head", "progress", "log", "stop", "resume", "explore", "twin", "lesson", "seen", "drawn")
 
 
 class LiveRun:
@@ -83,59 +89,53 @@ class LiveRun:
         names = self.workspace.names()
         return gr.update(choices=names, value=name if name in names else self.workspace.to_attach_to())
 
-    def tick(self, name: str | None, seen: str, request: gr.Request = None) -> tuple[Any, ...]:
-        """What may have changed since `seen`: (head, progress, log, five buttons, seen, drawn); nothing if it has not.
-
-        `drawn` changes with the metrics, though not at once while they grow: pictures are drawn anew then.
-        """
+    def tick(self, name: str | None, seen: str, request: gr.Request = None) -> Tick:
+        """What may have changed since `seen`; nothing if it has not."""
         try:
             run = self.workspace.run(name)
             state, progress, _ = run.state(), run.progress(), run.arguments()
         except RunError as error:
             if seen == str(error):
-                return (gr.skip(),) * 10
+                return Tick()
+            off = dict.fromkeys(("stop", "resume", "explore", "twin", "lesson"), gr.update(interactive=False))
             head = NOTHING_YET if not self.workspace.names() else _facts(str(error))
-            return head, "", "", *(gr.update(interactive=False),) * 5, str(error), str(error)
+            return Tick(head=head, progress="", log="", **off, seen=str(error), drawn=str(error))
         now = f"{name} {state.name} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
         if now == seen:
-            return (gr.skip(),) * 10
-        mine = self.workspace.may_change(name, visitor_of(request))
-        idle = not state.active
-        buttons = (
-            gr.update(interactive=mine and state.name in ("running", "queued")),
-            gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),
-            gr.update(interactive=run.best.is_dir()),
-            *(gr.update(interactive=may_have(run, suffix)) for suffix in (TWIN, LESSON)),
-        )
+            return Tick()
+        mine, idle = self.workspace.may_change(name, visitor_of(request)), not state.active
         family = (self.workspace.root / f"{first_of(name)}{suffix}" for suffix in ("", TWIN, LESSON))
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
         pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
-        drawn = f"{name} {[stamp // pace for stamp in stamps]}"
-        return (
-            head_html(run, state),
-            progress_html(progress, state.name),
-            "\n".join(run.log_tail().splitlines()[-LOG_LINES:]),
-            *buttons,
-            now,
-            drawn,
+        return Tick(
+            head=head_html(run, state),
+            progress=progress_html(progress, state.name),
+            log="\n".join(run.log_tail().splitlines()[-LOG_LINES:]),
+            stop=gr.update(interactive=mine and state.name in ("running", "queued")),
+            resume=gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),
+            explore=gr.update(interactive=run.best.is_dir()),
+            twin=gr.update(interactive=may_have(run, TWIN)),
+            lesson=gr.update(interactive=may_have(run, LESSON)),
+            seen=now,
+            drawn=f"{name} {[stamp // pace for stamp in stamps]}",
         )
 
-    def draw(self, name: str | None, layer: str | None) -> "Pictures":
-        """The pictures of a run's metrics; blanks when there is no such run."""
+    def draw(self, name: str | None, layer: str | None) -> "Plots":
+        """The plots of a run's metrics; blanks when there is no such run."""
         from ui.training import learning_curves, routing_curves
 
         try:
             run = self.workspace.run(name)
             task = TASKS[run.arguments().train.task]
         except RunError:
-            return Pictures()
+            return Plots()
         records = run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
         watched = [record for record in records if record["kind"] == "probe"]
         partners = self._partners(name)
         lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
-        pictures = Pictures(
+        plots = Plots(
             words=_facts(dead_experts(records)),
             curves=learning_curves.learning_curves(records, task.figures),
             note=_note(records, task) if records else "",
@@ -145,29 +145,29 @@ class LiveRun:
         )
         if layers:
             choices = [(title, one) for one, title in layer_titles(layers).items()]
-            pictures = pictures._replace(
+            plots = plots._replace(
                 routing=gr.update(visible=True),
                 load=routing_curves.load_heat_map(records),
                 health=learning_curves.routing_health(records),
                 layer=gr.update(choices=choices, value=layer, visible=bool(watched)),
             )
         if watched and watched[-1].get("layers"):
-            pictures = pictures._replace(probe=routing_curves.probe_figure(records, layer))
+            plots = plots._replace(probe=routing_curves.probe_figure(records, layer))
         if len(partners) > 1:
             by_step, by_time, by_tokens = learning_curves.twin_curves(partners)
-            pictures = pictures._replace(
+            plots = plots._replace(
                 partners=gr.update(visible=True), by_step=by_step, by_time=by_time, by_tokens=by_tokens
             )
         if lesson:
             without, with_it = partners[lesson], next(iter(partners.values()))
-            pictures = pictures._replace(
+            plots = plots._replace(
                 lesson=gr.update(visible=True),
                 without_words=_facts(dead_experts(without)),
                 without=routing_curves.load_heat_map(without),
                 with_words=_facts(dead_experts(with_it)),
                 with_it=routing_curves.load_heat_map(with_it),
             )
-        return pictures
+        return plots
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
         """Another layer of the text being watched: (words, picture)."""
@@ -191,7 +191,7 @@ class LiveRun:
         try:
             self._changeable(name, request).request_stop()
         except RunError as error:
-            return _notice(error)
+            return notice(str(error))
         return ""
 
     def resume(self, name: str | None, request: gr.Request = None) -> str:
@@ -199,7 +199,7 @@ class LiveRun:
         try:
             go_on(self._changeable(name, request), self.workspace.max_runs)
         except RunError as error:
-            return _notice(error)
+            return notice(str(error))
         return ""
 
     def start_twin(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
@@ -228,7 +228,7 @@ class LiveRun:
             folder = self.workspace.root / partner
             run = start(arguments, folder.parent, folder.name, self.workspace.max_runs)
         except (RunError, ValueError) as error:
-            return _notice(error), gr.skip()
+            return notice(str(error)), gr.skip()
         partner = run.folder.relative_to(self.workspace.root).as_posix()
         self.workspace.started(partner, visitor)
         return "", gr.update(choices=self.workspace.names(), value=partner)
@@ -265,13 +265,9 @@ def _no_probe(run: Run) -> str:
     """Why there is no picture of a watched text."""
     arguments = run.arguments()
     if arguments.train.probe is None:
-        return _NO_PROBE
+        return NO_PROBE
     dense = arguments.model.is_dense
     return _facts(f"Its {'prediction is told' if dense else 'routing is drawn'} at the first evaluation.")
-
-
-def _notice(error: Exception) -> str:
-    return f'<p class="notice" role="alert">{escape(str(error))}</p>'
 
 
 def _stamp(run: Run, which: str) -> int:
@@ -282,7 +278,7 @@ def _stamp(run: Run, which: str) -> int:
 
 
 def _draw_seconds(seconds: float) -> float:
-    """How long pictures of a run that trained so long may stand: drawing costs a browser more than all the rest, often
+    """How long plots of a run that trained so long may stand: drawing costs a browser more than all the rest, often
     on the training's own cores, and curves change ever more slowly. In steps, so that it rarely changes itself."""
     least, most = DRAW_SECONDS
     return min(least * 2 ** int(math.log2(max(seconds, 30.0) / 30.0)), most)
@@ -290,104 +286,3 @@ def _draw_seconds(seconds: float) -> float:
 
 def _layers(records: list[dict[str, Any]]) -> list[str]:
     return [layer["layer"] for layer in next((r["routing"] for r in reversed(records) if r.get("routing")), [])]
-
-
-# -- layout -----------------------------------------------------------------------------------------------------------
-
-
-def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr.Dropdown) -> gr.Button:
-    """Lay it out and connect it. Returns the button that opens the run in Explore, for who owns that tab."""
-    seen = gr.State("")
-    # No State: without the queue, whose stream costs both sides more than the answers, Gradio sees no State change.
-    drawn = gr.Textbox(visible="hidden", elem_id="drawn")
-    with gr.Column(elem_classes="card", elem_id="live"):
-        with gr.Row(elem_classes="card-head"):
-            head = gr.HTML(NOTHING_YET, apply_default_css=False, elem_id="run-head")
-            watched.render()
-        progress = gr.HTML("", apply_default_css=False, elem_id="progress")
-        problem = gr.HTML("", apply_default_css=False)
-        with gr.Row(elem_classes="buttons"):
-            small = {"min_width": 0, "scale": 0, "interactive": False}
-            stop = gr.Button("Stop", elem_id="stop", **small)
-            resume = gr.Button("Resume", elem_id="resume", **small)
-            explore = gr.Button("Open in Explore", elem_id="open-in-explore", **small)
-            twin = gr.Button("Train its dense twin", elem_id="twin", **small)
-            lesson = gr.Button("Train it without the balance loss", elem_id="lesson", **small)
-        words = gr.HTML("", apply_default_css=False, elem_id="run-words")
-    with gr.Column(elem_classes="card run-plots"):
-        gr.HTML("<h2>Learning</h2>", apply_default_css=False)
-        curves = _plot("curves")
-        note = gr.HTML("", apply_default_css=False)
-    with gr.Column(elem_classes="card", visible=False, elem_id="written") as written:
-        gr.HTML("<h2>What it writes</h2>", apply_default_css=False)
-        samples = gr.HTML(NONE_YET, apply_default_css=False, elem_id="samples-written")
-    with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
-        with gr.Column(elem_classes="card", min_width=300):
-            gr.HTML("<h2>Load per expert over time (1 = an even share)</h2>", apply_default_css=False)
-            load = _plot("load-over-time")
-        with gr.Column(elem_classes="card", min_width=300):
-            gr.HTML("<h2>Health of the routing</h2>", apply_default_css=False)
-            health = _plot("health")
-    with gr.Column(elem_classes="card run-plots"):
-        with gr.Row(elem_classes="card-head"):
-            gr.HTML("<h2>A text being watched</h2>", apply_default_css=False)
-            layer = gr.Dropdown(
-                [],
-                label="Layer",
-                show_label=False,
-                container=False,
-                filterable=False,
-                visible=False,
-                min_width=140,
-                elem_id="probe-layer",
-            )
-        probe_said = gr.HTML(_NO_PROBE, apply_default_css=False)
-        probe = _plot("probe-plot")
-    with gr.Column(elem_classes="card run-plots", visible=False, elem_id="partners") as partners:
-        gr.HTML(
-            "<h2>Beside its twins: validation loss against steps, time and tokens</h2>",
-            apply_default_css=False,
-        )
-        with gr.Row(elem_id="partners-plots"):
-            together = [_plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")]
-        with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson_row:
-            with gr.Column(min_width=300):
-                gr.HTML("<h3>Load without the balance loss</h3>", apply_default_css=False)
-                without_said = gr.HTML("", apply_default_css=False)
-                without = _plot("load-without")
-            with gr.Column(min_width=300):
-                gr.HTML("<h3>Load with it</h3>", apply_default_css=False)
-                with_said = gr.HTML("", apply_default_css=False)
-                with_it = _plot("load-with")
-    with gr.Accordion("Log", open=False, elem_classes="card", elem_id="log"):
-        log = gr.Textbox(
-            show_label=False, container=False, lines=12, max_lines=24, interactive=False, elem_id="log-text"
-        )
-
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    buttons = [stop, resume, explore, twin, lesson]
-    looking = {
-        "fn": handlers.tick,
-        "inputs": [watched, seen],
-        "outputs": [head, progress, log, *buttons, seen, drawn],
-        "queue": False,
-        **quiet,
-    }
-    pictures = [words, curves, note, written, samples, routing, load, health, layer, probe_said, probe]
-    pictures += [partners, *together, lesson_row, without_said, without, with_said, with_it]
-    gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
-    watched.change(**looking)
-    tab.select(handlers.list_runs, [watched], [watched], **quiet)
-    drawn.change(handlers.draw, [watched, layer], pictures, trigger_mode="always_last", **quiet)
-    layer.input(handlers.draw_probe, [watched, layer], [probe_said, probe], **quiet)
-    demo.load(handlers.attach, None, [watched], **quiet).then(**looking)
-
-    stop.click(handlers.stop, [watched], [problem], **quiet).then(**looking)
-    resume.click(handlers.resume, [watched], [problem], **quiet).then(**looking)
-    twin.click(handlers.start_twin, [watched], [problem, watched], **quiet)
-    lesson.click(handlers.start_lesson, [watched], [problem, watched], **quiet)
-    return explore
-
-
-def _plot(name: str, **size: int) -> gr.Plot:
-    return gr.Plot(show_label=False, container=False, buttons=[], elem_id=name, **size)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import yaml
@@ -20,10 +20,12 @@ from train.preflight.estimate import Estimate, estimate
 from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from train.words import DataError
+from ui.components.outputs import outputs
+from ui.look.html import notice
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, visitor_of
-from ui.training.argument_form import NAMES, as_typed, create_form, given, values_of
-from ui.training.data_choice import DataChoice, create_data_choice
+from ui.training.argument_form import Form, as_typed, create_form, given, values_of
+from ui.training.data_choice import Chosen, DataChoice, LookedAt, create_data_choice, task_update
 from ui.training.run_summary import duration
 
 PRESETS = [
@@ -32,9 +34,17 @@ PRESETS = [
     ("base · larger", "base"),
     ("none · no preset", "none"),
 ]
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Until the new estimate is there, the old one would be wrong.
 TIMING = '<p class="facts">Timing a few steps …</p>'
-START_FROM = NAMES.index("init_from")
+
+
+# What the page asks for: the data, the preset, name and text to watch, and every argument of the form.
+Inputs = outputs("Inputs", *Chosen._fields, "preset", "name", "probe", *Form._fields)
+# Other data, or another task: what is known of it, and what follows from it.
+Followed = outputs("Followed", "dataset", "task", *LookedAt._fields, "estimate", "preset", *Form._fields)
+# What is wrong, the inner tabs, the run to watch, and the command of the next one, whose folder is another.
+Started = outputs("Started", "wrong", "tabs", "watched", "command")
 
 
 class NewRun:
@@ -46,43 +56,46 @@ class NewRun:
 
     # -- data and size ------------------------------------------------------------------------------------------------
 
-    def choose_data(self, dataset: str, start_from: str = "") -> tuple[Any, ...]:
-        """Another data set: (what `DataChoice.choose` returns, the estimate's place, preset, form).
+    def choose_data(self, dataset: str, start_from: str = "") -> Followed:
+        """Another data set.
 
         Args:
             start_from: the form's --init_from, which stays; likewise below.
         """
         name, task = default_preset(dataset) or "none", self.data.task_of(dataset)
-        return *self.data.choose(dataset, task), TIMING, name, *self.choose_preset(name, dataset, task, start_from)
+        return self._followed(dataset, task, name, start_from)
 
-    def choose_task(self, task: str, dataset: str, preset: str, start_from: str = "") -> tuple[Any, ...]:
-        """Another task on the same data: as `choose_data`, with the preset that was chosen."""
-        return *self.data.choose(dataset, task), TIMING, preset, *self.choose_preset(preset, dataset, task, start_from)
+    def choose_task(self, task: str, dataset: str, preset: str, start_from: str = "") -> Followed:
+        """Another task on the same data, with the preset that was chosen."""
+        return self._followed(dataset, task, preset, start_from)
 
-    def upload(self, path: str, start_from: str = "") -> tuple[Any, ...]:
-        """A file of the visitor's own: (data picker, what `choose_data` returns). Raises gr.Error for one too large."""
+    def upload(self, path: str, start_from: str = "") -> Followed:
+        """A file of the visitor's own. Raises gr.Error for one too large."""
         try:
             kept = str(self.workspace.keep_upload(path))
         except DataError as error:
             raise gr.Error(str(error).replace(path, Path(path).name)) from error
-        return gr.update(choices=self.data.choices(kept), value=kept), *self.choose_data(kept, start_from)
+        picker = gr.update(choices=self.data.choices(kept), value=kept)
+        return self.choose_data(kept, start_from)._replace(dataset=picker)
 
-    def choose_preset(self, preset: str, dataset: str, task: str, start_from: str = "") -> list[Any]:
+    def choose_preset(self, preset: str, dataset: str, task: str, start_from: str = "") -> Form:
         """The form's values for a preset."""
         values = values_of(Arguments.resolve({"dataset": dataset, "preset": preset, "task": task}))
-        values[START_FROM] = start_from
-        return values
+        return values._replace(init_from=start_from)
+
+    def _followed(self, dataset: str, task: str, preset: str, start_from: str) -> Followed:
+        looked, form = self.data.choose(dataset, task), self.choose_preset(preset, dataset, task, start_from)
+        return Followed(task=task_update(task), **looked._asdict(), estimate=TIMING, preset=preset, **form._asdict())
 
     # -- arguments ----------------------------------------------------------------------------------------------------
 
-    def arguments(
-        self, dataset, task, text_column, label_column, target_column, language, preset, name, probe, *form
-    ) -> Arguments:
+    def arguments(self, *inputs: Any) -> Arguments:
         """What the page asks for. Raises ValueError with what is wrong."""
+        asked = Inputs(*inputs)
+        data = self.data.values(*(getattr(asked, name) for name in Chosen._fields))
+        form = given(Form(**{name: getattr(asked, name) for name in Form._fields}))
         arguments = Arguments.from_dict(
-            given(form)
-            | self.data.values(dataset, task, text_column, label_column, target_column, language)
-            | {"preset": preset, "probe": (probe or "").strip() or None}
+            form | data | {"preset": asked.preset, "probe": (asked.probe or "").strip() or None}
         )
         arguments.check()
         if self.workspace.limits is not None:
@@ -92,7 +105,7 @@ class NewRun:
             ]:
                 raise ValueError("--init_from must be a run of this page.")
             arguments = self.workspace.limits.apply(arguments)
-        arguments.train.output_dir = self.workspace.folder_for(name, dataset).as_posix()
+        arguments.train.output_dir = self.workspace.folder_for(asked.name, asked.dataset).as_posix()
         return arguments
 
     def preview(self, *inputs) -> tuple[str, str]:
@@ -100,7 +113,7 @@ class NewRun:
         try:
             return self.command(self.arguments(*inputs)), ""
         except ValueError as error:
-            return "", f'<p class="notice" role="alert">{escape(str(error))}</p>'
+            return "", notice(str(error))
 
     def command(self, arguments: Arguments) -> str:
         return shlex.join([*train_command(arguments), "--max_runs", str(self.workspace.max_runs)])
@@ -117,25 +130,25 @@ class NewRun:
         try:
             return estimate_html(estimate(arguments, **facts, timed=not busy))
         except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
-            return f'<p class="notice" role="alert">{escape(str(error))}</p>'
+            return notice(str(error))
         except (OverflowError, RuntimeError, MemoryError):
             return ""
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
-    def start(self, request: gr.Request, *inputs) -> tuple[str, Any, Any, Any]:
-        """Start the run as a process of its own: (what is wrong, the inner tabs, the run to watch, the command of the
-        next one, whose folder is another). A refusal is the button's only answer: nothing may follow that clears it."""
+    def start(self, request: gr.Request, *inputs) -> Started:
+        """Start the run as a process of its own. A refusal is the button's only answer: nothing may follow that clears
+        it."""
         try:
             arguments = self.arguments(*inputs)
             self.workspace.check_may_start(visitor_of(request))
             folder = Path(arguments.train.output_dir)
             run = start(arguments, folder.parent, folder.name, self.workspace.max_runs)
         except (ValueError, RunError) as error:
-            return f'<p class="notice" role="alert">{escape(str(error))}</p>', *(gr.skip(),) * 3
+            return Started(wrong=notice(str(error)))
         self.workspace.started(run.name, visitor_of(request))
         watched = gr.update(choices=self.workspace.names(), value=run.name)
-        return "", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0]
+        return Started("", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0])
 
     # -- arguments as a file ------------------------------------------------------------------------------------------
 
@@ -149,7 +162,7 @@ class NewRun:
         path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
         return str(path)
 
-    def load(self, path: str) -> list[Any]:
+    def load(self, path: str) -> Inputs:
         """A file of arguments into the tab's inputs."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -162,15 +175,15 @@ class NewRun:
             raise gr.Error(f"This file can't be used: {error}", print_exception=False) from error
         return self.fill(arguments)
 
-    def fill(self, arguments: Arguments) -> list[Any]:
-        """The page's inputs for given arguments, in the order of the tab's inputs; the run's name stays open."""
-        return [
-            *self.data.fill(arguments),
-            arguments.train.preset or "none",
-            "",
-            arguments.train.probe or "",
-            *values_of(arguments),
-        ]
+    def fill(self, arguments: Arguments) -> Inputs:
+        """The page's inputs for given arguments; the run's name stays open."""
+        return Inputs(
+            **self.data.fill(arguments)._asdict(),
+            preset=arguments.train.preset or "none",
+            name="",
+            probe=arguments.train.probe or "",
+            **values_of(arguments)._asdict(),
+        )
 
     def go_on_from(self, name: str | None) -> list[Any]:
         """The arguments of a run, to start another from its weights: what `fill` returns, then the inner tabs."""
@@ -207,86 +220,156 @@ def estimate_html(found: Estimate) -> str:
 
 def create_new_run(
     handlers: NewRun, opened: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
-) -> tuple[list[gr.components.Component], list[dict[str, Any]]]:
+) -> tuple[Inputs, list[dict[str, Any]]]:
     """Lay it out and connect it. Returns the inputs, and the events that follow when someone has filled them.
 
     Args:
         opened: the tab that it is in: nothing is asked for before somebody opens it.
     """
-    workspace, start_with = handlers.workspace, Arguments.resolve({"dataset": "toy"})
+    start_with = Arguments.resolve({"dataset": "toy"})
     with gr.Row(elem_classes="pair"):
         with gr.Column(elem_classes="card", scale=4, min_width=280):
-            chosen_data, upload, report, facts = create_data_choice(handlers.data, start_with)
+            data, known, upload = create_data_choice(handlers.data, start_with)
         with gr.Column(elem_classes="card", scale=5, min_width=280):
-            gr.HTML("<h2>Model and training</h2>", apply_default_css=False)
-            preset = gr.Radio(PRESETS, value="none", label="Size", elem_id="preset")
-            with gr.Row(elem_classes="columns"):
-                name = gr.Textbox(
-                    "", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name"
-                )
-                probe = gr.Textbox(
-                    "",
-                    label="A text to watch",
-                    placeholder="routed anew at every evaluation",
-                    lines=2,
-                    max_lines=6,
-                    elem_id="probe",
-                )
-            form = create_form(start_with, workspace.public)
-            known = gr.HTML("", apply_default_css=False, elem_id="estimate")
-            wrong = gr.HTML("", apply_default_css=False, elem_id="wrong")
-            command = gr.Textbox(
-                label="The command it stands for",
-                interactive=False,
-                lines=2,
-                max_lines=20,
-                buttons=["copy"],
-                elem_id="command",
-            )
-            with gr.Row(elem_classes="buttons"):
-                go = gr.Button("Train", variant="primary", min_width=0, scale=0, elem_id="start")
-                saved = gr.Button("Save arguments", size="lg", min_width=0, scale=0, elem_id="save-arguments")
-                loaded = gr.UploadButton(
-                    "Load arguments",
-                    file_types=[".json", ".yaml", ".yml"],
-                    type="filepath",
-                    size="lg",
-                    min_width=0,
-                    scale=0,
-                    elem_id="load-arguments",
-                )
-            if workspace.limits is not None:
-                gr.HTML(f'<p class="note">{escape(workspace.limits.words())}</p>', apply_default_css=False)
+            asked, form = _create_arguments(handlers, start_with)
+            actions = _create_actions(handlers.workspace)
+    inputs = Inputs(**data._asdict(), **asked, **form._asdict())
+    following = _following(handlers, inputs, data, known, actions)
+    _connect_data(handlers, inputs, known, upload, form, actions, following)
+    _connect_actions(handlers, [*inputs], actions, tabs, watched, following)
+    looked, shown, timed = following
+    columns = [getattr(data, name) for name in Chosen._fields[2:]]
+    gr.on(_edits(columns), **looked).then(**shown).then(**timed)
+    gr.on(_edits((inputs.name, inputs.probe)), trigger_mode="always_last", **shown)
+    gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
+    opened.select(**shown).then(**timed)
+    return inputs, following
 
-    dataset, task, *columns = chosen_data
-    inputs = [*chosen_data, preset, name, probe, *form]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    shown = {"fn": handlers.preview, "inputs": inputs, "outputs": [command, wrong], **quiet}
+
+class _Actions(NamedTuple):
+    """Below the form: what the run will take, what is wrong, the command, and the buttons."""
+
+    estimate: gr.HTML
+    wrong: gr.HTML
+    command: gr.Textbox
+    go: gr.Button
+    save: gr.Button
+    load: gr.UploadButton
+
+
+def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str, Any], Form]:
+    """Preset, name and text to watch by their names, and the form."""
+    gr.HTML("<h2>Model and training</h2>", apply_default_css=False)
+    preset = gr.Radio(PRESETS, value="none", label="Size", elem_id="preset")
+    with gr.Row(elem_classes="columns"):
+        name = gr.Textbox("", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name")
+        probe = gr.Textbox(
+            "",
+            label="A text to watch",
+            placeholder="routed anew at every evaluation",
+            lines=2,
+            max_lines=6,
+            elem_id="probe",
+        )
+    return {"preset": preset, "name": name, "probe": probe}, create_form(start_with, handlers.workspace.public)
+
+
+def _create_actions(workspace: Workspace) -> _Actions:
+    estimated = gr.HTML("", apply_default_css=False, elem_id="estimate")
+    wrong = gr.HTML("", apply_default_css=False, elem_id="wrong")
+    command = gr.Textbox(
+        label="The command it stands for",
+        interactive=False,
+        lines=2,
+        max_lines=20,
+        buttons=["copy"],
+        elem_id="command",
+    )
+    small = {"min_width": 0, "scale": 0}
+    with gr.Row(elem_classes="buttons"):
+        go = gr.Button("Train", variant="primary", elem_id="start", **small)
+        save = gr.Button("Save arguments", size="lg", elem_id="save-arguments", **small)
+        load = gr.UploadButton(
+            "Load arguments",
+            file_types=[".json", ".yaml", ".yml"],
+            type="filepath",
+            size="lg",
+            elem_id="load-arguments",
+            **small,
+        )
+    if workspace.limits is not None:
+        gr.HTML(f'<p class="note">{escape(workspace.limits.words())}</p>', apply_default_css=False)
+    return _Actions(estimated, wrong, command, go, save, load)
+
+
+def _following(
+    handlers: NewRun, inputs: Inputs, data: Chosen, known: LookedAt, actions: _Actions
+) -> list[dict[str, Any]]:
+    """The events that follow a change: the data looked at, the command shown, the run timed."""
+    looked = {"fn": handlers.data.look_at, "inputs": [*data], "outputs": [*known], **_QUIET}
+    shown = {
+        "fn": handlers.preview,
+        "inputs": [*inputs],
+        "outputs": [actions.command, actions.wrong],
+        **_QUIET,
+    }
     timed = {
         "fn": handlers.estimate,
-        "inputs": [facts, *inputs],
-        "outputs": [known],
+        "inputs": [known.facts, *inputs],
+        "outputs": [actions.estimate],
         "concurrency_id": "estimate",
         "concurrency_limit": 1,
-        **quiet,
+        **_QUIET,
     }
-    looked = {"fn": handlers.data.look_at, "inputs": chosen_data, "outputs": [report, *columns, facts], **quiet}
-    start_from = form[START_FROM]
-    chosen = [task, report, *columns, facts, known, preset, *form]
+    return [looked, shown, timed]
+
+
+def _connect_data(
+    handlers: NewRun,
+    inputs: Inputs,
+    known: LookedAt,
+    upload: gr.UploadButton,
+    form: Form,
+    actions: _Actions,
+    following: list[dict[str, Any]],
+) -> None:
+    """Other data, another task, another preset: what was known anew, the command, the time."""
+    _, shown, timed = following
+    dataset, task, preset, start_from = inputs.dataset, inputs.task, inputs.preset, form.init_from
+    followed = Followed(
+        dataset=dataset,
+        task=task,
+        **known._asdict(),
+        estimate=actions.estimate,
+        preset=preset,
+        **form._asdict(),
+    )
+    for event, handler, given_to in (
+        (dataset.input, handlers.choose_data, [dataset, start_from]),
+        (task.input, handlers.choose_task, [task, dataset, preset, start_from]),
+        (upload.upload, handlers.upload, [upload, start_from]),
+    ):
+        event(handler, given_to, [*followed], **_QUIET).then(**shown).then(**timed)
+    chosen = [preset, dataset, task, start_from]
+    preset.input(handlers.choose_preset, chosen, [*form], **_QUIET).then(**shown).then(**timed)
     # No run is started on data that are known not to work; the card says why.
-    facts.change(lambda known: gr.update(interactive=known is not None), [facts], [go], **quiet)
-    dataset.input(handlers.choose_data, [dataset, start_from], chosen, **quiet).then(**shown).then(**timed)
-    task.input(handlers.choose_task, [task, dataset, preset, start_from], chosen, **quiet).then(**shown).then(**timed)
-    upload.upload(handlers.upload, [upload, start_from], [dataset, *chosen], **quiet).then(**shown).then(**timed)
-    gr.on(_edits(columns), **looked).then(**shown).then(**timed)
-    preset.input(handlers.choose_preset, [preset, dataset, task, start_from], form, **quiet).then(**shown).then(**timed)
-    gr.on(_edits((name, probe)), trigger_mode="always_last", **shown)
-    gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
-    go.click(handlers.start, inputs, [wrong, tabs, watched, command], **quiet)
-    hand_over(saved, handlers.save, inputs, "arguments")
-    loaded.upload(handlers.load, [loaded], inputs, **quiet).success(**looked).then(**shown).then(**timed)
-    opened.select(**shown).then(**timed)
-    return inputs, [looked, shown, timed]
+    known.facts.change(lambda facts: gr.update(interactive=facts is not None), [known.facts], [actions.go], **_QUIET)
+
+
+def _connect_actions(
+    handlers: NewRun,
+    inputs: list[Any],
+    actions: _Actions,
+    tabs: gr.Tabs,
+    watched: gr.Dropdown,
+    following: list[dict[str, Any]],
+) -> None:
+    looked, shown, timed = following
+    started = Started(actions.wrong, tabs, watched, actions.command)
+    actions.go.click(handlers.start, inputs, [*started], **_QUIET)
+    hand_over(actions.save, handlers.save, inputs, "arguments")
+    loaded = actions.load.upload(handlers.load, [actions.load], inputs, **_QUIET)
+    loaded.success(**looked).then(**shown).then(**timed)
 
 
 def _edits(items: Iterable[gr.components.Component]) -> list[Any]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -18,6 +18,8 @@ from train.runs.manage import archive, delete, rename
 from train.runs.run import RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
+from ui.components.outputs import outputs
+from ui.look.html import facts
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, clean_name, visitor_of
 from ui.training.run_summary import arguments_diff_html, duration
@@ -26,7 +28,17 @@ COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "step
 # Curves that a person still tells apart.
 MAX_COMPARED = 8
 _HIDDEN = gr.update(visible=False)
+_BUTTONS = ("watch", "explore", "go_on", "download", "rename", "delete")
+_BARE = {"show_label": False, "container": False}
+_BUTTON = {"min_width": 0, "scale": 0}
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 NOTHING = '<p class="facts">Choose a run: click its row.</p>'
+
+
+# The chosen run: its name, what stands above the buttons, six buttons, the row that renames and the row that deletes.
+Chosen = outputs(
+    "Chosen", "name", "words", "watch", "explore", "go_on", "download", "rename", "delete", "renaming", "deleting"
+)
 
 
 class RunHistory:
@@ -63,25 +75,25 @@ class RunHistory:
         names = self.workspace.names()
         return self.table(), gr.update(choices=names, value=[name for name in compared or () if name in names])
 
-    def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
-        """A click on a row: (the run's name, what stands above the buttons, six buttons, the row that renames, the row
-        that deletes)."""
+    def choose(self, event: gr.SelectData) -> Chosen:
+        """A click on a row."""
         return self.chosen(event.row_value[0])
 
-    def chosen(self, name: str) -> tuple[Any, ...]:
+    def chosen(self, name: str) -> Chosen:
+        """What can be done with a run."""
         try:
             run = self.workspace.run(name)
             state = run.state()
         except RunError as error:
-            return None, _message(error), *(gr.update(interactive=False),) * 6, *(_HIDDEN,) * 2
+            return _choice(None, facts(str(error)))
+        idle = not state.active
         try:
             run.arguments()
         except RunError as error:  # All that can be done with it is to remove it.
-            able = (gr.update(interactive=on and not state.active) for on in (False,) * 5 + (True,))
-            return name, _message(error), *able, *(_HIDDEN,) * 2
-        able = [True, run.best.is_dir(), run.best.is_dir(), run.best.is_dir(), not state.active, not state.active]
+            return _choice(name, facts(str(error)), delete=idle)
         said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
-        return name, said, *(gr.update(interactive=on) for on in able), *(_HIDDEN,) * 2
+        best = run.best.is_dir()
+        return _choice(name, said, watch=True, explore=best, go_on=best, download=best, rename=idle, delete=idle)
 
     def watch(self, name: str | None) -> tuple[Any, Any]:
         """To the live view of a run: (the inner tabs, its picker)."""
@@ -108,19 +120,19 @@ class RunHistory:
         return found
 
     def measures(self, names: Sequence[str], value: str) -> Any:
-        """The picker of figures with those that the runs' tasks have."""
+        """The picker of metrics with those that the runs' tasks have."""
         tasks = [one.train.task for one in self._arguments(names or ()).values()]
-        found = list(dict.fromkeys(["loss", *(figure for task in tasks for figure in TASKS[task].figures)]))
+        found = list(dict.fromkeys(["loss", *(metric for task in tasks for metric in TASKS[task].figures)]))
         # What is chosen stays, also where someone chooses while this is under way.
-        return gr.update(choices=_figures(found), **({} if value in found else {"value": "loss"}))
+        return gr.update(choices=_metrics(found), **({} if value in found else {"value": "loss"}))
 
     def rename(self, name: str | None, wanted: str, request: gr.Request = None) -> tuple[Any, str, Any]:
         """(the run's name by now, what was done or is wrong, the table)."""
         try:
             run = rename(self._mine(name, request), clean_name(wanted))
         except RunError as error:
-            return name, _message(error), gr.skip()
-        return run.folder.relative_to(self.workspace.root).as_posix(), _message(f"Renamed to {run.name}."), self.table()
+            return name, facts(str(error)), gr.skip()
+        return run.folder.relative_to(self.workspace.root).as_posix(), facts(f"Renamed to {run.name}."), self.table()
 
     def ask_to_rename(self, name: str | None) -> tuple[Any, Any, Any]:
         """(the row that renames, its box with the present name, the row that deletes)."""
@@ -131,14 +143,13 @@ class RunHistory:
         question = f"Delete <b>{escape(name or '')}</b>? Its checkpoints go with it; this can’t be undone."
         return gr.update(visible=True), f'<p class="notice">{question}</p>', _HIDDEN
 
-    def delete(self, name: str | None, request: gr.Request = None) -> tuple[Any, ...]:
-        """As `chosen`, with what was done or is wrong: nothing is chosen any more."""
+    def delete(self, name: str | None, request: gr.Request = None) -> Chosen:
+        """What was done or is wrong: nothing is chosen any more."""
         try:
             delete(self._mine(name, request))
         except RunError as error:
-            return name, _message(error), *(gr.skip(),) * 6, *(_HIDDEN,) * 2
-        _, _, *rest = self.chosen(name)
-        return None, _message(f"Deleted {name}."), *rest
+            return Chosen(name, facts(str(error)), renaming=_HIDDEN, deleting=_HIDDEN)
+        return _choice(None, facts(f"Deleted {name}."))
 
     def download(self, name: str | None) -> str:
         """A zip of the files that are safe to share."""
@@ -155,7 +166,7 @@ class RunHistory:
         try:
             url = publish(self._mine(name, request).folder, repository.strip(), private=private)
         except (RunError, CheckpointError, PublishError) as error:
-            return _message(error)
+            return facts(str(error))
         return f'<p class="facts" role="status">Published: <a href="{escape(url)}">{escape(url)}</a></p>'
 
     def _mine(self, name: str | None, request: gr.Request | None):
@@ -164,12 +175,14 @@ class RunHistory:
         return self.workspace.run(name)
 
 
-def _figures(names: Sequence[str]) -> list[tuple[str, str]]:
+def _metrics(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(MEASURES[name].word, name) for name in names]
 
 
-def _message(text: object) -> str:
-    return f'<p class="facts" role="status">{escape(str(text))}</p>'
+def _choice(name: str | None, words: str, **able: bool) -> Chosen:
+    """A chosen run; the buttons that are not named are off."""
+    on = {button: gr.update(interactive=able.get(button, False)) for button in _BUTTONS}
+    return Chosen(name, words, **on, renaming=_HIDDEN, deleting=_HIDDEN)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -179,79 +192,108 @@ def create_run_history(
     demo: gr.Blocks, handlers: RunHistory, tab: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
 ) -> tuple[gr.State, gr.Button, gr.Button]:
     """Lay it out and connect it. Returns the chosen run, and the buttons that open it in Explore and go on from it."""
-    chosen = gr.State(None)
     with gr.Column(elem_classes="card"):
         with gr.Row(elem_classes="card-head"):
             gr.HTML("<h2>All runs</h2>", apply_default_css=False)
-            refresh = gr.Button("Refresh", min_width=0, scale=0, elem_id="refresh-runs")
+            refresh = gr.Button("Refresh", elem_id="refresh-runs", **_BUTTON)
         table = gr.Dataframe(
             headers=COLUMNS, interactive=False, show_label=False, max_height=320, buttons=[], elem_id="runs-table"
         )
-        said = gr.HTML(NOTHING, apply_default_css=False, elem_id="chosen-run")
-        small = {"min_width": 0, "scale": 0, "interactive": False}
-        with gr.Row(elem_classes="buttons"):
-            watch = gr.Button("Watch", elem_id="watch", **small)
-            explore = gr.Button("Open in Explore", **small)
-            go_on = gr.Button("Go on with other arguments", elem_id="go-on", **small)
-            packed = gr.Button("Download", elem_id="download-run", **small)
-            name_it = gr.Button("Rename …", elem_id="rename-run", **small)
-            drop = gr.Button("Delete …", elem_id="delete-run", **small)
-        with gr.Row(elem_classes="buttons", visible=False, elem_id="renaming") as renaming:
-            new_name = gr.Textbox(show_label=False, container=False, placeholder="New name", max_lines=1, scale=2)
-            renamed = gr.Button("Rename", variant="primary", min_width=0, scale=0)
-        with gr.Row(elem_classes="buttons", visible=False, elem_id="deleting") as deleting:
-            question = gr.HTML("", apply_default_css=False, elem_id="delete-question")
-            deleted = gr.Button("Delete it", variant="stop", min_width=0, scale=0, elem_id="really-delete")
-            kept = gr.Button("Keep it", min_width=0, scale=0)
-        with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workspace.public):
-            with gr.Row(elem_classes="buttons"):
-                repository = gr.Textbox(
-                    show_label=False, container=False, placeholder="owner/name", max_lines=1, scale=2
-                )
-                private = gr.Checkbox(True, label="private", container=False, min_width=90, scale=0)
-                publish = gr.Button("Publish", min_width=0, scale=0)
-            gr.HTML(
-                '<p class="note">The best checkpoint with its model card goes to the Hub, under the login of this '
-                "machine (“hf auth login”, or HF_TOKEN).</p>",
-                apply_default_css=False,
-            )
+        words = gr.HTML(NOTHING, apply_default_css=False, elem_id="chosen-run")
+        chosen, renaming, deleting = _create_actions(words)
+        _create_publish(handlers, chosen)
     with gr.Column(elem_classes="card run-plots"):
-        gr.HTML("<h2>Compare</h2>", apply_default_css=False)
-        with gr.Row(elem_classes="columns"):
-            compared = gr.Dropdown([], multiselect=True, label="Runs", scale=3, min_width=240, elem_id="compared")
-            value = gr.Dropdown(
-                _figures(["loss", "accuracy"]), value="loss", label="Figure", filterable=False, min_width=110
-            )
-            over = gr.Dropdown(
-                [("steps", "step"), ("seconds", "seconds"), ("tokens", "tokens")],
-                value="step",
-                label="Against",
-                filterable=False,
-                min_width=110,
-            )
-        figure = gr.Plot(show_label=False, container=False, buttons=[], elem_id="comparison")
-        differences = gr.HTML('<p class="facts">Choose two or more runs.</p>', apply_default_css=False)
+        compared = _create_comparison(handlers)
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    buttons = [watch, explore, go_on, packed, name_it, drop]
-    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **quiet}
+    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **_QUIET}
     tab.select(**listed)
     refresh.click(**listed)
-    table.select(handlers.choose, None, [chosen, said, *buttons, renaming, deleting], **quiet)
-    watch.click(handlers.watch, [chosen], [tabs, watched], **quiet)
-    hand_over(packed, handlers.download, [chosen], "packed-run")
-    name_it.click(handlers.ask_to_rename, [chosen], [renaming, new_name, deleting], **quiet)
-    renamed.click(handlers.rename, [chosen, new_name], [chosen, said, table], **quiet).then(
-        _hide, None, [renaming], **quiet
+    table.select(handlers.choose, None, [*chosen], **_QUIET)
+    chosen.watch.click(handlers.watch, [chosen.name], [tabs, watched], **_QUIET)
+    hand_over(chosen.download, handlers.download, [chosen.name], "packed-run")
+    asked = [chosen.renaming, renaming.name, chosen.deleting]
+    chosen.rename.click(handlers.ask_to_rename, [chosen.name], asked, **_QUIET)
+    renamed = [chosen.name, chosen.words, table]
+    renaming.go.click(handlers.rename, [chosen.name, renaming.name], renamed, **_QUIET).then(
+        _hide, None, [chosen.renaming], **_QUIET
     )
-    drop.click(handlers.ask_to_delete, [chosen], [deleting, question, renaming], **quiet)
-    kept.click(_hide, None, [deleting], **quiet)
-    deleted.click(handlers.delete, [chosen], [chosen, said, *buttons, renaming, deleting], **quiet).then(**listed)
-    publish.click(handlers.publish, [chosen, repository, private], [said], **quiet)
-    comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [figure, differences], **quiet}
-    compared.change(handlers.measures, [compared, value], [value], **quiet)
+    asked = [chosen.deleting, deleting.question, chosen.renaming]
+    chosen.delete.click(handlers.ask_to_delete, [chosen.name], asked, **_QUIET)
+    deleting.keep.click(_hide, None, [chosen.deleting], **_QUIET)
+    deleting.go.click(handlers.delete, [chosen.name], [*chosen], **_QUIET).then(**listed)
+    return chosen.name, chosen.explore, chosen.go_on
+
+
+class _Renaming(NamedTuple):
+    name: gr.Textbox
+    go: gr.Button
+
+
+class _Deleting(NamedTuple):
+    question: gr.HTML
+    go: gr.Button
+    keep: gr.Button
+
+
+def _create_actions(words: gr.HTML) -> tuple[Chosen, _Renaming, _Deleting]:
+    """What can be done with a run: six buttons, and rows that ask before two of them."""
+    small = _BUTTON | {"interactive": False}
+    with gr.Row(elem_classes="buttons"):
+        buttons = {
+            "watch": gr.Button("Watch", elem_id="watch", **small),
+            "explore": gr.Button("Open in Explore", **small),
+            "go_on": gr.Button("Go on with other arguments", elem_id="go-on", **small),
+            "download": gr.Button("Download", elem_id="download-run", **small),
+            "rename": gr.Button("Rename …", elem_id="rename-run", **small),
+            "delete": gr.Button("Delete …", elem_id="delete-run", **small),
+        }
+    with gr.Row(elem_classes="buttons", visible=False, elem_id="renaming") as renaming:
+        name = gr.Textbox(placeholder="New name", max_lines=1, scale=2, **_BARE)
+        rename_it = _Renaming(name, gr.Button("Rename", variant="primary", **_BUTTON))
+    with gr.Row(elem_classes="buttons", visible=False, elem_id="deleting") as deleting:
+        delete_it = _Deleting(
+            gr.HTML("", apply_default_css=False, elem_id="delete-question"),
+            gr.Button("Delete it", variant="stop", elem_id="really-delete", **_BUTTON),
+            gr.Button("Keep it", **_BUTTON),
+        )
+    return Chosen(gr.State(None), words, **buttons, renaming=renaming, deleting=deleting), rename_it, delete_it
+
+
+def _create_publish(handlers: RunHistory, chosen: Chosen) -> None:
+    with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workspace.public):
+        with gr.Row(elem_classes="buttons"):
+            repository = gr.Textbox(placeholder="owner/name", max_lines=1, scale=2, **_BARE)
+            private = gr.Checkbox(True, label="private", container=False, min_width=90, scale=0)
+            publish = gr.Button("Publish", **_BUTTON)
+        gr.HTML(
+            '<p class="note">The best checkpoint with its model card goes to the Hub, under the login of this '
+            "machine (“hf auth login”, or HF_TOKEN).</p>",
+            apply_default_css=False,
+        )
+    publish.click(handlers.publish, [chosen.name, repository, private], [chosen.words], **_QUIET)
+
+
+def _create_comparison(handlers: RunHistory) -> gr.Dropdown:
+    """Curves of several runs. Returns the picker of runs."""
+    gr.HTML("<h2>Compare</h2>", apply_default_css=False)
+    with gr.Row(elem_classes="columns"):
+        compared = gr.Dropdown([], multiselect=True, label="Runs", scale=3, min_width=240, elem_id="compared")
+        value = gr.Dropdown(
+            _metrics(["loss", "accuracy"]), value="loss", label="Metric", filterable=False, min_width=110
+        )
+        over = gr.Dropdown(
+            [("steps", "step"), ("seconds", "seconds"), ("tokens", "tokens")],
+            value="step",
+            label="Against",
+            filterable=False,
+            min_width=110,
+        )
+    plot = gr.Plot(buttons=[], elem_id="comparison", **_BARE)
+    differences = gr.HTML('<p class="facts">Choose two or more runs.</p>', apply_default_css=False)
+    comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [plot, differences], **_QUIET}
+    compared.change(handlers.measures, [compared, value], [value], **_QUIET)
     gr.on([item.change for item in (compared, value, over)], **comparing)
-    return chosen, explore, go_on
+    return compared
 
 
 def _hide() -> Any:
