@@ -34,7 +34,7 @@ class Figure:
         return f"| {self.what} | {self.value:.2f} | {goals} | {verdict if self.floor else ''} | {self.note} |"
 
 
-HEADER = "| figure | measured | floor | aim | reached | |\n|---|---|---|---|---|---|"
+HEADER = "| metric | measured | floor | aim | reached | |\n|---|---|---|---|---|---|"
 
 
 def table(figures: list[Figure]) -> str:
