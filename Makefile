@@ -1,4 +1,5 @@
 # make demo   the app, at http://127.0.0.1:7860          make test   all tests
+# make lint   format, style and types, as CI checks them
 # make bench  speed, into benchmarks/results.md (about ten minutes on an idle machine)
 # Each sets up .venv first, with the versions in the lock; nothing is needed beyond make and Python 3.11 or newer.
 #
@@ -32,6 +33,7 @@ bench: $(VENV)/.installed
 lint: $(VENV)/.installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # A virtual environment with torch in it, of which pip takes the newest build in its range that suits the machine.
 define make_venv

@@ -144,7 +144,7 @@ def save_checkpoint(
         ValueError: for class names with which it could not be opened again.
         OSError: with the folder's name and a reason in words; what was there is unchanged.
     """
-    check_labels(list(model.config.id2label.values()))
+    check_labels(model.config.labels)
     folder = Path(local_path(folder))
     # Our own fields and what tells the class apart: not what a trainer left on the config.
     values = model.config.to_dict()
@@ -255,7 +255,7 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     written = (config.decoder_vocab_size or config.vocab_size) * tables
     rows = config.vocab_size + written + config.bigram_buckets + config.max_positions
     total = (rows + (config.inputs_embeds_size or 0) + config.conv_width * config.d_model) * config.d_model
-    total += config.counted_rows * (config.num_labels + 1)
+    total += config.counted_rows * (len(config.labels) + 1)
     for stack in stacks:
         for layer in range(config.depth(stack)):
             total += mlp * (config.num_experts if config.is_sparse(layer, stack) else 1)

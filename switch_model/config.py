@@ -100,7 +100,7 @@ class SwitchConfig(SwitchFields):
                 raise ValueError(f"SwitchConfig has no field {key}.{hint}")
         super().__post_init__(**kwargs)
         if self.id2label is not None:
-            self.label2id = {name: index for index, name in self.id2label.items()}
+            self.label2id = {name: int(index) for index, name in self.id2label.items()}
         self.validate()
 
     @classmethod
@@ -181,8 +181,8 @@ class SwitchConfig(SwitchFields):
 
     def is_sparse(self, layer: int, stack: str = "encoder") -> bool:
         """Whether the MLP of block `layer` (counted from 0) has experts. The one place where this is decided."""
-        own = stack == "decoder" and self.decoder_sparse_step is not None
-        return _every(self.decoder_sparse_step if own else self.encoder_sparse_step, layer)
+        own = self.decoder_sparse_step if stack == "decoder" else None
+        return _every(self.encoder_sparse_step if own is None else own, layer)
 
     def attention_is_sparse(self, layer: int, stack: str = "encoder") -> bool:
         """Whether the self-attention of block `layer` has experts."""
@@ -211,7 +211,7 @@ class SwitchConfig(SwitchFields):
     @property
     def labels(self) -> list[str]:
         """Class names by index."""
-        return [self.id2label[index] for index in range(self.num_labels)]
+        return [name for _, name in sorted((int(index), name) for index, name in (self.id2label or {}).items())]
 
 
 def check_untrusted(values: Mapping[str, Any]) -> None:

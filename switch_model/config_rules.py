@@ -113,7 +113,8 @@ def option(default: Any, help: str, note: str = "", largest: int | None = None, 
 
 def rule_of(own: Field) -> Rule:
     """The rule of a field that `option` made."""
-    kind, limits = own.type, own.metadata["limits"]
+    kind: Any = own.type
+    limits = own.metadata["limits"]
     if NoneType in get_args(kind):
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
     if kind is bool:

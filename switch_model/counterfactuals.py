@@ -43,9 +43,8 @@ class WhatIf:
     def regret(self) -> float:
         """What the best choice would have added to the predicted class's probability; 0 = the router chose best, or all
         experts are off."""
-        if self.probability[self.expert] is None:
-            return 0.0
-        return self.probability[self.best] - self.probability[self.expert]
+        now, best = self.probability[self.expert], self.probability[self.best]
+        return 0.0 if now is None or best is None else best - now
 
 
 def what_if(
@@ -142,9 +141,9 @@ def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = 
     parts = []
     with torch.inference_mode():
         for start in range(0, len(visible), MAX_ROWS):
-            rows, some = visible[start : start + MAX_ROWS], changes[start : start + MAX_ROWS]
+            rows = visible[start : start + MAX_ROWS]
             # Without a change the plain pass is the quicker one.
-            some = None if base == Interventions() else some
+            some = None if base == Interventions() else changes[start : start + MAX_ROWS]
             parts.append(predictor.model(ids.expand(len(rows), -1), rows, interventions=some).logits)
     actual, *without = torch.cat(parts).float().softmax(dim=-1).cpu()
     label = int(actual.argmax())

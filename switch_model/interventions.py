@@ -4,7 +4,7 @@ Legend: B batch, T tokens, E experts, R rows of interventions (1, or one per seq
 Try it: predictor(text, interventions=Interventions(ablate={("encoder.1", 3)}))
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import get_args
@@ -17,7 +17,7 @@ from switch_model.tracing import is_traced
 
 
 def _counts(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Interventions:
             in `choices`.
     """
 
-    ablate: frozenset[tuple[str, int]] = frozenset()
+    ablate: Set[tuple[str, int]] = frozenset()
     force: Mapping[tuple[str, int], int] = field(default_factory=dict)
     capacity_factor: float | None = None
     capacity_group: str | None = None

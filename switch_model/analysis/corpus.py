@@ -198,7 +198,7 @@ def _names(
             names[number] = CLS_NAME
             continue
         start, end = offsets[index]
-        own = predictor.tokenizer.convert_ids_to_tokens(number)
+        own = str(predictor.tokenizer.convert_ids_to_tokens(number))
         surface = "" if number == predictor.tokenizer.unk_token_id else texts[text[index]][start:end].strip()
         piece = own.startswith("##")
         names[number] = f"##{surface}" if piece and surface else own if piece or not surface else surface.lower()

@@ -87,7 +87,6 @@ class Reliance:
     def from_dict(cls, values: Any) -> "Reliance":
         """The inverse of `to_dict`. Raises ValueError for anything else."""
         try:
-            whole = {name: _effect(values[name]) for name in _WHOLE}
             layers = [
                 LayerReliance(
                     str(one["layer"]),
@@ -97,9 +96,14 @@ class Reliance:
                 )
                 for one in values["layers"]
             ]
-            chance = None if values["chance"] is None else float(values["chance"])
-            numbers = [int(values[name]) for name in ("rows", "expert_rows")]
-            found = cls(str(values["figure"]), *numbers, chance, **whole, layers=tuple(layers))
+            found = cls(
+                figure=str(values["figure"]),
+                rows=int(values["rows"]),
+                expert_rows=int(values["expert_rows"]),
+                chance=None if values["chance"] is None else float(values["chance"]),
+                layers=tuple(layers),
+                **{name: _effect(values[name]) for name in _WHOLE},
+            )
             if not all(found.figure in effect for effect in (found.as_it_is, *found._changed())) or not layers:
                 raise ValueError(f"they lack the figure {found.figure!r}")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -166,7 +170,7 @@ def reliance_in_steps(
         judge_of_some = _Judge(score(model, some), seed)
 
     # 2. A pass for each question.
-    questions = _questions(config, free.choices, seed)
+    questions = _questions(config, free.choices or [], seed)
     effects: dict[Question, dict[str, Estimate]] = {}
     for key, question in questions.items():
         yield len(effects), len(questions)
@@ -225,9 +229,13 @@ def _questions(
         return [Interventions(ablate=named, capacity_group=config.capacity_group) for named in busiest]
 
     def shuffled(*named: str) -> list[Interventions]:
-        settings = {"capacity_factor": math.inf, "capacity_group": config.capacity_group}
         return [
-            Interventions(choices={layer: mixed[layer][row].tolist() for layer in named}, **settings) for row in texts
+            Interventions(
+                choices={layer: mixed[layer][row].tolist() for layer in named},
+                capacity_factor=math.inf,
+                capacity_group=config.capacity_group,
+            )
+            for row in texts
         ]
 
     questions: dict[Question, Callable[[], Interventions | list[Interventions]]] = {
@@ -262,18 +270,20 @@ class _Judge:
 
     def __init__(self, plain: Scores, seed: int):
         self.plain, texts = plain, len(plain.asked)
-        self.labelled, self.classifies = bool(plain.asked.any()), plain.probs is not None
-        if not self.labelled and not self.classifies:
+        self.labelled = bool(plain.asked.any())
+        # (N,) the class predicted as things are; None for a model without classes.
+        self.own = None if plain.probs is None else plain.probs.argmax(axis=1)
+        if not self.labelled and self.own is None:
             raise ValueError("Nothing is asked of the model in these texts: there is no figure to compare.")
-        self.figure = "perplexity" if not self.classifies else "accuracy" if self.labelled else "agreement"
+        self.figure = "perplexity" if self.own is None else "accuracy" if self.labelled else "agreement"
         drawn = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=DRAWS)
         self.weights = np.concatenate([np.ones((1, texts)), drawn])  # (1 + R, N): the texts as they are come first.
 
     def chance(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
         """What the commonest class alone would give."""
-        if not self.classifies:
+        if self.own is None:
             return None
-        labels = [int(row["labels"]) for row in rows] if self.labelled else self.plain.probs.argmax(axis=1)
+        labels = [int(row["labels"]) for row in rows] if self.labelled else self.own.tolist()
         counts = np.bincount([label for label in labels if label >= 0])
         return round(float(counts.max() / counts.sum()), DIGITS)
 
@@ -281,20 +291,19 @@ class _Judge:
         """What became of the model."""
         now, before = self._figures(scores), self._figures(self.plain)
         found = now | {"change": now[self.figure] - before[self.figure]}
-        if self.classifies:
-            own, place = self.plain.probs.argmax(axis=1), np.arange(len(self.plain.probs))
-            changes = scores.probs.argmax(axis=1) != own
-            found["class_changes"] = self._mean(changes)
-            found["probability_change"] = self._mean(scores.probs[place, own] - self.plain.probs[place, own])
+        if self.own is not None and self.plain.probs is not None and scores.probs is not None:
+            place = np.arange(len(self.own))
+            found["class_changes"] = self._mean(scores.probs.argmax(axis=1) != self.own)
+            found["probability_change"] = self._mean(scores.probs[place, self.own] - self.plain.probs[place, self.own])
         return {name: _estimate(values) for name, values in found.items()}
 
     def _figures(self, scores: Scores) -> dict[str, np.ndarray]:
         """(1 + R,) each."""
-        if self.figure == "agreement":
-            return {"agreement": self._mean(scores.probs.argmax(axis=1) == self.plain.probs.argmax(axis=1))}
+        if self.figure == "agreement" and scores.probs is not None:
+            return {"agreement": self._mean(scores.probs.argmax(axis=1) == self.own)}
         asked = np.maximum(self.weights @ scores.asked, 1)
         accuracy = {"accuracy": self.weights @ scores.right / asked}
-        if self.classifies:
+        if self.own is not None:
             return accuracy
         # No float holds more than e^709.
         return {"perplexity": np.exp(np.minimum(self.weights @ scores.nats / asked, 700))} | accuracy

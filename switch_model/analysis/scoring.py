@@ -77,8 +77,8 @@ def batches_of(model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]]) 
         input_ids_BT = pad_sequence(own, batch_first=True, padding_value=model.config.pad_token_id)
         length_B1 = torch.tensor([len(one) for one in own]).unsqueeze(1)
         inputs = {"input_ids": input_ids_BT, "attention_mask": torch.arange(input_ids_BT.shape[1]) < length_B1}
-        labels = [asked[row] for row in chosen]
-        labels = torch.stack(labels) if classifies else pad_sequence(labels, True, IGNORED_LABEL)
+        wanted = [asked[row] for row in chosen]
+        labels = torch.stack(wanted) if classifies else pad_sequence(wanted, True, IGNORED_LABEL)
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
         batches.append(Batch(chosen, inputs, labels.to(model.device)))
     return batches
@@ -138,13 +138,13 @@ def _answers(
         output = model(**inputs, labels=batch.labels)  # Logits of the places asked for, and of no others.
         chosen_BT = batch.labels != IGNORED_LABEL
         return output, output.logits, batch.labels[chosen_BT], chosen_BT.nonzero()[:, 0]
-    if isinstance(model, SwitchForCausalLM):
-        output = model(**inputs)
-        logits_BTV, labels_BT = output.logits[:, :-1], batch.inputs["input_ids"][:, 1:]
-        chosen_BT = batch.inputs["attention_mask"][:, 1:]
-    else:
+    if isinstance(model, SwitchForConditionalGeneration):
         ids_BT, mask_BT = model.shift_right(batch.labels)
         output = model(**inputs, decoder_input_ids=ids_BT, decoder_attention_mask=mask_BT)
         logits_BTV, labels_BT = output.logits, batch.labels
         chosen_BT = labels_BT != IGNORED_LABEL
+    else:
+        output = model(**inputs)
+        logits_BTV, labels_BT = output.logits[:, :-1], batch.inputs["input_ids"][:, 1:]
+        chosen_BT = batch.inputs["attention_mask"][:, 1:]
     return output, logits_BTV[chosen_BT], labels_BT[chosen_BT], chosen_BT.nonzero()[:, 0]

@@ -78,17 +78,26 @@ class Prediction:
     @property
     def votes_of_experts(self) -> Tensor:
         """(E, C) what each expert adds to the logits: the votes of its tokens together."""
-        record = self.voters
-        return self.votes.new_zeros(record.num_experts, len(self.scores)).index_add(0, record.expert[0], self.votes)
+        (votes, _), record = self._votes_and_bias(), self.voters
+        return votes.new_zeros(record.num_experts, len(self.scores)).index_add(0, record.expert[0], votes)
 
     @property
     def logits(self) -> Tensor:
         """(C,) of a prediction with votes: their sum and the bias."""
-        return self.votes.sum(0) + self.bias
+        votes, bias = self._votes_and_bias()
+        return votes.sum(0) + bias
 
     def votes_to_dict(self) -> dict[str, Any]:
         """Plain lists for JSON: "votes" (T, C) and "bias" (C,), classes as the scores have them; {} without votes."""
-        return {} if self.votes is None else {"votes": self.votes.tolist(), "bias": self.bias.tolist()}
+        if self.votes is None:
+            return {}
+        votes, bias = self._votes_and_bias()
+        return {"votes": votes.tolist(), "bias": bias.tolist()}
+
+    def _votes_and_bias(self) -> tuple[Tensor, Tensor]:
+        if self.votes is None or self.bias is None:
+            raise ValueError('This prediction has no votes: they are of models with SwitchConfig(readout="experts").')
+        return self.votes, self.bias
 
 
 class Predictor(TextPipeline):

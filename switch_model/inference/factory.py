@@ -4,9 +4,12 @@ Try it: open_pipeline("assets/models/ag_news")("Oil prices rose.")
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import CheckpointError, load_checkpoint
 from switch_model.inference.classifier import Predictor
@@ -20,7 +23,7 @@ from switch_model.models.sequence_classification import SwitchForSequenceClassif
 Pipeline = Predictor | TextGenerator | MaskFiller
 
 # Model class -> what asks it.
-PIPELINES: dict[type, type[Pipeline]] = {
+PIPELINES: dict[type, Callable[[Any, PreTrainedTokenizerFast], Pipeline]] = {
     SwitchForSequenceClassification: Predictor,
     SwitchForConditionalGeneration: TextGenerator,
     SwitchForCausalLM: TextGenerator,

@@ -34,7 +34,9 @@ def restored(text: str, written: Sequence[int], tokenizer: PreTrainedTokenizerFa
     without sentinels."""
     if not _SENTINELS.search(text):
         return None
-    backend, spans, own = tokenizer.backend_tokenizer, {}, []
+    backend = tokenizer.backend_tokenizer
+    spans: dict[str, list[int]] = {}
+    own: list[int] = []
     for token_id in written:
         name = backend.id_to_token(token_id) or ""
         if _SENTINELS.fullmatch(name):

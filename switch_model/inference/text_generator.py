@@ -8,7 +8,7 @@ that the decoder drops as little as while it wrote. Try it: TextGenerator.from_c
 import math
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,7 +145,7 @@ class TextGenerator(TextPipeline):
         decoding: Decoding | None = None,
         interventions: Interventions | None = None,
         stop: threading.Event | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Generation]:
         """Write and yield the text so far after every token (with beams once, at the end); returns the Generation.
 
         Args:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
-from switch_model.layers.dense_mlp import residual_scale
 from switch_model.layers.dropout import dropout
+from switch_model.layers.initial import query_std, residual_scale, start_with
 from switch_model.tracing import is_exported
 
 # Distances that are told apart when a bias starts by distance; a stranger's configuration may name any.
@@ -29,9 +29,8 @@ class RelativePositionBias(nn.Module):
         self.num_buckets = config.relative_attention_num_buckets
         self.max_distance = config.relative_attention_max_distance
         self.relative_attention_bias = nn.Embedding(self.num_buckets, config.num_heads)
-        self.relative_attention_bias.initial_std = config.d_model**-0.5
-        if config.relative_attention_slope:
-            self.relative_attention_bias.initial_mean = self._falling(config.relative_attention_slope)
+        slope = config.relative_attention_slope
+        start_with(self.relative_attention_bias, config.d_model**-0.5, self._falling(slope) if slope else None)
 
     def _falling(self, slope: float) -> list[list[float]]:
         """For each bucket and head, minus the slope times the bucket's nearest distance; the slope falls from head to
@@ -107,11 +106,11 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.dropout_rate = config.dropout_rate
         self.q = nn.Linear(config.d_model, inner, bias=False)
-        self.q.initial_std = query_std(config)
+        start_with(self.q, query_std(config))
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
-        self.o.initial_std = inner**-0.5 * residual_scale(config)
+        start_with(self.o, inner**-0.5 * residual_scale(config))
 
     def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D) -> keys and values, each (B, H, S, K)."""
@@ -141,11 +140,6 @@ class Attention(nn.Module):
         rate = self.dropout_rate if self.training else 0.0
         context_BTI, weights_BHTS = attend(query_BHTK, key_BHSK, value_BHSK, bias, rate, weights_wanted)
         return self.o(context_BTI), weights_BHTS
-
-
-def query_std(config: SwitchConfig) -> float:
-    """Of the query weights: with the 1/√K that the scores lack."""
-    return (config.d_model * config.d_kv) ** -0.5
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
 from switch_model.layers.dropout import Dropout
+from switch_model.layers.initial import residual_scale, start_with
 
 
 def activation(dense_act_fn: str) -> Callable[[Tensor], Tensor]:
@@ -22,12 +23,6 @@ def activation(dense_act_fn: str) -> Callable[[Tensor], Tensor]:
     if dense_act_fn == "relu":
         return torch.relu_
     return partial(nn.functional.gelu, approximate="tanh" if "gated" in dense_act_fn else "none")
-
-
-def residual_scale(config: SwitchConfig) -> float:
-    """What the last weight of every branch starts smaller by, so that the sum over depth starts at the size of one
-    branch (GPT-2, section 2.3)."""
-    return (2 * config.num_layers) ** -0.5
 
 
 class DenseMLP(nn.Module):
@@ -42,7 +37,7 @@ class DenseMLP(nn.Module):
         else:
             self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
-        self.wo.initial_std = config.d_ff**-0.5 * residual_scale(config)
+        start_with(self.wo, config.d_ff**-0.5 * residual_scale(config))
         self.activation = activation(config.dense_act_fn)
         self.dropout = Dropout(config.dropout_rate)
 

@@ -81,10 +81,11 @@ def permute_tokens(expert: Tensor, kept: Tensor, positions: ExpertPositions) -> 
     """
     num_experts = len(positions.count)
     if positions.order is None:
-        expert_N = torch.where(kept, expert, num_experts)
-        lengths = torch.bincount(expert_N, minlength=num_experts + 1)[:-1].tolist()
-        order_K = expert_N.argsort(stable=True)[: sum(lengths)]
-        return order_K, inverse(order_K, len(expert)), lengths
+        # Tokens that are not kept go behind all experts.
+        last_N = torch.where(kept, expert, num_experts)
+        lengths = torch.bincount(last_N, minlength=num_experts + 1)[:-1].tolist()
+        order = last_N.argsort(stable=True)[: sum(lengths)]
+        return order, inverse(order, len(expert)), lengths
     expert_N, kept_N, order_K = expert.numpy(), kept.numpy(), positions.order.numpy()
     computed = np.count_nonzero(kept_N)
     if computed < len(order_K):

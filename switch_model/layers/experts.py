@@ -15,10 +15,11 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
-from switch_model.layers.dense_mlp import activation, residual_scale
+from switch_model.layers.dense_mlp import activation
 from switch_model.layers.dispatch import ExpertPositions, inverse, padded_positions, permute_rows, permute_tokens
 from switch_model.layers.dropout import Dropout
 from switch_model.layers.grouped_linear import LinearEach, each_expert, grouped_linear
+from switch_model.layers.initial import residual_scale
 from switch_model.layers.relu_kernel import ReluExperts
 from switch_model.routing import Routing
 from switch_model.tracing import is_exported

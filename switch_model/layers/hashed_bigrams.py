@@ -6,6 +6,7 @@ Legend: B batch, T tokens, D d_model. The idea is fastText's (1607.01759, sectio
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
+from switch_model.layers.initial import start_with
 
 # Odd, and far apart in binary: neighbouring ids must not fall into neighbouring buckets.
 _PREVIOUS, _CURRENT = 0x9E3779B1, 0x85EBCA77
@@ -21,7 +22,7 @@ class HashedBigrams(nn.Module):
         super().__init__()
         self.table = nn.Embedding(config.bigram_buckets, config.d_model)
         # A pair never seen in training says nothing.
-        self.table.initial_std = 0.0
+        start_with(self.table, 0.0)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """(B, T) token ids and a (B, T) bool mask -> (B, T, D)."""

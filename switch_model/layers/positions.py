@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from switch_model.config import SwitchConfig
+from switch_model.layers.initial import EMBEDDING_STD, start_with
 from switch_model.tracing import is_traced
-
-# Standard deviation of token embeddings at the start. Not T5's 1.0: Adam moves a weight by about the learning rate
-# whatever its size, so that rare words could not leave a large random start.
-EMBEDDING_STD = 0.02
 
 
 class Sinusoids(nn.Module):
@@ -39,7 +36,7 @@ class LearnedPositions(nn.Module):
     def __init__(self, config: SwitchConfig):
         super().__init__()
         self.table = nn.Embedding(config.max_positions, config.d_model)
-        self.table.initial_std = EMBEDDING_STD
+        start_with(self.table, EMBEDDING_STD)
 
     def forward(self, positions: Tensor) -> Tensor:
         """(B, T) positions from 0 -> (B, T, D). Raises ValueError beyond the last place."""

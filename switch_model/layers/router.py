@@ -54,6 +54,8 @@ class Top1Router(nn.Module):
     configured block size.
     """
 
+    balance_bias: Tensor | None
+
     def __init__(self, config: SwitchConfig, name: str = "", causal: bool = False):
         super().__init__()
         self.config = config
@@ -148,7 +150,12 @@ class Top1Router(nn.Module):
 
     @torch.no_grad()
     def rebalance(self, choices: Tensor) -> None:
-        """Move the bias by one step: `choices` (E,) counts the tokens that chose each expert since the last one."""
+        """Move the bias by one step, where there is one.
+
+        `choices` (E,) counts the tokens that chose each expert since the last step.
+        """
+        if self.balance_bias is None:
+            return
         error_E = choices.float().mean() - choices.float()
         self.balance_bias += self.config.balance_rate * error_E.sign().to(self.balance_bias)
 

@@ -14,10 +14,10 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, Interventions
-from switch_model.layers.attention import CacheUpdate, attend, query_std, split_heads
-from switch_model.layers.dense_mlp import residual_scale
+from switch_model.layers.attention import CacheUpdate, attend, split_heads
 from switch_model.layers.dispatch import permute_tokens
 from switch_model.layers.grouped_linear import LinearEach, each_expert
+from switch_model.layers.initial import query_std, residual_scale, start_with
 from switch_model.layers.router import Top1Router
 from switch_model.routing import UNLIMITED, Routing
 from switch_model.tracing import is_exported
@@ -58,7 +58,7 @@ class ProjectionExperts(_ExpertWeights):
         super().__init__(config, name, causal)
         inner = config.num_heads * config.d_kv
         self.o = nn.Linear(inner, config.d_model, bias=False)
-        self.o.initial_std = inner**-0.5 * residual_scale(config)
+        start_with(self.o, inner**-0.5 * residual_scale(config))
         self.reset_parameters()
 
     def forward(
@@ -165,7 +165,11 @@ def _for_sequences(interventions: AnyInterventions, name: str) -> AnyInterventio
     if interventions is None:
         return None
     if not isinstance(interventions, Interventions):
-        return [_for_sequences(row, name) for row in interventions]
+        return [_for_sequence(row, name) for row in interventions]
+    return _for_sequence(interventions, name)
+
+
+def _for_sequence(interventions: Interventions, name: str) -> Interventions:
     forced = [expert for (layer, _), expert in interventions.force.items() if layer == name]
     given = interventions.choices.get(name, ())[:1]
     return Interventions(

@@ -24,10 +24,13 @@ class WordCounts(nn.Module):
     The counts are no weights: no optimizer moves them.
     """
 
+    marks: Tensor
+    table: Tensor
+
     def __init__(self, config: SwitchConfig):
         super().__init__()
         self.register_buffer("marks", torch.zeros(config.counted_rows))
-        self.register_buffer("table", torch.zeros(config.counted_rows, config.num_labels))
+        self.register_buffer("table", torch.zeros(config.counted_rows, len(config.labels)))
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """(B, T) token ids and a (B, T) bool mask -> (B, C)."""

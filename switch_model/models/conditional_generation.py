@@ -33,7 +33,7 @@ class SwitchForConditionalGeneration(EncoderDecoder, LanguageModel):
 
     def _prepare_attention_mask_for_generation(
         self, inputs_tensor: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
-    ) -> Tensor:
+    ) -> Any:
         """Where `generate` gets no mask: transformers takes pad_token_id for padding of the text, but with two
         vocabularies that is a token of what is written, and in a text any word. Then all tokens are real."""
         if self.config.decoder_vocab_size is None:

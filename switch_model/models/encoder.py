@@ -14,8 +14,8 @@ from transformers import initialization as init
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.layers.hashed_bigrams import HashedBigrams
+from switch_model.layers.initial import EMBEDDING_STD
 from switch_model.layers.pooling import first_real
-from switch_model.layers.positions import EMBEDDING_STD
 from switch_model.layers.word_counts import WordCounts
 from switch_model.models.outputs import SwitchEncoderOutput
 from switch_model.models.pretrained import (
@@ -85,7 +85,7 @@ class EncoderPart(SwitchPreTrainedModel):
         if self.bigrams is not None:
             embeddings_BTD = embeddings_BTD + self.bigrams(pairs_of, mask_BT)
         if self.cls is not None:
-            embeddings_BTD, mask_BT = self._with_cls(embeddings_BTD, mask_BT)
+            embeddings_BTD, mask_BT = with_cls(self.cls, embeddings_BTD, mask_BT)
         return self.encoder(embeddings_BTD, mask_BT, interventions, extras=extras), mask_BT
 
     def _hide_tokens(self, mask_BT: Tensor) -> Tensor:
@@ -99,20 +99,21 @@ class EncoderPart(SwitchPreTrainedModel):
         # A text of which nothing is left would teach noise.
         return torch.where(visible_BT.any(dim=1, keepdim=True), visible_BT, mask_BT)
 
-    def _with_cls(self, embeddings_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """One token more, right before the first real one: behind padding that stands on the left."""
-        batch, tokens, width = embeddings_BTD.shape
-        none_B1D, place_T = embeddings_BTD.new_zeros(batch, 1, width), torch.arange(tokens + 1, device=mask_BT.device)
-        first_B1 = first_real(mask_BT).unsqueeze(1)
-        plain_BTD = torch.cat([embeddings_BTD, none_B1D], dim=1)
-        shifted_BTD = torch.cat([none_B1D, embeddings_BTD], dim=1)
-        after_BT1, here_BT1 = (place_T > first_B1).unsqueeze(-1), (place_T == first_B1).unsqueeze(-1)
-        joined_BTD = torch.where(here_BT1, self.cls, torch.where(after_BT1, shifted_BTD, plain_BTD))
-        none_B1 = mask_BT.new_zeros(batch, 1)
-        after_BT = place_T > first_B1  # In these words, for ONNX Runtime chooses between numbers only.
-        shifted_BT, plain_BT = torch.cat([none_B1, mask_BT], dim=1), torch.cat([mask_BT, none_B1], dim=1)
-        moved_BT = (after_BT & shifted_BT) | (~after_BT & plain_BT)
-        return joined_BTD, moved_BT | (place_T == first_B1)
+
+def with_cls(cls_D: Tensor, embeddings_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """One token more, right before the first real one: behind padding that stands on the left."""
+    batch, tokens, width = embeddings_BTD.shape
+    none_B1D, place_T = embeddings_BTD.new_zeros(batch, 1, width), torch.arange(tokens + 1, device=mask_BT.device)
+    first_B1 = first_real(mask_BT).unsqueeze(1)
+    plain_BTD = torch.cat([embeddings_BTD, none_B1D], dim=1)
+    shifted_BTD = torch.cat([none_B1D, embeddings_BTD], dim=1)
+    after_BT1, here_BT1 = (place_T > first_B1).unsqueeze(-1), (place_T == first_B1).unsqueeze(-1)
+    joined_BTD = torch.where(here_BT1, cls_D, torch.where(after_BT1, shifted_BTD, plain_BTD))
+    none_B1 = mask_BT.new_zeros(batch, 1)
+    after_BT = place_T > first_B1  # In these words, for ONNX Runtime chooses between numbers only.
+    shifted_BT, plain_BT = torch.cat([none_B1, mask_BT], dim=1), torch.cat([mask_BT, none_B1], dim=1)
+    moved_BT = (after_BT & shifted_BT) | (~after_BT & plain_BT)
+    return joined_BTD, moved_BT | (place_T == first_B1)
 
 
 def without_cls(hidden: Tensor, mask: Tensor) -> Tensor:

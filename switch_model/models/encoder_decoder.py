@@ -13,9 +13,9 @@ from transformers.cache_utils import Cache
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
-from switch_model.layers.positions import EMBEDDING_STD
+from switch_model.layers.initial import EMBEDDING_STD, start_with
 from switch_model.models.cache_name import the_cache
-from switch_model.models.encoder import EncoderPart
+from switch_model.models.encoder import EncoderPart, with_cls
 from switch_model.models.outputs import SwitchEncoderOutput, SwitchModelOutput
 from switch_model.models.pretrained import IGNORED_LABEL, as_int64, real_tokens, require_tokens
 from switch_model.models.stack import Extras, Stack, StackOutput
@@ -60,7 +60,7 @@ class EncoderDecoder(EncoderPart):
         self.decoder_embedding = None
         if not config.share_embeddings:
             self.decoder_embedding = nn.Embedding(config.decoder_vocab_size or config.vocab_size, config.d_model)
-            self.decoder_embedding.initial_std = EMBEDDING_STD
+            start_with(self.decoder_embedding, EMBEDDING_STD)
         self.decoder = Stack(config, name="decoder", cross=True)
 
     def get_encoder(self, modality: str | None = None) -> _EncoderView:
@@ -92,9 +92,9 @@ class EncoderDecoder(EncoderPart):
         An input is none where it would be an ignored label, or where nothing is asked for any more.
         """
         labels = as_int64(labels, "labels")
-        before_BT = torch.cat(
-            [torch.full_like(labels[:, :1], self.config.decoder_start_token_id), labels[:, :-1]], dim=1
-        )
+        start = self.config.decoder_start_token_id
+        first_B1 = torch.full_like(labels[:, :1], self.config.pad_token_id if start is None else start)
+        before_BT = torch.cat([first_B1, labels[:, :-1]], dim=1)
         asked_BT = (labels != IGNORED_LABEL).long().flip(1).cumsum(dim=1).flip(1) > 0
         known_BT = before_BT != IGNORED_LABEL
         return before_BT.masked_fill(~known_BT, self.config.pad_token_id), known_BT & asked_BT
@@ -127,12 +127,12 @@ class EncoderDecoder(EncoderPart):
             encoded = StackOutput(
                 encoder_BSD,
                 getattr(encoder_outputs, "routing", None) or (),
-                getattr(encoder_outputs, "hidden_states", None),
-                getattr(encoder_outputs, "attentions", None),
+                hidden_states=getattr(encoder_outputs, "hidden_states", None),
+                attentions=getattr(encoder_outputs, "attentions", None),
             )
             encoder_mask_BS = real_tokens(attention_mask, encoder_BSD.shape[:2], encoder_BSD.device)
             if self.cls is not None and encoder_mask_BS.shape[1] < encoder_BSD.shape[1]:
-                _, encoder_mask_BS = self._with_cls(encoder_BSD[:, 1:], encoder_mask_BS)
+                _, encoder_mask_BS = with_cls(self.cls, encoder_BSD[:, 1:], encoder_mask_BS)
 
         # 2. The answer so far.
         if decoder_inputs_embeds is None:

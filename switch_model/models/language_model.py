@@ -34,19 +34,20 @@ class LanguageModel(SwitchPreTrainedModel, GenerationMixin):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size or config.vocab_size, bias=False)
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> Any:
         return self.lm_head or getattr(self, "decoder_embedding", None) or self.shared
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         if self.lm_head is not None:
             self.lm_head = value
 
-    def _expand_inputs_for_generation(self, expand_size: int = 1, **inputs: Any) -> tuple[Tensor, dict[str, Any]]:
+    def _expand_inputs_for_generation(self, expand_size: int = 1, *args: Any, **inputs: Any) -> Any:
         """Rows for beams and for several answers to a text: each with the interventions of its text."""
         interventions = inputs.get("interventions")
         if expand_size > 1 and isinstance(interventions, (list, tuple)):
             inputs["interventions"] = [row for row in interventions for _ in range(expand_size)]
-        return super()._expand_inputs_for_generation(expand_size=expand_size, **inputs)
+        base: Any = super()
+        return base._expand_inputs_for_generation(expand_size, *args, **inputs)
 
     def _logits_and_loss(self, hidden: Tensor, labels: Tensor | None, shift: int = 0) -> tuple[Tensor | None, ...]:
         """Token logits (B, T, V), None under a fused loss; and the loss, None without labels.

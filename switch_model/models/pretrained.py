@@ -17,7 +17,7 @@ from transformers import initialization as init
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, rows_of
 from switch_model.layers.experts import Experts
-from switch_model.layers.positions import EMBEDDING_STD
+from switch_model.layers.initial import EMBEDDING_STD, start_with
 from switch_model.layers.router import Top1Router
 from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
 from switch_model.layers.word_counts import WordCounts
@@ -36,6 +36,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
     """What every head shares: the config class and the initialisation."""
 
     config_class = SwitchConfig
+    config: SwitchConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
     _supports_sdpa = True
@@ -43,8 +44,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
     # The loss is a mean over the batch at hand: Trainer divides it by the steps that it gathers gradients over.
     accepts_loss_kwargs = False
     # What `device_map` may not tear apart, and may not move.
-    _no_split_modules = ("Block",)
-    _skip_keys_device_placement = ("cache", "past_key_values")
+    _no_split_modules = ["Block"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
 
     # Which stacks a model of this class has.
     stacks: tuple[str, ...] = ("encoder",)
@@ -65,7 +66,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
             config.validate()
         super().__init__(config)
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
-        self.shared.initial_std = EMBEDDING_STD
+        start_with(self.shared, EMBEDDING_STD)
         wide = config.inputs_embeds_size
         self.input_projection = nn.Linear(wide, config.d_model) if wide else None
 
@@ -82,8 +83,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=std * self.config.initializer_factor)
             if (mean := getattr(module, "initial_mean", None)) is not None:
                 init.copy_(module.weight, module.weight + module.weight.new_tensor(mean))
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
+            if (bias := getattr(module, "bias", None)) is not None:
+                init.zeros_(bias)
         elif isinstance(module, nn.RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
@@ -93,11 +94,15 @@ class SwitchPreTrainedModel(PreTrainedModel):
             init.zeros_(module.table)
 
     def _set_gradient_checkpointing(
-        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **options
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *args: Any,
+        **options: Any,
     ) -> None:
         """Never the reentrant kind: it loses the gradient of the records' logits, and says nothing."""
         not_reentrant = partial(gradient_checkpointing_func, use_reentrant=False)
-        super()._set_gradient_checkpointing(enable, not_reentrant, **options)
+        super()._set_gradient_checkpointing(enable, not_reentrant, *args, **options)
 
     def parameter_counts(self) -> tuple[int, int]:
         """(all parameters, those that take part in computing one token).
@@ -116,17 +121,18 @@ class SwitchPreTrainedModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.shared
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         self.shared = value
 
     def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """(B, T) token ids, or (B, T, width) vectors -> (B, T, D). Raises ValueError when there is not exactly one of
         both, when they hold no token, or when the vectors are of another width."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give either input_ids or inputs_embeds.")
-        require_tokens(input_ids if inputs_embeds is None else inputs_embeds)
-        if inputs_embeds is None:
+        if input_ids is not None and inputs_embeds is None:
+            require_tokens(input_ids)
             return self.shared(as_int64(input_ids, "input_ids"))
+        if input_ids is not None or inputs_embeds is None:
+            raise ValueError("Give either input_ids or inputs_embeds.")
+        require_tokens(inputs_embeds)
         expected = self.config.inputs_embeds_size or self.config.d_model
         if inputs_embeds.shape[-1] != expected:
             raise ValueError(
@@ -148,8 +154,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
             raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument '{unknown[0]}'.")
         config = self.config
         return Extras(
-            hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            attentions=config.output_attentions if output_attentions is None else output_attentions,
+            hidden_states=bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
+            attentions=bool(config.output_attentions if output_attentions is None else output_attentions),
         )
 
     def _check(self, interventions: AnyInterventions, batch: int) -> None:
@@ -193,9 +199,9 @@ class SwitchPreTrainedModel(PreTrainedModel):
         return aux_loss, z_loss, added
 
 
-def mean_over_layers(loss, records: tuple[Routing, ...]) -> Tensor | None:
+def mean_over_layers(loss: Callable[[Routing], Tensor], records: tuple[Routing, ...]) -> Tensor:
     """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
-    return torch.stack([loss(record) for record in records]).mean() if records else None
+    return torch.stack([loss(record) for record in records]).mean()
 
 
 def plus(loss: Tensor, auxiliary_loss: Tensor | None) -> Tensor:

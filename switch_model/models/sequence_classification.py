@@ -14,6 +14,7 @@ from switch_model.config import SwitchConfig
 from switch_model.config_rules import ADDING_POOLINGS
 from switch_model.interventions import AnyInterventions
 from switch_model.layers.dropout import Dropout
+from switch_model.layers.initial import start_with
 from switch_model.layers.pooling import pool
 from switch_model.layers.word_counts import WordCounts
 from switch_model.models.encoder import EncoderPart
@@ -33,10 +34,10 @@ class SwitchForSequenceClassification(EncoderPart):
         pooled = config.d_model * (2 if config.pooling == "mean+max" else 1)
         self.dropout = Dropout(config.classifier_dropout)
         self.hidden_layer = nn.Linear(pooled, config.d_model) if config.classifier_head == "mlp" else None
-        self.classifier = nn.Linear(config.d_model if self.hidden_layer else pooled, config.num_labels)
+        self.classifier = nn.Linear(config.d_model if self.hidden_layer else pooled, len(config.labels))
         self.token_scores = nn.Linear(config.d_model, 1, bias=False) if config.pooling == "attention" else None
         # A small classifier starts undecided whatever the pooling.
-        self.classifier.initial_std = 0.02
+        start_with(self.classifier, 0.02)
         self.counts = WordCounts(config) if config.counted_rows else None
         self.post_init()
 
@@ -83,9 +84,9 @@ class SwitchForSequenceClassification(EncoderPart):
             pooled_BD = self.dropout(nn.functional.gelu(self.hidden_layer(pooled_BD)))
         logits_BC = self.classifier(pooled_BD)
         votes_BTC = None
-        if voting and output_routing and not self.training:
+        if voting and output_routing and not self.training and weight_BT is not None:
             votes_BTC = nn.functional.linear(read_BTD, self.classifier.weight) * weight_BT.unsqueeze(-1)
-        if self.counts is not None:
+        if self.counts is not None and input_ids is not None:
             real_BT = real_tokens(attention_mask, input_ids.shape, input_ids.device)
             logits_BC = logits_BC + self.counts(input_ids, real_BT).to(logits_BC.dtype)
 

@@ -6,6 +6,7 @@ as decoder over an encoder.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +91,9 @@ class Block(GradientCheckpointingLayer):
         self.layer = layer
         name = f"{stack}.{layer}"
         self.attention_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.attention: Attention | ProjectionExperts | AttentionModules
         if config.attention_is_sparse(layer, stack):
-            kind = {"projections": ProjectionExperts, "module": AttentionModules}[config.attention_experts]
+            kind = ProjectionExperts if config.attention_experts == "projections" else AttentionModules
             self.attention = kind(config, f"{name}.attention", causal)
         else:
             self.attention = Attention(config)
@@ -122,9 +124,10 @@ class Block(GradientCheckpointingLayer):
         hidden = hidden + self.dropout(update)
 
         # 2. Over the encoder's states.
-        if inputs.encoder_hidden is not None:
+        if inputs.encoder_hidden is not None and inputs.encoder_bias is not None:
+            keys_values = self._encoder_keys_values(inputs.encoder_hidden, inputs.cache)
             update, crossed = self.cross_attention(
-                self.cross_norm(hidden), inputs.encoder_bias, self._encoder_keys_values(inputs), weights_wanted=wanted
+                self.cross_norm(hidden), inputs.encoder_bias, keys_values, weights_wanted=wanted
             )
             hidden = hidden + self.dropout(update)
 
@@ -144,18 +147,15 @@ class Block(GradientCheckpointingLayer):
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         return lambda keys, values: own.update(keys, values, self.layer)
 
-    def _encoder_keys_values(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def _encoder_keys_values(self, encoder_hidden: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's states: computed once, then the cache's."""
-        cache = inputs.cache
         if not isinstance(cache, EncoderDecoderCache):
-            return self.cross_attention.keys_and_values(inputs.encoder_hidden)
+            return self.cross_attention.keys_and_values(encoder_hidden)
         if cache.is_updated.get(self.layer):
-            layer = cache.cross_attention_cache.layers[self.layer]
+            layer: Any = cache.cross_attention_cache.layers[self.layer]
             return layer.keys, layer.values
         cache.is_updated[self.layer] = True
-        return cache.cross_attention_cache.update(
-            *self.cross_attention.keys_and_values(inputs.encoder_hidden), self.layer
-        )
+        return cache.cross_attention_cache.update(*self.cross_attention.keys_and_values(encoder_hidden), self.layer)
 
 
 class Stack(nn.Module):
@@ -199,11 +199,13 @@ class Stack(nn.Module):
             cache: transformers' cache of earlier tokens; these are added to it.
             extras: what else is wanted.
 
-        Raises ValueError when interventions name an expert or a token that is not there.
+        Raises ValueError when interventions name an expert or a token that is not there, and for states without mask.
         """
         # 1. Who came before, where everybody stands, and who may look at whom.
         if self.training and self.blocks[0].gradient_checkpointing:
             cache = None  # A block that is computed again would add its keys again.
+        if (encoder_hidden is None) != (encoder_mask is None):
+            raise ValueError("Give an encoder's states and their mask, or neither of them.")
         before = 0 if cache is None else cache.get_seq_length()
         if before and mask.shape[1] == embeddings.shape[1]:
             mask = torch.cat([mask.new_ones(mask.shape[0], before), mask], dim=1)
@@ -214,7 +216,7 @@ class Stack(nn.Module):
             bias=bias,
             interventions=interventions,
             encoder_hidden=encoder_hidden,
-            encoder_bias=None if encoder_hidden is None else padding_bias(encoder_mask, dtype),
+            encoder_bias=None if encoder_mask is None else padding_bias(encoder_mask, dtype),
             cache=cache,
             past_tokens=None if cache is None else mask[:, :before].sum(dim=1),
             weights_wanted=extras.attentions,
@@ -249,7 +251,7 @@ class Stack(nn.Module):
         bias = padding_bias(mask, dtype)
         if self.position_bias is not None:
             bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
-        else:
+        if self.positions is not None:
             position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Padding on the left shifts nobody.
             embeddings = embeddings + self.positions(position_BS[:, before:])
         if self.config.embedding_norm:

@@ -37,7 +37,7 @@ def saturation_curves(steps: Sequence[int], records: Sequence[Sequence[Routing]]
 def score_curves(steps: Sequence[int], scores: Sequence[Mapping[str, float]]) -> go.Figure:
     """A line per class: its probability over steps. Of many classes, those that were most probable at some step."""
     peaks = {name: max(one[name] for one in scores) for name in scores[-1]}
-    shown = sorted(sorted(peaks, key=peaks.get, reverse=True)[:MAX_CLASSES], key=list(peaks).index)
+    shown = sorted(sorted(peaks, key=peaks.__getitem__, reverse=True)[:MAX_CLASSES], key=list(peaks).index)
     figure = go.Figure()
     for index, name in enumerate(shown):
         figure.add_trace(

@@ -10,8 +10,9 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -95,11 +96,11 @@ def read_header(path: Path, limits: Limits = LIMITS, others: bool = False) -> di
     return tensors
 
 
-def _counts(values: Any) -> bool:
+def _counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def read_tensor(file: BinaryIO, name: str, entry: Entry, out: Tensor) -> None:
+def read_tensor(file: FileIO, name: str, entry: Entry, out: Tensor) -> None:
     """Read one tensor to its place, in `out`'s own type. Raises CheckpointError when a number is NaN or infinite."""
     flat = out.view(-1)
     file.seek(entry.start)
@@ -155,7 +156,7 @@ class Weights:
         if len(entries) > limits.tensors:
             raise CheckpointError(f"{INDEX} names more than {limits.tensors:,} tensors.")
         if lost := sorted(set(listed or ()) - set(entries)):
-            raise CheckpointError(f"{INDEX} names {lost[0]}, which {listed[lost[0]]} has not.")
+            raise CheckpointError(f"{INDEX} names {lost[0]}, which {(listed or {})[lost[0]]} has not.")
         return cls(entries)
 
     @property
@@ -177,7 +178,7 @@ class Weights:
         numbers: dict[torch.dtype, int] = {}
         for _, entry in self.entries.values():
             numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
-        return max(numbers, key=numbers.get, default=torch.float32)
+        return max(numbers, key=numbers.__getitem__, default=torch.float32)
 
     def first(self, *names: str) -> str | None:
         """The first of `names` that is there."""
@@ -222,4 +223,4 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
 
 def _bytes(tensor: Tensor) -> memoryview:
     """A contiguous tensor's own memory."""
-    return memoryview(tensor.view(torch.uint8).numpy())
+    return tensor.view(torch.uint8).numpy().data

@@ -9,6 +9,7 @@ Try it: SwitchForConditionalGeneration.from_switch_transformers("google/switch-b
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from switch_model.storage.json_file import read_json
 from switch_model.storage.paths import local_path
 from switch_model.storage.safetensors_io import Limits, Weights, read_tensor
 
+Model = TypeVar("Model", bound=PreTrainedModel)
 FILES = ["config.json", "generation_config.json", "*.safetensors", INDEX, "tokenizer*.json", "special_tokens_map.json"]
 SENTENCEPIECE = "spiece.model"
 # 128 experts in 12 layers are 3,072 tensors, 256 are 6,144.
@@ -113,11 +115,11 @@ def read_config(folder: Path) -> SwitchConfig:
 
 
 def import_switch_transformers(
-    model_class: type[PreTrainedModel],
+    model_class: type[Model],
     path_or_hub_id: str | Path,
     dtype: torch.dtype | None = torch.float32,
     revision: str | None = None,
-) -> PreTrainedModel:
+) -> Model:
     """A transformers SwitchTransformers checkpoint as a model of this package, in evaluation mode on the CPU.
 
     Args:

@@ -82,14 +82,14 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             except OSError as error:
                 if state is None or error.errno not in CLOSED_FOLDER:
                     raise
-            if aside is None:
-                elsewhere = Path(tempfile.mkdtemp())
-            written = aside or elsewhere / f"written{Path(path).suffix}"
-            yield written
-            if aside is None:
-                _pass_on(written, path, target)
+            if aside is not None:
+                yield aside
+                _put(aside, target)
                 return
-            _put(aside, target)
+            elsewhere = Path(tempfile.mkdtemp())
+            written = elsewhere / f"written{Path(path).suffix}"
+            yield written
+            _pass_on(written, path, target)
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)
@@ -178,13 +178,14 @@ def _pass_on(source: Path, path: str | Path, target: Path) -> None:
         return
     state = _state(target)
     is_file = state is not None and stat.S_ISREG(state.st_mode)
+    before = state.st_size if state is not None else 0
     with source.open("rb") as file, target.open("r+b" if is_file else "wb") as opened:
         size = source.stat().st_size
-        if is_file and size > state.st_size and hasattr(os, "posix_fallocate"):
+        if is_file and size > before and hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
-                opened.truncate(state.st_size)
+                opened.truncate(before)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
         shutil.copyfileobj(file, opened)
@@ -205,6 +206,6 @@ def _in_words(path: str | Path) -> Iterator[None]:
         # A library may have raised another kind from it; a pipe's reader that is gone is no fault of the file.
         if isinstance(error, BrokenPipeError) or getattr(error, "explained", False):
             raise
-        explained = OSError(error.errno, WORDS.get(error.errno, error.strerror or str(error)), str(path))
-        explained.explained = True
+        explained = OSError(error.errno, WORDS.get(error.errno or 0, error.strerror or str(error)), str(path))
+        vars(explained)["explained"] = True
         raise explained from error

@@ -50,6 +50,11 @@ def test_states_and_attentions_are_given_where_they_are_asked_for(head, experts)
         assert not (one.triu(1).any() and (mine or head == "causal"))  # A decoder looks back.
     if mine:
         assert output.cross_attentions[0].shape == (2, 4, 5, 9) and len(output.encoder_hidden_states) == 3
+        # What the encoder gave before is handed on as it is.
+        encoded = model.get_encoder()(ids, output_hidden_states=True, output_attentions=True)
+        again = model(encoder_outputs=encoded, decoder_input_ids=ids[:, :5])
+        for name in ("hidden_states", "attentions"):
+            assert all(map(torch.equal, again[f"encoder_{name}"], encoded[name]))
     # The last states are what the head reads; gradient reaches all of them; a tuple holds the same.
     last = getattr(plain, "last_hidden_state", None)
     assert last is None or torch.equal(states[-1], output.last_hidden_state)

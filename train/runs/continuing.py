@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import PRIVATE, Arguments
-from train.data.loading import TrainingData
 from train.data.fingerprint import Fingerprint, among, prints, what_changed
-from train.tasks.rows import Rows, read_data, streams_of
+from train.data.loading import TrainingData
 from train.runs.run import Run, RunError, pasted
+from train.tasks.rows import Rows, read_data, streams_of
 from train.words import DataError, counted, listed
 
 # What may be edited while a run is stopped: where things lie (rows are compared by what stands in them), who watches,

@@ -30,10 +30,10 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from switch_model.storage.whole_files import WORDS, write_new, write_atomically
+from switch_model.storage.whole_files import WORDS, write_atomically, write_new
 from train.arguments.arguments import PATHS, Arguments
-from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.data.table_file import without_endings
+from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.runs.trainer_files import checkpoint_step, damage_of
 
 RUNS = Path("runs")
