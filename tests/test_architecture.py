@@ -1,6 +1,7 @@
-"""Imports run one way, and files stay small enough to have one subject."""
+"""Imports run one way, files stay small enough to have one subject, and the docs name what is there."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -95,6 +96,19 @@ def test_app_is_only_a_launcher():
 
 
 PAGES = sorted({ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")})
+FOLDERS = ("switch_model", "train", "ui", "tests", "benchmarks", "docs", ".ci")
+
+
+@functools.cache
+def own_files() -> dict[str, Path]:
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")] + list(ROOT.glob("*.*"))
+    return {f"/{path.relative_to(ROOT).as_posix()}": path for path in found if path.is_file()}
+
+
+@functools.cache
+def words_of_the_code() -> set[str]:
+    code = [path for path in own_files().values() if path.suffix in (".py", ".js", ".css", ".toml", ".txt")]
+    return {word for path in code for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
 
 
 def anchors(page: Path) -> set[str]:
@@ -103,21 +117,26 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere_and_files_that_pages_name_are_there(page):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
         other = page.parent / target if target else page
-        assert other.exists(), f"{page.name} links to {target}"
-        assert not anchor or anchor in anchors(other), f"{page.name} links to {target}#{anchor}"
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_tests_flags_and_names_that_pages_name_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    code = re.findall(r"`([^`]+)`", re.sub(r"(?s)^```.*?^```$", "", text, flags=re.MULTILINE))
     # A page may leave out the folders that its sentence is about.
-    folders = ("switch_model", "train", "ui", "tests", "benchmarks", "docs", ".ci")
-    found = [path for folder in folders for path in (ROOT / folder).rglob("*.*")] + list(ROOT.glob("*.*"))
-    there = {f"/{path.relative_to(ROOT).as_posix()}": path for path in found}
-    code = " ".join(re.findall(r"`[^`]+`", re.sub(r"(?s)^```.*?^```$", "", text, flags=re.MULTILINE)))
-    for name, test in re.findall(r"([\w./-]+\.(?:py|js|css|md))\b(?:::(\w+))?", code):
-        paths = [path for at, path in there.items() if at.endswith(f"/{name}")]
-        assert paths, f"{page.name} names {name}"
-        assert not test or f"def {test}(" in paths[0].read_text(encoding="utf-8"), f"{page.name} names {name}::{test}"
+    for name, test in re.findall(r"([\w./-]+\.(?:py|js|css|md))\b(?:::(\w+))?", " ".join(code)):
+        paths = [path for at, path in own_files().items() if at.endswith(f"/{name}")]
+        assert paths, name
+        assert not test or any(f"def {test}(" in path.read_text(encoding="utf-8") for path in paths), f"{name}::{test}"
     for module in re.findall(r"python -m (benchmarks\.\w+)", text):
-        assert f"/{module.replace('.', '/')}.py" in there, f"{page.name} names {module}"
+        assert f"/{module.replace('.', '/')}.py" in own_files(), module
+    names = [name for span in code for name in re.findall(r"(?:^|\s)--(\w+)|^([A-Za-z_]\w{2,})$", span)]
+    missing = [flag or name for flag, name in names if (flag or name) not in words_of_the_code()]
+    assert not missing
