@@ -9,7 +9,7 @@ from switch_model import Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED, load_balancing_loss
-from ui.look.html import bar, message_card, quoted
+from ui.look.html import bar, message_card, quoted, render
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 
@@ -72,34 +72,32 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> str:
     # A capacity far above every bar would flatten them all: then words say it.
     in_sight = limited and capacity <= 1.5 * max(busiest, even)
     top = max(busiest, even, capacity if in_sight else 0) * 1.18  # Room for the number above the tallest bar.
-    bars = []
+    dropped, bars = int(record.dropped.sum()), []
     for expert, count in enumerate(counts):
         over = max(count - capacity, 0)
         bars.append(
-            f'<div class="load-bar x{expert % MAX_COLOURS}" title="expert {expert}: {count} of {tokens} tokens'
-            f'{f", {over} dropped" if over else ""}">'
-            f"<i>{count if experts <= MAX_NUMBERED else ''}</i>"
-            f'<u style="height:{100 * over / top:.1f}%" class="over"></u>'
-            f'<u style="height:{100 * (count - over) / top:.1f}%"></u></div>'
+            {
+                "expert": expert,
+                "colour": expert % MAX_COLOURS,
+                "count": count,
+                "dropped": over,
+                "over": f"{100 * over / top:.1f}",
+                "served": f"{100 * (count - over) / top:.1f}",
+            }
         )
-    lines = f'<hr class="even" style="bottom:{100 * even / top:.1f}%">'
-    if in_sight:
-        lines += f'<hr class="capacity" style="bottom:{100 * capacity / top:.1f}%">'
-    names = "".join(f"<span>{expert}</span>" for expert in range(experts)) if experts <= MAX_NUMBERED else ""
-    dropped = int(record.dropped.sum())
-    key = [f'<span><s class="line even"></s>even share {even:.1f}</span>']
-    if limited:
-        key.append(f"<span>{'<s class=line></s>' if in_sight else ''}capacity {capacity}</span>")
-        key.append(f"<span>{'<s class=stripes></s>' if dropped else ''}{dropped} dropped</span>")
-    else:
-        key.append("<span>no capacity limit</span>")
-    balance = float(load_balancing_loss(record))
-    return (
-        f"<h2>Load per expert, {layer_title(record.name, both)}</h2>"
-        f'<div class="load{"" if experts <= MAX_NUMBERED else " thin"}" role="img" '
-        f'aria-label="{_load_in_words(counts, capacity)}">{"".join(bars)}{lines}</div>'
-        f'<div class="load-names" aria-hidden="true">{names}</div><p class="facts key">{"".join(key)}</p>'
-        f'<p class="facts">balance loss {balance:.2f} (1 = even, {experts} = all on one expert)</p>'
+    return render(
+        "cards/load.html",
+        layer=layer_title(record.name, both),
+        words=_load_in_words(counts, capacity),
+        bars=bars,
+        tokens=tokens,
+        numbered=experts <= MAX_NUMBERED,
+        even=f"{even:.1f}",
+        even_at=f"{100 * even / top:.1f}",
+        capacity=capacity if limited else None,
+        capacity_at=f"{100 * capacity / top:.1f}" if in_sight else "",
+        dropped=dropped,
+        balance=f"{float(load_balancing_loss(record)):.2f}",
     )
 
 

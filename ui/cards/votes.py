@@ -6,13 +6,14 @@ Try it: votes_card(view)
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import torch
 
 from switch_model.analysis.layer_names import layer_title
 from ui.components.routing_grid import classes_shown, digits_of
-from ui.look.html import empty_card, signed
+from ui.look.html import counted, empty_card, render, signed
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 
@@ -46,36 +47,38 @@ def votes_card(view: View | None, still: bool = False) -> str:
     if prediction.votes is None:
         why = _RESIDUAL if prediction.routing else "This model has no experts: there is nobody to vote."
         return f'<h2>{TITLE}</h2><p class="facts">{why}</p>'
-    record, votes_EC, logits_C = prediction.voters, prediction.votes_of_experts, prediction.logits.tolist()
-    layer, classes, digits = layer_title(record.name), classes_shown(prediction), digits_of(prediction)
+    record, votes_EC, layer = prediction.voters, prediction.votes_of_experts, layer_title(prediction.voters.name)
+    classes, digits, names = classes_shown(prediction), digits_of(prediction), list(prediction.scores)
     kept_E = torch.bincount(record.expert[0][record.kept[0]], minlength=record.num_experts).tolist()
-    first = classes[0]
     voters = [expert for expert, tokens in enumerate(kept_E) if tokens]
     strongest = sorted(voters, key=lambda expert: -float(votes_EC[expert].abs().max()))
     shown, rest = sorted(strongest[:MAX_VOTERS]), strongest[MAX_VOTERS:]
-    votes, names = votes_EC.tolist(), list(prediction.scores)
-    bias = prediction.bias.tolist()
+    votes, bias = votes_EC.tolist(), prediction.bias.tolist()
     widest = max([1e-9, *(abs(row[c]) for row in [*(votes[expert] for expert in shown), bias] for c in classes)])
 
-    def cells(row: list[float], expert: int | None = None) -> str:
-        return "".join(
-            _cell(row[c], widest, digits, expert, c, names[c], kept_E[expert] if expert is not None else 0, still)
-            for c in classes
-        )
+    def cells(values_C: list[float], bars: bool = True) -> list[dict[str, Any]]:
+        return [_cell(values_C[c], c, names[c], widest if bars else None, digits) for c in classes]
 
-    rows = "".join(
-        f"<tr>{_voter(expert, kept_E[expert], still)}{cells(votes[expert], expert)}</tr>" for expert in shown
-    )
+    rows = [
+        {
+            "expert": expert,
+            "colour": expert % MAX_COLOURS,
+            "tokens": counted(kept_E[expert], "token"),
+            "kind": "",
+            "cells": cells(votes[expert]),
+        }
+        for expert in shown
+    ]
     if rest:
-        together = votes_EC[rest].sum(0).tolist()
-        rows += f'<tr><th scope="row">{len(rest)} more experts</th>{cells(together)}</tr>'
-    rows += f'<tr><th scope="row">bias</th>{cells(bias)}</tr>'
-    rows += _sums("logit", logits_C, classes, digits, "sum")
+        together = cells(votes_EC[rest].sum(0).tolist())
+        rows.append({"expert": None, "name": f"{len(rest)} more experts", "kind": "", "cells": together})
+    rows.append({"expert": None, "name": "bias", "kind": "", "cells": cells(bias)})
+    sums = cells(prediction.logits.tolist(), bars=False)
+    rows.append({"expert": None, "name": "logit", "kind": "sum", "cells": sums})
     if view.changed and view.base.votes is not None:
-        rows += _sums("before", view.base.logits.tolist(), classes, digits, "before")
-    head = "".join(f'<th scope="col"{" class=top" if c == first else ""}>{escape(names[c])}</th>' for c in classes)
-    more = len(names) - len(classes)
-    dropped = int(record.dropped.sum())
+        before = cells(view.base.logits.tolist(), bars=False)
+        rows.append({"expert": None, "name": "before", "kind": "before", "cells": before})
+    more, dropped = len(names) - len(classes), int(record.dropped.sum())
     facts = [
         f"A column adds up to the logit of its class: what the tokens of each expert of {layer} say, and a bias that "
         "is the same for every text. Nothing else has a say.",
@@ -83,12 +86,25 @@ def votes_card(view: View | None, still: bool = False) -> str:
         *([f"{dropped} token{'s were' if dropped > 1 else ' was'} dropped: no vote."] if dropped and voters else []),
         *([f"{more} less likely class{'es' if more > 1 else ''} not shown."] if more else []),
     ]
-    verdict = _verdict(votes, names[first], first, voters, digits)
-    return (
-        f'<h2>{TITLE}, {layer}</h2><p class="facts" role="status">{verdict}</p>'
-        f'<div class="votes"><table><thead><tr><th scope="col">expert</th>{head}</tr></thead>'
-        f'<tbody>{rows}</tbody></table></div><p class="facts">{" ".join(facts)}</p>'
+    return render(
+        "cards/votes.html",
+        title=TITLE,
+        layer=layer,
+        verdict=_verdict(votes, names[classes[0]], classes[0], voters, digits),
+        classes=[names[c] for c in classes],
+        rows=rows,
+        facts=facts,
+        still=still,
     )
+
+
+def _cell(vote: float, index: int, name: str, widest: float | None, digits: int) -> dict[str, Any]:
+    """A number with its class; its bar, where it has one, goes right for the class and left against it."""
+    cell = {"index": index, "name": name, "number": signed(vote, digits), "side": ""}
+    if widest is not None:
+        side, at = ("helps", "left") if vote >= 0 else ("harms", "right")
+        cell |= {"side": side, "at": at, "width": f"{50 * abs(vote) / widest:.1f}"}
+    return cell
 
 
 def strip_bar(vote: float | None, name: str, most: float, digits: int) -> str:
@@ -100,47 +116,14 @@ def strip_bar(vote: float | None, name: str, most: float, digits: int) -> str:
     return f'<span class="grid-vote" title="vote for {escape(name)}: {signed(vote, digits)}">{bar}</span>'
 
 
-def _voter(expert: int, tokens: int, still: bool) -> str:
-    count = f"{tokens} token{'s' if tokens > 1 else ''}"
-    chip = f'class="cell chip x{expert % MAX_COLOURS}"'
-    if still:
-        chip = f"<span {chip}>{expert}</span>"
-    else:
-        said = f"expert {expert}, {count}: show its tokens"
-        chip = f'<button type="button" {chip} data-expert="{expert}" aria-label="{said}">{expert}</button>'
-    return f'<th scope="row">{chip}<span class="count"> {count}</span></th>'
-
-
-def _cell(
-    vote: float, widest: float, digits: int, expert: int | None, c: int, name: str, tokens: int, still: bool
-) -> str:
-    side, at = ("helps", "left") if vote >= 0 else ("harms", "right")
-    number = signed(vote, digits)
-    bar = f'<i><u class="{side}" style="{at}:50%;width:{50 * abs(vote) / widest:.1f}%"></u></i><span>{number}</span>'
-    if still or expert is None:
-        return f'<td><div class="vote">{bar}</div></td>'
-    said = f"expert {expert} for {escape(name)}: {number}, {tokens} token{'s' if tokens > 1 else ''}"
-    acts = (
-        f'type="button" class="vote" tabindex="-1" data-expert="{expert}" data-class="{c}" data-name="{escape(name)}"'
-    )
-    return f'<td><button {acts} aria-label="{said}">{bar}</button></td>'
-
-
-def _sums(title: str, logits: list[float], classes: list[int], digits: int, kind: str) -> str:
-    cells = "".join(
-        f'<td><div class="vote"><i></i><span>{signed(logits[c], digits)}</span></div></td>' for c in classes
-    )
-    return f'<tr class="{kind}"><th scope="row">{title}</th>{cells}</tr>'
-
-
 def _verdict(votes: list[list[float]], name: str, c: int, voters: list[int], digits: int) -> str:
     if not voters:
         return "No expert read a token: the bias alone is left."
     most, least = max(voters, key=lambda e: votes[e][c]), min(voters, key=lambda e: votes[e][c])
     said = []
     if votes[most][c] > 0:
-        said.append(f"Expert {most} says most for {escape(name)} ({signed(votes[most][c], digits)})")
+        said.append(f"Expert {most} says most for {name} ({signed(votes[most][c], digits)})")
     if votes[least][c] < 0:
-        who = f"expert {least} most against it" if said else f"Expert {least} says most against {escape(name)}"
+        who = f"expert {least} most against it" if said else f"Expert {least} says most against {name}"
         said.append(f"{who} ({signed(votes[least][c], digits)})")
-    return (", ".join(said) or f"No expert says anything about {escape(name)}") + "."
+    return (", ".join(said) or f"No expert says anything about {name}") + "."
