@@ -21,7 +21,7 @@ from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
 from ui.catalog.models import ModelShelf
 from ui.components.outputs import outputs
-from ui.look.html import counted, message, notice
+from ui.look.html import counted, message, notice, render
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
 
@@ -242,22 +242,7 @@ def confusion_html(corpus: Corpus) -> str:
     if len(matrix) > MAX_MATRIX:
         return f'<p class="facts">{len(matrix)} classes are more than a matrix can show.</p>'
     most = max(int(matrix.max()), 1)
-    head = "".join(f"<th>{escape(name)}</th>" for name in corpus.classes)
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>"
-        + "".join(
-            f'<td><button type="button" data-true="{i}" data-predicted="{j}" {"disabled" if not count else ""} '
-            f'style="background:rgba(64,120,176,{0.7 * count / most:.2f})">{count:,}</button></td>'
-            for j, count in enumerate(row)
-        )
-        + "</tr>"
-        for i, (name, row) in enumerate(zip(corpus.classes, matrix.tolist(), strict=True))
-    )
-    return (
-        '<p class="facts">A row per true class, a column per predicted one. Click a number to see its texts.</p>'
-        f'<div class="run-diff"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return render("analyse/confusion.html", classes=corpus.classes, matrix=matrix.tolist(), most=most)
 
 
 def tables(analysis: Analysis | None) -> list[str]:

@@ -3,11 +3,10 @@
 Try it: rows_html(SampleLibrary().search("bundled", "oil"))
 """
 
-from html import escape
-
 import gradio as gr
 
-from ui.catalog.samples import Matches, Sample
+from ui.catalog.samples import Matches
+from ui.look.html import facts, message, render
 
 # A row shows the beginning; picking it takes the whole text.
 SHOWN_CHARACTERS = 240
@@ -29,32 +28,24 @@ def create_sample_table(value: str = "") -> gr.HTML:
 def rows_html(matches: Matches) -> str:
     """The rows as buttons with their labels, below a line that says how many match."""
     if not matches.matching:
-        return '<p class="message" role="status">No sample matches. Try fewer or other words.</p>'
+        return message("No sample matches. Try fewer or other words.")
     said = f"{matches.matching:,} of {matches.total:,} match"
     if matches.matching == matches.total:
         said = f"{matches.total:,} samples"
     if len(matches.rows) < matches.matching:
         said += f" · the first {len(matches.rows)} are shown"
-    rows = "".join(
-        f'<button type="button" class="sample" data-row="{index}">{_label(sample)}'
-        f'<span dir="auto">{escape(_beginning(sample.text))}</span></button>'
-        for index, sample in matches.rows
-    )
-    return f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
+    rows = [{"index": index, "label": sample.label, "text": _beginning(sample.text)} for index, sample in matches.rows]
+    return render("components/sample_table.html", words=said, rows=rows)
 
 
-def failure_html(message: str) -> str:
+def failure_html(sentence: str) -> str:
     """What stands in the table's place when a source can't be read."""
-    return f'<p class="message" role="alert">{escape(message)}</p>'
+    return message(sentence, role="alert")
 
 
-def waiting_html(message: str) -> str:
+def waiting_html(sentence: str) -> str:
     """What stands in the table's place while a source is read."""
-    return f'<p class="facts" role="status">{escape(message)}</p>'
-
-
-def _label(sample: Sample) -> str:
-    return f"<b>{escape(sample.label)}</b>" if sample.label else ""
+    return facts(sentence)
 
 
 def _beginning(text: str) -> str:

@@ -1,13 +1,13 @@
 """What a model in training writes: the same beginnings or texts to translate, answered anew at every evaluation.
 
-Texts are the data's and the model's: all go through html.escape.
+Texts are the data's and the model's: the template escapes all.
 Try it: samples_html(Run.open("runs/en_hi").metrics())
 """
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
+from ui.look.html import render
 from ui.training.run_summary import Records, lines_of
 
 # Of many evaluations the last, the first and evenly spread ones between.
@@ -24,18 +24,18 @@ def samples_html(records: Records) -> str:
         return NONE_YET
     shown = min(len(lines), SHOWN_EVALUATIONS)
     spread = [lines[round(place * (len(lines) - 1) / max(shown - 1, 1))] for place in reversed(range(shown))]
-    return "".join(_sample(index, spread) for index in range(len(lines[-1]["samples"])))
+    samples = [_sample(index, spread) for index in range(len(lines[-1]["samples"]))]
+    return render("training/written_samples.html", samples=samples)
 
 
-def _sample(index: int, lines: list[Mapping[str, Any]]) -> str:
+def _sample(index: int, lines: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(title, text) of each row of a sample."""
     answers = [(line["step"], line["samples"][index]) for line in lines if index < len(line["samples"])]
     given = answers[0][1]
     rows = [("given", _text(given, "text"))]
     if "reference" in given:
         rows.append(("wanted", _text(given, "reference")))
-    rows += [(f"step {step:,.0f}", _text(sample, "answer") or "(nothing)") for step, sample in answers]
-    body = "".join(f'<tr><th scope="row">{title}</th><td dir="auto">{escape(text)}</td></tr>' for title, text in rows)
-    return f'<div class="written-sample"><table><tbody>{body}</tbody></table></div>'
+    return rows + [(f"step {step:,.0f}", _text(sample, "answer") or "(nothing)") for step, sample in answers]
 
 
 def _text(sample: Mapping[str, Any], key: str) -> str:
