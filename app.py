@@ -13,7 +13,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - who starts it has not installed 
 
 from train.launch import go_on_unread, prepare_streams
 from train.requirements import why_it_failed
-from ui.server.address import host_name, port_number, why_not, without_proxy
+from ui.server.address import bind_error, host_name, port_number, without_proxy
 
 # Before gradio and huggingface_hub are imported: both read these once. Nothing here calls home.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -48,7 +48,7 @@ def fail(message: object) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    if problem := why_not(options.host, options.port):
+    if problem := bind_error(options.host, options.port):
         fail(problem)
     try:
         # After the flags are read, so that --help and a wrong flag answer at once. Gradio looks for proxies as it is

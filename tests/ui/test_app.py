@@ -31,7 +31,7 @@ from ui.explore.handlers import Explorer, draw_probabilities, look
 from ui.explore.samples import SamplePicker
 from ui.look.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 from ui.page import QUEUE_SECONDS, build_demo, launch_options
-from ui.server.address import ask_oneself_directly, host_name, in_url, why_not, without_proxy
+from ui.server.address import ask_oneself_directly, bind_error, host_name, in_url, without_proxy
 from ui.server.workspace import Workspace
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."
@@ -393,7 +393,7 @@ def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path
     places = {"TMPDIR": tmp_path / "tmp", "GRADIO_TEMP_DIR": tmp_path / "gradio"}
     for folder in places.values():
         folder.mkdir()
-    host = "::1" if why_not("::1", None) is None else "127.0.0.1"
+    host = "::1" if bind_error("::1", None) is None else "127.0.0.1"
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
         port = str(free.getsockname()[1])
     flags = ["--checkpoint", str(checkpoint), "--device", "cpu", "--port", port, "--runs_dir", str(tmp_path / "runs")]

@@ -7,7 +7,7 @@ from tests.support.pages import save_tiny_checkpoint
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.handlers import Explorer, look
-from ui.how_it_works.scaling import loss_figure, read_scaling, scaling_html, speed_up_figure
+from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.how_it_works.tab import parameters_html, steps_html
 from ui.look.html import signed
 
@@ -64,9 +64,9 @@ def test_what_more_experts_bring_is_told_from_the_bundled_results(tmp_path):
     said = scaling_html(results)
     assert f"{best['experts']} experts" in said and f"{100 * best['share_of_steps']:.0f} %" in said
     assert f"{dense['loss']:.3f}" in said and f"{best['speed_up_in_time']:.2f}" in said
-    drawn = [line.name for line in loss_figure(results).data]
+    drawn = [line.name for line in loss_plot(results).data]
     assert drawn == ["dense", *(f"{row['experts']} experts" for row in sparse)]
-    in_steps, in_time = speed_up_figure(results).data
+    in_steps, in_time = speed_up_plot(results).data
     assert in_steps.y[0] == in_time.y[0] == 1 and max(in_steps.y) == best["speed_up_in_steps"]
     # Without its file the page has no such card.
     assert read_scaling(tmp_path / "none.json") is None and scaling_html(None) == ""

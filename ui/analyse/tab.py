@@ -323,7 +323,7 @@ def _connect_explore(
 
     for listed in lists:
         opening = listed.pick(open_text, [analysis], [pages, explore.model, explore.text], **_QUIET)
-        opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.picture)
+        opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.drawing)
 
 
 def _clean() -> Any:

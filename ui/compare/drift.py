@@ -38,7 +38,7 @@ _HOW_TO_KEEP = (
 _NO_RUNS = f"No run has a checkpoint to look at yet. {_HOW_TO_KEEP}"
 
 _HIDDEN = gr.update(visible=False)
-# The picture of the checkpoint nearest to a step.
+# What is shown of the checkpoint nearest to a step.
 _NEAREST = """(step, shown) => {
   const near = shown.reduce((best, one) => Math.abs(one.step - step) < Math.abs(best.step - step) ? one : best);
   return [near.said, near.card, near.grid];
@@ -135,7 +135,7 @@ def show(trail: Trail | None) -> Followed:
     records = [prediction.routing for prediction in trail.predictions]
     first, last = trail.steps[0], trail.steps[-1]
     between = math.gcd(*(step - first for step in trail.steps))
-    shown = pictures(trail)
+    shown = plots(trail)
     return Followed(
         results=gr.update(visible=True),
         place=gr.update(minimum=first, maximum=last, step=between, value=first),
@@ -148,7 +148,7 @@ def show(trail: Trail | None) -> Followed:
     )
 
 
-def pictures(trail: Trail) -> list[dict[str, Any]]:
+def plots(trail: Trail) -> list[dict[str, Any]]:
     """For each checkpoint its step, a sentence (said), the prediction (card), and the grid, in which those cells are
     framed that differ from the last checkpoint's."""
     last, end = trail.predictions[-1], trail.steps[-1]
@@ -217,7 +217,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
                 gr.HTML('<p class="note">What the model said of the text at each checkpoint.</p>', **plain)
         with gr.Column(elem_classes="card prediction"):
             gr.HTML("<h2>One checkpoint</h2>", **plain)
-            # Holds the pictures, and draws nothing.
+            # Holds what is shown, and draws nothing.
             shown = gr.HTML([], html_template="<i></i>", visible="hidden", elem_id="drift-shown", **plain)
             place = gr.Slider(0, 1, value=0, label="Step", buttons=[], elem_id="drift-place")
             step = gr.HTML("", elem_id="drift-step", **plain)

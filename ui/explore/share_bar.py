@@ -40,7 +40,7 @@ _COPY = """(link) => {
 
 
 def create_share_bar(
-    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opening: dict[str, Any], picture: dict[str, Any]
+    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opening: dict[str, Any], drawing: dict[str, Any]
 ) -> None:
     """Lay it out and connect it.
 
@@ -48,7 +48,7 @@ def create_share_bar(
         shown: the view, and whether its flow is on screen.
         link: a hidden box that the link passes through.
         opening: the event that opens a record, but for its input.
-        picture: the event that draws what follows.
+        drawing: the event that draws what follows.
     """
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     with gr.Column(elem_classes="card", elem_id="keeping"):
@@ -65,7 +65,7 @@ def create_share_bar(
         gr.HTML(f'<p class="facts">{_PRIVACY}</p>', apply_default_css=False)
     copying = copy.click(make_link, shown[:1], [link, said], **quiet)
     copying.success(None, [link], [link], js=_COPY, **quiet)
-    reopen.upload(inputs=[reopen], **opening, **quiet).then(**picture)
+    reopen.upload(inputs=[reopen], **opening, **quiet).then(**drawing)
 
 
 def make_link(view: View | None) -> tuple[str, str]:

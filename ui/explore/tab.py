@@ -45,7 +45,7 @@ class ExploreTab:
     text: gr.Textbox
     view: gr.State
     choosing: dict[str, Any]
-    picture: dict[str, Any]
+    drawing: dict[str, Any]
 
 
 class _Text(NamedTuple):
@@ -109,10 +109,10 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
     drawn = [*Drawn(*closer, *flow, *neighbours)]
     seen = [view, flow_open, neighbours.of]
-    picture = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **_QUIET}
+    drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **_QUIET}
     sample, writing = gr.State(first), Writing(explorer)
     _connect_routing(explorer, asked, sample, shown, seen, drawn)
-    _connect_writing(writing, asked, shown, closer, begin, picture)
+    _connect_writing(writing, asked, shown, closer, begin, drawing)
     shown.grid.look(
         writing.on_look,
         seen,
@@ -126,18 +126,18 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         "outputs": [*Chosen(caption=asked.caption, **shown._asdict(), **controls._asdict())],
         **_QUIET,
     }
-    asked.model.input(**choosing).then(**picture)
+    asked.model.input(**choosing).then(**drawing)
     sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
-    _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], picture)
+    _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], drawing)
     restored = Restored(model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict())
-    demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**picture)
+    demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**drawing)
     reopened = Reopened(text=asked.text, **shown._asdict(), stop=asked.stop)
     opening = {"fn": writing.open_record, "outputs": [*reopened]}
-    create_share_bar(explorer, [view, flow_open], link, opening, picture)
+    create_share_bar(explorer, [view, flow_open], link, opening, drawing)
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
-    return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, picture)
+    return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, drawing)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def _connect_routing(
 
 
 def _connect_writing(
-    writing: Writing, asked: _Text, shown: Shown, closer: Closer, begin: gr.Textbox, picture: dict[str, Any]
+    writing: Writing, asked: _Text, shown: Shown, closer: Closer, begin: gr.Textbox, drawing: dict[str, Any]
 ) -> None:
     """What a model writes appears as it comes: begun by the button, or by the choice of such a model."""
     several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **_QUIET}
@@ -260,7 +260,7 @@ def _connect_writing(
         (shown.panel.rewrite, writing.change, [shown.view]),
         (closer.elsewhere.rewrite, writing.change, [shown.view]),
     ):
-        begins(handler, given, steps, **several).then(**picture)
+        begins(handler, given, steps, **several).then(**drawing)
     asked.stop.click(writing.stop, None, None, queue=False, **_QUIET)
 
 
@@ -270,11 +270,11 @@ def _connect_samples(
     samples: _Samples,
     view: gr.State,
     sampled: list[Any],
-    picture: dict[str, Any],
+    drawing: dict[str, Any],
 ) -> None:
     model, source = asked.model, samples.source
-    asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **_QUIET).then(**picture)
-    samples.table.pick(picker.on_pick, [model, source, view], sampled, **_QUIET).then(**picture)
+    asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **_QUIET).then(**drawing)
+    samples.table.pick(picker.on_pick, [model, source, view], sampled, **_QUIET).then(**drawing)
     asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **_QUIET)
     samples.close.click(close_samples, None, [samples.panel], **_QUIET)
     searching = {"fn": picker.search_samples, "inputs": [model, source, samples.query], "outputs": [samples.table]}

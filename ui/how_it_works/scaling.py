@@ -1,7 +1,7 @@
 """What more experts brought in training: results of `python -m benchmarks.scaling_experts` -> words and plotly figures.
 
 Pure functions of what that command wrote; a page without its file shows nothing.
-Try it: loss_figure(read_scaling()).show()
+Try it: loss_plot(read_scaling()).show()
 """
 
 import json
@@ -45,7 +45,7 @@ def scaling_html(results: dict[str, Any] | None) -> str:
     )
 
 
-def loss_figure(results: dict[str, Any]) -> Any:
+def loss_plot(results: dict[str, Any]) -> Any:
     """Loss against steps, a line for each number of experts, the dense model dashed."""
     import plotly.graph_objects as go
 
@@ -75,7 +75,7 @@ def loss_figure(results: dict[str, Any]) -> Any:
     return styled(figure, height=360, hovermode="closest")
 
 
-def speed_up_figure(results: dict[str, Any]) -> Any:
+def speed_up_plot(results: dict[str, Any]) -> Any:
     """Speed-up to the dense model's final loss against experts: in steps, and in time."""
     import plotly.graph_objects as go
 

@@ -14,7 +14,7 @@ from switch_model import CheckpointError, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from ui.explore.tab import ExploreTab
-from ui.how_it_works.scaling import loss_figure, read_scaling, scaling_html, speed_up_figure
+from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.look.html import quoted, signed
 from ui.look.palette import MAX_COLOURS
 from ui.views.changes import own_factor
@@ -288,6 +288,6 @@ def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
     if scaling is not None:
 
         def picture() -> tuple[Any, Any]:
-            return loss_figure(scaling), speed_up_figure(scaling)
+            return loss_plot(scaling), speed_up_plot(scaling)
 
         tab.select(picture, None, [losses, speed_up], show_progress="hidden", api_visibility="private")

@@ -93,7 +93,7 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
     model.focus(refresh, [model], [model], **_QUIET)
     demo.unload(leave)
     moved = to_explore.click(move, [model], [pages, explore.model], **_QUIET)
-    moved.success(**explore.choosing).then(**explore.picture)
+    moved.success(**explore.choosing).then(**explore.drawing)
 
 
 def _create_own() -> _Own:
@@ -154,4 +154,4 @@ def _connect_remove(
         return explore.choosing["fn"](key, text, sample, view, request)
 
     removed = remove.click(close, [opened.model, opened.in_explore], [*opened], **_QUIET).then(**showing)
-    removed.then(**explore.choosing | {"fn": follow}).then(**explore.picture)
+    removed.then(**explore.choosing | {"fn": follow}).then(**explore.drawing)

@@ -1,6 +1,6 @@
 """Where the app listens: a port that is one, an address that can be listened on, and no proxy before its own page.
 
-Imports nothing heavy. Try it: why_not("::1", 7860)
+Imports nothing heavy. Try it: bind_error("::1", 7860)
 """
 
 import argparse
@@ -34,7 +34,7 @@ def host_name(text: str) -> str:
     return name
 
 
-def why_not(host: str, port: int | None) -> str | None:
+def bind_error(host: str, port: int | None) -> str | None:
     """Why nobody can listen there, or None. Gradio would say that the port is taken, whatever the reason."""
     url = URL.fullmatch(host)
     if url and (url["scheme"] or url["port"] or url["path"]):
@@ -62,9 +62,10 @@ def free_port(host: str) -> int | None:
         return None
     first = int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
     # Gradio looks at 127.0.0.1 before it takes a port of any address.
-    return next(
-        (port for port in range(first, first + PORTS) if not (why_not(host, port) or why_not("127.0.0.1", port))), None
-    )
+    for port in range(first, first + PORTS):
+        if not (bind_error(host, port) or bind_error("127.0.0.1", port)):
+            return port
+    return None
 
 
 def in_url(host: str) -> str:

@@ -20,8 +20,8 @@ from ui.training.run_summary import Records, finite, lines_of, routing_lines
 
 LOSS, ACCURACY = "#3d86c6", "#cf6a2f"
 COLOURS = (LOSS, ACCURACY, "#2b9a73", "#c2659c", "#9c7f1b", "#8a7ad0", "#2a9aa8", "#7d8590")
-# Of what the right axis shows, in the order of a task's figures.
-FIGURES = ((ACCURACY, "diamond"), ("#2b9a73", "square"))
+# Of what the right axis shows, in the order of a task's metrics.
+METRIC_STYLES = ((ACCURACY, "diamond"), ("#2b9a73", "square"))
 DASHES = ("solid", "dash", "dot")
 MAX_POINTS = 300
 
@@ -40,20 +40,20 @@ NAMES_OF_AXES = {"step": "step", "seconds": "time", "tokens": "tokens"}
 Curve = tuple[list[float], list[float]]
 
 
-# ---- loss and other figures ----
+# ---- loss and other metrics ----
 
 
-def learning_curves(records: Records, figures: Sequence[str] = ("accuracy",)) -> go.Figure:
-    """Loss (left) and a task's figures (right) over steps: training thin, validation strong with a marker per
+def learning_curves(records: Records, metrics: Sequence[str] = ("accuracy",)) -> go.Figure:
+    """Loss (left) and a task's metrics (right) over steps: training thin, validation strong with a marker per
     evaluation.
 
     Args:
-        figures: names of train.tasks.metrics that share an axis, as a task lists them.
+        metrics: names of train.tasks.metrics that share an axis, as a task lists them.
     """
     train, evaluated = lines_of(records, "train"), lines_of(records, "eval")
     figure = make_subplots(specs=[[{"secondary_y": True}]])
-    drawn = dict.fromkeys(("loss", *figures), False)
-    for key, (colour, symbol) in zip(drawn, ((LOSS, "circle"), *FIGURES), strict=False):
+    drawn = dict.fromkeys(("loss", *metrics), False)
+    for key, (colour, symbol) in zip(drawn, ((LOSS, "circle"), *METRIC_STYLES), strict=False):
         measure = MEASURES[key]
         for lines, name, strong in ((train, "training", False), (evaluated, "validation", True)):
             xs, ys = _curve(lines, "step", key)
@@ -75,11 +75,11 @@ def learning_curves(records: Records, figures: Sequence[str] = ("accuracy",)) ->
     figure.update_yaxes(title="loss", secondary_y=False)
     # Its own grid would cross the other one's.
     figure.update_yaxes(
-        title=", ".join(MEASURES[key].word for key in figures),
+        title=", ".join(MEASURES[key].word for key in metrics),
         showgrid=False,
-        visible=any(drawn[key] for key in figures),
+        visible=any(drawn[key] for key in metrics),
         secondary_y=True,
-        **_scale(figures[0]),
+        **_scale(metrics[0]),
     )
     figure.update_xaxes(title="step", unifiedhovertitle={"text": "step %{x:,.0f}"}, rangemode="tozero")
     # Between two evaluations the nearest one is told, with its step.
@@ -135,7 +135,7 @@ def compare_curves(
 
 
 def twin_curves(runs: Mapping[str, Records], value: str = "loss") -> tuple[go.Figure, go.Figure, go.Figure]:
-    """The same runs against steps, time and tokens: figures of their own, alike in all but that, which stand side by
+    """The same runs against steps, time and tokens: plots of their own, alike in all but that, which stand side by
     side or, on a phone, one below the other."""
     by_step, by_time, by_tokens = (compare_curves(runs, value, over, 320) for over in ("step", "seconds", "tokens"))
     return by_step, by_time, by_tokens

@@ -40,7 +40,7 @@ _HIDDEN = gr.update(visible=False)
 class Plots(NamedTuple):
     """What is drawn from a run's metrics, one field for each output of `LiveRun.draw`; without a run, blanks.
 
-    Fields ending in `words` and `note` are HTML; load … with_it are plotly figures; the rest updates of what holds
+    Fields ending in `words` and `note` are HTML; load … with_it are plots; the rest updates of what holds
     them: the card of written texts, the row of load and health, the layer picker, the card of the run's partners, the
     row of the lesson.
     """
@@ -152,7 +152,7 @@ class LiveRun:
                 layer=gr.update(choices=choices, value=layer, visible=bool(watched)),
             )
         if watched and watched[-1].get("layers"):
-            plots = plots._replace(probe=routing_curves.probe_figure(records, layer))
+            plots = plots._replace(probe=routing_curves.probe_plot(records, layer))
         if len(partners) > 1:
             by_step, by_time, by_tokens = learning_curves.twin_curves(partners)
             plots = plots._replace(
@@ -170,14 +170,14 @@ class LiveRun:
         return plots
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
-        """Another layer of the text being watched: (words, picture)."""
+        """Another layer of the text being watched: (words, plot)."""
         from ui.training import routing_curves
 
         try:
             records = self.workspace.run(name).metrics()
         except RunError:
             return "", None
-        return _facts(probe_words(records, layer)), routing_curves.probe_figure(records, layer)
+        return _facts(probe_words(records, layer)), routing_curves.probe_plot(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""
@@ -262,7 +262,7 @@ def _facts(sentence: str) -> str:
 
 
 def _no_probe(run: Run) -> str:
-    """Why there is no picture of a watched text."""
+    """Why there is no plot of a watched text."""
     arguments = run.arguments()
     if arguments.train.probe is None:
         return NO_PROBE

@@ -23,7 +23,7 @@ EVEN, MORE, CROWDED = "rgba(125,133,144,0.10)", "rgba(52,116,190,0.6)", "rgba(52
 MAX_TIMES_EVEN = 4
 
 MAX_COLUMNS = 90
-# Of the picture of loads: at least as high as that of the routing's health, which stands beside it.
+# Of the plot of loads: at least as high as that of the routing's health, which stands beside it.
 MIN_HEIGHT, MAX_HEIGHT = HEALTH_HEIGHT, 600
 # A watched text has a row per evaluation, up to so many; with more tokens their cells hold no number.
 MAX_ROWS, MAX_NUMBERED_TOKENS = 24, 45
@@ -150,7 +150,7 @@ def _every(pixels: float) -> int:
 # ---- the text being watched ----
 
 
-def probe_figure(records: Records, layer: str | None = None) -> go.Figure:
+def probe_plot(records: Records, layer: str | None = None) -> go.Figure:
     """How one text's routing settles in one layer: a column per token, a row per evaluation, the latest at the bottom.
 
     A cell has its expert's colour and number; × marks a dropped token.

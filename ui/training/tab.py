@@ -57,7 +57,7 @@ def create_train_tab(
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     for button, run in ((open_watched, watched), (open_chosen, chosen)):
         opening = button.click(open_in_explore, [run], [pages, explore.model], **quiet)
-        opening.success(**explore.choosing).then(**explore.picture)
+        opening.success(**explore.choosing).then(**explore.drawing)
     filled = go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **quiet)
     for event in following:
         filled = filled.success(**event)

@@ -62,7 +62,7 @@ def test_nothing_fails_on_what_is_missing_and_no_nan_is_drawn(records):
         learning_curves.routing_health(records),
         *learning_curves.twin_curves({"one": records, "two": []}),
         learning_curves.compare_curves({"one": records}, "accuracy", "tokens"),
-        routing_curves.probe_figure(records, "encoder.7"),
+        routing_curves.probe_plot(records, "encoder.7"),
     ]
     for figure in figures:
         assert figure.layout.height <= 620
@@ -117,7 +117,7 @@ def test_a_watched_text_of_a_dense_model_has_words_and_no_picture(tmp_path):
 
 def test_probe_shows_experts_in_their_colours_and_marks_what_was_dropped():
     records = [probe_line(50, [3, 0, 1], [True] * 3), probe_line(100, [3, 2, 1], [True, False, True])]
-    (heat,) = routing_curves.probe_figure(records, "encoder.1").data
+    (heat,) = routing_curves.probe_plot(records, "encoder.1").data
     assert [list(row) for row in heat.text] == [["3", "0", "1"], ["3", "2×", "1"]]
     # The scale runs from -0.5 to 3.5: a quarter per expert, each of one colour.
     assert heat.colorscale[6:] == ((0.75, expert_colour(3)), (1.0, expert_colour(3)))
