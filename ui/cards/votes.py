@@ -78,14 +78,6 @@ def votes_card(view: View | None, still: bool = False) -> str:
     if view.changed and view.base.votes is not None:
         before = cells(view.base.logits.tolist(), bars=False)
         rows.append({"expert": None, "name": "before", "kind": "before", "cells": before})
-    more, dropped = len(names) - len(classes), int(record.dropped.sum())
-    facts = [
-        f"A column adds up to the logit of its class: what the tokens of each expert of {layer} say, and a bias that "
-        "is the same for every text. Nothing else has a say.",
-        *([] if still or not voters else ["A click leads to the tokens."]),
-        *([f"{dropped} token{'s were' if dropped > 1 else ' was'} dropped: no vote."] if dropped and voters else []),
-        *([f"{more} less likely class{'es' if more > 1 else ''} not shown."] if more else []),
-    ]
     return render(
         "cards/votes.html",
         title=TITLE,
@@ -93,9 +85,20 @@ def votes_card(view: View | None, still: bool = False) -> str:
         verdict=_verdict(votes, names[classes[0]], classes[0], voters, digits),
         classes=[names[c] for c in classes],
         rows=rows,
-        facts=facts,
+        facts=_facts(layer, len(names) - len(classes), int(record.dropped.sum()) if voters else 0, still or not voters),
         still=still,
     )
+
+
+def _facts(layer: str, more: int, dropped: int, still: bool) -> list[str]:
+    """How to read the table: `more` classes are not in it, `dropped` tokens had no vote."""
+    return [
+        f"A column adds up to the logit of its class: what the tokens of each expert of {layer} say, and a bias that "
+        "is the same for every text. Nothing else has a say.",
+        *([] if still else ["A click leads to the tokens."]),
+        *([f"{dropped} token{'s were' if dropped > 1 else ' was'} dropped: no vote."] if dropped else []),
+        *([f"{more} less likely class{'es' if more > 1 else ''} not shown."] if more else []),
+    ]
 
 
 def _cell(vote: float, index: int, name: str, widest: float | None, digits: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     shown, closer = _create_cards(view, answer, start, explorer.look_closer(seen_first))
     flow_open, flow = create_flow(view)
     beside, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
-    link, begin = gr.Textbox(visible="hidden", elem_id="link"), gr.Textbox(visible="hidden", elem_id="begin-writing")
+    begin = gr.Textbox(visible="hidden", elem_id="begin-writing")
     controls = Controls(
         text=asked.text,
         run=asked.run,
@@ -130,10 +130,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
     _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], drawing)
     restored = Restored(model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict())
-    demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**drawing)
-    reopened = Reopened(text=asked.text, **shown._asdict(), stop=asked.stop)
-    opening = {"fn": writing.open_record, "outputs": [*reopened]}
-    create_share_bar(explorer, [view, flow_open], link, opening, drawing)
+    reopened = Reopened(asked.text, **shown._asdict(), stop=asked.stop)
+    _connect_sharing(demo, explorer, writing, restored, reopened, flow_open, drawing)
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
@@ -262,6 +260,22 @@ def _connect_writing(
     ):
         begins(handler, given, steps, **several).then(**drawing)
     asked.stop.click(writing.stop, None, None, queue=False, **_QUIET)
+
+
+def _connect_sharing(
+    demo: gr.Blocks,
+    explorer: Explorer,
+    writing: Writing,
+    restored: Restored,
+    reopened: Reopened,
+    flow_open: gr.State,
+    drawing: dict[str, Any],
+) -> None:
+    """What a link or a saved record brings back, and the row that makes them."""
+    link = gr.Textbox(visible="hidden", elem_id="link")
+    demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**drawing)
+    opening = {"fn": writing.open_record, "outputs": [*reopened]}
+    create_share_bar(explorer, [reopened.view, flow_open], link, opening, drawing)
 
 
 def _connect_samples(

@@ -59,21 +59,30 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     this token's numbers."""
     if view is None or view.record is None:
         return _NOTHING
-    record = view.record
-    token = quoted(view.trace.tokens[view.token])
+    record, token = view.record, quoted(view.trace.tokens[view.token])
+    steps = [*_steps_of_router(view, record, config, token), *_steps_of_expert(view, record, config)]
+    rows = "".join(
+        f'<li><h3>{number}. {name}</h3><p class="formula">{formula}</p><p>{words}</p>{cells}</li>'
+        for number, (name, formula, words, cells) in enumerate(steps, 1)
+    )
+    title = f"<h2>{token} in {layer_title(record.name, view.two_stacks)}, step by step</h2>"
+    return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}{_other_ways(view, record, config, token)}'
+
+
+# A step: its name, its formula, what it does with this token, and numbers of the experts.
+Step = tuple[str, str, str, str]
+
+
+def _steps_of_router(view: View, record: Routing, config: SwitchConfig | None, token: str) -> list[Step]:
+    """From the hidden state to the choice of an expert."""
     logits, probs = record.logits[0, view.token].tolist(), record.probs[0, view.token].tolist()
-    expert, slot, capacity = int(record.expert[0, view.token]), int(record.slot[0, view.token]), int(record.capacity)
-    gate, tokens, experts = probs[expert], len(view.trace.tokens), record.num_experts
+    expert, experts = int(record.expert[0, view.token]), record.num_experts
     forced = view.changes.force.get((record.name, view.token)) is not None
-    dropped = slot >= capacity
-    biased, residual = config is not None and config.balance == "bias", config.expert_residual if config else 1.0
+    biased = config is not None and config.balance == "bias"
     wins = "The largest wins once each expert’s bias is added" if biased else "The largest wins"
-    passes = "the token passes on unchanged, on the residual alone"
-    if residual != 1.0:
-        passes = f"{residual:g} of the token passes on" if residual else "nothing of the token passes on"
     order = sorted(range(experts), key=lambda one: (one != expert, -probs[one]))
     width = f"{config.d_model} numbers" if config else "a list of numbers"
-    steps = [
+    return [
         (
             "Hidden state",
             "<i>n</i> = RMSNorm(<i>x</i>)",
@@ -98,7 +107,19 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
             f"You sent it to expert {expert}." if forced else f"{wins}: expert {expert} alone will work.",
             "",
         ),
-        ("Buffer and capacity", *_buffer(view, record, config, slot, capacity, tokens)),
+    ]
+
+
+def _steps_of_expert(view: View, record: Routing, config: SwitchConfig | None) -> list[Step]:
+    """From the expert's buffer to the hidden state that goes on."""
+    expert, slot, capacity = int(record.expert[0, view.token]), int(record.slot[0, view.token]), int(record.capacity)
+    gate, dropped = float(record.probs[0, view.token, expert]), slot >= capacity
+    residual = config.expert_residual if config else 1.0
+    passes = "the token passes on unchanged, on the residual alone"
+    if residual != 1.0:
+        passes = f"{residual:g} of the token passes on" if residual else "nothing of the token passes on"
+    return [
+        ("Buffer and capacity", *_buffer(view, record, config, slot, capacity, len(view.trace.tokens))),
         (
             "Expert",
             "<i>E</i>ᵢ(<i>n</i>) = <i>W</i>ₒ · act(<i>W</i>ᵢ · <i>n</i>)",
@@ -115,12 +136,6 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
             "",
         ),
     ]
-    rows = "".join(
-        f'<li><h3>{number}. {name}</h3><p class="formula">{formula}</p><p>{words}</p>{cells}</li>'
-        for number, (name, formula, words, cells) in enumerate(steps, 1)
-    )
-    title = f"<h2>{token} in {layer_title(record.name, view.two_stacks)}, step by step</h2>"
-    return f'{title}<ol class="steps">{rows}</ol>{_losses(record)}{_other_ways(view, record, config, token)}'
 
 
 def _buffer(

@@ -5,6 +5,7 @@ Try it: load_heat_map(Run.open("runs/toy").metrics()).show()
 """
 
 import math
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -51,21 +52,9 @@ def load_heat_map(records: Records) -> go.Figure:
         horizontal_spacing=0.07,
     )
     for index, (name, (steps, loads)) in enumerate(layers.items()):
-        row, column, experts = index // columns + 1, index % columns + 1, len(loads[-1])
-        figure.add_trace(
-            go.Heatmap(
-                x=steps,
-                z=[[round(share * experts, 2) for share in over_time] for over_time in zip(*loads, strict=True)],
-                coloraxis="coloraxis",
-                ygap=1 if panel_height >= 8 * experts else 0,
-                name=titles[name],
-                hovertemplate=f"{titles[name]}, expert %{{y}}<br>step %{{x:,.0f}}: %{{z:.2f}} × an even share"
-                "<extra></extra>",
-            ),
-            row=row,
-            col=column,
-        )
-        last = index + columns >= len(layers)
+        place = {"row": index // columns + 1, "col": index % columns + 1}
+        experts, last = len(loads[-1]), index + columns >= len(layers)
+        figure.add_trace(_load_panel(titles[name], steps, loads, panel_height), **place)
         figure.update_xaxes(
             title="step" if last else None,
             showticklabels=last,
@@ -73,37 +62,51 @@ def load_heat_map(records: Records) -> go.Figure:
             # Around a single step plotly would name halves of it.
             tickvals=steps if len(steps) == 1 else None,
             showgrid=False,
-            row=row,
-            col=column,
+            **place,
         )
         figure.update_yaxes(
             range=[experts - 0.5, -0.5],
             tickvals=list(range(0, experts, _every(panel_height / experts))),
-            title="expert" if column == 1 and rows <= 4 else None,
+            title="expert" if place["col"] == 1 and rows <= 4 else None,
             showgrid=False,
-            row=row,
-            col=column,
+            **place,
         )
     for title in figure.layout.annotations:
         title.update(font={"size": 12}, x=_left(figure, title.x, columns), xanchor="left")
-    top = min(max(most, 2), MAX_TIMES_EVEN)
-    figure.update_layout(
-        coloraxis={
-            "cmin": 0,
-            "cmax": top,
-            "colorscale": ((0, STARVED), (0.5 / top, FEW), (1 / top, EVEN), (0.5 + 0.5 / top, MORE), (1, CROWDED)),
-            "colorbar": {
-                "thickness": 8,
-                "outlinewidth": 0,
-                "tickvals": list(range(top + 1)),
-                "ticktext": ["0", "even", *map(str, range(2, top)), f"≥ {top}" if most > top else str(top)],
-                "tickfont": {"size": 11},
-                "lenmode": "pixels",
-                "len": min(plot_height, 220),
-            },
-        }
-    )
+    figure.update_layout(coloraxis=_load_colours(most, plot_height))
     return styled(figure, height=plot_height + 22 + 42, top=22, hovermode="closest")
+
+
+def _load_panel(title: str, steps: list[float], loads: list[list[float]], height: int) -> go.Heatmap:
+    """One layer's experts, a row each."""
+    experts = len(loads[-1])
+    return go.Heatmap(
+        x=steps,
+        z=[[round(share * experts, 2) for share in over_time] for over_time in zip(*loads, strict=True)],
+        coloraxis="coloraxis",
+        ygap=1 if height >= 8 * experts else 0,
+        name=title,
+        hovertemplate=f"{title}, expert %{{y}}<br>step %{{x:,.0f}}: %{{z:.2f}} × an even share<extra></extra>",
+    )
+
+
+def _load_colours(most: int, height: int) -> dict[str, Any]:
+    """The colours of all panels: grey at an even share, orange below, blue above."""
+    top = min(max(most, 2), MAX_TIMES_EVEN)
+    return {
+        "cmin": 0,
+        "cmax": top,
+        "colorscale": ((0, STARVED), (0.5 / top, FEW), (1 / top, EVEN), (0.5 + 0.5 / top, MORE), (1, CROWDED)),
+        "colorbar": {
+            "thickness": 8,
+            "outlinewidth": 0,
+            "tickvals": list(range(top + 1)),
+            "ticktext": ["0", "even", *map(str, range(2, top)), f"≥ {top}" if most > top else str(top)],
+            "tickfont": {"size": 11},
+            "lenmode": "pixels",
+            "len": min(height, 220),
+        },
+    }
 
 
 def _loads(lines: Records) -> dict[str, tuple[list[float], list[list[float]]]]:
@@ -167,35 +170,8 @@ def probe_plot(records: Records, layer: str | None = None) -> go.Figure:
     layers = [probe_layer(line, layer) for line in lines]
     names = [plain(str(piece).strip() or "␣", MAX_NAME) for piece in lines[-1]["pieces"]]
     rows, count = len(lines), len(names)
-    experts = 1 + max(max(routed["expert"]) for routed in layers)
     dropped = [[not kept for kept in routed.get("kept") or ()] or [False] * count for routed in layers]
-    numbered = count <= MAX_NUMBERED_TOKENS
-    # The middle of the scale's n-th step is n; experts of a colour share one.
-    steps = [
-        ((expert + side) / experts, expert_colour(expert % MAX_COLOURS)) for expert in range(experts) for side in (0, 1)
-    ]
-    figure = go.Figure(
-        go.Heatmap(
-            z=[routed["expert"] for routed in layers],
-            zmin=-0.5,
-            zmax=experts - 0.5,
-            colorscale=steps,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            text=[
-                [
-                    (str(expert) if numbered else "") + ("×" if drop else "")
-                    for expert, drop in zip(routed["expert"], drops, strict=False)
-                ]
-                for routed, drops in zip(layers, dropped, strict=True)
-            ],
-            texttemplate="%{text}",
-            textfont={"color": CELL_INK, "size": 11 if count <= 30 else 9},
-            customdata=[_probe_words(*row, names) for row in zip(lines, layers, dropped, strict=True)],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    )
+    figure = go.Figure(_probe_cells(lines, layers, dropped, names))
     named = count <= MAX_NAMED_TOKENS
     upright = named and count > MAX_LEVEL_NAMES
     size = 11 if count <= 45 else 9
@@ -223,6 +199,35 @@ def probe_plot(records: Records, layer: str | None = None) -> go.Figure:
     longest = min(max(len(str(piece)) for piece in lines[-1]["pieces"]), MAX_NAME)
     bottom = 20 + round(0.72 * size * longest) if upright else 28 if named else 40
     return styled(figure, height=max(22 * rows, 44) + bottom + 24, top=22, hovermode="closest")
+
+
+def _probe_cells(lines: Records, layers: list[Any], dropped: list[list[bool]], names: list[str]) -> go.Heatmap:
+    """A row per evaluation, a cell per token."""
+    numbered, experts = len(names) <= MAX_NUMBERED_TOKENS, 1 + max(max(routed["expert"]) for routed in layers)
+    # The middle of the scale's n-th step is n; experts of a colour share one.
+    steps = [
+        ((expert + side) / experts, expert_colour(expert % MAX_COLOURS)) for expert in range(experts) for side in (0, 1)
+    ]
+    return go.Heatmap(
+        z=[routed["expert"] for routed in layers],
+        zmin=-0.5,
+        zmax=experts - 0.5,
+        colorscale=steps,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        text=[
+            [
+                (str(expert) if numbered else "") + ("×" if drop else "")
+                for expert, drop in zip(routed["expert"], drops, strict=False)
+            ]
+            for routed, drops in zip(layers, dropped, strict=True)
+        ],
+        texttemplate="%{text}",
+        textfont={"color": CELL_INK, "size": 11 if len(names) <= 30 else 9},
+        customdata=[_probe_words(*row, names) for row in zip(lines, layers, dropped, strict=True)],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
 
 
 def _probe_words(line, layer, drops: list[bool], names: list[str]) -> list[str]:
