@@ -75,11 +75,70 @@ def test_rooms_import_one_way(package):
     graphlib.TopologicalSorter(modules).prepare()  # Raises where modules import in a circle.
 
 
-def test_importing_the_model_loads_no_plots_and_no_page():
-    heavy = ("plotly", "gradio", "matplotlib", "datasets")
-    code = f"import sys, switch_model; print([name for name in {heavy} if name in sys.modules])"
+# What each of these may not bring along when it is imported, in an order in which each brings the one before.
+SLOW = {
+    "app": ("torch", "gradio"),
+    "switch_model": ("plotly", "gradio", "matplotlib", "datasets", "pandas", "optuna"),
+    "train.cli.main": ("plotly", "gradio", "matplotlib", "datasets", "pandas", "optuna", "sacrebleu"),
+    "ui.page": ("plotly", "matplotlib", "optuna"),
+}
+
+
+def test_what_is_slow_to_import_is_imported_when_it_is_needed():
+    code = f"""
+import importlib, sys
+for module, slow in {SLOW}.items():
+    importlib.import_module(module)
+    print(module, [name for name in slow if name in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == [f"{module} []" for module in SLOW]
+
+
+# Above these a folder has more than one subject, a file too, and a function wants names for its parts.
+MODULES_IN_FOLDER, MODULES_IN_ROOT, TEST_FILES_IN_ROOT, LINES_OF_FILE, LINES_OF_FUNCTION = 16, 14, 3, 400, 80
+# Those that are above it, and by how much they may be: to be cut, and nothing added.
+ALLOWED = {
+    "train/data": 17,
+    "train/arguments/arguments.py": 410,
+    "train/evaluation/classification.py::evaluate": 91,
+    "train/release/card.py::model_card": 114,
+    "train/cli/predict.py::predict_command": 118,
+}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_folders_files_and_functions_stay_small(package):
+    sizes: dict[str, tuple[int, int]] = {}
+    for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
+        modules = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+        most = MODULES_IN_ROOT if folder == ROOT / package else MODULES_IN_FOLDER
+        sizes[folder.relative_to(ROOT).as_posix()] = len(modules), most
+    for path in (ROOT / package).rglob("*.py"):
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        sizes[name] = len(text.splitlines()), LINES_OF_FILE
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                sizes[f"{name}::{node.name}"] = node.end_lineno - node.lineno + 1, LINES_OF_FUNCTION
+    above = {name: size for name, (size, most) in sizes.items() if size > ALLOWED.get(name, most)}
+    assert not above
+
+
+def test_few_test_files_lie_outside_the_folders():
+    assert len(list((ROOT / "tests").glob("test_*.py"))) <= TEST_FILES_IN_ROOT
+
+
+# Documented by Python itself.
+DOCUMENTED = {"_asdict", "_exit"}
+
+
+def test_no_private_name_of_a_library_is_used_that_the_docs_do_not_list():
+    from tests.support.private_names import private_names
+
+    told = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("## Private names of libraries")[1]
+    listed = set(re.findall(r"\b_\w+", told))
+    used = private_names(list(ROOMS))
+    assert {name: files for name, files in used.items() if name not in listed | DOCUMENTED} == {}
 
 
 def test_every_mistake_that_the_tests_are_tried_with_is_still_one():
