@@ -113,25 +113,25 @@ def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int,
 def forced_experts(
     rows: Sequence[Interventions], layer: str, mask: Tensor, past_tokens: Tensor | None = None
 ) -> Tensor | None:
-    """(B, T) the expert a token is forced to, -1 where it is free; None when all are free.
+    """(B, T) the expert each token is forced to, -1 where none is; None when no token is forced.
 
     `past_tokens` (B,): how many tokens of each sequence are in the cache; these come after them, and more may follow.
     Raises ValueError when a token index lies beyond a sequence's last token.
     """
-    wishes = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
-    if not any(wishes):
+    forced = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
+    if not any(forced):
         return None
     if is_traced():
-        return _forced_in_any_text(wishes, mask, past_tokens)
+        return _forced_in_any_text(forced, mask, past_tokens)
     batch = mask.shape[0]
     forced_BT = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
     for index in range(batch):
         positions = mask[index].nonzero().flatten()
         first = 0 if past_tokens is None else int(past_tokens[index])
-        for token, expert in wishes[index if len(wishes) > 1 else 0].items():
+        for token, expert in forced[index if len(forced) > 1 else 0].items():
             token -= first
             if past_tokens is not None and not 0 <= token < len(positions):
-                continue  # It came before, or is yet to come.
+                continue  # It lies before these tokens, or after them.
             if token >= len(positions):
                 raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
             forced_BT[index, positions[token]] = expert
@@ -141,7 +141,7 @@ def forced_experts(
 def assigned_experts(
     rows: Sequence[Interventions], layer: str, own: Tensor, mask: Tensor, past_tokens: Tensor | None = None
 ) -> Tensor | None:
-    """(B, T) the expert that `choices` give a token, its `own` where they give none; None when nobody is given any.
+    """(B, T) the expert that `choices` assign to each token, its `own` where they assign none; None without `choices`.
 
     `past_tokens` as in `forced_experts`. Raises ValueError when a text has not as many tokens as choices.
     """
@@ -171,17 +171,17 @@ def exchanged(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return logits.scatter(-1, one_BT1, of_other_BT1).scatter(-1, other_BT1, of_one_BT1)
 
 
-def _forced_in_any_text(wishes: Sequence[Mapping[int, int]], mask: Tensor, past_tokens: Tensor | None) -> Tensor:
-    """`forced_experts` for a graph, which can't say that a text is too short for a wish: nobody is forced then."""
+def _forced_in_any_text(forced: Sequence[Mapping[int, int]], mask: Tensor, past_tokens: Tensor | None) -> Tensor:
+    """`forced_experts` for a graph, which can't raise for a text that is too short: then no token is forced."""
     place_BT = mask.cumsum(dim=1) - 1
     if past_tokens is not None:
         place_BT = place_BT + past_tokens.unsqueeze(1)
     row_B1 = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1)
     forced_BT = torch.full_like(place_BT, -1)
-    for index, wish in enumerate(wishes):
-        for token, expert in wish.items():
+    for index, own in enumerate(forced):
+        for token, expert in own.items():
             meant_BT = mask & (place_BT == token)
-            if len(wishes) > 1:
+            if len(forced) > 1:
                 meant_BT = meant_BT & (row_B1 == index)
             forced_BT = torch.where(meant_BT, expert, forced_BT)
     return forced_BT

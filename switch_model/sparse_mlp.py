@@ -1,4 +1,4 @@
-"""SparseMLP: route, send each token to its expert, weigh the answer by the gate.
+"""SparseMLP: route each token to one expert, and weigh the expert's output by the gate.
 
 Legend: B batch, T tokens, D d_model, F d_ff, E experts, G capacity groups of N tokens each (elsewhere N = B·T),
 K tokens that are computed.
@@ -43,7 +43,7 @@ class SparseMLP(nn.Module):
         # 2. To the experts.
         output_ND = self.experts(hidden, routing, positions)
 
-        # 3. Gate: in place, for nobody else holds these rows; in training the gate's gradient wants them as they are.
+        # 3. Gate. In place where no gradient is needed; else the gate's gradient needs the rows unchanged.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_
         output_ND = multiply(output_ND, self.router.gate(routing).flatten().unsqueeze(-1)).to(hidden.dtype)
         return output_ND.view_as(hidden), routing

@@ -1,4 +1,4 @@
-"""How a text is written: greedily, drawn or searched for, how long, and stopped in between.
+"""How a text is generated: greedy, sampled or by beam search, how long, and stopped in between.
 
 Try it: Decoding(max_new_tokens=40, do_sample=True, top_k=40, seed=1)
 """
@@ -19,16 +19,16 @@ MAX_NEW_TOKENS, MAX_BEAMS = 2048, 16
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a text is written.
+    """The settings of generation.
 
     Args:
-        max_new_tokens: where it ends at the latest.
-        num_beams: texts followed at once; 1 = none but the one.
-        do_sample: draw each token by its probability instead of taking the likeliest.
-        temperature, top_k, top_p: what is drawn from: logits over the temperature, of the top_k likeliest tokens (0 =
-            all) those that make up top_p of the probability (1 = all).
-        seed: of the drawing; the same one gives the same text.
-        max_seconds: after these the text is cut; None = it may take as long as it takes.
+        max_new_tokens: most tokens that are generated.
+        num_beams: beams of a beam search; 1 = no search.
+        do_sample: sample each token by its probability instead of taking the most probable one.
+        temperature, top_k, top_p: what is sampled from: the logits divided by the temperature, of the top_k most
+            probable tokens (0 = all) those that make up top_p of the probability (1 = all).
+        seed: of the sampling; the same seed gives the same text.
+        max_seconds: generation ends after these; None = no limit.
 
     Raises:
         ValueError: naming the setting, its value and what is allowed.
@@ -60,10 +60,10 @@ class Decoding:
             raise ValueError("Beams look for the likeliest text, and sampling draws one: choose either.")
 
 
-class Draw(LogitsProcessor):
-    """Gumbel noise: the likeliest token is then one drawn by its probability (Maddison et al., 1611.00712, 2.1).
+class GumbelNoise(LogitsProcessor):
+    """Gumbel noise on the logits: their argmax is then a sample by probability (Maddison et al., 1611.00712, 2.1).
 
-    Its generator is this text's own: `generate` would draw from the process's, which other threads move too.
+    It has a generator of its own: `generate` would sample from the process's, which other threads advance too.
     """
 
     def __init__(self, seed: int):
@@ -74,8 +74,8 @@ class Draw(LogitsProcessor):
         return scores - noise.to(scores.device, torch.float32)
 
 
-class Stopped(StoppingCriteria):
-    """Ends a text when its reader has left."""
+class StopWhenSet(StoppingCriteria):
+    """Ends generation once an event is set: its reader has left."""
 
     def __init__(self, stop: threading.Event):
         self.stop = stop
@@ -84,8 +84,8 @@ class Stopped(StoppingCriteria):
         return torch.full((len(input_ids),), self.stop.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
-class Arrivals(BaseStreamer):
-    """Hands every new token id to another thread. What `generate` sends first is what it was given."""
+class TokenStreamer(BaseStreamer):
+    """Hands every new token id to another thread. What `generate` sends first is the prompt."""
 
     def __init__(self, arrived: "queue.SimpleQueue[int | None]"):
         self.arrived, self.in_prompt = arrived, True
@@ -98,4 +98,4 @@ class Arrivals(BaseStreamer):
             self.arrived.put(token_id)
 
     def end(self) -> None:
-        """The worker says so itself, when it has the whole text."""
+        """The worker thread says itself when it has the whole text."""

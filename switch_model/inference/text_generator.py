@@ -25,7 +25,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from switch_model.checkpoint import CheckpointError
-from switch_model.inference.decoding import Arrivals, Decoding, Draw, Stopped
+from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, TokenStreamer
 from switch_model.inference.pipeline import ReadText, TextPipeline
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.traces import CUT, TokenTrace, token_word, written_tokens
@@ -161,7 +161,7 @@ class TextGenerator(TextPipeline):
 
         def work() -> None:
             try:
-                outcome.append(self._generate(prompt, decoding, interventions, Arrivals(arrived), stop))
+                outcome.append(self._generate(prompt, decoding, interventions, TokenStreamer(arrived), stop))
             except Exception as error:  # It is raised again where somebody waits for the text.
                 outcome.append(error)
             arrived.put(None)
@@ -246,14 +246,14 @@ class TextGenerator(TextPipeline):
                 processors.append(TopKLogitsWarper(decoding.top_k))
             if decoding.top_p < 1:
                 processors.append(TopPLogitsWarper(decoding.top_p))
-            processors.append(Draw(decoding.seed))
+            processors.append(GumbelNoise(decoding.seed))
         input_ids = torch.tensor([ids], device=model.device)
         output = model.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             generation_config=settings,
             logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([Stopped(stop)] if stop else []),
+            stopping_criteria=StoppingCriteriaList([StopWhenSet(stop)] if stop else []),
             streamer=streamer if decoding.num_beams == 1 else None,
             **({"interventions": interventions} if interventions else {}),
         )
@@ -276,7 +276,7 @@ class TextGenerator(TextPipeline):
         else:
             output = model(decoder_ids, **common)
         records = [record.detached() for record in output.routing]
-        next_tokens, chances, log_probability = self._followers(output.logits[0], decoder_ids[0], len(head))
+        next_tokens, chances, log_probability = self._next_tokens(output.logits[0], decoder_ids[0], len(head))
 
         start = 0 if self.has_encoder else len(prompt.text)
         text, tokens, offsets = written_tokens(self.writer, written, [] if self.has_encoder else prompt.ids, start)
@@ -304,7 +304,7 @@ class TextGenerator(TextPipeline):
     def _restored(self, prompt: ReadText, written: list[int]) -> str | None:
         return restored(prompt.text, written, self.writer) if self.model.config.restores_gaps else None
 
-    def _followers(
+    def _next_tokens(
         self, logits_TV: Tensor, ids_T: Tensor, head: int
     ) -> tuple[list[list[tuple[str, float]]], list[float | None], float]:
         logits_TV = logits_TV.float()

@@ -16,7 +16,7 @@ from switch_model.layers.dropout import dropout
 from switch_model.layers.initial import query_std, residual_scale, start_with
 from switch_model.tracing import is_exported
 
-# Distances that are told apart when a bias starts by distance; a stranger's configuration may name any.
+# The greatest distance that a starting bias tells from farther ones: a configuration of unknown origin may name any.
 FARTHEST_START = 4096
 
 
@@ -36,8 +36,8 @@ class RelativePositionBias(nn.Module):
         """For each bucket and head, minus the slope times the bucket's nearest distance; the slope falls from head to
         head to a sixteenth.
 
-        A bias that must grow by some units to tell neighbours apart does so by a learning rate per step: a model that
-        guesses hidden tokens stays at the commonest word for as long (docs/experiments.md).
+        Why: a flat bias moves by about the learning rate a step, so that it takes thousands of steps to tell neighbours
+        apart, and a masked language model predicts the commonest token until then (docs/experiments.md).
         """
         heads = self.relative_attention_bias.embedding_dim
         reach = min(self.max_distance, FARTHEST_START)

@@ -11,10 +11,10 @@ from switch_model.config import SwitchConfig
 
 
 class TokenConvolution(nn.Module):
-    """Adds to each token what its neighbourhood of W tokens says, itself in the middle; padding says nothing.
+    """Adds to each token a linear map and ReLU of the W tokens around it; padding counts as zeros.
 
-    Attention whose bias starts flat must first learn which of the keys is the next one, and a few thousand short texts
-    are learned by heart before that (docs/experiments.md).
+    Why: attention whose position bias starts flat must first learn which key is the neighbour, and on a few thousand
+    short texts a model memorises them before that (docs/experiments.md).
     """
 
     def __init__(self, config: SwitchConfig):

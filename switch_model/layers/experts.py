@@ -30,8 +30,8 @@ PADDED_TOKENS = 32
 
 
 def _output_scale(config: SwitchConfig) -> float:
-    """What an expert's last weight starts with, over fan_in^-½: small beside a residual stream; where none passes by,
-    so large that tokens keep their size from layer to layer (the gate takes two thirds of it, ReLU half the square)."""
+    """Standard deviation of `wo` at the start, over fan_in^-½. Small beside a residual stream; without one, so large
+    that hidden states keep their size from layer to layer: the gate and ReLU make them smaller."""
     return residual_scale(config) if config.expert_residual == 1.0 else 4.0
 
 
@@ -81,7 +81,7 @@ class Experts(nn.Module):
         return hidden.is_cuda and self.aligned and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
     def forward(self, hidden: Tensor, routing: Routing, positions: ExpertPositions) -> Tensor:
-        """Each of (B, T, D) tokens through the expert that keeps it -> (B·T, D); zeros at tokens that none keeps."""
+        """(B, T, D) -> (B·T, D): each kept token through its expert; zeros at padding and at dropped tokens."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
         hidden_ND = hidden.flatten(0, 1).to(dtype)
@@ -130,7 +130,7 @@ class Experts(nn.Module):
         return permute_rows(output_ND, position_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
     def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """What lies between `wi` and `wo`, for one expert or for all, as `linear` has it."""
+        """From a token to the input of `wo`: product with `wi`, activation, dropout. `linear` is the product."""
         inside = self.activation(linear(hidden, inner[0]))
         if self.gated:
             inside = inside * linear(hidden, inner[1])
@@ -144,7 +144,7 @@ class Experts(nn.Module):
     def _one_by_one(
         self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, position_N: Tensor, lengths: list[int]
     ) -> Tensor:
-        """One expert after the other, without gradient: what is inside it stays in the cache."""
+        """One expert after the other, without gradient: its inner activations stay in the processor's cache."""
         computed, complete = len(order_K), len(order_K) == len(hidden_ND)
         output_KD = hidden_ND.new_empty(computed + (not complete), hidden_ND.shape[1])
         if not complete:
@@ -160,7 +160,7 @@ class Experts(nn.Module):
         """One batched product without gradient, every expert with as many rows as the busiest."""
         experts, longest, complete = len(lengths), max(lengths), sum(lengths) == len(hidden_ND)
         rows = experts * longest
-        # Those that go nowhere share one row more.
+        # Tokens that are not kept share one row more.
         hidden_RD = hidden_ND.new_zeros(rows + (not complete), hidden_ND.shape[1]).index_copy_(0, position_N, hidden_ND)
         *inner, wo_EFD = (weight.transpose(1, 2) for weight in weights)
         inside = self._inside(hidden_RD[:rows].view(experts, longest, -1), inner, torch.bmm)

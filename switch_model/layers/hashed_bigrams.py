@@ -21,7 +21,7 @@ class HashedBigrams(nn.Module):
     def __init__(self, config: SwitchConfig):
         super().__init__()
         self.table = nn.Embedding(config.bigram_buckets, config.d_model)
-        # A pair never seen in training says nothing.
+        # A pair never seen in training adds nothing.
         start_with(self.table, 0.0)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Words and word pairs that speak for classes by how often they were counted there, beside what an encoder says.
+"""Log-odds of the classes from counted words and word pairs, added to an encoder's logits.
 
 Legend: B batch, T tokens, F features of a text (its words and pairs), N rows of the table, C classes. Log-odds of naive
 Bayes, as in Wang and Manning (P12-2018, section 2.1). train/training/word_counts.py counts and weighs them.
@@ -19,9 +19,9 @@ NO_FEATURE = -1
 
 
 class WordCounts(nn.Module):
-    """Adds up what the different words and pairs of a text say for each class; those never counted say nothing.
+    """Sums the log-odds of each different word and pair of a text; those never counted add nothing.
 
-    The counts are no weights: no optimizer moves them.
+    The table is a buffer and no parameter: it is counted, not learned.
     """
 
     marks: Tensor

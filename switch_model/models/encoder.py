@@ -92,11 +92,11 @@ class EncoderPart(SwitchPreTrainedModel):
         """Token dropout, in training."""
         if not (self.training and self.config.token_dropout > 0):
             return mask_BT
-        # Of ten tokens, those that decide are soon among the hidden ones.
+        # In a text of ten tokens, hiding some soon hides all that tell the class.
         short_B1 = mask_BT.sum(dim=1, keepdim=True) < self.config.token_dropout_from
         visible_BT = torch.rand(mask_BT.shape, device=mask_BT.device) >= self.config.token_dropout
         visible_BT = (visible_BT & mask_BT) | (mask_BT & short_B1)
-        # A text of which nothing is left would teach noise.
+        # A text with every token hidden would teach noise.
         return torch.where(visible_BT.any(dim=1, keepdim=True), visible_BT, mask_BT)
 
 
