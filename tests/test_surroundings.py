@@ -14,7 +14,8 @@ from switch_model import CheckpointError, load_checkpoint
 from switch_model.storage.paths import local_path
 from tests.support.waits import wait_until
 from train import requirements
-from train.arguments.arguments import PATHS, Arguments
+from train.arguments.arguments import Arguments
+from train.arguments.values import PATHS
 from train.cli.main import main
 from train.cli.parser import read_flags
 from train.data.source import known_datasets

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shlex
 import shutil
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from switch_model import SwitchConfig, load_checkpoint
+from train.arguments.arguments import Arguments
 from train.cli.main import main
+from train.cli.parser import read_flags
 from train.data.fingerprint import Fingerprint
 from train.data.toy import make_toy
 from train.release.card import model_card, with_own_licence
 from train.runs.run import Run
+from train.sweep.search_space import parse_search
 from train.training.trainer import SwitchTrainer
 from ui.catalog.models import ModelShelf
 from ui.models.page import model_page
@@ -305,7 +309,7 @@ def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_d
     ("name", "text", "said"),
     [
         ("a.json", '{"seed": 1,\n "max_step": 4}', "a.json, line 2: there is no argument max_step (did you mean max_steps?)."),  # noqa: E501
-        ("b.yaml", "seed: 1\nmax_steps: four\n", "b.yaml, line 2: max_steps 'four' is not allowed: it must be a whole number."),  # noqa: E501
+        ("b.yaml", "seed: 1\nmax_steps: four\n", "b.yaml, line 2: max_steps 'four' is not allowed: it must be a whole number or none."),  # noqa: E501
         ("c.json", '{"seed": 1,\n "lr" 2}', "c.json, line 2 is neither YAML nor JSON"),
         ("d.yaml", None, "there is no file"),
     ],
@@ -316,6 +320,38 @@ def test_what_is_wrong_in_a_config_file_is_said_with_its_line(tmp_path, capsys, 
     assert main(["--config", str(tmp_path / name)]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1 and printed.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "meant"),
+    [
+        ("num_experts", "8.0", 8),
+        ("eval_steps", "1e3", 1000),
+        ("capacity_factor", "inf", math.inf),
+        ("lr", "none", None),
+        ("router_bias", "yes", True),
+        ("position", "learned", "learned"),
+        ("dropout", "nan", "'nan' is not allowed: it must be a number"),
+        ("num_heads", "2.5", "'2.5' is not allowed: it must be a whole number"),
+        ("seed", "1e30", "'1e30' is too large"),
+        ("position", "absolute", "'absolute' is not allowed: it must be relative, sinusoidal, learned"),
+    ],
+)
+def test_a_value_is_read_alike_from_a_flag_a_file_and_a_search(tmp_path, capsys, name, text, meant):
+    (tmp_path / "a.yaml").write_text(f"{name}: {text}\n")
+    base = Arguments.resolve({"dataset": "imdb"})
+    ways = {
+        "flag": lambda: read_flags([f"--{name}", text], "")[0].to_dict()[name],
+        "file": lambda: read_flags(["--config", str(tmp_path / "a.yaml")], "")[0].to_dict()[name],
+        "search": lambda: parse_search([f"{name}={text}"], base)[0].choices[0],
+    }
+    for read in ways.values():
+        try:
+            found = read()
+        except (ValueError, SystemExit) as error:
+            found = f"{error}{capsys.readouterr().err}"
+        refused = isinstance(meant, str) and meant.startswith("'")
+        assert meant in found if refused else float(found) == meant if found == "inf" else found == meant
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_values_by_hand():
     [
         ("lr", {}, "write name=values"),
         ("learning_rate=1|2", {}, "no such argument"),
-        ("num_experts=2|two", {}, "'two' is not allowed; it must be a whole number"),
+        ("num_experts=2|two", {}, "'two' is not allowed: it must be a whole number"),
         ("pooling=mean|avg", {}, "must be mean, first, max, mean\\+max"),
         ("lr=1e-2..1e-4", {}, "must go up"),
         ("lr=0..1:log", {}, "must begin above 0"),

@@ -14,7 +14,8 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from switch_model import CheckpointError, Predictor, Routing, SwitchConfig, load_checkpoint
-from train.arguments.arguments import Arguments, DataArguments, ModelArguments, TrainArguments
+from train.arguments.arguments import Arguments
+from train.arguments.groups import DataArguments, ModelArguments, TrainArguments
 from train.arguments.steps import planned_steps
 from train.cli.main import main
 from train.cli.parser import read_flags
@@ -309,7 +310,7 @@ WRONG = {
     "unknown flag": (["--num_expert", "4"], "--num_expert"),
     "abbreviated flag": (["--epoch", "1"], "--epoch"),
     "no number": (["--epochs", "many"], "it must be a number"),
-    "bad choice": (["--optimizer", "sgd"], "invalid choice"),
+    "bad choice": (["--optimizer", "sgd"], "it must be adafactor, adamw"),
     "bad value": (["--num_experts", "0"], "--num_experts 0"),
     "another name": (["--dropout", "1.5"], "--dropout 1.5"),
     "no capacity": (["--capacity_factor", "0"], "or inf"),

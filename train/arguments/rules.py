@@ -8,7 +8,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
     """Raise ValueError for a value that is not allowed, naming the flag and what is.
 
     Args:
-        data, model, train: the three groups of train/arguments/arguments.py.
+        data, model, train: the three groups of train/arguments/groups.py.
     """
     accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
     kept, two, rare = train.save_total_limit, data.target_tokenizer, train.rare_token_dropout

@@ -5,7 +5,7 @@ Try it: planned_steps(TrainArguments(epochs=3, max_steps=100), updates_per_epoch
 
 import math
 
-from train.arguments.arguments import TrainArguments
+from train.arguments.groups import TrainArguments
 
 
 def planned_steps(settings: TrainArguments, updates_per_epoch: int) -> tuple[int, str | None]:

@@ -7,8 +7,6 @@ import argparse
 import difflib
 import os
 import re
-import types
-import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,15 @@ import yaml
 from transformers import HfArgumentParser
 
 from switch_model.storage.hub import with_revision
-from switch_model.storage.paths import local_path
-from train.arguments.arguments import GROUPS, PATHS, Arguments
+from train.arguments.arguments import Arguments
+from train.arguments.groups import GROUPS
 from train.arguments.presets import default_task, preset
+from train.arguments.values import HINTS, read_path, read_value
 
 # How argparse says that a value is none of a flag's, and what the kinds of values are called here.
 BAD_VALUE = re.compile(r"argument (?P<flag>[^\s:/,]+)[^\s:]*: invalid (?P<kind>\w+) value: (?P<value>.*)", re.DOTALL)
 KINDS = {"int": "a whole number", "positive": "a whole number", "natural": "a whole number", "float": "a number"}
+SAID = re.compile(r"argument (?P<flag>[^\s:/,]+)[^\s:]*: (?P<said>'.*' is (not allowed|too large).*)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,17 +44,13 @@ class Parser(argparse.ArgumentParser):
 
 
 class _TrainParser(Parser, HfArgumentParser):
-    # Where an argument stands that is read from a file.
-    where = ""
-
-    def error(self, message: str):
-        if self.where:
-            raise ValueError(f"{self.where}: {in_words(message).removeprefix('--')}.")
-        super().error(message)
+    """The flags of training."""
 
 
 def in_words(message: str) -> str:
     """What argparse says of a wrong value, without its Python."""
+    if found := SAID.fullmatch(message):
+        return f"{found['flag']} {found['said']}"
     found = BAD_VALUE.fullmatch(message)
     if found is None or found["kind"] not in KINDS:
         return message
@@ -94,9 +90,6 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     parser.add_argument(
         "--revision", help="of --init_from's or --tokenizer's hub id: a branch, tag, commit or refs/pr/N"
     )
-    # From the annotations: HfArgumentParser has rewritten the types of the fields themselves.
-    hints = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
-    optional = {name for name, hint in hints.items() if types.NoneType in typing.get_args(hint)}
     for action in parser._actions:
         if action.dest == "help":
             continue
@@ -108,10 +101,8 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         action.default = argparse.SUPPRESS
         if action.dest == "compile":
             action.nargs, action.const = "?", True
-        if action.dest in PATHS:
-            action.type = as_path
-        if action.dest in optional and action.choices is None:
-            action.type = _or_none(action.type)
+        if action.dest in HINTS and action.const is not False:
+            action.type = _reader(action.dest)
     flags = vars(parser.parse_args(argv))
     max_runs = flags.pop("max_runs", None)
     if max_runs is not None and max_runs < 1:
@@ -136,12 +127,16 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     return Arguments.resolve(given), max_runs
 
 
-def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    def converted(text: str) -> Any:
-        return None if text.lower() == "none" else convert(text)
+def _reader(name: str) -> Callable[[str], Any]:
+    """`read_value` as argparse wants it."""
 
-    converted.__name__ = getattr(convert, "__name__", "value")  # argparse puts it into its message.
-    return converted
+    def read(text: str) -> Any:
+        try:
+            return read_value(name, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
 
 
 def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
@@ -150,8 +145,8 @@ def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
     Raises ValueError with the file, the line and the name of what is wrong.
     """
     values, lines = _read_config(path)
-    known = [flag.removeprefix("--") for flag, action in parser._option_string_actions.items() if flag[:2] == "--"]
-    known = [name for name in known if name not in ("help", "config", "max_runs", "revision")]
+    actions = {flag.removeprefix("--"): action for flag, action in parser._option_string_actions.items()}
+    known = {name: one.dest for name, one in actions.items() if one.dest in HINTS and one.const is not False}
     written: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{path}, line {lines[key]}"
@@ -159,11 +154,10 @@ def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
             raise ValueError(f"{where}: there is no argument {key}{did_you_mean(str(key), known)}.")
         if value is None and key == "preset":
             continue
-        parser.where = where
         try:
-            written |= vars(parser.parse_args([f"--{key}={'none' if value is None else value}"]))
-        finally:
-            parser.where = ""
+            written[known[key]] = read_value(known[key], value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {key} {error}.") from error
     return written
 
 
@@ -205,10 +199,8 @@ def command_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 def as_path(text: str) -> str:
     """A file, a folder, or a name that may be one."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty: give a path or a name (is a variable of the shell unset?)")
     try:
-        return local_path(text)
+        return read_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

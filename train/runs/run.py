@@ -31,7 +31,10 @@ import psutil
 from filelock import FileLock
 
 from switch_model.storage.whole_files import WORDS, write_atomically, write_new
-from train.arguments.arguments import PATHS, Arguments
+from switch_model.storage.whole_files import WORDS, write_new, write_atomically
+from train.arguments.arguments import Arguments
+from train.arguments.values import PATHS
+from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.data.table_file import without_endings
 from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.runs.trainer_files import checkpoint_step, damage_of

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from train.arguments.arguments import GROUPS, Arguments
+from train.arguments.arguments import Arguments
+from train.arguments.values import is_of
 from train.tasks.metrics import MEASURES
 
 # Has a process that is, or soon will be, at work.
@@ -112,19 +113,8 @@ def _is_number(value: Any) -> bool:
 
 def checked_arguments(values: dict[str, Any]) -> Arguments:
     """The arguments of a file. Raises ValueError for a name that is none, or a value of another kind than it has."""
-    hints = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
     arguments = Arguments.from_dict(values)
     for name, value in arguments.to_dict().items():
-        hint = hints[name]
-        kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
-        if not any(_is_of(value, kind) for kind in kinds):
+        if not is_of(value, name):
             raise ValueError(f"{name} is {value!r}.")
     return arguments
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) is typing.Literal:
-        return value in typing.get_args(kind)
-    if kind is float:
-        return value == "inf" or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

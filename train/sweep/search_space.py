@@ -7,13 +7,14 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from switch_model.storage.paths import local_path
-from train.arguments.arguments import GROUPS, PATHS, PRIVATE, SHAPE, Arguments
+from train.arguments.arguments import PRIVATE, Arguments
+from train.arguments.model_config import SHAPE
+from train.arguments.values import HINTS, read_value, takes_number
 from train.runs.run import anchored
 from train.tasks.registry import TASKS
 
@@ -105,12 +106,11 @@ def _dimension(part: str, arguments: Arguments) -> Dimension:
         raise ValueError(
             f"--search {part!r} is not understood: write name=values, such as lr=1e-4..1e-2:log or seed=0|1"
         )
-    hints = {key: hint for group in GROUPS for key, hint in get_type_hints(group).items()}
-    if name not in {item.name for group in GROUPS for item in fields(group)}:
+    if name not in HINTS:
         raise ValueError(f"--search {name}: there is no such argument. See python -m train --help")
     _refuse(name, arguments)
-    found = _range(name, text, hints[name]) if ".." in text else None
-    dimension = found or Dimension(name, text, tuple(_read(name, value, hints[name]) for value in text.split("|")))
+    found = _range(name, text) if ".." in text else None
+    dimension = found or Dimension(name, text, tuple(_read(name, value) for value in text.split("|")))
     if dimension.choices and len(set(dimension.choices)) < len(dimension.choices):
         raise ValueError(f"--search {name}={text} names a value twice.")
     for value in dimension.choices or (dimension.low, dimension.high):
@@ -136,17 +136,15 @@ def _refuse(name: str, arguments: Arguments) -> None:
         raise ValueError(f"--search {name}: {reason}.")
 
 
-def _range(name: str, text: str, hint: Any) -> Dimension | None:
+def _range(name: str, text: str) -> Dimension | None:
     matched = re.fullmatch(r"(.+?)\.\.([^:|]+)(:log)?(?::(\d+))?", text.replace(" ", ""))
-    kinds = {float, int} & set(_alternatives(hint))
-    if not kinds:
+    if not takes_number(name):
         return None  # Paths and names may hold dots.
     if matched is None:
         raise ValueError(
             f"--search {name}={text} is not understood: write {name}=low..high, {name}=low..high:log or a|b|c"
         )
-    kind = kinds.pop()
-    low, high = (_read(name, end, kind) for end in matched.group(1, 2))
+    low, high = (_read(name, end) for end in matched.group(1, 2))
     log, count = matched.group(3) is not None, matched.group(4)
     if not low < high or math.isinf(high):
         raise ValueError(f"--search {name}={text}: the range must go up from its first number to its second.")
@@ -168,38 +166,12 @@ def _evenly(low: float, high: float, log: bool, count: int, name: str, text: str
     return low, *(float(f"{value:.6g}") for value in values[1:-1]), high
 
 
-def _read(name: str, text: str, hint: Any) -> Any:
-    """A value as the argument's own type. Raises ValueError with what the argument takes."""
-    text = text.strip()
-    kinds = _alternatives(hint)
-    if type(None) in kinds and text.lower() == "none":
-        return None
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            if text in get_args(kind):
-                return text
-        elif kind is bool:
-            if text.lower() in ("true", "false"):
-                return text.lower() == "true"
-        elif kind is str:
-            return anchored({name: local_path(text)})[name] if name in PATHS else text
-        elif kind in (int, float):
-            try:
-                number = kind(text)
-            except ValueError:
-                continue
-            if not math.isnan(number):
-                return number
-    raise ValueError(f"--search {name}: {text!r} is not allowed; it must be {_words(kinds)}.")
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    return [hint] if get_origin(hint) is Literal or not get_args(hint) else list(get_args(hint))
-
-
-def _words(kinds: list[Any]) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none", str: "text"}
-    return " or ".join(", ".join(get_args(kind)) if get_origin(kind) is Literal else names[kind] for kind in kinds)
+def _read(name: str, text: str) -> Any:
+    """A value as the argument's own type; a file or folder by its whole path. Raises ValueError."""
+    try:
+        return anchored({name: read_value(name, text)})[name]
+    except ValueError as error:
+        raise ValueError(f"--search {name}: {error}.") from error
 
 
 def _check(name: str, value: Any, arguments: Arguments) -> None:

@@ -16,7 +16,7 @@ from switch_model.models.conditional_generation import SwitchForConditionalGener
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from train.arguments.arguments import TrainArguments
+from train.arguments.groups import TrainArguments
 from train.data.tokenizers import PaddingCollator
 from train.tasks.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator
 from train.tasks.metrics import MEASURES

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from switch_model.checkpoint import load_checkpoint, require_classifier
-from train.arguments.arguments import TrainArguments
+from train.arguments.groups import TrainArguments
 from train.data.tokenizers import TEACHER, PaddingCollator, tokenize
 from train.names import split_names
 from train.words import DataError

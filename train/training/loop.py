@@ -25,8 +25,9 @@ from switch_model.layers.allocator import keep_freed_memory
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of, with_target
 from switch_model.storage.whole_files import folder_written_aside
-from train.arguments.arguments import Arguments, TrainArguments
+from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
+from train.arguments.groups import TrainArguments
 from train.arguments.steps import planned_steps
 from train.data.fingerprint import Fingerprint
 from train.data.tokenizers import load_tokenizer

@@ -19,7 +19,8 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from switch_model.storage.whole_files import write_atomically
-from train.arguments.arguments import Arguments, TrainArguments
+from train.arguments.arguments import Arguments
+from train.arguments.groups import TrainArguments
 from train.runs.run import Run, RunError
 from train.runs.trainer_files import checkpoint_step
 

@@ -20,7 +20,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.routing import Routing
-from train.arguments.arguments import TrainArguments
+from train.arguments.groups import TrainArguments
 from train.data.tokenizers import TEACHER
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE

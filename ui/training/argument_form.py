@@ -3,16 +3,16 @@
 Try it: values_of(Arguments.resolve({"dataset": "toy"}))
 """
 
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any
 
 import gradio as gr
 
-from train.arguments.arguments import GROUPS, Arguments, DataArguments, ModelArguments, TrainArguments
 from ui.components.outputs import outputs
+from train.arguments.arguments import Arguments
+from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
+from train.arguments.values import HINTS, choices_of, kinds_of, read_value, takes_none, takes_number
 from ui.server.limits import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
@@ -24,8 +24,8 @@ ELSEWHERE = (
 FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
     (group, tuple(item for item in fields(group) if item.name not in ELSEWHERE)) for group in GROUPS
 )
-# Whole numbers beyond it are slips of the finger, and more than torch can count.
-LARGEST = 2**48
+# How the form shows what is on, off, or left open.
+SWITCH = {"auto": None, "on": True, "off": False}
 NAMES = tuple(item.name for _, items in FORM for item in items)
 # A component, or a value, of each argument that the form asks for.
 Form = outputs("Form", *NAMES)
@@ -50,64 +50,41 @@ def values_of(arguments: Arguments) -> Form:
 def given(values: Sequence[Any]) -> dict[str, Any]:
     """The form's values as arguments. Raises ValueError naming the field that holds no number."""
     found = {}
-    for (name, item), value in zip(_FIELDS.items(), values, strict=True):
-        kinds = _kinds(item)
-        if isinstance(value, str) and not (value := value.strip()):
+    for name, value in zip(NAMES, values, strict=True):
+        if isinstance(value, str) and not value.strip():
             value = None
-        if value is None and types.NoneType not in kinds:
+        if value is None and not takes_none(name):
             raise ValueError(f"--{name} is empty: it needs a value.")
-        if value is not None and (float in kinds or int in kinds):
-            value = _number(name, value, int if int in kinds else float)
-        if bool in kinds and types.NoneType in kinds:
-            value = {"auto": None, "on": True, "off": False}.get(value, value)
-        found[name] = value
+        found[name] = _read(name, SWITCH.get(value, value) if _is_switch(name) else value)
     return found
 
 
 def as_typed(values: dict[str, Any]) -> dict[str, Any]:
     """Arguments from a file: YAML takes 1e-3 for text, which a flag would take for a number."""
-    typed = {}
-    for name, value in values.items():
-        kinds = _kinds(_FIELDS[name]) if name in _FIELDS else ()
-        number = isinstance(value, str) and (int in kinds or float in kinds) and value not in ("inf", "none")
-        typed[name] = _number(name, value, int if int in kinds else float) if number else value
-    return typed
+    return {name: _read(name, value) if name in HINTS else value for name, value in values.items()}
 
 
-def _number(name: str, value: Any, kind: type) -> Any:
+def _read(name: str, value: Any) -> Any:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"--{name} {value} is not a number.") from None
-    if kind is int and abs(number) > LARGEST:
-        raise ValueError(f"--{name} {value} is too large.")
-    if kind is int and not number.is_integer():
-        raise ValueError(f"--{name} {value} must be a whole number.")
-    return kind(number)
+        return read_value(name, value)
+    except ValueError as error:
+        raise ValueError(f"--{name} {error}.") from error
 
 
-_HINTS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
-_FIELDS = {item.name: item for _, items in FORM for item in items}
-
-
-def _kinds(item: Field) -> tuple[type, ...]:
-    # From the annotation: HfArgumentParser rewrites the types of the fields themselves.
-    hint = _HINTS[item.name]
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if union else (hint,)
+def _is_switch(name: str) -> bool:
+    """Whether it is on, off, or left open."""
+    return bool in kinds_of(name) and takes_none(name)
 
 
 def _shown(name: str, value: Any) -> Any:
-    kinds = _kinds(_FIELDS[name])
-    if bool in kinds and types.NoneType in kinds:
-        return {None: "auto", True: "on", False: "off"}[value]
-    if float in kinds or int in kinds or str in kinds:
+    if _is_switch(name):
+        return next(shown for shown, meant in SWITCH.items() if meant is value)
+    if takes_number(name) or str in kinds_of(name):
         return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
     return value
 
 
 def _component(item: Field, value: Any, visible: bool) -> gr.components.Component:
-    kinds = _kinds(item)
     common = {
         # A long one breaks at its underscores, which only a space without width allows.
         "label": item.name.replace("_", "_\u200b"),
@@ -117,13 +94,12 @@ def _component(item: Field, value: Any, visible: bool) -> gr.components.Componen
         "elem_classes": "argument",
         "elem_id": f"argument-{item.name}",
     }
-    choices = [choice for kind in kinds for choice in typing.get_args(kind) if choice is not None]
     shown = _shown(item.name, value)
-    if choices:
+    if choices := choices_of(item.name):
         return gr.Dropdown(choices, value=shown, filterable=False, **common)
-    if bool in kinds and types.NoneType in kinds:
-        return gr.Dropdown(["auto", "on", "off"], value=shown, filterable=False, **common)
-    if bool in kinds:
+    if _is_switch(item.name):
+        return gr.Dropdown(list(SWITCH), value=shown, filterable=False, **common)
+    if bool in kinds_of(item.name):
         return gr.Checkbox(value=shown, **common)
     # A box of text for numbers too: a number's own box knows neither "inf" nor 1e-3.
-    return gr.Textbox(shown, placeholder="none" if types.NoneType in kinds else None, max_lines=1, **common)
+    return gr.Textbox(shown, placeholder="none" if takes_none(item.name) else None, max_lines=1, **common)

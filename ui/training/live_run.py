@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model.analysis.layer_names import layer_titles
-from train.arguments.arguments import ModelArguments
+from train.arguments.groups import ModelArguments
 from train.runs.history import best_of
 from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State

@@ -14,7 +14,8 @@ import gradio as gr
 import yaml
 
 from switch_model import CheckpointError
-from train.arguments.arguments import Arguments, DataArguments
+from train.arguments.arguments import Arguments
+from train.arguments.groups import DataArguments
 from train.arguments.presets import default_preset
 from train.preflight.estimate import Estimate, estimate
 from train.runs.process import start, train_command

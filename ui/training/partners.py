@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from train.arguments.arguments import ModelArguments
+from train.arguments.groups import ModelArguments
 from train.runs.run import Run
 
 TWIN, LESSON = "-dense", "-no-balance"

@@ -1,0 +1,203 @@
+"""Every training argument, once: flags, help, the form and a run's file follow from these dataclasses."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from train.data.source import DataSource
+from train.names import split_names
+
+
+def _argument(default: Any, help: str, alias: str | None = None) -> Any:
+    return field(default=default, metadata={"help": help} | ({"aliases": [alias]} if alias else {}))
+
+
+@dataclass
+class DataArguments:
+    """What is read, and how text becomes tokens."""
+
+    dataset: str = _argument(
+        "toy",
+        "toy, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, en_hi, samanantar, tiny_stories, a folder of "
+        "--data_dir, a hub id, or a CSV, TSV, JSONL or parquet file",
+    )
+    data_dir: str | None = _argument(
+        None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"
+    )
+    text_column: str | None = _argument(
+        None, "column of texts, or two with a comma between for pairs; none = found by name"
+    )
+    label_column: str | None = _argument(None, "column of classes in a file; none = found by name")
+    target_column: str | None = _argument(None, "column of what is to be written, in translation; none = found by name")
+    language: str | None = _argument(None, "part of a data set on the hub, such as samanantar's hi, ta or bn")
+    validation_size: float = _argument(
+        0.05, "share of the training rows held out to choose the best checkpoint, where the data set has no own split"
+    )
+    num_samples: int | None = _argument(
+        None, "use so many training rows; none = all (toy: 1000); without this flag, as many as the preset says"
+    )
+    num_classes: int = _argument(3, "classes of the toy data set")
+    vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
+    tokenizer: str | None = _argument(
+        None, "hub id, id@revision or folder of a tokenizer, such as ai4bharat/IndicBARTSS; none = train one on texts"
+    )
+    target_tokenizer: str | None = _argument(
+        None, "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides"
+    )
+    seq_len: int = _argument(16, "tokens per text; longer texts are cut")
+
+    @property
+    def source(self) -> DataSource:
+        return DataSource.of(self)
+
+
+@dataclass
+class ModelArguments:
+    """The shape and the routing of the model."""
+
+    d_model: int = _argument(128, "width of the residual stream")
+    d_kv: int | None = _argument(None, "width of one attention head; none = d_model / num_heads")
+    d_ff: int | None = _argument(None, "hidden width of one expert; none = 4 d_model")
+    num_layers: int = _argument(2, "blocks")
+    num_heads: int = _argument(4, "attention heads")
+    num_experts: int = _argument(2, "experts per sparse layer")
+    bigram_buckets: int = _argument(0, "rows of a hashed table of word-pair embeddings; 0 = words only")
+    conv_width: int = _argument(
+        0, "neighbouring tokens that a convolution joins before the first block, 3 to 9; 0 = none; encoders only"
+    )
+    expert_residual: float | None = _argument(
+        None, "how much of a token passes by a sparse layer's experts, 0 to 1; none = all, or as --init_from has it"
+    )
+    sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
+    num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
+    decoder_sparse_step: int | None = _argument(None, "sparse_step of a decoder; none = as the encoder's")
+    attention_experts: Literal["none", "projections", "module"] = _argument(
+        "none", "experts in attention: for each token's query, key and value, or a whole attention per text"
+    )
+    attention_sparse_step: int = _argument(1, "which blocks attention_experts holds for, as in sparse_step")
+    position: Literal["relative", "sinusoidal", "learned"] = _argument("relative", "how tokens know where they stand")
+    relative_attention_slope: float = _argument(
+        0.0, "relative positions: how much nearer tokens are preferred before training; 0 = not at all (T5)"
+    )
+    cls_token: bool = _argument(False, "a learned token before the text, which --pooling first reads")
+    classifier_head: Literal["linear", "mlp"] = _argument("linear", "what turns the pooled vector into classes")
+    tie_word_embeddings: bool = _argument(True, "a model of tokens: its output layer is its embedding table")
+    dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
+    readout: Literal["residual", "experts"] = _argument(
+        "residual", "what the classifier reads: the last states, or the last sparse layer's experts alone (votes)"
+    )
+    pooling: Literal["mean", "first", "max", "mean+max", "attention"] = _argument(
+        "mean", "how token states become one vector"
+    )
+    embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
+    dropout: float = _argument(0.1, "dropout on embeddings, attention and MLP outputs, and before the classifier")
+    token_dropout: float = _argument(0.0, "share of tokens hidden from the model in training")
+    token_dropout_from: int = _argument(0, "hide none in texts of fewer tokens")
+    expert_dropout: float = _argument(0.1, "dropout inside the experts")
+    switch_dropout: float = _argument(0.1, "dropout on the router's input")
+    router_jitter_noise: float = _argument(0.0, "multiplicative noise on the router's input, U(1 - x, 1 + x)")
+    router_noise_eps: float = _argument(1e-2, "standard deviation of Gaussian noise on the router's logits")
+    router_bias: bool = _argument(False, "a bias in the router")
+    router_priority: Literal["position", "probability"] = _argument("position", "who gets an expert's slots first")
+    capacity_factor: float = _argument(1.0, "slots per expert over an even share, in training; inf = drop nothing")
+    capacity_factor_eval: float = _argument(2.0, "the same in evaluation; inf = drop nothing")
+    expert_capacity: int | None = _argument(None, "an absolute number of slots, instead of both factors")
+    min_expert_capacity: int = _argument(4, "fewest slots that the factors may give")
+    capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
+    aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
+    z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
+    balance: Literal["loss", "bias"] = _argument(
+        "loss", "how loads are kept even: by the balance loss, or by a bias on the choice that training moves instead"
+    )
+    balance_rate: float = _argument(1e-3, "--balance bias: how far that bias moves a step")
+    sequence_balance_coef: float = _argument(0.0, "weight of a balance loss over each text by itself")
+    layer_loss_coef: float = _argument(0.0, "--readout experts: weight of the loss of earlier layers' votes")
+    label_smoothing: float = _argument(0.1, "label smoothing of the loss, in classification and in writing")
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no token has a choice in any MLP."""
+        return self.sparse_step == 0 or self.num_experts == 1
+
+
+@dataclass
+class TrainArguments:
+    """How the model is trained."""
+
+    task: Literal["classification", "mlm", "span_corruption", "translation", "clm"] = _argument(
+        "classification",
+        "classification; mlm: guess hidden tokens; span_corruption: write what was cut out, as T5; translation; clm: "
+        "guess the next token (en_hi and samanantar: translation, tiny_stories: clm)",
+    )
+    init_from: str | None = _argument(
+        None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip, hub id or id@revision)"
+    )
+    mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm or span_corruption")
+    teachers: str | None = _argument(
+        None,
+        "classification: checkpoints with the same classes, comma between; what they say of each text, averaged, is "
+        "learned beside its label",
+    )
+    teacher_coef: float = _argument(1.0, "weight of the loss against --teachers")
+    residual_decay: float = _argument(
+        0.0,
+        "steps over which what passes by the experts falls from all to --expert_residual; below 1 = share of all steps",
+    )
+    rare_token_dropout: float = _argument(
+        0.0,
+        "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
+    )
+    word_counts: bool = _argument(False, "classification: in the end, counts of words and pairs by class join in")
+    preset: Literal["none", "tiny", "small", "base"] | None = _argument(
+        None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
+    )
+    epochs: float = _argument(3.0, "passes over the training rows")
+    max_steps: int | None = _argument(None, "end after so many steps, where the epochs would take more")
+    min_steps: int = _argument(0, "train at least so many steps, where the epochs would take fewer")
+    total_iters: int | None = _argument(None, "train exactly so many steps, whatever epochs that takes")
+    max_minutes: float | None = _argument(None, "end after so many minutes of training")
+    batch_size: int = _argument(32, "texts per step")
+    gradient_accumulation_steps: int = _argument(1, "batches per step of the optimizer")
+    total_batch_size: int | None = _argument(
+        None, "tokens per step of the optimizer: as many batches are accumulated as come nearest"
+    )
+    optimizer: Literal["adafactor", "adamw"] = _argument("adafactor", "optimizer")
+    lr: float | None = _argument(None, "learning rate; none = Adafactor with relative steps (adamw: 1e-3)")
+    lr_schedule: Literal["constant", "linear", "cosine"] = _argument("linear", "how a fixed learning rate decays")
+    warmup: float = _argument(0.05, "steps of linear warm-up; below 1 = share of all steps")
+    weight_decay: float = _argument(0.0, "weight decay")
+    grad_clip: float = _argument(1.0, "largest norm of the gradient; 0 = no limit")
+    adafactor_clip_threshold: float = _argument(1.0, "Adafactor's own limit on the size of an update")
+    ema_decay: float = _argument(
+        0.0,
+        "evaluate and keep an exponential average of the weights with this decay per step; 0 = the weights themselves",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = _argument(
+        "float32", "of the products inside the model (autocast); the router stays in float32"
+    )
+    compile: bool | None = _argument(None, "compile the model; none = on CUDA only")
+    liger: bool = _argument(False, "a model that writes, on CUDA: Liger's fused loss, without logits in memory")
+    device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
+    seed: int = _argument(0, "seed of weights, data order and noise")
+    output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
+    logging_steps: int = _argument(50, "steps between two lines of training metrics")
+    eval_steps: int | None = _argument(
+        None, "steps between two evaluations, each with a checkpoint; none = an epoch", "--eval_check"
+    )
+    eval_iters: int | None = _argument(None, "measure so many batches of the validation rows; none = all")
+    save_total_limit: int | None = _argument(
+        2,
+        "newest checkpoints that a run keeps, each with its optimizer; none = all, to see a text drift in Compare",
+    )
+    probe: str | None = _argument(None, "a text whose routing is noted at every evaluation, to watch it settle")
+    report_to: str = _argument("none", "none, tensorboard, wandb, or both with a comma between")
+    run_name: str | None = _argument(None, "name of the run where it is reported; none = its folder's")
+    wandb_project: str = _argument("switch-transformers", "project on Weights & Biases")
+    wandb_entity: str | None = _argument(None, "user or team on Weights & Biases; none = your own")
+
+    @property
+    def reporters(self) -> list[str]:
+        """The names in `report_to`, each once."""
+        return [name for name in dict.fromkeys(split_names(self.report_to)) if name != "none"]
+
+
+GROUPS = (DataArguments, ModelArguments, TrainArguments)

@@ -1,0 +1,82 @@
+"""The model's configuration from the arguments, and the shape that a model one starts from brings."""
+
+import math
+from dataclasses import fields
+from typing import Any
+
+from switch_model.config import SwitchConfig
+from train.arguments.groups import DataArguments, ModelArguments, TrainArguments
+
+# What a model started from another one shares with it: flag -> field of SwitchConfig.
+SHAPE = {
+    "d_model": "d_model",
+    "d_kv": "d_kv",
+    "d_ff": "d_ff",
+    "num_layers": "num_layers",
+    "num_heads": "num_heads",
+    "num_experts": "num_experts",
+    "bigram_buckets": "bigram_buckets",
+    "conv_width": "conv_width",
+    "sparse_step": "encoder_sparse_step",
+    "dense_act_fn": "dense_act_fn",
+    "router_bias": "router_bias",
+    "balance": "balance",
+    "embedding_norm": "embedding_norm",
+    "num_decoder_layers": "num_decoder_layers",
+    "decoder_sparse_step": "decoder_sparse_step",
+    "attention_experts": "attention_experts",
+    "attention_sparse_step": "attention_sparse_step",
+    "position": "position",
+    "cls_token": "cls_token",
+}
+
+
+# Where a field of SwitchConfig goes by another name than its flag.
+FLAGS = {
+    "dropout_rate": "dropout",
+    "classifier_dropout": "dropout",
+    "eval_capacity_factor": "capacity_factor_eval",
+    "router_aux_loss_coef": "aux_loss_coef",
+    "router_z_loss_coef": "z_loss_coef",
+    "encoder_sparse_step": "sparse_step",
+}
+
+
+def config_fields(data: DataArguments, model: ModelArguments, train: TrainArguments) -> dict[str, Any]:
+    """What the flags say of SwitchConfig's fields: one flag each, of the same name or FLAGS', and what follows from
+    others."""
+    flags = {item.name: FLAGS.get(item.name, item.name) for item in fields(SwitchConfig)}
+    return {name: getattr(model, flag) for name, flag in flags.items() if hasattr(model, flag)} | dict(
+        block_size=data.seq_len,
+        max_positions=data.seq_len + 2,  # An end token and a CLS token may come on top.
+        restores_gaps=train.task == "span_corruption",
+        d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
+        d_ff=model.d_ff or 4 * model.d_model,
+        expert_residual=1.0 if model.expert_residual is None else model.expert_residual,
+        capacity_factor=None if model.capacity_factor == math.inf else model.capacity_factor,
+        eval_capacity_factor=None if model.capacity_factor_eval == math.inf else model.capacity_factor_eval,
+    )
+
+
+def in_flags(error: ValueError) -> str:
+    """What SwitchConfig says is wrong, in the words of the command line."""
+    field_name, _, rest = str(error).partition("=")
+    flag = FLAGS.get(field_name, field_name)
+    return f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)
+
+
+def adopt_shape(model: ModelArguments, implied: ModelArguments, source: SwitchConfig) -> None:
+    """Give the arguments the shape of the model one starts from. Raises ValueError for a flag that asks for another.
+
+    Args:
+        implied: what the arguments would be without flags.
+    """
+    for name, field_name in SHAPE.items():
+        own, theirs = getattr(model, name), getattr(source, field_name)
+        asked = own is not None and own != getattr(implied, name)
+        if asked and own != theirs:
+            raise ValueError(f"--{name} {own} does not fit --init_from: that model has {theirs}. Leave the flag out.")
+        setattr(model, name, theirs)
+    # No weight has another shape for it, so that another may be asked for.
+    if model.expert_residual is None:
+        model.expert_residual = source.expert_residual
