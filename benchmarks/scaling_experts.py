@@ -32,6 +32,7 @@ from switch_model.layers.allocator import keep_freed_memory
 from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.cli.parser import as_path, positive
+from train.data.errors import DataError
 from train.data.packing import Blocks, packed, stream_texts
 from train.data.source import DataSource, data_folder
 from train.data.tokenizers import load_tokenizer, train_byte_tokenizer
@@ -39,8 +40,8 @@ from train.runs.process import StopRequest, recorded
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
 from train.training.progress import Steering
-from train.training.trainer import SwitchTrainer, training_arguments, warmed_up_average
-from train.words import DataError
+from train.training.trainer import SwitchTrainer, training_arguments
+from train.training.weight_averaging import warmed_up_average
 
 # Data set -> its column of English text; None = found by name.
 TEXTS = {"imdb": None, "ag_news": None, "tiny_stories": None, "en_hi": "src"}

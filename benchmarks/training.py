@@ -17,9 +17,9 @@ from benchmarks.report import Figure, table
 from switch_model import SwitchForSequenceClassification
 from switch_model.layers.pooling import pool
 from train.arguments.arguments import Arguments
-from train.data.tokenizers import PaddingCollator
 from train.runs.process import StopRequest
 from train.runs.run import Run
+from train.tasks.collators import PaddingCollator
 from train.tasks.registry import TASKS
 from train.training.progress import Steering
 from train.training.trainer import SwitchTrainer, training_arguments

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib import font_manager, ft2font
 
-from train.words import one_line, shortened
+from train.formatting import one_line, shortened
 
 LONGEST_NAME = 30
 # matplotlib brings this one along.

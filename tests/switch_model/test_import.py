@@ -19,9 +19,9 @@ from switch_model import (
 )
 from tests.support.their_models import VOCABULARY, routed, save_theirs, texts
 from train.cli.main import main
+from train.data.errors import DataError
 from train.data.tokenizers import load_tokenizer
 from train.runs.run import Run
-from train.words import DataError
 
 SHAPES = {
     "some sparse, relu": {},

@@ -25,7 +25,8 @@ from train.data.source import DataSource
 from train.data.tokenizers import load_tokenizer
 from train.release.publish import _shared_copy
 from train.runs.run import Run
-from train.tasks.generation import bleu_and_chrf, translate
+from train.tasks.generation import translate
+from train.tasks.metrics import bleu_and_chrf
 from ui.catalog.models import ModelShelf
 from ui.catalog.sandbox import examine
 from ui.models.page import model_page

@@ -6,10 +6,10 @@ import random
 import pandas as pd
 import pytest
 
+from train.data.errors import DataError
 from train.data.loading import columns_of, load_split, load_training_data
 from train.data.source import DataSource
 from train.preflight.data_report import data_report
-from train.words import DataError
 
 READABLE = {
     "a byte order mark.csv": b"\xef\xbb\xbftext,label\nhi there,a\nho,b\n",

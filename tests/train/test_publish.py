@@ -16,10 +16,10 @@ from switch_model import load_checkpoint
 from tests.support.hub import TOKEN, Hub
 from tests.support.their_models import save_theirs
 from train.cli.main import main
+from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.source import DataSource
 from train.release.publish import PublishError, publish
-from train.words import DataError
 
 SAFE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
 

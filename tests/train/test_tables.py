@@ -23,6 +23,7 @@ from switch_model import SwitchConfig, SwitchForSequenceClassification
 from switch_model.checkpoint import save_checkpoint
 from train.cli.main import main
 from train.data.columns import choose_columns
+from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
@@ -30,10 +31,11 @@ from train.data.source import DataSource
 from train.data.table_file import check_unpacked_size, without_endings
 from train.data.table_output import check_output, write_table
 from train.data.tables import read_table
-from train.evaluation.pictures import classification_figures, write_pictures
+from train.evaluation.metrics import classification_figures
+from train.evaluation.pictures import write_pictures
+from train.formatting import one_line
 from train.picture_text import drawable, names_for_picture
 from train.preflight.data_report import data_report
-from train.words import DataError, one_line
 
 CSV = "text,label\nhi there,a\nho,b\n"
 ROWS = [{"text": "hi there", "label": "a"}, {"text": "ho", "label": "b"}]

@@ -14,6 +14,7 @@ from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
 from train.arguments.arguments import Arguments
 from train.cli.main import main
+from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.packing import Blocks, held_out_every, packed
 from train.data.pairs import choose_pair, load_pairs
@@ -21,9 +22,8 @@ from train.data.source import DataSource
 from train.data.tokenizers import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
 from train.runs.run import Run
 from train.tasks.collators import SpanCorruptionCollator, cut_spans
-from train.tasks.generation import bleu_and_chrf
+from train.tasks.metrics import bleu_and_chrf
 from train.tasks.registry import TASKS
-from train.words import DataError
 
 TEXTS = ["the cat sat on the mat and slept", "a dog ran over the hill to the old house by the sea"] * 20
 SMALL = ["--d_model", "32", "--num_layers", "1", "--num_heads", "2", "--preset", "none", "--optimizer", "adamw"]

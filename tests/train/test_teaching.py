@@ -7,10 +7,10 @@ from transformers import TrainerState
 
 from switch_model import Predictor, SwitchConfig, SwitchForSequenceClassification, load_checkpoint
 from train.arguments.arguments import Arguments
-from train.data.tokenizers import TEACHER
+from train.data.errors import DataError
+from train.tasks.collators import TEACHER
 from train.tasks.teaching import distillation_loss, with_teachers
 from train.training.annealing import ResidualAnnealing
-from train.words import DataError
 
 
 def settings(teachers: str):

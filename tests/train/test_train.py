@@ -19,16 +19,16 @@ from train.arguments.groups import DataArguments, ModelArguments, TrainArguments
 from train.arguments.steps import planned_steps
 from train.cli.main import main
 from train.cli.parser import read_flags
+from train.data.errors import DataError
 from train.data.loading import load_split, load_training_data
 from train.data.source import DATASETS, DataSource
 from train.data.splits import cut_by_sentence
 from train.data.tokenizers import load_tokenizer, tokenize, train_tokenizer
-from train.evaluation.pictures import calibration_error, classification_figures
+from train.evaluation.metrics import calibration_error, classification_figures
 from train.runs.run import Run
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, MaskingCollator
 from train.weights.initial import read_start, with_shape_of
-from train.words import DataError
 
 
 def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):

@@ -19,12 +19,13 @@ from switch_model.analysis.specialization import class_counts, class_information
 from switch_model.counterfactuals import mean_importance
 from switch_model.inference.classifier import Predictor
 from switch_model.storage.whole_files import folder_written_aside
+from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.source import DataSource
 from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.reliance import known
+from train.formatting import counted, listed
 from train.runs.continuing import lost_rows, read_fingerprint
-from train.words import DataError, counted, listed
 
 # Texts that an expert's importance is measured on: a pass over all of them for each expert.
 IMPORTANCE_TEXTS = 32

@@ -23,7 +23,7 @@ from switch_model.analysis.specialization import (
     vocabulary,
 )
 from train.evaluation.reliance import html as reliance_html
-from train.words import counted
+from train.formatting import counted
 
 SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
 # A confusion matrix with more classes than this is no picture any more.

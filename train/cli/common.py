@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from train.cli.parser import as_path
-from train.words import counted
+from train.formatting import counted
 
 RELIANCE = "rows, drawn at random, to measure on how much the model relies on its experts; 0 = none"
 REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, as owner/name@REVISION says too; none = main"

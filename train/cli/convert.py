@@ -5,7 +5,7 @@ import argparse
 from switch_model.storage.hub import with_revision
 from switch_model.storage.whole_files import check_writable
 from train.cli.parser import Parser, as_path, as_text, command_parser, positive
-from train.runs.run import pasted
+from train.formatting import pasted
 
 
 def import_command(argv: list[str]) -> None:

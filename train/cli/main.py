@@ -16,13 +16,14 @@ from train.cli.predict import predict_command
 from train.cli.release import package_command, publish_command
 from train.cli.runs import resume_command, runs_command, stop_command, train_command
 from train.cli.sweep import sweep_command
+from train.data.errors import DataError
 from train.data.table_file import is_table
+from train.formatting import pasted
 from train.launch import UNREAD, drop_output
 from train.release.publish import PublishError
 from train.requirements import why_not_imported
-from train.runs.run import RunError, pasted
+from train.runs.run import RunError
 from train.runs.signals import INTERRUPTED
-from train.words import DataError
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,8 +4,9 @@ import json
 import sys
 
 from train.cli.parser import COMMANDS_HELP, as_path, command_parser, positive, read_flags
+from train.formatting import pasted
 from train.launch import go_on_unread
-from train.runs.run import RUNS, Run, RunError, pasted
+from train.runs.run import RUNS, Run, RunError
 from train.runs.signals import ended_by_signals
 
 

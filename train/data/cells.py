@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from train.words import DataError, quoted, shortened
+from train.data.errors import DataError
+from train.formatting import quoted, shortened
 
 # Other kinds whose usual way of writing is a text: numbers, days, times.
 WRITTEN = (int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)

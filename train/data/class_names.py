@@ -6,7 +6,7 @@ Try it: look("Good\\u200b") == look("good"), is_word_for_missing("NaN")
 import unicodedata
 
 from switch_model.checkpoint import check_labels
-from train.words import DataError
+from train.data.errors import DataError
 
 # What programs write where there is nothing: pandas, R, databases, spreadsheets, people.
 WORDS_FOR_MISSING = {

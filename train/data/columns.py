@@ -12,10 +12,11 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Features, Value
 
 from train.data.cells import class_of, texts_in
-from train.data.class_names import check_names, is_word_for_missing
+from train.data.class_names import check_names, is_word_for_missing, spelled
+from train.data.errors import DataError
 from train.data.source import DataSource
 from train.data.table_file import has_first_line
-from train.words import DataError, listed, one_line, quoted
+from train.formatting import listed, one_line, quoted
 
 # How columns are found by name: the first of these that a file has, upper and lower case alike.
 TEXT_COLUMNS = (
@@ -237,3 +238,25 @@ def _label_name(value: object) -> str:
 
 def label_features(labels: list[str]) -> Features:
     return Features({"text": Value("string"), "label": ClassLabel(names=labels)})
+
+
+def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:
+    """`rows` with labels that count as the model's do, matched by name.
+
+    Raises:
+        DataError: when a class of the rows is none of the model's.
+    """
+    if names == model_labels:
+        return rows
+    # A model may know by several lines or blanks what is read as one line.
+    known = {one_line(label): index for index, label in enumerate(model_labels)}
+    known |= {label: index for index, label in enumerate(model_labels)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise DataError(
+            f"The data has classes that the model does not know: {listed(list(map(spelled, unknown)))}. "
+            f"The model's are {listed(model_labels[:20])}."
+        )
+    index_of = [known[name] for name in names]
+    moved = [index_of[label] for label in rows["label"][:]]
+    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))

@@ -16,8 +16,8 @@ from typing import TextIO
 import pyarrow as pa
 from datasets import Dataset
 
+from train.data.errors import DataError
 from train.data.table_file import SNIFFED_CHARACTERS, open_text
-from train.words import DataError
 
 # What may stand between two cells, the likeliest first.
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}

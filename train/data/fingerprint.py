@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from switch_model.storage.whole_files import written_aside
 from train.data.loading import TrainingData
-from train.words import counted, listed
+from train.formatting import counted, listed
 
 AT_ONCE = 10_000
 _ARRAYS = ("train", "train_answers", "held_out", "held_out_answers", "before")

@@ -13,8 +13,9 @@ import pyarrow as pa
 from datasets import Dataset
 
 from train.data.csv_table import clean_names
+from train.data.errors import DataError
 from train.data.table_file import open_text
-from train.words import DataError, quoted
+from train.formatting import quoted
 
 AN_OBJECT = 'each must be an object such as {"text": "…", "label": "…"}'
 # What the rows of the Hub's data set server are wrapped in.

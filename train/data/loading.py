@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
-import numpy as np
 from datasets import Dataset, load_dataset
-from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
 from switch_model.storage.hub import is_missing, is_unreachable
-from train.data.class_names import spelled
-from train.data.columns import choose_columns, classes_of, label_features, names_in, texts_of
+from train.data.columns import align_labels, choose_columns, classes_of, label_features, names_in, texts_of
+from train.data.errors import DataError
 from train.data.source import DATASETS, DataSource
-from train.data.splits import cut_by_sentence
+from train.data.splits import cut, cut_by_sentence
 from train.data.table_file import FILE_ENDINGS
 from train.data.tables import read_table
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
-from train.words import DataError, counted, listed, one_line
+from train.formatting import one_line
 
 # Characters of what a library says of a data set.
 MOST_SAID = 300
@@ -137,28 +135,6 @@ def load_training_data(
     return TrainingData(*cut(rows, validation_size, len(present)), labels)
 
 
-def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
-    """Rows to train on and rows held out, of every class alike where each has two rows at least; 0 classes = any rows.
-
-    The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
-    """
-    held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
-    left = len(rows) - held_out
-    if left < max(classes, 1):
-        raise DataError(
-            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} to train on"
-            + (f", for {classes} classes" if classes else "")
-            + ": take a smaller share, or more rows."
-        )
-    labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
-    if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
-        # What train_test_split does, without its row by row reading of the labels.
-        parts = next(stratified_shuffle_split_generate_indices(labels, left, held_out, rng=random))
-        return rows.select(parts[0]), rows.select(parts[1])
-    order = random.permutation(len(rows))
-    return rows.select(order[held_out:]), rows.select(order[:held_out])
-
-
 def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
     try:
         if not (Path(hub_id).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE):
@@ -182,25 +158,3 @@ def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
         else:
             why = f"{one_line(str(error))[:MOST_SAID].rstrip('.')}."
         raise DataError(f"{hub_id} ({split}) could not be loaded: {why} {from_disk}") from error
-
-
-def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:
-    """`rows` with labels that count as the model's do, matched by name.
-
-    Raises:
-        DataError: when a class of the rows is none of the model's.
-    """
-    if names == model_labels:
-        return rows
-    # A model may know by several lines or blanks what is read as one line.
-    known = {one_line(label): index for index, label in enumerate(model_labels)}
-    known |= {label: index for index, label in enumerate(model_labels)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise DataError(
-            f"The data has classes that the model does not know: {listed(list(map(spelled, unknown)))}. "
-            f"The model's are {listed(model_labels[:20])}."
-        )
-    index_of = [known[name] for name in names]
-    moved = [index_of[label] for label in rows["label"][:]]
-    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))

@@ -22,10 +22,10 @@ from transformers import PreTrainedTokenizerFast
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
+from train.data.errors import DataError
 from train.data.fingerprint import prints
 from train.data.loading import read_rows
 from train.data.source import DataSource
-from train.words import DataError
 
 CACHE = "SWITCH_CACHE_DIR"
 TEXTS_AT_ONCE = 1_000

@@ -10,9 +10,11 @@ from datasets import Dataset
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
-from train.data.loading import TrainingData, cut, read_rows
+from train.data.errors import DataError
+from train.data.loading import TrainingData, read_rows
 from train.data.source import DataSource
-from train.words import DataError, quoted
+from train.data.splits import cut
+from train.formatting import quoted
 
 # How the two columns are found by name: the first pair that a table has.
 PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from switch_model.storage.paths import local_path
+from train.data.errors import DataError
 from train.data.table_file import instead_of_a_table, is_table
-from train.words import DataError
 
 # The environment's folder of data sets, where none is named.
 DATA_DIR = "SWITCH_DATA_DIR"

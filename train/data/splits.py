@@ -1,4 +1,4 @@
-"""Holding whole sentences out of data that also hold their fragments as rows, as SST-2 does.
+"""Rows to train on and rows held out: of every class alike, or whole sentences where rows are their fragments.
 
 Try it: cut_by_sentence(load_split("sst2", "train")[0], share=0.1)
 """
@@ -7,6 +7,10 @@ from collections import Counter, defaultdict
 
 import numpy as np
 from datasets import Dataset
+from datasets.utils.stratify import stratified_shuffle_split_generate_indices
+
+from train.data.errors import DataError
+from train.formatting import counted
 
 
 def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
@@ -38,3 +42,25 @@ def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
         elif " ".join(text.split()) == sentence_of[text]:
             validation.append(index)
     return rows.select(train), rows.select(validation)
+
+
+def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
+    """Rows to train on and rows held out, of every class alike where each has two rows at least; 0 classes = any rows.
+
+    The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
+    """
+    held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
+    left = len(rows) - held_out
+    if left < max(classes, 1):
+        raise DataError(
+            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} to train on"
+            + (f", for {classes} classes" if classes else "")
+            + ": take a smaller share, or more rows."
+        )
+    labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
+    if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
+        # What train_test_split does, without its row by row reading of the labels.
+        parts = next(stratified_shuffle_split_generate_indices(labels, left, held_out, rng=random))
+        return rows.select(parts[0]), rows.select(parts[1])
+    order = random.permutation(len(rows))
+    return rows.select(order[held_out:]), rows.select(order[:held_out])

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from train.words import DataError, quoted
+from train.data.errors import DataError
+from train.formatting import quoted
 
 FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 # Behind one of the endings above. A zip holds one table, whose ending counts.

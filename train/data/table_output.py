@@ -18,7 +18,7 @@ from datasets import Dataset
 from switch_model.storage.whole_files import STREAMS, write_atomically, written_aside
 from train.data.json_table import is_rows_alone
 from train.data.table_file import FILE_ENDINGS, table_ending
-from train.words import counted, listed
+from train.formatting import counted, listed
 
 JSON_LINES, JSON_ENDINGS = (".jsonl", ".ndjson"), (".jsonl", ".ndjson", ".json")
 

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
 from train.data.csv_table import clean_names, read_csv
+from train.data.errors import DataError
 from train.data.json_table import read_json
 from train.data.table_file import encoding_error, open_bytes, open_text, table_ending
-from train.words import DataError, quoted
+from train.formatting import quoted
 
 # A parquet file of equal values is tiny and has any number of rows.
 MOST_ROWS = 200_000_000

@@ -8,13 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from switch_model.storage.hub import (
@@ -27,7 +23,7 @@ from switch_model.storage.hub import (
 )
 from switch_model.storage.tokenizer_io import target_of
 from train.data.columns import PAIR_SEPARATOR, SEPARATOR_TOKEN
-from train.words import DataError
+from train.data.errors import DataError
 
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
 
@@ -251,27 +247,3 @@ def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool)
         input_columns=["input_ids", "labels"],
         desc="Filtering",
     )
-
-
-# Column of rows, and key of batches, with what other checkpoints say of each text (train/tasks/teaching.py).
-TEACHER = "teacher"
-
-
-class PaddingCollator:
-    """Rows -> one batch, padded on the right to its longest text."""
-
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
-        lengths = torch.tensor([len(row) for row in ids])
-        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)
-        taught = {TEACHER: torch.tensor([row[TEACHER] for row in rows])} if TEACHER in rows[0] else {}
-        return {
-            "input_ids": input_ids_BT,
-            # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
-            "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-            **taught,
-        }

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from train.data.columns import label_features
-from train.words import DataError
+from train.data.errors import DataError
 
 TOY_VOCABULARY, TOY_SAMPLES = 500, 1000
 TOY_SEEDS = {"train": 0, "validation": 1, "test": 2}

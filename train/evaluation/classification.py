@@ -14,16 +14,18 @@ from switch_model.analysis.reliance import ROWS as RELIANCE_ROWS
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from train.data.loading import align_labels, load_split
+from train.data.columns import align_labels
+from train.data.errors import DataError
+from train.data.loading import load_split
 from train.data.source import DataSource
-from train.data.tokenizers import PaddingCollator, tokenize
+from train.data.tokenizers import tokenize
 from train.data.toy import make_toy_split
 from train.evaluation.held_out import held_out_rows, own_data, trained_on
-from train.evaluation.pictures import classification_figures
+from train.evaluation.metrics import classification_figures
 from train.evaluation.reliance import Progress, measured
 from train.evaluation.text import measure_texts
 from train.runs.continuing import lost_rows
-from train.words import DataError
+from train.tasks.collators import PaddingCollator
 
 
 def load_rows(checkpoint: str, source: DataSource) -> tuple[Dataset, list[str]]:

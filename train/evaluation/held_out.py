@@ -13,13 +13,14 @@ from datasets import Dataset, concatenate_datasets
 
 from switch_model.checkpoint import read_training
 from train.arguments.arguments import Arguments
+from train.data.errors import DataError
 from train.data.fingerprint import AT_ONCE, Fingerprint, among, column, prints, what_changed
 from train.data.source import DataSource
+from train.formatting import counted
 from train.runs.continuing import digest_of, read_fingerprint
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
 from train.tasks.rows import read_data, streams_of
-from train.words import DataError, counted
 
 # What an evaluation says of rows that a model knows: how many of them, as far as the run's arguments tell.
 MOST, SOME, NONE = "most", "some", "none"

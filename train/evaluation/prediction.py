@@ -32,9 +32,9 @@ from train.data.table_output import write_table
 from train.data.tables import read_table
 from train.data.toy import make_toy_split
 from train.evaluation.classification import load_rows
+from train.formatting import counted, one_line
 from train.tasks.generation import STORY, continue_texts, translate
 from train.tasks.rows import make_tokenizer, read_data
-from train.words import counted, one_line
 
 SHOWN_CHARACTERS = 60
 # For each blank, of those that the model names.

@@ -14,7 +14,7 @@ from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
 from switch_model.models.pretrained import SwitchPreTrainedModel
-from train.words import counted
+from train.formatting import counted
 
 # Shares of what a model's figure has beyond chance. Whoever loses less than the first hardly needs its experts, or the
 # right one among them; whoever loses less than the second needs them for some of it.

@@ -19,6 +19,7 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_atomically
+from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
@@ -26,8 +27,8 @@ from train.data.source import DataSource
 from train.data.tokenizers import tokenize, tokenize_pairs
 from train.evaluation.reliance import Progress, drawn, measured
 from train.tasks.collators import MaskingCollator
-from train.tasks.generation import bleu_and_chrf, translate
-from train.words import DataError
+from train.tasks.generation import translate
+from train.tasks.metrics import bleu_and_chrf
 
 # Share of tokens that is hidden to measure a model that guesses them.
 HIDDEN = 0.15

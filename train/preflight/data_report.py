@@ -18,10 +18,12 @@ import pyarrow.parquet
 
 from train.arguments.arguments import Arguments
 from train.data.columns import choose_columns, classes_of, names_in, texts_of
+from train.data.errors import DataError
 from train.data.loading import read_rows
 from train.data.packing import stream_texts
 from train.data.pairs import choose_pair, pair_texts
 from train.data.source import DataSource
+from train.formatting import shortened
 from train.preflight.data_warnings import (
     about_classes,
     about_contradicting,
@@ -39,7 +41,6 @@ from train.preflight.data_warnings import (
 )
 from train.tasks.registry import TASKS
 from train.tasks.rows import learn_tokenizer
-from train.words import DataError, shortened
 
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 5, 160
 SAMPLED_ROWS = 500

@@ -10,7 +10,7 @@ import numpy as np
 
 from train.data.class_names import is_word_for_missing, look, spelled
 from train.data.pairs import too_long
-from train.words import counted, listed, shortened
+from train.formatting import counted, listed, shortened
 
 # A class with fewer rows can be neither learned nor measured.
 FEW_ROWS = 5

@@ -7,10 +7,10 @@ from typing import Any
 
 from train.arguments.presets import default_task
 from train.data.columns import ROW_NUMBERS, cells_of, choose_columns, classes_of, names_in, texts_of
+from train.data.errors import DataError
 from train.data.loading import read_rows
 from train.data.pairs import choose_pair
 from train.data.source import DataSource
-from train.words import DataError
 
 # Of the rows: where more than so many have a class of their own, it is a text rather than a class.
 OWN_CLASS = 0.5

@@ -5,7 +5,7 @@ from typing import Any
 
 from switch_model.config import SwitchConfig
 from train.evaluation.reliance import known, markdown
-from train.words import counted, one_line
+from train.formatting import counted, one_line
 
 LICENCES = {
     "ag_news": "Apache-2.0 for these weights. The AG corpus behind them is for research and non-commercial use.",

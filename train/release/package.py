@@ -12,8 +12,9 @@ import torch
 
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
 from train.evaluation.classification import evaluate
+from train.formatting import pasted
 from train.release.card import model_card
-from train.runs.run import Run, RunError, pasted
+from train.runs.run import Run, RunError
 
 
 def package(

@@ -16,9 +16,11 @@ from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import PRIVATE, Arguments
 from train.data.fingerprint import Fingerprint, among, prints, what_changed
 from train.data.loading import TrainingData
-from train.runs.run import Run, RunError, pasted
 from train.tasks.rows import Rows, read_data, streams_of
-from train.words import DataError, counted, listed
+from train.runs.run import Run, RunError
+from train.formatting import pasted
+from train.formatting import counted, listed
+from train.data.errors import DataError
 
 # What may be edited while a run is stopped: where things lie (rows are compared by what stands in them), who watches,
 # how long it trains and when it looks at itself.

@@ -10,6 +10,7 @@ from typing import Any
 
 from train.runs.run import RUNS, Run, RunError, list_runs
 from train.tasks.registry import TASKS, Task
+from train.formatting import aligned, clock
 
 COLUMNS = ("name", "state", "data set", "best", "steps", "time", "started")
 
@@ -74,15 +75,8 @@ def run_table(rows: list[dict[str, Any]]) -> str:
     return aligned([COLUMNS, *(_cells(row) for row in rows)])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Cells as text in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def clock(seconds: float) -> str:
-    """3725 -> 1:02:05."""
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, r
 from train.data.table_file import without_endings
 from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.runs.trainer_files import checkpoint_step, damage_of
+from train.formatting import pasted
 
 RUNS = Path("runs")
 LOG_TAIL_BYTES = 8000
@@ -398,6 +399,3 @@ def reserve_folder(root: Path, name: str) -> Path:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
 
 
-def pasted(path: str | Path) -> str:
-    """A path as a word of a command that a shell takes as it is printed."""
-    return shlex.quote(str(path))

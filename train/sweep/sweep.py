@@ -27,8 +27,9 @@ from optuna.trial import TrialState, create_trial
 from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
+from train.formatting import aligned, clock
 from train.runs.continuing import check_digest, digest_of
-from train.runs.history import aligned, best_figure, clock
+from train.runs.history import best_figure
 from train.runs.process import StopRequest, go_on, start
 from train.runs.run import RUNS, Run, RunError, named_after, reserve_folder
 from train.runs.run_files import read_object

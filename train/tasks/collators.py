@@ -1,7 +1,7 @@
-"""Rows of token ids -> batches for models that guess or write tokens.
+"""Rows of token ids -> batches.
 
 Legend: B batch, T tokens. What is hidden or cut out of a row follows from (seed, epoch, row) alone: neither the order
-of batches nor a stop and a resume in between changes it. Batches of classes: tokenizer.PaddingCollator.
+of batches nor a stop and a resume in between changes it.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,36 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.models.pretrained import IGNORED_LABEL
-from train.data.tokenizers import PaddingCollator, sentinel_ids
+from train.data.tokenizers import sentinel_ids
 
+# Column of rows, and key of batches, with what other checkpoints say of each text (train/tasks/teaching.py).
+TEACHER = "teacher"
 # Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).
 MASKED, REPLACED = 0.8, 0.1
 # Mean length of a span that is cut out (T5, 1910.10683, section 3.3.4).
 MEAN_SPAN = 3.0
 # Rows whose tokens are counted in one go.
 COUNTED_AT_ONCE = 10_000
+
+
+class PaddingCollator:
+    """Rows -> one batch, padded on the right to its longest text."""
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids = [torch.as_tensor(row["input_ids"]) for row in rows]
+        lengths = torch.tensor([len(row) for row in ids])
+        input_ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)
+        taught = {TEACHER: torch.tensor([row[TEACHER] for row in rows])} if TEACHER in rows[0] else {}
+        return {
+            "input_ids": input_ids_BT,
+            # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
+            "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+            **taught,
+        }
 
 
 class PairCollator:

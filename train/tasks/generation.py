@@ -6,10 +6,8 @@ Try it: bleu_and_chrf(["the cat sat"], ["the cat sat down"])
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from sacrebleu.metrics import BLEU, CHRF
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.inference.decoding import Decoding
@@ -17,23 +15,11 @@ from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
+from train.tasks.metrics import bleu_and_chrf
 
-# What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
-BLEU_TOKENIZER = "13a"
 SHOWN_SAMPLES = 3
 # How a causal model goes on where nobody says otherwise.
 STORY = Decoding(max_new_tokens=60, do_sample=True, temperature=0.8, top_k=40)
-
-
-def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-    """bleu and chrf from 0 to 100 over all answers together, and sacreBLEU's signature of both."""
-    bleu, chrf = BLEU(tokenize=BLEU_TOKENIZER), CHRF()
-    return {
-        "bleu": bleu.corpus_score(list(answers), [list(references)]).score,
-        "chrf": chrf.corpus_score(list(answers), [list(references)]).score,
-        "bleu_signature": str(bleu.get_signature()),
-        "chrf_signature": str(chrf.get_signature()),
-    }
 
 
 @torch.inference_mode()

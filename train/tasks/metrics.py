@@ -3,7 +3,11 @@
 Try it: MEASURES["bleu"].words(31.4)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from sacrebleu.metrics import BLEU, CHRF
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,18 @@ MEASURES = {
     "bits_per_character": Measure("bits per character", ".3f"),
     "macro_f1": Measure("macro-F1", ".2%", top=1.0),
 }
+
+
+# What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
+BLEU_TOKENIZER = "13a"
+
+
+def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """bleu and chrf from 0 to 100 over all answers together, and sacreBLEU's signature of both."""
+    bleu, chrf = BLEU(tokenize=BLEU_TOKENIZER), CHRF()
+    return {
+        "bleu": bleu.corpus_score(list(answers), [list(references)]).score,
+        "chrf": chrf.corpus_score(list(answers), [list(references)]).score,
+        "bleu_signature": str(bleu.get_signature()),
+        "chrf_signature": str(chrf.get_signature()),
+    }

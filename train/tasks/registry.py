@@ -17,8 +17,7 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.arguments.groups import TrainArguments
-from train.data.tokenizers import PaddingCollator
-from train.tasks.collators import BlockCollator, MaskingCollator, PairCollator, SpanCorruptionCollator
+from train.tasks.collators import BlockCollator, MaskingCollator, PaddingCollator, PairCollator, SpanCorruptionCollator
 from train.tasks.metrics import MEASURES
 from train.tasks.scores import accuracy, by_class
 

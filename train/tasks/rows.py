@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of, with_target
 from train.arguments.arguments import Arguments
+from train.data.errors import DataError
 from train.data.loading import TrainingData, load_training_data
 from train.data.packing import Blocks, held_out_every, packed, prints_of, stream_texts
 from train.data.pairs import load_training_pairs
@@ -33,7 +34,6 @@ from train.data.toy import TOY_VOCABULARY
 from train.tasks.generation import SHOWN_SAMPLES, Author, storyteller, translator
 from train.tasks.registry import TASKS
 from train.tasks.teaching import with_teachers
-from train.words import DataError
 
 DEFAULT_VOCABULARY = 16_000
 # What --target_tokenizer says for one that is learned from the targets.

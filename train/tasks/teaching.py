@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from switch_model.checkpoint import load_checkpoint, require_classifier
 from train.arguments.groups import TrainArguments
-from train.data.tokenizers import TEACHER, PaddingCollator, tokenize
+from train.data.errors import DataError
+from train.data.tokenizers import tokenize
 from train.names import split_names
-from train.words import DataError
+from train.tasks.collators import TEACHER, PaddingCollator
 
 TEXTS_AT_ONCE = 128
 

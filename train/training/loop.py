@@ -29,8 +29,10 @@ from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.arguments.groups import TrainArguments
 from train.arguments.steps import planned_steps
+from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
 from train.data.tokenizers import load_tokenizer
+from train.formatting import counted, pasted
 from train.launch import one_of_several
 from train.preflight.data_report import notes
 from train.release.card import model_card
@@ -44,7 +46,7 @@ from train.runs.continuing import (
     overlap_words,
 )
 from train.runs.process import StopRequest, recorded, stopped_early, wait_for_turn
-from train.runs.run import Run, RunError, pasted
+from train.runs.run import Run, RunError
 from train.runs.trainer_files import at_its_end
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, Task
@@ -57,7 +59,6 @@ from train.training.trainer import SwitchTrainer, training_arguments
 from train.training.word_counts import join_counts
 from train.weights.initial import read_start, start_from, with_shape_of
 from train.weights.kept import put_weights
-from train.words import DataError, counted
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from switch_model.storage.whole_files import write_atomically
-from train.runs.history import clock
+from train.formatting import clock
 from train.runs.process import StopRequest
 from train.runs.run import Run
 from train.runs.trainer_files import checkpoint_step

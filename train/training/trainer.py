@@ -15,21 +15,21 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.optimization import Adafactor, AdafactorSchedule
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from switch_model.analysis.statistics import RoutingTotals
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.routing import Routing
 from train.arguments.groups import TrainArguments
-from train.data.tokenizers import TEACHER
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE
+from train.tasks.collators import TEACHER
 from train.tasks.generation import Author
 from train.tasks.registry import Task
 from train.tasks.teaching import distillation_loss
 from train.training.annealing import ResidualAnnealing
 from train.training.balancing import Rebalance
+from train.training.batch_totals import BatchTotals
 from train.training.progress import Steering, line_of_log
+from train.training.sampler import LengthGroupedOrder
+from train.training.weight_averaging import UpdateAverage, warmed_up_average
 
 
 def compiles(arguments: TrainArguments, device: str) -> bool:
@@ -72,27 +72,6 @@ def training_arguments(
     )
 
 
-def warmed_up_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """An exponential average that follows closely at first, so that the random start is soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averaged, current, 1 - now)
-
-    return update
-
-
-class _UpdateAverage(TrainerCallback):
-    """Takes the weights into their average after every optimizer step, before any evaluation."""
-
-    def __init__(self, average: AveragedModel):
-        self.average = average
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        self.average.update_parameters(model)
-
-
 class _GoOn(TrainerCallback):
     """Before the first step of a resumed run."""
 
@@ -103,25 +82,6 @@ class _GoOn(TrainerCallback):
         self.trainer.go_on_from(self.checkpoint)
 
 
-class LengthGroupedOrder(Sampler):
-    """Rows of about one length together, in an order that follows from (seed, epoch) alone.
-
-    transformers' own draws from the global random state, so that a run resumed in the middle of an epoch would meet
-    other batches than one that was never stopped.
-    """
-
-    def __init__(self, lengths: list[int], rows_per_step: int, seed: int):
-        self.lengths, self.rows_per_step, self.seed = lengths, rows_per_step, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self):
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
-
-
 class _TellEpoch(TrainerCallback):
     """Another order of the rows, and other masks, in every epoch."""
 
@@ -130,34 +90,6 @@ class _TellEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.trainer.order.epoch = self.trainer.data_collator.epoch = int(state.epoch or 0)
-
-
-class _Batches:
-    """What is counted over batches between two lines of metrics. Stays on the device until someone asks."""
-
-    def __init__(self):
-        self.routing = RoutingTotals()
-        self.correct: Tensor | int = 0
-        self.seen = 0
-        self.cross_entropy: Tensor | float = 0.0
-        self.counted = True
-
-    def add(self, records: tuple[Routing, ...], correct: Tensor | None, seen: int, cross_entropy: Tensor) -> None:
-        """`correct` is None where there were no logits to look at."""
-        self.routing.add(records)
-        self.counted = self.counted and correct is not None
-        self.correct = self.correct + (correct if correct is not None else 0)
-        self.seen += seen
-        self.cross_entropy = self.cross_entropy + seen * cross_entropy
-
-    @property
-    def accuracy(self) -> float:
-        return int(self.correct) / self.seen
-
-    @property
-    def nats(self) -> float:
-        """Mean cross-entropy of an answer, without the auxiliary losses."""
-        return float(self.cross_entropy) / self.seen
 
 
 class SwitchTrainer(Trainer):
@@ -214,7 +146,7 @@ class SwitchTrainer(Trainer):
         self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
         self.add_callback(_TellEpoch(self))
         self.best: float | None = None
-        self.batches = _Batches()
+        self.batches = BatchTotals()
         self.rebalance = Rebalance() if self.model.config.balance == "bias" else None
         if self.rebalance is not None:
             self.add_callback(self.rebalance)
@@ -223,7 +155,7 @@ class SwitchTrainer(Trainer):
         self.average: AveragedModel | None = None
         if settings.ema_decay > 0:
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
-            self.add_callback(_UpdateAverage(self.average))
+            self.add_callback(UpdateAverage(self.average))
         if resume_from is not None:
             self.add_callback(_GoOn(self, resume_from))
         self.add_callback(steering)
@@ -298,7 +230,7 @@ class SwitchTrainer(Trainer):
             self.data_collator = training
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        training, self.batches = self.batches, _Batches()
+        training, self.batches = self.batches, BatchTotals()
         model = self.model
         self.steering.set_phase("evaluating")
         try:
@@ -337,7 +269,7 @@ class SwitchTrainer(Trainer):
             record["accuracy"] = self.batches.accuracy
         if kind != "end":
             record["routing"] = self.batches.routing.summary()
-            self.batches = _Batches()
+            self.batches = BatchTotals()
         self.run.append_metrics(record)
         print(line_of_log(record, self.state.max_steps), flush=True)
         if self.report is not None:

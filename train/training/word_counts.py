@@ -21,8 +21,8 @@ from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.layers.word_counts import NO_FEATURE, WordCounts, text_features
 from switch_model.models.pretrained import real_tokens
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from train.data.tokenizers import PaddingCollator
 from train.runs.run import Run
+from train.tasks.collators import PaddingCollator
 from train.tasks.registry import classification_metrics
 
 # How often each feature is taken to have occurred in each class before any row is read.

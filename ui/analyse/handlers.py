@@ -59,9 +59,9 @@ class Analyst:
     def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
         """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
         from train.analysis.analyze import rows_to_analyze
+        from train.data.errors import DataError
         from train.data.source import DataSource
         from train.data.table_file import check_unpacked_size
-        from train.words import DataError
 
         if self.workspace.limits and len(self._held) >= MAX_HELD:
             yield gr.skip(), notice(FULL)

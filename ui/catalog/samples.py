@@ -101,9 +101,9 @@ class SampleLibrary:
         return sample
 
     def _read_dataset(self, name: str) -> list[Sample]:
+        from train.data.errors import DataError
         from train.data.loading import load_split
         from train.data.source import DataSource
-        from train.words import DataError
 
         if name not in DATASET_NAMES:
             raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")

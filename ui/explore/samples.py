@@ -50,7 +50,7 @@ class SamplePicker:
         source = self._source(model, source)
         if source not in DATASET_NAMES:
             return rows_html(self.library.search(source, query))
-        from train.words import DataError
+        from train.data.errors import DataError
 
         try:
             return rows_html(self.library.search(source, query))

@@ -13,13 +13,13 @@ import gradio as gr
 
 from switch_model.storage.paths import local_path
 from train.arguments.arguments import Arguments
+from train.data.errors import DataError
 from train.data.loading import columns_of
 from train.data.source import DataSource, known_datasets
 from train.data.table_file import UPLOAD_ENDINGS
 from train.preflight.data_report import DataReport, data_report
 from train.preflight.task_suggestion import columns_by_content, fitting_task
 from train.tasks.registry import TASKS
-from train.words import DataError
 from ui.components.outputs import outputs
 from ui.look.html import notice
 from ui.server.workspace import Workspace

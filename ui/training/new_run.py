@@ -17,10 +17,10 @@ from switch_model import CheckpointError
 from train.arguments.arguments import Arguments
 from train.arguments.groups import DataArguments
 from train.arguments.presets import default_preset
+from train.data.errors import DataError
 from train.preflight.estimate import Estimate, estimate
 from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
-from train.words import DataError
 from ui.components.outputs import outputs
 from ui.look.html import notice
 from ui.server.downloads import fresh_path, hand_over

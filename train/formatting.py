@@ -1,20 +1,19 @@
-"""Words for sentences about data, and the error that carries such a sentence.
+"""Numbers, names and texts as a sentence, a table or a shell takes them.
 
 Try it: listed(["a", "b"]), one_line("two\\nlines"), counted(3, "row", "rows")
 """
 
 import re
+import shlex
 import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 
 MAX_NAME = 40
 # What a terminal obeys instead of showing it, and marks that turn the direction of all that follows them.
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?")
 _UNSEEN = {code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and not chr(code).isspace()}
 _UNSEEN |= dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
-
-
-class DataError(Exception):
-    """Says which data could not be had, why, and what to do."""
 
 
 def listed(names: list[str]) -> str:
@@ -44,3 +43,19 @@ def shortened(text: str, length: int) -> str:
     """One line of at most `length` characters."""
     line = one_line(text[: 2 * length])
     return line if len(line) <= length and len(text) <= 2 * length else line[: length - 1].rstrip() + "…"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as text in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def clock(seconds: float) -> str:
+    """3725 -> 1:02:05."""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+def pasted(path: str | Path) -> str:
+    """A path as a word of a command that a shell takes as it is printed."""
+    return shlex.quote(str(path))

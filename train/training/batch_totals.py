@@ -1,0 +1,34 @@
+"""What is counted over batches between two lines of metrics."""
+
+from torch import Tensor
+
+from switch_model.analysis.statistics import RoutingTotals
+from switch_model.routing import Routing
+
+
+class BatchTotals:
+    """What is counted over batches between two lines of metrics. Stays on the device until someone asks."""
+
+    def __init__(self):
+        self.routing = RoutingTotals()
+        self.correct: Tensor | int = 0
+        self.seen = 0
+        self.cross_entropy: Tensor | float = 0.0
+        self.counted = True
+
+    def add(self, records: tuple[Routing, ...], correct: Tensor | None, seen: int, cross_entropy: Tensor) -> None:
+        """`correct` is None where there were no logits to look at."""
+        self.routing.add(records)
+        self.counted = self.counted and correct is not None
+        self.correct = self.correct + (correct if correct is not None else 0)
+        self.seen += seen
+        self.cross_entropy = self.cross_entropy + seen * cross_entropy
+
+    @property
+    def accuracy(self) -> float:
+        return int(self.correct) / self.seen
+
+    @property
+    def nats(self) -> float:
+        """Mean cross-entropy of an answer, without the auxiliary losses."""
+        return float(self.cross_entropy) / self.seen
