@@ -39,7 +39,7 @@ from train.data.tokenizers import load_tokenizer, train_byte_tokenizer
 from train.runs.process import StopRequest, recorded
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
-from train.training.progress import Steering
+from train.training.progress import ProgressCallback
 from train.training.trainer import SwitchTrainer, training_arguments
 from train.training.weight_averaging import warmed_up_average
 
@@ -186,14 +186,14 @@ def _train(run: Run, arguments: Arguments, stream: Stream, checkpoint: Path | No
     task, settings, model = TASKS["clm"], arguments.train, model_of(arguments, stream.tokenizer)
     collator, stop = task.collator(stream.tokenizer, settings), StopRequest(run)
     with stop.noticed():
-        steering = Steering(run, stop, max_minutes=None, resumed_from=checkpoint)
+        progress = ProgressCallback(run, stop, max_minutes=None, resumed_from=checkpoint)
         trainer = SwitchTrainer(
             run=run,
             task=task,
             settings=settings,
             keep_best=lambda model, metrics: None,  # Curves are all that is wanted.
             eval_collator=collator,
-            steering=steering,
+            progress=progress,
             resume_from=checkpoint,
             train_lengths=[arguments.data.seq_len] * len(stream.train),
             model=model,
@@ -203,7 +203,7 @@ def _train(run: Run, arguments: Arguments, stream: Stream, checkpoint: Path | No
             data_collator=collator,
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return steering.stopped
+    return progress.stopped
 
 
 def curve_of(run: Run, experts: int, seed: int, steps: int) -> Curve:

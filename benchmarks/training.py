@@ -21,7 +21,7 @@ from train.runs.process import StopRequest
 from train.runs.run import Run
 from train.tasks.collators import PaddingCollator
 from train.tasks.registry import TASKS
-from train.training.progress import Steering
+from train.training.progress import ProgressCallback
 from train.training.trainer import SwitchTrainer, training_arguments
 
 TOKENS, BATCH, STEPS, VOCABULARY, CLASSES, ROUNDS = 64, 32, 100, 8000, 4, 5
@@ -77,7 +77,7 @@ def our_trainer(folder: str) -> SwitchTrainer:
         keep_best=lambda model, metrics: None,
         eval_collator=collator,
         model=SwitchForSequenceClassification(arguments.config(VOCABULARY, 0, [str(n) for n in range(CLASSES)])),
-        steering=Steering(run, StopRequest(run), max_minutes=None, resumed_from=None),
+        progress=ProgressCallback(run, StopRequest(run), max_minutes=None, resumed_from=None),
         args=training_arguments(arguments.train, TASKS["classification"], run, "cpu", max_steps=None),
         train_dataset=rows(),
         eval_dataset=rows().select(range(BATCH)),

@@ -47,7 +47,7 @@ def test_a_run_is_compared_with_the_dense_run_of_its_seed():
     assert "never" in table({"rows": [dense, four, eight]})
 
 
-class StopsAfterThreeSteps(scaling_experts.Steering):
+class StopsAfterThreeSteps(scaling_experts.ProgressCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 3:
             self.run.request_stop()
@@ -87,7 +87,7 @@ def test_a_stopped_curve_goes_on_and_a_finished_one_is_read(tmp_path, monkeypatc
 
     # Stopped after its third step, then gone on with; finished after two, then asked for more.
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(scaling_experts, "Steering", StopsAfterThreeSteps)
+        patch.setattr(scaling_experts, "ProgressCallback", StopsAfterThreeSteps)
         scaling_experts.train_curve(arguments("stopped"), stream)
     assert points(scaling_experts.train_curve(arguments("stopped"), stream)) == points(whole)
     scaling_experts.train_curve(arguments("longer", steps=2), stream)

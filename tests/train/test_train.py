@@ -28,7 +28,7 @@ from train.evaluation.metrics import calibration_error, classification_figures
 from train.runs.run import Run
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, MaskingCollator
-from train.weights.initial import read_start, with_shape_of
+from train.weights.initial import read_initial, with_shape_of
 
 
 def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):
@@ -480,7 +480,7 @@ def test_a_classifier_starts_from_pretrained_weights(tmp_path, capsys):
 
 def test_a_classifier_does_not_tell_whether_an_output_layer_is_tied(toy_run):
     untied = SwitchConfig(tie_word_embeddings=False)
-    begun = read_start(str(toy_run.best), TASKS["mlm"])
+    begun = read_initial(str(toy_run.best), TASKS["mlm"])
     assert begun.config.tie_word_embeddings and not begun.of_tokens
     assert not with_shape_of(untied, begun.config, begun.of_tokens).tie_word_embeddings
     # A model of tokens does: its weights are of one or the other kind.

@@ -24,7 +24,7 @@ from train.data import pairs
 from train.tasks.generation import SHOWN_SAMPLES
 from train.tasks.registry import TASKS
 from train.tasks.rows import asked_vocabulary, make_tokenizer
-from train.weights.initial import Start, read_shape, with_shape_of
+from train.weights.initial import InitialWeights, read_initial_shape, with_shape_of
 
 # A word comes to so many tokens, more or less; in pairs to more (train.data.pairs).
 TOKENS_PER_WORD = 1.3
@@ -106,7 +106,7 @@ def estimate(
         rows = data.num_samples if data.dataset == "toy" else min(rows, data.num_samples)
     work = _work(arguments, rows, words, target_words, validation)
     task = TASKS[train.task]
-    start = read_shape(train.init_from, task) if train.init_from else None
+    start = read_initial_shape(train.init_from, task) if train.init_from else None
     labels = [str(index) for index in range(max(classes, 2))] if task.labelled else []
     config = _config(arguments, labels, vocabulary, start).to_json_string(use_diff=False)
     total, active = _counts(train.task, config)
@@ -139,7 +139,9 @@ def estimate(
     return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, row, seconds)
 
 
-def _config(arguments: Arguments, labels: list[str], vocabulary: int | None, start: Start | None) -> SwitchConfig:
+def _config(
+    arguments: Arguments, labels: list[str], vocabulary: int | None, start: InitialWeights | None
+) -> SwitchConfig:
     """The model's configuration: exact where it starts from another, else with as many tokens as there can be."""
     if start is None:
         size = asked_vocabulary(arguments)

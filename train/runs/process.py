@@ -80,10 +80,10 @@ def _spawn(run: Run, command: list[str]) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in the app's shell is not for the run.
         )
-    threading.Thread(target=_see_it_off, args=(run, process), name=f"wait for {run.name}", daemon=True).start()
+    threading.Thread(target=_reap, args=(run, process), name=f"wait for {run.name}", daemon=True).start()
 
 
-def _see_it_off(run: Run, process: subprocess.Popen) -> None:
+def _reap(run: Run, process: subprocess.Popen) -> None:
     # Asking for the exit status also takes an ended process out of the table.
     status = process.wait()
     if run.state().pid != os.getpid():

@@ -76,12 +76,12 @@ def continue_texts(
 
 
 # What a run writes at an evaluation: figures, and samples of text.
-Author = Callable[[SwitchPreTrainedModel], tuple[dict[str, float], list[dict[str, str]]]]
+SampleWriter = Callable[[SwitchPreTrainedModel], tuple[dict[str, float], list[dict[str, str]]]]
 
 
 def translator(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], references: Sequence[str], batch_size: int
-) -> Author:
+) -> SampleWriter:
     """Translates validation rows at every evaluation, greedily."""
 
     def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
@@ -94,7 +94,7 @@ def translator(
     return write
 
 
-def storyteller(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Author:
+def storyteller(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> SampleWriter:
     """Goes on with the same prompts at every evaluation."""
 
     def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:

@@ -31,7 +31,7 @@ from train.data.tokenizers import (
     train_unigram_tokenizer,
 )
 from train.data.toy import TOY_VOCABULARY
-from train.tasks.generation import SHOWN_SAMPLES, Author, storyteller, translator
+from train.tasks.generation import SHOWN_SAMPLES, SampleWriter, storyteller, translator
 from train.tasks.registry import TASKS
 from train.tasks.teaching import with_teachers
 
@@ -49,7 +49,7 @@ class Rows:
     Attributes:
         train, validation: rows as the task's collator takes them.
         lengths: tokens of each training row.
-        author: what the model writes at an evaluation; None for models that do not.
+        sample_writer: what the model writes at an evaluation; None for models that do not.
         characters_per_token: of the validation texts, where bits per character can be told.
         prints: of a stream, the files with a number for each text to train on and to validate on.
     """
@@ -57,7 +57,7 @@ class Rows:
     train: Any
     validation: Any
     lengths: list[int]
-    author: Author | None = None
+    sample_writer: SampleWriter | None = None
     characters_per_token: float | None = None
     prints: dict[str, Path] | None = None
 
@@ -177,19 +177,19 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
     if kind == "blocks":
         return _blocks(arguments, tokenizer, most)
     held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
-    author = None
+    sample_writer = None
     if kind == "pairs":
         train = tokenize_pairs(data.train, tokenizer, cut=False)
         if longer := len(data.train) - len(train):
             print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and left out.")
         validation = tokenize_pairs(held_out, tokenizer, cut=True)
-        author = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
+        sample_writer = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
     else:
         train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
         if arguments.train.teachers:
             train = with_teachers(train, data.train["text"], data.labels, arguments.train)
     # Sorted by length: evaluation batches hold next to no padding.
-    return Rows(train, validation.sort("length"), list(train["length"]), author)
+    return Rows(train, validation.sort("length"), list(train["length"]), sample_writer)
 
 
 def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int | None) -> Rows:
@@ -215,7 +215,7 @@ def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int 
         )
     if most is not None:
         validation.tokens = validation.tokens[: most * data.seq_len]
-    counts, author = info["validation"], storyteller(tokenizer, prompts)
+    counts, sample_writer = info["validation"], storyteller(tokenizer, prompts)
     characters_per_token = counts["characters"] / counts["tokens"]
     kept = {name: prints_of(path) for name, path in files.items()}
-    return Rows(train, validation, [data.seq_len] * len(train), author, characters_per_token, kept)
+    return Rows(train, validation, [data.seq_len] * len(train), sample_writer, characters_per_token, kept)

@@ -53,11 +53,11 @@ from train.tasks.registry import TASKS, Task
 from train.tasks.rows import Rows, make_rows, make_tokenizer, read_data
 from train.training.curves import write_curves
 from train.training.probe import make_probe
-from train.training.progress import Steering, last_value
+from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import log_in, reporting
 from train.training.trainer import SwitchTrainer, training_arguments
 from train.training.word_counts import join_counts
-from train.weights.initial import read_start, start_from, with_shape_of
+from train.weights.initial import read_initial, take_weights, with_shape_of
 from train.weights.kept import put_weights
 
 
@@ -149,7 +149,7 @@ def _alone() -> None:
         raise RunError(said)
 
 
-def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Parts":
+def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "TrainingParts":
     """What a run trains that was begun before, with its own tokenizers."""
     kept = run.tokenizer if run.tokenizer.is_dir() else run.best
     tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
@@ -181,7 +181,7 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingParts:
     """What a run trains: rows as token ids, and the model they fit; and how long, where the epochs do not say."""
 
     tokenizer: PreTrainedTokenizerFast
@@ -196,12 +196,12 @@ def _prepare(
     tokenizer: PreTrainedTokenizerFast | None = None,
     begun_with: SwitchConfig | None = None,
     check: Callable[[Fingerprint], None] | None = None,
-) -> Parts:
+) -> TrainingParts:
     """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
     the configuration it began with, and checks that its rows are the same."""
     task, start = TASKS[arguments.train.task], None
     if arguments.train.init_from and tokenizer is None:
-        start = read_start(arguments.train.init_from, task)
+        start = read_initial(arguments.train.init_from, task)
         arguments.adopt(start.config)
         begun_with, tokenizer = start.config, start.tokenizer
     data = read_data(arguments)
@@ -239,8 +239,8 @@ def _prepare(
         config = with_shape_of(config, begun_with, start is None or start.of_tokens)
     model = task.model_class(config)
     if start is not None:
-        start_from(model, start.weights)
-    return Parts(tokenizer, rows, model, steps if decided_by else None, found)
+        take_weights(model, start.weights)
+    return TrainingParts(tokenizer, rows, model, steps if decided_by else None, found)
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -256,7 +256,7 @@ def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, T
     return LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED_LABEL, label_smoothing=smoothing)
 
 
-def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from: Path | None) -> Run:
+def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resume_from: Path | None) -> Run:
     if run.stop_path.exists():  # Somebody did not want to wait until the data were read.
         run.set_state("stopped", stopped_early(run))
         return run
@@ -295,13 +295,13 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
 
     stop = StopRequest(run)
     with reporting(run, arguments, resume_from) as reported, stop.noticed():
-        steering = Steering(run, stop, arguments.train.max_minutes, resume_from)
+        progress = ProgressCallback(run, stop, arguments.train.max_minutes, resume_from)
         trainer = SwitchTrainer(
             run=run,
             task=task,
             settings=arguments.train,
             keep_best=keep_best,
-            steering=steering,
+            progress=progress,
             report=reported.record,
             callbacks=reported.callbacks,
             probe=make_probe(arguments.train.probe, tokenizer),
@@ -312,7 +312,7 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
             train_dataset=rows.train,
             eval_dataset=rows.validation,
             train_lengths=rows.lengths,
-            author=rows.author,
+            sample_writer=rows.sample_writer,
             characters_per_token=rows.characters_per_token,
             # Two, for what is hidden is drawn by epoch.
             data_collator=_training_collator(task, arguments.train, parts),
@@ -322,26 +322,28 @@ def _run(run: Run, arguments: Arguments, parts: Parts, device: str, resume_from:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if not run.best.exists():
             # Stopped before its first evaluation: there is a model all the same.
-            keep_best(trainer.kept_model, {"step": steering.step, "epoch": trainer.state.epoch})
+            keep_best(trainer.kept_model, {"step": progress.step, "epoch": trainer.state.epoch})
         _join_counts(run, arguments, parts, device, time.monotonic() - started)
         write_curves(run)
 
-    if steering.stopped:
-        run.set_state("stopped", f"Stopped at step {steering.step:,} of {steering.max_steps:,}, with a checkpoint.")
+    if progress.stopped:
+        run.set_state("stopped", f"Stopped at step {progress.step:,} of {progress.max_steps:,}, with a checkpoint.")
     else:
-        ended = f"Out of time after step {steering.step:,} of {steering.max_steps:,}." if steering.out_of_time else ""
+        ended = f"Out of time after step {progress.step:,} of {progress.max_steps:,}." if progress.out_of_time else ""
         run.set_state("finished", ended)
     return run
 
 
-def _training_collator(task: Task, settings: TrainArguments, parts: Parts) -> Callable[[list], dict[str, Tensor]]:
+def _training_collator(
+    task: Task, settings: TrainArguments, parts: TrainingParts
+) -> Callable[[list], dict[str, Tensor]]:
     """The task's own, or the one that replaces rare tokens."""
     if not settings.rare_token_dropout:
         return task.collator(parts.tokenizer, settings)
     return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)
 
 
-def _join_counts(run: Run, arguments: Arguments, parts: Parts, device: str, seconds: float) -> None:
+def _join_counts(run: Run, arguments: Arguments, parts: TrainingParts, device: str, seconds: float) -> None:
     """Counted words join the best model, where they were asked for and help."""
     if not arguments.train.word_counts:
         return
@@ -353,7 +355,7 @@ def _join_counts(run: Run, arguments: Arguments, parts: Parts, device: str, seco
 def _keep_best(
     run: Run,
     arguments: Arguments,
-    parts: Parts,
+    parts: TrainingParts,
     best: SwitchPreTrainedModel,
     metrics: dict[str, Any],
     seconds: float,

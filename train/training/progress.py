@@ -24,7 +24,7 @@ PROGRESS_SECONDS = 0.5
 SPEED_WINDOW = 30
 
 
-class Steering(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Writes progress.json about once a second, and ends training when asked to or out of time.
 
     A stop saves a checkpoint at once and evaluates nothing: an evaluation would move the random state, and a resumed

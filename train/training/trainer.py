@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback as ProgressBarCallback
 from transformers.optimization import Adafactor, AdafactorSchedule
 
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
@@ -21,13 +22,13 @@ from train.arguments.groups import TrainArguments
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE
 from train.tasks.collators import TEACHER
-from train.tasks.generation import Author
+from train.tasks.generation import SampleWriter
 from train.tasks.registry import Task
 from train.tasks.teaching import distillation_loss
 from train.training.annealing import ResidualAnnealing
 from train.training.balancing import Rebalance
 from train.training.batch_totals import BatchTotals
-from train.training.progress import Steering, line_of_log
+from train.training.progress import ProgressCallback, line_of_log
 from train.training.sampler import LengthGroupedOrder
 from train.training.weight_averaging import UpdateAverage, warmed_up_average
 
@@ -102,13 +103,13 @@ class SwitchTrainer(Trainer):
         settings: the training arguments.
         eval_collator: rows -> a validation batch.
         keep_best: called with the (averaged) model and its metrics whenever they are the best so far.
-        steering: says how far the run is, and when to end.
+        progress: says how far the run is, and when to end.
         report: takes every line of metrics, for those who watch from elsewhere.
         probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
         resume_from: the checkpoint that a resumed run goes on from.
         tokens_before: tokens trained on before it was stopped.
         train_lengths: tokens of each training row; None = as their column `length` says.
-        author: writes texts with the (averaged) model at every evaluation, and measures them.
+        sample_writer: writes texts with the (averaged) model at every evaluation, and measures them.
         characters_per_token: of the validation texts, for bits per character.
     """
 
@@ -120,13 +121,13 @@ class SwitchTrainer(Trainer):
         settings: TrainArguments,
         keep_best: Callable[[SwitchPreTrainedModel, dict], None],
         eval_collator: Callable,
-        steering: Steering,
+        progress: ProgressCallback,
         report: Callable[[dict[str, Any]], None] | None = None,
         probe: Callable[[SwitchPreTrainedModel], dict[str, Any]] | None = None,
         resume_from: Path | None = None,
         tokens_before: int = 0,
         train_lengths: list[int] | None = None,
-        author: Author | None = None,
+        sample_writer: SampleWriter | None = None,
         characters_per_token: float | None = None,
         **kwargs,
     ):
@@ -136,13 +137,13 @@ class SwitchTrainer(Trainer):
         self.settings = settings
         self.keep_best = keep_best
         self.eval_collator = eval_collator
-        self.steering = steering
+        self.progress = progress
         self.report = report
         self.probe = probe
         self.tokens: Tensor | int = tokens_before
         rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         lengths = list(self.train_dataset["length"]) if train_lengths is None else train_lengths
-        self.author, self.characters_per_token = author, characters_per_token
+        self.sample_writer, self.characters_per_token = sample_writer, characters_per_token
         self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
         self.add_callback(_TellEpoch(self))
         self.best: float | None = None
@@ -158,9 +159,9 @@ class SwitchTrainer(Trainer):
             self.add_callback(UpdateAverage(self.average))
         if resume_from is not None:
             self.add_callback(_GoOn(self, resume_from))
-        self.add_callback(steering)
+        self.add_callback(progress)
         # `log` says it in words; theirs print dictionaries.
-        for printing in (PrinterCallback, ProgressCallback):
+        for printing in (PrinterCallback, ProgressBarCallback):
             self.remove_callback(printing)
 
     @property
@@ -208,8 +209,8 @@ class SwitchTrainer(Trainer):
             figures["perplexity"] = math.exp(min(nats, 700.0))
             if self.characters_per_token is not None:
                 figures["bits_per_character"] = nats / math.log(2) / self.characters_per_token
-        if self.author is not None:
-            written, samples = self.author(self.model)
+        if self.sample_writer is not None:
+            written, samples = self.sample_writer(self.model)
             figures |= written
             self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
             for sample in samples:
@@ -232,7 +233,7 @@ class SwitchTrainer(Trainer):
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         training, self.batches = self.batches, BatchTotals()
         model = self.model
-        self.steering.set_phase("evaluating")
+        self.progress.set_phase("evaluating")
         try:
             if self.average is not None:
                 self.model = self.model_wrapped = self.kept_model
@@ -246,14 +247,14 @@ class SwitchTrainer(Trainer):
         finally:
             self.model = self.model_wrapped = model
             self.batches = training
-        self.steering.set_phase("training")
+        self.progress.set_phase("training")
         return metrics
 
     def _when(self) -> dict[str, Any]:
         return {
             "step": self.state.global_step,
             "epoch": self.state.epoch,
-            "seconds": round(self.steering.seconds, 2),
+            "seconds": round(self.progress.seconds, 2),
             "tokens": int(self.tokens),
         }
 

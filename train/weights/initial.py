@@ -1,6 +1,6 @@
 """What a run that starts from another model takes over: its tokenizers, its shape, its weights.
 
-Try it: read_start("assets/models/ag_news", TASKS["mlm"]).config
+Try it: read_initial("assets/models/ag_news", TASKS["mlm"]).config
 """
 
 import copy
@@ -26,7 +26,7 @@ TABLES = ("shared.weight", "decoder_embedding.weight", "lm_head.weight", "bias")
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialWeights:
     """What is taken over.
 
     Attributes:
@@ -42,7 +42,7 @@ class Start:
     of_tokens: bool
 
 
-def read_start(checkpoint: str, task: Task) -> Start:
+def read_initial(checkpoint: str, task: Task) -> InitialWeights:
     """A checkpoint as a task can start from it. Raises CheckpointError when it can't be opened.
 
     Of two vocabularies, a task with one text takes the one that its model goes on with: a decoder alone what was
@@ -59,8 +59,8 @@ def read_start(checkpoint: str, task: Task) -> Start:
     return _start(model.config, weights, tokenizer, type(model), task)
 
 
-def read_shape(checkpoint: str, task: Task) -> Start | None:
-    """As `read_start` of a folder on this disk, without reading its weights; None for any other checkpoint."""
+def read_initial_shape(checkpoint: str, task: Task) -> InitialWeights | None:
+    """As `read_initial` of a folder on this disk, without reading its weights; None for any other checkpoint."""
     folders = [folder for folder in (Path(checkpoint), Path(checkpoint) / "best") if os.path.isfile(folder / CONFIG)]
     if not folders:
         return None
@@ -82,7 +82,7 @@ def _start(
     tokenizer: PreTrainedTokenizerFast,
     model_class: type[SwitchPreTrainedModel],
     task: Task,
-) -> Start:
+) -> InitialWeights:
     """With one vocabulary where the task has one text."""
     if config.decoder_vocab_size is not None and task.rows != "pairs":
         config = copy.deepcopy(config)
@@ -91,7 +91,7 @@ def _start(
         else:
             tokenizer = with_target(tokenizer, None)
         config.decoder_vocab_size, config.share_embeddings = None, True
-    return Start(config, weights, tokenizer, of_tokens=model_class is not SwitchForSequenceClassification)
+    return InitialWeights(config, weights, tokenizer, of_tokens=model_class is not SwitchForSequenceClassification)
 
 
 # What shapes weights, or is part of what they learned, and has no flag.
@@ -120,7 +120,7 @@ def with_shape_of(config: SwitchConfig, source: SwitchConfig, of_tokens: bool = 
     return config
 
 
-def start_from(model: SwitchPreTrainedModel, theirs: Mapping[str, Tensor]) -> list[str]:
+def take_weights(model: SwitchPreTrainedModel, theirs: Mapping[str, Tensor]) -> list[str]:
     """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
 
     Tokens that were added to a tokenizer have rows of their own behind those that are copied.
