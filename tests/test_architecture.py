@@ -29,7 +29,7 @@ ROOMS = {
         *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
     ],
     "train": [
-        *("formatting", "names", "requirements", "launch", "picture_text", "data", "arguments", "tasks", "runs"),
+        *("formatting", "templates", "names", "requirements", "launch", "picture_text", "data", "arguments", "tasks", "runs"),
         *("evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
     ],
     "ui": [

@@ -8,7 +8,7 @@ import pytest
 from switch_model import Predictor
 from switch_model.checkpoint import read_training
 from switch_model.inference.factory import open_pipeline, try_out
-from train.release.card import figures_in_words
+from train.release.card import metrics_in_words
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = sorted(path.parent for path in ROOT.glob("assets/models/*/config.json"))
@@ -19,7 +19,7 @@ def test_bundled_model_is_small_and_its_card_says_what_was_measured(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12 * 2**20
     training = read_training(folder)
     measured, card = training["evaluation"], (folder / "README.md").read_text(encoding="utf-8")
-    assert figures_in_words(measured) in card and training["command"] in card
+    assert metrics_in_words(measured) in card and training["command"] in card
     for layer in measured["routing"]:
         assert min(layer["load"]) >= 0.02, f"an expert of {layer['layer']} is next to idle"
 

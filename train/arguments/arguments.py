@@ -135,6 +135,7 @@ class Arguments:
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
         decoder_vocab_size: int | None = None,
+        restores_gaps: bool = False,
     ) -> SwitchConfig:
         """The model's configuration. Raises ValueError naming the flag that is wrong."""
         try:
@@ -146,7 +147,8 @@ class Arguments:
                 bos_token_id=bos_token_id,
                 eos_token_id=eos_token_id,
                 id2label=dict(enumerate(labels)) if labels else None,
-                **config_fields(self.data, self.model, self.train),
+                restores_gaps=restores_gaps,
+                **config_fields(self.data, self.model),
             )
         except ValueError as error:
             raise ValueError(in_flags(error)) from error

@@ -6,9 +6,19 @@ from typing import Any, Literal
 from train.data.source import DataSource
 from train.names import split_names
 
+# What is learned where nobody says otherwise.
+DEFAULT_TASK = "classification"
 
-def _argument(default: Any, help: str, alias: str | None = None) -> Any:
-    return field(default=default, metadata={"help": help} | ({"aliases": [alias]} if alias else {}))
+
+def _argument(default: Any, help: str, alias: str | None = None, only: str | None = None) -> Any:
+    """A field with its help.
+
+    Args:
+        alias: another name of its flag.
+        only: the task that alone takes it; with any other, it must be left at its default.
+    """
+    metadata = {"help": help} | ({"aliases": [alias]} if alias else {}) | ({"only": only} if only else {})
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -41,7 +51,9 @@ class DataArguments:
         None, "hub id, id@revision or folder of a tokenizer, such as ai4bharat/IndicBARTSS; none = train one on texts"
     )
     target_tokenizer: str | None = _argument(
-        None, "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides"
+        None,
+        "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides",
+        only="translation",
     )
     seq_len: int = _argument(16, "tokens per text; longer texts are cut")
 
@@ -124,7 +136,7 @@ class TrainArguments:
     """How the model is trained."""
 
     task: Literal["classification", "mlm", "span_corruption", "translation", "clm"] = _argument(
-        "classification",
+        DEFAULT_TASK,
         "classification; mlm: guess hidden tokens; span_corruption: write what was cut out, as T5; translation; clm: "
         "guess the next token (en_hi and samanantar: translation, tiny_stories: clm)",
     )
@@ -136,6 +148,7 @@ class TrainArguments:
         None,
         "classification: checkpoints with the same classes, comma between; what they say of each text, averaged, is "
         "learned beside its label",
+        only="classification",
     )
     teacher_coef: float = _argument(1.0, "weight of the loss against --teachers")
     residual_decay: float = _argument(
@@ -145,8 +158,11 @@ class TrainArguments:
     rare_token_dropout: float = _argument(
         0.0,
         "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
+        only="classification",
     )
-    word_counts: bool = _argument(False, "classification: in the end, counts of words and pairs by class join in")
+    word_counts: bool = _argument(
+        False, "classification: in the end, counts of words and pairs by class join in", only="classification"
+    )
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
         None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
     )

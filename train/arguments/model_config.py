@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from switch_model.config import SwitchConfig
-from train.arguments.groups import DataArguments, ModelArguments, TrainArguments
+from train.arguments.groups import DataArguments, ModelArguments
 
 # What a model started from another one shares with it: flag -> field of SwitchConfig.
 SHAPE = {
@@ -42,14 +42,13 @@ FLAGS = {
 }
 
 
-def config_fields(data: DataArguments, model: ModelArguments, train: TrainArguments) -> dict[str, Any]:
+def config_fields(data: DataArguments, model: ModelArguments) -> dict[str, Any]:
     """What the flags say of SwitchConfig's fields: one flag each, of the same name or FLAGS', and what follows from
     others."""
     flags = {item.name: FLAGS.get(item.name, item.name) for item in fields(SwitchConfig)}
     return {name: getattr(model, flag) for name, flag in flags.items() if hasattr(model, flag)} | dict(
         block_size=data.seq_len,
         max_positions=data.seq_len + 2,  # An end token and a CLS token may come on top.
-        restores_gaps=train.task == "span_corruption",
         d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
         d_ff=model.d_ff or 4 * model.d_model,
         expert_residual=1.0 if model.expert_residual is None else model.expert_residual,

@@ -6,6 +6,8 @@ Try it: python -m train --dataset my.csv --preset small
 import math
 from typing import Any
 
+from train.arguments.groups import DEFAULT_TASK
+
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "seq_len": 64,
@@ -266,7 +268,7 @@ FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
 FOR_TASK["span_corruption"] = {name: sizes | {"seq_len": 128} for name, sizes in FOR_TASK["translation"].items()}
 
 
-def preset(name: str, dataset: str, task: str = "classification") -> dict[str, Any]:
+def preset(name: str, dataset: str, task: str = DEFAULT_TASK) -> dict[str, Any]:
     """The arguments that a preset sets for a data set and a task."""
     if task in FOR_TASK:
         return _OF_TOKENS | FOR_TASK[task][name]
@@ -275,7 +277,7 @@ def preset(name: str, dataset: str, task: str = "classification") -> dict[str, A
 
 def default_task(dataset: str) -> str:
     """What a data set is for, where it says so itself."""
-    return {"en_hi": "translation", "samanantar": "translation", "tiny_stories": "clm"}.get(dataset, "classification")
+    return {"en_hi": "translation", "samanantar": "translation", "tiny_stories": "clm"}.get(dataset, DEFAULT_TASK)
 
 
 def default_preset(dataset: str) -> str | None:

@@ -1,6 +1,7 @@
 """What the training arguments may be, where no type says it; the model's own are checked by SwitchConfig."""
 
 import math
+from dataclasses import fields
 from typing import Any
 
 
@@ -11,7 +12,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         data, model, train: the three groups of train/arguments/groups.py.
     """
     accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
-    kept, two, rare = train.save_total_limit, data.target_tokenizer, train.rare_token_dropout
+    kept, rare = train.save_total_limit, train.rare_token_dropout
     rules = [
         ("seq_len", data.seq_len, 1 <= data.seq_len <= 32_768, "from 1 to 32768"),
         ("d_kv", model.d_kv, model.d_kv is None or model.d_kv >= 1, "at least 1"),
@@ -20,7 +21,6 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
         ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
         ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
-        ("target_tokenizer", two, two is None or train.task == "translation", "none without --task translation"),
         ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),
         ("max_steps", train.max_steps, train.max_steps is None or train.max_steps >= 1, "at least 1"),
         ("min_steps", train.min_steps, train.min_steps >= 0, "at least 0"),
@@ -35,9 +35,6 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         # Compiled code would be compiled anew for every share.
         ("compile", True, not (train.compile and train.residual_decay), "false with --residual_decay"),
         ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
-        ("rare_token_dropout", rare, not rare or train.task == "classification", "0 with another --task"),
-        ("word_counts", True, not train.word_counts or train.task == "classification", "false with another --task"),
-        ("teachers", train.teachers, not train.teachers or train.task == "classification", "none with another --task"),
         ("teacher_coef", train.teacher_coef, 0 <= train.teacher_coef < math.inf, "at least 0"),
         ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
         ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
@@ -50,6 +47,22 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("save_total_limit", kept, kept is None or kept >= 1, "at least 1, or none for all"),
         ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
     ]
+    for group in (data, model, train):
+        for item in fields(group):
+            value, task = getattr(group, item.name), item.metadata.get("only", train.task)
+            rules.append(
+                (
+                    item.name,
+                    value,
+                    task == train.task or not value or value == item.default,
+                    _without(task, item.default),
+                )
+            )
     for name, value, allowed, words in rules:
         if not allowed:
             raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
+
+
+def _without(task: str, default: Any) -> str:
+    shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
+    return f"{shown} without --task {task}"

@@ -90,7 +90,7 @@ def _same_rows(arguments: Arguments, training: dict) -> bool:
     """Whether data split into the rows that training.json tells of, or, where an earlier version wrote that, into as
     many."""
     told, counts = training.get("fingerprint"), training.get("rows") or {}
-    if not (_by_row(arguments) or told) or TASKS[arguments.train.task].rows == "blocks":
+    if not (_by_row(arguments) or told) or TASKS[arguments.train.task].streamed:
         return False
     data = read_data(arguments)
     if told:
@@ -99,7 +99,7 @@ def _same_rows(arguments: Arguments, training: dict) -> bool:
 
 
 def _by_row(arguments: Arguments) -> bool:
-    return TASKS[arguments.train.task].rows in ("classes", "texts") and arguments.train.eval_iters is None
+    return TASKS[arguments.train.task].keeps_every_row and arguments.train.eval_iters is None
 
 
 def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: int | None, measured: int) -> str | None:

@@ -192,7 +192,7 @@ def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast
     length, beams = options.max_new_tokens, options.num_beams or 1
     if model.config.is_encoder_decoder:
         refuse(options, DRAWING, "this model answers with its likeliest text. Only one that writes on (clm) draws.")
-        rows, texts = asked_texts(options, "pairs")
+        rows, texts = asked_texts(options, paired=True)
         settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
         answers = translate(model, tokenizer, texts, **settings)
     else:
@@ -202,7 +202,7 @@ def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast
             asked |= dict(num_beams=beams, do_sample=False)
         asked = {name: value for name, value in asked.items() if value is not None}
         decoding = replace(STORY, seed=options.seed, **asked)
-        rows, texts = asked_texts(options, "texts")
+        rows, texts = asked_texts(options)
         answers = continue_texts(model, tokenizer, texts, decoding)
     if options.save_text:
         save_lines(answers, options.save_text)
@@ -223,7 +223,7 @@ def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, opt
     refuse(options, ("num_beams", "max_new_tokens", *DRAWING), "this model fills blanks, it does not write.")
     refuse(options, ("dataset",), f"its rows have no blanks. Give texts, or a --file, with {BLANK} in them.")
     filler = MaskFiller(model, tokenizer)
-    rows, texts = asked_texts(options, "texts")
+    rows, texts = asked_texts(options)
     fillings = [_filled(filler, text) for text in texts]
     if options.save_text:
         pairs = zip(texts, fillings, strict=True)
@@ -258,14 +258,14 @@ def _candidates(blank: Blank) -> str:
     return ", ".join(f"{word} {share:.3f}" for word, share in blank.candidates[:SHOWN_CANDIDATES])
 
 
-def asked_texts(options: argparse.Namespace, kind: str) -> tuple[Dataset | None, list[str]]:
+def asked_texts(options: argparse.Namespace, paired: bool = False) -> tuple[Dataset | None, list[str]]:
     """What the command line names to read: texts, lines of standard input, a column of a file (then with its rows), or
-    the first rows of a data set of "texts" or "pairs". Raises DataError when a file or a data set can't be read."""
+    the first rows of a data set, of texts or of pairs. Raises DataError when a file or a data set can't be read."""
     if options.file:
         return _table_and_texts(DataSource(options.file, text_column=options.text_column))
     if options.dataset:
         source = DataSource.of(options)
-        rows = load_pairs(source) if kind == "pairs" else load_split(source, labelled=False)[0]
+        rows = load_pairs(source) if paired else load_split(source, labelled=False)[0]
         return None, rows["text"][: options.num_samples or 20]
     return None, options.texts or lines_of_input()
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet
 
 from train.arguments.arguments import Arguments
+from train.arguments.groups import DEFAULT_TASK
 from train.data.columns import choose_columns, classes_of, names_in, texts_of
 from train.data.errors import DataError
 from train.data.loading import read_rows
@@ -119,7 +120,7 @@ class _Asked:
 
 
 def data_report(
-    source: DataSource, *, task: str = "classification", validation_size: float = 0.05, seq_len: int | None = None
+    source: DataSource, *, task: str = DEFAULT_TASK, validation_size: float = 0.05, seq_len: int | None = None
 ) -> DataReport:
     """Look at the rows that a run would cut into rows to train and to validate on. Kept until a file changes.
 
@@ -150,8 +151,8 @@ def notes(arguments: Arguments) -> list[str]:
 
 @functools.lru_cache(maxsize=KEPT_REPORTS)
 def _report(asked: _Asked, stamps: tuple) -> DataReport:
-    kind = TASKS[asked.task].rows
-    return {"classes": _of_classes, "pairs": _of_pairs}.get(kind, _of_texts)(asked)
+    task = TASKS[asked.task]
+    return (_of_classes if task.labelled else _of_pairs if task.paired else _of_texts)(asked)
 
 
 def _stamps(source: DataSource) -> tuple[tuple[str, int, int], ...]:
@@ -256,7 +257,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
 
 
 def _of_texts(asked: _Asked) -> DataReport:
-    source, streamed = asked.source, TASKS[asked.task].rows == "blocks"
+    source, streamed = asked.source, TASKS[asked.task].streamed
     path = source.local_file()
     columns, text_column, all_texts = _columns_and_texts(asked, path, streamed)
     texts = [text for text in all_texts if text.strip()]

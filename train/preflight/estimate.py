@@ -16,13 +16,13 @@ import torch
 
 from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
-from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import Arguments
 from train.arguments.steps import planned_steps
 from train.data import pairs
 from train.tasks.generation import SHOWN_SAMPLES
-from train.tasks.registry import TASKS
+from train.tasks.registry import TASKS, Task
 from train.tasks.rows import asked_vocabulary, make_tokenizer
 from train.weights.initial import InitialWeights, read_initial_shape, with_shape_of
 
@@ -113,7 +113,7 @@ def estimate(
 
     accumulated = train.gradient_accumulation_steps
     if train.total_batch_size:
-        read = work.tokens if task.rows != "pairs" else min(work.tokens, data.seq_len)
+        read = min(work.tokens, data.seq_len) if task.paired else work.tokens
         accumulated = max(round(train.total_batch_size / (train.batch_size * read)), 1)
     updates_per_epoch = math.ceil(math.ceil(work.train / train.batch_size) / accumulated)
     steps, ended_by = planned_steps(train, updates_per_epoch)
@@ -124,64 +124,67 @@ def estimate(
         batch = max(train.batch_size, 64)
         evaluated = work.validation if train.eval_iters is None else min(train.eval_iters * batch, work.validation)
         evaluation = evaluated / train.batch_size * per_step * EVALUATION_SHARE
-        if train.task == "translation":
+        if task.paired:
             # Until it has learned to end, an answer is as long as may be.
             evaluation += math.ceil(evaluated / batch) * data.seq_len * per_token
-        elif train.task == "clm":
+        elif task.streamed:
             evaluation += SHOWN_SAMPLES * STORY_TOKENS * per_token
         evaluations = max(steps / (train.eval_steps or updates_per_epoch), 1)
         preparation = PREPARATION + PREPARATION_PER_ROW * rows
         seconds = preparation + steps * accumulated * per_step + evaluations * evaluation
         if train.max_minutes is not None:
             seconds = min(seconds, 60 * train.max_minutes)
-    row = {"pairs": "pair", "blocks": "block"}.get(task.rows, "text")
     epochs = steps / updates_per_epoch
-    return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, row, seconds)
+    return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, task.row, seconds)
 
 
 def _config(
     arguments: Arguments, labels: list[str], vocabulary: int | None, start: InitialWeights | None
 ) -> SwitchConfig:
     """The model's configuration: exact where it starts from another, else with as many tokens as there can be."""
+    gaps = TASKS[arguments.train.task].restores_gaps
     if start is None:
         size = asked_vocabulary(arguments)
         # What is learned from other texts, or read, has nothing to do with the words of these.
         learned = arguments.data.tokenizer is None and arguments.data.target_tokenizer is None
         size = min(size, vocabulary) if vocabulary is not None and learned else size
-        return arguments.config(size, 0, labels, decoder_vocab_size=arguments.data.target_tokenizer and size)
+        written = arguments.data.target_tokenizer and size
+        return arguments.config(size, 0, labels, decoder_vocab_size=written, restores_gaps=gaps)
     arguments = copy.deepcopy(arguments)
     arguments.adopt(start.config)
     tokenizer = make_tokenizer(arguments, None, start.tokenizer)
     target = target_of(tokenizer)
     written = None if target is tokenizer else len(target)
-    config = arguments.config(len(tokenizer), target.pad_token_id, labels, decoder_vocab_size=written)
+    config = arguments.config(
+        len(tokenizer), target.pad_token_id, labels, decoder_vocab_size=written, restores_gaps=gaps
+    )
     return with_shape_of(config, start.config, start.of_tokens)
 
 
 def _work(
     arguments: Arguments, rows: int, words: Sequence[int], target_words: Sequence[int], validation: int | None
 ) -> _Work:
-    data, kind = arguments.data, TASKS[arguments.train.task].rows
+    data, task = arguments.data, TASKS[arguments.train.task]
     if data.dataset == "toy":  # Makes its validation rows on top.
         train, held_out = rows, max(rows // 5, 50)
     else:
         held_out = max(round(rows * data.validation_size), 1) if validation is None else validation
         train = rows - held_out if validation is None else rows
-    per_word = pairs.TOKENS_PER_WORD if kind == "pairs" else TOKENS_PER_WORD
+    per_word = pairs.TOKENS_PER_WORD if task.paired else TOKENS_PER_WORD
     read = [per_word * count + 1 for count in words or [data.seq_len]]
-    if kind == "blocks":
+    if task.streamed:
         per_text = statistics.mean(read)
         blocks = (max(int(texts * per_text / data.seq_len), 1) for texts in (train, held_out))
         return _Work(*blocks, data.seq_len, 0)
     tokens = statistics.mean(min(count, data.seq_len) for count in read)
     written = 0.0
-    if kind == "pairs":
+    if task.paired:
         wanted = [per_word * count + 1 for count in target_words] or read
         # Pairs with a longer side are left out.
         whole = [pair for pair in zip(read, wanted, strict=False) if max(pair) <= data.seq_len]
         train = round(train * len(whole) / len(read))
         tokens, written = (statistics.mean(side) for side in zip(*whole, strict=True)) if whole else (data.seq_len,) * 2
-    elif arguments.train.task == "span_corruption":
+    elif task.restores_gaps:
         hidden = arguments.train.mlm_probability * tokens
         tokens, written = tokens - hidden / 2, 1.5 * hidden  # A span of three becomes one mark on either side.
     return _Work(max(train, 1), held_out, max(round(tokens), 1), round(written))
@@ -197,7 +200,7 @@ def _counts(task: str, config: str) -> tuple[int, int]:
 @functools.lru_cache(maxsize=64)
 def _seconds(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
     """As `_time`, once for each shape: everyone who opens the page asks about the same one first."""
-    return _time(task, _model(task, config), batch_size, tokens, target_tokens)
+    return _time(TASKS[task], _model(task, config), batch_size, tokens, target_tokens)
 
 
 def _model(task: str, config: str) -> SwitchPreTrainedModel:
@@ -206,7 +209,7 @@ def _model(task: str, config: str) -> SwitchPreTrainedModel:
 
 
 def _time(
-    task: str, model: SwitchPreTrainedModel, batch_size: int, tokens: int, target_tokens: int
+    task: Task, model: SwitchPreTrainedModel, batch_size: int, tokens: int, target_tokens: int
 ) -> tuple[float, float]:
     """(median seconds of one step: forward, backward, update; of one more token written for a batch, if any)."""
     keep_freed_memory()
@@ -220,13 +223,7 @@ def _time(
         return torch.randint(1, model.config.vocab_size, (batch_size, max(length, 1)), generator=generator).to(device)
 
     ids = drawn(tokens)
-    if task == "classification":
-        labels = torch.zeros(batch_size, dtype=torch.long, device=device)
-    elif task == "mlm":
-        every = torch.arange(ids.shape[1], device=device) % 7 == 0  # About the share that is hidden.
-        labels = ids.masked_fill(~every, IGNORED_LABEL)
-    else:
-        labels = drawn(target_tokens) if target_tokens else ids
+    labels = task.labels_to_time(ids, drawn(target_tokens) if target_tokens else None)
     times = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(WARM_UP + TIMED_STEPS):
@@ -238,8 +235,8 @@ def _time(
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
         per_token = 0.0
-        if task in ("translation", "clm"):
-            prompt, model = ids if task == "translation" else ids[:1, : min(tokens, 8)], model.eval()
+        if task.writes_samples:
+            prompt, model = ids if task.paired else ids[:1, : min(tokens, 8)], model.eval()
             start = time.perf_counter()
             model.generate(
                 prompt,

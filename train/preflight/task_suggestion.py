@@ -5,12 +5,14 @@ Try it: fitting_task(DataSource("my.csv")), columns_by_content(DataSource("my.cs
 
 from typing import Any
 
+from train.arguments.groups import DEFAULT_TASK
 from train.arguments.presets import default_task
 from train.data.columns import ROW_NUMBERS, cells_of, choose_columns, classes_of, names_in, texts_of
 from train.data.errors import DataError
 from train.data.loading import read_rows
 from train.data.pairs import choose_pair
 from train.data.source import DataSource
+from train.tasks.registry import TASKS
 
 # Of the rows: where more than so many have a class of their own, it is a text rather than a class.
 OWN_CLASS = 0.5
@@ -21,7 +23,7 @@ FEW_CLASSES, ROWS_PER_CLASS = 20, 10
 def fitting_task(source: DataSource) -> str:
     """The task that a named data set is for, or the first that the columns of any other one allow."""
     named = default_task(source.dataset)
-    if source.known or named != "classification":
+    if source.known or named != DEFAULT_TASK:
         return named
     try:
         rows, names = read_rows(source.at("train"))
@@ -38,12 +40,13 @@ def fitting_task(source: DataSource) -> str:
         if columns and _few_values(cells_of(rows, columns.label)):
             return named  # Where it can't be done after all, its own words say why.
     if columns_by_content(source):
-        return "classification"
+        return DEFAULT_TASK
     try:
         choose_pair(source, names_in(rows))
-        return "translation"
+        return next(name for name, task in TASKS.items() if task.paired)
     except DataError:
-        return "clm" if len(rows.column_names) == 1 else named
+        streamed = next(name for name, task in TASKS.items() if task.streamed)
+        return streamed if len(rows.column_names) == 1 else named
 
 
 def columns_by_content(source: DataSource) -> tuple[str, str] | None:

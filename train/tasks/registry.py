@@ -1,5 +1,5 @@
-"""What a run can learn: for each task its model, its rows and batches, and the figure that says which checkpoint is
-best.
+"""What a run can learn: for each task its model, its rows and batches, its words, and the metric that says which
+checkpoint is best. What else depends on the task asks it here.
 
 Try it: python -m train --help (--task)
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
@@ -34,12 +35,15 @@ class Task:
         aim: what the model learns to tell, in words.
         title: what the model can do in the end, in two words: for a picker.
         learns: what it learns and from which columns, in a sentence.
+        purpose: what the model does, for its card: "A mixture of experts that …"; the names of classes follow.
+        pipeline_tag: what the hub calls that.
         best: the validation figure that chooses the best checkpoint.
         higher_is_better: which way.
         figures: what its curves show beside the loss, by the names of train.tasks.metrics.
         hits: (logits, labels) of a batch -> (answers that are right, answers in all).
         collator: how rows become a batch.
         metrics: what the Trainer computes from all validation logits; None = loss and hits are enough.
+        restores_gaps: whether spans are cut out of what is read, to be written again.
     """
 
     model_class: type[SwitchPreTrainedModel]
@@ -47,17 +51,64 @@ class Task:
     aim: str
     title: str
     learns: str
+    purpose: str
+    pipeline_tag: str
     best: str
     higher_is_better: bool
     figures: tuple[str, ...]
     hits: Callable[[Tensor, Tensor], tuple[Tensor, int]]
     collator: Collator
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    restores_gaps: bool = False
 
     @property
     def labelled(self) -> bool:
         """Whether rows need a class."""
         return self.rows == "classes"
+
+    @property
+    def paired(self) -> bool:
+        """Whether rows have a second text, which is to be written: at evaluations, an answer to each."""
+        return self.rows == "pairs"
+
+    @property
+    def streamed(self) -> bool:
+        """Whether texts are read one after the other and cut into blocks; at evaluations, a few are gone on with."""
+        return self.rows == "blocks"
+
+    @property
+    def keeps_every_row(self) -> bool:
+        """Whether each row of the data is one to train on: no pair is too long, nothing is cut into blocks."""
+        return not (self.paired or self.streamed)
+
+    @property
+    def writes_samples(self) -> bool:
+        """Whether a run writes texts at its evaluations."""
+        return self.paired or self.streamed
+
+    @property
+    def takes_language(self) -> bool:
+        """Whether a data set on the hub may be asked for one of its languages."""
+        return self.paired or self.streamed
+
+    @property
+    def row(self) -> str:
+        """What a row is, in a word."""
+        return {"pairs": "pair", "blocks": "block"}.get(self.rows, "text")
+
+    def rows_in_words(self, seq_len: int) -> tuple[str, str]:
+        """What one row and several rows are: ("pair of texts", "pairs of texts")."""
+        more = {"pairs": " of texts", "blocks": f" of {seq_len} tokens"}.get(self.rows, "")
+        return f"{self.row}{more}", f"{self.row}s{more}"
+
+    def labels_to_time(self, ids_BT: Tensor, target_BT: Tensor | None) -> Tensor:
+        """Labels for texts drawn at random, to time a step of training with."""
+        if self.labelled:
+            return torch.zeros(len(ids_BT), dtype=torch.long, device=ids_BT.device)
+        if not self.writes:
+            every = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 0  # About the share that is hidden.
+            return ids_BT.masked_fill(~every, IGNORED_LABEL)
+        return ids_BT if target_BT is None else target_BT
 
     @property
     def writes(self) -> bool:
@@ -123,6 +174,8 @@ TASKS = {
         aim="classes",
         title="classify",
         learns="Learns which class a text has, from a column of texts and one of classes.",
+        purpose="sorts texts into",
+        pipeline_tag="text-classification",
         best="accuracy",
         figures=("accuracy",),
         higher_is_better=True,
@@ -136,6 +189,8 @@ TASKS = {
         aim="hidden tokens to guess",
         title="fill blanks",
         learns="Learns to guess words that are hidden from it, as BERT does, from a column of texts.",
+        purpose="guesses hidden tokens of a text",
+        pipeline_tag="fill-mask",
         best="loss",
         figures=("accuracy",),
         higher_is_better=False,
@@ -148,11 +203,14 @@ TASKS = {
         aim="spans cut out of texts to write again",
         title="restore gaps",
         learns="Learns to write again what was cut out of a text, as T5 does, from a column of texts.",
+        purpose="writes what was cut out of a text",
+        pipeline_tag="text2text-generation",
         best="loss",
         figures=("accuracy",),
         higher_is_better=False,
         hits=_token_hits,
         collator=_corrupting,
+        restores_gaps=True,
     ),
     "translation": Task(
         model_class=SwitchForConditionalGeneration,
@@ -160,6 +218,8 @@ TASKS = {
         aim="translations to write",
         title="translate",
         learns="Learns to write the second text of a pair from the first: a translation, an answer, a summary.",
+        purpose="translates",
+        pipeline_tag="translation",
         best="bleu",
         figures=("bleu", "chrf"),
         higher_is_better=True,
@@ -172,6 +232,8 @@ TASKS = {
         aim="the next token to guess",
         title="write on",
         learns="Learns to go on with a text token by token, as GPT does, from a column of texts.",
+        purpose="goes on with a text",
+        pipeline_tag="text-generation",
         best="loss",
         figures=("perplexity",),
         higher_is_better=False,

@@ -234,7 +234,14 @@ def _prepare(
     ends = (target.bos_token_id, target.eos_token_id) if task.writes else (None, None)
     labels = data.labels if task.labelled else []
     written = None if target is tokenizer else len(target)
-    config = arguments.config(len(tokenizer), target.pad_token_id, labels, *ends, decoder_vocab_size=written)
+    config = arguments.config(
+        len(tokenizer),
+        target.pad_token_id,
+        labels,
+        *ends,
+        decoder_vocab_size=written,
+        restores_gaps=task.restores_gaps,
+    )
     if begun_with is not None:
         config = with_shape_of(config, begun_with, start is None or start.of_tokens)
     model = task.model_class(config)
@@ -270,8 +277,7 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
         model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
     total, active = model.parameter_counts()
     aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
-    one = {"pairs": "pair# of texts", "blocks": f"block# of {arguments.data.seq_len} tokens"}.get(task.rows, "text#")
-    count = counted(len(rows.train), one.replace("#", ""), one.replace("#", "s"))
+    count = counted(len(rows.train), *task.rows_in_words(arguments.data.seq_len))
     print(
         f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
         f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "

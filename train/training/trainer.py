@@ -204,7 +204,7 @@ class SwitchTrainer(Trainer):
         """The Trainer's, with what a model that guesses or writes tokens is measured by."""
         output = super().evaluation_loop(*args, **kwargs)
         figures: dict[str, float] = {}
-        if self.task.rows != "classes" and self.batches.seen:
+        if not self.task.labelled and self.batches.seen:
             nats = self.batches.nats
             figures["perplexity"] = math.exp(min(nats, 700.0))
             if self.characters_per_token is not None:

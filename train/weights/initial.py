@@ -50,7 +50,7 @@ def read_initial(checkpoint: str, task: Task) -> InitialWeights:
     """
     model, tokenizer = load_checkpoint(checkpoint, "cpu")
     weights = model.state_dict()
-    if model.config.decoder_vocab_size is not None and task.rows != "pairs":
+    if model.config.decoder_vocab_size is not None and not task.paired:
         written = weights.pop("decoder_embedding.weight")
         if _only_writes(task):
             weights["shared.weight"] = written
@@ -84,7 +84,7 @@ def _start(
     task: Task,
 ) -> InitialWeights:
     """With one vocabulary where the task has one text."""
-    if config.decoder_vocab_size is not None and task.rows != "pairs":
+    if config.decoder_vocab_size is not None and not task.paired:
         config = copy.deepcopy(config)
         if _only_writes(task):
             config.vocab_size, tokenizer = config.decoder_vocab_size, target_of(tokenizer)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from switch_model import CheckpointError
 from train.runs.run import Run, RunError
+from train.tasks.registry import TASKS
 from train.weights.kept import go_to, open_run
 from ui.catalog.models import LoadedModel, ModelShelf, size_of
 from ui.server.workspace import Workspace
@@ -83,7 +84,7 @@ def classifier_runs(workspace: Workspace, most: int) -> Iterator[tuple[str, Run]
     for name in workspace.names():
         run = Run(workspace.root / name)
         try:
-            fits = run.arguments().train.task == "classification" and run.last_checkpoint() is not None
+            fits = TASKS[run.arguments().train.task].labelled and run.last_checkpoint() is not None
         except RunError:  # Deleted since it was listed, or written by another version.
             continue
         if fits:

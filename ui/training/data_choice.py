@@ -13,6 +13,7 @@ import gradio as gr
 
 from switch_model.storage.paths import local_path
 from train.arguments.arguments import Arguments
+from train.arguments.groups import DEFAULT_TASK
 from train.data.errors import DataError
 from train.data.loading import columns_of
 from train.data.source import DataSource, known_datasets
@@ -81,7 +82,7 @@ class DataChoice:
         try:
             return fitting_task(self._named(dataset))
         except ValueError:
-            return "classification"
+            return DEFAULT_TASK
 
     def report(
         self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
@@ -93,12 +94,12 @@ class DataChoice:
         self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
     ) -> DataSource:
         """The choices as data to read; columns that the task does not read are left out. Raises ValueError."""
-        rows = TASKS[task].rows
+        known = TASKS[task]
         return replace(
             self._named(dataset),
             text_column=_column(text_column),
-            label_column=_column(label_column) if rows == "classes" else None,
-            target_column=_column(target_column) if rows == "pairs" else None,
+            label_column=_column(label_column) if known.labelled else None,
+            target_column=_column(target_column) if known.paired else None,
             language=(language or "").strip() or None,
         )
 
@@ -134,9 +135,9 @@ class DataChoice:
 
     def _pickers(self, dataset: str, task: str, columns: list[str], chosen: Sequence[str]) -> dict[str, Any]:
         """Those of texts, classes and what to write with all columns, and the language: shown where the task asks."""
-        rows, choices = TASKS[task].rows, [NO_COLUMN, *columns]
+        known, choices = TASKS[task], [NO_COLUMN, *columns]
         values = [value if value in choices else NO_COLUMN for value in chosen]
-        shown = (True, rows == "classes", rows == "pairs")
+        shown = (True, known.labelled, known.paired)
         names = ("text_column", "label_column", "target_column")
         pickers = {
             name: gr.update(choices=choices, value=value, visible=visible)
@@ -145,7 +146,7 @@ class DataChoice:
         return pickers | {"language": gr.update(visible=self._takes_language(dataset, task))}
 
     def _takes_language(self, dataset: str, task: str) -> bool:
-        return TASKS[task].rows in ("pairs", "blocks") and DataSource(dataset, self.workspace.data_dir).on_hub
+        return TASKS[task].takes_language and DataSource(dataset, self.workspace.data_dir).on_hub
 
     def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str] | None:
         """The columns of texts and classes where their names don't say which they are, but what stands in them does."""

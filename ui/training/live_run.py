@@ -139,7 +139,7 @@ class LiveRun:
             words=_facts(dead_experts(records)),
             curves=learning_curves.learning_curves(records, task.figures),
             note=_note(records, task) if records else "",
-            written=gr.update(visible=task.writes and task.rows != "texts"),
+            written=gr.update(visible=task.writes_samples),
             samples=samples_html(records),
             probe_words=_facts(probe_words(records, layer)) if watched else _no_probe(run),
         )

@@ -1,0 +1,27 @@
+"""Texts made from templates: the files beside the modules that fill them, HTML escaped by itself.
+
+Try it: render("release/model_card.md.jinja", …)
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+
+@functools.lru_cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,  # A name misspelt in a template is an error, not a gap.
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package by its path, filled."""
+    return _environment().get_template(template).render(values)
