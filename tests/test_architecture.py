@@ -29,8 +29,8 @@ ROOMS = {
         *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
     ],
     "train": [
-        *("formatting", "templates", "names", "requirements", "launch", "picture_text", "data", "arguments", "tasks", "runs"),
-        *("evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
+        *("formatting", "templates", "names", "requirements", "launch", "picture_text", "data", "arguments", "tasks"),
+        *("runs", "evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
     ],
     "ui": [
         *("server", "look", "catalog", "views", "components", "cards", "sharing", "explore", "training", "models"),

@@ -4,7 +4,6 @@ Try it: sentences(Reliance.from_dict(read_training("assets/models/ag_news")["eva
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.formatting import counted
+from train.templates import render
 
 # Shares of what a model's figure has beyond chance. Whoever loses less than the first hardly needs its experts, or the
 # right one among them; whoever loses less than the second needs them for some of it.
@@ -201,13 +201,5 @@ def markdown(found: Reliance) -> list[str]:
 
 def html(found: Reliance) -> str:
     """The same for the page and for reports."""
-    head = "".join(f"<th{' class=number' if index else ''}>{title}</th>" for index, title in enumerate(HEAD))
-    body = "".join(
-        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td class=number>{escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in table(found)
-    )
-    said = escape(" ".join(sentences(found)))
-    return (
-        f"<p>{said}</p><div class='run-diff'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f"<p class=facts>{escape(facts(found))}</p>"
-    )
+    said = " ".join(sentences(found))
+    return render("evaluation/reliance.html", head=HEAD, rows=table(found), said=said, facts=facts(found))
