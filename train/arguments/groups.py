@@ -10,15 +10,18 @@ from train.names import split_names
 DEFAULT_TASK = "classification"
 
 
-def _argument(default: Any, help: str, alias: str | None = None, only: str | None = None) -> Any:
-    """A field with its help.
+# Arguments that one task alone takes: with any other they must be left at their defaults.
+ONLY_FOR = {
+    "target_tokenizer": "translation",
+    "teachers": "classification",
+    "rare_token_dropout": "classification",
+    "word_counts": "classification",
+}
 
-    Args:
-        alias: another name of its flag.
-        only: the task that alone takes it; with any other, it must be left at its default.
-    """
-    metadata = {"help": help} | ({"aliases": [alias]} if alias else {}) | ({"only": only} if only else {})
-    return field(default=default, metadata=metadata)
+
+def _argument(default: Any, help: str, alias: str | None = None) -> Any:
+    # HfArgumentParser hands the metadata to argparse: it takes no other keys.
+    return field(default=default, metadata={"help": help} | ({"aliases": [alias]} if alias else {}))
 
 
 @dataclass
@@ -53,7 +56,6 @@ class DataArguments:
     target_tokenizer: str | None = _argument(
         None,
         "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides",
-        only="translation",
     )
     seq_len: int = _argument(16, "tokens per text; longer texts are cut")
 
@@ -148,7 +150,6 @@ class TrainArguments:
         None,
         "classification: checkpoints with the same classes, comma between; what they say of each text, averaged, is "
         "learned beside its label",
-        only="classification",
     )
     teacher_coef: float = _argument(1.0, "weight of the loss against --teachers")
     residual_decay: float = _argument(
@@ -158,11 +159,8 @@ class TrainArguments:
     rare_token_dropout: float = _argument(
         0.0,
         "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
-        only="classification",
     )
-    word_counts: bool = _argument(
-        False, "classification: in the end, counts of words and pairs by class join in", only="classification"
-    )
+    word_counts: bool = _argument(False, "classification: in the end, counts of words and pairs by class join in")
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
         None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
     )

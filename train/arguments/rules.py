@@ -4,6 +4,8 @@ import math
 from dataclasses import fields
 from typing import Any
 
+from train.arguments.groups import ONLY_FOR
+
 
 def check_values(data: Any, model: Any, train: Any) -> None:
     """Raise ValueError for a value that is not allowed, naming the flag and what is.
@@ -49,7 +51,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
     ]
     for group in (data, model, train):
         for item in fields(group):
-            value, task = getattr(group, item.name), item.metadata.get("only", train.task)
+            value, task = getattr(group, item.name), ONLY_FOR.get(item.name, train.task)
             rules.append(
                 (
                     item.name,
