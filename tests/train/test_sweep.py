@@ -17,9 +17,10 @@ from tests.support.waits import PATIENCE, wait_until
 from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.runs.run import Run, RunError, list_runs
-from train.sweep.pictures import HIGHLIGHT, axes_of, drawn_trials, goodness, parallel_coordinates
+from train.sweep.plots import HIGHLIGHT, parallel_coordinates, slices, write_plots
 from train.sweep.search_space import grid, parse_search
-from train.sweep.sweep import Trial, read_sweep, sweep, sweep_table
+from train.sweep.study import Trial
+from train.sweep.sweep import Sweep, read_sweep, sweep, sweep_table
 from train.training.loop import resume
 from train.training.loop import train as train_here
 
@@ -249,51 +250,36 @@ def test_ctrl_c_stops_the_trial_with_a_checkpoint_and_the_command_goes_on(tmp_pa
 # The picture
 
 
-def example(higher_is_better: bool = True) -> dict:
-    """Three trials that finished, one that did not."""
-    dimensions = [
-        {"name": "lr", "text": "", "choices": None, "low": 1e-4, "high": 1e-2, "log": True},
-        {"name": "pooling", "text": "", "choices": ["mean", "max", "first"], "low": None, "high": None, "log": False},
-    ]
-    values = [(1e-3, "max", 0.7), (1e-4, "mean", 0.9), (1e-2, "max", 0.8), (5e-3, "first", None)]
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_the_plots_hold_the_finished_trials_and_tell_the_best(tmp_path, higher_is_better):
+    search = ["lr=1e-4..1e-2:log", "pooling=mean|max|first", "router_bias=true|false", "eval_steps=none|10"]
+    tried = [(1e-3, "max", 0.7), (1e-4, "mean", 0.9), (1e-2, "max", 0.8), (5e-3, "first", None)]
     trials = [
-        {
-            "number": number,
-            "values": {"lr": lr, "pooling": pooling},
-            "state": "failed" if figure is None else "finished",
-            "figure": figure,
-        }
-        for number, (lr, pooling, figure) in enumerate(values, start=1)
+        Trial(
+            number,
+            {"lr": lr, "pooling": pooling, "router_bias": number % 2 == 0, "eval_steps": 10 if number == 1 else None},
+            f"trial-{number:03}",
+            "failed" if figure is None else "finished",
+            figure,
+        )
+        for number, (lr, pooling, figure) in enumerate(tried, start=1)
     ]
-    return {
-        "figure": "accuracy" if higher_is_better else "loss",
-        "higher_is_better": higher_is_better,
-        "dimensions": dimensions,
-        "trials": trials,
-    }
-
-
-def test_where_trials_cross_the_axes():
-    found = example()
-    assert [trial["number"] for trial in drawn_trials(found)] == [2, 3, 1]
-    lr, pooling, figure = axes_of(found)
-    assert lr.places == pytest.approx([0, 1, 0.5]) and (0.5, "0.001") in [(round(at, 6), text) for at, text in lr.ticks]
-    # Two on one choice lie apart, the better above.
-    assert pooling.ticks == [(0, "mean"), (0.5, "max"), (1, "first")]
-    assert pooling.places[0] == 0 and pooling.places[1] > 0.5 > pooling.places[2]
-    assert figure.title == "validation accuracy" and figure.labels[0] == "90.00%"
-    assert figure.places == sorted(figure.places, reverse=True)
-    assert goodness(found) == pytest.approx([1, 0.5, 0])
-    lower = example(higher_is_better=False)
-    assert [trial["number"] for trial in drawn_trials(lower)] == [1, 3, 2]
-    assert goodness(lower) == pytest.approx([1, 0.5, 0])
-
-
-def test_the_best_is_drawn_last_and_strong():
-    figure = parallel_coordinates(example())
-    lines = [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"]
-    assert [line.name for line in lines] == ["trial 1", "trial 3", "trial 2"]
-    assert lines[-1].line.color == HIGHLIGHT and lines[-1].line.width > 2 * lines[0].line.width
-    assert "lr <b>0.0001</b>" in lines[-1].hovertemplate
-    assert "3 trials, 1 without a figure left out" in figure.layout.title.text
-    assert {"lr", "mean", "first"} <= {note.text.strip("</b>") for note in figure.layout.annotations}
+    arguments = Arguments.resolve({"dataset": "imdb"})
+    figure = "accuracy" if higher_is_better else "loss"
+    dimensions = parse_search(search, arguments)
+    found = Sweep(tmp_path, dimensions, "random", 0, arguments, figure, higher_is_better, trials=trials)
+    (drawn,) = parallel_coordinates(found).data
+    axes = {axis.label: axis for axis in drawn.dimensions}
+    assert list(axes[f"validation {figure}"]["values"]) == [0.7, 0.9, 0.8] == list(drawn.line.color)
+    pooling = axes["pooling"]
+    assert [pooling.ticktext[at] for at in pooling["values"]] == ["max", "mean", "max"] and len(
+        axes["eval_steps"].ticktext
+    ) == 2
+    # The scale's orange end is where the best is.
+    assert drawn.line.colorscale[-1 if higher_is_better else 0][1] == HIGHLIGHT and not drawn.line.reversescale
+    assert sorted(slices(found).data[0].customdata) == [1, 2, 3]
+    write_plots(found, tmp_path)
+    page = (tmp_path / "parallel_coordinates.html").read_text()
+    best = "trial 2, validation accuracy 90.00%" if higher_is_better else "trial 1, validation loss 0.7000"
+    assert best in page and "3 trials compared" in page and "1 without one left out" in page
+    assert "<script src=" not in page and (tmp_path / "parallel_coordinates.png").stat().st_size > 10_000

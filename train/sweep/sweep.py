@@ -19,10 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
 from filelock import FileLock, Timeout
-from optuna.trial import TrialState, create_trial
 
 from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
@@ -34,38 +31,12 @@ from train.runs.process import StopRequest, go_on, start
 from train.runs.run import RUNS, Run, RunError, named_after, reserve_folder
 from train.runs.run_files import read_object
 from train.sweep.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
+from train.sweep.study import Trial, draw
 from train.tasks.registry import TASKS
 
 SAMPLERS = ("random", "grid", "tpe")
 DEFAULT_TRIALS = 10
-# Drawn at random before TPE has something to learn from.
-TPE_STARTUP = 5
-# Draws of a combination that was tried before, until there seems to be no other.
-DRAWS = 50
 WAIT_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of a sweep.
-
-    Attributes:
-        number: from 1.
-        values: of the arguments that were searched.
-        run: name of its folder; None = it could not even begin.
-        state: of the run.
-        figure: the best on validation; None = none yet.
-        seconds: of training.
-        message: why it stopped or failed.
-    """
-
-    number: int
-    values: dict[str, Any]
-    run: str | None
-    state: str
-    figure: float | None = None
-    seconds: float = 0.0
-    message: str = ""
 
 
 @dataclass
@@ -95,7 +66,7 @@ class Sweep:
 
     def ranked(self) -> list[Trial]:
         """The trials that have a figure, the best first; of equals, the earlier one."""
-        finished = [trial for trial in self.trials if trial.state == "finished" and trial.figure is not None]
+        finished = [trial for trial in self.trials if trial.measured]
         return sorted(finished, key=lambda trial: -trial.figure if self.higher_is_better else trial.figure)
 
     @property
@@ -104,6 +75,16 @@ class Sweep:
 
     def best_arguments(self) -> Arguments | None:
         return None if self.best is None else Run(self.folder / self.best.run).arguments()
+
+    def draw(self, number: int) -> dict[str, Any] | None:
+        """Values of the trial with this number that were not tried yet; None when there seem to be no others."""
+        tpe = self.sampler == "tpe"
+        return draw(
+            self.dimensions, self.trials, self.higher_is_better, tpe=tpe, number=number, search_seed=self.search_seed
+        )
+
+    def metric_text(self, value: float) -> str:
+        return f"{value:.2%}" if self.figure == "accuracy" else f"{value:.4f}"
 
     def plan(self) -> dict[str, Any]:
         """What must be the same for a sweep to go on."""
@@ -142,7 +123,7 @@ def sweep(
     trials: int | None = None,
     search_seed: int = 0,
 ) -> Sweep:
-    """Run the trials that are not there yet; writes sweep.json, sweep.csv and the pictures into `output_dir`.
+    """Run the trials that are not there yet; writes sweep.json, sweep.csv and the plots into `output_dir`.
 
     Args:
         arguments: of every trial.
@@ -170,9 +151,7 @@ def sweep(
         raise
     with _alone(folder):
         for number in range(1, trials + 1):
-            values = _values_of(found, number) or (
-                combinations[number - 1] if combinations else _draw(found, number, search_seed)
-            )
+            values = _values_of(found, number) or (combinations[number - 1] if combinations else found.draw(number))
             if values is None:
                 print(f"Every combination was tried: {number - 1} in all.", flush=True)
                 break
@@ -187,9 +166,9 @@ def sweep(
             if found.stopped:
                 break
         if found.best is not None:
-            from train.sweep.pictures import write_pictures
+            from train.sweep.plots import write_plots
 
-            write_pictures(found.to_dict(), folder)
+            write_plots(found, folder)
     return found
 
 
@@ -242,46 +221,6 @@ def _values_of(found: Sweep, number: int) -> dict[str, Any] | None:
     """Of a trial that has begun; None for a new one."""
     run = Run(_run_folder(found.folder, number))
     return dict(chosen_values(found.dimensions, run.arguments())) if run.arguments_path.exists() else None
-
-
-def _draw(found: Sweep, number: int, search_seed: int) -> dict[str, Any] | None:
-    """Values that were not tried yet; None when there seem to be no others.
-
-    They follow from the seed, the trial's number and the results so far alone, so that a sweep that was stopped goes on
-    as one that was not.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {dimension.name: dimension.distribution for dimension in found.dimensions}
-    tried = [trial.values for trial in found.trials]
-    for attempt in range(2 * DRAWS):
-        seed = int(np.random.SeedSequence((search_seed, number, attempt)).generate_state(1)[0])
-        # TPE keeps to what was best: where it has nothing new, chance has.
-        if found.sampler == "tpe" and attempt < DRAWS:
-            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=TPE_STARTUP)
-        else:
-            sampler = optuna.samplers.RandomSampler(seed=seed)
-        study = optuna.create_study(direction="maximize" if found.higher_is_better else "minimize", sampler=sampler)
-        for trial in found.trials:
-            measured = trial.state == "finished" and trial.figure is not None
-            study.add_trial(
-                create_trial(
-                    params=trial.values,
-                    distributions=distributions,
-                    value=trial.figure if measured else None,
-                    state=TrialState.COMPLETE if measured else TrialState.FAIL,
-                )
-            )
-        values = {name: _rounded(value, distributions[name]) for name, value in study.ask(distributions).params.items()}
-        if values not in tried:
-            return values
-    return None
-
-
-def _rounded(value: Any, distribution: optuna.distributions.BaseDistribution) -> Any:
-    """Four digits are enough to search by, and can be read."""
-    if not isinstance(distribution, optuna.distributions.FloatDistribution):
-        return value
-    return min(max(float(f"{value:.4g}"), distribution.low), distribution.high)
 
 
 # One trial
@@ -373,20 +312,16 @@ def sweep_table(found: Sweep) -> str:
     names = [dimension.name for dimension in found.dimensions]
     cells = [["trial", "state", found.figure, "time", *names]]
     for trial in ranked + rest:
-        figure = "-" if trial.figure is None else _figure_text(found.figure, trial.figure)
+        figure = "-" if trial.figure is None else found.metric_text(trial.figure)
         values = [written(trial.values[name]) for name in names]
         cells.append([str(trial.number), trial.state, figure, clock(trial.seconds), *values])
     return aligned(cells)
 
 
 def _outcome(found: Sweep, trial: Trial) -> str:
-    if trial.state == "finished" and trial.figure is not None:
+    if trial.measured:
         return f"{TASKS[found.arguments.train.task].describe(trial.figure)} in {clock(trial.seconds)}"
     return f"{trial.state}. {next(iter(trial.message.splitlines()), '')}".strip()
-
-
-def _figure_text(name: str, value: float) -> str:
-    return f"{value:.2%}" if name == "accuracy" else f"{value:.4f}"
 
 
 def _json_ready(value: Any) -> Any:
