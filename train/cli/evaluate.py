@@ -36,30 +36,30 @@ def evaluate_command(argv: list[str]) -> None:
     check_writable(output_dir, folder=True)
     check_writable(options.save_text)
     from train.evaluation.classification import evaluate
+    from train.evaluation.settings import EvaluationSettings
 
-    settings = ("batch_size", "num_samples", "device", "num_beams", "save_text", "reliance")
-    figures = evaluate(
-        with_revision(options.checkpoint, options.revision),
-        DataSource.of(options),
-        progress=progress_line("pass", "passes"),
-        **{name: getattr(options, name) for name in settings},
+    names = ("batch_size", "num_samples", "num_beams", "save_text", "reliance")
+    settings = EvaluationSettings(
+        **{name: getattr(options, name) for name in names}, progress=progress_line("pass", "passes")
     )
-    if note := figures.get("note"):
+    checkpoint = with_revision(options.checkpoint, options.revision)
+    metrics = evaluate(checkpoint, DataSource.of(options), settings, options.device)
+    if note := metrics.get("note"):
         print(note, file=sys.stderr)
-    if (known := figures["trained_on"]) in ("most", "some"):
-        how_many = known.capitalize() if figures["trained_rows"] is None else f"{figures['trained_rows']:,}"
+    if (known := metrics["trained_on"]) in ("most", "some"):
+        how_many = known.capitalize() if metrics["trained_rows"] is None else f"{metrics['trained_rows']:,}"
         print(
-            f"{how_many} of these rows were trained on: figures on them speak of memory. Those that the run held out "
+            f"{how_many} of these rows were trained on: metrics on them speak of memory. Those that the run held out "
             "are measured with --split validation.",
             file=sys.stderr,
         )
-    text = json.dumps(figures, indent=2)
+    text = json.dumps(metrics, indent=2)
     if output_dir:
         with folder_written_aside(output_dir) as folder:
             (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-            if "confusion" in figures:
+            if "confusion" in metrics:
                 from train.evaluation.pictures import write_pictures
 
-                title = f"{short_name(figures['checkpoint'])} on {figures['dataset']}, {figures['split']}"
-                write_pictures(figures, f"{title}: accuracy {figures['accuracy']:.2%}", folder)
+                title = f"{short_name(metrics['checkpoint'])} on {metrics['dataset']}, {metrics['split']}"
+                write_pictures(metrics, f"{title}: accuracy {metrics['accuracy']:.2%}", folder)
     print(text)

@@ -1,6 +1,8 @@
 """python -m train predict: classes of texts, what a model writes, or what fills their blanks."""
 
+import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from switch_model.storage.hub import with_revision
 from switch_model.storage.whole_files import check_writable
@@ -9,8 +11,42 @@ from train.cli.parser import as_path, as_text, command_parser, natural, positive
 from train.data.source import DataSource
 from train.data.table_file import FILE_ENDINGS, instead_of_a_table, is_table
 
+if TYPE_CHECKING:
+    from switch_model.inference.classifier import Predictor
+
 
 def predict_command(argv: list[str]) -> None:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    _check(parser, options)
+    from switch_model.checkpoint import load_checkpoint, require_classifier
+    from switch_model.inference.classifier import Predictor
+    from switch_model.models.masked_lm import SwitchForMaskedLM
+    from train.evaluation.prediction import (
+        fill_texts,
+        random_predictor,
+        write_texts,
+    )
+
+    if options.checkpoint:
+        model, tokenizer = load_checkpoint(options.checkpoint, options.device)
+        if model.can_generate():
+            return write_texts(model, tokenizer, options)
+        if isinstance(model, SwitchForMaskedLM):
+            return fill_texts(model, tokenizer, options)
+        require_classifier(model)
+        predictor = Predictor(model, tokenizer)
+    else:
+        predictor = random_predictor(options.num_classes, options.vocab_size, options.seed, options.device)
+        print(
+            "NO CHECKPOINT: THE WEIGHTS ARE RANDOM, AND SO ARE THE CLASSES BELOW. Name one with --checkpoint.\n",
+            file=sys.stderr,
+            flush=True,
+        )
+    _classify(predictor, options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command_parser("predict", "Classes of texts, what a model writes for them, or what fills their blanks.")
     parser.add_argument(
         "texts", nargs="*", type=as_text, help="texts, ___ = a blank to fill; none = a line each from standard input"
@@ -51,7 +87,11 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("--num_classes", type=positive, default=3, help="without --checkpoint: classes of the toy")
     parser.add_argument("--vocab_size", type=positive, default=500, help="without --checkpoint: words of the toy")
     parser.add_argument("--seed", type=int, default=0, help="of the draw; without --checkpoint: of the random weights")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse flags that do not go together, and files that can't be written, before anything is computed."""
     if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
         parser.error("give texts, --file or --dataset: one of them")
     if options.file and (options.trace or options.trace_file):
@@ -73,37 +113,13 @@ def predict_command(argv: list[str]) -> None:
         from train.data.table_output import check_output
 
         check_output(options.output, options.file)
-    from switch_model.checkpoint import load_checkpoint, require_classifier
-    from switch_model.inference.classifier import Predictor
-    from switch_model.models.masked_lm import SwitchForMaskedLM
-    from train.data.table_output import write_table
-    from train.evaluation.prediction import (
-        DRAWING,
-        classify_file,
-        fill_texts,
-        lines_of_input,
-        print_texts,
-        random_predictor,
-        refuse,
-        rows_to_show,
-        write_texts,
-    )
 
-    if options.checkpoint:
-        model, tokenizer = load_checkpoint(options.checkpoint, options.device)
-        if model.can_generate():
-            return write_texts(model, tokenizer, options)
-        if isinstance(model, SwitchForMaskedLM):
-            return fill_texts(model, tokenizer, options)
-        require_classifier(model)
-        predictor = Predictor(model, tokenizer)
-    else:
-        predictor = random_predictor(options.num_classes, options.vocab_size, options.seed, options.device)
-        print(
-            "NO CHECKPOINT: THE WEIGHTS ARE RANDOM, AND SO ARE THE CLASSES BELOW. Name one with --checkpoint.\n",
-            file=sys.stderr,
-            flush=True,
-        )
+
+def _classify(predictor: "Predictor", options: argparse.Namespace) -> None:
+    """Classes of the texts, of the file's rows or of the data set's."""
+    from train.data.table_output import write_table
+    from train.evaluation.prediction import DRAWING, classify_file, lines_of_input, print_texts, refuse, rows_to_show
+
     writes = ("save_text", "num_beams", "max_new_tokens", *DRAWING)
     refuse(options, writes, "this model tells classes, it does not write. Its answers in a file: --file with --output.")
     texts, true_labels = options.texts, None

@@ -3,14 +3,13 @@
 Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag_news --split test
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
 
-from switch_model.analysis.reliance import ROWS as RELIANCE_ROWS
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
@@ -21,11 +20,14 @@ from train.data.source import DataSource
 from train.data.tokenizers import tokenize
 from train.data.toy import make_toy_split
 from train.evaluation.held_out import held_out_rows, own_data, trained_on
-from train.evaluation.metrics import classification_figures
-from train.evaluation.reliance import Progress, measured
+from train.evaluation.metrics import classification_metrics
+from train.evaluation.reliance import measured
+from train.evaluation.settings import EvaluationSettings
 from train.evaluation.text import measure_texts
 from train.runs.continuing import lost_rows
 from train.tasks.collators import PaddingCollator
+
+DEFAULTS = EvaluationSettings()
 
 
 def load_rows(checkpoint: str, source: DataSource) -> tuple[Dataset, list[str]]:
@@ -37,38 +39,29 @@ def load_rows(checkpoint: str, source: DataSource) -> tuple[Dataset, list[str]]:
     return make_toy_split(source.split, **(shape if asked.get("dataset") == "toy" else {}))
 
 
-@torch.inference_mode()
 def evaluate(
     checkpoint: str,
     source: DataSource,
-    *,
-    batch_size: int = 64,
-    num_samples: int | None = None,
+    settings: EvaluationSettings = DEFAULTS,
     device: str | None = None,
-    num_beams: int = 1,
-    save_text: str | None = None,
-    reliance: int = RELIANCE_ROWS,
-    progress: Progress = None,
 ) -> dict[str, Any]:
     """Measure `checkpoint` on a split.
 
     Args:
         source: its split "validation", where the checkpoint was trained on these data and they have no such split of
             their own, is what its run held out.
-        num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
-        reliance: rows, drawn at random, to measure on how much the model relies on its experts; 0 = none.
-        progress: called with (passes done, passes in all) while that is measured.
 
     Returns:
         checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows),
         trained_rows (how many; None = nobody knows), note (what is to be said of the rows, where that is so), rows,
-        empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_figures`
+        empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_metrics`
         gives, routing (the measures per sparse layer), and reliance (what `reliance.measured` gives), ready for
         JSON. For a model without classes, what `measure_texts` gives.
 
     Raises:
         CheckpointError, DataError: when either can't be had, or the classes do not fit.
     """
+    # 1. The model, and the rows that its run held out, where these are meant.
     model, tokenizer = load_checkpoint(checkpoint, device)
     source = source.at(source.split or source.report_split)
     own, held_out, names, note = own_data(checkpoint, source), None, [], ""
@@ -77,55 +70,50 @@ def evaluate(
     is_held_out = held_out is not None
     note = note or ("" if is_held_out else lost_rows(checkpoint))
 
-    def told(all_rows: int, texts: Iterable[str]) -> dict[str, Any]:
-        """What is known of the rows that are measured."""
-        texts = list(texts)
-        known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
-        share = trained_on(own, source.split, is_held_out, None if num_samples else all_rows, known, len(texts))
-        first = {"checkpoint": str(checkpoint), "dataset": source.dataset, "split": source.split}
-        return first | {"trained_on": share, "trained_rows": known} | ({"note": note} if note else {})
+    # 2. Its metrics.
+    if isinstance(model, SwitchForSequenceClassification):
+        if not is_held_out:
+            held_out, names = load_rows(checkpoint, source)
+        rows = align_labels(held_out, names, model.config.labels)
+        all_rows, rows = len(rows), rows.select(settings.rows_of(len(rows)))
+        texts, metrics = list(rows["text"]), _classes(model, tokenizer, rows, source, settings)
+    else:
+        metrics = measure_texts(model, tokenizer, source, settings, held_out)
+        texts, all_rows = list(metrics.pop("texts")), metrics["rows"]
 
-    if not isinstance(model, SwitchForSequenceClassification):
-        figures = measure_texts(
-            model,
-            tokenizer,
-            source,
-            batch_size=batch_size,
-            num_samples=num_samples,
-            num_beams=num_beams,
-            save_text=save_text,
-            held_out=held_out,
-            reliance=reliance,
-            progress=progress,
-        )
-        return told(figures["rows"], figures.pop("texts")) | figures
-    if not is_held_out:
-        held_out, names = load_rows(checkpoint, source)
-    rows = align_labels(held_out, names, model.config.labels)
-    all_rows = len(rows)
-    if num_samples is not None:
-        rows = rows.select(range(min(num_samples, len(rows))))
+    # 3. What is known of the rows: metrics on those that a model was trained on speak of memory.
+    known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
+    share = trained_on(own, source.split, is_held_out, None if settings.num_samples else all_rows, known, len(texts))
+    first = {"checkpoint": str(checkpoint), "dataset": source.dataset, "split": source.split}
+    return first | {"trained_on": share, "trained_rows": known} | ({"note": note} if note else {}) | metrics
+
+
+@torch.inference_mode()
+def _classes(
+    model: SwitchForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Dataset,
+    source: DataSource,
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """The metrics of a classifier on rows with labels that count as its own do."""
     features = tokenize(rows, tokenizer)
     if not len(features):
         raise DataError(f"{source.dataset} ({source.split}) has no text with a token in it.")
-
-    loader = DataLoader(
-        features.sort("length"), batch_size=batch_size, collate_fn=PaddingCollator(tokenizer.pad_token_id)
-    )
+    collate = PaddingCollator(tokenizer.pad_token_id)
     totals, probabilities, expected = RoutingTotals(), [], []
-    for batch in loader:
+    for batch in DataLoader(features.sort("length"), batch_size=settings.batch_size, collate_fn=collate):
         labels = batch.pop("labels")
         output = model(**{key: tensor.to(model.device) for key, tensor in batch.items()}, output_routing=True)
         totals.add(output.routing)
         probabilities.append(output.logits.float().softmax(-1).cpu())
         expected += labels.tolist()
-    figures = classification_figures(expected, torch.cat(probabilities).numpy(), model.config.labels)
-    figures["accuracy"] *= len(expected) / len(rows)
+    metrics = classification_metrics(expected, torch.cat(probabilities).numpy(), model.config.labels)
+    metrics["accuracy"] *= len(expected) / len(rows)
     return {
-        **told(all_rows, rows["text"]),
         "rows": len(rows),
         "empty": len(rows) - len(features),
-        **figures,
+        **metrics,
         "routing": totals.summary(),
-        **measured(model, features, reliance, progress),
+        **measured(model, features, settings.reliance, settings.progress),
     }

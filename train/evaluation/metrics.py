@@ -10,7 +10,7 @@ from train.tasks.scores import accuracy, by_class, confusion
 CALIBRATION_BINS = 15
 
 
-def classification_figures(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def classification_metrics(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     """Everything that follows from (N,) true classes and (N, C) probabilities.
 
     Returns:

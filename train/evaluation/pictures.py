@@ -1,6 +1,6 @@
 """A classifier's confusion matrix and distribution of classes, as files to look at.
 
-Try it: classification_figures([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no", "yes"])
+Try it: classification_metrics([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no", "yes"])
 """
 
 import textwrap

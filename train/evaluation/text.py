@@ -4,6 +4,7 @@ Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split t
 """
 
 import math
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize, tokenize_pairs
-from train.evaluation.reliance import Progress, drawn, measured
+from train.evaluation.reliance import drawn, measured
+from train.evaluation.settings import EvaluationSettings
 from train.tasks.collators import MaskingCollator
 from train.tasks.generation import translate
 from train.tasks.metrics import bleu_and_chrf
@@ -35,7 +37,11 @@ HIDDEN = 0.15
 
 
 def measure_texts(
-    model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, source: DataSource, **settings: Any
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    source: DataSource,
+    settings: EvaluationSettings,
+    held_out: Dataset | None = None,
 ) -> dict[str, Any]:
     """What `evaluate` gives for a model that has no classes, and the texts that were measured. `held_out`: rows to
     measure instead of the split's.
@@ -43,11 +49,11 @@ def measure_texts(
     Raises DataError when the data can't be had or hold nothing to measure; ValueError for raw hidden states.
     """
     if isinstance(model, SwitchForConditionalGeneration):
-        return _translation(model, tokenizer, source, **settings)
+        return _translation(model, tokenizer, source, settings, held_out)
     if isinstance(model, SwitchForCausalLM):
-        return _next_tokens(model, tokenizer, source, **settings)
+        return _next_tokens(model, tokenizer, source, settings, held_out)
     if isinstance(model, SwitchForMaskedLM):
-        return _hidden_tokens(model, tokenizer, source, **settings)
+        return _hidden_tokens(model, tokenizer, source, settings, held_out)
     raise ValueError(f"A {type(model).__name__} gives hidden states: there is nothing to measure them by.")
 
 
@@ -55,26 +61,20 @@ def _translation(
     model: SwitchForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
-    *,
-    batch_size: int,
-    num_samples: int | None,
-    num_beams: int,
-    save_text: str | None,
+    settings: EvaluationSettings,
     held_out: Dataset | None,
-    reliance: int,
-    progress: Progress,
 ) -> dict[str, Any]:
     rows = held_out
     if rows is None:
         rows = load_pairs(source)
-    rows = rows.select(range(min(num_samples or len(rows), len(rows))))
+    rows = rows.select(settings.rows_of(len(rows)))
     texts, references = list(rows["text"]), list(rows["target"])
-    answers = translate(model, tokenizer, texts, batch_size=batch_size, num_beams=num_beams)
-    if save_text:
-        write_atomically(save_text, "".join(f"{answer}\n" for answer in answers))
-    figures = bleu_and_chrf(answers, references) | {"num_beams": num_beams, "rows": len(rows), "texts": texts}
-    figures |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, batch_size)}
-    return figures | measured(model, tokenize_pairs(rows, tokenizer, cut=True), reliance, progress)
+    answers = translate(model, tokenizer, texts, batch_size=settings.batch_size, num_beams=settings.num_beams)
+    if settings.save_text:
+        write_atomically(settings.save_text, "".join(f"{answer}\n" for answer in answers))
+    metrics = bleu_and_chrf(answers, references) | {"num_beams": settings.num_beams, "rows": len(rows), "texts": texts}
+    metrics |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, settings.batch_size)}
+    return metrics | measured(model, tokenize_pairs(rows, tokenizer, cut=True), settings.reliance, settings.progress)
 
 
 @torch.inference_mode()
@@ -109,21 +109,13 @@ def _next_tokens(
     model: SwitchForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
-    *,
-    batch_size: int,
-    num_samples: int | None,
+    settings: EvaluationSettings,
     held_out: Dataset | None,
-    reliance: int,
-    progress: Progress,
-    **_: Any,
 ) -> dict[str, Any]:
     """Every text in blocks as long as the model's own, an end token behind each text; no block looks into another."""
-    block, texts = model.config.block_size, []
+    block = model.config.block_size
     found = stream_texts(source) if held_out is None else held_out["text"]
-    for index, text in enumerate(found):
-        if num_samples is not None and index >= num_samples:
-            break
-        texts.append(text)
+    texts = list(islice(found, settings.num_samples))
     if not texts:
         raise DataError(f"{source.dataset} ({source.split}) has no text.")
     ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
@@ -131,8 +123,8 @@ def _next_tokens(
     blocks = [torch.as_tensor(stream[start : start + block]) for start in range(0, len(stream), block)]
     blocks = [own for own in blocks if len(own) > 1]
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
-    for start in range(0, len(blocks), batch_size):
-        own = blocks[start : start + batch_size]
+    for start in range(0, len(blocks), settings.batch_size):
+        own = blocks[start : start + settings.batch_size]
         lengths = torch.tensor([len(part) for part in own])
         batch_BT = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=tokenizer.pad_token_id)
         mask_BT = torch.arange(batch_BT.shape[1]) < lengths.unsqueeze(1)
@@ -159,7 +151,7 @@ def _next_tokens(
         "tokens": len(stream),
         "characters": characters,
         "routing": totals.summary(),
-        **measured(model, [{"input_ids": own} for own in blocks], reliance, progress),
+        **measured(model, [{"input_ids": own} for own in blocks], settings.reliance, settings.progress),
     }
 
 
@@ -168,21 +160,16 @@ def _hidden_tokens(
     model: SwitchForMaskedLM,
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
-    *,
-    batch_size: int,
-    num_samples: int | None,
+    settings: EvaluationSettings,
     held_out: Dataset | None,
-    reliance: int,
-    progress: Progress,
-    **_: Any,
 ) -> dict[str, Any]:
     """The same tokens are hidden at every call."""
     rows = held_out
     if rows is None:
         rows, _names = load_split(source, labelled=False)
-    rows = rows.select(range(min(num_samples or len(rows), len(rows))))
+    rows = rows.select(settings.rows_of(len(rows)))
     features = tokenize(rows, tokenizer).sort("length")
-    loader = DataLoader(features, batch_size=batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))
+    loader = DataLoader(features, batch_size=settings.batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
     for batch in loader:
         labels = batch.pop("labels")
@@ -193,7 +180,7 @@ def _hidden_tokens(
         right, asked = right + int((logits_MV.argmax(-1) == wanted_M).sum()), asked + len(wanted_M)
         totals.add(output.routing)
     # Drawn before they are hidden, each by itself: padding is not theirs.
-    some = drawn(features, reliance)
+    some = drawn(features, settings.reliance)
     hidden = [{name: tensor[0] for name, tensor in loader.collate_fn([row]).items()} for row in some]
     return {
         "accuracy": right / max(asked, 1),
@@ -203,5 +190,5 @@ def _hidden_tokens(
         "hidden_tokens": asked,
         "hidden_share": HIDDEN,
         "routing": totals.summary(),
-        **measured(model, hidden, reliance, progress),
+        **measured(model, hidden, settings.reliance, settings.progress),
     }

@@ -12,6 +12,7 @@ import torch
 
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
 from train.evaluation.classification import evaluate
+from train.evaluation.settings import EvaluationSettings
 from train.formatting import pasted
 from train.release.card import model_card
 from train.runs.run import Run, RunError
@@ -26,7 +27,7 @@ def package(
     machine: str | None = None,
     num_beams: int = 1,
 ) -> dict[str, Any]:
-    """Write the run's best checkpoint to `output`, evaluate it there, and put the figures in its card.
+    """Write the run's best checkpoint to `output`, evaluate it there, and put the metrics in its card.
 
     Args:
         data_note: what the card says of the data, where its name does not say it all.
@@ -55,15 +56,15 @@ def package(
     with tempfile.TemporaryDirectory() as scratch:
         # Half precision rounds: what is measured is what will lie on disk.
         aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
-        figures = evaluate(str(aside), source, num_beams=num_beams)
+        metrics = evaluate(str(aside), source, EvaluationSettings(num_beams=num_beams))
         # The card speaks of the data and of itself by name, not by where they lay.
-        figures |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
-        training["evaluation"] = figures
+        metrics |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
+        training["evaluation"] = metrics
         command = (
-            f"python -m train evaluate --checkpoint {pasted(figures['checkpoint'])} "
-            f"--dataset {pasted(figures['dataset'])} --split {figures['split']}"
+            f"python -m train evaluate --checkpoint {pasted(metrics['checkpoint'])} "
+            f"--dataset {pasted(metrics['dataset'])} --split {metrics['split']}"
             + (f" --num_beams {num_beams}" if num_beams > 1 else "")
         )
-        card = model_card(model.config, training, model.parameter_counts(), figures, command)
+        card = model_card(model.config, training, model.parameter_counts(), metrics, command)
         save_checkpoint(model, tokenizer, output, training=training, card=card, dtype=torch.float16)
-    return figures
+    return metrics

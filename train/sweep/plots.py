@@ -81,6 +81,7 @@ def _page(found: Sweep) -> str:
 def _write_png(found: Sweep, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's matplotlib plots may change.
+        warnings.simplefilter("ignore", UserWarning)  # An axis on which all trials are alike.
         axes = static.plot_parallel_coordinate(_study(found), target_name=_metric(found))
     figure = axes.get_figure()
     figure.set_size_inches(max(7, INCHES_PER_AXIS * (len(found.dimensions) + 2)), HEIGHT)

@@ -275,25 +275,13 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
     task = TASKS[arguments.train.task]
     if arguments.train.liger:
         model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
-    total, active = model.parameter_counts()
-    aim = f"{model.config.num_labels} classes" if task.labelled else task.aim
-    count = counted(len(rows.train), *task.rows_in_words(arguments.data.seq_len))
-    print(
-        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
-        f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
-        f"on {device}; into {run.folder}",
-        flush=True,
-    )
+    print(_in_words(run, arguments, parts, device), flush=True)
     if resume_from is None:
         for note in filter(None, [*notes(arguments), overlap_words(parts.fingerprint)]):
             print(f"note: {note}", file=sys.stderr, flush=True)
         begin(run, parts.fingerprint, tokenizer)
     if not run.tokenizer.exists():
-        if (target := target_of(tokenizer)) is not tokenizer:
-            with folder_written_aside(run.target_tokenizer) as aside:
-                target.save_pretrained(aside)
-        with folder_written_aside(run.tokenizer) as aside:
-            tokenizer.save_pretrained(aside)
+        _keep_tokenizers(run, tokenizer)
 
     # Train, keeping the best model as it appears.
     def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
@@ -338,6 +326,27 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
         ended = f"Out of time after step {progress.step:,} of {progress.max_steps:,}." if progress.out_of_time else ""
         run.set_state("finished", ended)
     return run
+
+
+def _in_words(run: Run, arguments: Arguments, parts: TrainingParts, device: str) -> str:
+    """What is trained on what, and where: the first that a run says."""
+    task, rows = TASKS[arguments.train.task], parts.rows
+    total, active = parts.model.parameter_counts()
+    aim = f"{parts.model.config.num_labels} classes" if task.labelled else task.aim
+    count = counted(len(rows.train), *task.rows_in_words(arguments.data.seq_len))
+    return (
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
+        f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
+        f"on {device}; into {run.folder}"
+    )
+
+
+def _keep_tokenizers(run: Run, tokenizer: PreTrainedTokenizerFast) -> None:
+    if (target := target_of(tokenizer)) is not tokenizer:
+        with folder_written_aside(run.target_tokenizer) as aside:
+            target.save_pretrained(aside)
+    with folder_written_aside(run.tokenizer) as aside:
+        tokenizer.save_pretrained(aside)
 
 
 def _training_collator(
