@@ -31,7 +31,7 @@ from train.data.source import DataSource
 from train.data.table_file import check_unpacked_size, without_endings
 from train.data.table_output import check_output, write_table
 from train.data.tables import read_table
-from train.evaluation.metrics import classification_figures
+from train.evaluation.metrics import classification_metrics
 from train.evaluation.pictures import write_pictures
 from train.formatting import one_line
 from train.picture_text import drawable, names_for_picture
@@ -318,7 +318,7 @@ AWKWARD = ["$0 to $10", "price_$0_to_$9", "a_{b^%\\frac{", "坏", "हिन्�
 def test_pictures_show_names_as_they_are_written_or_by_number(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plt, "close", lambda figure: drawn.append(figure))
-    figures = classification_figures(range(8), np.eye(8), AWKWARD)
+    figures = classification_metrics(range(8), np.eye(8), AWKWARD)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_pictures(figures, "$5 on 数据", tmp_path)

@@ -24,7 +24,7 @@ from train.data.loading import load_split, load_training_data
 from train.data.source import DATASETS, DataSource
 from train.data.splits import cut_by_sentence
 from train.data.tokenizers import load_tokenizer, tokenize, train_tokenizer
-from train.evaluation.metrics import calibration_error, classification_figures
+from train.evaluation.metrics import calibration_error, classification_metrics
 from train.runs.run import Run
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, MaskingCollator
@@ -72,7 +72,7 @@ def test_evaluate_prints_json(toy_run, capsys, tmp_path):
 
 def test_figures_by_hand():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.2, 0.8, 0.0]])
-    figures = classification_figures([0, 1, 1, 1], probabilities, ["no", "yes", "never"])
+    figures = classification_metrics([0, 1, 1, 1], probabilities, ["no", "yes", "never"])
     assert figures["accuracy"] == 0.75 and figures["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
     assert figures["label_distribution"] == {"no": 1, "yes": 3, "never": 0}
     assert figures["prediction_distribution"] == {"no": 2, "yes": 2, "never": 0}

@@ -123,7 +123,7 @@ class Task:
         return MEASURES[self.best].words(value)
 
 
-def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+def accuracy_and_f1(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy and macro-F1 over the classes that occur."""
     expected, predicted = prediction.label_ids, prediction.predictions.argmax(-1)
     each = by_class(expected, predicted, classes=prediction.predictions.shape[-1])
@@ -181,7 +181,7 @@ TASKS = {
         higher_is_better=True,
         hits=_classification_hits,
         collator=_padding,
-        metrics=classification_metrics,
+        metrics=accuracy_and_f1,
     ),
     "mlm": Task(
         model_class=SwitchForMaskedLM,

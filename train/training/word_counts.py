@@ -23,7 +23,7 @@ from switch_model.models.pretrained import real_tokens
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.runs.run import Run
 from train.tasks.collators import PaddingCollator
-from train.tasks.registry import classification_metrics
+from train.tasks.registry import accuracy_and_f1
 
 # How often each feature is taken to have occurred in each class before any row is read.
 SMOOTHING = 0.5
@@ -73,7 +73,7 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
         counted.classifier.bias.mul_(factor)
     before = read_training(run.best)["validation"]
     logits_NC = factor * (encoder_NC + weight * odds_NC)
-    figures = classification_metrics(EvalPrediction(logits_NC.numpy(), labels_N.numpy()))
+    figures = accuracy_and_f1(EvalPrediction(logits_NC.numpy(), labels_N.numpy()))
     figures |= {"loss": float(cross_entropy(logits_NC, labels_N)), "word_counts": weight}
     accuracy = float((encoder_NC.argmax(-1) == labels_N).float().mean())
     words = (
