@@ -153,7 +153,7 @@ def test_a_report_counts_rows_to_report_on_that_are_trained_on(tmp_path):
     for split, rows in (("train", _mixed(1000)), ("test", [*_mixed(4), ("new", "a")])):
         pd.DataFrame(rows, columns=["text", "label"]).to_parquet(tmp_path / "mine" / f"{split}.parquet")
     (warning,) = data_report(DataSource("mine", str(tmp_path))).warnings
-    assert warning.startswith("4 of the 5 rows that figures are reported on (80.0%) are among the training rows")
+    assert warning.startswith("4 of the 5 rows that metrics are reported on (80.0%) are among the training rows")
 
 
 def test_one_class_is_refused_where_a_report_only_warns(tmp_path):

@@ -15,7 +15,7 @@ from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.runs.run import Run, RunError
 from train.training.loop import resume, train
-from train.training.reporting import routing_figures
+from train.training.reporting import routing_metrics
 
 SHORT = ["--num_samples", "96", "--epochs", "4", "--logging_steps", "2"]
 
@@ -178,7 +178,7 @@ def test_a_failed_run_ends_as_failed(tmp_path, offline, monkeypatch):
 def test_figures_of_a_line_by_hand():
     layer = {"layer": "encoder.3", "tokens": 8, "load": [0.25, 0.75], "balance_loss": 1.1, "z_loss": 2.0}
     layer |= {"sequence_balance_loss": 1.4, "drop_rate": 0.5, "load_cv": 0.5, "load_entropy": 0.8, "token_entropy": 0.7}
-    scalars, loads = routing_figures({"kind": "eval", "step": 3, "accuracy": 0.5, "routing": [layer]})
+    scalars, loads = routing_metrics({"kind": "eval", "step": 3, "accuracy": 0.5, "routing": [layer]})
     assert loads == {"eval_routing/encoder.3/load": [2, 6]}
     assert scalars["eval_routing/encoder.3/drop_rate"] == 0.5 and len(scalars) == 7
-    assert routing_figures({"kind": "end", "step": 3, "train_runtime": 1.0}) == ({}, {})
+    assert routing_metrics({"kind": "end", "step": 3, "train_runtime": 1.0}) == ({}, {})

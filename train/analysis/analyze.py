@@ -1,4 +1,4 @@
-"""Analyse where a model sends the tokens of a whole data set: rows in, a folder with report, tables and figures out.
+"""Analyse where a model sends the tokens of a whole data set: rows in, a folder with report, tables and plots out.
 
 Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.csv --output report
 """
@@ -89,7 +89,7 @@ def with_overlap(rows: Rows, checkpoint: str) -> Rows:
     if found is None or not (known := found.known(rows.texts)):
         return rows
     of_all = f"{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"
-    said = f"{of_all} {'was' if known == 1 else 'were'} trained on: figures on them speak of memory."
+    said = f"{of_all} {'was' if known == 1 else 'were'} trained on: metrics on them speak of memory."
     return replace(rows, note=f"{rows.note} {said}".strip())
 
 
@@ -112,7 +112,7 @@ def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TE
 
 
 def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of a report, ready for JSON: per layer what `Corpus.measures` has, mutual information with the
+    """All metrics of a report, ready for JSON: per layer what `Corpus.measures` has, mutual information with the
     classes, lift, right against wrong, and per expert its most telling tokens and its importance; beside them, what
     `train.evaluation.reliance.measured` found."""
     layers = []

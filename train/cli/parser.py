@@ -226,7 +226,7 @@ def natural(text: str) -> int:
 
 COMMANDS_HELP = """
 other commands (each has --help):
-  python -m train runs [FOLDER]    all runs: state, data set, best figure, time
+  python -m train runs [FOLDER]    all runs: state, data set, best metric, time
   python -m train stop RUN         end a run after its step, with a checkpoint
   python -m train resume RUN       go on with a stopped run
   python -m train evaluate …       scores, confusion matrix and routing of a checkpoint

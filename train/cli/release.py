@@ -21,8 +21,8 @@ def package_command(argv: list[str]) -> None:
     from train.release.package import package
 
     options = vars(options)
-    figures = package(options.pop("run"), options.pop("output"), **options)
-    print(json.dumps(figures, indent=2))
+    metrics = package(options.pop("run"), options.pop("output"), **options)
+    print(json.dumps(metrics, indent=2))
 
 
 def publish_command(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ def sweep_command(argv: list[str]) -> None:
 
     parser = Parser(
         prog="python -m train sweep",
-        description="A search over training arguments: one run after another, compared by their validation figure.",
+        description="A search over training arguments: one run after another, compared by their validation metric.",
         epilog=f"values of --search, such as lr=1e-4..1e-2:log,num_experts=2|4|8:\n{SYNTAX}\n\n"
         "Every other flag is one of training, for all trials: see python -m train --help.\n"
         "The same command goes on with a sweep that was stopped.",

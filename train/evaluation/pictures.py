@@ -27,12 +27,12 @@ LETTERS_PER_INCH = 12  # Of a title.
 LONGEST_NAME = 60
 
 
-def write_pictures(figures: dict[str, Any], title: str, folder: Path) -> list[Path]:
+def write_pictures(metrics: dict[str, Any], title: str, folder: Path) -> list[Path]:
     """confusion_matrix and label_distribution, each as .png and as an .html that opens offline; returns their paths."""
-    labels = list(figures["label_distribution"])
-    matrix = np.array(figures["confusion"])
+    labels = list(metrics["label_distribution"])
+    matrix = np.array(metrics["confusion"])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    counts = [list(figures[f"{kind}_distribution"].values()) for kind in ("label", "prediction")]
+    counts = [list(metrics[f"{kind}_distribution"].values()) for kind in ("label", "prediction")]
     paths = [
         folder / f"{name}.{kind}" for name in ("confusion_matrix", "label_distribution") for kind in ("png", "html")
     ]

@@ -16,7 +16,7 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.formatting import counted
 from train.templates import render
 
-# Shares of what a model's figure has beyond chance. Whoever loses less than the first hardly needs its experts, or the
+# Shares of what a model's metric has beyond chance. Whoever loses less than the first hardly needs its experts, or the
 # right one among them; whoever loses less than the second needs them for some of it.
 HARDLY, SOME = 0.05, 0.5
 
@@ -38,7 +38,7 @@ def measured(
     count: int,
     progress: Progress = None,
 ) -> dict[str, Any]:
-    """{"reliance": figures on `count` rows drawn at random, ready for JSON, and what they mean "in_words"}; empty where
+    """{"reliance": metrics on `count` rows drawn at random, ready for JSON, and what they mean "in_words"}; empty where
     there is nothing to measure: no rows wanted or there, or no sparse layer. `rows` as in
     `switch_model.analysis.scoring.batches_of`."""
     if not count or not len(rows) or not model.config.sparse_layers:
@@ -55,10 +55,10 @@ def rows_of(corpus: Corpus, config: SwitchConfig) -> list[dict[str, Any]]:
     return [{"input_ids": one, "labels": label} for one, label in zip(ids, corpus.true.tolist(), strict=True)]
 
 
-def known(figures: Mapping[str, Any] | None) -> Reliance | None:
+def known(metrics: Mapping[str, Any] | None) -> Reliance | None:
     """What an evaluation holds of it; None where it holds nothing, or nothing that can be read."""
     try:
-        return Reliance.from_dict(figures["reliance"])
+        return Reliance.from_dict(metrics["reliance"])
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -127,7 +127,7 @@ def _are(titles: list[str]) -> str:
 
 
 def _lost(found: Reliance, effect: Effect) -> float:
-    """The share that is lost of what the figure has beyond chance; of perplexity, the share that is added."""
+    """The share that is lost of what the metric has beyond chance; of perplexity, the share that is added."""
     before, now = found.as_it_is[found.figure].value, effect[found.figure].value
     if found.figure == "perplexity":
         return now / before - 1
@@ -136,7 +136,7 @@ def _lost(found: Reliance, effect: Effect) -> float:
 
 
 def _is_certain(found: Reliance, effect: Effect) -> bool:
-    """Whether the figure is worse beyond what other texts might have given."""
+    """Whether the metric is worse beyond what other texts might have given."""
     change = effect["change"]
     return change.low > 0 if found.figure == "perplexity" else change.high < 0
 

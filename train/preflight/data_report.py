@@ -333,7 +333,7 @@ def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
     purposes = {}
     if source.has_own_validation:
         purposes["validation"] = "the best checkpoint is chosen on"
-    purposes.setdefault(source.report_split, "figures are reported on")
+    purposes.setdefault(source.report_split, "metrics are reported on")
     found = {}
     for split, purpose in purposes.items():
         if split != "train":

@@ -128,13 +128,13 @@ def about_missing(rows: int, missing: dict[tuple[str, str], int]) -> Iterator[st
             )
 
 
-def about_repeated(texts: list[str], what: str, figure: str) -> Iterator[str]:
-    """`what` of an earlier row comes again, as in "the text of an earlier one"; which makes a `figure` look good."""
+def about_repeated(texts: list[str], what: str, metric: str) -> Iterator[str]:
+    """`what` of an earlier row comes again, as in "the text of an earlier one"; which makes a `metric` look good."""
     repeated = len(texts) - len(set(map(key, texts)))
     if repeated:
         yield (
             f"{counted(repeated, 'row repeats', 'rows repeat')} {what} ({_share(repeated, len(texts))}): where one is "
-            f"trained on and the other validated on, {figure} looks better than it is. Leave repeated rows out."
+            f"trained on and the other validated on, {metric} looks better than it is. Leave repeated rows out."
         )
 
 
@@ -163,7 +163,7 @@ def about_overlap(texts: list[str], others: dict[str, list[str]]) -> Iterator[st
         if overlap:
             yield (
                 f"{overlap:,} of the {len(held_out):,} rows that {purpose} ({_share(overlap, len(held_out))}) "
-                f"{_are(overlap)} among the training rows too: there, figures speak of memory. Take them out of the "
+                f"{_are(overlap)} among the training rows too: there, metrics speak of memory. Take them out of the "
                 "training rows."
             )
 

@@ -72,7 +72,7 @@ def check_digest(arguments: Arguments, digest: dict[str, str] | None, of: str) -
     """The digest, unless the rows are not those that it is of: then RunError. None tells nothing."""
     if digest is not None and digest_of(arguments) != digest:
         raise RunError(
-            f"{arguments.data.dataset} has changed since {of} began, so that figures can't be compared: bring the old "
+            f"{arguments.data.dataset} has changed since {of} began, so that metrics can't be compared: bring the old "
             "rows back, or choose another --output_dir."
         )
     return digest
@@ -91,19 +91,19 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def overlap_words(found: Fingerprint) -> str:
-    """Why the figures of a run that begins will flatter it; "" where they won't."""
+    """Why the metrics of a run that begins will flatter it; "" where they won't."""
     known = int(among(found.held_out, found.before).sum())
     if known:
         return (
             f"{known:,} of the {counted(len(found.held_out), 'row', 'rows')} to validate on were trained on by the "
-            "model that it starts from: figures on them speak of memory."
+            "model that it starts from: metrics on them speak of memory."
         )
     if not (twice := int(among(found.held_out, np.unique(found.train)).sum())):
         return ""
     return (
         f"{twice:,} of the {counted(len(found.held_out), 'row', 'rows')} to validate on "
         f"{'has a text that stands' if twice == 1 else 'have texts that stand'} among the rows to train on as well: "
-        f"figures on {'it' if twice == 1 else 'them'} speak of memory. `evaluate --split validation` leaves "
+        f"metrics on {'it' if twice == 1 else 'them'} speak of memory. `evaluate --split validation` leaves "
         f"{'it' if twice == 1 else 'them'} out."
     )
 

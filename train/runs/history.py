@@ -36,10 +36,10 @@ def _unreadable(run: Run, why: str) -> dict[str, Any]:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """name, folder, state, message, dataset, task, preset, best (figure, or None) and best_words, step, max_steps,
+    """name, folder, state, message, dataset, task, preset, best (metric, or None) and best_words, step, max_steps,
     seconds, queued, started, ended (seconds since 1970)."""
     arguments, state, progress = run.arguments(), run.state(), run.progress()
-    task, best = TASKS[arguments.train.task], best_figure(run)
+    task, best = TASKS[arguments.train.task], best_metric(run)
     return {
         "name": run.name,
         "folder": str(run.folder),
@@ -59,15 +59,15 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-def best_figure(run: Run) -> float | None:
+def best_metric(run: Run) -> float | None:
     """The best that the run had on validation, by its task's own measure; None before the first evaluation."""
     return best_of(run.metrics("eval"), TASKS[run.arguments().train.task])
 
 
 def best_of(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
-    """`best_figure` of lines of metrics."""
-    figures = [record[task.best] for record in records if record["kind"] == "eval" and task.best in record]
-    return (max if task.higher_is_better else min)(figures, default=None)
+    """`best_metric` of lines of metrics."""
+    metrics = [record[task.best] for record in records if record["kind"] == "eval" and task.best in record]
+    return (max if task.higher_is_better else min)(metrics, default=None)
 
 
 def run_table(rows: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from switch_model.storage.whole_files import write_atomically, written_aside
 from train.runs.run import Run, RunError
 
-# Weights without pickles, words and figures. Not: optimizer files, which are pickles, and the log, which knows folders.
+# Weights without pickles, words and metrics. Not: optimizer files, which are pickles, and the log, which knows folders.
 SHARED = ("metrics.jsonl", "training_curve.png", "training_curve.html")
 
 

@@ -23,7 +23,7 @@ from train.tasks.metrics import MEASURES
 ACTIVE = ("queued", "running", "stopping")
 STATES = (*ACTIVE, "stopped", "finished", "failed")
 # In a line of metrics, what readers reckon with.
-FIGURES = ("step", "epoch", "seconds", "tokens", "learning_rate", *MEASURES)
+METRICS = ("step", "epoch", "seconds", "tokens", "learning_rate", *MEASURES)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_line(line: str) -> dict[str, Any] | None:
         return None
     if not (isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int)):
         return None
-    known = [record[name] for name in FIGURES if record.get(name) is not None]
+    known = [record[name] for name in METRICS if record.get(name) is not None]
     return record if all(map(_is_number, known)) else None
 
 

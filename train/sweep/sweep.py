@@ -1,4 +1,4 @@
-"""A search over training arguments: one run after another in a folder, compared by their best validation figure.
+"""A search over training arguments: one run after another in a folder, compared by their best validation metric.
 
 A trial is a run as any other, in a process of its own: one that fails does not end the sweep. What was tried is read
 from the runs' folders, so that the same command goes on where it stopped.
@@ -26,7 +26,7 @@ from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.formatting import aligned, clock
 from train.runs.continuing import check_digest, digest_of
-from train.runs.history import best_figure
+from train.runs.history import best_metric
 from train.runs.process import StopRequest, go_on, start
 from train.runs.run import RUNS, Run, RunError, named_after, reserve_folder
 from train.runs.run_files import read_object
@@ -65,7 +65,7 @@ class Sweep:
     stopped: str = ""
 
     def ranked(self) -> list[Trial]:
-        """The trials that have a figure, the best first; of equals, the earlier one."""
+        """The trials that have a metric, the best first; of equals, the earlier one."""
         finished = [trial for trial in self.trials if trial.measured]
         return sorted(finished, key=lambda trial: -trial.figure if self.higher_is_better else trial.figure)
 
@@ -245,7 +245,7 @@ def _carry_out(found: Sweep, number: int, values: dict[str, Any]) -> tuple[Trial
     interrupted = _wait(run)
     state = run.state()
     seconds = run.progress().get("seconds", 0.0)
-    return Trial(number, values, run.name, state.name, best_figure(run), seconds, state.message), interrupted
+    return Trial(number, values, run.name, state.name, best_metric(run), seconds, state.message), interrupted
 
 
 def _unfinished(run: Run) -> bool:
@@ -312,9 +312,9 @@ def sweep_table(found: Sweep) -> str:
     names = [dimension.name for dimension in found.dimensions]
     cells = [["trial", "state", found.figure, "time", *names]]
     for trial in ranked + rest:
-        figure = "-" if trial.figure is None else found.metric_text(trial.figure)
+        metric = "-" if trial.figure is None else found.metric_text(trial.figure)
         values = [written(trial.values[name]) for name in names]
-        cells.append([str(trial.number), trial.state, figure, clock(trial.seconds), *values])
+        cells.append([str(trial.number), trial.state, metric, clock(trial.seconds), *values])
     return aligned(cells)
 
 

@@ -75,7 +75,7 @@ def continue_texts(
     ]
 
 
-# What a run writes at an evaluation: figures, and samples of text.
+# What a run writes at an evaluation: metrics, and samples of text.
 SampleWriter = Callable[[SwitchPreTrainedModel], tuple[dict[str, float], list[dict[str, str]]]]
 
 
@@ -86,10 +86,10 @@ def translator(
 
     def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
         answers = translate(model, tokenizer, texts, batch_size=batch_size)
-        figures = bleu_and_chrf(answers, references)
+        metrics = bleu_and_chrf(answers, references)
         shown = zip(texts[:SHOWN_SAMPLES], answers, references, strict=False)
         samples = [{"text": text, "answer": answer, "reference": reference} for text, answer, reference in shown]
-        return {"bleu": figures["bleu"], "chrf": figures["chrf"]}, samples
+        return {"bleu": metrics["bleu"], "chrf": metrics["chrf"]}, samples
 
     return write
 

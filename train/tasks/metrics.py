@@ -1,4 +1,4 @@
-"""The figures that runs are judged by: their names and how they are written, once for logs, tables and curves.
+"""The metrics that runs are judged by: their names and how they are written, once for logs, tables and curves.
 
 Try it: MEASURES["bleu"].words(31.4)
 """
@@ -12,7 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a run.
+    """One metric of a run.
 
     Attributes:
         word: its name on the page and in the log.

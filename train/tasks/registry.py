@@ -37,9 +37,9 @@ class Task:
         learns: what it learns and from which columns, in a sentence.
         purpose: what the model does, for its card: "A mixture of experts that …"; the names of classes follow.
         pipeline_tag: what the hub calls that.
-        best: the validation figure that chooses the best checkpoint.
+        best: the validation metric that chooses the best checkpoint.
         higher_is_better: which way.
-        figures: what its curves show beside the loss, by the names of train.tasks.metrics.
+        curves: what its curves show beside the loss, by the names of train.tasks.metrics.
         hits: (logits, labels) of a batch -> (answers that are right, answers in all).
         collator: how rows become a batch.
         metrics: what the Trainer computes from all validation logits; None = loss and hits are enough.
@@ -55,7 +55,7 @@ class Task:
     pipeline_tag: str
     best: str
     higher_is_better: bool
-    figures: tuple[str, ...]
+    curves: tuple[str, ...]
     hits: Callable[[Tensor, Tensor], tuple[Tensor, int]]
     collator: Collator
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
@@ -119,7 +119,7 @@ class Task:
         return value > than if self.higher_is_better else value < than
 
     def describe(self, value: float) -> str:
-        """The figure that chooses the best checkpoint, with its name."""
+        """The metric that chooses the best checkpoint, with its name."""
         return MEASURES[self.best].words(value)
 
 
@@ -177,7 +177,7 @@ TASKS = {
         purpose="sorts texts into",
         pipeline_tag="text-classification",
         best="accuracy",
-        figures=("accuracy",),
+        curves=("accuracy",),
         higher_is_better=True,
         hits=_classification_hits,
         collator=_padding,
@@ -192,7 +192,7 @@ TASKS = {
         purpose="guesses hidden tokens of a text",
         pipeline_tag="fill-mask",
         best="loss",
-        figures=("accuracy",),
+        curves=("accuracy",),
         higher_is_better=False,
         hits=_masked_hits,
         collator=_masking,
@@ -206,7 +206,7 @@ TASKS = {
         purpose="writes what was cut out of a text",
         pipeline_tag="text2text-generation",
         best="loss",
-        figures=("accuracy",),
+        curves=("accuracy",),
         higher_is_better=False,
         hits=_token_hits,
         collator=_corrupting,
@@ -221,7 +221,7 @@ TASKS = {
         purpose="translates",
         pipeline_tag="translation",
         best="bleu",
-        figures=("bleu", "chrf"),
+        curves=("bleu", "chrf"),
         higher_is_better=True,
         hits=_token_hits,
         collator=_pairing,
@@ -235,7 +235,7 @@ TASKS = {
         purpose="goes on with a text",
         pipeline_tag="text-generation",
         best="loss",
-        figures=("perplexity",),
+        curves=("perplexity",),
         higher_is_better=False,
         hits=_next_token_hits,
         collator=_blocks,

@@ -1,6 +1,6 @@
 """The training curve of a run, as a picture (matplotlib) and as a page that opens offline (plotly).
 
-Loss and the task's own figures above, the routing's health below: drop rate and load imbalance of every sparse layer.
+Loss and the task's own metrics above, the routing's health below: drop rate and load imbalance of every sparse layer.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropp
 
 
 def curve_series(
-    records: list[dict[str, Any]], figures: Sequence[str] = ("accuracy",)
+    records: list[dict[str, Any]], metrics: Sequence[str] = ("accuracy",)
 ) -> list[list[tuple[str, list[float], list[float]]]]:
-    """Metrics lines, and a task's figures -> for each panel, its curves as (name, steps, values)."""
+    """Metrics lines, and a task's metrics -> for each panel, its curves as (name, steps, values)."""
     train = [record for record in records if record["kind"] == "train"]
     evaluated = [record for record in records if record["kind"] == "eval"]
 
@@ -46,7 +46,7 @@ def curve_series(
 
     return [
         [curve("training", train, "loss"), curve("validation", evaluated, "loss")],
-        [curve(MEASURES[name].word, evaluated, name) for name in figures],
+        [curve(MEASURES[name].word, evaluated, name) for name in metrics],
         per_layer("load_cv"),
         per_layer("drop_rate"),
     ]
@@ -54,7 +54,7 @@ def curve_series(
 
 def write_curves(run: Run) -> None:
     """Write training_curve.png and training_curve.html into the run's folder."""
-    panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].figures)
+    panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].curves)
     title = run.folder.name
     with folder_written_aside(run.folder) as aside:
         _write_png(panels, drawable_only(title), aside / "training_curve.png")

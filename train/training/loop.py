@@ -174,8 +174,8 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
     record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
     parts = _prepare_again(run, arguments, kept[record["step"]])
     put_weights(parts.model, kept[record["step"]])
-    figures = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
-    _keep_best(run, arguments, parts, parts.model.eval(), figures, run.progress().get("seconds", 0.0))
+    metrics = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
+    _keep_best(run, arguments, parts, parts.model.eval(), metrics, run.progress().get("seconds", 0.0))
     _join_counts(run, arguments, parts, "cpu", run.progress().get("seconds", 0.0))
     print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
 
@@ -363,7 +363,7 @@ def _join_counts(run: Run, arguments: Arguments, parts: TrainingParts, device: s
     if not arguments.train.word_counts:
         return
     if joined := join_counts(run, parts.rows.train, parts.rows.validation, device):
-        _keep_best(run, arguments, parts, joined.model, joined.figures, seconds)
+        _keep_best(run, arguments, parts, joined.model, joined.metrics, seconds)
         print(joined.words, flush=True)
 
 

@@ -99,17 +99,17 @@ def line_of_log(record: Mapping[str, Any], max_steps: int) -> str:
     said = [f"step {record['step']:,} of {max_steps:,}"]
     if record["kind"] == "end":
         said.append("training ended")
-    figures = [MEASURES[name].words(record[name]) for name in MEASURES if name in record]
-    if figures and record["kind"] == "eval":
-        figures[0] = f"validation: {figures[0]}"
-    said += figures
+    metrics = [MEASURES[name].words(record[name]) for name in MEASURES if name in record]
+    if metrics and record["kind"] == "eval":
+        metrics[0] = f"validation: {metrics[0]}"
+    said += metrics
     if "learning_rate" in record:
         said.append(f"learning rate {record['learning_rate']:.3g}")
     return " · ".join([*said, clock(record["seconds"])])
 
 
 def last_value(run: Run, key: str, resumed_from: Path | None) -> float:
-    """The last value of a growing figure in the metrics up to a checkpoint; 0 for a fresh run."""
+    """The last value of a growing metric in the metrics up to a checkpoint; 0 for a fresh run."""
     if resumed_from is None:
         return 0
     step = checkpoint_step(resumed_from)

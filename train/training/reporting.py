@@ -1,6 +1,6 @@
 """A run watched from elsewhere: TensorBoard and Weights & Biases, through the Trainer's own callbacks.
 
-Both packages are optional. What the Trainer does not know of, the health of the routing, is reported beside its figures
+Both packages are optional. What the Trainer does not know of, the health of the routing, is reported beside its metrics
 as routing/<layer>/<measure> in training and eval_routing/<layer>/<measure> in evaluation.
 Try it: pip install tensorboard; python -m train --report_to tensorboard; tensorboard --logdir runs
 """
@@ -48,25 +48,25 @@ class Reporting:
         send: Callable[[int, dict[str, float], dict[str, list[int]]], None],
         tell: Callable[[int, list[dict[str, str]]], None],
     ):
-        """`send` takes figures and `tell` samples of text, both with their step."""
+        """`send` takes metrics and `tell` samples of text, both with their step."""
         self.callbacks.append(callback)
         self._destinations.append(send)
         self._listeners.append(tell)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Report what a line of metrics says beyond the Trainer's own figures."""
+        """Report what a line of metrics says beyond the Trainer's own metrics."""
         if samples := record.get("samples"):
             for tell in self._listeners:
                 tell(record["step"], samples)
             return
-        scalars, loads = routing_figures(record)
+        scalars, loads = routing_metrics(record)
         if scalars or loads:
             for send in self._destinations:
                 send(record["step"], scalars, loads)
 
 
-def routing_figures(record: dict[str, Any]) -> tuple[dict[str, float], dict[str, list[int]]]:
-    """A line of metrics -> (name -> figure, name -> tokens per expert)."""
+def routing_metrics(record: dict[str, Any]) -> tuple[dict[str, float], dict[str, list[int]]]:
+    """A line of metrics -> (name -> metric, name -> tokens per expert)."""
     scalars: dict[str, float] = {}
     loads: dict[str, list[int]] = {}
     prefix = PREFIXES.get(record["kind"])
@@ -218,7 +218,7 @@ def _keep_artifacts(run: Run, arguments: Arguments) -> None:
 def _no_wandb(error: Exception) -> RunError:
     return RunError(
         f"Weights & Biases can't be used: {_reason(error)}. Log in with `wandb login`, or set WANDB_MODE=offline "
-        "to keep the figures on this machine."
+        "to keep the metrics on this machine."
     )
 
 

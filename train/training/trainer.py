@@ -203,21 +203,21 @@ class SwitchTrainer(Trainer):
     def evaluation_loop(self, *args, **kwargs):
         """The Trainer's, with what a model that guesses or writes tokens is measured by."""
         output = super().evaluation_loop(*args, **kwargs)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if not self.task.labelled and self.batches.seen:
             nats = self.batches.nats
-            figures["perplexity"] = math.exp(min(nats, 700.0))
+            metrics["perplexity"] = math.exp(min(nats, 700.0))
             if self.characters_per_token is not None:
-                figures["bits_per_character"] = nats / math.log(2) / self.characters_per_token
+                metrics["bits_per_character"] = nats / math.log(2) / self.characters_per_token
         if self.sample_writer is not None:
             written, samples = self.sample_writer(self.model)
-            figures |= written
+            metrics |= written
             self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
             for sample in samples:
                 print("\n".join(f"  {what}: {text}" for what, text in sample.items()), flush=True)
             if self.report is not None:
                 self.report({"kind": "samples", "step": self.state.global_step, "samples": samples})
-        output.metrics.update({f"eval_{name}": value for name, value in figures.items()})
+        output.metrics.update({f"eval_{name}": value for name, value in metrics.items()})
         return output
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
@@ -318,7 +318,7 @@ class SwitchTrainer(Trainer):
             save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """What the Trainer does not bring back from a checkpoint by itself: the best figure so far, and the average."""
+        """What the Trainer does not bring back from a checkpoint by itself: the best metric so far, and the average."""
         for record in self.run.metrics("eval"):
             value = record.get(self.task.best)
             if value is not None and (self.best is None or self.task.better(value, than=self.best)):

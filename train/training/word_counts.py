@@ -41,7 +41,7 @@ class Joined:
     """A model in which counts join in, and what it is measured as on the rows held out."""
 
     model: SwitchForSequenceClassification
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     words: str
 
 
@@ -73,14 +73,14 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
         counted.classifier.bias.mul_(factor)
     before = read_training(run.best)["validation"]
     logits_NC = factor * (encoder_NC + weight * odds_NC)
-    figures = accuracy_and_f1(EvalPrediction(logits_NC.numpy(), labels_N.numpy()))
-    figures |= {"loss": float(cross_entropy(logits_NC, labels_N)), "word_counts": weight}
+    metrics = accuracy_and_f1(EvalPrediction(logits_NC.numpy(), labels_N.numpy()))
+    metrics |= {"loss": float(cross_entropy(logits_NC, labels_N)), "word_counts": weight}
     accuracy = float((encoder_NC.argmax(-1) == labels_N).float().mean())
     words = (
         f"Counts of {len(features):,} words and pairs join in with weight {weight:g}, chosen by the loss on the "
-        f"{len(labels_N):,} rows held out: accuracy {accuracy:.2%} → {figures['accuracy']:.2%}."
+        f"{len(labels_N):,} rows held out: accuracy {accuracy:.2%} → {metrics['accuracy']:.2%}."
     )
-    return Joined(counted, before | figures, words)
+    return Joined(counted, before | metrics, words)
 
 
 def count_words(rows: Dataset, tokenizer: PreTrainedTokenizerFast, classes: int) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,7 @@ class LiveRun:
         lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
         plots = Plots(
             words=_facts(dead_experts(records)),
-            curves=learning_curves.learning_curves(records, task.figures),
+            curves=learning_curves.learning_curves(records, task.curves),
             note=_note(records, task) if records else "",
             written=gr.update(visible=task.writes_samples),
             samples=samples_html(records),

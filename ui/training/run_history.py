@@ -122,7 +122,7 @@ class RunHistory:
     def measures(self, names: Sequence[str], value: str) -> Any:
         """The picker of metrics with those that the runs' tasks have."""
         tasks = [one.train.task for one in self._arguments(names or ()).values()]
-        found = list(dict.fromkeys(["loss", *(metric for task in tasks for metric in TASKS[task].figures)]))
+        found = list(dict.fromkeys(["loss", *(metric for task in tasks for metric in TASKS[task].curves)]))
         # What is chosen stays, also where someone chooses while this is under way.
         return gr.update(choices=_metrics(found), **({} if value in found else {"value": "loss"}))
 
