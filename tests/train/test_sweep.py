@@ -19,8 +19,8 @@ from train.cli.main import main
 from train.runs.run import Run, RunError, list_runs
 from train.sweep.plots import HIGHLIGHT, parallel_coordinates, slices, write_plots
 from train.sweep.search_space import grid, parse_search
-from train.sweep.study import Trial
-from train.sweep.sweep import Sweep, read_sweep, sweep, sweep_table
+from train.sweep.study import Sweep, Trial
+from train.sweep.sweep import read_sweep, sweep, sweep_table
 from train.training.loop import resume
 from train.training.loop import train as train_here
 
@@ -187,7 +187,7 @@ def carried_out(found, number: int, values: dict) -> tuple[Trial, bool]:
 
 def test_a_sweep_does_not_go_on_with_other_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(train.sweep.sweep, "_carry_out", carried_out)
-    monkeypatch.setattr(train.sweep.sweep.Sweep, "best_arguments", lambda self: self.arguments)
+    monkeypatch.setattr(train.sweep.study.Sweep, "best_arguments", lambda self: self.arguments)
     file, search = tmp_path / "rows.csv", ["num_layers=1|2,num_experts=2|4"]
     rows = "text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40))
     file.write_text(rows + "one more,a\n")
@@ -203,7 +203,7 @@ def test_a_sweep_does_not_go_on_with_other_rows(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_draws_never_repeat_and_come_to_an_end(tmp_path, begun, monkeypatch, sampler, capsys):
     monkeypatch.setattr(train.sweep.sweep, "_carry_out", carried_out)
-    monkeypatch.setattr(train.sweep.sweep.Sweep, "best_arguments", lambda self: self.arguments)
+    monkeypatch.setattr(train.sweep.study.Sweep, "best_arguments", lambda self: self.arguments)
     found = sweep(toy(tmp_path / "s"), ["num_layers=1..4,num_experts=2|4"], sampler=sampler, trials=20)
     assert len({tuple(trial.values.values()) for trial in found.trials}) == len(found.trials) == 8
     assert "Every combination was tried: 8 in all." in capsys.readouterr().out

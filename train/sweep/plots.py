@@ -24,8 +24,7 @@ from switch_model.storage.whole_files import folder_written_aside
 from train.formatting import counted
 from train.picture_text import text_as_written
 from train.sweep.search_space import written
-from train.sweep.study import as_study
-from train.sweep.sweep import Sweep
+from train.sweep.study import Sweep, as_study
 from train.templates import render
 
 # Light to dark, and Okabe-Ito's vermilion.

@@ -1,16 +1,20 @@
-"""A sweep's trials, and the same as Optuna has them: to draw values that were not tried yet, and for its plots.
+"""A sweep and its trials, and the same as Optuna has them: to draw values that were not tried yet, and for its plots.
 
 Try it: as_study(parse_search(["lr=1e-4..1e-2:log"], Arguments.resolve({})), [], True).direction
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from train.arguments.arguments import Arguments
+from train.runs.run import Run
 from train.sweep.search_space import Dimension
 
 # Drawn at random before TPE has something to learn from.
@@ -45,6 +49,82 @@ class Trial:
     def measured(self) -> bool:
         """Whether it can be compared with others."""
         return self.state == "finished" and self.figure is not None
+
+
+@dataclass
+class Sweep:
+    """What a sweep was asked to do, and what came of it.
+
+    Attributes:
+        dimensions: what is searched.
+        sampler, search_seed: how.
+        arguments: those of all trials.
+        figure, higher_is_better: what trials are compared by.
+        rows: a digest of those that the trials train on and are compared by; None = not known.
+        trials: in the order in which they ran.
+        stopped: why it ended early; "" = it did not.
+    """
+
+    folder: Path
+    dimensions: list[Dimension]
+    sampler: str
+    search_seed: int
+    arguments: Arguments
+    figure: str
+    higher_is_better: bool
+    rows: dict[str, str] | None = None
+    trials: list[Trial] = field(default_factory=list)
+    stopped: str = ""
+
+    def ranked(self) -> list[Trial]:
+        """The trials that have a metric, the best first; of equals, the earlier one."""
+        finished = [trial for trial in self.trials if trial.measured]
+        return sorted(finished, key=lambda trial: -trial.figure if self.higher_is_better else trial.figure)
+
+    @property
+    def best(self) -> Trial | None:
+        return next(iter(self.ranked()), None)
+
+    def best_arguments(self) -> Arguments | None:
+        return None if self.best is None else Run(self.folder / self.best.run).arguments()
+
+    def draw(self, number: int) -> dict[str, Any] | None:
+        """Values of the trial with this number that were not tried yet; None when there seem to be no others."""
+        tpe = self.sampler == "tpe"
+        return draw(
+            self.dimensions, self.trials, self.higher_is_better, tpe=tpe, number=number, search_seed=self.search_seed
+        )
+
+    def metric_text(self, value: float) -> str:
+        return f"{value:.2%}" if self.figure == "accuracy" else f"{value:.4f}"
+
+    def plan(self) -> dict[str, Any]:
+        """What must be the same for a sweep to go on."""
+        return {
+            "search": {dimension.name: dimension.text for dimension in self.dimensions},
+            "sampler": self.sampler,
+            "search_seed": self.search_seed,
+            "arguments": self.arguments.portable(),
+            "rows": self.rows,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """For sweep.json."""
+        best, arguments = self.best, self.best_arguments()
+        return self.plan() | {
+            "figure": self.figure,
+            "higher_is_better": self.higher_is_better,
+            "dimensions": [_json_ready(asdict(dimension)) for dimension in self.dimensions],
+            "trials": [_json_ready(asdict(trial)) for trial in self.trials],
+            "best": best
+            and {
+                "number": best.number,
+                "figure": best.figure,
+                "arguments": arguments.portable(),
+                "command": arguments.command(),
+            },
+            "stopped": self.stopped,
+        }
 
 
 def as_study(
@@ -104,3 +184,12 @@ def _rounded(value: Any, distribution: optuna.distributions.BaseDistribution) ->
     if not isinstance(distribution, optuna.distributions.FloatDistribution):
         return value
     return min(max(float(f"{value:.4g}"), distribution.low), distribution.high)
+
+
+def _json_ready(value: Any) -> Any:
+    """JSON can't hold inf."""
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    return "inf" if isinstance(value, float) and math.isinf(value) else value

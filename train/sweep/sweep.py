@@ -8,14 +8,12 @@ Try it: python -m train sweep --search "lr=1e-4..1e-2:log,num_experts=2|4|8" --t
 import csv
 import io
 import json
-import math
 import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,89 +28,13 @@ from train.runs.history import best_metric
 from train.runs.process import StopRequest, go_on, start
 from train.runs.run import RUNS, Run, RunError, named_after, reserve_folder
 from train.runs.run_files import read_object
-from train.sweep.search_space import Dimension, chosen_values, grid, parse_search, with_values, written
-from train.sweep.study import Trial, draw
+from train.sweep.search_space import chosen_values, grid, parse_search, with_values, written
+from train.sweep.study import Sweep, Trial
 from train.tasks.registry import TASKS
 
 SAMPLERS = ("random", "grid", "tpe")
 DEFAULT_TRIALS = 10
 WAIT_SECONDS = 0.2
-
-
-@dataclass
-class Sweep:
-    """What a sweep was asked to do, and what came of it.
-
-    Attributes:
-        dimensions: what is searched.
-        sampler, search_seed: how.
-        arguments: those of all trials.
-        figure, higher_is_better: what trials are compared by.
-        rows: a digest of those that the trials train on and are compared by; None = not known.
-        trials: in the order in which they ran.
-        stopped: why it ended early; "" = it did not.
-    """
-
-    folder: Path
-    dimensions: list[Dimension]
-    sampler: str
-    search_seed: int
-    arguments: Arguments
-    figure: str
-    higher_is_better: bool
-    rows: dict[str, str] | None = None
-    trials: list[Trial] = field(default_factory=list)
-    stopped: str = ""
-
-    def ranked(self) -> list[Trial]:
-        """The trials that have a metric, the best first; of equals, the earlier one."""
-        finished = [trial for trial in self.trials if trial.measured]
-        return sorted(finished, key=lambda trial: -trial.figure if self.higher_is_better else trial.figure)
-
-    @property
-    def best(self) -> Trial | None:
-        return next(iter(self.ranked()), None)
-
-    def best_arguments(self) -> Arguments | None:
-        return None if self.best is None else Run(self.folder / self.best.run).arguments()
-
-    def draw(self, number: int) -> dict[str, Any] | None:
-        """Values of the trial with this number that were not tried yet; None when there seem to be no others."""
-        tpe = self.sampler == "tpe"
-        return draw(
-            self.dimensions, self.trials, self.higher_is_better, tpe=tpe, number=number, search_seed=self.search_seed
-        )
-
-    def metric_text(self, value: float) -> str:
-        return f"{value:.2%}" if self.figure == "accuracy" else f"{value:.4f}"
-
-    def plan(self) -> dict[str, Any]:
-        """What must be the same for a sweep to go on."""
-        return {
-            "search": {dimension.name: dimension.text for dimension in self.dimensions},
-            "sampler": self.sampler,
-            "search_seed": self.search_seed,
-            "arguments": self.arguments.portable(),
-            "rows": self.rows,
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """For sweep.json."""
-        best, arguments = self.best, self.best_arguments()
-        return self.plan() | {
-            "figure": self.figure,
-            "higher_is_better": self.higher_is_better,
-            "dimensions": [_json_ready(asdict(dimension)) for dimension in self.dimensions],
-            "trials": [_json_ready(asdict(trial)) for trial in self.trials],
-            "best": best
-            and {
-                "number": best.number,
-                "figure": best.figure,
-                "arguments": arguments.portable(),
-                "command": arguments.command(),
-            },
-            "stopped": self.stopped,
-        }
 
 
 def sweep(
@@ -322,12 +244,3 @@ def _outcome(found: Sweep, trial: Trial) -> str:
     if trial.measured:
         return f"{TASKS[found.arguments.train.task].describe(trial.figure)} in {clock(trial.seconds)}"
     return f"{trial.state}. {next(iter(trial.message.splitlines()), '')}".strip()
-
-
-def _json_ready(value: Any) -> Any:
-    """JSON can't hold inf."""
-    if isinstance(value, dict):
-        return {key: _json_ready(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_ready(item) for item in value]
-    return "inf" if isinstance(value, float) and math.isinf(value) else value
