@@ -46,13 +46,14 @@ def read_value(name: str, value: Any) -> Any:
 
     Raises ValueError with what the argument takes, for a sentence that begins with its name.
     """
-    text, kinds = "none" if value is None else str(value).strip(), kinds_of(name)
+    written, kinds = "none" if value is None else str(value), kinds_of(name)
+    text = written.strip()
     if text in (choices := choices_of(name)):
         return text
     if takes_none(name) and text.lower() == "none":
         return None
     if str in kinds and not choices:
-        return read_path(text) if name in PATHS else "" if value is None else str(value)
+        return read_path(written) if name in PATHS else written
     if bool in kinds and text.lower() in TRUE + FALSE:
         return text.lower() in TRUE
     return read_number(text, kinds)

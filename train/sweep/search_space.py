@@ -169,7 +169,7 @@ def _evenly(low: float, high: float, log: bool, count: int, name: str, text: str
 def _read(name: str, text: str) -> Any:
     """A value as the argument's own type; a file or folder by its whole path. Raises ValueError."""
     try:
-        return anchored({name: read_value(name, text)})[name]
+        return anchored({name: read_value(name, text.strip())})[name]
     except ValueError as error:
         raise ValueError(f"--search {name}: {error}.") from error
 
