@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model import CheckpointError
 from switch_model.storage.tokenizer_io import target_of
 from train.evaluation.reliance import known, sentences
-from train.words import counted
+from train.formatting import counted
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import LoadedModel, ModelShelf, size_of
 from ui.look.html import notice, render

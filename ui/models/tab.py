@@ -10,12 +10,6 @@ import gradio as gr
 from ui.catalog.private_models import PrivateModels
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
-from switch_model.storage.tokenizer_io import target_of
-from train.evaluation.reliance import known, sentences
-from train.formatting import counted
-from ui.catalog.kinds import CLASSIFIER
-from ui.catalog.models import LoadedModel, ModelShelf, size_of
-from ui.catalog.sandbox import examine
 from ui.explore.tab import ExploreTab
 from ui.look.html import notice
 from ui.models.page import ModelPage, model_page

@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from ui.components.outputs import outputs
 from train.arguments.arguments import Arguments
 from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
 from train.arguments.values import HINTS, choices_of, kinds_of, read_value, takes_none, takes_number
+from ui.components.outputs import outputs
 from ui.server.limits import LOCAL_ONLY
 
 TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
