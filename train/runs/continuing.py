@@ -14,13 +14,12 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import PRIVATE, Arguments
+from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint, among, prints, what_changed
 from train.data.loading import TrainingData
-from train.tasks.rows import Rows, read_data, streams_of
+from train.formatting import counted, listed, pasted
 from train.runs.run import Run, RunError
-from train.formatting import pasted
-from train.formatting import counted, listed
-from train.data.errors import DataError
+from train.tasks.rows import Rows, read_data, streams_of
 
 # What may be edited while a run is stopped: where things lie (rows are compared by what stands in them), who watches,
 # how long it trains and when it looks at itself.

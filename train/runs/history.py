@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.formatting import aligned, clock
 from train.runs.run import RUNS, Run, RunError, list_runs
 from train.tasks.registry import TASKS, Task
-from train.formatting import aligned, clock
 
 COLUMNS = ("name", "state", "data set", "best", "steps", "time", "started")
 
@@ -73,10 +73,6 @@ def best_of(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
 def run_table(rows: list[dict[str, Any]]) -> str:
     """The rows as text in columns."""
     return aligned([COLUMNS, *(_cells(row) for row in rows)])
-
-
-
-
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

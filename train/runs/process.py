@@ -21,9 +21,9 @@ from typing import TextIO
 from filelock import FileLock
 
 from train.arguments.arguments import Arguments
-from train.runs.signals import HANGUP, INTERRUPTED, signals_go_to
-from train.runs.run import Run, RunError, list_runs, reserve_folder
 from train.formatting import pasted
+from train.runs.run import Run, RunError, list_runs, reserve_folder
+from train.runs.signals import HANGUP, INTERRUPTED, signals_go_to
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 0.5

@@ -18,7 +18,6 @@ Whoever starts a run, shell or page, leaves the same folder. Only the run's own 
 import errno
 import json
 import os
-import shlex
 import shutil
 import socket
 import time
@@ -31,14 +30,12 @@ import psutil
 from filelock import FileLock
 
 from switch_model.storage.whole_files import WORDS, write_atomically, write_new
-from switch_model.storage.whole_files import WORDS, write_new, write_atomically
 from train.arguments.arguments import Arguments
 from train.arguments.values import PATHS
-from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.data.table_file import without_endings
+from train.formatting import pasted
 from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
 from train.runs.trainer_files import checkpoint_step, damage_of
-from train.formatting import pasted
 
 RUNS = Path("runs")
 LOG_TAIL_BYTES = 8000
@@ -397,5 +394,3 @@ def reserve_folder(root: Path, name: str) -> Path:
             raise RunError(f"{root} can't be written: it is no folder.") from None
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
-
-

@@ -7,10 +7,9 @@ Try it: read_line('{"kind": "train", "step": 5, "loss": 1.2}')
 import json
 import math
 import socket
-import typing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType
 from typing import Any
 
 import psutil
