@@ -7,7 +7,6 @@ from switch_model.config import SwitchConfig
 from train.arguments.groups import DEFAULT_TASK
 from train.evaluation.reliance import known, markdown
 from train.formatting import counted, one_line
-from train.tasks.registry import TASKS
 from train.templates import render
 
 LICENCES = {
@@ -76,6 +75,8 @@ def model_card(
         parameters: (all, active per token).
         evaluation: what `python -m train evaluate` printed for the split one reports on, with the command that did.
     """
+    from train.tasks.registry import TASKS  # Slow to import, and every command imports this file.
+
     arguments = training["arguments"]
     return render(
         "release/model_card.md.jinja",

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sacrebleu.metrics import BLEU, CHRF
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -48,6 +46,8 @@ BLEU_TOKENIZER = "13a"
 
 def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
     """bleu and chrf from 0 to 100 over all answers together, and sacreBLEU's signature of both."""
+    from sacrebleu.metrics import BLEU, CHRF  # Slow to import, and only asked for by what measures translations.
+
     bleu, chrf = BLEU(tokenize=BLEU_TOKENIZER), CHRF()
     return {
         "bleu": bleu.corpus_score(list(answers), [list(references)]).score,
