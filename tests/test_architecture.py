@@ -129,7 +129,7 @@ def test_few_test_files_lie_outside_the_folders():
 
 
 # Documented by Python itself.
-DOCUMENTED = {"_asdict", "_exit"}
+DOCUMENTED = {"_asdict", "_fields", "_exit"}
 
 
 def test_no_private_name_of_a_library_is_used_that_the_docs_do_not_list():
