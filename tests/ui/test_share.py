@@ -160,3 +160,30 @@ def test_the_report_holds_what_was_asked_and_opened(explorer, view):
     from plotly.offline import get_plotlyjs
 
     assert 0 < len(report.encode()) - len(get_plotlyjs().encode()) < 2_000_000
+
+
+# As they were first written; `records/` has a file of each kind.
+OLD_LINKS = {
+    "prediction": (
+        "eNoljE0KAjEMha8ibx0Gu3DTS3iAYZBMjVKM7RBbsYh3t9Xd-_3eeMI7wj2fReFRYmogFHmV7o5Rd5YfMpJ8k_SbKj"
+        "cx-H3PrMpJeR3PVFUJvCoXgZ9nSAqdaZMDuWUhXLKF0XQZeOMQS-uQ6UC4Wq7bn_D5AtA2Lfk"
+    ),
+    "filled": (
+        "eNo1jktuwzAMRK8ScC0Y9qJd6BI9QBAQtMUEhqkP9EkTBLl7KbXdUSPMe_OCO9jFgI-OBSysQuEoYKDyo-r7a5cTIp"
+        "5yLNzTeHAYBaEnZ7CzZrkxCq29H5qIAVJKZbDnM3DYlJynGcxyuRi4xrz1Hz03SrTt9amQ6cPALceW_gmOtbaHG9gX"
+        "eHpg4G8c7gL2U52heVyZfBlbXMRCPomCrySF-3qfOFNtWbNl6itjwuN3r17pLy3MboRdUlQa3DBM8_v9A3QfW0I"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["prediction", "written", "filled"])
+def test_old_records_and_links_open(kind):
+    raw = (Path(__file__).parent / "records" / f"{kind}.json").read_bytes()
+    view, content = read_record(raw), json.loads(raw)
+    assert (view.text, view.place, view.saved_from) == (content["text"], (1, 0), content["model"])
+    assert view.changed and view.changes.capacity_factor == 0.5 and view.base is not view.answer
+    again = record_of(view, view.saved_from) | {key: content[key] for key in ("matters", "what_if") if key in content}
+    assert set(again) == set(content)
+    if kind in OLD_LINKS:
+        shared = read_link(OLD_LINKS[kind])
+        assert (shared.text, shared.changes) == (view.text, view.changes)

@@ -45,7 +45,7 @@ def link_of(view: View) -> str:
         "layer": view.place[1],
         "true_label": view.true_label,
         **changes_to_json(view.changes),
-        **({"decoding": asdict(view.decoding)} if view.writes else {}),
+        **({} if view.classifies else {"decoding": asdict(view.decoding)}),
     }
     packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")

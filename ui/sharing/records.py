@@ -282,6 +282,11 @@ _FORMS: dict[str | None, _Form] = {
         lambda view, content: replace(view, decoding=decoding_from_json(content["decoding"])),
     ),
     "filled": _Form(
-        FilledView, "output", _filled_to_json, _filled_from_json, lambda view: {}, lambda view, content: view
+        FilledView,
+        "output",
+        _filled_to_json,
+        _filled_from_json,
+        lambda view: {"decoding": asdict(view.decoding)},
+        lambda view, content: view,
     ),
 }
