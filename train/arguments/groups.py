@@ -3,6 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from switch_model.config_fields import OPTIONS, RULES
+from switch_model.config_rules import (
+    Activation,
+    AttentionExperts,
+    Balance,
+    CapacityGroup,
+    Head,
+    Pooling,
+    Position,
+    Priority,
+    Readout,
+)
 from train.data.source import DataSource
 from train.names import split_names
 
@@ -22,6 +34,27 @@ ONLY_FOR = {
 def _argument(default: Any, help: str, alias: str | None = None) -> Any:
     # HfArgumentParser hands the metadata to argparse: it takes no other keys.
     return field(default=default, metadata={"help": help} | ({"aliases": [alias]} if alias else {}))
+
+
+# Where a field of SwitchConfig goes by another name than its flag.
+FLAGS = {
+    "dropout_rate": "dropout",
+    "classifier_dropout": "dropout",
+    "eval_capacity_factor": "capacity_factor_eval",
+    "router_aux_loss_coef": "aux_loss_coef",
+    "router_z_loss_coef": "z_loss_coef",
+    "encoder_sparse_step": "sparse_step",
+}
+
+
+def _of_config(name: str, default: Any) -> Any:
+    """The flag of a field of SwitchConfig, which says what it is and what None means (inf, of a number)."""
+    none, help = RULES[name].none, OPTIONS[name].metadata["help"]
+    if none:
+        help += f"; {'inf' if isinstance(default, float) else 'none'} = {none}"
+    for field_name, flag in FLAGS.items():
+        help = help.replace(field_name, flag)
+    return _argument(default, help)
 
 
 @dataclass
@@ -68,64 +101,52 @@ class DataArguments:
 class ModelArguments:
     """The shape and the routing of the model."""
 
-    d_model: int = _argument(128, "width of the residual stream")
+    d_model: int = _of_config("d_model", 128)
     d_kv: int | None = _argument(None, "width of one attention head; none = d_model / num_heads")
     d_ff: int | None = _argument(None, "hidden width of one expert; none = 4 d_model")
-    num_layers: int = _argument(2, "blocks")
-    num_heads: int = _argument(4, "attention heads")
-    num_experts: int = _argument(2, "experts per sparse layer")
-    bigram_buckets: int = _argument(0, "rows of a hashed table of word-pair embeddings; 0 = words only")
-    conv_width: int = _argument(
-        0, "neighbouring tokens that a convolution joins before the first block, 3 to 9; 0 = none; encoders only"
-    )
+    num_layers: int = _of_config("num_layers", 2)
+    num_heads: int = _of_config("num_heads", 4)
+    num_experts: int = _of_config("num_experts", 2)
+    bigram_buckets: int = _of_config("bigram_buckets", 0)
+    conv_width: int = _of_config("conv_width", 0)
     expert_residual: float | None = _argument(
         None, "how much of a token passes by a sparse layer's experts, 0 to 1; none = all, or as --init_from has it"
     )
-    sparse_step: int = _argument(1, "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)")
-    num_decoder_layers: int | None = _argument(None, "blocks of a decoder; none = as many as num_layers")
-    decoder_sparse_step: int | None = _argument(None, "sparse_step of a decoder; none = as the encoder's")
-    attention_experts: Literal["none", "projections", "module"] = _argument(
-        "none", "experts in attention: for each token's query, key and value, or a whole attention per text"
-    )
-    attention_sparse_step: int = _argument(1, "which blocks attention_experts holds for, as in sparse_step")
-    position: Literal["relative", "sinusoidal", "learned"] = _argument("relative", "how tokens know where they stand")
-    relative_attention_slope: float = _argument(
-        0.0, "relative positions: how much nearer tokens are preferred before training; 0 = not at all (T5)"
-    )
-    cls_token: bool = _argument(False, "a learned token before the text, which --pooling first reads")
-    classifier_head: Literal["linear", "mlp"] = _argument("linear", "what turns the pooled vector into classes")
-    tie_word_embeddings: bool = _argument(True, "a model of tokens: its output layer is its embedding table")
-    dense_act_fn: Literal["relu", "gelu", "gated-gelu"] = _argument("relu", "activation inside the MLPs")
-    readout: Literal["residual", "experts"] = _argument(
-        "residual", "what the classifier reads: the last states, or the last sparse layer's experts alone (votes)"
-    )
-    pooling: Literal["mean", "first", "max", "mean+max", "attention"] = _argument(
-        "mean", "how token states become one vector"
-    )
-    embedding_norm: bool = _argument(True, "bring every token's embedding to one size before the first block")
+    sparse_step: int = _of_config("encoder_sparse_step", 1)
+    num_decoder_layers: int | None = _of_config("num_decoder_layers", None)
+    decoder_sparse_step: int | None = _of_config("decoder_sparse_step", None)
+    attention_experts: AttentionExperts = _of_config("attention_experts", "none")
+    attention_sparse_step: int = _of_config("attention_sparse_step", 1)
+    position: Position = _of_config("position", "relative")
+    relative_attention_slope: float = _of_config("relative_attention_slope", 0.0)
+    cls_token: bool = _of_config("cls_token", False)
+    classifier_head: Head = _of_config("classifier_head", "linear")
+    tie_word_embeddings: bool = _of_config("tie_word_embeddings", True)
+    dense_act_fn: Activation = _of_config("dense_act_fn", "relu")
+    readout: Readout = _of_config("readout", "residual")
+    pooling: Pooling = _of_config("pooling", "mean")
+    embedding_norm: bool = _of_config("embedding_norm", True)
     dropout: float = _argument(0.1, "dropout on embeddings, attention and MLP outputs, and before the classifier")
-    token_dropout: float = _argument(0.0, "share of tokens hidden from the model in training")
-    token_dropout_from: int = _argument(0, "hide none in texts of fewer tokens")
-    expert_dropout: float = _argument(0.1, "dropout inside the experts")
-    switch_dropout: float = _argument(0.1, "dropout on the router's input")
-    router_jitter_noise: float = _argument(0.0, "multiplicative noise on the router's input, U(1 - x, 1 + x)")
-    router_noise_eps: float = _argument(1e-2, "standard deviation of Gaussian noise on the router's logits")
-    router_bias: bool = _argument(False, "a bias in the router")
-    router_priority: Literal["position", "probability"] = _argument("position", "who gets an expert's slots first")
-    capacity_factor: float = _argument(1.0, "slots per expert over an even share, in training; inf = drop nothing")
-    capacity_factor_eval: float = _argument(2.0, "the same in evaluation; inf = drop nothing")
-    expert_capacity: int | None = _argument(None, "an absolute number of slots, instead of both factors")
-    min_expert_capacity: int = _argument(4, "fewest slots that the factors may give")
-    capacity_group: Literal["sequence", "batch"] = _argument("sequence", "what capacity counts over")
-    aux_loss_coef: float = _argument(1e-2, "weight of the balance loss")
-    z_loss_coef: float = _argument(1e-3, "weight of the router's z-loss")
-    balance: Literal["loss", "bias"] = _argument(
-        "loss", "how loads are kept even: by the balance loss, or by a bias on the choice that training moves instead"
-    )
-    balance_rate: float = _argument(1e-3, "--balance bias: how far that bias moves a step")
-    sequence_balance_coef: float = _argument(0.0, "weight of a balance loss over each text by itself")
-    layer_loss_coef: float = _argument(0.0, "--readout experts: weight of the loss of earlier layers' votes")
-    label_smoothing: float = _argument(0.1, "label smoothing of the loss, in classification and in writing")
+    token_dropout: float = _of_config("token_dropout", 0.0)
+    token_dropout_from: int = _of_config("token_dropout_from", 0)
+    expert_dropout: float = _of_config("expert_dropout", 0.1)
+    switch_dropout: float = _of_config("switch_dropout", 0.1)
+    router_jitter_noise: float = _of_config("router_jitter_noise", 0.0)
+    router_noise_eps: float = _of_config("router_noise_eps", 1e-2)
+    router_bias: bool = _of_config("router_bias", False)
+    router_priority: Priority = _of_config("router_priority", "position")
+    capacity_factor: float = _of_config("capacity_factor", 1.0)
+    capacity_factor_eval: float = _of_config("eval_capacity_factor", 2.0)
+    expert_capacity: int | None = _of_config("expert_capacity", None)
+    min_expert_capacity: int = _of_config("min_expert_capacity", 4)
+    capacity_group: CapacityGroup = _of_config("capacity_group", "sequence")
+    aux_loss_coef: float = _of_config("router_aux_loss_coef", 1e-2)
+    z_loss_coef: float = _of_config("router_z_loss_coef", 1e-3)
+    balance: Balance = _of_config("balance", "loss")
+    balance_rate: float = _of_config("balance_rate", 1e-3)
+    sequence_balance_coef: float = _of_config("sequence_balance_coef", 0.0)
+    layer_loss_coef: float = _of_config("layer_loss_coef", 0.0)
+    label_smoothing: float = _of_config("label_smoothing", 0.1)
 
     @property
     def is_dense(self) -> bool:

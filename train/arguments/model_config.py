@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from switch_model.config import SwitchConfig
-from train.arguments.groups import DataArguments, ModelArguments
+from train.arguments.groups import FLAGS, DataArguments, ModelArguments
 
 # What a model started from another one shares with it: flag -> field of SwitchConfig.
 SHAPE = {
@@ -28,17 +28,6 @@ SHAPE = {
     "attention_sparse_step": "attention_sparse_step",
     "position": "position",
     "cls_token": "cls_token",
-}
-
-
-# Where a field of SwitchConfig goes by another name than its flag.
-FLAGS = {
-    "dropout_rate": "dropout",
-    "classifier_dropout": "dropout",
-    "eval_capacity_factor": "capacity_factor_eval",
-    "router_aux_loss_coef": "aux_loss_coef",
-    "router_z_loss_coef": "z_loss_coef",
-    "encoder_sparse_step": "sparse_step",
 }
 
 
