@@ -34,6 +34,7 @@ lint: $(VENV)/.installed-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	git grep -Ilz '' -- ':!assets' | xargs -0 $(BIN)/python tests/support/file_ends.py
 
 # A virtual environment with torch in it, of which pip takes the newest build in its range that suits the machine.
 define make_venv

@@ -27,9 +27,9 @@ def quoted(names: list[str]) -> str:
     return listed([f"'{shortened(name, MAX_NAME)}'" for name in names])
 
 
-def counted(count: int, one: str, several: str) -> str:
-    """A number with what it counts."""
-    return f"{count:,} {one if count == 1 else several}"
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """A number with what it counts; several of them end in an s unless said otherwise."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def one_line(text: str) -> str:

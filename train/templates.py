@@ -4,16 +4,16 @@ Try it: render("release/model_card.md.jinja", …)
 """
 
 import functools
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 
 @functools.lru_cache
-def _environment() -> Environment:
+def templates_of(package: str) -> Environment:
+    """The templates of a package, by their paths in it."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=PackageLoader(package, ""),
         autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -24,4 +24,4 @@ def _environment() -> Environment:
 
 def render(template: str, **values: Any) -> str:
     """A template of this package by its path, filled."""
-    return _environment().get_template(template).render(values)
+    return templates_of("train").get_template(template).render(values)

@@ -1,6 +1,6 @@
 """A linear layer with E weights, each for its own rows: the ways to compute what experts need.
 
-Legend: K rows lined up by expert, N rows in any order, D width in, F width out, E experts.
+Legend: K rows grouped by expert, N rows in any order, D width in, F width out, E experts.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,7 +2,7 @@
 
 What lies between `wi` and `wo` is the largest thing in a layer. Expert by expert it is activated, dropped out and, in
 backward, masked while it is still in the cache, instead of going through memory once for each of these.
-Legend: K rows lined up by expert, D d_model, F d_ff, E experts. Try it: ReluExperts.apply([2, 1], hidden, wi, wo, 0.0)
+Legend: K rows grouped by expert, D d_model, F d_ff, E experts. Try it: ReluExperts.apply([2, 1], hidden, wi, wo, 0.0)
 """
 
 import torch

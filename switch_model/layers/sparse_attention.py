@@ -81,7 +81,7 @@ class ProjectionExperts(_ExpertWeights):
             expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
             projected_NP = each_expert(hidden_ND, expert_N, [weight_EPD], torch.mm)
         else:
-            # Tokens in line by expert, and back to their places.
+            # Tokens permuted to be grouped by expert, and back to their places.
             kept_N = routing.kept.flatten()
             order_K, _, lengths = permute_tokens(routing.expert.flatten(), kept_N, positions)
             projected_KP = LinearEach.apply(lengths, hidden_ND[order_K], weight_EPD)

@@ -11,8 +11,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-from train.data.cells import class_of, texts_in
-from train.data.class_names import check_names, is_word_for_missing, spelled
+from train.data.cells import check_names, class_of, is_word_for_missing, spelled, texts_in
 from train.data.errors import DataError
 from train.data.source import DataSource
 from train.data.table_file import has_first_line

@@ -16,6 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from switch_model.plots.style import plain
 from train.formatting import one_line, shortened
 from train.picture_text import drawable_only, names_for_picture, text_as_written, told_by_number
 
@@ -56,8 +57,8 @@ def _page_title(title: str, numbered: list[str]) -> str:
 
 def _in_page(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Class names for plotly, and how an axis shows them: as names also where they look like numbers, days or tags."""
-    names = [escape(one_line(label), quote=False) for label in labels]
-    short = [escape(shortened(label, LONGEST_NAME), quote=False) for label in labels]
+    names = [plain(one_line(label)) for label in labels]
+    short = [plain(shortened(label, LONGEST_NAME)) for label in labels]
     return names, {"type": "category", "tickvals": names, "ticktext": short} if short != names else {"type": "category"}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from train.data.class_names import is_word_for_missing, look, spelled
+from train.data.cells import is_word_for_missing, look, spelled
 from train.data.pairs import too_long
 from train.formatting import counted, listed, shortened
 

@@ -43,6 +43,7 @@ class Task:
         hits: (logits, labels) of a batch -> (answers that are right, answers in all).
         collator: how rows become a batch.
         metrics: what the Trainer computes from all validation logits; None = loss and hits are enough.
+        hides_tokens: whether tokens are hidden behind a mask, to be guessed.
         restores_gaps: whether spans are cut out of what is read, to be written again.
     """
 
@@ -59,6 +60,7 @@ class Task:
     hits: Callable[[Tensor, Tensor], tuple[Tensor, int]]
     collator: Collator
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    hides_tokens: bool = False
     restores_gaps: bool = False
 
     @property
@@ -109,6 +111,11 @@ class Task:
             every = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 0  # About the share that is hidden.
             return ids_BT.masked_fill(~every, IGNORED_LABEL)
         return ids_BT if target_BT is None else target_BT
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether one text is read and another one written."""
+        return self.paired or self.restores_gaps
 
     @property
     def writes(self) -> bool:
@@ -196,6 +203,7 @@ TASKS = {
         higher_is_better=False,
         hits=_masked_hits,
         collator=_masking,
+        hides_tokens=True,
     ),
     "span_corruption": Task(
         model_class=SwitchForConditionalGeneration,

@@ -32,7 +32,7 @@ from train.data.tokenizers import (
 )
 from train.data.toy import TOY_VOCABULARY
 from train.tasks.generation import SHOWN_SAMPLES, SampleWriter, storyteller, translator
-from train.tasks.registry import TASKS
+from train.tasks.registry import TASKS, Task
 from train.tasks.teaching import with_teachers
 
 DEFAULT_VOCABULARY = 16_000
@@ -110,7 +110,7 @@ def make_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """`source`, of a model to start from, or the one that was asked for, or one trained on the training texts; with a
     second one for the targets (`target_of`) where that was asked for, or comes with `source`."""
-    wanted, task = arguments.data, arguments.train.task
+    wanted, task = arguments.data, TASKS[arguments.train.task]
     tokenizer = _reader(arguments, data) if source is None else source
     target = target_of(tokenizer)
     if source is None and wanted.target_tokenizer == OWN:
@@ -126,7 +126,7 @@ def make_tokenizer(
 def asked_vocabulary(arguments: Arguments) -> int:
     """Tokens that a tokenizer learned for these arguments has at most; of few texts it may have fewer."""
     wanted, task = arguments.data, arguments.train.task
-    if wanted.dataset == "toy" and TASKS[task].rows in ("classes", "texts") and task != "span_corruption":
+    if wanted.dataset == "toy" and not (TASKS[task].streamed or TASKS[task].rewrites):
         # The toy's own words and the special tokens.
         return (wanted.vocab_size or TOY_VOCABULARY) + 10
     return wanted.vocab_size or DEFAULT_VOCABULARY
@@ -150,22 +150,22 @@ def learn_tokenizer(
     texts: Iterable[str], dataset: str, task: str, vocab_size: int, max_length: int
 ) -> PreTrainedTokenizerFast:
     """A tokenizer of the kind that a task takes, learned from `texts`: `vocab_size` tokens, or all that there are."""
-    if TASKS[task].rows == "blocks":
+    if TASKS[task].streamed:
         return train_byte_tokenizer(texts, vocab_size, max_length)
-    if TASKS[task].rows == "pairs" or task == "span_corruption":
+    if TASKS[task].rewrites:
         return train_unigram_tokenizer(texts, vocab_size, max_length)
     return train_tokenizer(texts, vocab_size, max_length, whole_words=dataset == "toy")
 
 
-def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: str) -> None:
+def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
     """Add the special tokens that a task needs and a tokenizer may lack behind its own."""
-    if task == "mlm" and tokenizer.mask_token is None:
+    if task.hides_tokens and tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": "[MASK]"})
-    if TASKS[task].writes and tokenizer.eos_token is None:
+    if task.writes and tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": END})
-    if task == "span_corruption" and not sentinel_ids(tokenizer):
+    if task.restores_gaps and not sentinel_ids(tokenizer):
         tokenizer.add_tokens([sentinel(index) for index in range(SENTINELS)], special_tokens=True)
-    if task in ("span_corruption", "translation") and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+    if task.rewrites and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
         close_texts(tokenizer.backend_tokenizer, tokenizer.eos_token)
 
 

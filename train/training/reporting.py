@@ -24,7 +24,15 @@ from train.arguments.groups import TrainArguments
 from train.runs.run import Run, RunError
 from train.runs.trainer_files import checkpoint_step
 
-MEASURES = ("balance_loss", "sequence_balance_loss", "z_loss", "drop_rate", "load_cv", "load_entropy", "token_entropy")
+ROUTING_MEASURES = (
+    "balance_loss",
+    "sequence_balance_loss",
+    "z_loss",
+    "drop_rate",
+    "load_cv",
+    "load_entropy",
+    "token_entropy",
+)
 PREFIXES = {"train": "routing", "eval": "eval_routing"}
 # W&B draws no more bins.
 MOST_BINS = 512
@@ -76,7 +84,7 @@ def routing_metrics(record: dict[str, Any]) -> tuple[dict[str, float], dict[str,
         scalars["train/accuracy"] = record["accuracy"]
     for layer in record.get("routing", []):
         name = f"{prefix}/{layer['layer']}"
-        scalars |= {f"{name}/{measure}": layer[measure] for measure in MEASURES}
+        scalars |= {f"{name}/{measure}": layer[measure] for measure in ROUTING_MEASURES}
         loads[f"{name}/load"] = [round(share * layer["tokens"]) for share in layer["load"]]
     return scalars, loads
 

@@ -19,9 +19,10 @@ from switch_model.analysis.corpus import Corpus, route_in_steps
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
+from train.formatting import counted
 from ui.catalog.models import ModelShelf
 from ui.components.outputs import outputs
-from ui.look.html import counted, message, notice, render
+from ui.look.html import message, notice, render
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
 

@@ -6,9 +6,10 @@ Try it: prediction_card(prediction, true_label="Business", milliseconds=9.0)
 from html import escape
 
 from switch_model import Prediction
+from train.formatting import counted
 from ui.cards.importance import importance_in_words
 from ui.components.routing_grid import MAX_CLASSES
-from ui.look.html import bar, counted, percent
+from ui.look.html import bar, percent
 from ui.views.view import PredictionView
 
 HOW_TO_READ = """

@@ -12,8 +12,9 @@ import gradio as gr
 import torch
 
 from switch_model.analysis.layer_names import layer_title
+from train.formatting import counted
 from ui.components.routing_grid import classes_shown, digits_of
-from ui.look.html import counted, empty_card, render, signed
+from ui.look.html import empty_card, render, signed
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 

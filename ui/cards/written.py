@@ -7,7 +7,8 @@ Try it: written_card(view, milliseconds=90.0)
 from collections.abc import Sequence
 from html import escape
 
-from ui.look.html import bar, counted
+from train.formatting import counted
+from ui.look.html import bar
 from ui.views.view import View, WrittenView
 
 # Bars of next tokens that a person still reads.
@@ -20,9 +21,9 @@ def writing_card(prompt: str, text: str, words: str, before: str | None = None) 
     """A text on its way; with `before`, the one that it is then compared with."""
     facts = f'<p class="facts" role="status">{escape(words)}</p>'
     if before is None:
-        return f"<h2>The model writes</h2>{_coming(prompt, text)}{facts}"
+        return f"<h2>The model writes</h2>{_pending(prompt, text)}{facts}"
     shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}</p>'
-    was = _coming(prompt, before)
+    was = _pending(prompt, before)
     return f"<h2>The model’s text with your changes</h2>{shown}<h3>before</h3>{was}{facts}"
 
 
@@ -54,10 +55,10 @@ def facts_of_pass(view: View, milliseconds: float | None) -> list[str]:
     return facts + ([f"{milliseconds:,.0f} ms"] if milliseconds is not None else [])
 
 
-def _coming(prompt: str, text: str) -> str:
+def _pending(prompt: str, text: str) -> str:
     """A text to which more is added: however long it grows, its end is what is seen."""
     written = f'{_prompt(prompt)}{escape(text)}<i class="caret"></i>'
-    return f'<div class="answer-text coming"><p dir="auto">{written}</p></div>'
+    return f'<div class="answer-text pending"><p dir="auto">{written}</p></div>'
 
 
 def _passage(prompt: str, text: str) -> str:

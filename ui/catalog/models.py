@@ -213,6 +213,7 @@ class ModelShelf:
         # The lines between dashes at the top are for machines.
         text = text.split("\n---", 1)[-1].lstrip("-\n") if text.startswith("---") else text
         # A stranger's card may hold words, but no picture that tells its owner who looks at it.
+        # Markdown keeps its own > and &, which `escape` would change too.
         return text.replace("<", "&lt;").replace("![", "[") if key in self._private else text
 
     def load(self, key: str | None) -> LoadedModel:

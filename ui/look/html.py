@@ -6,9 +6,13 @@ Try it: message_card("Prediction", "Type a text.")
 from html import escape
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from train.templates import templates_of
 from ui.look.palette import MAX_COLOURS
+
+
+def quiet(sentence: str) -> str:
+    """A quiet line. Where it changes every few seconds a screen reader is not to be told each time."""
+    return f'<p class="facts">{escape(sentence)}</p>'
 
 
 def facts(sentence: str) -> str:
@@ -61,10 +65,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
-
-
 def bar(
     name: str, share: float, value: str, top: bool = False, colour: int | None = None, before: float | None = None
 ) -> str:
@@ -80,15 +80,10 @@ def bar(
     )
 
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("ui", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-)
-
-
 def render(template: str, **values: Any) -> str:
     """A template of this package with values, escaped unless the template says that they are HTML.
 
     Args:
         template: its path in the package, such as "sharing/report.html".
     """
-    return _TEMPLATES.get_template(template).render(**values)
+    return templates_of("ui").get_template(template).render(**values)

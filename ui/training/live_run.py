@@ -19,7 +19,7 @@ from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State
 from train.tasks.registry import TASKS, Task
 from ui.components.outputs import outputs
-from ui.look.html import notice
+from ui.look.html import notice, quiet
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
 from ui.training.run_summary import Records, dead_experts, probe_words, progress_html, state_badge
@@ -98,7 +98,7 @@ class LiveRun:
             if seen == str(error):
                 return Tick()
             off = dict.fromkeys(("stop", "resume", "explore", "twin", "lesson"), gr.update(interactive=False))
-            head = NOTHING_YET if not self.workspace.names() else _facts(str(error))
+            head = NOTHING_YET if not self.workspace.names() else quiet(str(error))
             return Tick(head=head, progress="", log="", **off, seen=str(error), drawn=str(error))
         now = f"{name} {state.name} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
         if now == seen:
@@ -136,12 +136,12 @@ class LiveRun:
         partners = self._partners(name)
         lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
         plots = Plots(
-            words=_facts(dead_experts(records)),
+            words=quiet(dead_experts(records)),
             curves=learning_curves.learning_curves(records, task.curves),
             note=_note(records, task) if records else "",
             written=gr.update(visible=task.writes_samples),
             samples=samples_html(records),
-            probe_words=_facts(probe_words(records, layer)) if watched else _no_probe(run),
+            probe_words=quiet(probe_words(records, layer)) if watched else _no_probe(run),
         )
         if layers:
             choices = [(title, one) for one, title in layer_titles(layers).items()]
@@ -162,9 +162,9 @@ class LiveRun:
             without, with_it = partners[lesson], next(iter(partners.values()))
             plots = plots._replace(
                 lesson=gr.update(visible=True),
-                without_words=_facts(dead_experts(without)),
+                without_words=quiet(dead_experts(without)),
                 without=routing_curves.load_heat_map(without),
-                with_words=_facts(dead_experts(with_it)),
+                with_words=quiet(dead_experts(with_it)),
                 with_it=routing_curves.load_heat_map(with_it),
             )
         return plots
@@ -177,7 +177,7 @@ class LiveRun:
             records = self.workspace.run(name).metrics()
         except RunError:
             return "", None
-        return _facts(probe_words(records, layer)), routing_curves.probe_plot(records, layer)
+        return quiet(probe_words(records, layer)), routing_curves.probe_plot(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """The run with its dense twin and its lesson, whichever there are, by name."""
@@ -242,7 +242,7 @@ class LiveRun:
 def head_html(run: Run, state: State) -> str:
     """The run's state, what it trains on, and why it ended."""
     arguments = run.arguments()
-    said = _facts(state.message) if state.message else ""
+    said = quiet(state.message) if state.message else ""
     data = escape(arguments.data.dataset.rsplit("/", 1)[-1])
     width = "dense" if arguments.model.is_dense else f"{arguments.model.num_experts} experts"
     size = f"{arguments.model.num_layers} layers · {width}"
@@ -251,14 +251,10 @@ def head_html(run: Run, state: State) -> str:
 
 
 def _note(records: Records, task: Task) -> str:
-    """The best figure so far, and how to read the losses."""
+    """The best metric so far, and how to read the losses."""
     best = best_of(records, task)
     said = "" if best is None else f"Best on validation: <b>{escape(task.describe(best))}</b>. "
     return f'<p class="facts">{said}{_LOSSES}</p>'
-
-
-def _facts(sentence: str) -> str:
-    return f'<p class="facts">{escape(sentence)}</p>'
 
 
 def _no_probe(run: Run) -> str:
@@ -267,7 +263,7 @@ def _no_probe(run: Run) -> str:
     if arguments.train.probe is None:
         return NO_PROBE
     dense = arguments.model.is_dense
-    return _facts(f"Its {'prediction is told' if dense else 'routing is drawn'} at the first evaluation.")
+    return quiet(f"Its {'prediction is told' if dense else 'routing is drawn'} at the first evaluation.")
 
 
 def _stamp(run: Run, which: str) -> int:
