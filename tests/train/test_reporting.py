@@ -73,7 +73,7 @@ def history(records: list) -> list[dict]:
     return found
 
 
-def test_both_get_the_figures_of_the_metrics_file(tmp_path, offline):
+def test_both_get_the_metrics_of_the_metrics_file(tmp_path, offline):
     run = Run(tmp_path / "my run")
     command = [*SHORT, "--output_dir", str(run.folder), "--report_to", "tensorboard, wandb", "--wandb_project", "toys"]
     assert main(command) == 0
@@ -175,7 +175,7 @@ def test_a_failed_run_ends_as_failed(tmp_path, offline, monkeypatch):
     assert [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"] == [1]
 
 
-def test_figures_of_a_line_by_hand():
+def test_metrics_of_a_line_by_hand():
     layer = {"layer": "encoder.3", "tokens": 8, "load": [0.25, 0.75], "balance_loss": 1.1, "z_loss": 2.0}
     layer |= {"sequence_balance_loss": 1.4, "drop_rate": 0.5, "load_cv": 0.5, "load_entropy": 0.8, "token_entropy": 0.7}
     scalars, loads = routing_metrics({"kind": "eval", "step": 3, "accuracy": 0.5, "routing": [layer]})

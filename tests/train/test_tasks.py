@@ -175,7 +175,7 @@ def test_columns_of_a_pair_are_found_or_asked_for(pairs):
     assert row["target"] == row["text"].upper()
 
 
-def test_figures_of_texts_by_hand():
+def test_metrics_of_texts_by_hand():
     same = bleu_and_chrf(["the cat sat on the mat"], ["the cat sat on the mat"])
     assert same["bleu"] == pytest.approx(100) and same["chrf"] == pytest.approx(100)
     assert "tok:13a" in same["bleu_signature"]

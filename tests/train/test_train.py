@@ -70,7 +70,7 @@ def test_evaluate_prints_json(toy_run, capsys, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000, name
 
 
-def test_figures_by_hand():
+def test_metrics_by_hand():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.2, 0.8, 0.0]])
     figures = classification_metrics([0, 1, 1, 1], probabilities, ["no", "yes", "never"])
     assert figures["accuracy"] == 0.75 and figures["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
@@ -140,7 +140,7 @@ def test_predict_adds_columns_to_a_csv_and_spares_it_when_something_is_wrong(toy
     assert "no column 'words': it has 'id', 'text'" in capsys.readouterr().err and path.read_text() == before
 
 
-def test_package_writes_half_precision_and_a_card_with_its_figures(toy_run, tmp_path, capsys):
+def test_package_writes_half_precision_and_a_card_with_its_metrics(toy_run, tmp_path, capsys):
     assert (
         main(["package", "--run", str(toy_run.folder), "--output", str(tmp_path / "small"), "--machine", "2 cores"])
         == 0
