@@ -1,4 +1,4 @@
-"""All speed figures, one after the other, into benchmarks/results.md.
+"""All measurements of speed, one after the other, into benchmarks/results.md.
 
 python -m benchmarks      (or: make bench)      about ten minutes on an idle machine
 """
@@ -25,7 +25,7 @@ def main() -> None:
         ("The app", serving),
     ):
         print(f"{title} …", flush=True)
-        text = table(module.figures())
+        text = table(module.measurements())
         print(text, flush=True)
         parts.append(f"## {title}\n\n`python -m {module.__name__}`\n\n{text}\n")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

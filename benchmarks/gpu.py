@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from benchmarks.sparse_mlp import SEQUENCE, contestant
 from benchmarks.timing import compare
 from switch_model import SwitchConfig
@@ -17,7 +17,7 @@ from switch_model.sparse_mlp import SparseMLP
 TOKENS, D_MODEL, D_FF, AIM = 16_384, 1024, 4096, 1 / 0.85
 
 
-def measure(experts: int, training: bool, compiled: bool) -> Figure:
+def measure(experts: int, training: bool, compiled: bool) -> Measurement:
     torch.manual_seed(0)
     rate = dict(dropout_rate=0.0, expert_dropout=0.0, capacity_factor=None, eval_capacity_factor=None)
     config = SwitchConfig(d_model=D_MODEL, d_ff=D_FF, num_experts=experts, **rate)
@@ -33,7 +33,7 @@ def measure(experts: int, training: bool, compiled: bool) -> Figure:
     )
     name = f"{'training' if training else 'inference'}, {experts} experts, {'compiled' if compiled else 'eager'}"
     note = f"dense MLP {ratios['dense ms']:.2f} ms"
-    return Figure(f"sparse layer / dense MLP: {name}", ratios["sparse"], None, AIM, note=note)
+    return Measurement(f"sparse layer / dense MLP: {name}", ratios["sparse"], None, AIM, note=note)
 
 
 def main() -> None:

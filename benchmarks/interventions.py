@@ -3,7 +3,7 @@
 python -m benchmarks.interventions      a few seconds, with the bundled model
 """
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from benchmarks.serving import ROOT
 from benchmarks.timing import compare
 from switch_model import Interventions, Predictor
@@ -17,7 +17,7 @@ TEXT = (
 ROUNDS = 15
 
 
-def figures() -> list[Figure]:
+def measurements() -> list[Measurement]:
     predictor = Predictor.from_checkpoint(ROOT / "assets" / "models" / "ag_news", "cpu")
     layers = predictor.model.config.sparse_layers
     tokens = len(predictor.token_ids(TEXT))
@@ -34,9 +34,11 @@ def figures() -> list[Figure]:
     plain = ratios.pop("a plain prediction ms")
     found = []
     for what, ratio in ratios.items():
-        found.append(Figure(f"{what} / a plain prediction, {tokens} tokens", ratio, note=f"{ratio * plain:.0f} ms"))
+        found.append(
+            Measurement(f"{what} / a plain prediction, {tokens} tokens", ratio, note=f"{ratio * plain:.0f} ms")
+        )
     return found
 
 
 if __name__ == "__main__":
-    print(table(figures()))
+    print(table(measurements()))

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from benchmarks.serving import ROOT, free_port
 from benchmarks.visitor import Answer, Busy, Layout, Page, Refused
 
@@ -236,7 +236,7 @@ def _spread(seconds: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1]
 
 
-def figures(visitors: int = 50, seconds: float = 60.0, every: float = 2.0) -> list[Figure]:
+def measurements(visitors: int = 50, seconds: float = 60.0, every: float = 2.0) -> list[Measurement]:
     with served() as (address, app):
         # Opening takes what it takes, but not for ever.
         bound = seconds + PATIENCE + OPENING * visitors
@@ -244,12 +244,14 @@ def figures(visitors: int = 50, seconds: float = 60.0, every: float = 2.0) -> li
     print(words(tally, visitors, seconds, every), flush=True)
     crowd = f"{visitors} visitors, each acting every {every:g} s for {seconds:g} s"
     found = [
-        Figure(f"{crowd}: errors, busy, answers of another text", tally.wrong, 0, note=f"{tally.actions:,} actions"),
-        Figure("seconds until all is drawn, median", tally.median, MEDIAN_SECONDS),
+        Measurement(
+            f"{crowd}: errors, busy, answers of another text", tally.wrong, 0, note=f"{tally.actions:,} actions"
+        ),
+        Measurement("seconds until all is drawn, median", tally.median, MEDIAN_SECONDS),
     ]
     if len(tally.memory) > 2:
         note = f"{tally.memory[0]:,.0f} to {tally.memory[-1]:,.0f} MB"
-        found.append(Figure("memory in the last third / in the first", tally.growth, GROWTH, note=note))
+        found.append(Measurement("memory in the last third / in the first", tally.growth, GROWTH, note=note))
     return found
 
 
@@ -261,9 +263,9 @@ def main() -> None:
         "--every", type=float, default=2.0, help="seconds between a visitor's acts (default: %(default)s)"
     )
     options = parser.parse_args()
-    found = figures(options.visitors, options.seconds, options.every)
+    found = measurements(options.visitors, options.seconds, options.every)
     print("\n" + table(found))
-    sys.exit(not all(figure.reaches(figure.floor) for figure in found))
+    sys.exit(not all(one.reaches(one.floor) for one in found))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from switch_model import SwitchConfig, SwitchForSequenceClassification
 
 SEQUENCE = 64
@@ -74,14 +74,14 @@ def in_a_process(**settings) -> dict:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def figures() -> list[Figure]:
+def measurements() -> list[Measurement]:
     size = dict(tokens=4096, experts=8, layers=4, d_model=256)
     sparse, dense = in_a_process(**size), in_a_process(**size, sparse=False)
     # Weights, gradients and AdamW's two averages, 4 bytes each.
     allowed = dense["peak"] + 4 * 4 * sparse["extra_weights"]
     note = f"{sparse['peak'] / 1e6:,.0f} MB; dense twin {dense['peak'] / 1e6:,.0f} MB"
     found = [
-        Figure(
+        Measurement(
             "peak memory of training / dense twin + its experts' state", sparse["peak"] / allowed, 1.15, 1.05, note=note
         )
     ]
@@ -90,7 +90,7 @@ def figures() -> list[Figure]:
     by_tokens = dict(zip(GROWTH["tokens"], curves["tokens"], strict=True))
     for few, many in ((640, 6400), (2048, 20_480)):
         ratio = by_tokens[many]["seconds"] / by_tokens[few]["seconds"]
-        found.append(Figure(f"time of a step, {many:,} tokens / {few:,} tokens", ratio, 10.5, 10.5))
+        found.append(Measurement(f"time of a step, {many:,} tokens / {few:,} tokens", ratio, 10.5, 10.5))
     return found
 
 
@@ -124,4 +124,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(json.dumps(point(**json.loads(sys.argv[1]))))
     else:
-        print(table(figures()))
+        print(table(measurements()))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from benchmarks.serving import ROOT, free_port
 from train.arguments.arguments import Arguments
 from train.runs.process import start
@@ -87,7 +87,7 @@ def speed(run: Run) -> float:
     return (run.progress()["step"] - before) / (time.perf_counter() - begun)
 
 
-def figures() -> list[Figure]:
+def measurements() -> list[Measurement]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         wanted = {"dataset": "toy", "num_samples": 1000, "epochs": 1e5, "seq_len": 64, "num_experts": 8}
@@ -110,7 +110,7 @@ def figures() -> list[Figure]:
                 noise.append(after / before)
             what = f"steps per second, page open / closed: {what}"
             chance = f"closed / closed: {min(noise):.2f} to {max(noise):.2f}"
-            found.append(Figure(what, statistics.median(ratios), 0.97, higher_is_better=True, note=chance))
+            found.append(Measurement(what, statistics.median(ratios), 0.97, higher_is_better=True, note=chance))
         run.request_stop()
         while run.state().active:
             time.sleep(0.5)
@@ -118,4 +118,4 @@ def figures() -> list[Figure]:
 
 
 if __name__ == "__main__":
-    print(table(figures()))
+    print(table(measurements()))

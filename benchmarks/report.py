@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One ratio.
 
     Attributes:
@@ -37,5 +37,5 @@ class Figure:
 HEADER = "| metric | measured | floor | aim | reached | |\n|---|---|---|---|---|---|"
 
 
-def table(figures: list[Figure]) -> str:
-    return "\n".join([HEADER, *(figure.row() for figure in figures)])
+def table(measurements: list[Measurement]) -> str:
+    return "\n".join([HEADER, *(one.row() for one in measurements)])

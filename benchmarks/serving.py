@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from benchmarks.timing import compare
 
 ROOT = Path(__file__).parent.parent
@@ -112,7 +112,7 @@ def handler_ratio() -> tuple[float, float]:
     return ratios["handler"], ratios["forward ms"]
 
 
-def figures() -> list[Figure]:
+def measurements() -> list[Measurement]:
     names = modules_of_the_app()
     seconds_until_the_page_is_up()
     pairs = [(seconds_until_the_page_is_up(), seconds_to_import(names)) for _ in range(ROUNDS)]
@@ -121,12 +121,12 @@ def figures() -> list[Figure]:
     note = f"{up:.1f} s; importing the same {len(names):,} modules alone {alone:.1f} s"
     handler, forward_ms = handler_ratio()
     return [
-        Figure("app: page up / importing what it imports", start, 1.5, 1.25, note=note),
-        Figure(
+        Measurement("app: page up / importing what it imports", start, 1.5, 1.25, note=note),
+        Measurement(
             "predict + trace handler / bare forward, 100 tokens", handler, 3, 2, note=f"forward {forward_ms:.1f} ms"
         ),
     ]
 
 
 if __name__ == "__main__":
-    print(table(figures()))
+    print(table(measurements()))

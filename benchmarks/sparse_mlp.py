@@ -10,7 +10,7 @@ import torch
 from transformers import SwitchTransformersConfig
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from benchmarks.timing import compare
 from switch_model import SwitchConfig
 from switch_model.layers.dense_mlp import DenseMLP
@@ -90,19 +90,21 @@ def measure(row: Row) -> dict[str, float]:
     )
 
 
-def figures() -> list[Figure]:
+def measurements() -> list[Measurement]:
     found = []
     for row in ROWS:
         # Where its tensors happen to lie in memory makes a layer faster or slower by several percent.
         builds = [measure(row) for _ in range(BUILDS)]
         ratios = {name: statistics.median(build[name] for build in builds) for name in builds[0]}
         note = f"dense MLP {ratios['dense ms']:.2f} ms"
-        found.append(Figure(f"sparse layer / dense MLP: {row.name}", ratios["ours"], row.floor, row.aim, note=note))
+        found.append(
+            Measurement(f"sparse layer / dense MLP: {row.name}", ratios["ours"], row.floor, row.aim, note=note)
+        )
         aim = 1.5 if row.training else 3.0 if row.tokens <= 64 else None
         times = ratios["transformers"] / ratios["ours"]
-        found.append(Figure(f"transformers' layer / ours: {row.name}", times, 1.0, aim, higher_is_better=True))
+        found.append(Measurement(f"transformers' layer / ours: {row.name}", times, 1.0, aim, higher_is_better=True))
     return found
 
 
 if __name__ == "__main__":
-    print(table(figures()))
+    print(table(measurements()))

@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import SwitchTransformersConfig, SwitchTransformersEncoderModel, Trainer, TrainingArguments
 
-from benchmarks.report import Figure, table
+from benchmarks.report import Measurement, table
 from switch_model import SwitchForSequenceClassification
 from switch_model.layers.pooling import pool
 from train.arguments.arguments import Arguments
@@ -136,7 +136,7 @@ def seconds_of_theirs() -> float:
         return time.perf_counter() - start
 
 
-def figures() -> list[Figure]:
+def measurements() -> list[Measurement]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_flush_denormal(True)
@@ -151,10 +151,10 @@ def figures() -> list[Figure]:
     faster = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
     note = f"{1000 * statistics.median(ours) / STEPS:.0f} ms a step of {BATCH} × {TOKENS} tokens"
     return [
-        Figure("bare forward, backward, optimizer / a training run's steps", efficiency, 0.85, 0.95, True, note),
-        Figure("transformers' Switch encoder in a Trainer / our training", faster, 1.3, 1.6, True),
+        Measurement("bare forward, backward, optimizer / a training run's steps", efficiency, 0.85, 0.95, True, note),
+        Measurement("transformers' Switch encoder in a Trainer / our training", faster, 1.3, 1.6, True),
     ]
 
 
 if __name__ == "__main__":
-    print(table(figures()))
+    print(table(measurements()))

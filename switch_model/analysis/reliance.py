@@ -1,4 +1,4 @@
-"""Expert reliance: what becomes of a model's figure without its experts, and with tokens sent to each other's experts.
+"""Expert reliance: what becomes of a model's metric without its experts, and with tokens sent to each other's experts.
 
 Every measure as defined in docs/metrics.md. Legend: N texts, L sparse layers, E experts, R draws of the texts.
 Try it: reliance(model, [{"input_ids": [5, 6, 7], "labels": 0}, …]).all_off["accuracy"]
@@ -22,13 +22,13 @@ from switch_model.stepping import to_the_end
 ROWS = 256
 # So many texts for all single experts together: each of many is tried on fewer, but not on fewer than the least.
 EXPERT_TEXTS, LEAST_EXPERT_TEXTS = 32 * ROWS, 16
-# Draws of the texts that an interval is told from; digits that figures are kept with.
+# Draws of the texts that an interval is told from; digits that metrics are kept with.
 DRAWS, DIGITS = 1000, 6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, and the interval that holds 95 % of its values when the texts are drawn anew (bootstrap)."""
+    """A metric, and the interval that holds 95 % of its values when the texts are drawn anew (bootstrap)."""
 
     value: float
     low: float
@@ -179,7 +179,7 @@ def reliance_in_steps(
         effects[key] = (judge_of_some if single else judge).effect(scores)
     yield len(questions), len(questions)
     return Reliance(
-        figure=judge.figure,
+        figure=judge.metric,
         rows=len(rows),
         expert_rows=len(few),
         chance=judge.chance(rows),
@@ -266,7 +266,7 @@ def _shuffled(choices: list[np.ndarray], random: np.random.Generator, per_text: 
 
 
 class _Judge:
-    """Figures of a model under a change, beside those of the model as it is, on the same texts."""
+    """Metrics of a model under a change, beside those of the model as it is, on the same texts."""
 
     def __init__(self, plain: Scores, seed: int):
         self.plain, texts = plain, len(plain.asked)
@@ -275,7 +275,7 @@ class _Judge:
         self.own = None if plain.probs is None else plain.probs.argmax(axis=1)
         if not self.labelled and self.own is None:
             raise ValueError("Nothing is asked of the model in these texts: there is no figure to compare.")
-        self.figure = "perplexity" if self.own is None else "accuracy" if self.labelled else "agreement"
+        self.metric = "perplexity" if self.own is None else "accuracy" if self.labelled else "agreement"
         drawn = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=DRAWS)
         self.weights = np.concatenate([np.ones((1, texts)), drawn])  # (1 + R, N): the texts as they are come first.
 
@@ -289,17 +289,17 @@ class _Judge:
 
     def effect(self, scores: Scores) -> dict[str, Estimate]:
         """What became of the model."""
-        now, before = self._figures(scores), self._figures(self.plain)
-        found = now | {"change": now[self.figure] - before[self.figure]}
+        now, before = self._metrics(scores), self._metrics(self.plain)
+        found = now | {"change": now[self.metric] - before[self.metric]}
         if self.own is not None and self.plain.probs is not None and scores.probs is not None:
             place = np.arange(len(self.own))
             found["class_changes"] = self._mean(scores.probs.argmax(axis=1) != self.own)
             found["probability_change"] = self._mean(scores.probs[place, self.own] - self.plain.probs[place, self.own])
         return {name: _estimate(values) for name, values in found.items()}
 
-    def _figures(self, scores: Scores) -> dict[str, np.ndarray]:
+    def _metrics(self, scores: Scores) -> dict[str, np.ndarray]:
         """(1 + R,) each."""
-        if self.figure == "agreement" and scores.probs is not None:
+        if self.metric == "agreement" and scores.probs is not None:
             return {"agreement": self._mean(scores.probs.argmax(axis=1) == self.own)}
         asked = np.maximum(self.weights @ scores.asked, 1)
         accuracy = {"accuracy": self.weights @ scores.right / asked}
