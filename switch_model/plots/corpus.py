@@ -94,6 +94,8 @@ def right_and_wrong_loads(loads: np.ndarray) -> go.Figure:
 def _over_experts(figure: go.Figure, height: int) -> go.Figure:
     """A heat map with a column per expert, its first row on top."""
     figure.update_xaxes(title="expert").update_yaxes(autorange="reversed")
+    if len(figure.data[0].x) <= 16:
+        figure.update_xaxes(dtick=1)  # Every expert's number, however narrow the page.
     return styled(figure, height, hovermode="closest", grid=False)
 
 
