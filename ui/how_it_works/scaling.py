@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ui.look.html import render
+
 RESULTS = Path(__file__).parent / "scaling_experts.json"
-_PAPER = '<a href="https://arxiv.org/abs/2101.03961" target="_blank" rel="noreferrer">Switch Transformers</a>'
 _FROM, _TO = (188, 214, 238), (28, 84, 140)
 
 
@@ -23,25 +24,13 @@ def scaling_html(results: dict[str, Any] | None) -> str:
     if results is None:
         return ""
     setup, rows = results["setup"], results["rows"]
-    dense, sparse = rows[0], [row for row in rows[1:] if row["share_of_steps"] is not None]
-    told = (
-        f"Causal models of d_model {setup['d_model']}, d_ff {setup['d_ff']} and {setup['num_layers']} layers learned "
-        f"from the same {setup['steps'] * setup['tokens_per_step'] / 1e6:.1f} million tokens of English, in the same "
-        "order and at the same learning rate; only the number of experts differs. A token passes one expert, so that "
-        "the work per token stays that of the dense model."
-    )
-    if sparse:
-        best = min(sparse, key=lambda row: row["share_of_steps"])
-        told += (
-            f" With <b>{best['experts']} experts</b> the dense model’s final loss ({dense['loss']:.3f}) is reached "
-            f"after <b>{100 * best['share_of_steps']:.0f} %</b> of the steps. On one core each of these steps takes "
-            f"{best['ratio']:.2f} times as long, for routing and many small products cost more than one large one: in "
-            f"time it gets there {best['speed_up_in_time']:.2f} times as fast as the dense model."
-        )
-    return (
-        "<h2>What are more experts good for?</h2>"
-        f"<p>{told} ({_PAPER}, figures 1 and 4, there at a thousand times the size.)</p>"
-        f'<p class="facts">python -m benchmarks.scaling_experts --steps {setup["steps"]}</p>'
+    sparse = [row for row in rows[1:] if row["share_of_steps"] is not None]
+    return render(
+        "how_it_works/scaling.html",
+        setup=setup,
+        millions=setup["steps"] * setup["tokens_per_step"] / 1e6,
+        dense=rows[0],
+        best=min(sparse, key=lambda row: row["share_of_steps"], default=None),
     )
 
 
