@@ -5,6 +5,7 @@ Try it: steps_html(view, config)
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -12,6 +13,7 @@ import gradio as gr
 from switch_model import CheckpointError, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
+from ui.components.routing_film import create_routing_film, film_value
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.look.html import quiet, render, signed, visible
@@ -159,6 +161,9 @@ def parameters_html(config: SwitchConfig | None) -> str:
 def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
     """Lay the tab out; it is filled with what Explore shows when it is opened."""
     with gr.Column(elem_classes="card"):
+        gr.HTML("<h2>One text on its way through the experts</h2>", apply_default_css=False)
+        film = create_routing_film()
+    with gr.Column(elem_classes="card"):
         steps = gr.HTML(_NOTHING, apply_default_css=False, elem_id="how-steps")
     with gr.Column(elem_classes="card"):
         parameters = gr.HTML("", apply_default_css=False, elem_id="how-parameters")
@@ -171,17 +176,30 @@ def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
                 for name in ("how-scaling-loss", "how-scaling-speed")
             )
 
-    def explain(view: View | None) -> tuple[str, str]:
+    def config_of(view: View | None) -> SwitchConfig | None:
         try:
-            config = explore.shelf.load(view.model).config if view and view.model else None
+            return explore.shelf.load(view.model).config if view and view.model else None
         except CheckpointError:
-            config = None
-        return steps_html(view, config), parameters_html(config)
+            return None
 
-    tab.select(explain, [explore.view], [steps, parameters], show_progress="hidden", api_visibility="private")
+    def explain(view: View | None) -> tuple[dict[str, Any] | None, str, str]:
+        config = config_of(view)
+        return film_value(view, config), steps_html(view, config), parameters_html(config)
+
+    def look(view: View | None, event: gr.EventData) -> str:
+        """The formulas for the place that the film shows."""
+        if view is not None and view.record is not None:
+            token = min(max(int(event.token), 0), len(view.trace.tokens) - 1)
+            layer = min(max(int(event.layer), 0), len(view.trace.routing) - 1)
+            view = replace(view, token=token, layer=layer)
+        return steps_html(view, config_of(view))
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(explain, [explore.view], [film, steps, parameters], **quiet)
+    film.look(look, [explore.view], [steps], trigger_mode="always_last", **quiet)
     if scaling is not None:
 
         def picture() -> tuple[Any, Any]:
             return loss_plot(scaling), speed_up_plot(scaling)
 
-        tab.select(picture, None, [losses, speed_up], show_progress="hidden", api_visibility="private")
+        tab.select(picture, None, [losses, speed_up], **quiet)

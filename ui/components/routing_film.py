@@ -1,0 +1,74 @@
+"""The film of a routing: every token's way through router, buffer, expert, gate and residual, layer by layer.
+
+The component's value is plain data, drawn on a canvas by its script, so that the picture can be saved as a video.
+Try it: create_routing_film(film_value(view, loaded.config))
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from switch_model import Routing, SwitchConfig
+from ui.components.routing_grid import grid_value
+from ui.views.view import View
+
+# Probabilities of a token that are shown: the largest ones.
+SHOWN_EXPERTS = 8
+# Characters of a text that stand in the picture's title.
+SHOWN_CHARACTERS = 400
+_SCRIPTS = ("film_stage.js", "routing_film.js")
+_TEMPLATE = Path(__file__).with_suffix(".html")
+
+
+def create_routing_film(elem_id: str = "film") -> gr.HTML:
+    """The component. Its event `look` tells which token and layer a person looks at: evt.token, evt.layer."""
+    return gr.HTML(
+        None,
+        html_template=_TEMPLATE.read_text(encoding="utf-8"),
+        js_on_load="\n".join(_TEMPLATE.with_name(name).read_text(encoding="utf-8") for name in _SCRIPTS),
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+
+
+def film_value(view: View | None, config: SwitchConfig | None) -> dict[str, Any] | None:
+    """What the script draws: the grid's tokens and layers of the stack in view, for each token the experts it finds
+    likeliest, and the answer. None where nothing is routed.
+
+    Args:
+        config: of the model; None = a saved view, of which only the record is known.
+    """
+    if view is None or view.record is None:
+        return None
+    value = grid_value(view.trace, (view.token, view.layer))
+    for layer, record in zip(value["layers"], view.trace.routing, strict=True):
+        layer["likeliest"] = likeliest(record)
+    return value | {
+        "text": view.text[:SHOWN_CHARACTERS],
+        "answer": _answer(view),
+        "width": config.d_model if config else None,
+        "residual": config.expert_residual if config else 1.0,
+        "biased": config is not None and config.balance == "bias",
+    }
+
+
+def likeliest(record: Routing) -> list[list[list[int]]]:
+    """For each token its likeliest experts and their probabilities in thousandths, the largest first; the one that was
+    chosen is always among them."""
+    found = []
+    probs_TE, expert_T = record.probs[0], record.expert[0].tolist()
+    top = probs_TE.topk(min(SHOWN_EXPERTS, record.num_experts), dim=-1)
+    for token, (experts, probs) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
+        if expert_T[token] not in experts:
+            experts[-1], probs[-1] = expert_T[token], float(probs_TE[token, expert_T[token]])
+        found.append([[expert, round(1000 * prob)] for expert, prob in zip(experts, probs, strict=True)])
+    return found
+
+
+def _answer(view: View) -> str:
+    """The answer in one line."""
+    if view.classifies:
+        prediction = view.answer
+        return f"Prediction: {prediction.label} {100 * prediction.scores[prediction.label]:.1f} %"
+    return ""
