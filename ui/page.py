@@ -74,7 +74,7 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
             with gr.Tab("Train", id="train", elem_id="train-page") as train:
                 create_train_tab(demo, workspace, train, pages, explore)
             with gr.Tab("How it works", id="how") as how:
-                create_how_it_works(how, explore)
+                create_how_it_works(how, pages, explore)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)
     # Gradio looks for new events a thousand times a second, which takes 7 % of a core from a run that trains beside it.

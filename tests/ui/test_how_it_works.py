@@ -6,6 +6,7 @@ from switch_model.routing import load_balancing_loss, router_z_loss, sequence_ba
 from tests.support.pages import save_tiny_checkpoint
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
+from ui.components.routing_film import film_value
 from ui.explore.handlers import Explorer, look
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.how_it_works.tab import parameters_html, steps_html
@@ -70,3 +71,19 @@ def test_what_more_experts_bring_is_told_from_the_bundled_results(tmp_path):
     assert in_steps.y[0] == in_time.y[0] == 1 and max(in_steps.y) == best["speed_up_in_steps"]
     # Without its file the page has no such card.
     assert read_scaling(tmp_path / "none.json") is None and scaling_html(None) == ""
+
+
+def test_the_film_has_every_tokens_own_choice_and_its_likeliest_experts(explorer):
+    loaded = explorer.shelf.load("tiny")
+    view, *_ = explorer.route("tiny", "oil prices rose as oil traders worried about oil oil oil", None)
+    forced, *_ = explorer.intervene(look(view, 0, 1)[0], {"kind": "force", "expert": 3})
+    value = film_value(forced, loaded.config)
+    record, layer = forced.prediction.routing[1], value["layers"][1]
+    assert layer["expert"] == record.expert[0].tolist() and layer["capacity"] == int(record.capacity)
+    assert sum(layer["dropped"]) == int(record.dropped.sum()) > 0
+    for token, likeliest in enumerate(layer["likeliest"]):
+        shares = [share for _, share in likeliest]
+        assert shares == sorted(shares, reverse=True) and abs(sum(shares) - 1000) < 5
+        assert layer["expert"][token] in [expert for expert, _ in likeliest]
+    assert value["answer"].startswith(f"Prediction: {forced.answer.label} ")
+    assert film_value(None, None) is None

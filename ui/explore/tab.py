@@ -38,7 +38,8 @@ _SMALL = {"min_width": 0, "scale": 0}
 
 @dataclass(frozen=True)
 class ExploreTab:
-    """What other tabs need to open a model or a text here: the shelf, picker and box, and what follows a choice."""
+    """What other tabs need to open a model or a text here: the shelf, picker and box, what follows a choice, and the
+    button that leads to the film."""
 
     shelf: ModelShelf
     model: gr.Dropdown
@@ -46,6 +47,7 @@ class ExploreTab:
     view: gr.State
     choosing: dict[str, Any]
     drawing: dict[str, Any]
+    film: gr.Button
 
 
 class _Text(NamedTuple):
@@ -91,7 +93,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             answer = gr.HTML(start.answer, apply_default_css=False, elem_id="prediction")
     samples = _create_samples(explorer, kind)
-    shown, closer = _create_cards(view, answer, start, explorer.look_closer(seen_first))
+    shown, closer, film = _create_cards(view, answer, start, explorer.look_closer(seen_first))
     flow_open, flow = create_flow(view)
     beside, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
     begin = gr.Textbox(visible="hidden", elem_id="begin-writing")
@@ -135,7 +137,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
-    return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, drawing)
+    return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, drawing, film)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -195,10 +197,14 @@ def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
         return _Samples(panel, close, query, source, create_sample_table())
 
 
-def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer) -> tuple[Shown, Closer]:
-    """What shows a view, filled with the first one."""
+def _create_cards(
+    view: gr.State, answer: gr.HTML, start: Shown, closer: Closer
+) -> tuple[Shown, Closer, gr.Button]:
+    """What shows a view, filled with the first one, and the button that leads to its film."""
     with gr.Column(elem_classes="card"):
-        gr.HTML("<h2>Where each token went</h2>", apply_default_css=False)
+        with gr.Row(elem_classes="card-head"):
+            gr.HTML("<h2>Where each token went</h2>", apply_default_css=False)
+            film = gr.Button("Watch it as a film", elem_id="watch-film", **_SMALL)
         notice = gr.HTML(start.notice, apply_default_css=False, elem_id="notice")
         grid = create_routing_grid(start.grid)
 
@@ -227,7 +233,7 @@ def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer)
             "the frame your token.</p>",
             apply_default_css=False,
         )
-    return Shown(view, answer, notice, grid, panel, token, load), Closer(title, plot, votes, elsewhere)
+    return Shown(view, answer, notice, grid, panel, token, load), Closer(title, plot, votes, elsewhere), film
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

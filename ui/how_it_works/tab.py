@@ -158,7 +158,7 @@ def parameters_html(config: SwitchConfig | None) -> str:
     return render("how_it_works/parameters.html", rows=rows)
 
 
-def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
+def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> None:
     """Lay the tab out; it is filled with what Explore shows when it is opened."""
     with gr.Column(elem_classes="card"):
         gr.HTML("<h2>One text on its way through the experts</h2>", apply_default_css=False)
@@ -196,6 +196,7 @@ def create_how_it_works(tab: gr.Tab, explore: ExploreTab) -> None:
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(explain, [explore.view], [film, steps, parameters], **quiet)
+    explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **quiet)
     film.look(look, [explore.view], [steps], trigger_mode="always_last", **quiet)
     if scaling is not None:
 

@@ -1,0 +1,63 @@
+"""The film of a routing in a real Chromium: it plays, steps, follows a token, is saved, and comes from the text in view."""
+
+from tests.support.explore_page import TEXT, cell, route, wait_for_words
+
+# The film's position, in layers.
+NOW = "Number(document.querySelector('.film-time').value)"
+
+
+def opened(open_page, **size):
+    page = open_page(**size)
+    route(page, TEXT)
+    cell(page, 4, 1).click()
+    page.wait_for_function("document.querySelector('#token h2').textContent.includes('layer 3')")
+    page.click("#watch-film")
+    page.wait_for_selector(".film-stage", state="visible")
+    return page
+
+
+def test_the_film_shows_the_token_in_view_and_steps_through_its_layers(open_page):
+    page = opened(open_page)
+    wait_for_words(page, "#how-steps h2", TEXT.split()[4])
+    wait_for_words(page, ".film-said", "layer 3: The router gives each expert a probability")
+    assert 1 < page.evaluate(NOW) < 2
+    said = []
+    for _ in range(5):
+        page.click("[data-do=on]")
+        said.append(page.inner_text(".film-said"))
+    assert len(set(said)) == 5
+    # The formulas below are those of what the film shows.
+    assert page.locator("#how-steps li.now h3").all_inner_texts() == ["7. Gate and residual"]
+    # Another token, by a click on its word: the first one stands at the left.
+    page.click(".film-stage", position={"x": 22, "y": 18})
+    wait_for_words(page, "#how-steps h2", TEXT.split()[0])
+    # A drawn picture is not one colour.
+    assert page.evaluate(
+        "new Set(document.querySelector('.film-stage').getContext('2d').getImageData(0, 0, 400, 300).data).size"
+    ) > 20
+
+
+def test_it_plays_to_its_end_and_is_saved_as_a_video(open_page, tmp_path):
+    page = opened(open_page)
+    page.select_option(".film-speed", "4")
+    with page.expect_download() as video:
+        page.click("[data-do=save]")
+    video.value.save_as(tmp_path / "routing.webm")
+    assert (tmp_path / "routing.webm").read_bytes()[:4] == b"\x1aE\xdf\xa3", "not a WebM file"
+    assert page.evaluate(NOW) == 2
+    wait_for_words(page, ".film-said", "Prediction: ")
+
+
+def test_less_motion_plays_in_steps(open_page):
+    page = opened(open_page, width=390, height=844)
+    page.emulate_media(reduced_motion="reduce")
+    page.evaluate("window.moments = new Set()")
+    page.select_option(".film-speed", "4")
+    before = page.evaluate(NOW)
+    page.click("[data-do=play]")
+    page.wait_for_function(f"moments.add({NOW}) && moments.size >= 3")
+    page.click("[data-do=play]")
+    # Between two pictures of a film there would be hundreds of moments; steps are a tenth of a layer apart.
+    moments = sorted(page.evaluate("[...moments]"))
+    assert all(later - earlier > 0.05 for earlier, later in zip([before, *moments[1:]], moments[1:], strict=False))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

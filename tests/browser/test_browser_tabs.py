@@ -1,0 +1,52 @@
+"""Analyse and Models in a real Chromium: a table analysed, a checkpoint uploaded."""
+
+import shutil
+
+from tests.support.pages import save_tiny_checkpoint
+
+
+def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path):
+    page = open_page()
+    table = tmp_path / "news.csv"
+    rows = "".join(
+        f"oil prices rose {word},Business\nthe team won {word},Sports\n" for word in ("as", "about", "winter")
+    )
+    table.write_text("text,label\n" + rows, encoding="utf-8")
+    page.get_by_role("tab", name="Analyse").click()
+    page.set_input_files("[data-testid='Your own table…-upload-button']", str(table))
+    page.wait_for_selector("#confusion [data-true]:enabled")
+    page.locator("#confusion [data-true]:enabled").first.click()
+    page.wait_for_selector("#cell-texts .sample")
+    text = page.locator("#cell-texts .sample span").first.inner_text()
+    page.locator("#cell-texts .sample").first.click()
+    page.wait_for_function(f"document.querySelector('#text textarea').value === {text!r}")
+    words = text.split()
+    page.wait_for_function(f"document.querySelectorAll('.grid-token').length === {len(words)}")
+    assert page.locator("#routing-grid .grid-token").all_text_contents() == words
+
+
+def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
+    page = open_page()
+    folder = save_tiny_checkpoint(tmp_path / "mine", num_experts=6)
+    archive = shutil.make_archive(str(tmp_path / "mine"), "zip", folder)
+    chooser = "[data-testid='Upload a zip or files…-upload-button']"
+    page.get_by_role("tab", name="Models").click()
+    page.set_input_files(chooser, archive)
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('6 experts')")
+    (tmp_path / "evil.pt").write_bytes(b"\x80\x04evil.")
+    page.set_input_files(chooser, str(tmp_path / "evil.pt"))
+    page.wait_for_function("document.querySelector('#own-model-said').textContent.includes('never is here')")
+    page.click("#explore-model")
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 6")
+    # Nobody else is offered it.
+    other = open_page()
+    other.click("#model input")
+    assert "mine" not in " ".join(other.locator("[role=option]").all_inner_texts())
+    # Removed, it is gone from every picker, and Explore goes on with the default model.
+    page.get_by_role("tab", name="Models").click()
+    page.click("#remove-model")
+    page.wait_for_function("document.querySelector('#model-facts').textContent.includes('4 experts')")
+    page.locator("#remove-model").wait_for(state="hidden")
+    page.get_by_role("tab", name="Explore").click()
+    page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 4")
+    page.wait_for_function("document.querySelector('#model input').value === 'tiny'")
