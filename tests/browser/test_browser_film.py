@@ -1,4 +1,4 @@
-"""The film of a routing in a real Chromium: it plays, steps, follows a token, is saved, and comes from the text in view."""
+"""The film of a routing in a real Chromium: it plays, steps, follows a token, and is saved as a video."""
 
 from tests.support.explore_page import TEXT, cell, route, wait_for_words
 
@@ -32,9 +32,12 @@ def test_the_film_shows_the_token_in_view_and_steps_through_its_layers(open_page
     page.click(".film-stage", position={"x": 22, "y": 18})
     wait_for_words(page, "#how-steps h2", TEXT.split()[0])
     # A drawn picture is not one colour.
-    assert page.evaluate(
-        "new Set(document.querySelector('.film-stage').getContext('2d').getImageData(0, 0, 400, 300).data).size"
-    ) > 20
+    assert (
+        page.evaluate(
+            "new Set(document.querySelector('.film-stage').getContext('2d').getImageData(0, 0, 400, 300).data).size"
+        )
+        > 20
+    )
 
 
 def test_it_plays_to_its_end_and_is_saved_as_a_video(open_page, tmp_path):

@@ -197,9 +197,7 @@ def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
         return _Samples(panel, close, query, source, create_sample_table())
 
 
-def _create_cards(
-    view: gr.State, answer: gr.HTML, start: Shown, closer: Closer
-) -> tuple[Shown, Closer, gr.Button]:
+def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer) -> tuple[Shown, Closer, gr.Button]:
     """What shows a view, filled with the first one, and the button that leads to its film."""
     with gr.Column(elem_classes="card"):
         with gr.Row(elem_classes="card-head"):

@@ -194,13 +194,13 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
             view = replace(view, token=token, layer=layer)
         return steps_html(view, config_of(view))
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(explain, [explore.view], [film, steps, parameters], **quiet)
-    explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **quiet)
-    film.look(look, [explore.view], [steps], trigger_mode="always_last", **quiet)
+    hidden = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(explain, [explore.view], [film, steps, parameters], **hidden)
+    explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **hidden)
+    film.look(look, [explore.view], [steps], trigger_mode="always_last", **hidden)
     if scaling is not None:
 
         def picture() -> tuple[Any, Any]:
             return loss_plot(scaling), speed_up_plot(scaling)
 
-        tab.select(picture, None, [losses, speed_up], **quiet)
+        tab.select(picture, None, [losses, speed_up], **hidden)
