@@ -2,7 +2,7 @@
 
 A checkpoint is a folder, the same folder zipped, or a repository on the Hugging Face Hub: config.json,
 model.safetensors (or its shards and their index), tokenizer.json (+ tokenizer_config.json, README.md, training.json;
-and, where what is written has a tokenizer of its own, target_tokenizer.json and target_tokenizer_config.json).
+a model with a second output vocabulary also has target_tokenizer.json and target_tokenizer_config.json).
 Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 """
 
@@ -32,10 +32,10 @@ from switch_model.storage.whole_files import folder_written_aside
 # Limits for files of unknown origin: far above any model this package makes, far below what hurts a machine.
 MAX_PARAMETERS = 20_000_000_000
 MAX_LABELS, MAX_LABEL_LENGTH = 10_000, 200
-# Of config.json, for all that are not class names.
+# Room that config.json needs for everything but the class names.
 _BYTES_BESIDE_LABELS = 50_000
-IMPORT_FIRST = " It is transformers' own kind: make one of ours with python -m train import SOURCE --output_dir FOLDER."
-# What save_pretrained writes besides our own fields. `auto_map` and the private keys are not among them.
+IMPORT_FIRST = " Convert this transformers checkpoint first: python -m train import SOURCE --output_dir FOLDER."
+# What save_pretrained writes besides our own fields. `auto_map` is not accepted: it names code to run.
 _LIBRARY_CONFIG_KEYS = frozenset(
     [
         "architectures",
@@ -69,8 +69,8 @@ def load_checkpoint(
         revision: of a hub repository: a branch, a tag, a commit, or refs/pr/N; None = main.
 
     Returns:
-        The model in evaluation mode, in float32 whatever the file holds, and its tokenizer; where what is written has
-        another, `tokenizer_file.target_of(tokenizer)` gives that one.
+        The model in evaluation mode, in float32 whatever the file holds, and its tokenizer;
+        `storage.tokenizer_io.target_of(tokenizer)` is the one of the output, where the model has two.
 
     Raises:
         CheckpointError: with the reason, and what would be accepted.
@@ -79,7 +79,7 @@ def load_checkpoint(
         name = with_revision(local_path(folder_zip_or_hub_id), revision)
         source = Path(name)
         is_file, is_folder = source.is_file(), source.is_dir()
-    except (OSError, ValueError) as error:  # No name at all, such as one of a thousand letters.
+    except (OSError, ValueError) as error:  # Not a valid path, such as a name of a thousand letters.
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(f"There is no checkpoint at {str(folder_zip_or_hub_id)!r}: {why}") from error
     if is_file:
@@ -98,15 +98,15 @@ def require_classifier(model: SwitchPreTrainedModel) -> None:
     """Raise CheckpointError for a model that was not trained to classify."""
     if not isinstance(model, SwitchForSequenceClassification):
         raise CheckpointError(
-            f"This checkpoint is a {type(model).__name__}: it knows tokens, not classes. Make a classifier of it with "
-            "python -m train --init_from."
+            f"This checkpoint is a {type(model).__name__}: it predicts tokens, not classes. Train a classifier from it "
+            "with python -m train --init_from."
         )
     if model.config.problem_type == "regression":
-        raise CheckpointError("This checkpoint gives a number for a text (problem_type='regression'), and no class.")
+        raise CheckpointError("This checkpoint predicts a number (problem_type='regression'), not a class.")
 
 
 def check_labels(names: Sequence[str]) -> None:
-    """Raise ValueError for class names with which a checkpoint could be saved, but not opened again."""
+    """Raise ValueError for class names with which a saved checkpoint could not be opened again."""
     if len(names) > MAX_LABELS:
         raise ValueError(f"there are {len(names):,} classes, above the limit of {MAX_LABELS:,}.")
     longest = max(names, key=len, default="")
@@ -115,7 +115,7 @@ def check_labels(names: Sequence[str]) -> None:
         raise ValueError(
             f"a class name has {len(longest):,} characters (“{start} …”), above the limit of {MAX_LABEL_LENGTH}."
         )
-    # Each stands in config.json twice, in the form that is written there.
+    # config.json holds each name twice (id2label, label2id), JSON-escaped.
     size = 2 * sum(len(json.dumps(name)) + 16 for name in names)
     if size > MAX_JSON_BYTES - _BYTES_BESIDE_LABELS:
         raise ValueError(
@@ -133,20 +133,20 @@ def save_checkpoint(
     card: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a checkpoint folder, whole or not at all; returns it.
+    """Write a checkpoint folder atomically; returns it.
 
     Args:
         training: written to training.json: arguments, data, metrics.
         card: the model card, written to README.md.
-        dtype: of the weights on disk (torch.float16 halves the folder); None = as they are.
+        dtype: of the weights on disk (torch.float16 halves the folder); None = unchanged.
 
     Raises:
         ValueError: for class names with which it could not be opened again.
-        OSError: with the folder's name and a reason in words; what was there is unchanged.
+        OSError: with the folder's name and a readable reason; the previous files are unchanged.
     """
     check_labels(model.config.labels)
     folder = Path(local_path(folder))
-    # Our own fields and what tells the class apart: not what a trainer left on the config.
+    # Only our own fields and the model class: a trainer leaves others on the config.
     values = model.config.to_dict()
     config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
     config |= {key: values[key] for key in (*OPTIONS, "id2label", "label2id", "transformers_version")}
@@ -187,20 +187,20 @@ def _load_folder(
         raise CheckpointError(
             f"The checkpoint lacks {', '.join(missing)}. A checkpoint folder holds {', '.join(REQUIRED_FILES)}.{hint}"
         )
-    # Cheap checks come first: nothing large is allocated before names, shapes and types are known to fit.
+    # Cheap checks first: nothing large is allocated before names, shapes and dtypes are known to fit.
     config, model_class = read_config(folder / "config.json")
     weights = Weights.find(folder)
     try:
         with torch.device("meta"):
             model = model_class(config)
-    except ValueError as error:  # What a stack can't have is known where it is built.
+    except ValueError as error:  # Some combinations are only rejected by the model class.
         raise CheckpointError(f"config.json: {error}") from error
     compare_header(weights.header, model.state_dict())
     tokenizer = read_tokenizer(folder, config.vocab_size, config.pad_token_id)
     if config.decoder_vocab_size is not None:
         with_target(tokenizer, read_tokenizer(folder, config.decoder_vocab_size, config.pad_token_id, TARGET))
     try:
-        # In float32: half precision would run in half on the CPU.
+        # In float32: with half-precision weights the whole model would compute in half precision, slowly on a CPU.
         state = weights.read()
     except OSError as error:
         raise CheckpointError(f"The weights can't be read: {error}.") from error
@@ -247,7 +247,7 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
 
 
 def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder",)) -> int:
-    """Weights of embeddings, attention and MLPs by arithmetic alone, before anything is built."""
+    """Number of parameters of embeddings, attention and MLPs, computed from the config without building the model."""
     inner = 3 if config.dense_act_fn == "gated-gelu" else 2
     mlp = inner * config.d_model * config.d_ff
     attention = 4 * config.d_model * config.num_heads * config.d_kv
@@ -270,7 +270,7 @@ def compare_header(header: Mapping[str, Entry], expected: Mapping[str, torch.Ten
     extra = sorted(set(header) - set(expected))
     if missing or extra:
         parts = [f"it lacks {', '.join(missing[:3])}"] if missing else []
-        parts += [f"it has {', '.join(extra[:3])}, which the model has not"] if extra else []
+        parts += [f"it has {', '.join(extra[:3])}, which the model does not have"] if extra else []
         raise CheckpointError(f"model.safetensors does not fit config.json: {'; '.join(parts)}.")
     for name, tensor in expected.items():
         if list(tensor.shape) != header[name].shape:

@@ -1,4 +1,4 @@
-"""SwitchConfig: every choice that shapes a Switch Transformer, checked when it is made; config_fields.py declares them.
+"""SwitchConfig: every option of a Switch Transformer, validated when it is made; config_fields.py declares them.
 
 Names follow transformers' SwitchTransformersConfig where it has them. Try it:
 python -c "from switch_model import SwitchConfig; print(SwitchConfig(num_layers=4))"
@@ -49,14 +49,14 @@ def _check_names(id2label: Any, num_labels: int | None) -> None:
 
 
 def _every(step: int, layer: int) -> bool:
-    """Which layers a step names: none for 0, all for 1, else 1, 1 + step, 1 + 2 step …, as in transformers."""
+    """Whether `step` selects `layer`: none for 0, all for 1, else 1, 1 + step, 1 + 2 step …, as in transformers."""
     return step > 0 and (step == 1 or layer % step == 1)
 
 
 class SwitchConfig(SwitchFields):
-    """The shape and the routing of one Switch Transformer: `help(SwitchConfig)` lists its fields.
+    """Shape and routing of one Switch Transformer: `help(SwitchConfig)` lists the fields.
 
-    Besides them, id2label, labels or num_labels: the class names by index, as a dict or a list, or how many there are.
+    Also accepts id2label (dict), labels (list) or num_labels (int): the class names by index, or how many there are.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
@@ -69,7 +69,7 @@ class SwitchConfig(SwitchFields):
         "num_hidden_layers": "num_layers",
         "sparse_step": "encoder_sparse_step",
     }
-    # Trainer.evaluate gathers every output that is not named here, and a Routing is no tensor.
+    # Trainer.evaluate gathers every output that is not named here, and a Routing is not a tensor.
     keys_to_ignore_at_inference = [
         "routing",
         "aux_loss",
@@ -83,7 +83,7 @@ class SwitchConfig(SwitchFields):
     ]
 
     def __post_init__(self, **kwargs):
-        # PreTrainedConfig would keep any unknown key silently: a misspelt field must not train a different model.
+        # PreTrainedConfig would silently keep an unknown key: a misspelt field must not train a different model.
         wanted = kwargs.get("num_labels")
         if wanted is not None and not (is_int(wanted) and wanted >= 1):
             raise ValueError(f"num_labels={wanted!r} is not allowed: it must be a whole number of at least 1.")
@@ -105,7 +105,7 @@ class SwitchConfig(SwitchFields):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """transformers' own; num_labels given while loading gives a new head, without the names of the old classes."""
+        """As in transformers; another num_labels makes a new head, without the names of the old classes."""
         wanted, names = kwargs.get("num_labels"), config_dict.get("id2label")
         if wanted is not None and names is not None and len(names) != wanted and "id2label" not in kwargs:
             config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
@@ -129,14 +129,14 @@ class SwitchConfig(SwitchFields):
             )
         if self.attention_experts == "module" and self.stacks == ("decoder",):
             raise ValueError(
-                'attention_experts="module" is not allowed in a decoder: it looks at the whole sequence at once.'
+                'attention_experts="module" is not allowed in a decoder: its router reads the whole sequence.'
             )
         if self.conv_width and self.stacks == ("decoder",):
             raise ValueError(
-                f"conv_width={self.conv_width} is not allowed in a decoder: a convolution looks at later tokens too."
+                f"conv_width={self.conv_width} is not allowed in a decoder: a convolution reads later tokens too."
             )
         self._check_readout()
-        # A decoder looks one way only, and has all buckets for it.
+        # A decoder attends to earlier tokens only, and uses all buckets for them.
         part, words = (2, "half") if "decoder" in self.stacks else (4, "a quarter")
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // part:
             raise ValueError(
@@ -162,7 +162,7 @@ class SwitchConfig(SwitchFields):
         if self.pooling not in ADDING_POOLINGS:
             raise ValueError(
                 f'pooling={self.pooling!r} is not allowed with readout="experts": it must be one of '
-                f"{', '.join(map(repr, ADDING_POOLINGS))}, which add up tokens."
+                f"{', '.join(map(repr, ADDING_POOLINGS))}, which are sums over tokens."
             )
         if self.stacks != ("encoder",) or not any(map(self.is_sparse, range(self.num_layers))):
             raise ValueError(
@@ -176,7 +176,7 @@ class SwitchConfig(SwitchFields):
         return ("encoder", "decoder") if self.is_encoder_decoder else ("decoder",) if self.is_decoder else ("encoder",)
 
     def depth(self, stack: str) -> int:
-        """How many blocks a stack has."""
+        """Number of blocks of a stack."""
         return self.num_layers if stack == "encoder" else self.num_decoder_layers or self.num_layers
 
     def is_sparse(self, layer: int, stack: str = "encoder") -> bool:
@@ -192,7 +192,7 @@ class SwitchConfig(SwitchFields):
 
     @property
     def sparse_layers(self) -> tuple[str, ...]:
-        """Names of the sparse layers, encoder first, in depth order, as they stand in Routing.name."""
+        """Names of the sparse layers as in Routing.name, encoder first, in depth order."""
         names = []
         for stack in self.stacks:
             for layer in range(self.depth(stack)):
@@ -201,7 +201,7 @@ class SwitchConfig(SwitchFields):
         return tuple(names)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "SwitchConfig":
-        """What `generate` sizes its cache by: the decoder may have other layers than the encoder."""
+        """The config from which `generate` sizes its cache: the decoder may be deeper than the encoder."""
         if not decoder or self.depth("decoder") == self.num_layers:
             return self
         config = copy.copy(self)
@@ -215,22 +215,21 @@ class SwitchConfig(SwitchFields):
 
 
 def check_untrusted(values: Mapping[str, Any]) -> None:
-    """Raise ValueError for a size that no model of this package has: of a file of unknown origin, before anything is
-    built of it."""
+    """Raise ValueError for a size above the limits for untrusted files, before anything is built from it."""
     for name, own in OPTIONS.items():
         value, largest = values.get(name), own.metadata["largest"]
         if largest is not None and is_int(value) and value > largest:
             raise ValueError(f"{name}={value} is above the limit of {largest:,}.")
 
 
-def _told(name: str) -> str:
-    """A field in the docstring: what it is, its default, and what it may be."""
+def _field_doc(name: str) -> str:
+    """The docstring entry of a field: what it is, its default, and the allowed values."""
     own, rule = OPTIONS[name], RULES[name]
     allowed = "" if rule.kind is bool else f": {rule.words}"
     words = f"{name}: {own.metadata['help']}. Default {own.default!r}{allowed}. {own.metadata['note']}"
     return fill(words.strip(), 116, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False)
 
 
-if SwitchConfig.__doc__:  # Python -OO keeps none.
-    told = "\n".join(map(_told, OPTIONS))
-    SwitchConfig.__doc__ = SwitchConfig.__doc__.replace("    Raises:", f"    Args:\n{told}\n\n    Raises:", 1)
+if SwitchConfig.__doc__:  # python -OO strips docstrings.
+    entries = "\n".join(map(_field_doc, OPTIONS))
+    SwitchConfig.__doc__ = SwitchConfig.__doc__.replace("    Raises:", f"    Args:\n{entries}\n\n    Raises:", 1)

@@ -1,7 +1,7 @@
-"""Every choice that shapes a model, declared once: its type, default, bounds, and what it is.
+"""Every option of a model, declared once: its type, default, bounds, and what it means.
 
-From here follow the check of a configuration, the words of its errors, the docstring of SwitchConfig, the flags of
-`python -m train` and their help. Names follow transformers' SwitchTransformersConfig where it has them.
+Validation, error messages, the docstring of SwitchConfig, the flags of `python -m train` and their help are all derived
+from here. Names follow transformers' SwitchTransformersConfig where it has them.
 Try it: python -c "from switch_model.config_fields import RULES; print(RULES['conv_width'].words)"
 """
 
@@ -39,7 +39,7 @@ class SwitchFields(PreTrainedConfig):
     decoder_vocab_size: int | None = option(
         None,
         "rows of the decoder's own embedding and of the output layer",
-        "For what is written with another tokenizer than what is read; with share_embeddings=False.",
+        "For an output in another vocabulary than the input; with share_embeddings=False.",
         low=1,
         none="as vocab_size",
         largest=MAX_WIDTH,
@@ -58,18 +58,18 @@ class SwitchFields(PreTrainedConfig):
         largest=MAX_WIDTH,
     )
     conv_width: Literal[0, 3, 5, 7, 9] = option(
-        0, "neighbouring tokens that a convolution joins before the first block, 3 to 9; 0 = none; encoders only"
+        0, "kernel width, in tokens, of a convolution before the first block, 3 to 9; 0 = none; encoders only"
     )
     counted_rows: int = option(
         0,
-        "rows of a hashed table of counted words and word pairs that speak for classes beside the encoder; 0 = none",
-        "Of a classifier: switch_model/layers/word_counts.py.",
+        "rows of a hashed table of naive Bayes log-odds of words and word pairs, added to the logits; 0 = none",
+        "Classifiers only: switch_model/layers/word_counts.py.",
         low=0,
         largest=MAX_WIDTH,
     )
     encoder_sparse_step: int = option(
         1,
-        "1 = every MLP is sparse, n = every n-th, 0 = none (a dense model)",
+        "every n-th MLP is sparse: 1 = all, 0 = none (a dense model)",
         "n makes blocks 1, 1+n, 1+2n … sparse, counted from 0, as in transformers.",
         low=0,
     )
@@ -79,25 +79,25 @@ class SwitchFields(PreTrainedConfig):
     decoder_sparse_step: int | None = option(
         None, "which MLPs of a decoder are sparse, as in encoder_sparse_step", low=0, none="as encoder_sparse_step"
     )
-    is_decoder: bool = option(False, "a decoder alone, without an encoder; set by the model class")
+    is_decoder: bool = option(False, "decoder-only; set by the model class")
     block_size: int = option(
         256,
-        "tokens of a text that a causal stack counts its capacity from",
-        "Not the text's own length: then later tokens would decide whether an earlier one has room.",
+        "sequence length, in tokens, from which a causal stack computes its capacity",
+        "Not the text's own length: then later tokens would decide whether an earlier one is dropped.",
         low=1,
     )
     position: Position = option(
         "relative",
-        "how tokens know where they stand",
+        "position encoding",
         '"relative" = T5\'s bias on attention scores; "sinusoidal" (1706.03762, section 3.5) and "learned" = vectors '
         "added to the embeddings.",
     )
-    max_positions: int = option(512, "tokens that have a learned position", low=1, largest=MAX_WIDTH)
+    max_positions: int = option(512, "number of learned positions", low=1, largest=MAX_WIDTH)
     inputs_embeds_size: int | None = option(
         None,
-        "width of the `inputs_embeds` that come in, which a linear layer brings to d_model",
+        "width of `inputs_embeds`, which a linear layer projects to d_model",
         low=1,
-        none="embeddings come in at d_model",
+        none="inputs_embeds have width d_model",
         largest=MAX_WIDTH,
     )
     attention_experts: AttentionExperts = option(
@@ -105,15 +105,15 @@ class SwitchFields(PreTrainedConfig):
         "experts in attention: for each token's query, key and value, or a whole attention per text",
         '"projections" = a token\'s query, key and value come from the expert it is routed to (Switch Transformers, '
         'appendix A); "module" = a whole self-attention per expert, chosen once per sequence, in encoders only: a '
-        "causal stack must not know the whole sequence.",
+        "causal stack must not read the whole sequence.",
     )
     attention_sparse_step: int = option(
-        1, "which blocks attention_experts holds for, counted as in encoder_sparse_step", low=0
+        1, "every n-th block has attention_experts, counted as in encoder_sparse_step", low=0
     )
     expert_residual: float = option(
         1.0,
-        "how much of a token passes by a sparse layer's experts, 0 to 1; 0 = it is what its expert made of it",
-        "1 = all of it, as in every transformer.",
+        "scale of the residual connection around a sparse layer's experts, 0 to 1; 0 = none, the experts' output alone",
+        "1 = the usual residual connection.",
         low=0.0,
         high=1.0,
     )
@@ -121,8 +121,8 @@ class SwitchFields(PreTrainedConfig):
     dropout_rate: float = option(
         0.1, "dropout on embeddings, attention and MLP outputs, and inside dense MLPs", **PROBABILITY
     )
-    token_dropout: float = option(0.0, "share of tokens hidden from the model in training", **PROBABILITY)
-    token_dropout_from: int = option(0, "hide none in texts of fewer tokens", low=0)
+    token_dropout: float = option(0.0, "share of tokens masked out in training", **PROBABILITY)
+    token_dropout_from: int = option(0, "no token dropout in texts of fewer tokens", low=0)
     expert_dropout: float = option(
         0.1,
         "dropout inside the experts",
@@ -130,7 +130,7 @@ class SwitchFields(PreTrainedConfig):
         **PROBABILITY,
     )
     switch_dropout: float = option(
-        0.0, "dropout on the router's input", "In training; the experts see the undropped states.", **PROBABILITY
+        0.0, "dropout on the router's input", "In training; the experts get the states without it.", **PROBABILITY
     )
     router_jitter_noise: float = option(
         0.0,
@@ -143,120 +143,125 @@ class SwitchFields(PreTrainedConfig):
     )
     router_bias: bool = option(False, "a bias in the router")
     router_dtype: RouterDtype = option(
-        "float32", "what the logits are computed in", "Imported checkpoints may say another than float32."
+        "float32", "dtype in which the router's logits are computed", "Imported checkpoints may have another."
     )
     router_priority: Priority = option(
         "position",
-        "who gets an expert's slots first",
+        "which tokens get an expert's slots first",
         '"position" = first come, "probability" = highest gate first; a causal stack goes by position.',
     )
     capacity_factor: float | None = option(
-        1.0, "slots per expert over an even share, in training", above=0.0, none="no token is dropped in training"
+        1.0,
+        "slots per expert as a multiple of tokens / experts, in training",
+        above=0.0,
+        none="no token is dropped in training",
     )
     eval_capacity_factor: float | None = option(
-        2.0, "slots per expert over an even share, in evaluation", above=0.0, none="no token is dropped in evaluation"
+        2.0,
+        "slots per expert as a multiple of tokens / experts, in evaluation",
+        above=0.0,
+        none="no token is dropped in evaluation",
     )
     expert_capacity: int | None = option(
-        None, "an absolute number of slots, instead of both factors", low=1, none="capacity follows the factors"
+        None, "slots per expert as an absolute number, instead of both factors", low=1, none="the factors decide"
     )
     min_expert_capacity: int = option(
-        4, "fewest slots that the factors may give", "So that short texts are not starved.", low=0
+        4, "minimum slots per expert, whatever the factors", "So that short texts do not lose most tokens.", low=0
     )
     capacity_group: CapacityGroup = option(
         "sequence",
-        "what capacity counts over",
-        'One "sequence" or the whole "batch", as the paper does; a causal stack counts by sequence.',
+        "whether slots are shared within a sequence or over the whole batch",
+        "The paper uses the batch; a causal stack always uses the sequence.",
     )
     router_aux_loss_coef: float = option(1e-2, "weight of the balance loss", low=0.0)
     router_z_loss_coef: float = option(1e-3, "weight of the router's z-loss", low=0.0)
     balance: Balance = option(
         "loss",
-        "how loads are kept even: by the balance loss, or by a bias on the choice that training moves instead",
-        "The bias is added to the logits for the choice alone, and rises where an expert has too little (Loss-Free "
+        "load balancing: the balance loss, or a bias on the router's choice (loss-free)",
+        "The bias is added to the logits for the choice alone, and is raised for underloaded experts (Loss-Free "
         "Balancing, 2408.15664).",
     )
-    balance_rate: float = option(1e-3, "with balance=bias: how far that bias moves a step", low=0.0)
+    balance_rate: float = option(1e-3, "with balance=bias: update of the bias per step", low=0.0)
     sequence_balance_coef: float = option(
-        0.0, "weight of a balance loss over each text by itself", "DeepSeek-V3's complementary loss.", low=0.0
+        0.0, "weight of a balance loss per sequence", "DeepSeek-V3's complementary loss (2412.19437).", low=0.0
     )
     layer_loss_coef: float = option(
         0.0,
-        "with readout=experts: weight of the loss of earlier layers' votes",
-        "In training. With a small expert_residual they learn nothing from the last layer alone at first.",
+        "with readout=experts: weight of the loss on earlier layers' votes",
+        "In training. With a small expert_residual, the last layer alone hardly trains the earlier ones at first.",
         low=0.0,
     )
     relative_attention_num_buckets: int = option(
-        32, "relative positions: buckets of distances", "As in T5.", low=4, even=True
+        32, "relative positions: number of distance buckets", "As in T5.", low=4, even=True
     )
     relative_attention_max_distance: int = option(
-        128, "relative positions: from this distance on all share a bucket", "As in T5.", low=2
+        128, "relative positions: all distances from here on share a bucket", "As in T5.", low=2
     )
     relative_attention_slope: float = option(
         0.0,
-        "relative positions: how much nearer tokens are preferred before training; 0 = not at all (T5)",
-        "How steeply the bias falls with distance in the first head; each further one falls less, as in ALiBi "
-        "(2108.12409).",
+        "relative positions: initial slope of the bias with distance, in favour of near tokens; 0 = flat (T5)",
+        "Of the first head; it decreases from head to head, as in ALiBi (2108.12409).",
         low=0.0,
     )
     layer_norm_epsilon: float = option(1e-6, "added to the mean square in every norm", "As in T5.", above=0.0)
-    initializer_factor: float = option(1.0, "factor on every weight's size at the start", "As in T5.", above=0.0)
+    initializer_factor: float = option(
+        1.0, "factor on the standard deviation of initial weights", "As in T5.", above=0.0
+    )
     readout: Readout = option(
         "residual",
-        "what the classifier reads: the last states, or the last sparse layer's experts alone (votes)",
-        '"experts" = what those gave each token, times its gate, and nothing else: every logit is a bias and a sum of '
-        'votes, one of each token (linear head; pooling "mean" or "attention").',
+        "what the classifier reads: the last hidden states, or the last sparse layer's expert outputs alone (votes)",
+        '"experts" = each token\'s expert output times its gate, and nothing else: every logit is a bias plus a sum of '
+        'votes, one per token (linear head; pooling "mean" or "attention").',
     )
     pooling: Pooling = option(
         "mean",
-        "how token states become one vector",
-        'Over real tokens; "attention" = a mean that weighs each token by a learned score of its last hidden state.',
+        "how token states are pooled into one vector",
+        'Over real tokens; "attention" = a mean weighted by a learned score of each token\'s last hidden state.',
     )
-    cls_token: bool = option(False, "a learned token before the text, which pooling=first reads")
+    cls_token: bool = option(False, "a learned token before the text, for pooling=first")
     classifier_head: Head = option(
-        "linear", "what turns the pooled vector into classes", '"mlp" has one hidden layer of d_model.'
+        "linear", "layers from the pooled vector to classes", '"mlp" has one hidden layer of d_model.'
     )
     classifier_dropout: float = option(0.1, "dropout on the pooled vector", **PROBABILITY)
-    label_smoothing: float = option(0.0, "label smoothing of the loss, in classification and in writing", **PROBABILITY)
+    label_smoothing: float = option(0.0, "label smoothing of the loss, in classification and generation", **PROBABILITY)
     problem_type: Problem | None = option(
         None,
-        "what a classifier learns: one class to a text, any number of them, or a number",
-        "By transformers' names.",
-        none="what the labels say",
+        "one class per text, any number of classes, or a number",
+        "As in transformers.",
+        none="inferred from the labels",
     )
     embedding_norm: bool = option(
         False,
-        "bring every token's embedding to one size before the first block",
-        "To RMS 1. T5 does not; trained from small weights it keeps tokens of one text apart, where attention's common "
-        "context would drown them.",
+        "RMS-normalise the embeddings before the first block",
+        "To RMS 1. T5 does not; with small initial weights it keeps the tokens of one text apart, where the context "
+        "that attention adds to all of them would dominate.",
     )
     tie_word_embeddings: bool = option(
-        True, "a model of tokens: its output layer is its embedding table", "A masked language model's too."
+        True, "language models: the output layer shares the embedding table", "Masked language models too."
     )
-    share_embeddings: bool = option(True, "encoder and decoder read from one table; else the decoder has its own")
+    share_embeddings: bool = option(True, "encoder and decoder share one embedding table")
     scale_decoder_outputs: bool = option(
-        False, "hidden states times d_model^-½ before a tied output layer", "As T5 has it."
+        False, "scale hidden states by d_model^-½ before a tied output layer", "As in T5."
     )
     restores_gaps: bool = option(
         False,
         "trained by span corruption: `___` in a text is read as a sentinel",
         "switch_model/inference/sentinels.py.",
     )
-    pad_token_id: int = option(
-        0, "fills batches", "What counts as padding is decided by `attention_mask` alone.", low=0
-    )
+    pad_token_id: int = option(0, "padding token", "`attention_mask` alone decides what counts as padding.", low=0)
     bos_token_id: int | None = option(
         None,
-        "opens a text",
-        "With two vocabularies this, the next two and pad_token_id are tokens of what is written.",
+        "beginning-of-sequence token",
+        "With two vocabularies this, the next two and pad_token_id belong to the output's.",
         low=0,
-        none="no token opens a text",
+        none="no such token",
     )
-    eos_token_id: int | None = option(None, "ends a text", low=0, none="generation ends at its length alone")
+    eos_token_id: int | None = option(None, "end-of-sequence token", low=0, none="generation ends at max tokens alone")
     decoder_start_token_id: int | None = option(
-        None, "starts a decoder", low=0, none="the padding token starts a decoder, as in T5"
+        None, "first token of a decoder's input", low=0, none="the padding token, as in T5"
     )
 
 
-# By name: the fields that are declared here, and what each may be.
+# By name: the fields declared above, and the allowed values of each.
 OPTIONS: dict[str, Field] = {own.name: own for own in fields(SwitchFields) if "help" in own.metadata}
 RULES: dict[str, Rule] = {name: rule_of(own) for name, own in OPTIONS.items()}

@@ -1,7 +1,7 @@
-"""What a field of SwitchConfig may be, as data: from it follow the check, the words of an error, docstring and flags.
+"""Allowed values of the fields of SwitchConfig, as data: validation, error messages, docstring and flags use it.
 
-huggingface_hub's strict dataclasses are no choice here: they check every assignment by itself, where fields of a model
-depend on each other, and their errors name a type rather than a range.
+Not huggingface_hub's strict dataclasses: they check every assignment on its own, but fields of a model depend on each
+other, and their errors name a type rather than a range.
 Try it: Rule(int, low=1).words
 """
 
@@ -20,13 +20,13 @@ Position = Literal["relative", "sinusoidal", "learned"]
 Head = Literal["linear", "mlp"]
 AttentionExperts = Literal["none", "projections", "module"]
 RouterDtype = Literal["float32", "bfloat16", "float16"]
-# transformers' names of what a classifier learns.
+# transformers' names.
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 # Poolings under which a pooled vector is a sum over tokens.
 ADDING_POOLINGS = ("mean", "attention")
-# The bounds of a probability that something is dropped.
+# Bounds of a dropout probability.
 PROBABILITY: dict[str, Any] = {"low": 0.0, "below": 1.0}
-# Of checkpoints from elsewhere: far above any model this package makes.
+# Limits for untrusted checkpoints: far above any model this package makes.
 MAX_LAYERS, MAX_EXPERTS, MAX_WIDTH = 128, 1_024, 10_000_000
 
 
@@ -40,14 +40,14 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Rule:
-    """What one field may be.
+    """Allowed values of one field.
 
     Attributes:
         kind: int, float or bool.
         low, high: the least and the greatest value allowed.
         above, below: bounds that are not allowed themselves.
-        even: of whole numbers, only even ones.
-        choices: the only values allowed; then there are no bounds.
+        even: whether a whole number must be even.
+        choices: the only values allowed; no bounds then.
         none: what None means; "" where None is not allowed.
     """
 
@@ -65,7 +65,7 @@ class Rule:
         if value is None and self.none:
             return True
         if self.choices:
-            # `True == 1`, so membership alone would let a bool pass for a number.
+            # `True == 1`: membership alone would accept a bool for a number.
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if not (is_int(value) if self.kind is int else _is_number(value)):
             return False
@@ -95,18 +95,18 @@ class Rule:
             ("above", self.above),
             ("below", self.below),
         ]
-        told = [f"{name} {bound:g}" for name, bound in bounds if bound is not None]
-        return " " + " and ".join(told) if told else ""
+        present = [f"{name} {bound:g}" for name, bound in bounds if bound is not None]
+        return " " + " and ".join(present) if present else ""
 
 
 def option(default: Any, help: str, note: str = "", largest: int | None = None, **limits: Any) -> Any:
     """A field of SwitchConfig, declared once.
 
     Args:
-        help: what it is, in a few words: for the docstring, and for the flag of the same name.
-        note: what else there is to say of it, in whole sentences, for the docstring alone.
-        largest: the greatest value that a file of unknown origin may have; no bound for who makes a model.
-        limits: of `Rule`: bounds, and what None means; the kind and the choices follow from the annotation.
+        help: what it is, in a few words, for the docstring and the flag of the same name.
+        note: whole sentences, for the docstring alone.
+        largest: limit for untrusted files only; whoever makes a model may exceed it.
+        limits: arguments of `Rule`: bounds, and what None means; kind and choices follow from the annotation.
     """
     return field(default=default, metadata={"help": help, "note": note, "largest": largest, "limits": limits})
 

@@ -1,7 +1,7 @@
-"""What the model would have said: under another expert for one token, without an expert, without a token.
+"""What the model would have predicted with another expert for one token, without an expert, or without a token.
 
-Each question is one batched pass with a row per answer. Pure functions of a predictor and a text; measures as defined
-in docs/metrics.md. Legend: T tokens, L sparse layers, E experts, R rows, C classes.
+Each question is one batched pass with one row per alternative. Pure functions of a predictor and a text; metrics as
+defined in docs/metrics.md. Legend: T tokens, L sparse layers, E experts, R rows, C classes.
 Try it: what_if(Predictor.from_checkpoint("assets/models/ag_news"), "Oil prices rose.", token=0, layer="encoder.1")
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.interventions import Interventions
 
-# Rows of one pass: more would take more memory than time.
+# Rows per pass: more would cost memory and save little time.
 MAX_ROWS = 128
 
 
@@ -23,10 +23,10 @@ class WhatIf:
     """One token of one layer under each expert.
 
     Attributes:
-        label: the class predicted as things are.
-        expert: the expert that has the token as things are.
-        probability: of `label` under each of the E experts; None where the expert is switched off.
-        labels: the class predicted under each expert; None likewise.
+        label: the class predicted without the change.
+        expert: the expert that the router chose.
+        probability: (E,) probability of `label` under each expert; None where the expert is switched off.
+        labels: (E,) class predicted under each expert; None likewise.
     """
 
     label: str
@@ -41,8 +41,8 @@ class WhatIf:
 
     @property
     def regret(self) -> float:
-        """What the best choice would have added to the predicted class's probability; 0 = the router chose best, or all
-        experts are off."""
+        """Probability of `label` under the best expert minus that under the router's choice; 0 = the router chose the
+        best, or all experts are off."""
         now, best = self.probability[self.expert], self.probability[self.best]
         return 0.0 if now is None or best is None else best - now
 
@@ -58,8 +58,8 @@ def what_if(
     """The prediction under each expert for `token` (counted from 0) of `layer` ("encoder.1").
 
     Args:
-        base: what is changed already.
-        actual: the prediction with `base`, where it is at hand.
+        base: interventions that are applied throughout.
+        actual: the prediction with `base`, if already computed.
 
     Raises:
         ValueError: when the text has no such token, or the model no such layer.
@@ -74,7 +74,7 @@ def what_if(
     others = {place: expert for place, expert in base.force.items() if place != (layer, token)}
     probability: list[float | None] = [None] * config.num_experts
     labels: list[str | None] = [None] * config.num_experts
-    if (layer, chosen) not in base.ablate:  # Forced where it is, a token changes nothing.
+    if (layer, chosen) not in base.ablate:  # Forcing the router's own choice changes nothing.
         probability[chosen], labels[chosen] = actual.scores[actual.label], actual.label
     asked = [expert for expert in range(config.num_experts) if expert != chosen and (layer, expert) not in base.ablate]
     rows = [replace(base, force=others | {(layer, token): expert}) for expert in asked]
@@ -87,14 +87,14 @@ def what_if(
 def importance(
     predictor: Predictor, text: str, base: Interventions | None = None
 ) -> tuple[str, tuple[str, ...], Tensor]:
-    """The predicted class, the layers, and (L, E) the change of that class's probability when an expert is ablated.
+    """The predicted class, the L layers, and (L, E) the change of that class's probability when an expert is ablated.
 
-    An expert that is off already changes nothing.
+    An expert that is already off changes nothing.
     """
     base = base or Interventions()
     config = predictor.model.config
     layers, experts = config.sparse_layers, range(config.num_experts)
-    # An ablated expert can be forced on nobody.
+    # No token can be forced to an ablated expert.
     rows = [
         replace(
             base,
@@ -111,8 +111,8 @@ def importance(
 
 
 def mean_importance(predictor: Predictor, texts: Sequence[str], layer: str, expert: int) -> tuple[float, float]:
-    """Over texts: the mean change of the predicted class's probability without an expert, and the share of texts whose
-    class changes.
+    """Over texts: the mean change of the predicted class's probability when an expert is ablated, and the share of
+    texts whose class changes.
 
     Raises:
         ValueError: when there is no such layer or expert, or a text has no tokens.
@@ -125,12 +125,12 @@ def mean_importance(predictor: Predictor, texts: Sequence[str], layer: str, expe
 
 
 def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = None) -> tuple[str, Tensor]:
-    """The predicted class, and (T,) the change of its probability when the model does not see that one token.
+    """The predicted class, and (T,) the change of its probability when that one token is masked out.
 
-    The model's own CLS token, the first where it has one, can't be hidden: its change is 0.
+    The model's own CLS token, the first where it has one, can't be masked: its change is 0.
 
     Args:
-        base: what is changed already. A token keeps its own forced expert when another one is left out.
+        base: interventions that are applied throughout. A token keeps its forced expert when another is masked.
     """
     base = base or Interventions()
     ids = torch.tensor(predictor.token_ids(text), device=predictor.model.device)
@@ -142,7 +142,7 @@ def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = 
     with torch.inference_mode():
         for start in range(0, len(visible), MAX_ROWS):
             rows = visible[start : start + MAX_ROWS]
-            # Without a change the plain pass is the quicker one.
+            # A pass without interventions is faster.
             some = None if base == Interventions() else changes[start : start + MAX_ROWS]
             parts.append(predictor.model(ids.expand(len(rows), -1), rows, interventions=some).logits)
     actual, *without = torch.cat(parts).float().softmax(dim=-1).cpu()
@@ -152,7 +152,7 @@ def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = 
 
 
 def _force_without(base: Interventions, left_out: int) -> dict[tuple[str, int], int]:
-    """What is forced when a token is hidden: those behind it are counted one less."""
+    """The forced tokens when one is masked out: indices after it decrease by one."""
     return {
         (layer, token - (token > left_out)): expert
         for (layer, token), expert in base.force.items()
@@ -161,7 +161,7 @@ def _force_without(base: Interventions, left_out: int) -> dict[tuple[str, int], 
 
 
 def _scores(predictor: Predictor, text: str, rows: list[Interventions]) -> Tensor:
-    """(R, C) the probabilities of the classes under each row of interventions; without records, which cost as much."""
+    """(R, C) class probabilities under each row of interventions; without records, which would double the cost."""
     ids = torch.tensor(predictor.token_ids(text), device=predictor.model.device)
     parts = [torch.empty(0, len(predictor.model.config.labels))]
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Interventions: what a person may change in one forward pass, applied inside the router before it chooses.
+"""Interventions: changes to the routing of one forward pass, applied inside the router before it chooses.
 
 Legend: B batch, T tokens, E experts, R rows of interventions (1, or one per sequence).
 Try it: predictor(text, interventions=Interventions(ablate={("encoder.1", 3)}))
@@ -28,14 +28,14 @@ class Interventions:
         ablate: {(layer name, expert)} that can't be chosen; the other experts' probabilities are renormalised.
         force: {(layer name, token index): expert}; tokens are counted from 0 without padding. The gate is that expert's
             own probability.
-        choices: {layer name: expert of each token}; as many as the text has tokens. Each token keeps the gate that the
-            router gave to its own choice: in the record, the two experts' logits are exchanged.
-        capacity_factor: instead of the model's own; None = as it was, math.inf = dropless.
-        capacity_group: "sequence" or "batch" instead of the model's own; None = as it was.
+        choices: {layer name: expert of each token}, one per token of the text. Each token keeps the gate of the
+            router's own choice: in the record, the logits of the two experts are swapped.
+        capacity_factor: overrides the model's; None = unchanged, math.inf = dropless.
+        capacity_group: "sequence" or "batch", overrides the model's; None = unchanged.
 
     Raises:
-        ValueError: for a bad factor or group, a token sent to an expert that is ablated, or a layer both in `force` and
-            in `choices`.
+        ValueError: for a bad factor or group, a token sent to an ablated expert, or a layer both in `force` and in
+            `choices`.
     """
 
     ablate: Set[tuple[str, int]] = frozenset()
@@ -63,10 +63,10 @@ class Interventions:
             if (layer, expert) in self.ablate:
                 raise ValueError(f"Token {token} is forced to expert {expert} of {layer}, which is ablated.")
             if layer in self.choices:
-                raise ValueError(f"Tokens of {layer} are forced, and all its choices given: name it in one of the two.")
+                raise ValueError(f"{layer} is both in `force` and in `choices`: name it in one of the two.")
         for layer, expert in self.ablate:
             if expert in self.choices.get(layer, ()):
-                raise ValueError(f"Tokens are given to expert {expert} of {layer}, which is ablated.")
+                raise ValueError(f"Tokens are assigned to expert {expert} of {layer}, which is ablated.")
 
     @property
     def experts(self) -> set[tuple[str, int]]:
@@ -76,13 +76,13 @@ class Interventions:
         return {*self.ablate, *forced, *assigned}
 
     def check_layers(self, layers: Sequence[str]) -> None:
-        """Raise ValueError when a layer is named that the model does not have."""
+        """Raise ValueError for a layer that is not among `layers`."""
         for layer in {*(layer for layer, _ in self.experts), *self.choices}:
             if layer not in layers:
                 raise ValueError(f"The model has no sparse layer {layer!r}: it has {', '.join(layers) or 'none'}.")
 
     def check_experts(self, num_experts: int) -> None:
-        """Raise ValueError when an expert is named that no layer has."""
+        """Raise ValueError for an expert number of `num_experts` or above."""
         for layer, expert in self.experts:
             if expert >= num_experts:
                 raise ValueError(f"{layer} has no expert {expert}: its experts are 0 to {num_experts - 1}.")
@@ -105,7 +105,7 @@ def rows_of(interventions: AnyInterventions, batch: int) -> list[Interventions]:
 
 
 def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int, device: torch.device) -> Tensor | None:
-    """(R, 1, E) True where an expert of `layer` is switched off; None when none is."""
+    """(R, 1, E) bool, True where an expert of `layer` is ablated; None when none is."""
     off = [[(layer, expert) in row.ablate for expert in range(num_experts)] for row in rows]
     return torch.tensor(off, device=device).unsqueeze(1) if any(map(any, off)) else None
 
@@ -113,16 +113,20 @@ def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int,
 def forced_experts(
     rows: Sequence[Interventions], layer: str, mask: Tensor, past_tokens: Tensor | None = None
 ) -> Tensor | None:
-    """(B, T) the expert each token is forced to, -1 where none is; None when no token is forced.
+    """(B, T) int64 expert that each token is forced to, -1 = not forced; None when no token is.
 
-    `past_tokens` (B,): how many tokens of each sequence are in the cache; these come after them, and more may follow.
-    Raises ValueError when a token index lies beyond a sequence's last token.
+    Args:
+        mask: (B, T) bool, True = a real token.
+        past_tokens: (B,) number of tokens of each sequence in the cache, before these; more may follow.
+
+    Raises:
+        ValueError: when a token index lies beyond a sequence's last token.
     """
     forced = [{token: expert for (name, token), expert in row.force.items() if name == layer} for row in rows]
     if not any(forced):
         return None
     if is_traced():
-        return _forced_in_any_text(forced, mask, past_tokens)
+        return _forced_when_traced(forced, mask, past_tokens)
     batch = mask.shape[0]
     forced_BT = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
     for index in range(batch):
@@ -131,7 +135,7 @@ def forced_experts(
         for token, expert in forced[index if len(forced) > 1 else 0].items():
             token -= first
             if past_tokens is not None and not 0 <= token < len(positions):
-                continue  # It lies before these tokens, or after them.
+                continue  # It is in the cache, or not generated yet.
             if token >= len(positions):
                 raise ValueError(f"Token {token} can't be forced: the text has {len(positions)} tokens.")
             forced_BT[index, positions[token]] = expert
@@ -141,9 +145,9 @@ def forced_experts(
 def assigned_experts(
     rows: Sequence[Interventions], layer: str, own: Tensor, mask: Tensor, past_tokens: Tensor | None = None
 ) -> Tensor | None:
-    """(B, T) the expert that `choices` assign to each token, its `own` where they assign none; None without `choices`.
+    """(B, T) int64 expert that `choices` assign to each token, its `own` (B, T) elsewhere; None without `choices`.
 
-    `past_tokens` as in `forced_experts`. Raises ValueError when a text has not as many tokens as choices.
+    `mask` and `past_tokens` as in `forced_experts`. Raises ValueError when a text has not as many tokens as choices.
     """
     if not any(row.choices.get(layer) for row in rows):
         return None
@@ -164,15 +168,15 @@ def assigned_experts(
     return torch.where(meant_BT, table_RM.gather(1, place_BT.clamp(0, table_RM.shape[1] - 1)), own)
 
 
-def exchanged(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """(B, T, E) logits with those of two experts (B, T) of each token exchanged."""
+def swap_logits(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """(B, T, E) logits, with the logits of two experts `one` and `other` (B, T) of each token swapped."""
     one_BT1, other_BT1 = one.unsqueeze(-1), other.unsqueeze(-1)
     of_one_BT1, of_other_BT1 = logits.gather(-1, one_BT1), logits.gather(-1, other_BT1)
     return logits.scatter(-1, one_BT1, of_other_BT1).scatter(-1, other_BT1, of_one_BT1)
 
 
-def _forced_in_any_text(forced: Sequence[Mapping[int, int]], mask: Tensor, past_tokens: Tensor | None) -> Tensor:
-    """`forced_experts` for a graph, which can't raise for a text that is too short: then no token is forced."""
+def _forced_when_traced(forced: Sequence[Mapping[int, int]], mask: Tensor, past_tokens: Tensor | None) -> Tensor:
+    """`forced_experts` for a traced graph, which can't raise: a token index beyond the text forces nothing."""
     place_BT = mask.cumsum(dim=1) - 1
     if past_tokens is not None:
         place_BT = place_BT + past_tokens.unsqueeze(1)

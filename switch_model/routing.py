@@ -18,10 +18,10 @@ UNLIMITED = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)  # Tensors have no single truth value to compare by.
 class Routing:
-    """What one sparse layer decided. Facts only: everything else is derived from them.
+    """What one sparse layer decided. Stores facts only; everything else is derived, so that no two fields disagree.
 
     Attributes:
-        name: stack and block, counted from 0: "encoder.0", "decoder.3"; "encoder.0.attention" for that of attention.
+        name: stack and block, counted from 0: "encoder.0", "decoder.3"; "encoder.0.attention" for attention experts.
         logits: (B, T, E) float32, raw router logits after noise and interventions; -inf for an ablated expert.
         expert: (B, T) int64, the chosen expert (0 at padding, where it means nothing).
         slot: (B, T) int64, position of the token in its expert's buffer, counted from 0; -1 for padding.
@@ -47,7 +47,7 @@ class Routing:
 
     @property
     def gate(self) -> Tensor:
-        """(B, T) probability of the chosen expert: what its output is multiplied with."""
+        """(B, T) router probability of the chosen expert, which scales that expert's output."""
         probs_EBT = self.logits.movedim(-1, 0).softmax(dim=0)
         return probs_EBT.gather(0, self.expert.unsqueeze(0)).squeeze(0).nan_to_num(nan=0.0)
 
@@ -68,7 +68,8 @@ class Routing:
 
     @property
     def choices(self) -> Tensor:
-        """(E,) number of real tokens that chose each expert, before drops. A token with no expert left chose none."""
+        """(E,) number of real tokens that chose each expert, before drops. A token whose experts are all ablated chose
+        none."""
         chose = self.mask & self.chosen_logit.isfinite()
         counts_E = torch.zeros(self.num_experts, dtype=torch.int64, device=self.expert.device)
         return counts_E.index_add(0, self.expert.flatten(), chose.flatten().to(torch.int64))
@@ -169,22 +170,22 @@ def sequence_balance(routing: Routing) -> Tensor:
 
 
 def sequence_balance_loss(routing: Routing) -> Tensor:
-    """The mean of `sequence_balance` over the sequences: 1 when each uses all experts evenly, E when each keeps to
-    one of them. Scalar; DeepSeek-V3 (2412.19437) eq. 17-20 for one choice."""
+    """Mean of `sequence_balance` over the sequences: 1 when each uses all experts evenly, E when each uses a single
+    one. Scalar; DeepSeek-V3 (2412.19437) eq. 17-20 with top-1."""
     return sequence_balance(routing).sum() / routing.mask.any(dim=1).sum().clamp(min=1)
 
 
 def router_z_loss(routing: Routing) -> Tensor:
     """Mean over real tokens of logsumexp(logits)² of one layer: keeps logits small. Scalar."""
-    # A token whose experts are all ablated has logsumexp = -inf: it has no logits left to keep small.
+    # A token whose experts are all ablated has logsumexp = -inf, and would make the loss infinite.
     z_BT = routing.logits.logsumexp(dim=-1)
     z_BT = torch.where(routing.mask & z_BT.isfinite(), z_BT, 0.0)
     return z_BT.square().sum() / routing.mask.sum().clamp(min=1)
 
 
 def transitions(here: Routing, there: Routing) -> Tensor:
-    """(E, E') how many real tokens that chose expert i of one layer choose expert j of another. A token with no expert
-    left in either of them chose none."""
+    """(E, E') number of real tokens that chose expert i of one layer and expert j of another. A token whose experts
+    are all ablated in either layer is not counted."""
     pair_BT = here.expert * there.num_experts + there.expert
     chose_BT = here.mask & here.chosen_logit.isfinite() & there.chosen_logit.isfinite()
     counts = torch.bincount(pair_BT[chose_BT], minlength=here.num_experts * there.num_experts)

@@ -1,7 +1,6 @@
-"""SparseMLP: route each token to one expert, and weigh the expert's output by the gate.
+"""SparseMLP: route each token to one expert, and multiply the expert's output by the gate.
 
-Legend: B batch, T tokens, D d_model, F d_ff, E experts, G capacity groups of N tokens each (elsewhere N = B·T),
-K tokens that are computed.
+Legend: B batch, T tokens, N = B·T, D d_model, F d_ff, E experts.
 Switch Transformers (2101.03961) eq. 2. Try it: SparseMLP(SwitchConfig())(torch.randn(1, 9, 128), torch.ones(1, 9))
 """
 
@@ -19,7 +18,7 @@ from switch_model.routing import Routing
 class SparseMLP(nn.Module):
     """A Switch layer: one router, E experts, one expert per token.
 
-    Usable alone: it initialises itself. `name` labels the record ("encoder.0").
+    Usable alone: it initialises itself. `name` becomes Routing.name ("encoder.0"); `causal` as in Top1Router.
     """
 
     def __init__(self, config: SwitchConfig, name: str = "", causal: bool = False):
@@ -33,17 +32,17 @@ class SparseMLP(nn.Module):
     def forward(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, past_tokens: Tensor | None = None
     ) -> tuple[Tensor, Routing]:
-        """(B, T, D) -> (B, T, D), zero at padding and at dropped tokens, and the record.
+        """Hidden states (B, T, D) and mask (B, T) -> (B, T, D), zero at padding and dropped tokens, and the record.
 
         `past_tokens` as in Top1Router.
         """
-        # 1. Who goes where, and who has a slot.
+        # 1. Choose experts and assign slots.
         routing, positions = self.router.with_positions(hidden, mask.bool(), interventions, past_tokens)
 
-        # 2. To the experts.
+        # 2. Compute the experts.
         output_ND = self.experts(hidden, routing, positions)
 
-        # 3. Gate. In place where no gradient is needed; else the gate's gradient needs the rows unchanged.
+        # 3. Gate (eq. 2). In place without gradients; else the gate's gradient needs the rows unchanged.
         multiply = torch.mul if torch.is_grad_enabled() else Tensor.mul_
         output_ND = multiply(output_ND, self.router.gate(routing).flatten().unsqueeze(-1)).to(hidden.dtype)
         return output_ND.view_as(hidden), routing

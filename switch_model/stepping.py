@@ -1,15 +1,15 @@
-"""Long work that says how far it is: a generator of (done, in all) that returns what it found."""
+"""Long work that reports progress: a generator of (done, total) that returns its result."""
 
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def to_the_end(
-    steps: Generator[tuple[int, int], None, Found], progress: Callable[[int, int], None] | None = None
-) -> Found:
-    """What the generator returns; `progress` is called with each of its steps."""
+    steps: Generator[tuple[int, int], None, Result], progress: Callable[[int, int], None] | None = None
+) -> Result:
+    """Run the generator to its end and return its result; `progress` is called with each (done, total)."""
     while True:
         try:
             now = next(steps)

@@ -1,7 +1,7 @@
-"""Whether a call is being made into a graph, which must then hold for other texts than the one at hand.
+"""Whether a call is being traced into a graph, which must then hold for other texts than the example.
 
-Nothing may be read from a tensor into Python meanwhile, no library but torch may touch one, and lengths are asked for
-as `tensor.shape[0]`: `len(tensor)` would be a number for good.
+While tracing, no tensor value may be read into Python, no library but torch may touch a tensor, and lengths must be
+`tensor.shape[0]`: `len(tensor)` would become a constant.
 """
 
 import torch
@@ -13,5 +13,5 @@ def is_traced() -> bool:
 
 
 def is_exported() -> bool:
-    """By torch.export or torch.jit.trace: the graph leaves Python, and may hold no operator of our own."""
+    """By torch.export or torch.jit.trace: the graph leaves Python, and must not contain custom operators."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()

@@ -1,1 +1,1 @@
-"""Measures: of many records, of a data set that was routed, and of what becomes of a model without its experts."""
+"""Metrics of many records, of a routed data set, and of a model without its experts."""

@@ -1,4 +1,4 @@
-"""A data set, routed: where every token of every text went, as flat arrays that measures are counted from.
+"""A routed data set: the experts of every token of every text, as flat arrays from which metrics are computed.
 
 Legend: N texts, K tokens of all texts in the order of the texts, L sparse layers, E experts.
 Try it: route_corpus(Predictor.from_checkpoint("assets/models/ag_news"), ["Oil prices rose.", "The team won."])
@@ -16,29 +16,29 @@ from switch_model.inference.classifier import Predictor
 from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, padded, replace_surrogates
 from switch_model.stepping import to_the_end
 
-# A batch holds texts of about one length, and about so many tokens.
+# Tokens per batch, about; its texts have similar lengths.
 TOKENS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """What a model did with many texts.
+    """Predictions and routing of many texts.
 
     Attributes:
         texts: the N texts that have a token.
         classes: names, in the model's order.
         true: (N,) class indices; -1 = unknown.
-        predicted, probability: (N,) the likeliest class and its probability.
+        predicted, probability: (N,) the most probable class and its probability.
         layers: names of the L sparse layers.
         num_experts: E.
-        text: (K,) the text that a token is of.
-        position: (K,) its place there, from 0.
-        token: (K,) its number in the vocabulary; the vocabulary's size for the model's own CLS token.
-        start, end: (K,) its characters in the text.
-        expert: (L, K) the expert that it chose.
-        dropped: (L, K) whether that one was full.
-        measures: per layer, as `RoutingTotals.summary` gives them.
-        names: readable names of the tokens that occur, by number.
+        text: (K,) index of each token's text.
+        position: (K,) position of the token in its text, from 0.
+        token: (K,) token id; the vocabulary size for the model's own CLS token.
+        start, end: (K,) character offsets of the token in its text.
+        expert: (L, K) the expert that the token chose.
+        dropped: (L, K) whether the token was dropped.
+        measures: per layer, the metrics of `RoutingTotals.summary`.
+        names: token id -> readable name, for the tokens that occur.
     """
 
     texts: list[str]
@@ -64,18 +64,18 @@ class Corpus:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the texts whose class is known; None when there are none."""
+        """Over the texts whose class is known; None without any."""
         known = self.true >= 0
         return float((self.predicted == self.true)[known].mean()) if known.any() else None
 
     def layer_index(self, name: str) -> int:
-        """Raises ValueError when there is no such layer."""
+        """Index of a layer in `layers`. Raises ValueError when there is no such layer."""
         if name not in self.layers:
             raise ValueError(f"The model has no sparse layer {name!r}: it has {', '.join(self.layers) or 'none'}.")
         return self.layers.index(name)
 
     def tokens_table(self) -> dict[str, Any]:
-        """A column each for text, position, token, and per layer the expert and whether it was dropped."""
+        """One row per token: columns text, position, token, and per layer expert and dropped."""
         columns = {
             "text": self.text,
             "position": self.position,
@@ -86,7 +86,7 @@ class Corpus:
         return columns
 
     def texts_table(self) -> dict[str, Any]:
-        """A column each for text, true class ("" = unknown), predicted class and its probability."""
+        """One row per text: columns text, true class ("" = unknown), predicted class and its probability."""
         return {
             "text": self.texts,
             "true": [self.classes[one] if one >= 0 else "" for one in self.true.tolist()],
@@ -104,8 +104,8 @@ def route_corpus(
     """Classify and route every text.
 
     Args:
-        true: class indices by the model's order, -1 = unknown; None = all unknown.
-        progress: called with (texts done, texts in all) after each batch.
+        true: class indices in the model's order, -1 = unknown; None = all unknown.
+        progress: called with (texts done, total) after each batch.
 
     Raises:
         ValueError: when no text has a token, or the model has no sparse layer.
@@ -117,7 +117,7 @@ def route_corpus(
 def route_in_steps(
     predictor: Predictor, texts: Sequence[str], true: Sequence[int] | None = None
 ) -> Generator[tuple[int, int], None, Corpus]:
-    """`route_corpus` for who wants to show how far it is, or to end it: yields (texts done, texts in all)."""
+    """`route_corpus` as a generator, to show progress or to cancel: yields (texts done, total)."""
     model, config = predictor.model, predictor.model.config
     if not config.sparse_layers:
         raise ValueError("This model has no sparse layer: there is no routing to analyse.")
@@ -134,13 +134,13 @@ def route_in_steps(
     predicted, probability = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts))
     totals, done = RoutingTotals(), 0
 
-    for rows in alike_in_length(lengths):
+    for rows in batches_by_length(lengths):
         ids, mask = padded([encodings[row].ids for row in rows], config.pad_token_id)
         output = model(ids.to(model.device), mask.to(model.device), output_routing=True)
         totals.add(output.routing)
         best = output.logits.float().softmax(-1).cpu().max(dim=-1)
         predicted[rows], probability[rows] = best.indices.numpy(), best.values.numpy()
-        # Both (L, B, T): every layer at once, then text by text to its place.
+        # Both (L, B, T): all layers at once, then copied text by text.
         expert = torch.stack([record.expert for record in output.routing]).cpu().numpy()
         dropped = torch.stack([record.dropped for record in output.routing]).cpu().numpy()
         for place, row in enumerate(rows):
@@ -173,12 +173,13 @@ def route_in_steps(
     )
 
 
-def alike_in_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:
-    """Rows of about one length, of about `most` tokens together, the short ones first."""
+def batches_by_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:
+    """Batches of row indices with similar lengths, of at most `most` tokens with padding (or a single row), shortest
+    first."""
     order = np.argsort(lengths, kind="stable")
     begin = 0
     while begin < len(order):
-        # The last of a batch is its longest: how many of that length fit?
+        # The last row of a batch is the longest: how many of that length fit?
         end = begin + 1
         while end < len(order) and (end - begin + 1) * lengths[order[end]] <= most:
             end += 1
@@ -189,8 +190,8 @@ def alike_in_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterat
 def _names(
     predictor: Predictor, texts: list[str], token: np.ndarray, text: np.ndarray, offsets: np.ndarray
 ) -> dict[int, str]:
-    """The characters that a token first stood for: what a vocabulary stores of byte-level pieces is not readable. The
-    one that stands for every unknown word keeps its own name."""
+    """Token id -> the characters of its first occurrence: byte-level pieces of a vocabulary are not readable. The
+    unknown token keeps its name."""
     numbers, where = np.unique(token, return_index=True)
     names = {}
     for number, index in zip(numbers.tolist(), where.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What a sparse layer is called in words: the names of records as people read them.
+"""Readable names of sparse layers.
 
 Try it: layer_title("encoder.3")
 """
@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 
 def layer_title(name: str, both: bool = False) -> str:
-    """A record's name for people: "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3"; "encoder.1.attention" ->
-    "layer 1 attention".
+    """ "encoder.3" -> "layer 3", "decoder.3" -> "decoder layer 3", "encoder.1.attention" -> "layer 1 attention".
 
     Args:
-        both: whether it stands beside records of another stack: "encoder.3" -> "encoder layer 3".
+        both: whether layers of both stacks are shown: "encoder.3" -> "encoder layer 3".
     """
     stack, index, part = _parts(name)
     plain = stack == "" or (stack == "encoder" and not both)
@@ -19,14 +18,14 @@ def layer_title(name: str, both: bool = False) -> str:
 
 
 def layer_titles(names: Iterable[str]) -> dict[str, str]:
-    """`layer_title` of records that stand beside each other, by name: "encoder layer 3" where a decoder's are there."""
+    """Name -> `layer_title` of layers shown together: "encoder layer 3" where there are decoder layers too."""
     names = list(names)
     both = len({_parts(name)[0] for name in names}) > 1
     return {name: layer_title(name, both) for name in names}
 
 
 def layer_label(name: str, both: bool = False) -> str:
-    """The same where room is short: "layer 3", "attn 1"; beside records of another stack "enc 3", "enc attn 1"."""
+    """A short name: "layer 3", "attn 1"; with layers of both stacks "enc 3", "enc attn 1"."""
     stack, index, part = _parts(name)
     own = f"attn {index}" if part else index if both else f"layer {index}"
     return f"{stack[:3]} {own}" if both else own

@@ -1,6 +1,6 @@
-"""Expert reliance: what becomes of a model's metric without its experts, and with tokens sent to each other's experts.
+"""Expert reliance: a model's metric with experts switched off, and with the routing shuffled over tokens.
 
-Every measure as defined in docs/metrics.md. Legend: N texts, L sparse layers, E experts, R draws of the texts.
+Metrics as defined in docs/metrics.md. Legend: N texts, L sparse layers, E experts, R bootstrap samples.
 Try it: reliance(model, [{"input_ids": [5, 6, 7], "labels": 0}, …]).all_off["accuracy"]
 """
 
@@ -18,33 +18,33 @@ from switch_model.interventions import Interventions
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.stepping import to_the_end
 
-# Texts that reliance is measured on, unless somebody says otherwise.
+# Default number of texts.
 ROWS = 256
-# So many texts for all single experts together: each of many is tried on fewer, but not on fewer than the least.
+# Total number of texts for the ablations of single experts, shared among them, and the minimum for each.
 EXPERT_TEXTS, LEAST_EXPERT_TEXTS = 32 * ROWS, 16
-# Draws of the texts that an interval is told from; digits that metrics are kept with.
+# Bootstrap samples of the texts; digits to which metrics are rounded.
 DRAWS, DIGITS = 1000, 6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric, and the interval that holds 95 % of its values when the texts are drawn anew (bootstrap)."""
+    """A metric with its 95 % bootstrap confidence interval over texts."""
 
     value: float
     low: float
     high: float
 
 
-# What became of a model under a change, by name: "accuracy" (of texts, or of tokens), "agreement" (share of texts
-# without a known class that keep the one predicted as it is) or "perplexity"; "change" of the first of these. Of a
-# classifier also "class_changes", the share of texts that get another class than as it is, and "probability_change", of
-# the class that is predicted as it is, on average.
+# Metrics under an intervention, by name: "accuracy" (of texts, or of tokens), "agreement" (share of predictions that
+# stay the same, where classes are unknown) or "perplexity"; "change" of the first of these. For a classifier also
+# "class_changes", the share of texts whose predicted class changes, and "probability_change", the mean change of the
+# probability of the class predicted without intervention.
 Effect = Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
 class LayerReliance:
-    """One sparse layer: all its experts off, its choices shuffled, and each of its E experts off by itself."""
+    """One sparse layer: with all experts off, with its choices shuffled, and with each of its E experts off alone."""
 
     layer: str
     off: Effect
@@ -57,15 +57,15 @@ class Reliance:
     """How much a model relies on its experts.
 
     Attributes:
-        figure: "accuracy", "agreement" or "perplexity": the one that the model is judged by.
-        rows, expert_rows: texts measured, and texts that each single expert was tried on.
-        chance: what the commonest class alone would give; None for a model without classes.
+        figure: the main metric: "accuracy", "agreement" or "perplexity".
+        rows, expert_rows: number of texts, and number of texts for each single expert.
+        chance: accuracy of always predicting the commonest class; None for a model without classes.
         as_it_is: the model unchanged.
-        without_limit: no token dropped, which is what shuffled choices compare with.
-        all_off: all experts of all layers.
-        busiest_off: in each text, the expert of each layer that most of its tokens chose.
-        shuffled: the choices of all layers.
-        layers: each sparse layer by itself.
+        without_limit: dropless, the baseline for shuffled choices.
+        all_off: all experts of all layers off.
+        busiest_off: in each text, the expert of each layer that most of its tokens chose is off.
+        shuffled: the choices of all layers are shuffled.
+        layers: each sparse layer alone.
     """
 
     figure: str
@@ -105,9 +105,9 @@ class Reliance:
                 **{name: _effect(values[name]) for name in _WHOLE},
             )
             if not all(found.figure in effect for effect in (found.as_it_is, *found._changed())) or not layers:
-                raise ValueError(f"they lack the figure {found.figure!r}")
+                raise ValueError(f"the metric {found.figure!r} is missing")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"These are no figures of reliance: {error!r}.") from error
+            raise ValueError(f"These are not metrics of expert reliance: {error!r}.") from error
         return found
 
     def _changed(self) -> list[Effect]:
@@ -136,13 +136,13 @@ def reliance(
     """Measure how much a model relies on its experts.
 
     Args:
-        rows: as `scoring.batches_of` takes them, in an order drawn at random: where there are many
-            experts, each single one is tried on the first of them.
+        rows: as for `scoring.batches_of`, in random order: with many experts, single ones are ablated on the first
+            rows only.
         seed: of the shuffled choices and of the intervals.
-        progress: called with (passes done, passes in all) after each.
+        progress: called with (passes done, total) after each.
 
     Raises:
-        ValueError: when there are no rows, nothing is asked in them, or the model has no sparse layer.
+        ValueError: when there are no rows, no labels in them, or the model has no sparse layer.
     """
     return to_the_end(reliance_in_steps(model, rows, seed), progress)
 
@@ -150,41 +150,41 @@ def reliance(
 def reliance_in_steps(
     model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int = 0
 ) -> Generator[tuple[int, int], None, Reliance]:
-    """`reliance` for who wants to show how far it is, or to end it: yields (passes done, passes in all)."""
+    """`reliance` as a generator, to show progress or to cancel: yields (passes done, total)."""
     config, layers, experts = model.config, model.config.sparse_layers, range(model.config.num_experts)
     if not layers:
         raise ValueError("This model has no sparse layer: there are no experts to rely on.")
     if not rows:
-        raise ValueError("There are no texts to measure on how much a model relies on its experts.")
+        raise ValueError("There are no texts on which to measure expert reliance.")
 
-    # 1. As it is, and with no buffer ever full: shuffled choices are to change the experts, not who is dropped.
+    # 1. Baselines: unchanged, and dropless, because shuffling must change the experts and not the drops.
     batches = batches_of(model, rows)
     plain = free = score(model, batches, choices_wanted=True)
     if plain.dropped:
         free = score(model, batches, Interventions(capacity_factor=math.inf), choices_wanted=True)
-    judge = _Judge(plain, seed)
+    compare = _Comparison(plain, seed)
     few = rows[: max(LEAST_EXPERT_TEXTS, EXPERT_TEXTS // (len(layers) * len(experts)))]
-    some, judge_of_some = batches, judge
+    some, compare_some = batches, compare
     if len(few) < len(rows):
         some = batches_of(model, few)
-        judge_of_some = _Judge(score(model, some), seed)
+        compare_some = _Comparison(score(model, some), seed)
 
-    # 2. A pass for each question.
+    # 2. One pass per intervention.
     questions = _questions(config, free.choices or [], seed)
     effects: dict[Question, dict[str, Estimate]] = {}
     for key, question in questions.items():
         yield len(effects), len(questions)
         single = len(key) == 3
         scores = score(model, some if single else batches, question())
-        effects[key] = (judge_of_some if single else judge).effect(scores)
+        effects[key] = (compare_some if single else compare).effect(scores)
     yield len(questions), len(questions)
     return Reliance(
-        figure=judge.metric,
+        figure=compare.metric,
         rows=len(rows),
         expert_rows=len(few),
-        chance=judge.chance(rows),
-        as_it_is=judge.effect(plain),
-        without_limit=judge.effect(free),
+        chance=compare.chance(rows),
+        as_it_is=compare.effect(plain),
+        without_limit=compare.effect(free),
         all_off=effects["off",],
         busiest_off=effects["busiest",],
         shuffled=effects["shuffled",],
@@ -200,17 +200,17 @@ def reliance_in_steps(
     )
 
 
-# What is changed: "off", "shuffled" or "busiest"; a layer, where it is one alone; an expert likewise.
+# Key of an intervention: ("off" | "shuffled" | "busiest"[, layer[, expert]]).
 Question = tuple[Any, ...]
 
 
 def _questions(
     config: SwitchConfig, choices: Sequence[list[np.ndarray]], seed: int
 ) -> dict[Question, Callable[[], Interventions | list[Interventions]]]:
-    """What becomes of the model under each of these changes, made when its turn comes.
+    """The interventions to measure, each made when its turn comes.
 
     Args:
-        choices: per sparse layer and text, the experts of its tokens as the model routes by itself.
+        choices: per sparse layer and text, the experts that the model itself chose for its tokens.
     """
     layers, experts = config.sparse_layers, range(config.num_experts)
     texts = range(len(choices[0]))
@@ -244,7 +244,7 @@ def _questions(
         ("busiest",): busiest_off,
     }
     for layer in layers:
-        if len(layers) > 1:  # Of a single layer it was asked already.
+        if len(layers) > 1:  # With a single layer, the same as all layers.
             questions |= {("off", layer): partial(off, layer), ("shuffled", layer): partial(shuffled, layer)}
         for expert in experts:
             questions["off", layer, expert] = partial(Interventions, ablate={(layer, expert)})
@@ -252,35 +252,35 @@ def _questions(
 
 
 def _shuffled(choices: list[np.ndarray], random: np.random.Generator, per_text: bool) -> list[np.ndarray]:
-    """The choices of one layer, as many of each expert as before, dealt out anew to the tokens of all texts.
+    """The choices of one layer, permuted over the tokens of all texts, so that every expert's load stays the same.
 
-    `per_text`: a text has one choice for all its tokens, and they are dealt out to the texts.
+    `per_text`: all tokens of a text share one choice, and choices are permuted over texts.
     """
     lengths = [len(own) for own in choices]
     if per_text:
         order = random.permutation(len(choices))
-        # A text without tokens has no choice to give.
+        # A text without tokens has no choice.
         own = [int(one[0]) if len(one) else 0 for one in choices]
         return [np.full(length, own[other]) for length, other in zip(lengths, order, strict=True)]
     return np.split(random.permutation(np.concatenate(choices)), np.cumsum(lengths)[:-1])
 
 
-class _Judge:
-    """Metrics of a model under a change, beside those of the model as it is, on the same texts."""
+class _Comparison:
+    """Metrics of a model under an intervention, compared with the unchanged model on the same texts."""
 
     def __init__(self, plain: Scores, seed: int):
         self.plain, texts = plain, len(plain.asked)
         self.labelled = bool(plain.asked.any())
-        # (N,) the class predicted as things are; None for a model without classes.
+        # (N,) class predicted without intervention; None for a model without classes.
         self.own = None if plain.probs is None else plain.probs.argmax(axis=1)
         if not self.labelled and self.own is None:
-            raise ValueError("Nothing is asked of the model in these texts: there is no figure to compare.")
+            raise ValueError("These texts have no labels: there is no metric to compare.")
         self.metric = "perplexity" if self.own is None else "accuracy" if self.labelled else "agreement"
         drawn = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=DRAWS)
-        self.weights = np.concatenate([np.ones((1, texts)), drawn])  # (1 + R, N): the texts as they are come first.
+        self.weights = np.concatenate([np.ones((1, texts)), drawn])  # (1 + R, N): the original sample comes first.
 
     def chance(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
-        """What the commonest class alone would give."""
+        """Accuracy of always predicting the commonest class."""
         if self.own is None:
             return None
         labels = [int(row["labels"]) for row in rows] if self.labelled else self.own.tolist()
@@ -288,7 +288,7 @@ class _Judge:
         return round(float(counts.max() / counts.sum()), DIGITS)
 
     def effect(self, scores: Scores) -> dict[str, Estimate]:
-        """What became of the model."""
+        """Metrics with confidence intervals."""
         now, before = self._metrics(scores), self._metrics(self.plain)
         found = now | {"change": now[self.metric] - before[self.metric]}
         if self.own is not None and self.plain.probs is not None and scores.probs is not None:
@@ -305,7 +305,7 @@ class _Judge:
         accuracy = {"accuracy": self.weights @ scores.right / asked}
         if self.own is not None:
             return accuracy
-        # No float holds more than e^709.
+        # e^709 overflows a float.
         return {"perplexity": np.exp(np.minimum(self.weights @ scores.nats / asked, 700))} | accuracy
 
     def _mean(self, values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""How well a model does, text by text, as it is or with its routing changed: classes, next or hidden tokens, answers.
+"""Scores of a model per text, with or without interventions: classes, next tokens, masked tokens, target texts.
 
-Legend: N texts, B texts of a batch, T tokens, C classes, V tokens in the vocabulary, M tokens that are asked for.
+Legend: N texts, B texts of a batch, T tokens, C classes, V tokens in the vocabulary, M labelled tokens.
 Try it: score(model, batches_of(model, [{"input_ids": [5, 6, 7], "labels": 0}])).right
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from switch_model.analysis.corpus import TOKENS_PER_BATCH, alike_in_length
+from switch_model.analysis.corpus import TOKENS_PER_BATCH, batches_by_length
 from switch_model.interventions import Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
@@ -21,13 +21,13 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 
-# Of a model that gives every token of a vocabulary a logit, a batch holds fewer tokens.
+# Fewer tokens per batch for a model with logits over a vocabulary.
 VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some of the texts: their numbers among all, and what the model is given and asked, padded on the right."""
+    """A batch of texts: their indices among all, the model's inputs, and labels, padded on the right."""
 
     rows: np.ndarray
     inputs: dict[str, Tensor]
@@ -36,15 +36,15 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a model made of N texts.
+    """Scores of N texts.
 
     Attributes:
-        asked: (N,) how many answers are known: 1 or 0 for a text's class, else a number of tokens.
-        right: (N,) how many of these the model's likeliest answer is.
-        nats: (N,) −log of the probabilities that the model gives to the known answers, summed.
-        probs: (N, C) of the classes; None for a model that has none.
-        choices: per sparse layer and text, the experts of its tokens; None where nobody asked for them.
-        dropped: whether any token was.
+        asked: (N,) number of labels: 1 or 0 for a class, else a number of tokens.
+        right: (N,) number of labels that the model predicts.
+        nats: (N,) negative log-likelihood of the labels, summed, in nats.
+        probs: (N, C) class probabilities; None for a model without classes.
+        choices: per sparse layer and text, the experts of its tokens; None if not requested.
+        dropped: whether any token was dropped.
     """
 
     asked: np.ndarray
@@ -56,23 +56,23 @@ class Scores:
 
 
 def batches_of(model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
-    """Batches of texts of about one length.
+    """Batches of texts of similar length.
 
     Args:
-        rows: a text each: `input_ids`, and `labels`: its class (below 0 = unknown); for a masked model and for one with
-            two stacks token ids, -100 where none is asked for; of no use to a causal model, which is asked for each
-            next token.
+        rows: one per text: `input_ids`, and `labels`: its class (negative = unknown); for a masked model or an
+            encoder-decoder token ids, -100 = ignored; not used for a causal model, which predicts each next token.
 
-    Raises ValueError for a model that only gives hidden states.
+    Raises:
+        ValueError: for a model without a head.
     """
     classifies = isinstance(model, SwitchForSequenceClassification)
     if not classifies and not isinstance(model, SwitchForMaskedLM | SwitchForCausalLM | SwitchForConditionalGeneration):
-        raise ValueError(f"A {type(model).__name__} gives hidden states: there is nothing to measure it by.")
+        raise ValueError(f"A {type(model).__name__} has no head: there is nothing to measure it by.")
     ids = [torch.as_tensor(row["input_ids"]) for row in rows]
     asked = [torch.as_tensor(row.get("labels", row["input_ids"])) for row in rows]
     lengths = np.array([max(len(own), 0 if classifies else len(label)) for own, label in zip(ids, asked, strict=True)])
     batches = []
-    for chosen in alike_in_length(lengths, TOKENS_PER_BATCH if classifies else VOCABULARY_TOKENS):
+    for chosen in batches_by_length(lengths, TOKENS_PER_BATCH if classifies else VOCABULARY_TOKENS):
         own = [ids[row] for row in chosen]
         input_ids_BT = pad_sequence(own, batch_first=True, padding_value=model.config.pad_token_id)
         length_B1 = torch.tensor([len(one) for one in own]).unsqueeze(1)
@@ -94,8 +94,8 @@ def score(
     """One pass over all texts.
 
     Args:
-        interventions: for all texts, or one per text, by its number.
-        choices_wanted: whether to tell where the tokens went.
+        interventions: for all texts, or one per text, by its index.
+        choices_wanted: whether to return the experts of all tokens.
     """
     texts = sum(len(batch.rows) for batch in batches)
     asked, right = np.zeros(texts, dtype=np.int64), np.zeros(texts, dtype=np.int64)
@@ -129,13 +129,13 @@ def score(
 def _answers(
     model: SwitchPreTrainedModel, batch: Batch, interventions: Any, records_wanted: bool
 ) -> tuple[Any, Tensor, Tensor, Tensor]:
-    """The model's output, and for all that is asked for: logits (M, C or V), labels (M,), and the text of the batch."""
+    """The model's output, and for every label: logits (M, C or V), labels (M,), and its text's index in the batch."""
     inputs = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
     if isinstance(model, SwitchForSequenceClassification):
         output = model(**inputs)
         return output, output.logits, batch.labels, torch.arange(len(batch.rows))
     if isinstance(model, SwitchForMaskedLM):
-        output = model(**inputs, labels=batch.labels)  # Logits of the places asked for, and of no others.
+        output = model(**inputs, labels=batch.labels)  # Logits of the labelled positions only.
         chosen_BT = batch.labels != IGNORED_LABEL
         return output, output.logits, batch.labels[chosen_BT], chosen_BT.nonzero()[:, 0]
     if isinstance(model, SwitchForConditionalGeneration):

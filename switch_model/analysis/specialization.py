@@ -1,8 +1,6 @@
-"""What experts take: classes, words, positions, right and wrong predictions; beside it, what chance gives.
+"""Expert specialization by class, word, position and correctness, beside chance. Pure functions of a Corpus.
 
-Pure functions of a Corpus.
-
-Every measure as defined in docs/metrics.md. Legend: C classes, E experts, N texts.
+Metrics as defined in docs/metrics.md. Legend: C classes, E experts, N texts.
 Try it: class_information(corpus, "encoder.1")
 """
 
@@ -14,18 +12,18 @@ import numpy as np
 
 from switch_model.analysis.corpus import Corpus
 
-# A token's specialization is told from so many occurrences on.
+# Minimum number of occurrences of a listed token.
 LEAST_OCCURRENCES = 10
-# Permutations of the labels that chance is measured with.
+# Permutations of the labels for the chance level.
 PERMUTATIONS = 50
-# Below these an expert's card says that its evidence is thin.
+# Below these an expert's card warns of thin evidence.
 THIN_TOKENS, THIN_TEXTS = 200, 30
 PSEUDOCOUNT = 0.5
 
 
 @dataclass(frozen=True)
 class AgainstChance:
-    """A measure, and what it becomes when the labels are permuted over the texts: mean and 95th percentile."""
+    """A metric, and its mean and 95th percentile when the labels are permuted over texts."""
 
     value: float
     chance: float
@@ -38,8 +36,8 @@ class AgainstChance:
 
 @dataclass(frozen=True)
 class TokenShare:
-    """A token and an expert: of `count` occurrences the share that the expert takes, and log2 of that share over the
-    expert's share of all tokens."""
+    """A token and an expert: the token's number of occurrences, the share of them that chose the expert, and the log2
+    ratio of that share to the expert's share of all tokens."""
 
     token: str
     count: int
@@ -49,7 +47,7 @@ class TokenShare:
 
 @dataclass(frozen=True)
 class Context:
-    """A place of a token or of words: the text's number, and the characters before, of, and after it."""
+    """An occurrence of a token or phrase: the text's index, and the characters before, of, and after it."""
 
     text: int
     before: str
@@ -58,24 +56,24 @@ class Context:
 
 
 def text_counts(corpus: Corpus, layer: str) -> np.ndarray:
-    """(N, E) how many tokens of each text chose each expert."""
+    """(N, E) number of tokens of each text that chose each expert."""
     experts = corpus.expert[corpus.layer_index(layer)].astype(np.int64)
     pairs = corpus.text * corpus.num_experts + experts
     return np.bincount(pairs, minlength=len(corpus.texts) * corpus.num_experts).reshape(-1, corpus.num_experts)
 
 
 def class_counts(corpus: Corpus, layer: str, labels: np.ndarray | None = None) -> np.ndarray:
-    """(C, E) how many tokens of each class's texts chose each expert.
+    """(C, E) number of tokens of each class's texts that chose each expert.
 
     Args:
-        labels: (N,) other class indices than the corpus's own: true ones where they are known, else predicted ones.
+        labels: (N,) class indices; None = the corpus's true classes where known, else predicted ones.
     """
     return _by_label(text_counts(corpus, layer), _labels(corpus) if labels is None else labels, len(corpus.classes))
 
 
 def lift(counts: np.ndarray) -> np.ndarray:
-    """(C, E) log2 of p(expert | class) over p(expert), half a token added to every cell. 0 = as everywhere; NaN for a
-    class without a token."""
+    """(C, E) log2 of p(expert | class) / p(expert), with a pseudocount of one half. 0 = as over all texts; NaN for a
+    class without tokens."""
     absent = counts.sum(axis=1, keepdims=True) == 0
     counts = np.where(absent, np.nan, counts + PSEUDOCOUNT)
     given = counts / counts.sum(axis=1, keepdims=True)
@@ -83,9 +81,9 @@ def lift(counts: np.ndarray) -> np.ndarray:
 
 
 def class_information(corpus: Corpus, layer: str, seed: int = 0) -> AgainstChance:
-    """I(class; expert) / H(class): how much of a text's class one token's expert tells, beside permuted labels.
+    """Mutual information of a token's expert with its text's class, normalised: I(class; expert) / H(class).
 
-    Labels are permuted over texts, not tokens: the tokens of one text are no independent witnesses.
+    Labels are permuted over texts, not tokens: the tokens of one text are not independent.
     """
     counts, labels = text_counts(corpus, layer), _labels(corpus)
     random, classes = np.random.default_rng(seed), len(corpus.classes)
@@ -95,7 +93,7 @@ def class_information(corpus: Corpus, layer: str, seed: int = 0) -> AgainstChanc
 
 
 def drop_rate_by_position(corpus: Corpus, layer: str, bins: int = 10) -> list[tuple[int, int, float]]:
-    """(first position, last position, drop rate) of `bins` stretches with about as many tokens each."""
+    """(first position, last position, drop rate) of `bins` position ranges with similar numbers of tokens."""
     dropped = corpus.dropped[corpus.layer_index(layer)]
     edges = np.unique(np.quantile(corpus.position, np.linspace(0, 1, bins + 1), method="lower"))
     edges = np.append(edges[:-1], corpus.position.max() + 1)
@@ -108,7 +106,7 @@ def drop_rate_by_position(corpus: Corpus, layer: str, bins: int = 10) -> list[tu
 
 
 def vocabulary(corpus: Corpus, layer: str, expert: int, least: int = LEAST_OCCURRENCES) -> list[TokenShare]:
-    """The tokens that occur often enough, those first of which the expert takes most beyond its share of all tokens."""
+    """The tokens with at least `least` occurrences, sorted by lift for the expert, highest first."""
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     size = int(corpus.token.max()) + 1
     counts, taken = (np.bincount(corpus.token[chosen], minlength=size) for chosen in (slice(None), takes))
@@ -116,16 +114,16 @@ def vocabulary(corpus: Corpus, layer: str, expert: int, least: int = LEAST_OCCUR
     found = []
     for number in np.flatnonzero(counts >= least).tolist():
         share = taken[number] / counts[number]
-        # Half an occurrence added on either side keeps a share of 0 from being an infinite surprise.
+        # A pseudocount keeps the lift of a share of 0 finite.
         raised = (taken[number] + PSEUDOCOUNT * overall) / (counts[number] + PSEUDOCOUNT)
         ratio = float(np.log2(raised / overall)) if overall else 0.0
         found.append(TokenShare(corpus.names[number], int(counts[number]), float(share), ratio))
-    # Of equal lifts the one with more occurrences says more.
+    # Among equal lifts, more occurrences are stronger evidence.
     return sorted(found, key=lambda one: (-round(one.lift, 1), -one.count))
 
 
 def contexts(corpus: Corpus, layer: str, expert: int, count: int = 5, around: int = 40, seed: int = 0) -> list[Context]:
-    """Places drawn at random from all tokens that chose the expert, at most one of a text."""
+    """Random tokens that chose the expert, at most one per text, with `around` characters of context on either side."""
     places = np.flatnonzero(corpus.expert[corpus.layer_index(layer)] == expert)
     places = np.random.default_rng(seed).permutation(places)
     found: dict[int, Context] = {}
@@ -139,10 +137,10 @@ def contexts(corpus: Corpus, layer: str, expert: int, count: int = 5, around: in
 
 
 def find(corpus: Corpus, layer: str, expert: int | None, words: str = "") -> list[Context]:
-    """Every place of a word or phrase of which some token chose the expert (None = any), in the order of the texts,
-    with what stands around it; upper and lower case alike. Without words, every token that did.
+    """Every occurrence of a word or phrase with a token that chose the expert (None = any), in the order of the texts,
+    with its context; case-insensitive. Without `words`, every token that chose the expert.
 
-    Places are whole words, however the tokenizer splits them, and beside them the tokens that read like `words`.
+    Matches whole words, however the tokenizer splits them, and single tokens that read like `words`.
 
     Raises:
         ValueError: when there is no such layer.
@@ -157,7 +155,7 @@ def find(corpus: Corpus, layer: str, expert: int | None, words: str = "") -> lis
         spans = list(zip(text[hit].tolist(), start[hit].tolist(), end[hit].tolist(), strict=True))
         name = " ".join(asked).lower()
         numbers = [number for number, own in corpus.names.items() if own.removeprefix("##").lower() == name]
-        # A token within a place that is found already is not another one.
+        # Skip tokens inside an occurrence that is already found.
         inside = np.zeros(len(wanted) + 1, dtype=np.int64)
         np.add.at(inside, first, 1)
         np.add.at(inside, last, -1)
@@ -168,14 +166,14 @@ def find(corpus: Corpus, layer: str, expert: int | None, words: str = "") -> lis
 
 
 def _occurrences(corpus: Corpus, asked: list[str]) -> tuple[np.ndarray, ...]:
-    """(text, start, end, first token, one after the last) of each place where these words stand one after the other,
-    as far as the model read."""
+    """(text, start, end, first token, one after the last token) of each occurrence of these words in sequence, within
+    the part of the text that the model read."""
     phrase = r"\s+".join(map(re.escape, asked))
-    # Where a script has no spaces, a word has no edge.
+    # Scripts without spaces have no word boundaries.
     before, after = (r"(?<!\w)", r"(?!\w)")
     edged = [re.match(r"\w", letter) and letter < "\u2e80" for letter in (asked[0][0], asked[-1][-1])]
     pattern = re.compile((before if edged[0] else "") + phrase + (after if edged[1] else ""), re.IGNORECASE)
-    # Most texts hold none: to look for the longest word alone is quicker than the pattern.
+    # Most texts have none: searching for the longest word first is faster than the pattern.
     longest = max(asked, key=len).lower()
     found = [
         (text, *match.span())
@@ -184,7 +182,7 @@ def _occurrences(corpus: Corpus, asked: list[str]) -> tuple[np.ndarray, ...]:
         for match in pattern.finditer(whole)
     ]
     text, start, end = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    # Texts and, within each, tokens are in order: characters counted through all texts are, too.
+    # Texts and their tokens are sorted, so character offsets over all texts are sorted too.
     wide = max(map(len, corpus.texts)) + 1
     first = np.searchsorted(corpus.text * wide + corpus.end, text * wide + start, side="right")
     last = np.searchsorted(corpus.text * wide + corpus.start, text * wide + end, side="left")
@@ -193,15 +191,15 @@ def _occurrences(corpus: Corpus, asked: list[str]) -> tuple[np.ndarray, ...]:
 
 
 def right_against_wrong(corpus: Corpus, layer: str, seed: int = 0) -> tuple[np.ndarray, AgainstChance]:
-    """(2, E) load of the experts over texts predicted right and wrong, and half of their absolute difference summed
-    (0 = the same, 1 = no expert in common) beside permuted verdicts.
+    """(2, E) expert loads over correctly and wrongly predicted texts, and their total variation distance (0 = the same,
+    1 = no expert in common) beside permuted labels.
 
     Raises ValueError when the classes are unknown, or all predictions are right, or all wrong.
     """
     known = corpus.true >= 0
     wrong = (corpus.predicted != corpus.true)[known].astype(np.int64)
     if not known.any() or wrong.min() == wrong.max():
-        raise ValueError("Right and wrong predictions can't be compared: there is only one kind of them.")
+        raise ValueError("Right and wrong predictions can't be compared: only one of the two occurs.")
     counts = text_counts(corpus, layer)[known]
     random = np.random.default_rng(seed)
     chance = [_apart(_by_label(counts, random.permutation(wrong), 2)) for _ in range(PERMUTATIONS)]
@@ -211,14 +209,14 @@ def right_against_wrong(corpus: Corpus, layer: str, seed: int = 0) -> tuple[np.n
 
 
 def caution(corpus: Corpus, layer: str, expert: int) -> str:
-    """What speaks against reading much into an expert's card; "" when nothing does."""
+    """A warning against over-interpreting an expert's card; "" if none applies."""
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     tokens, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
     if tokens < THIN_TOKENS or texts < THIN_TEXTS:
-        return f"Thin evidence: {tokens:,} tokens of {texts:,} texts. What stands out here may be chance."
+        return f"Thin evidence: {tokens:,} tokens of {texts:,} texts. Differences may be due to chance."
     information = class_information(corpus, layer)
     if not information.beyond_chance:
-        return "This layer tells the classes apart no better than shuffled labels would: read nothing into them."
+        return "This layer separates the classes no better than shuffled labels would."
     return ""
 
 

@@ -1,6 +1,6 @@
 """Corpus-level routing statistics: pure functions of routing records, summed over any number of batches.
 
-Legend: B batch, T tokens, E experts. Every measure as defined in docs/metrics.md.
+Legend: B batch, T tokens, E experts. Metrics as defined in docs/metrics.md.
 Try it: total = LayerTotals.of(record); total += LayerTotals.of(another); total.summary()
 """
 
@@ -17,9 +17,9 @@ from switch_model.routing import Routing, sequence_balance
 
 @dataclass
 class LayerTotals:
-    """Sums over the real tokens of one sparse layer. They add up, where the measures made of them don't.
+    """Sums over the real tokens of one sparse layer. Sums are additive over batches; metrics are not.
 
-    They stay tensors on the records' device: adding up never waits for a GPU; `summary` does.
+    They stay tensors on the records' device, so that only `summary` waits for a GPU.
     """
 
     tokens: Tensor
@@ -38,7 +38,7 @@ class LayerTotals:
         logsumexp_BT1 = logits_BTE.logsumexp(dim=-1, keepdim=True)
         logprobs_BTE = logits_BTE - logsumexp_BT1
         probs_BTE = logprobs_BTE.exp().nan_to_num(0.0) * mask_BT.unsqueeze(-1)
-        # An ablated expert has probability 0 and adds nothing, though its logarithm is infinite.
+        # An ablated expert has probability 0 and adds nothing to the entropy, though its log-probability is -inf.
         surprise_BTE = torch.where(probs_BTE > 0, -logprobs_BTE, 0.0)
         z_BT = torch.where(mask_BT & logsumexp_BT1.squeeze(-1).isfinite(), logsumexp_BT1.squeeze(-1), 0.0)
         return cls(
@@ -58,8 +58,8 @@ class LayerTotals:
         return self
 
     def summary(self) -> dict[str, Any]:
-        """The measures as plain numbers: tokens, balance_loss, sequence_balance_loss, z_loss, load (per expert),
-        load_cv, load_entropy, token_entropy, drop_rate. Rates are shares (0 to 1)."""
+        """Metrics as plain numbers: tokens, balance_loss, sequence_balance_loss, z_loss, load (per expert), load_cv,
+        load_entropy, token_entropy, drop_rate. Rates are shares (0 to 1)."""
         tokens = max(int(self.tokens), 1)
         load_E = self.choices.double().cpu() / tokens
         importance_E = self.probability.double().cpu() / tokens
@@ -93,23 +93,23 @@ class RoutingTotals:
                 self.layers[record.name] = totals
 
     def summary(self) -> list[dict[str, Any]]:
-        """One dict per sparse layer: its name under "layer", then the measures."""
+        """One dict per sparse layer: its name under "layer", then its metrics."""
         return [{"layer": name, **totals.summary()} for name, totals in self.layers.items()]
 
 
 def routed_alike(here_T: Tensor, there_T: Tensor, num_experts: int) -> tuple[float, float]:
-    """Of the same tokens, routed twice: (share with the same expert both times, what chance would give of it).
+    """For the same tokens, routed twice: (share with the same expert both times, that share expected by chance).
 
-    Chance draws both experts of a token apart from each other, each by its own load: Σ f(expert) f'(expert).
+    Chance assumes independent choices with the two loads: Σ f(expert) f'(expert).
 
     Args:
-        here_T, there_T: the experts of T tokens, padding left out.
+        here_T, there_T: (T,) experts of T tokens, without padding.
 
     Raises:
-        ValueError: when there are no tokens, or not as many both times.
+        ValueError: when there are no tokens, or their numbers differ.
     """
     if here_T.shape != there_T.shape or not here_T.numel():
-        raise ValueError(f"Give the same tokens twice, one at least: there are {here_T.numel()} and {there_T.numel()}.")
+        raise ValueError(f"Give the same tokens twice, at least one: there are {here_T.numel()} and {there_T.numel()}.")
     here_E, there_E = (
         torch.bincount(expert_T, minlength=num_experts).double() / len(expert_T) for expert_T in (here_T, there_T)
     )
@@ -118,13 +118,13 @@ def routed_alike(here_T: Tensor, there_T: Tensor, num_experts: int) -> tuple[flo
 
 def saturation(records: Sequence[Routing], last: Sequence[Routing]) -> list[tuple[float, float]]:
     """Router saturation (OLMoE, 2409.02060, §5, for top-1): per sparse layer, the share of tokens that a checkpoint
-    routes as the last one does, and what chance would give of it. The router's choice counts, dropped or not.
+    routes to the same expert as the last one, and that share expected by chance. Dropped tokens count too.
 
     Args:
         records: of the same texts under a checkpoint, and under the `last` one.
 
     Raises:
-        ValueError: when the two are not of the same tokens and layers.
+        ValueError: when tokens or layers differ.
     """
     return [
         routed_alike(one.expert[one.mask], two.expert[two.mask], two.num_experts)
@@ -133,20 +133,20 @@ def saturation(records: Sequence[Routing], last: Sequence[Routing]) -> list[tupl
 
 
 def shared_information(counts: Tensor) -> float:
-    """How much of the column the row tells, 0 to 1: I(row; column) / H(column) of a table of counts; 0 where H is 0."""
+    """Normalised mutual information of a table of counts: I(row; column) / H(column), 0 to 1; 0 where H is 0."""
     joint = counts.double() / counts.sum().clamp(min=1)
     rows, columns = joint.sum(dim=1), joint.sum(dim=0)
     entropy = float(torch.special.entr(columns).sum())
     if entropy == 0:
         return 0.0
     together = float(torch.special.entr(joint).sum())
-    # Rounding may take it a hair below 0.
+    # Rounding may make it slightly negative.
     return max(float(torch.special.entr(rows).sum()) + entropy - together, 0.0) / entropy
 
 
 def shuffled_information(here: Routing, there: Routing, rounds: int = 100, seed: int = 0) -> tuple[float, float]:
-    """Mean and 95th percentile of `shared_information` when the tokens of the second layer are shuffled: what chance
-    alone makes of so few tokens, beside which the value itself must be read."""
+    """Mean and 95th percentile of `shared_information` when the second layer's tokens are shuffled: the chance level,
+    which is far above 0 for few tokens."""
     first, second = here.expert[here.mask], there.expert[there.mask]
     generator = torch.Generator().manual_seed(seed)
     values = []

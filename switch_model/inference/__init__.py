@@ -1,1 +1,1 @@
-"""Texts in, answers out: a class, a written text, filled blanks, each with where every token went."""
+"""Pipelines: text -> class, generated text or filled blanks, each with the routing of every token."""

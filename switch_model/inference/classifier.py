@@ -1,4 +1,4 @@
-"""Predictor: a checkpoint and its tokenizer -> the class of a text and where each of its tokens went.
+"""Predictor: a classifier checkpoint; text -> class probabilities and the routing of every token.
 
 Legend: B texts, T tokens, C classes.
 Try it: Predictor.from_checkpoint("assets/models/ag_news")("Oil prices rose.").label
@@ -22,16 +22,15 @@ from switch_model.routing import Routing
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one text.
+    """The prediction for one text.
 
     Attributes:
         label: the most probable class.
-        scores: class -> probability, in the model's order; they add up to 1 unless a text may have several classes.
-        trace: the tokens that were read and where each of them went; the model's CLS token, where it has one, is the
-            first.
-        votes: (T, C) what each token adds to each class's logit: their sum and the classifier's bias are the logits.
-            None of a model whose classifier does not read its experts alone (SwitchConfig.readout).
-        bias: (C,) what the classifier adds whatever the text says; None without votes.
+        scores: class -> probability, in the model's order; they sum to 1 except in multi-label models.
+        trace: the input tokens and their routing; the model's CLS token, if any, comes first.
+        votes: (T, C) contribution of each token to each class's logit: the logits are the votes' sum plus `bias`. None
+            unless the classifier reads the experts alone (SwitchConfig.readout).
+        bias: (C,) bias of the classifier; None without votes.
     """
 
     label: str
@@ -42,7 +41,7 @@ class Prediction:
 
     @property
     def traces(self) -> tuple[TokenTrace, ...]:
-        """One for each stack, as of a text that was written."""
+        """One per stack, as in a Generation."""
         return (self.trace,)
 
     @property
@@ -52,17 +51,17 @@ class Prediction:
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """(start, end) characters of each token in the text."""
+        """(start, end) character offsets of each token in the text."""
         return self.trace.offsets
 
     @property
     def unknown(self) -> list[bool]:
-        """For each token, whether the vocabulary lacks it (the model saw only "unknown word")."""
+        """For each token, whether the model reads it as the unknown token."""
         return self.trace.unknown
 
     @property
     def truncated(self) -> bool:
-        """Whether the text was longer than the model reads."""
+        """Whether the text was longer than the model's maximum length."""
         return self.trace.truncated
 
     @property
@@ -72,23 +71,23 @@ class Prediction:
 
     @property
     def voters(self) -> Routing:
-        """The record of the layer whose experts vote: the last one that is none of attention."""
+        """The record of the layer whose experts vote: the last sparse MLP."""
         return next(record for record in reversed(self.routing) if not record.name.endswith(".attention"))
 
     @property
     def votes_of_experts(self) -> Tensor:
-        """(E, C) what each expert adds to the logits: the votes of its tokens together."""
+        """(E, C) contribution of each expert to the logits: the sum of its tokens' votes."""
         (votes, _), record = self._votes_and_bias(), self.voters
         return votes.new_zeros(record.num_experts, len(self.scores)).index_add(0, record.expert[0], votes)
 
     @property
     def logits(self) -> Tensor:
-        """(C,) of a prediction with votes: their sum and the bias."""
+        """(C,) the votes' sum plus the bias. Raises ValueError without votes."""
         votes, bias = self._votes_and_bias()
         return votes.sum(0) + bias
 
     def votes_to_dict(self) -> dict[str, Any]:
-        """Plain lists for JSON: "votes" (T, C) and "bias" (C,), classes as the scores have them; {} without votes."""
+        """Plain lists for JSON: "votes" (T, C) and "bias" (C,), classes in the order of `scores`; {} without votes."""
         if self.votes is None:
             return {}
         votes, bias = self._votes_and_bias()
@@ -96,7 +95,9 @@ class Prediction:
 
     def _votes_and_bias(self) -> tuple[Tensor, Tensor]:
         if self.votes is None or self.bias is None:
-            raise ValueError('This prediction has no votes: they are of models with SwitchConfig(readout="experts").')
+            raise ValueError(
+                'This prediction has no votes: only models with SwitchConfig(readout="experts") have them.'
+            )
         return self.votes, self.bias
 
 
@@ -107,7 +108,7 @@ class Predictor(TextPipeline):
 
     @classmethod
     def check_kind(cls, model: SwitchPreTrainedModel) -> None:
-        """Raise CheckpointError for a model that knows no classes."""
+        """Raise CheckpointError unless the model is a classifier."""
         require_classifier(model)
 
     def __call__(self, text: str, interventions: AnyInterventions = None) -> Prediction:
@@ -116,11 +117,11 @@ class Predictor(TextPipeline):
 
     @torch.inference_mode()
     def batch(self, texts: Sequence[str], interventions: AnyInterventions = None) -> list[Prediction]:
-        """Classify several texts in one padded pass; each comes out as it would alone.
+        """Classify several texts in one padded pass; each result is the same as for the text alone.
 
         Raises:
             ValueError: when a text has no tokens, or when interventions do not fit.
-            TypeError: when something else than a list of texts is given.
+            TypeError: for anything but a list of texts.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("Give a list of texts, each a str.")
@@ -129,7 +130,7 @@ class Predictor(TextPipeline):
         for index, one in enumerate(read):
             if not one.ids:
                 which = "The text" if len(texts) == 1 else f"Text {index}"
-                raise ValueError(f"{which} is empty, or holds no visible character: there is nothing to classify.")
+                raise ValueError(f"{which} is empty, or has no visible character: there is nothing to classify.")
         if not read:
             return []
 
@@ -140,7 +141,7 @@ class Predictor(TextPipeline):
             input_ids_BT.to(device), mask_BT.to(device), interventions=interventions, output_routing=True
         )
         logits_BC = output.logits.float()
-        # Of several classes to a text each has a probability of its own.
+        # Multi-label: an independent probability for each class.
         several = self.model.config.problem_type == "multi_label_classification"
         scores_BC = (logits_BC.sigmoid() if several else logits_BC.softmax(-1)).cpu().tolist()
         records = [record.detached() for record in output.routing]
@@ -158,8 +159,8 @@ class Predictor(TextPipeline):
         return predictions
 
     def token_ids(self, text: str) -> list[int]:
-        """The token ids that the model reads, without its own CLS token. Raises ValueError when there are none."""
+        """The text's token ids, without the model's own CLS token. Raises ValueError when there are none."""
         ids = self.read(text).ids
         if not ids:
-            raise ValueError("The text is empty, or holds no visible character: there is nothing to classify.")
+            raise ValueError("The text is empty, or has no visible character: there is nothing to classify.")
         return ids

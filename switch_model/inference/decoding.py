@@ -1,4 +1,4 @@
-"""How a text is generated: greedy, sampled or by beam search, how long, and stopped in between.
+"""Generation settings: greedy decoding, sampling or beam search, length, and stopping.
 
 Try it: Decoding(max_new_tokens=40, do_sample=True, top_k=40, seed=1)
 """
@@ -13,22 +13,22 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-# Of one text; a page sets its own limit below.
+# Of one text; the page's limit is lower.
 MAX_NEW_TOKENS, MAX_BEAMS = 2048, 16
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """The settings of generation.
+    """Generation settings.
 
     Args:
-        max_new_tokens: most tokens that are generated.
-        num_beams: beams of a beam search; 1 = no search.
+        max_new_tokens: maximum number of generated tokens.
+        num_beams: beams of a beam search; 1 = no beam search.
         do_sample: sample each token by its probability instead of taking the most probable one.
-        temperature, top_k, top_p: what is sampled from: the logits divided by the temperature, of the top_k most
-            probable tokens (0 = all) those that make up top_p of the probability (1 = all).
-        seed: of the sampling; the same seed gives the same text.
-        max_seconds: generation ends after these; None = no limit.
+        temperature, top_k, top_p: for sampling: the logits are divided by the temperature, then the top_k most probable
+            tokens are kept (0 = all), and of these the most probable ones that make up top_p (1 = all).
+        seed: of sampling; the same seed gives the same text.
+        max_seconds: time limit of generation; None = no limit.
 
     Raises:
         ValueError: naming the setting, its value and what is allowed.
@@ -57,13 +57,13 @@ class Decoding:
             if not allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: it must be {words}.")
         if self.do_sample and self.num_beams > 1:
-            raise ValueError("Beams look for the likeliest text, and sampling draws one: choose either.")
+            raise ValueError("num_beams above 1 and do_sample=True exclude each other: choose beam search or sampling.")
 
 
 class GumbelNoise(LogitsProcessor):
-    """Gumbel noise on the logits: their argmax is then a sample by probability (Maddison et al., 1611.00712, 2.1).
+    """Gumbel noise on the logits: their argmax is then a sample from the softmax (1611.00712, section 2.1).
 
-    It has a generator of its own: `generate` would sample from the process's, which other threads advance too.
+    With its own generator: `generate` would sample from the process's, which other threads advance too.
     """
 
     def __init__(self, seed: int):
@@ -75,7 +75,7 @@ class GumbelNoise(LogitsProcessor):
 
 
 class StopWhenSet(StoppingCriteria):
-    """Ends generation once an event is set: its reader has left."""
+    """Ends generation once an event is set, such as when the reader has left."""
 
     def __init__(self, stop: threading.Event):
         self.stop = stop
@@ -85,7 +85,7 @@ class StopWhenSet(StoppingCriteria):
 
 
 class TokenStreamer(BaseStreamer):
-    """Hands every new token id to another thread. What `generate` sends first is the prompt."""
+    """Passes every new token id to another thread. `generate` sends the prompt first, which is skipped."""
 
     def __init__(self, arrived: "queue.SimpleQueue[int | None]"):
         self.arrived, self.in_prompt = arrived, True
@@ -98,4 +98,4 @@ class TokenStreamer(BaseStreamer):
             self.arrived.put(token_id)
 
     def end(self) -> None:
-        """The worker thread says itself when it has the whole text."""
+        """Does nothing: the worker thread signals the end itself."""

@@ -1,4 +1,4 @@
-"""A checkpoint of any kind -> what asks it: a Predictor, a TextGenerator or a MaskFiller.
+"""A checkpoint of any kind -> its pipeline: a Predictor, a TextGenerator or a MaskFiller.
 
 Try it: open_pipeline("assets/models/ag_news")("Oil prices rose.")
 """
@@ -22,7 +22,7 @@ from switch_model.models.sequence_classification import SwitchForSequenceClassif
 
 Pipeline = Predictor | TextGenerator | MaskFiller
 
-# Model class -> what asks it.
+# Model class -> pipeline class.
 PIPELINES: dict[type, Callable[[Any, PreTrainedTokenizerFast], Pipeline]] = {
     SwitchForSequenceClassification: Predictor,
     SwitchForConditionalGeneration: TextGenerator,
@@ -34,19 +34,19 @@ PIPELINES: dict[type, Callable[[Any, PreTrainedTokenizerFast], Pipeline]] = {
 def open_pipeline(
     folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
 ) -> Pipeline:
-    """Open a checkpoint of any kind. Raises CheckpointError when it can't, or when it has no head to ask."""
+    """Open a checkpoint of any kind. Raises CheckpointError when it can't be opened, or has no head."""
     model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
     pipeline = PIPELINES.get(type(model))
     if pipeline is None:
         raise CheckpointError(
-            f"This checkpoint is a {type(model).__name__}: it gives hidden states, and neither classes nor text. "
-            "Train a head on it with python -m train --init_from."
+            f"This checkpoint is a {type(model).__name__}, without a head: it gives hidden states only. Train a head "
+            "with python -m train --init_from."
         )
     return pipeline(model, tokenizer)
 
 
 def try_out(pipeline: Pipeline) -> None:
-    """Ask it once, with a few words. Raises CheckpointError when it can't answer."""
+    """Run the pipeline once on a few words. Raises CheckpointError when it fails."""
     words = "a few words to try it with " * 6
     try:
         if isinstance(pipeline, TextGenerator):
@@ -54,12 +54,12 @@ def try_out(pipeline: Pipeline) -> None:
         else:
             pipeline(f"{BLANK} {words}" if isinstance(pipeline, MaskFiller) else words)
     except ValueError as error:
-        raise CheckpointError(f"The checkpoint opens, but a few words can’t be asked of it: {error}") from error
+        raise CheckpointError(f"The checkpoint opens, but fails on a short text: {error}") from error
 
 
 def architecture(folder: str | Path) -> tuple[str, bool]:
-    """The model class that a checkpoint folder names, and whether it restores gaps, without opening it; ("", False)
-    where there is nothing to read."""
+    """The model class in a checkpoint folder's config, and whether it was trained by span corruption; ("", False)
+    without a readable config. Does not open the checkpoint."""
     for path in (Path(folder) / "config.json", Path(folder) / "best" / "config.json"):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

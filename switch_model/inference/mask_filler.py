@@ -1,4 +1,4 @@
-"""MaskFiller: a masked language model and a text with blanks -> what fits into each, and where every token went.
+"""MaskFiller: a masked language model; text with blanks -> candidates for each blank, and the routing of every token.
 
 Legend: K blanks, V tokens in the vocabulary.
 Try it: MaskFiller.from_checkpoint("assets/models/tiny_stories_blanks")("The cat sat on the ___.").blanks[0].candidates
@@ -17,14 +17,14 @@ from switch_model.interventions import Interventions
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
 
-# Candidates that are kept for each blank.
+# Candidates per blank.
 MAX_CANDIDATES = 10
 BLANK = "___"
 _BLANKS = re.compile(r"_{3,}|\[MASK\]|<mask>", re.IGNORECASE)
 
 
 def has_blank(text: str) -> bool:
-    """Whether a text has something to fill."""
+    """Whether a text has a blank."""
     return bool(_BLANKS.search(text))
 
 
@@ -33,8 +33,8 @@ class Blank:
     """One blank of a text.
 
     Attributes:
-        token: its place among the tokens.
-        candidates: what fits, the likeliest first, with probabilities; special tokens are left out.
+        token: index of the mask token.
+        candidates: (token, probability), the most probable first; without special tokens.
     """
 
     token: int
@@ -46,9 +46,9 @@ class Filling:
     """A text with its blanks filled.
 
     Attributes:
-        text: the text with the likeliest word in each blank.
+        text: the text with the most probable token in each blank.
         blanks: in reading order.
-        answer: what the encoder read.
+        answer: the encoder's tokens and routing.
     """
 
     text: str
@@ -70,34 +70,34 @@ class Filling:
 
 
 class MaskFiller(TextPipeline):
-    """Fills blanks with a loaded model."""
+    """Fills blanks with a masked language model."""
 
     model: SwitchForMaskedLM
 
     def __init__(self, model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast):
         if tokenizer.mask_token_id is None:
-            raise CheckpointError("This checkpoint’s tokenizer has no mask token: there is nothing to put in a blank.")
+            raise CheckpointError("This checkpoint’s tokenizer has no mask token: blanks can't be filled.")
         super().__init__(model, tokenizer)
 
     @classmethod
     def check_kind(cls, model: SwitchPreTrainedModel) -> None:
-        """Raise CheckpointError for a model that is no masked language model."""
+        """Raise CheckpointError unless the model is a masked language model."""
         if not isinstance(model, SwitchForMaskedLM):
-            raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not fill blanks.")
+            raise CheckpointError(f"This checkpoint is a {type(model).__name__}, not a masked language model.")
 
     @torch.inference_mode()
     def __call__(self, text: str, interventions: Interventions | None = None) -> Filling:
-        """Fill the blanks of a text, each written `___` or `[MASK]`, all at once.
+        """Fill the blanks of a text, written `___` or `[MASK]`, independently in one pass.
 
         Raises:
-            ValueError: when there is no blank in what the model reads, or when interventions do not fit.
+            ValueError: when the text, cut to the maximum length, has no blank, or when interventions do not fit.
         """
         # 1. Blanks become mask tokens.
         read = self.read(_BLANKS.sub(lambda _: self.tokenizer.mask_token, text))
         places = [index for index, token_id in enumerate(read.ids) if token_id == self.tokenizer.mask_token_id]
         if not places:
-            beyond = " among the tokens that the model reads" if has_blank(text) else ""
-            raise ValueError(f"There is no blank{beyond}: write {BLANK} where a word is missing.")
+            cut = " within the model's maximum length" if has_blank(text) else ""
+            raise ValueError(f"The text has no blank{cut}: write {BLANK} where a word is missing.")
 
         # 2. One pass.
         output = self.model(

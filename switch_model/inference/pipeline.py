@@ -1,4 +1,4 @@
-"""What every pipeline shares: a checkpoint opened, and a text read as the model reads it.
+"""Base class of all pipelines: opens a checkpoint, and tokenizes a text as the model reads it.
 
 Legend: T tokens of a text.
 Try it: Predictor.from_checkpoint("assets/models/ag_news").read("Oil prices rose.").tokens
@@ -19,9 +19,9 @@ from switch_model.inference.traces import TokenTrace
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.routing import Routing
 
-# Far above what any model reads, so that a pasted book costs no more than a long text.
+# Far above any model's maximum length: a pasted book costs no more than a long text.
 MAX_CHARACTERS = 200_000
-# What a token is called that the model itself puts before the text (SwitchConfig.cls_token).
+# Name of the learned token that the model puts before the text (SwitchConfig.cls_token).
 CLS_NAME = "[CLS]"
 
 
@@ -31,7 +31,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def padded(ids: Iterable[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """(B, T) token ids of B texts padded on the right, and their attention mask."""
+    """(B, T) token ids of B texts, padded on the right, and their attention mask."""
     own = [torch.tensor(one) for one in ids]
     input_ids_BT = pad_sequence(own, batch_first=True, padding_value=pad_token_id)
     return input_ids_BT, pad_sequence([torch.ones_like(own_T) for own_T in own], batch_first=True)
@@ -42,12 +42,12 @@ class ReadText:
     """A text as the model reads it.
 
     Attributes:
-        text: the whole text, lone surrogates replaced: what the offsets count in.
-        ids: what the tokenizer made of it; the model's own CLS token has no id.
-        tokens: T readable tokens: the text's own characters, or a special token's name; a CLS token is the first.
-        offsets: (start, end) characters of each token; empty at special tokens.
-        unknown: for each token, whether the vocabulary lacks it (the model sees only "unknown word").
-        truncated: whether the text is longer than the model reads.
+        text: the whole text, lone surrogates replaced, to which the offsets refer.
+        ids: token ids; the model's own CLS token has none.
+        tokens: T readable tokens: the text's own characters, or a special token's name; a CLS token comes first.
+        offsets: (start, end) character offsets of each token; empty for special tokens.
+        unknown: for each token, whether the model reads it as the unknown token.
+        truncated: whether the text is longer than the model's maximum length.
     """
 
     text: str
@@ -58,7 +58,7 @@ class ReadText:
     truncated: bool
 
     def trace(self, routing: tuple[Routing, ...]) -> TokenTrace:
-        """Where an encoder sent the tokens."""
+        """These tokens with an encoder's records."""
         return TokenTrace(
             stack="encoder",
             text=self.text,
@@ -72,39 +72,39 @@ class ReadText:
 
 
 class TextPipeline:
-    """A model and its tokenizer. Holds no state between calls; safe to share between threads."""
+    """A model and its tokenizer. Keeps no state between calls; safe to share between threads."""
 
-    # A text that is too long loses this end.
+    # Side on which a text that is too long is cut.
     truncated_end = "right"
 
     def __init__(self, model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast):
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
         config, limit = model.config, tokenizer.model_max_length
-        # The model's own token before an encoder's text has no id, but takes a position.
+        # The model's own CLS token has no id, but takes a position.
         self.added = int(config.cls_token and "encoder" in model.stacks)
         if config.position == "learned":
             limit = min(limit, config.max_positions - self.added)
-        # Once, not per call: the backend keeps truncation as state, which threads must not change under each other.
+        # Once, not per call: truncation is state of the backend, which threads share.
         tokenizer.backend_tokenizer.enable_truncation(limit, direction=self.truncated_end)
 
     @classmethod
     def from_checkpoint(
         cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
     ) -> Self:
-        """Open a checkpoint. Raises CheckpointError (switch_model.checkpoint) when it can't, or holds another kind of
-        model."""
+        """Open a checkpoint; arguments as `load_checkpoint`. Raises CheckpointError (switch_model.checkpoint) when it
+        can't be opened, or holds another kind of model."""
         model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
         cls.check_kind(model)
         return cls(model, tokenizer)
 
     @classmethod
     def check_kind(cls, model: SwitchPreTrainedModel) -> None:
-        """Raise CheckpointError for a model that this pipeline can't ask."""
+        """Raise CheckpointError for a model that this pipeline can't use."""
         raise NotImplementedError
 
     def read(self, text: str) -> ReadText:
-        """A text as the model reads it, cut where it is too long."""
+        """Tokenize a text, cut to the model's maximum length."""
         text = replace_surrogates(text)
         encoding = self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])
         tokens = [

@@ -1,6 +1,6 @@
-"""Gaps: `___` in a text as the sentinels that a model of span corruption reads, and its spans put back for reading.
+"""Sentinels of span corruption: `___` in a text -> sentinels, and a model's answer -> the text with its gaps filled.
 
-T5's pretraining task (1910.10683, section 3.1.4): `<extra_id_0>` stands for the first gap, and the answer names each
+T5's pretraining task (1910.10683, section 3.1.4): `<extra_id_0>` replaces the first gap, and the answer has each
 sentinel before the span that fills it. Try it: with_sentinels("the ___ sat on the ___", tokenizer)
 """
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
-# How a gap is written on a page, and in a text that is not filled.
+# How people write a gap.
 GAP = "___"
 _GAPS = re.compile(r"_{3,}")
 _SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
 def has_gap(text: str) -> bool:
-    """Whether a text has something to restore."""
+    """Whether a text has a gap or a sentinel."""
     return bool(_GAPS.search(text) or _SENTINELS.search(text))
 
 
 def with_sentinels(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
-    """The text with a sentinel for each gap, counted from 0; as it is where it holds sentinels already, or where the
+    """The text with a sentinel for each gap, counted from 0; unchanged where it already has sentinels, or where the
     tokenizer has none."""
     if _SENTINELS.search(text) or tokenizer.backend_tokenizer.token_to_id("<extra_id_0>") is None:
         return text
@@ -30,8 +30,8 @@ def with_sentinels(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def restored(text: str, written: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> str | None:
-    """A text with the spans that were written in place of its sentinels, `___` where there is none; None for a text
-    without sentinels."""
+    """A text with its sentinels replaced by the generated spans, `___` where there is none; None for a text without
+    sentinels."""
     if not _SENTINELS.search(text):
         return None
     backend = tokenizer.backend_tokenizer

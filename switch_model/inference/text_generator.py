@@ -1,8 +1,8 @@
-"""TextGenerator: a model that writes -> its text, token by token, where each token went, and what might have followed.
+"""TextGenerator: a causal or encoder-decoder language model; text -> generated text, routing, next-token probabilities.
 
-Legend: S tokens of the source, T tokens of the answer, V tokens in the vocabulary.
-`generate` is transformers' own and gives no records: they come from one pass over the finished text, with a cache, so
-that the decoder drops as little as while it wrote. Try it: TextGenerator.from_checkpoint("a/model")("Once upon").text
+Legend: S tokens of the source, T tokens of the target, V tokens in the vocabulary.
+transformers' `generate` gives no records: they come from one pass over the finished text, with a cache, so that the
+decoder drops nothing, as in generation. Try it: TextGenerator.from_checkpoint("a/model")("Once upon").text
 """
 
 import math
@@ -36,23 +36,23 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.routing import Routing
 from switch_model.storage.tokenizer_io import target_of
 
-# Candidates that are kept for each next token.
+# Candidates for each next token.
 MAX_NEXT = 10
 START = "<start>"
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote.
+    """A generated text.
 
     Attributes:
-        text: the words written, without what they continue; with gaps to restore, the text with its gaps filled.
-        source: what the encoder read; None for a model without one.
-        answer: what the decoder read: the start token or the prompt, then every token written.
-        next_tokens: for each token of `answer`, the likeliest tokens after it and their probabilities.
-        chances: for each token of `answer`, the probability of the token that did follow; None after the last.
-        log_probability: natural logarithm of the probability of all tokens written, the end token included.
-        finished: whether the model ended the text itself.
+        text: the generated text, without the prompt; under span corruption, the source with its gaps filled.
+        source: the encoder's tokens and routing; None for a decoder-only model.
+        answer: the decoder's tokens and routing: the start token or the prompt, then every generated token.
+        next_tokens: for each token of `answer`, the most probable next tokens and their probabilities.
+        chances: for each token of `answer`, the probability of the actual next token; None for the last.
+        log_probability: log (natural) of the probability of all generated tokens, end of sequence included.
+        finished: whether generation ended with the end-of-sequence token.
     """
 
     text: str
@@ -65,7 +65,7 @@ class Generation:
 
     @property
     def traces(self) -> tuple[TokenTrace, ...]:
-        """The stacks in the order of the records: encoder first."""
+        """One per stack, encoder first."""
         return (self.answer,) if self.source is None else (self.source, self.answer)
 
     @property
@@ -79,35 +79,35 @@ class Generation:
 
     @property
     def new_tokens(self) -> int:
-        """How many tokens were written."""
+        """Number of generated tokens."""
         return len(self.answer.tokens) - self.answer.written
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean surprise per token written; 1 = the model was sure of each."""
+        """exp of the mean negative log-probability per generated token; at least 1."""
         return math.exp(-self.log_probability / max(self.new_tokens, 1))
 
 
 class TextGenerator(TextPipeline):
-    """Writes with a loaded model."""
+    """Generates text with a causal or encoder-decoder language model."""
 
     model: SwitchForConditionalGeneration | SwitchForCausalLM
 
     def __init__(self, model: SwitchForConditionalGeneration | SwitchForCausalLM, tokenizer: PreTrainedTokenizerFast):
         self.has_encoder = isinstance(model, SwitchForConditionalGeneration)
-        # A text to be continued keeps its end.
+        # A prompt keeps its end.
         self.truncated_end = "right" if self.has_encoder else "left"
         super().__init__(model, tokenizer)
-        # The tokenizer of what is written: mostly the one that reads.
+        # The output's tokenizer, usually the same as the input's.
         self.writer = target_of(tokenizer)
         eos = model.config.eos_token_id
         self.end = self.writer.eos_token_id if eos is None else eos
 
     @classmethod
     def check_kind(cls, model: SwitchPreTrainedModel) -> None:
-        """Raise CheckpointError for a model that does not write."""
+        """Raise CheckpointError unless the model generates text."""
         if not isinstance(model, (SwitchForConditionalGeneration, SwitchForCausalLM)):
-            raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not write text.")
+            raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not generate text.")
 
     def __call__(
         self,
@@ -122,11 +122,11 @@ class TextGenerator(TextPipeline):
         seed: int = 0,
         interventions: Interventions | None = None,
     ) -> Generation:
-        """Answer or continue a text. The settings are those of `Decoding`.
+        """Generate text from a source or prompt. Settings as in `Decoding`.
 
         Args:
-            interventions: changes to the routing of both stacks, while writing and in the records. In the decoder
-                nothing is dropped, whatever capacity they name.
+            interventions: changes to the routing of both stacks, during generation and in the records. The decoder
+                drops nothing, whatever their capacity.
 
         Raises:
             ValueError: when the text has no tokens for an encoder, or settings or interventions do not fit.
@@ -135,7 +135,7 @@ class TextGenerator(TextPipeline):
         return self.write(text, decoding, interventions)
 
     def write(self, text: str, decoding: Decoding, interventions: Interventions | None = None) -> Generation:
-        """The same with the settings as one value."""
+        """As `__call__`, with the settings as one object."""
         prompt = self._prompt(text, decoding)
         return self._finished(prompt, self._generate(prompt, decoding, interventions), interventions)
 
@@ -146,10 +146,10 @@ class TextGenerator(TextPipeline):
         interventions: Interventions | None = None,
         stop: threading.Event | None = None,
     ) -> Generator[str, None, Generation]:
-        """Write and yield the text so far after every token (with beams once, at the end); returns the Generation.
+        """Generate and yield the text so far after every token (with beams once, at the end); returns the Generation.
 
         Args:
-            stop: set it, or close the iterator, to end the text after the token that is being computed.
+            stop: set it, or close the iterator, to end generation after the current token.
 
         Raises:
             ValueError: as `__call__`.
@@ -162,7 +162,7 @@ class TextGenerator(TextPipeline):
         def work() -> None:
             try:
                 outcome.append(self._generate(prompt, decoding, interventions, TokenStreamer(arrived), stop))
-            except Exception as error:  # It is raised again where somebody waits for the text.
+            except Exception as error:  # Raised again in the calling thread.
                 outcome.append(error)
             arrived.put(None)
 
@@ -187,28 +187,28 @@ class TextGenerator(TextPipeline):
         return generation
 
     def _prompt(self, text: str, decoding: Decoding) -> ReadText:
-        """What an encoder reads, or what a decoder alone continues."""
+        """The tokenized source of an encoder, or prompt of a decoder."""
         if self.model.config.restores_gaps:
             text = with_sentinels(text, self.tokenizer)
         read = self.read(text)
         if self.has_encoder:
             if not text.strip() or all(start == end for start, end in read.offsets):
-                raise ValueError("The text is empty, or holds no visible character: there is nothing to read.")
+                raise ValueError("The text is empty, or has no visible character: there is nothing to read.")
             return read
         ended = len(read.ids)
-        while ended and read.ids[ended - 1] == self.end:  # A text to be continued has not ended.
+        while ended and read.ids[ended - 1] == self.end:  # A tokenizer may append it; a prompt has not ended.
             ended -= 1
         read = _cut(read, slice(ended))
         if not read.ids:
-            # Nothing to continue: what stands before a text's first token opens one.
+            # An empty prompt: start with the token that precedes a text's first one.
             openers = (self.model.config.bos_token_id, self.tokenizer.bos_token_id, self.end)
             first = next((one for one in openers if one is not None), None)
             if first is None:
-                raise ValueError("The text is empty: this model needs some words to go on from.")
+                raise ValueError("The prompt is empty: this model needs at least one word.")
             unknown = [first == self.tokenizer.unk_token_id]
             read = replace(read, ids=[first], tokens=[START], offsets=[(0, 0)], unknown=unknown)
         if self.model.config.position == "learned":
-            # What is written needs positions too: at most half of them.
+            # Generated tokens need positions too: reserve at most half of them.
             most = self.model.config.max_positions
             kept = max(most - min(decoding.max_new_tokens, most // 2), 1)
             if len(read.ids) > kept:
@@ -224,7 +224,7 @@ class TextGenerator(TextPipeline):
         streamer: BaseStreamer | None = None,
         stop: threading.Event | None = None,
     ) -> list[int]:
-        """The token ids written, the end token included."""
+        """The generated token ids, end of sequence included."""
         model, config, ids, room = self.model, self.model.config, prompt.ids, decoding.max_new_tokens
         if config.position == "learned":
             room = max(min(room, config.max_positions - (1 if self.has_encoder else len(ids))), 1)
@@ -258,14 +258,14 @@ class TextGenerator(TextPipeline):
             **({"interventions": interventions} if interventions else {}),
         )
         written = output[0].tolist()[1 if self.has_encoder else len(ids) :]
-        # Beams of different lengths end in padding.
+        # Shorter beams are padded at the end.
         if self.end is not None and self.end in written:
             written = written[: written.index(self.end) + 1]
         return written
 
     @torch.inference_mode()
     def _finished(self, prompt: ReadText, written: list[int], interventions: Interventions | None) -> Generation:
-        """One pass over the whole text: records, and the probabilities of every next token."""
+        """One pass over the whole text: records, and next-token probabilities."""
         model, unknown_id = self.model, self.writer.unk_token_id
         head = [model.config.decoder_start_token_id] if self.has_encoder else prompt.ids
         decoder_ids = torch.tensor([[*head, *written]], device=model.device)
@@ -323,7 +323,7 @@ class TextGenerator(TextPipeline):
 
 
 def _cut(read: ReadText, kept: slice) -> ReadText:
-    """A stretch of the tokens."""
+    """A slice of the tokens."""
     own = {name: getattr(read, name)[kept] for name in ("ids", "tokens", "offsets", "unknown")}
     return replace(read, **own)
 
@@ -333,7 +333,7 @@ def _records_of(stack: str, records: list[Routing]) -> tuple[Routing, ...]:
 
 
 def written_text(tokenizer: PreTrainedTokenizerFast, ids: list[int], before: list[int]) -> str:
-    """The text of `ids` alone, where they follow `before`."""
+    """The text of `ids` alone, decoded after `before`."""
     backend = tokenizer.backend_tokenizer
     begin = len(backend.decode(before, skip_special_tokens=True)) if before else 0
     return backend.decode([*before, *ids], skip_special_tokens=True)[begin:]

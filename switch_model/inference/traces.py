@@ -1,4 +1,4 @@
-"""TokenTrace: the tokens that one stack reads, and where each of them went. Tokens become readable here.
+"""TokenTrace: the tokens of one stack and their routing; readable forms of tokens.
 
 Legend: T tokens of the stack.
 Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.tokens
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.routing import Routing
 
-# What a cut character (some bytes of one) decodes to.
+# Decoded form of an incomplete UTF-8 character.
 CUT = "\ufffd"
 
 
@@ -20,13 +20,13 @@ class TokenTrace:
 
     Attributes:
         stack: "encoder" or "decoder".
-        text: what the offsets count in.
+        text: the text to which the offsets refer.
         tokens: T readable tokens: the text's own characters, or a special token's name.
-        offsets: (start, end) characters of each token; empty at special tokens.
-        unknown: for each token, whether the vocabulary lacks it.
-        truncated: whether the text was longer than the model reads.
+        offsets: (start, end) character offsets of each token; empty for special tokens.
+        unknown: for each token, whether the model reads it as the unknown token.
+        truncated: whether the text was longer than the model's maximum length.
         routing: one record per sparse layer of the stack, (1, T) each, on the CPU.
-        written: place of the first token that the model wrote itself; T when it wrote none.
+        written: index of the first generated token; T when there is none.
     """
 
     stack: str
@@ -42,13 +42,13 @@ class TokenTrace:
 def written_tokens(
     tokenizer: PreTrainedTokenizerFast, ids: list[int], before: list[int], start: int = 0
 ) -> tuple[str, list[str], list[tuple[int, int]]]:
-    """Token ids that a model wrote after `before` -> (their text, readable tokens, offsets counted from `start`).
+    """Token ids generated after `before` -> (their text, readable tokens, character offsets counted from `start`).
 
-    A token's text is what it adds to the decoded text: bytes that make no character yet show as one that is cut, and
-    the character belongs to the token that completes it.
+    A token's text is what it adds to the decoded text: incomplete bytes show as CUT, and the character belongs to the
+    token that completes it.
     """
     backend = tokenizer.backend_tokenizer
-    # Sentinels are special too, without a name of their own in the tokenizer's settings.
+    # Sentinels are special tokens too, but not among all_special_ids.
     special = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
     special |= set(tokenizer.all_special_ids)
     known = backend.decode(before, skip_special_tokens=True).rstrip(CUT) if before else ""
@@ -56,7 +56,7 @@ def written_tokens(
     for index, token_id in enumerate(ids):
         whole = known if token_id in special else backend.decode([*before, *ids[: index + 1]], skip_special_tokens=True)
         now = whole.rstrip(CUT)
-        # A decoder may take back a space; what both share stays.
+        # A tokenizer's decoder may remove a space again; keep the common prefix.
         shared = _shared(known, now)
         piece = now[shared:]
         place = max(shared - begin, 0) + start
@@ -71,18 +71,18 @@ def written_tokens(
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Length of the common prefix of two texts."""
     if other.startswith(one):
         return len(one)
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def token_word(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:
-    """One token of the vocabulary as people read it; with a space in front where it begins a word."""
+    """Readable form of one token of the vocabulary; with a leading space where it begins a word."""
     backend = tokenizer.backend_tokenizer
     piece = backend.id_to_token(token_id)
     if piece is None:
-        return ""  # The model has more rows than the tokenizer has tokens.
+        return ""  # The embedding may have more rows than the tokenizer has tokens.
     if token_id in tokenizer.all_special_ids:
         return piece
     kind = type(backend.model).__name__

@@ -1,1 +1,1 @@
-"""What a block is made of: router, experts' products, attention, embeddings; nothing here knows a whole model."""
+"""Parts of a block: router, experts, attention, embeddings. Nothing here knows a whole model."""

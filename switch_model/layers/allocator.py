@@ -1,8 +1,8 @@
 """Keep freed memory within the process, for speed on Linux.
 
-glibc hands a large block back to the kernel when it is freed and asks for it again a moment later. A layer of many
-experts frees gradients the size of all its experts in every step, and the page faults that follow cost more than the
-arithmetic: with 64 experts a step took 2.4 times a dense MLP's before, 1.5 to 1.8 times after.
+glibc returns a large freed block to the kernel, and asks for it again a moment later. A layer of many experts frees
+gradients the size of all its experts in every step, and the page faults that follow cost more than the arithmetic:
+with 64 experts a step took 2.4 times as long as a dense MLP's before, 1.5 to 1.8 times after.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ KEPT_BYTES = 1 << 30
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let malloc keep up to a GiB of what is freed, once per process. Returns whether the C library could be told."""
+    """Let malloc keep up to 1 GiB of freed memory, once per process. Returns whether the C library supports it."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # Not glibc.

@@ -1,4 +1,4 @@
-"""T5 attention: no absolute positions, a learned bias for relative ones, no scaling of the scores.
+"""T5 attention: a learned bias for relative positions, no scaling of the scores.
 
 Legend: B batch, T query tokens, S key tokens, D d_model, H heads, K d_kv. T5 (1910.10683) section 2.1.
 """
@@ -16,12 +16,12 @@ from switch_model.layers.dropout import dropout
 from switch_model.layers.initial import query_std, residual_scale, start_with
 from switch_model.tracing import is_exported
 
-# The greatest distance that a starting bias tells from farther ones: a configuration of unknown origin may name any.
+# Greatest distance that the initial bias distinguishes: an untrusted config may name any max_distance.
 FARTHEST_START = 4096
 
 
 class RelativePositionBias(nn.Module):
-    """A learned number per head and distance bucket, added to the attention scores of every layer of a stack."""
+    """A learned bias per head and distance bucket, added to the attention scores of every layer of a stack."""
 
     def __init__(self, config: SwitchConfig, bidirectional: bool = True):
         super().__init__()
@@ -33,11 +33,11 @@ class RelativePositionBias(nn.Module):
         start_with(self.relative_attention_bias, config.d_model**-0.5, self._falling(slope) if slope else None)
 
     def _falling(self, slope: float) -> list[list[float]]:
-        """For each bucket and head, minus the slope times the bucket's nearest distance; the slope falls from head to
-        head to a sixteenth.
+        """(buckets, H) initial bias: minus slope times the bucket's smallest distance; the slope decreases from head to
+        head, down to a sixteenth.
 
-        Why: a flat bias moves by about the learning rate a step, so that it takes thousands of steps to tell neighbours
-        apart, and a masked language model predicts the commonest token until then (docs/experiments.md).
+        Why: a flat bias moves by about the learning rate per step, so that it takes thousands of steps to tell
+        neighbours apart, and a masked language model predicts the commonest token until then (docs/experiments.md).
         """
         heads = self.relative_attention_bias.embedding_dim
         reach = min(self.max_distance, FARTHEST_START)
@@ -49,14 +49,15 @@ class RelativePositionBias(nn.Module):
         return [[-distance * steep for steep in slopes] for distance in nearest]
 
     def forward(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-        """(1, H, T, S) bias. The last query stands at the last key, as in incremental decoding."""
+        """(1, H, T, S) bias. The last query is at the position of the last key, as in incremental decoding."""
         keys_S = torch.arange(num_keys, device=device)
         queries_T = keys_S[num_keys - num_queries :]
         buckets_TS = self._bucket(keys_S[None, :] - queries_T[:, None])
         return self.relative_attention_bias(buckets_TS).permute(2, 0, 1).unsqueeze(0)
 
     def _bucket(self, distance: Tensor) -> Tensor:
-        """Half of the buckets for exact small distances, the rest spaced logarithmically up to max_distance."""
+        """(T, S) key minus query position -> bucket: half for exact small distances, the rest spaced logarithmically up
+        to max_distance."""
         buckets = self.num_buckets
         offset = torch.zeros_like(distance)
         if self.bidirectional:
@@ -67,11 +68,11 @@ class RelativePositionBias(nn.Module):
             distance = (-distance).clamp(min=0)
         exact = buckets // 2
         if is_exported():
-            # A logarithm of another make would put a distance on the border of two buckets into the other one.
+            # Another runtime's logarithm may round differently, and put a distance on a border into the other bucket.
             first_F = torch.tensor(first_distances(buckets, self.max_distance), device=distance.device)
             far = exact + (distance.unsqueeze(-1) >= first_F).sum(dim=-1)
             return offset + torch.where(distance < exact, distance, far)
-        # In T5's own order: a distance on the border of two buckets falls as its last bit has it.
+        # T5's order of operations: rounding decides the bucket of a distance on a border.
         share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
         far = exact + (share * (buckets - exact)).long()
         return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
@@ -79,9 +80,9 @@ class RelativePositionBias(nn.Module):
 
 @torch.compiler.assume_constant_result
 def first_distances(buckets: int, max_distance: int) -> list[int]:
-    """The shortest distance of each bucket behind the first of those that are spaced logarithmically.
+    """The smallest distance of each logarithmic bucket but the first.
 
-    The float32 arithmetic of `RelativePositionBias._bucket`, one number at a time: a graph may hold the outcome only.
+    The float32 arithmetic of `RelativePositionBias._bucket`, one number at a time: a graph holds only the results.
     """
     exact, one = buckets // 2, np.float32
 
@@ -89,11 +90,11 @@ def first_distances(buckets: int, max_distance: int) -> list[int]:
         share = one(math.log(one(distance) / one(exact))) / one(math.log(max_distance / exact))
         return exact + int(share * one(buckets - exact))
 
-    # At max_distance a last bit may be missing to what would be clamped to the last bucket anyway.
+    # Searched below max_distance: at it, rounding may give one bucket less, which `_bucket` would clamp.
     return [bisect_left(range(max_distance), wanted, lo=exact, key=bucket) for wanted in range(exact + 1, buckets)]
 
 
-# A layer's new keys and values -> all of them so far: what a cache is to a layer.
+# A layer's new keys and values -> all keys and values so far, the cache's first.
 CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -124,14 +125,15 @@ class Attention(nn.Module):
         update_cache: CacheUpdate | None = None,
         weights_wanted: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Self-attention of (B, T, D), or attention over `keys_values`, (B, H, S, K) each.
+        """Self-attention of (B, T, D), or cross-attention over `keys_values`, (B, H, S, K) each.
 
         Args:
             bias: (B or 1, H or 1, T, S), added to the scores.
-            update_cache: puts the keys and values of earlier tokens before these.
+            update_cache: prepends the keys and values of earlier tokens.
+            weights_wanted: return the attention weights too.
 
         Returns:
-            (B, T, D), and the attention weights (B, H, T, S) where they are wanted.
+            (B, T, D), and the attention weights (B, H, T, S) or None.
         """
         query_BHTK = split_heads(self.q(hidden), self.num_heads)
         key_BHSK, value_BHSK = self.keys_and_values(hidden) if keys_values is None else keys_values
@@ -150,18 +152,17 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 def attend(
     query_BHTK: Tensor, key_BHSK: Tensor, value_BHSK: Tensor, bias: Tensor, rate: float, weights_wanted: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """(B, T, H·K): values weighted by softmax of unscaled scores plus `bias`, a share `rate` of the weights dropped;
-    and the weights (B, H, T, S) before that, where they are wanted."""
+    """(B, T, H·K): values weighted by the softmax of unscaled scores plus `bias`, with dropout `rate` on the weights;
+    and the weights (B, H, T, S) before dropout, or None."""
     dtype = query_BHTK.dtype
     if dtype.itemsize < 4:
-        # What is the lowest number in float32, or the lowest plus a little, is -inf in half precision: no row may be
-        # all -inf.
-        # Under autocast the bias may have less room than the states, or more.
+        # The lowest float32 number is -inf in half precision, and a row of nothing but -inf has no softmax.
+        # Under autocast the bias may have a smaller range than the states, or a larger one.
         bias = bias.clamp(min=max(torch.finfo(dtype).min, torch.finfo(bias.dtype).min))
     bias = bias.to(dtype)
     weights_BHTS = None
     if weights_wanted or (rate > 0 and not query_BHTK.is_cuda):
-        # What scaled_dot_product_attention does on a CPU that has to drop, with the quicker dropout.
+        # The same as scaled_dot_product_attention with dropout on a CPU, with our faster dropout.
         weights_BHTS = (query_BHTK @ key_BHSK.transpose(-1, -2) + bias).softmax(dim=-1)
         context_BHTK = (dropout(weights_BHTS, rate, True) if rate > 0 else weights_BHTS) @ value_BHSK
     else:
@@ -172,7 +173,7 @@ def attend(
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, 1, 1, S) zero at real tokens, the dtype's lowest number at padding.
+    """(B, S) bool mask -> (B, 1, 1, S): zero at real tokens, the dtype's lowest number at padding.
 
     Not -inf: a row of nothing but -inf (an all-padding sequence) has no softmax.
     """
@@ -181,6 +182,6 @@ def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def causal_bias(num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(1, 1, T, S) zero at keys up to the query's own place, -inf behind it. The last query stands at the last key."""
+    """(1, 1, T, S) zero at keys up to the query's position, -inf after it. The last query is at the last key."""
     future_TS = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).triu(num_keys - num_queries + 1)
     return torch.zeros(future_TS.shape, dtype=dtype, device=device).masked_fill(future_TS, -math.inf)[None, None]

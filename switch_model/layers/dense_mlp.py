@@ -18,7 +18,7 @@ from switch_model.layers.initial import residual_scale, start_with
 def activation(dense_act_fn: str) -> Callable[[Tensor], Tensor]:
     """The non-linearity inside an MLP: exact GELU for "gelu", its tanh form for "gated-gelu", as in transformers.
 
-    ReLU works in place.
+    ReLU is in place.
     """
     if dense_act_fn == "relu":
         return torch.relu_

@@ -1,8 +1,8 @@
 """Dispatch: each token's position in its expert's buffer, and the tokens sorted by expert.
 
-On a CPU this is NumPy's work: a call costs a third of what it costs in torch, which matters with few tokens, and its
-stable sort of 16-bit numbers is a radix sort, which matters with many. CUDA and compilers want tensors, and shapes that
-do not depend on the routing.
+On a CPU this uses NumPy: a call costs a third of torch's, which matters with few tokens, and its stable sort of 16-bit
+numbers is a radix sort, which matters with many. CUDA and compilers need tensors, and shapes that do not depend on the
+routing.
 Legend: E experts, G capacity groups of N tokens each, K tokens that are computed, D width of a row.
 Try it: assign_positions(torch.tensor([[2, 0, 2]]), torch.tensor([[True, True, True]]), 3).position
 """
@@ -19,13 +19,13 @@ from switch_model.tracing import is_exported, is_traced
 
 @dataclass(frozen=True, eq=False)
 class ExpertPositions:
-    """Each token's position in the buffer of its expert, whether or not the buffer has room for it.
+    """Each token's position in its expert's buffer, within capacity or beyond.
 
     Attributes:
         position: (G, N) int64, position of each token in its expert's buffer, counted from 0; -1 for padding.
-        count: (E, G) how many tokens chose each expert in each group.
-        order: (J,) int64, the J real tokens sorted by expert, as indices into G·N; the first group's come first within
-            an expert. None where shapes must not depend on the routing.
+        count: (E, G) number of tokens that chose each expert in each group.
+        order: (J,) int64, the J real tokens sorted by expert and then group, as indices into G·N. None where shapes
+            must not depend on the routing.
     """
 
     position: Tensor
@@ -42,7 +42,7 @@ def assign_positions(expert: Tensor, mask: Tensor, num_experts: int) -> ExpertPo
     """
     if _by_numpy(expert):
         return _assign_by_sorting(expert.numpy(), mask.numpy(), num_experts)
-    # As many steps as there are logits, but without branches. Experts first, so that the counts run along memory.
+    # Work for every logit, but without branches. Experts come first, so that the sums run along contiguous memory.
     index_E11 = torch.arange(num_experts, device=expert.device).view(-1, 1, 1)
     chose_EGN = (index_E11 == expert) & mask
     count_EGN = chose_EGN.cumsum(dim=-1, dtype=torch.int32)
@@ -50,7 +50,7 @@ def assign_positions(expert: Tensor, mask: Tensor, num_experts: int) -> ExpertPo
 
 
 def assign_positions_in_order(expert: Tensor, mask: Tensor, order: Tensor, num_experts: int) -> ExpertPositions:
-    """`assign_positions` where the tokens of each row are served in `order` (G, N), indices within the row."""
+    """`assign_positions` where each row's tokens are served in `order` (G, N), indices within the row."""
     served = assign_positions(expert.gather(1, order), mask.gather(1, order), num_experts)
     position_GN, tokens_J = torch.empty_like(served.position).scatter_(1, order, served.position), served.order
     if tokens_J is not None:
@@ -60,10 +60,10 @@ def assign_positions_in_order(expert: Tensor, mask: Tensor, order: Tensor, num_e
 
 
 def highest_first(values: Tensor) -> Tensor:
-    """(G, N) indices that sort each row of float32 values of at least 0, highest first; of equal ones the first."""
+    """(G, N) indices that sort each row of non-negative float32 values in descending order; stable."""
     if not is_exported():
         return values.argsort(stable=True, descending=True)
-    # ONNX has no stable sort. In double precision there is room below float32's last bit to make equals unequal.
+    # ONNX has no stable sort. Double precision has room below float32's last bit to break ties by position.
     earlier_N = 1 - torch.arange(values.shape[1], device=values.device).double() * 2.0**-50
     return ((values.double() + 2.0**-200) * earlier_N).sort(descending=True).indices
 
@@ -72,16 +72,16 @@ def permute_tokens(expert: Tensor, kept: Tensor, positions: ExpertPositions) -> 
     """The permutation that sorts kept tokens by expert.
 
     Args:
-        expert, kept: (N,) each token's expert, and whether it has room for the token.
+        expert, kept: (N,) each token's expert, and whether the token has a slot.
 
     Returns:
         order: (K,) int64, the kept tokens sorted by expert.
-        position: (N,) int64, where each token stands in `order`; K for a token that is not kept.
-        lengths: how many tokens each expert computes.
+        position: (N,) int64, index of each token in `order`; K for a dropped token.
+        lengths: number of tokens that each expert computes.
     """
     num_experts = len(positions.count)
     if positions.order is None:
-        # Tokens that are not kept go behind all experts.
+        # Dropped tokens go after all experts.
         last_N = torch.where(kept, expert, num_experts)
         lengths = torch.bincount(last_N, minlength=num_experts + 1)[:-1].tolist()
         order = last_N.argsort(stable=True)[: sum(lengths)]
@@ -98,8 +98,8 @@ def permute_tokens(expert: Tensor, kept: Tensor, positions: ExpertPositions) -> 
 
 
 def padded_positions(expert: Tensor, position: Tensor, lengths: list[int]) -> Tensor:
-    """(N,) the positions of `permute_tokens` when every expert's rows are padded to those of the busiest; one past the
-    end for a token that is not kept."""
+    """(N,) the positions of `permute_tokens` when every expert's rows are padded to as many as the busiest has; one
+    past the end for a dropped token."""
     longest, firsts, computed = max(lengths), accumulate(lengths, initial=0), sum(lengths)
     shift_E = np.array([index * longest - first for index, first in zip(range(len(lengths)), firsts, strict=False)])
     padded_N = position.numpy() + shift_E[expert.numpy()]
@@ -109,7 +109,7 @@ def padded_positions(expert: Tensor, position: Tensor, lengths: list[int]) -> Te
 
 
 def inverse(order: Tensor, tokens: int) -> Tensor:
-    """(tokens,) where in `order` (K,) each token stands; K, one past the end, for a token that is not in it."""
+    """(tokens,) index of each token in `order` (K,); K, one past the end, for a token that is not in it."""
     position_N = order.new_full((tokens,), len(order))
     return position_N.scatter_(0, order, torch.arange(len(order), device=order.device))
 
@@ -117,8 +117,8 @@ def inverse(order: Tensor, tokens: int) -> Tensor:
 def permute_rows(source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
     """Rows of `source` (·, D) in the order of `index`; an index past the end gives a row of zeros.
 
-    `inverse` says where each row of `source` went. With it, backward gathers as forward does; autograd would scatter,
-    which is slower.
+    `inverse`: index of each row of `source` in the result. With it, backward gathers as forward does; autograd would
+    scatter, which is slower.
     """
     return _PermuteRows.apply(source, index, inverse)
 
@@ -147,8 +147,8 @@ def _by_numpy(tensor: Tensor) -> bool:
 
 
 def _assign_by_sorting(expert_GN: np.ndarray, mask_GN: np.ndarray, num_experts: int) -> ExpertPositions:
-    # 1. A stable sort by expert puts a token behind those of earlier groups and, in its group, behind earlier tokens.
-    # Padding goes to one expert more, behind all others.
+    # 1. A stable sort by expert keeps the order of groups and, within a group, of tokens. Padding gets an expert number
+    # of its own, after all others.
     groups, tokens = expert_GN.shape
     all_real = np.count_nonzero(mask_GN) == mask_GN.size
     expert_M = expert_GN.ravel() if all_real else np.where(mask_GN, expert_GN, num_experts).ravel()
@@ -156,7 +156,7 @@ def _assign_by_sorting(expert_GN: np.ndarray, mask_GN: np.ndarray, num_experts: 
     index_M = np.empty_like(order_M)
     index_M[order_M] = np.arange(len(order_M))
 
-    # 2. A token's position is its index less that of the first token of its buffer: its expert in its group.
+    # 2. A token's position is its sorted index minus that of the first token of its buffer (its expert in its group).
     buffer_M = expert_M if groups == 1 else expert_M * groups + np.arange(groups).repeat(tokens)
     count_M = np.bincount(buffer_M, minlength=(num_experts + 1) * groups)
     position_M = index_M - (count_M.cumsum() - count_M)[buffer_M]

@@ -1,7 +1,7 @@
-"""Dropout that is quick on a CPU: four decisions from each 64 random bits.
+"""Dropout that is fast on a CPU: four decisions from each 64 random bits.
 
-On a CPU torch draws every decision by itself from a sequential generator, which can take as long as all matrix
-products of a small model together. Try it: Dropout(0.1)(torch.ones(4, 4))
+On a CPU torch draws every decision from a sequential generator, which can take as long as all matrix products of a
+small model. Try it: Dropout(0.1)(torch.ones(4, 4))
 """
 
 import torch
@@ -27,12 +27,12 @@ class _Dropout(torch.autograd.Function):
 
 
 def _factor(kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    # Multiplying by bool itself takes thirty times longer.
+    # Multiplying by a bool tensor is thirty times slower.
     return kept.to(dtype).mul_(scale)
 
 
 def random_mask(shape: torch.Size, rate: float) -> Tensor:
-    """bool on the CPU, False with probability `rate`, to 1/65536, from torch's default generator."""
+    """bool on the CPU, False with probability `rate` (rounded to 1/65536), from torch's default generator."""
     count = shape.numel()
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     threshold = round(rate * _LEVELS) - _LEVELS // 2
@@ -47,7 +47,7 @@ def dropout_(values: Tensor, rate: float) -> Tensor:
 
 
 def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
-    """As torch.nn.functional.dropout; a rate within 1/131072 of a multiple of 1/65536 is that multiple."""
+    """As torch.nn.functional.dropout; on a CPU the rate is rounded to a multiple of 1/65536."""
     if not training or rate == 0.0:
         return values
     if values.is_cuda or is_traced():

@@ -1,8 +1,8 @@
-"""Experts: the MLPs of one sparse layer, their weights stacked, and the ways to compute them.
+"""Experts: the MLPs of one sparse layer, with stacked weights, and the implementations that compute them.
 
 Legend: B batch, T tokens, N = B·T tokens, D d_model, F d_ff, E experts, G capacity groups, K tokens that are computed,
 R rows of all experts' buffers.
-Which way is taken depends on the device, on gradients and on whether a graph is made; all give the same numbers
+Device, gradients and tracing decide which implementation runs; all give the same numbers
 (tests/switch_model/test_routing.py).
 """
 
@@ -24,14 +24,14 @@ from switch_model.layers.relu_kernel import ReluExperts
 from switch_model.routing import Routing
 from switch_model.tracing import is_exported
 
-# Up to so many tokens for the busiest expert, padding all experts to its length beats calling them one by one, unless
-# most of it is padding.
+# Up to this many tokens for the busiest expert, padding all experts to its length is faster than calling them one by
+# one, unless most of it is padding.
 PADDED_TOKENS = 32
 
 
 def _output_scale(config: SwitchConfig) -> float:
-    """Standard deviation of `wo` at the start, over fan_in^-½. Small beside a residual stream; without one, so large
-    that hidden states keep their size from layer to layer: the gate and ReLU make them smaller."""
+    """Initial standard deviation of `wo`, in units of fan_in^-½. Small with a residual stream; without one, large
+    enough that hidden states keep their norm from layer to layer, which the gate and ReLU reduce."""
     return residual_scale(config) if config.expert_residual == 1.0 else 4.0
 
 
@@ -59,7 +59,7 @@ class Experts(nn.Module):
         keep_freed_memory()
 
     def reset_parameters(self) -> None:
-        """Normal, standard deviation initializer_factor · fan_in^-½, and `wo` smaller by the residual scale."""
+        """Normal with standard deviation initializer_factor · fan_in^-½, and `wo` scaled by the residual scale."""
         for weight in self.weights:
             scale = self.residual_scale if weight is self.wo else 1.0
             init.normal_(weight, std=self.initializer_factor * scale * weight.shape[-1] ** -0.5)
@@ -69,12 +69,11 @@ class Experts(nn.Module):
         return [self.wi_0, self.wi_1, self.wo] if self.gated else [self.wi, self.wo]
 
     def computes_in_groups(self, hidden: Tensor) -> bool:
-        """Whether one grouped matrix product serves all experts, with shapes that do not depend on the routing.
+        """Whether to use one grouped matrix product for all experts, with shapes that do not depend on the routing.
 
-        Measured: on CUDA it saves a read-back of the counts and E launches; on the CPU one product per expert is at
-        least as fast. The grouped kernel wants compute capability 8.0, and every row to start at a multiple of 16
-        bytes, which 8 numbers of 2 bytes are (autocast may halve what the weights have). A compiler wants fixed shapes
-        everywhere.
+        On CUDA it saves a transfer of the counts to the host and E kernel launches; on the CPU one product per expert
+        is at least as fast. The grouped kernel needs compute capability 8.0 and rows aligned to 16 bytes, which are 8
+        numbers of 2 bytes (autocast may halve the weights' precision). A compiler needs fixed shapes everywhere.
         """
         if torch.compiler.is_compiling():
             return True
@@ -92,7 +91,7 @@ class Experts(nn.Module):
         if self.computes_in_groups(hidden):
             return self._grouped(hidden_ND, weights, routing, positions.count)
 
-        # Tokens sorted by expert, each expert on its own rows, and back to the tokens' own order.
+        # Sort tokens by expert, compute each expert on its rows, and restore the original order.
         expert_N = routing.expert.flatten()
         order_K, position_N, lengths = permute_tokens(expert_N, routing.kept.flatten(), positions)
         if not torch.is_grad_enabled():
@@ -111,14 +110,14 @@ class Experts(nn.Module):
 
     def _grouped(self, hidden_ND: Tensor, weights: Sequence[Tensor], routing: Routing, count_EG: Tensor) -> Tensor:
         """One grouped product, with shapes that do not depend on the routing."""
-        # A slot is an offset already: buffers lie one after the other, those of one expert together, a group each.
+        # Buffers are contiguous, by expert and then by group, so that a slot is an offset into its buffer.
         kept_N, groups = routing.kept.flatten(), count_EG.shape[1]
         count_EG = torch.minimum(count_EG, routing.capacity[:groups])  # A shared group has one capacity.
         end_E = count_EG.sum(dim=1).cumsum(0, dtype=torch.int32)
         first_EG = count_EG.flatten().cumsum(0).view_as(count_EG) - count_EG
         expert_GN = routing.expert.view(groups, -1)
         first_GN = first_EG.t().gather(1, expert_GN)
-        # Tokens that are not kept stand behind all others, are computed by the last expert, and thrown away.
+        # Dropped tokens go after all others, to the last expert, and their outputs are masked out below.
         behind_N = end_E[-1] - 1 + (~kept_N).cumsum(0)
         position_N = torch.where(kept_N, first_GN.flatten() + routing.slot.flatten(), behind_N)
         end_E[-1] = len(position_N)
@@ -130,25 +129,25 @@ class Experts(nn.Module):
         return permute_rows(output_ND, position_N, order_N).masked_fill(~kept_N.unsqueeze(-1), 0.0)
 
     def _inside(self, hidden: Tensor, inner: Sequence[Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """From a token to the input of `wo`: product with `wi`, activation, dropout. `linear` is the product."""
+        """The input of `wo`: product with `wi`, activation, dropout. `linear` computes the product."""
         inside = self.activation(linear(hidden, inner[0]))
         if self.gated:
             inside = inside * linear(hidden, inner[1])
         return self.dropout(inside) if self.training else inside
 
     def _one(self, own: Tensor, *weights: Tensor) -> Tensor:
-        """One expert, its weights transposed, on its own tokens."""
+        """One expert, with transposed weights, on its tokens (K, D) -> (K, D)."""
         *inner, wo_FD = weights
         return torch.mm(self._inside(own, inner, torch.mm), wo_FD)
 
     def _one_by_one(
         self, hidden_ND: Tensor, weights: Sequence[Tensor], order_K: Tensor, position_N: Tensor, lengths: list[int]
     ) -> Tensor:
-        """One expert after the other, without gradient: its inner activations stay in the processor's cache."""
+        """One expert after the other, without gradients: its inner activations stay in the CPU's cache."""
         computed, complete = len(order_K), len(order_K) == len(hidden_ND)
         output_KD = hidden_ND.new_empty(computed + (not complete), hidden_ND.shape[1])
         if not complete:
-            output_KD[computed:] = 0.0  # A row more, for tokens that no expert keeps.
+            output_KD[computed:] = 0.0  # One more row, for dropped tokens.
         rows = (hidden_ND.index_select(0, order_K).split(lengths), output_KD[:computed].split(lengths))
         per_expert = (weight.transpose(1, 2).unbind(0) for weight in weights)
         for own, output, *inner, wo_FD in zip(*rows, *per_expert, strict=True):
@@ -157,10 +156,10 @@ class Experts(nn.Module):
         return output_KD.index_select(0, position_N)
 
     def _padded(self, hidden_ND: Tensor, weights: Sequence[Tensor], position_N: Tensor, lengths: list[int]) -> Tensor:
-        """One batched product without gradient, every expert with as many rows as the busiest."""
+        """One batched product without gradients, every expert padded to as many rows as the busiest."""
         experts, longest, complete = len(lengths), max(lengths), sum(lengths) == len(hidden_ND)
         rows = experts * longest
-        # Tokens that are not kept share one row more.
+        # Dropped tokens share one more row.
         hidden_RD = hidden_ND.new_zeros(rows + (not complete), hidden_ND.shape[1]).index_copy_(0, position_N, hidden_ND)
         *inner, wo_EFD = (weight.transpose(1, 2) for weight in weights)
         inside = self._inside(hidden_RD[:rows].view(experts, longest, -1), inner, torch.bmm)

@@ -1,4 +1,4 @@
-"""A linear layer with E weights, each for its own rows: the ways to compute what experts need.
+"""Grouped linear layer: E weight matrices, each applied to its own rows.
 
 Legend: K rows grouped by expert, N rows in any order, D width in, F width out, E experts.
 """
@@ -11,9 +11,10 @@ from torch.autograd.function import once_differentiable
 
 
 def grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tensor:
-    """Expert e has the rows up to ends[e] (int32), and no shape depends on how many those are -> (K, F)."""
+    """(K, D) rows and (E, F, D) weights -> (K, F). Expert e has the rows from ends[e - 1] to ends[e] (int32); no shape
+    depends on them."""
     if torch.compiler.is_compiling() and hidden_KD.dtype != torch.bfloat16:
-        # torch compiles its own grouped product for bfloat16 only.
+        # torch can compile grouped_mm for bfloat16 only.
         return _linear_each(hidden_KD, weight_EFD, ends)
     return nn.functional.grouped_mm(hidden_KD, weight_EFD.transpose(1, 2), offs=ends)
 
@@ -21,17 +22,18 @@ def grouped_linear(hidden_KD: Tensor, weight_EFD: Tensor, ends: Tensor) -> Tenso
 def each_expert(
     hidden_ND: Tensor, expert_N: Tensor, weights: Sequence[Tensor], compute: Callable[..., Tensor]
 ) -> Tensor:
-    """Every expert on the rows that are its own, in operators that any runtime knows, for graphs that are exported.
+    """Each expert on its own rows, in standard operators only, for exported graphs.
 
     Args:
-        expert_N: each row's expert; one that there is not, such as -1, for a row of zeros.
+        hidden_ND: (N, D) rows in any order.
+        expert_N: each row's expert; -1 gives a row of zeros.
         weights: each (E, out, in).
         compute: (an expert's rows (K, D), its weights, each (in, out)) -> (K, F).
 
     Returns:
         (N, F).
     """
-    # One split of all: a runtime that prepares the weights would otherwise move all of them once for each expert.
+    # Split all weights at once: otherwise a runtime that pre-packs weights copies all of them once per expert.
     per_expert = zip(*(weight.flatten(0, 1).t().split(weight.shape[1], dim=1) for weight in weights), strict=True)
     rows, outputs = [], []
     for expert, own in enumerate(per_expert):
@@ -42,10 +44,10 @@ def each_expert(
 
 
 class LinearEach(torch.autograd.Function):
-    """One product per expert, each written straight to its place, both ways: apply(lengths, (K, D), (E, F, D)).
+    """One product per expert, written in place in forward and backward: apply(lengths, (K, D), (E, F, D)) -> (K, F).
 
-    Autograd's own way would join E outputs, and stack E gradients into one the size of all experts: with 64 experts
-    moving bytes is most of the work.
+    Plain autograd would concatenate E outputs, and stack E gradients into one the size of all experts: with 64 experts
+    those copies are most of the work.
     """
 
     @staticmethod
@@ -85,7 +87,7 @@ class LinearEach(torch.autograd.Function):
         return None, hidden_gradient, weight_gradient
 
 
-# The same as one opaque operator, so that a compiler need not look into a loop whose lengths it can't know.
+# The same as one opaque operator: a compiler can't trace a loop whose lengths depend on the routing.
 
 
 def _lengths(ends: Tensor) -> list[int]:

@@ -1,4 +1,4 @@
-"""Hidden states of tokens -> one vector for a text.
+"""Pooling: hidden states of tokens -> one vector per text.
 
 Legend: B batch, T tokens, D d_model.
 Try it: pool(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool), "mean+max").shape
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def first_real(mask_BT: Tensor) -> Tensor:
-    """(B,) index of the first real token. Not always 0: padding may stand on the left."""
+    """(B,) index of the first real token; not 0 with left padding."""
     return mask_BT.long().argmax(dim=1)
 
 

@@ -1,6 +1,6 @@
-"""Where a token stands, as a vector added to its embedding: sinusoids, or learned vectors.
+"""Absolute positions, added to the embeddings: sinusoids, or learned vectors.
 
-Legend: B batch, T tokens, D d_model. The other way, a bias on attention scores, is attention.RelativePositionBias.
+Legend: B batch, T tokens, D d_model. Relative positions are attention.RelativePositionBias.
 """
 
 import math
@@ -14,8 +14,8 @@ from switch_model.tracing import is_traced
 
 
 class Sinusoids(nn.Module):
-    """sin and cos of the position at wavelengths from 2π to 20,000π (1706.03762, section 3.5), as large as an embedding
-    is at the start."""
+    """sin and cos of the position at wavelengths from 2π to 20,000π (1706.03762, section 3.5), scaled to the RMS of an
+    initial embedding."""
 
     def __init__(self, config: SwitchConfig):
         super().__init__()
@@ -31,7 +31,7 @@ class Sinusoids(nn.Module):
 
 
 class LearnedPositions(nn.Module):
-    """One vector for each of `max_positions` places."""
+    """One learned vector for each of `max_positions` positions."""
 
     def __init__(self, config: SwitchConfig):
         super().__init__()
@@ -39,18 +39,18 @@ class LearnedPositions(nn.Module):
         start_with(self.table, EMBEDDING_STD)
 
     def forward(self, positions: Tensor) -> Tensor:
-        """(B, T) positions from 0 -> (B, T, D). Raises ValueError beyond the last place."""
-        places = self.table.num_embeddings
-        if not is_traced() and positions.numel() and int(positions.max()) >= places:
+        """(B, T) positions from 0 -> (B, T, D). Raises ValueError for a position beyond the table."""
+        rows = self.table.num_embeddings
+        if not is_traced() and positions.numel() and int(positions.max()) >= rows:
             raise ValueError(
-                f"The text has {int(positions.max()) + 1} tokens, but the model knows {places} learned positions: "
+                f"The text has {int(positions.max()) + 1} tokens, but the model has {rows} learned positions: "
                 "shorten it, or train with a larger max_positions."
             )
         return self.table(positions)
 
 
 def absolute_positions(config: SwitchConfig) -> Sinusoids | LearnedPositions | None:
-    """What a stack adds to its embeddings; None where positions are relative."""
+    """The position module of a stack; None where positions are relative."""
     if config.position == "relative":
         return None
     return Sinusoids(config) if config.position == "sinusoidal" else LearnedPositions(config)

@@ -1,7 +1,7 @@
-"""The MLPs of E experts with ReLU, one expert after the other, forward and backward: for training on a CPU.
+"""The ReLU MLPs of E experts, one expert after the other, forward and backward: for training on a CPU.
 
-What lies between `wi` and `wo` is the largest thing in a layer. Expert by expert it is activated, dropped out and, in
-backward, masked while it is still in the cache, instead of going through memory once for each of these.
+The inner activations, between `wi` and `wo`, are the largest tensor of a layer. Expert by expert, ReLU, dropout and the
+backward mask are applied while they are still in the CPU's cache, instead of one pass through memory for each.
 Legend: K rows grouped by expert, D d_model, F d_ff, E experts. Try it: ReluExperts.apply([2, 1], hidden, wi, wo, 0.0)
 """
 
@@ -40,7 +40,7 @@ class ReluExperts(torch.autograd.Function):
         for hidden, inner, gradient, to_hidden, wi_FD, wo_DF, to_wi, to_wo in zip(*rows, *weights, strict=True):
             torch.mm(gradient.t(), inner, out=to_wo)
             to_inner = torch.mm(gradient, wo_DF, out=buffer_KF[: len(gradient)])
-            # Zero where ReLU or dropout left a zero: both at once.
+            # The gradient is zero wherever ReLU or dropout left a zero: one mask for both.
             torch.ops.aten.threshold_backward.grad_input(to_inner, inner, 0, grad_input=to_inner)
             if ctx.scale != 1:
                 to_inner.mul_(ctx.scale)

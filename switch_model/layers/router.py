@@ -16,9 +16,9 @@ from switch_model.interventions import (
     Interventions,
     ablated_experts,
     assigned_experts,
-    exchanged,
     forced_experts,
     rows_of,
+    swap_logits,
 )
 from switch_model.layers.dispatch import ExpertPositions, assign_positions, assign_positions_in_order, highest_first
 from switch_model.layers.dropout import dropout
@@ -26,11 +26,11 @@ from switch_model.routing import UNLIMITED, Routing
 
 
 class RouterLinear(nn.Linear):
-    """A linear layer at the precision of what it is given, whatever its weights have: the router's input is float32.
+    """A linear layer that computes in its input's dtype, not in its weights': the router's input is float32.
 
-    Its output lies in memory experts first: what is computed over experts later then runs along tokens, where a softmax
-    over eight numbers at a time would be the slowest step of the layer. A module of its own, and called as one, so that
-    hooks, LoRA and quantizers find it as they find any other; whatever they put in its place serves as well.
+    Its output is stored experts first: a softmax over experts then runs along contiguous tokens; over eight adjacent
+    numbers at a time it would be the slowest step of the layer. A module of its own, so that hooks, LoRA and quantizers
+    find it, and may replace it.
     """
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class RouterLinear(nn.Linear):
         weight_ED = self.weight.to(hidden.dtype)
         bias_E = None if self.bias is None else self.bias.to(hidden.dtype)
         if type(weight_ED) not in (Tensor, nn.Parameter):
-            # A quantized weight knows how to be a linear layer, and little else.
+            # Quantized weights support nn.functional.linear, and few other operators.
             return nn.functional.linear(hidden, weight_ED, bias_E)
         logits_EN = torch.mm(weight_ED, hidden.flatten(0, -2).t())
         if bias_E is not None:
@@ -47,11 +47,11 @@ class RouterLinear(nn.Linear):
 
 
 class Top1Router(nn.Module):
-    """Scores every token against every expert and takes the best one.
+    """Scores every token against every expert and chooses the best one.
 
     The linear layer runs in float32 with autocast off whatever the model's dtype: bfloat16 logits flip close choices.
-    In a causal stack nothing may depend on what follows: slots go by position, and their number follows from the
-    configured block size.
+    In a causal stack nothing may depend on later tokens: slots go by position, and capacity follows from
+    config.block_size.
     """
 
     balance_bias: Tensor | None
@@ -63,7 +63,7 @@ class Top1Router(nn.Module):
         self.causal = causal
         self.dtype = getattr(torch, config.router_dtype)
         self.classifier = RouterLinear(config.d_model, config.num_experts, bias=config.router_bias)
-        # Added to the logits for the choice alone; gates, probabilities and losses know nothing of it.
+        # Added to the logits for the choice alone; gates, probabilities and losses do not include it.
         bias_E = torch.zeros(config.num_experts) if config.balance == "bias" else None
         self.register_buffer("balance_bias", bias_E)
 
@@ -72,15 +72,15 @@ class Top1Router(nn.Module):
     ) -> Routing:
         """Route (B, T, D) hidden states; `mask` (B, T) is True at real tokens.
 
-        `past_tokens` (B,): how many tokens of each sequence are in the cache; None = there is no cache. With one,
-        nothing is dropped. Raises ValueError when interventions do not fit the batch.
+        `past_tokens` (B,): number of tokens of each sequence in the cache; None = no cache. With a cache nothing is
+        dropped. Raises ValueError when interventions do not fit the batch.
         """
         return self.with_positions(hidden, mask, interventions, past_tokens)[0]
 
     def with_positions(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, past_tokens: Tensor | None = None
     ) -> tuple[Routing, ExpertPositions]:
-        """The record, and every token's position in its expert's buffer, beyond capacity too."""
+        """As `forward`; also every token's position in its expert's buffer, within capacity or beyond."""
         rows = rows_of(interventions, batch=hidden.shape[0])
         for row in rows:
             row.check_experts(self.config.num_experts)
@@ -97,15 +97,15 @@ class Top1Router(nn.Module):
             forced_BT = forced_experts(rows, self.name, mask, past_tokens)
 
         # 3. The choice.
-        # max names the first of equal logits, as argmax does, and is several times faster over few experts.
+        # max gives the first of equal logits, as argmax does, and is several times faster over few experts.
         expert_BT = self._best(logits_BTE.detach()) * mask
         if forced_BT is not None:
             expert_BT = torch.where(forced_BT >= 0, forced_BT, expert_BT)
         if rows and (assigned_BT := assigned_experts(rows, self.name, expert_BT, mask, past_tokens)) is not None:
-            # Its gate stays with the token, whoever takes it.
-            logits_BTE, expert_BT = exchanged(logits_BTE, expert_BT, assigned_BT), assigned_BT
+            # The token keeps its gate, whichever expert takes it.
+            logits_BTE, expert_BT = swap_logits(logits_BTE, expert_BT, assigned_BT), assigned_BT
 
-        # 4. Positions in the buffers, and how many of them there are.
+        # 4. Positions in the buffers, and capacity.
         per_batch = self._counts_over_batch(interventions)
         positions = self._positions(logits_BTE, expert_BT, mask, per_batch)
         if past_tokens is None:
@@ -113,7 +113,7 @@ class Top1Router(nn.Module):
         else:
             capacity_B = torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
         if rows and off_R1E is not None:
-            # With every expert of the layer off nobody can take a token: the residual alone carries it on.
+            # With every expert of the layer ablated, every token is dropped: the residual alone is left.
             capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
 
         slot_BT = positions.position.view(mask.shape)
@@ -126,7 +126,7 @@ class Top1Router(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False) if autocast else nullcontext():
             hidden_BTD = hidden.to(self.dtype)
             if self.training:
-                # Out of place, every one of them: the experts must see the clean hidden states.
+                # All out of place: the experts must get the clean hidden states.
                 if config.switch_dropout > 0:
                     hidden_BTD = dropout(hidden_BTD, config.switch_dropout, self.training)
                 if config.router_jitter_noise > 0:
@@ -141,18 +141,18 @@ class Top1Router(nn.Module):
             return logits_BTE
 
     def _best(self, logits_BTE: Tensor) -> Tensor:
-        """(B, T) the most probable expert, or the one with the highest biased logit; the first of equal ones."""
+        """(B, T) expert with the highest logit, including the balance bias; the first of equal ones."""
         if self.balance_bias is not None:
             logits_BTE = logits_BTE + self.balance_bias.float()
-        if self.dtype != torch.float32:  # Probabilities that round to the same number are equal ones.
+        if self.dtype != torch.float32:  # As in transformers: probabilities that round to the same number are equal.
             logits_BTE = logits_BTE.to(self.dtype).softmax(dim=-1)
         return logits_BTE.max(dim=-1).indices
 
     @torch.no_grad()
     def rebalance(self, choices: Tensor) -> None:
-        """Move the bias by one step, where there is one.
+        """Update the balance bias by one step (2408.15664, algorithm 1); does nothing without one.
 
-        `choices` (E,) counts the tokens that chose each expert since the last step.
+        `choices` (E,): number of tokens that chose each expert since the last step.
         """
         if self.balance_bias is None:
             return
@@ -160,7 +160,7 @@ class Top1Router(nn.Module):
         self.balance_bias += self.config.balance_rate * error_E.sign().to(self.balance_bias)
 
     def gate(self, routing: Routing) -> Tensor:
-        """(B, T) what each token's output is multiplied with: the record's gate, at the router's own precision."""
+        """(B, T) gate of each token, rounded to the router's dtype."""
         return routing.gate if self.dtype == torch.float32 else routing.gate.to(self.dtype).float()
 
     def _counts_over_batch(self, interventions: AnyInterventions) -> bool:
@@ -170,7 +170,7 @@ class Top1Router(nn.Module):
             return self.config.capacity_group == "batch"
         if isinstance(interventions, Interventions):
             return (interventions.capacity_group or self.config.capacity_group) == "batch"
-        # One row per question: the rows must not compete with each other, unless all of them ask for that.
+        # Rows of interventions are separate questions: they share slots only where all of them ask for it.
         return all(row.capacity_group == "batch" for row in interventions)
 
     def _positions(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> ExpertPositions:
@@ -214,6 +214,6 @@ def slots_per_expert(tokens: Tensor, factor: float | None, config: SwitchConfig)
     """Capacity for each count in `tokens` (int64), any shape. `factor` None or inf = UNLIMITED."""
     if factor is None or math.isinf(factor):
         return torch.full_like(tokens, UNLIMITED)
-    # The 1e-6 forgives a product such as 50 · 1.1 / 5 = 11.000000000000002, which would round up to a slot too many.
+    # 1e-6: a product such as 50 · 1.1 / 5 = 11.000000000000002 must not round up to one more slot.
     slots = torch.ceil(tokens.double() * factor / config.num_experts - 1e-6).long()  # eq. 3
     return slots.clamp(min=config.min_expert_capacity)

@@ -1,8 +1,8 @@
 """Experts in self-attention: for each token's query, key and value, or a whole attention for each sequence.
 
 Legend: B batch, T query tokens, D d_model, H heads, K d_kv, E experts, N = B·T tokens.
-The first is Switch Transformers' "attention with experts" (2101.03961, appendix A); the second is Mixture of Attention
-Heads' idea (2210.05144) with one choice for all heads.
+The first is "Attention with experts" of Switch Transformers (2101.03961, appendix A); the second follows Mixture of
+Attention Heads (2210.05144), with one choice for all heads.
 Try it: SwitchConfig(attention_experts="projections", attention_sparse_step=2)
 """
 
@@ -24,7 +24,7 @@ from switch_model.tracing import is_exported
 
 
 class _ExpertWeights(nn.Module):
-    """Stacked weights of E experts, with a router: what both kinds share."""
+    """Router and stacked weights of E experts, shared by both kinds."""
 
     def __init__(self, config: SwitchConfig, name: str, causal: bool):
         super().__init__()
@@ -40,7 +40,7 @@ class _ExpertWeights(nn.Module):
         return [self.q, self.k, self.v]
 
     def reset_parameters(self) -> None:
-        """As in a dense attention: standard deviation initializer_factor · fan_in^-½, the query's with 1/√K."""
+        """As in dense attention: standard deviation initializer_factor · fan_in^-½, the query's times 1/√K."""
         factor, fan_in = self.config.initializer_factor, self.config.d_model
         init.normal_(self.q, std=factor * query_std(self.config))
         for weight in (self.k, self.v):
@@ -50,8 +50,7 @@ class _ExpertWeights(nn.Module):
 class ProjectionExperts(_ExpertWeights):
     """Self-attention where a token's query, key and value come from the expert it is routed to, times the gate.
 
-    A dropped token has no key, value or query: others find nothing at its place, and its own output is zero, so that
-    the residual alone carries it on.
+    A dropped token has zero query, key and value, and its output is zero: only the residual is left.
     """
 
     def __init__(self, config: SwitchConfig, name: str, causal: bool):
@@ -81,7 +80,7 @@ class ProjectionExperts(_ExpertWeights):
             expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
             projected_NP = each_expert(hidden_ND, expert_N, [weight_EPD], torch.mm)
         else:
-            # Tokens permuted to be grouped by expert, and back to their places.
+            # Sort tokens by expert, project, and restore the original order.
             kept_N = routing.kept.flatten()
             order_K, _, lengths = permute_tokens(routing.expert.flatten(), kept_N, positions)
             projected_KP = LinearEach.apply(lengths, hidden_ND[order_K], weight_EPD)
@@ -90,7 +89,7 @@ class ProjectionExperts(_ExpertWeights):
         parts = projected_NP.view(*hidden.shape[:2], -1).chunk(3, dim=-1)
         query_BHTK, key_BHSK, value_BHSK = (split_heads(part, self.num_heads) for part in parts)
 
-        # 2. Attention as ever.
+        # 2. Attention as usual.
         if update_cache is not None:
             key_BHSK, value_BHSK = update_cache(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0
@@ -99,10 +98,9 @@ class ProjectionExperts(_ExpertWeights):
 
 
 class AttentionModules(_ExpertWeights):
-    """E whole self-attentions; the router sees the mean of a sequence's tokens and chooses one for all of them.
+    """E whole self-attentions; the router reads the mean of a sequence's tokens and chooses one for all of them.
 
-    In the record every token of a sequence carries the sequence's logits and expert. Nothing is dropped: a whole
-    sequence takes no position in a buffer.
+    In the record every token has its sequence's logits and expert. Nothing is dropped: sequences take no slots.
     """
 
     def __init__(self, config: SwitchConfig, name: str, causal: bool):
@@ -131,7 +129,7 @@ class AttentionModules(_ExpertWeights):
         weights_wanted: bool = False,
     ) -> tuple[Tensor, Routing, Tensor | None]:
         """As ProjectionExperts. `update_cache` and `past_tokens` belong to causal stacks, which have none."""
-        # 1. One choice for each sequence.
+        # 1. One expert for each sequence.
         mask_BT1 = mask.unsqueeze(-1)
         mean_B1D = (hidden * mask_BT1).sum(dim=1, keepdim=True) / mask_BT1.sum(dim=1, keepdim=True).clamp(min=1)
         whole = self.router(mean_B1D, mask.any(dim=1, keepdim=True), _for_sequences(interventions, self.router.name))
@@ -148,7 +146,7 @@ class AttentionModules(_ExpertWeights):
         context_BTI, weights_BHTS = attend(query, key, value, bias, rate, weights_wanted)
         output_BTD = project(context_BTI, self.o)
 
-        # 3. The choice, told for every token.
+        # 3. The record: the sequence's choice at each of its tokens.
         routing = replace(
             whole,
             logits=whole.logits.expand(*mask.shape, -1),
@@ -161,7 +159,8 @@ class AttentionModules(_ExpertWeights):
 
 
 def _for_sequences(interventions: AnyInterventions, name: str) -> AnyInterventions:
-    """A token forced or given to an expert takes its sequence along; capacity does not apply."""
+    """Token interventions as sequence interventions: a forced or assigned token moves its whole sequence; capacity does
+    not apply."""
     if interventions is None:
         return None
     if not isinstance(interventions, Interventions):

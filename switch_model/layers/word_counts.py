@@ -1,7 +1,7 @@
-"""Log-odds of the classes from counted words and word pairs, added to an encoder's logits.
+"""Naive Bayes log-odds of words and word pairs, added to an encoder's logits.
 
-Legend: B batch, T tokens, F features of a text (its words and pairs), N rows of the table, C classes. Log-odds of naive
-Bayes, as in Wang and Manning (P12-2018, section 2.1). train/training/word_counts.py counts and weighs them.
+Legend: B batch, T tokens, F features of a text (its words and pairs), N rows of the table, C classes. Log-odds as in
+Wang and Manning (P12-2018, section 2.1); train/training/word_counts.py estimates them.
 Try it: WordCounts(SwitchConfig(counted_rows=100, num_labels=3))(torch.ones(2, 9).long(), torch.ones(2, 9).bool())
 """
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from switch_model.config import SwitchConfig
 from switch_model.layers.hashed_bigrams import mixed, pair_number
 
-# A feature lies in the row its hash names or in one of the next; two rows for each feature leave hardly any without.
+# Linear probing: a feature is in the row of its hash or one of the next. With two rows per feature few find no row.
 PROBES = 4
-# A row knows its feature by a mark: whole numbers that half precision and bfloat16 hold exactly, 0 for an empty row.
+# A row identifies its feature by a mark: whole numbers that bfloat16 represents exactly, 0 for an empty row.
 MARKS = 255
 NO_FEATURE = -1
 
 
 class WordCounts(nn.Module):
-    """Sums the log-odds of each different word and pair of a text; those never counted add nothing.
+    """Sums the log-odds of each distinct word and pair of a text; unknown ones add nothing.
 
-    The table is a buffer and no parameter: it is counted, not learned.
+    The table is a buffer, not a parameter: it is counted, not learned.
     """
 
     marks: Tensor
@@ -45,7 +45,7 @@ class WordCounts(nn.Module):
 
     @torch.no_grad()
     def fill(self, features: Tensor, odds: Tensor) -> None:
-        """Give (N,) different features their (N, C) log-odds. Of those that want the same row, the first has it; a few
+        """Store the (N, C) log-odds of (N,) distinct features. Of those with the same row, the first gets it; a few
         find none."""
         self.marks.zero_()
         self.table.zero_()
@@ -53,7 +53,7 @@ class WordCounts(nn.Module):
         waiting = torch.arange(len(features))
         for probe in range(PROBES):
             row = (home[waiting] + probe) % len(self.marks)
-            # Of those that want the same row, the first; and none where another one lies already.
+            # Of those with the same row, the first; none where the row is taken.
             first = torch.full((len(self.marks),), len(features)).scatter_reduce_(0, row, waiting, "amin")
             placed = (first[row] == waiting) & (self.marks[row] == 0)
             self.marks[row[placed]] = mark[waiting[placed]].to(self.marks.dtype)
@@ -61,18 +61,18 @@ class WordCounts(nn.Module):
             waiting = waiting[~placed]
 
     def _place(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The first row where a feature may lie, and its mark."""
+        """The first row that a feature may have, and its mark."""
         number = mixed(features.clamp(min=0))
         return number % len(self.marks), (number >> 20) % MARKS + 1
 
 
 def text_features(input_ids: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) -> (B, 2 T) numbers of the words and pairs of each text, each once; NO_FEATURE in the other places."""
-    input_ids = input_ids.long()  # The products need the room.
+    """(B, T) -> (B, 2 T) hashes of the distinct words and pairs of each text; NO_FEATURE elsewhere."""
+    input_ids = input_ids.long()  # The products overflow 32 bits.
     both_BT = mask & mask.roll(1, dims=1)
     both_BT[:, :1] = False
     words_BT = torch.where(mask, pair_number(torch.zeros_like(input_ids), input_ids), NO_FEATURE)
-    # Every token one up, so that none is the nothing that stands before a word by itself.
+    # Ids plus one: 0 as the previous token marks a single word.
     pairs_BT = torch.where(both_BT, pair_number(input_ids.roll(1, dims=1) + 1, input_ids), NO_FEATURE)
     sorted_BF = torch.cat([words_BT, pairs_BT], dim=1).sort(dim=1).values
     again_BF = sorted_BF == sorted_BF.roll(1, dims=1)

@@ -1,1 +1,1 @@
-"""transformers' PreTrainedModel family: one stack of blocks, and what each kind of model puts around it."""
+"""Models as transformers' PreTrainedModel: one stack of blocks, and the heads of each kind of model."""

@@ -21,7 +21,7 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 
-# By the name that a config's `architectures` has.
+# By their names in a config's `architectures`.
 MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
     "SwitchForSequenceClassification": SwitchForSequenceClassification,
     "SwitchForMaskedLM": SwitchForMaskedLM,
@@ -33,7 +33,7 @@ MODEL_CLASSES: dict[str, type[SwitchPreTrainedModel]] = {
 
 
 class SwitchBody:
-    """What AutoModel opens where a checkpoint has a head: the same stacks without it."""
+    """What AutoModel opens: the stacks of a checkpoint without its head."""
 
     config_class = SwitchConfig
 
@@ -47,20 +47,20 @@ class SwitchBody:
 
     @staticmethod
     def _body(config: SwitchConfig) -> type[SwitchPreTrainedModel]:
-        """Raises ValueError for a decoder alone, which has no class without its head."""
+        """Raises ValueError for a decoder-only checkpoint, which has no class without a head."""
         named = [MODEL_CLASSES[name].stacks for name in config.architectures or () if name in MODEL_CLASSES]
         stacks = named[0] if named else config.stacks
         if stacks == ("decoder",):
-            raise ValueError("This checkpoint is a decoder alone: open it with AutoModelForCausalLM.")
+            raise ValueError("This checkpoint is decoder-only: open it with AutoModelForCausalLM.")
         return SwitchModel if len(stacks) > 1 else SwitchEncoderModel
 
 
 def register() -> None:
-    """Have transformers' Auto classes know the models of this package."""
+    """Register this package's models with transformers' Auto classes."""
     AutoConfig.register(SwitchConfig.model_type, SwitchConfig)
     AutoModelForSequenceClassification.register(SwitchConfig, SwitchForSequenceClassification)
     AutoModelForMaskedLM.register(SwitchConfig, SwitchForMaskedLM)
     AutoModelForSeq2SeqLM.register(SwitchConfig, SwitchForConditionalGeneration)
     AutoModelForCausalLM.register(SwitchConfig, SwitchForCausalLM)
-    # Which of them is told by the config's `architectures`; the first where it names none of these.
+    # The config's `architectures` selects one of them; the first where it names none.
     AutoModel.register(SwitchConfig, (SwitchBody, SwitchEncoderModel, SwitchModel))

@@ -1,8 +1,8 @@
 """transformers' cache under both of its names: `cache` since 5.24, `past_key_values` before.
 
-`generate` hands a cache to `forward`, and finds it in what `forward` returns, under one of the two, so that models must
-take either and give back whichever the installed library reads. When 5.24 is the oldest that is supported, this file
-goes: the fields of the outputs are called `cache` then.
+`generate` passes a cache to `forward`, and reads it from the output, under one of the two names, so models accept both
+and return the one that the installed library reads. Once 5.24 is the oldest supported version, this file can go: then
+the outputs' field is `cache`.
 """
 
 import inspect
@@ -13,13 +13,13 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 
 NEW, OLD = "cache", "past_key_values"
-# Asked of the library itself, not of its version.
+# Detected from the library itself, not from its version.
 IS_NEW = NEW in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 
 
 @dataclass_transform()
 def names_cache(output: type) -> type:
-    """A dataclass whose field `cache` has the name that the library reads; `.cache` answers in either case."""
+    """A dataclass whose field `cache` has the name that the library reads; `.cache` works in either case."""
     if IS_NEW:
         return dataclass(output)
     output.__annotations__ = {OLD if name == NEW else name: kind for name, kind in output.__annotations__.items()}
@@ -31,16 +31,16 @@ def names_cache(output: type) -> type:
 
 
 def the_cache(new: Cache | None, old: Cache | None, wanted: bool | None, crossed: bool) -> Cache | None:
-    """The cache given under either name, of two the longer one, or an empty one where one is `wanted`.
+    """The cache given under either name (the longer of two), or a new empty one where it is `wanted`.
 
-    `crossed`: whether it also keeps the keys of an encoder's states. Raises ValueError for two of one length, and for
-    one of a fixed size: these models' grow with the text.
+    `crossed`: whether a new one also holds cross-attention keys. Raises ValueError for two caches of the same length,
+    and for a static cache: these models' caches grow with the text.
     """
     if new is not None and old is not None and new is not old:
-        # peft hands its prefix under the old name at every step, beside the cache of `generate`, which is empty at the
-        # first one and begins with that prefix later.
+        # At every step peft passes its prefix under the old name, beside the cache of `generate`, which is empty at the
+        # first step and starts with that prefix later.
         if new.get_seq_length() == old.get_seq_length():
-            raise ValueError("cache and past_key_values are one thing under two names: give one of them.")
+            raise ValueError("cache and past_key_values are two names of one argument: give one of them.")
         new = max(new, old, key=lambda cache: cache.get_seq_length())
     cache = old if new is None else new
     own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache

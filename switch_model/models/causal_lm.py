@@ -1,4 +1,4 @@
-"""SwitchForCausalLM: a decoder alone, which continues a text. `generate` is transformers' own.
+"""SwitchForCausalLM: a decoder-only language model. `generate` is transformers' own.
 
 Legend: B batch, T tokens, V tokens in the vocabulary.
 Try it: SwitchForCausalLM(SwitchConfig(eos_token_id=1)).generate(torch.ones(1, 9, dtype=torch.long))
@@ -16,17 +16,14 @@ from switch_model.models.conditional_generation import SwitchForConditionalGener
 from switch_model.models.encoder_decoder import SwitchModel
 from switch_model.models.language_model import LanguageModel
 from switch_model.models.outputs import SwitchCausalLMOutput
-from switch_model.models.pretrained import (
-    plus,
-    real_tokens,
-)
+from switch_model.models.pretrained import real_tokens
 from switch_model.models.stack import Stack
 
 
 class SwitchForCausalLM(LanguageModel):
-    """A decoder alone, which goes on writing: GPT's task with Switch layers.
+    """Decoder-only language model (as GPT) with Switch layers.
 
-    Raises ValueError for the files of a model with an encoder: its decoder would lose what it looks at.
+    Raises ValueError for the config of an encoder-decoder: its decoder would lose its cross-attention.
     """
 
     stacks = ("decoder",)
@@ -36,8 +33,8 @@ class SwitchForCausalLM(LanguageModel):
         for name in config.architectures or ():
             if name in (SwitchModel.__name__, SwitchForConditionalGeneration.__name__):
                 raise ValueError(
-                    f"This is a {name}: its decoder looks at an encoder, which a SwitchForCausalLM has not. Open it as "
-                    "a SwitchForConditionalGeneration, or train a decoder from it: "
+                    f"This is a {name}: its decoder attends to an encoder, which a SwitchForCausalLM does not have. "
+                    "Open it as a SwitchForConditionalGeneration, or train a decoder from it: "
                     "python -m train --task clm --init_from FOLDER."
                 )
         super().__init__(config)
@@ -65,7 +62,7 @@ class SwitchForCausalLM(LanguageModel):
 
         Args:
             attention_mask: (B, T), or (B, tokens in the cache + T); non-zero at real tokens.
-            labels: (B, T) usually input_ids themselves: they are shifted here; -100 where none is asked for.
+            labels: (B, T), usually input_ids themselves: they are shifted here; -100 = ignored.
             The others as in SwitchForConditionalGeneration.
 
         Raises:
@@ -78,17 +75,13 @@ class SwitchForCausalLM(LanguageModel):
         extras = self._extras(output_attentions, output_hidden_states, others)
         decoded = self.decoder(embeddings_BTD, mask_BS, interventions, cache=cache, extras=extras)
         logits_BTV, loss = self._logits_and_loss(decoded.hidden, labels, shift=1)
-        wanted = labels is not None or self.training or output_routing
-        aux_loss, z_loss, auxiliary = self._auxiliary(decoded.records, wanted)
+        loss, routing_fields = self._with_auxiliary(loss, decoded.records, output_routing)
         output = SwitchCausalLMOutput(
-            None if loss is None else plus(loss, auxiliary),
+            loss,
             logits_BTV,
             cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
-            aux_loss=aux_loss,
-            z_loss=z_loss,
-            auxiliary_loss=None if loss is None else auxiliary,
-            routing=decoded.records if output_routing else None,
+            **routing_fields,
         )
         return output if return_dict is None or return_dict else output.to_tuple()

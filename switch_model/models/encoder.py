@@ -1,4 +1,4 @@
-"""The encoder that every model with one begins with, and SwitchEncoderModel, which is nothing more.
+"""The encoder part shared by all models with an encoder, and SwitchEncoderModel, which is that part alone.
 
 Legend: B batch, T tokens, D d_model.
 Try it: SwitchEncoderModel(SwitchConfig())(input_ids=torch.ones(1, 9, dtype=torch.long)).last_hidden_state
@@ -18,16 +18,13 @@ from switch_model.layers.initial import EMBEDDING_STD
 from switch_model.layers.pooling import first_real
 from switch_model.layers.word_counts import WordCounts
 from switch_model.models.outputs import SwitchEncoderOutput
-from switch_model.models.pretrained import (
-    SwitchPreTrainedModel,
-    real_tokens,
-)
+from switch_model.models.pretrained import SwitchPreTrainedModel, real_tokens
 from switch_model.models.stack import Extras, Stack, StackOutput
 from switch_model.storage.switch_transformers import import_switch_transformers
 
 
 class EncoderPart(SwitchPreTrainedModel):
-    """Token ids or embeddings -> hidden states: what every model with an encoder does before anything of its own."""
+    """Token ids or embeddings -> hidden states: the part shared by all models with an encoder."""
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)
@@ -41,11 +38,11 @@ class EncoderPart(SwitchPreTrainedModel):
     def from_switch_transformers(
         cls, path_or_hub_id: str | Path, dtype: torch.dtype | None = torch.float32, revision: str | None = None
     ) -> Self:
-        """The model with the weights of a transformers SwitchTransformers checkpoint, and with its logits.
+        """The model with the weights of a transformers SwitchTransformers checkpoint; the logits are the same.
 
         Args:
             path_or_hub_id: a folder with config.json and model.safetensors (or its shards), or a hub repository's name.
-            dtype: of the weights; None = as they are in the file.
+            dtype: of the weights; None = as in the file.
             revision: of a hub repository: a branch, a tag, a commit, or refs/pr/N; None = main.
 
         Raises:
@@ -67,14 +64,14 @@ class EncoderPart(SwitchPreTrainedModel):
         interventions: AnyInterventions,
         extras: Extras,
     ) -> tuple[StackOutput, Tensor]:
-        """What the encoder gives, and the mask (B, T) of what the model saw; one token more with a CLS token."""
+        """The encoder's output, and the mask (B, T) of the tokens it attended to; T + 1 with a CLS token."""
         pairs_of = input_ids
         if self.bigrams is not None or self.counts is not None:
             if input_ids is None:
-                what, field = ("adds embeddings of", "bigram_buckets") if self.bigrams else ("counts", "counted_rows")
+                field = "bigram_buckets" if self.bigrams else "counted_rows"
                 raise ValueError(
-                    f"This model {what} word pairs, and only token ids say which those are: give input_ids beside "
-                    f"inputs_embeds, or make the model with {field}=0."
+                    f"This model uses word pairs, which only token ids identify: give input_ids beside inputs_embeds, "
+                    f"or make the model with {field}=0."
                 )
             if inputs_embeds is not None:
                 input_ids = None
@@ -92,16 +89,17 @@ class EncoderPart(SwitchPreTrainedModel):
         """Token dropout, in training."""
         if not (self.training and self.config.token_dropout > 0):
             return mask_BT
-        # In a text of ten tokens, hiding some soon hides all that tell the class.
+        # In a text of ten tokens, a few masked tokens may be all that indicate the class.
         short_B1 = mask_BT.sum(dim=1, keepdim=True) < self.config.token_dropout_from
         visible_BT = torch.rand(mask_BT.shape, device=mask_BT.device) >= self.config.token_dropout
         visible_BT = (visible_BT & mask_BT) | (mask_BT & short_B1)
-        # A text with every token hidden would teach noise.
+        # A text with every token masked out would only add noise.
         return torch.where(visible_BT.any(dim=1, keepdim=True), visible_BT, mask_BT)
 
 
 def with_cls(cls_D: Tensor, embeddings_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """One token more, right before the first real one: behind padding that stands on the left."""
+    """Insert a CLS token (D,) right before the first real token, after any left padding: (B, T, D) and (B, T) ->
+    (B, T + 1, D) and (B, T + 1)."""
     batch, tokens, width = embeddings_BTD.shape
     none_B1D, place_T = embeddings_BTD.new_zeros(batch, 1, width), torch.arange(tokens + 1, device=mask_BT.device)
     first_B1 = first_real(mask_BT).unsqueeze(1)
@@ -110,21 +108,21 @@ def with_cls(cls_D: Tensor, embeddings_BTD: Tensor, mask_BT: Tensor) -> tuple[Te
     after_BT1, here_BT1 = (place_T > first_B1).unsqueeze(-1), (place_T == first_B1).unsqueeze(-1)
     joined_BTD = torch.where(here_BT1, cls_D, torch.where(after_BT1, shifted_BTD, plain_BTD))
     none_B1 = mask_BT.new_zeros(batch, 1)
-    after_BT = place_T > first_B1  # In these words, for ONNX Runtime chooses between numbers only.
+    after_BT = place_T > first_B1  # Boolean operators: ONNX Runtime's Where does not select between bools.
     shifted_BT, plain_BT = torch.cat([none_B1, mask_BT], dim=1), torch.cat([mask_BT, none_B1], dim=1)
     moved_BT = (after_BT & shifted_BT) | (~after_BT & plain_BT)
     return joined_BTD, moved_BT | (place_T == first_B1)
 
 
 def without_cls(hidden: Tensor, mask: Tensor) -> Tensor:
-    """(B, T + 1, D) -> (B, T, D): the states of the tokens that came in."""
+    """(B, T + 1, D) -> (B, T, D): the states without the CLS token's."""
     place_T = torch.arange(hidden.shape[1] - 1, device=mask.device)
     before_BT1 = (place_T < first_real(mask).unsqueeze(1)).unsqueeze(-1)
     return torch.where(before_BT1, hidden[:, :-1], hidden[:, 1:])
 
 
 class SwitchEncoderModel(EncoderPart):
-    """An encoder alone: the raw hidden states."""
+    """Encoder without a head: the raw hidden states."""
 
     def __init__(self, config: SwitchConfig):
         super().__init__(config)

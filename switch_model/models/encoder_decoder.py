@@ -1,11 +1,11 @@
-"""An encoder with a decoder over it: what every model with two stacks does, and the one that is nothing more.
+"""The encoder-decoder part shared by all models with two stacks, and SwitchModel, which is that part alone.
 
-Legend: B batch, S tokens of the text, T tokens of the answer, D d_model.
+Legend: B batch, S tokens of the source, T tokens of the target, D d_model.
 T5's layout (1910.10683) with the sparse MLPs of Switch Transformers (2101.03961, section 2) in both stacks.
-Try it: SwitchModel(SwitchConfig())(input_ids=text, decoder_input_ids=answer).last_hidden_state
+Try it: SwitchModel(SwitchConfig())(input_ids=source, decoder_input_ids=target).last_hidden_state
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,15 @@ class _EncoderView:
     forward = __call__
 
 
+class EncodedSource(NamedTuple):
+    """The encoder's output for a source, and its mask (B, S): what cross-attention takes."""
+
+    encoded: StackOutput
+    mask: Tensor
+
+
 class EncoderDecoder(EncoderPart):
-    """Two texts -> the decoder's hidden states: what both models with two stacks do before anything of their own."""
+    """Source and target -> the decoder's hidden states: the part shared by both models with two stacks."""
 
     stacks = ("encoder", "decoder")
 
@@ -69,15 +76,15 @@ class EncoderDecoder(EncoderPart):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """transformers' own, for the decoder's table too where it has one.
+        """As in transformers; also resizes the decoder's own table.
 
-        Raises ValueError for a model with two vocabularies: one number says nothing of the other.
+        Raises ValueError for a model with two vocabularies: one number can't give both sizes.
         """
         asked = new_num_tokens is not None or pad_to_multiple_of is not None
         if asked and self.config.decoder_vocab_size is not None:
             raise ValueError(
-                "This model has two vocabularies, one that it reads and one that it writes: resize_token_embeddings "
-                "can't know which is meant. Make a model of the sizes wanted, and copy the rows that stay."
+                "This model has an input and an output vocabulary: resize_token_embeddings can't know which is meant. "
+                "Make a model of the new sizes, and copy the rows to keep."
             )
         table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         if asked and self.decoder_embedding is not None:
@@ -87,9 +94,9 @@ class EncoderDecoder(EncoderPart):
         return table
 
     def shift_right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (B, T) -> what the decoder reads (B, T), and which of those are real tokens.
+        """Labels (B, T) -> the decoder's input ids (B, T) and mask (B, T).
 
-        An input is none where it would be an ignored label, or where nothing is asked for any more.
+        Padding are inputs that would be an ignored label, and all after the last label.
         """
         labels = as_int64(labels, "labels")
         start = self.config.decoder_start_token_id
@@ -103,56 +110,55 @@ class EncoderDecoder(EncoderPart):
         """What transformers' DataCollatorForSeq2Seq asks for: `shift_right` without its mask."""
         return self.shift_right(labels)[0]
 
-    def _answer(
+    def _encode_source(
         self,
         input_ids: Tensor | None,
         attention_mask: Tensor | None,
         inputs_embeds: Tensor | None,
-        decoder_input_ids: Tensor | None,
-        decoder_attention_mask: Tensor | None,
-        decoder_inputs_embeds: Tensor | None,
         encoder_outputs: SwitchEncoderOutput | tuple | None,
+        interventions: AnyInterventions,
+        extras: Extras,
+    ) -> EncodedSource:
+        """Run the encoder, or take its earlier `encoder_outputs`."""
+        if encoder_outputs is None:
+            return EncodedSource(*self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras))
+        encoder_BSD = encoder_outputs[0]
+        self._check(interventions, encoder_BSD.shape[0])
+        encoded = StackOutput(
+            encoder_BSD,
+            getattr(encoder_outputs, "routing", None) or (),
+            hidden_states=getattr(encoder_outputs, "hidden_states", None),
+            attentions=getattr(encoder_outputs, "attentions", None),
+        )
+        mask_BS = real_tokens(attention_mask, encoder_BSD.shape[:2], encoder_BSD.device)
+        if self.cls is not None and mask_BS.shape[1] < encoder_BSD.shape[1]:
+            _, mask_BS = with_cls(self.cls, encoder_BSD[:, 1:], mask_BS)
+        return EncodedSource(encoded, mask_BS)
+
+    def _decode(
+        self,
+        source: EncodedSource,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
         cache: Cache | None,
         interventions: AnyInterventions,
         extras: Extras,
-    ) -> tuple[StackOutput, StackOutput]:
-        """What the decoder gives, and what the encoder gives."""
-        # 1. The text, unless it was read before.
-        if encoder_outputs is None:
-            encoded, encoder_mask_BS = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
-            encoder_BSD = encoded.hidden
-        else:
-            encoder_BSD = encoder_outputs[0]
-            self._check(interventions, encoder_BSD.shape[0])
-            encoded = StackOutput(
-                encoder_BSD,
-                getattr(encoder_outputs, "routing", None) or (),
-                hidden_states=getattr(encoder_outputs, "hidden_states", None),
-                attentions=getattr(encoder_outputs, "attentions", None),
-            )
-            encoder_mask_BS = real_tokens(attention_mask, encoder_BSD.shape[:2], encoder_BSD.device)
-            if self.cls is not None and encoder_mask_BS.shape[1] < encoder_BSD.shape[1]:
-                _, encoder_mask_BS = with_cls(self.cls, encoder_BSD[:, 1:], encoder_mask_BS)
-
-        # 2. The answer so far.
-        if decoder_inputs_embeds is None:
-            if decoder_input_ids is None:
-                raise ValueError(
-                    "Give decoder_input_ids, decoder_inputs_embeds or labels: what the decoder is to read."
-                )
-            require_tokens(decoder_input_ids)
-            decoder_ids_BT = as_int64(decoder_input_ids, "decoder_input_ids")
-            decoder_inputs_embeds = (self.decoder_embedding or self.shared)(decoder_ids_BT)
-        decoder_inputs_embeds = decoder_inputs_embeds.to(encoder_BSD.dtype)
-        mask_BT = real_tokens(decoder_attention_mask, decoder_inputs_embeds.shape[:2], encoder_BSD.device)
-        decoded = self.decoder(
-            decoder_inputs_embeds, mask_BT, interventions, encoder_BSD, encoder_mask_BS, cache, extras
-        )
-        return decoded, encoded
+    ) -> StackOutput:
+        """The decoder's output for a target (B, T), as ids or embeddings. Raises ValueError without either."""
+        encoder_BSD = source.encoded.hidden
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("The decoder has no input: give decoder_input_ids, decoder_inputs_embeds or labels.")
+            require_tokens(input_ids)
+            inputs_embeds = (self.decoder_embedding or self.shared)(as_int64(input_ids, "decoder_input_ids"))
+        inputs_embeds = inputs_embeds.to(encoder_BSD.dtype)
+        mask_BT = real_tokens(attention_mask, inputs_embeds.shape[:2], encoder_BSD.device)
+        return self.decoder(inputs_embeds, mask_BT, interventions, encoder_BSD, source.mask, cache, extras)
 
 
 def of_both_stacks(decoded: StackOutput, encoded: StackOutput) -> dict[str, Any]:
-    """The fields of an output that are the two stacks' own, under transformers' names."""
+    """The output fields of the two stacks, under transformers' names."""
     return {
         "decoder_hidden_states": decoded.hidden_states,
         "decoder_attentions": decoded.attentions,
@@ -189,30 +195,22 @@ class SwitchModel(EncoderDecoder):
         return_dict: bool | None = None,
         **others: Any,
     ) -> SwitchModelOutput | tuple:
-        """The decoder's states (B, T, D) for a text (B, S) and the tokens (B, T) that answer it.
+        """The decoder's states (B, T, D) for a source (B, S) and a target (B, T).
 
         The arguments are those of SwitchForConditionalGeneration.
         """
         cache = the_cache(cache, past_key_values, use_cache, crossed=True)
         extras = self._extras(output_attentions, output_hidden_states, others)
-        decoded, encoded = self._answer(
-            input_ids,
-            attention_mask,
-            inputs_embeds,
-            decoder_input_ids,
-            decoder_attention_mask,
-            decoder_inputs_embeds,
-            encoder_outputs,
-            cache,
-            interventions,
-            extras,
+        source = self._encode_source(input_ids, attention_mask, inputs_embeds, encoder_outputs, interventions, extras)
+        decoded = self._decode(
+            source, decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, cache, interventions, extras
         )
-        records = (*encoded.records, *decoded.records)
+        records = (*source.encoded.records, *decoded.records)
         aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
         output = SwitchModelOutput(
             decoded.hidden,
             cache,
-            **of_both_stacks(decoded, encoded),
+            **of_both_stacks(decoded, source.encoded),
             aux_loss=aux_loss,
             z_loss=z_loss,
             routing=records if output_routing else None,

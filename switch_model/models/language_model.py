@@ -1,4 +1,4 @@
-"""The output layer and the loss of a language model: what both models that write share.
+"""The output layer and the loss shared by the causal and the encoder-decoder language model.
 
 Legend: B batch, T tokens, N = B·T tokens, D d_model, V tokens in the vocabulary.
 """
@@ -9,27 +9,22 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import GenerationMixin
 
-from switch_model.models.pretrained import (
-    IGNORED_LABEL,
-    SwitchPreTrainedModel,
-    as_int64,
-    token_logits,
-)
+from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel, as_int64, token_logits
 
 
 class LanguageModel(SwitchPreTrainedModel, GenerationMixin):
-    """Hidden states -> token logits and the loss: the same for both models that write.
+    """Hidden states -> token logits and loss.
 
     Attributes:
         fused_loss: (output weights (V, D), states (N, D), labels (N,)) -> loss, for training without logits in memory;
-            None = logits first. Not part of the model: whoever trains sets it.
+            None = compute logits. Set by the trainer, not part of the model.
     """
 
     fused_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def _add_head(self) -> None:
         config = self.config
-        # Tied, the embedding table itself is the output layer, and there is nothing to keep in step.
+        # Tied: the embedding table itself is the output layer, so that no second tensor can differ from it.
         self.lm_head = None
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size or config.vocab_size, bias=False)
@@ -42,7 +37,7 @@ class LanguageModel(SwitchPreTrainedModel, GenerationMixin):
             self.lm_head = value
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, *args: Any, **inputs: Any) -> Any:
-        """Rows for beams and for several answers to a text: each with the interventions of its text."""
+        """Repeats the interventions of each text for its beams or returned sequences."""
         interventions = inputs.get("interventions")
         if expand_size > 1 and isinstance(interventions, (list, tuple)):
             inputs["interventions"] = [row for row in interventions for _ in range(expand_size)]
@@ -52,7 +47,7 @@ class LanguageModel(SwitchPreTrainedModel, GenerationMixin):
     def _logits_and_loss(self, hidden: Tensor, labels: Tensor | None, shift: int = 0) -> tuple[Tensor | None, ...]:
         """Token logits (B, T, V), None under a fused loss; and the loss, None without labels.
 
-        `shift`: how many places after its state a label stands.
+        `shift`: 1 where labels are the input ids, so that the state at t predicts label t + 1; else 0.
         """
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5

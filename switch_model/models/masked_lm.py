@@ -1,4 +1,4 @@
-"""SwitchForMaskedLM: the token at each hidden position of a text.
+"""SwitchForMaskedLM: predicts the token at each masked position.
 
 Legend: B batch, T tokens, D d_model, V tokens in the vocabulary, M labelled positions.
 Try it: SwitchForMaskedLM(SwitchConfig())(input_ids=torch.ones(1, 9, dtype=torch.long)).logits
@@ -14,18 +14,13 @@ from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.models.encoder import EncoderPart, without_cls
 from switch_model.models.outputs import SwitchMaskedLMOutput
-from switch_model.models.pretrained import (
-    IGNORED_LABEL,
-    as_int64,
-    plus,
-    token_logits,
-)
+from switch_model.models.pretrained import IGNORED_LABEL, as_int64, token_logits
 
 
 class SwitchForMaskedLM(EncoderPart):
-    """An encoder that says which token stood where: BERT's pretraining task (1810.04805, section 3.1).
+    """Masked language model: BERT's pretraining task (1810.04805, section 3.1).
 
-    After a small layer comes the output layer: the embedding table, or one of its own (tie_word_embeddings). With
+    A small transform precedes the output layer, which is the embedding table or its own (tie_word_embeddings). With
     `inputs_embeds` it reads the states of any other encoder:
     SwitchForMaskedLM(config)(inputs_embeds=bert(**tokens).last_hidden_state).
     """
@@ -50,7 +45,7 @@ class SwitchForMaskedLM(EncoderPart):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """transformers' own, for the bias too: new tokens begin with none."""
+        """As in transformers; also resizes the bias, with zeros for new tokens."""
         table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         added = table.num_embeddings - len(self.bias)
         if added:
@@ -60,7 +55,7 @@ class SwitchForMaskedLM(EncoderPart):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self:  # Where only an encoder's weights are loaded, nothing else fills it.
+        if module is self:  # A checkpoint of an encoder alone does not have it.
             init.zeros_(self.bias)
 
     def forward(
@@ -79,8 +74,8 @@ class SwitchForMaskedLM(EncoderPart):
         """Token logits for (B, T) token ids, or (B, T, D) embeddings.
 
         Args:
-            labels: (B, T) token ids where one is asked for, -100 elsewhere; adds the loss. The logits are then those
-                of the M labelled places only, (M, V) in reading order: the others would cost most of the step.
+            labels: (B, T) token ids at masked positions, -100 = ignored; adds the loss. The logits are then those of
+                the M labelled positions only, (M, V) in reading order: the others would take most of the time.
             The others as in SwitchForSequenceClassification.
 
         Raises:
@@ -97,20 +92,15 @@ class SwitchForMaskedLM(EncoderPart):
         inner = self.transform_norm(nn.functional.gelu(self.transform(hidden_BTD)))
         logits = token_logits(inner, self.lm_head, self.shared) + self.bias
 
-        wanted = labels is not None or self.training or output_routing
-        aux_loss, z_loss, auxiliary = self._auxiliary(encoded.records, wanted)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits.float(), labels[labels != IGNORED_LABEL])
-            loss = plus(loss, auxiliary)
+        loss, routing_fields = self._with_auxiliary(loss, encoded.records, output_routing)
         output = SwitchMaskedLMOutput(
             loss=loss,
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
-            aux_loss=aux_loss,
-            z_loss=z_loss,
-            auxiliary_loss=None if loss is None else auxiliary,
-            routing=encoded.records if output_routing else None,
+            **routing_fields,
         )
         return output if return_dict is None or return_dict else output.to_tuple()

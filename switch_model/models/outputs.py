@@ -1,4 +1,4 @@
-"""What the models return: transformers' ModelOutput with the routing beside the logits."""
+"""What the models return: transformers' ModelOutput with the routing records."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from transformers.utils import ModelOutput
 from switch_model.models.cache_name import names_cache
 from switch_model.routing import Routing
 
-# What several outputs have, said once. B texts of T tokens, D d_model, H heads, S tokens looked at:
-#   hidden_states: (B, T, D) each, what the first block is given, what every block but the last gives, and the last
-#       hidden state; with output_hidden_states=True.
-#   attentions: (B, H, T, S) each, the weights of every block's self-attention; with output_attentions=True.
-#   aux_loss, z_loss: scalars, each the mean over the sparse layers of all stacks; None in a dense model.
-#   auxiliary_loss: scalar, what `loss` holds besides the task's own loss, weighted; None without such losses.
+# Fields of several outputs. B texts of T tokens, D d_model, H heads, S keys:
+#   hidden_states: (B, T, D) each: the first block's input, the output of every block but the last, and the last hidden
+#       state; with output_hidden_states=True.
+#   attentions: (B, H, T, S) each: self-attention weights of every block; with output_attentions=True.
+#   aux_loss, z_loss: scalars, unweighted means over the sparse layers of all stacks; None in a dense model.
+#   auxiliary_loss: scalar, the weighted sum of all losses in `loss` besides the task's own; None without any.
 #   routing: one record per sparse layer in depth order, an encoder's first; with output_routing=True.
-#   cache: keys and values for the next tokens, where it was asked for; past_key_values below transformers 5.24.
+#   cache: keys and values for the next tokens, with use_cache=True; past_key_values before transformers 5.24.
 
 
 @dataclass
@@ -24,10 +24,10 @@ class SwitchClassifierOutput(ModelOutput):
     """Of SwitchForSequenceClassification, for B texts, C classes.
 
     Attributes:
-        loss: scalar, the classes' loss + weighted auxiliary losses; only when labels were given.
+        loss: scalar, the class loss + weighted auxiliary losses; only with labels.
         logits: (B, C).
-        votes: (B, T, C) what each token adds to the logits, which are their sum and the classifier's bias; zeros at
-            padding and at dropped tokens. In evaluation, with readout="experts" and output_routing=True.
+        votes: (B, T, C) contribution of each token to the logits, which are the votes' sum plus the classifier's bias;
+            zeros at padding and dropped tokens. In evaluation, with readout="experts" and output_routing=True.
     """
 
     loss: Tensor | None = None
@@ -46,8 +46,8 @@ class SwitchMaskedLMOutput(ModelOutput):
     """Of SwitchForMaskedLM, for B texts of T tokens, V tokens in the vocabulary.
 
     Attributes:
-        loss: scalar, cross-entropy at the labelled places + weighted auxiliary losses; only when labels were given.
-        logits: (B, T, V); with labels (M, V), those of the M labelled places.
+        loss: scalar, cross-entropy at the labelled positions + weighted auxiliary losses; only with labels.
+        logits: (B, T, V); with labels (M, V), those of the M labelled positions.
     """
 
     loss: Tensor | None = None
@@ -78,12 +78,12 @@ class SwitchEncoderOutput(ModelOutput):
 
 @names_cache
 class SwitchModelOutput(ModelOutput):
-    """Of SwitchModel, for B texts of S tokens and T tokens of answers.
+    """Of SwitchModel, for B sources of S tokens and targets of T tokens.
 
     Attributes:
         last_hidden_state: (B, T, D) of the decoder.
         decoder_hidden_states, decoder_attentions, encoder_hidden_states, encoder_attentions: of each stack.
-        cross_attentions: (B, H, T, S) each, of every block's attention over the encoder's states.
+        cross_attentions: (B, H, T, S) each: cross-attention weights of every block.
         encoder_last_hidden_state: (B, S, D).
     """
 
@@ -105,7 +105,7 @@ class SwitchSeq2SeqLMOutput(ModelOutput):
     """Of SwitchForConditionalGeneration.
 
     Attributes:
-        loss: scalar, cross-entropy per labelled token + weighted auxiliary losses; only when labels were given.
+        loss: scalar, mean cross-entropy of labelled tokens + weighted auxiliary losses; only with labels.
         logits: (B, T, V).
         The others as in SwitchModelOutput.
     """

@@ -1,4 +1,4 @@
-"""What every model of the family shares: config, embedding table, initialisation, auxiliary losses.
+"""The base class of all models: config, embedding table, initialisation, auxiliary losses.
 
 Legend: B batch, T tokens, D d_model.
 """
@@ -25,15 +25,15 @@ from switch_model.models.stack import Block, Extras
 from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 
 IGNORED_LABEL = -100
-# Keywords that transformers, its tokenizers and peft hand to every model's `forward`, and that say nothing to these:
-# the tokenizer of `generate(stop_strings=…)`, the segments of BERT's tokenizers, older libraries' place in the cache.
-HANDED_ON = frozenset(
+# Keywords that transformers, its tokenizers and peft pass to every model's `forward`, and that have no meaning here:
+# the tokenizer of `generate(stop_strings=…)`, the segments of BERT's tokenizers, older libraries' cache position.
+IGNORED_KEYWORDS = frozenset(
     ["tokenizer", "assistant_tokenizer", "token_type_ids", "cache_position", "num_items_in_batch", "task_ids"]
 )
 
 
 class SwitchPreTrainedModel(PreTrainedModel):
-    """What every head shares: the config class and the initialisation."""
+    """Base class of all models of this package."""
 
     config_class = SwitchConfig
     config: SwitchConfig
@@ -41,27 +41,26 @@ class SwitchPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     _supports_sdpa = True
     supports_gradient_checkpointing = True
-    # The loss is a mean over the batch at hand: Trainer divides it by the steps that it gathers gradients over.
+    # The loss is a mean over the batch: Trainer divides it by the number of gradient accumulation steps.
     accepts_loss_kwargs = False
-    # What `device_map` may not tear apart, and may not move.
+    # For `device_map`: modules that must stay on one device, and inputs that must not be moved.
     _no_split_modules = ["Block"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
 
-    # Which stacks a model of this class has.
     stacks: tuple[str, ...] = ("encoder",)
 
     def __init__(self, config: SwitchConfig):
         both, decoder = len(self.stacks) > 1, self.stacks == ("decoder",)
         if config.decoder_vocab_size is not None and not both:
             raise ValueError(
-                f"decoder_vocab_size={config.decoder_vocab_size} is not allowed in a {type(self).__name__}: it has one "
-                "stack, and so one vocabulary."
+                f"decoder_vocab_size={config.decoder_vocab_size} is not allowed in a {type(self).__name__}: with one "
+                "stack it has one vocabulary."
             )
-        unstarted = both and config.decoder_start_token_id is None
-        if unstarted or (config.is_encoder_decoder, config.is_decoder) != (both, decoder):
-            config = copy.deepcopy(config)  # It may serve another model too.
+        lacks_start = both and config.decoder_start_token_id is None
+        if lacks_start or (config.is_encoder_decoder, config.is_decoder) != (both, decoder):
+            config = copy.deepcopy(config)  # The caller may use it for another model too.
             config.is_encoder_decoder, config.is_decoder = both, decoder
-            if unstarted:
+            if lacks_start:
                 config.decoder_start_token_id = config.pad_token_id
             config.validate()
         super().__init__(config)
@@ -72,10 +71,10 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module carries its own `initial_std`
-        (and `initial_mean`).
+        """Standard deviation initializer_factor · fan_in^-½ as in T5, unless the module has its own `initial_std` (and
+        `initial_mean`).
 
-        Only modules that own a weight are asked for here: transformers passes over all others outside its own code.
+        transformers calls this only for modules that own a weight themselves.
         """
         if isinstance(module, (nn.Linear, nn.Embedding)):
             fan_in = module.weight.shape[-1]
@@ -100,12 +99,12 @@ class SwitchPreTrainedModel(PreTrainedModel):
         *args: Any,
         **options: Any,
     ) -> None:
-        """Never the reentrant kind: it loses the gradient of the records' logits, and says nothing."""
+        """Never reentrant: that would silently lose the gradient of the records' logits."""
         not_reentrant = partial(gradient_checkpointing_func, use_reentrant=False)
         super()._set_gradient_checkpointing(enable, not_reentrant, *args, **options)
 
     def parameter_counts(self) -> tuple[int, int]:
-        """(all parameters, those that take part in computing one token).
+        """(all parameters, active parameters per token).
 
         For one token, a sparse layer computes one expert and the embedding table gives one row.
         """
@@ -125,8 +124,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
         self.shared = value
 
     def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """(B, T) token ids, or (B, T, width) vectors -> (B, T, D). Raises ValueError when there is not exactly one of
-        both, when they hold no token, or when the vectors are of another width."""
+        """(B, T) token ids, or (B, T, width) vectors -> (B, T, D). Raises ValueError unless exactly one of them is
+        given, for an empty input, or for vectors of another width."""
         if input_ids is not None and inputs_embeds is None:
             require_tokens(input_ids)
             return self.shared(as_int64(input_ids, "input_ids"))
@@ -139,17 +138,17 @@ class SwitchPreTrainedModel(PreTrainedModel):
                 f"inputs_embeds has width {inputs_embeds.shape[-1]}, this model takes {expected}: "
                 f"make it with SwitchConfig(inputs_embeds_size={inputs_embeds.shape[-1]})."
             )
-        inputs_embeds = inputs_embeds.to(self.shared.weight.dtype)  # NumPy's are float64.
+        inputs_embeds = inputs_embeds.to(self.shared.weight.dtype)  # From NumPy they are float64.
         return inputs_embeds if self.input_projection is None else self.input_projection(inputs_embeds)
 
     def _extras(
         self, output_attentions: bool | None, output_hidden_states: bool | None, others: dict[str, Any]
     ) -> Extras:
-        """What is asked for besides, by keyword or else by config.
+        """The optional outputs that are requested, by keyword or else by config.
 
-        Raises TypeError for a keyword in `others` that has a value and a meaning no model of this family knows.
+        Raises TypeError for an unknown keyword with a value in `others`.
         """
-        unknown = [name for name, value in others.items() if value is not None and name not in HANDED_ON]
+        unknown = [name for name, value in others.items() if value is not None and name not in IGNORED_KEYWORDS]
         if unknown:
             raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument '{unknown[0]}'.")
         config = self.config
@@ -159,24 +158,24 @@ class SwitchPreTrainedModel(PreTrainedModel):
         )
 
     def _check(self, interventions: AnyInterventions, batch: int) -> None:
-        """Raise ValueError when interventions name a layer that no stack has, or are not one per row."""
+        """Raise ValueError when interventions name a layer that the model lacks, or are not one per row."""
         for row in rows_of(interventions, batch):
             row.check_layers(self.config.sparse_layers)
 
     def rebalance(self, choices: Mapping[str, Tensor]) -> None:
-        """Move the routers' biases by one step, with balance="bias": to be called after every step of the optimizer, as
-        this package's own trainer does.
+        """Update the routers' balance biases by one step, with balance="bias"; call it after every optimizer step, as
+        this package's trainer does.
 
         Args:
-            choices: sparse layer -> (E,) how many tokens chose each expert since the last call, summed over its batches
-                (`Routing.choices`).
+            choices: sparse layer -> (E,) number of tokens that chose each expert since the last call, summed over
+                batches (`Routing.choices`).
         """
         for module in self.modules():
             if isinstance(module, Top1Router) and module.balance_bias is not None and module.name in choices:
                 module.rebalance(choices[module.name])
 
     def set_expert_residual(self, share: float) -> None:
-        """How much of a token passes by the experts from now on; the configuration keeps what it says."""
+        """Scale the residual connection around the experts, 0 to 1, from now on; the config does not change."""
         for module in self.modules():
             if isinstance(module, Block):
                 module.expert_residual = share
@@ -184,8 +183,8 @@ class SwitchPreTrainedModel(PreTrainedModel):
     def _auxiliary(
         self, records: tuple[Routing, ...], wanted: bool
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Balance loss, z-loss, and what all losses on the routing add to the loss. A plain prediction pays nothing for
-        them."""
+        """Balance loss, z-loss, and the weighted sum of all losses on the routing; None where they are not wanted, so
+        that a plain prediction does not compute them."""
         if not (wanted and records):
             return None, None, None
         config = self.config
@@ -198,47 +197,61 @@ class SwitchPreTrainedModel(PreTrainedModel):
             added = added + config.sequence_balance_coef * mean_over_layers(sequence_balance_loss, records)
         return aux_loss, z_loss, added
 
+    def _with_auxiliary(
+        self,
+        loss: Tensor | None,
+        records: tuple[Routing, ...],
+        output_routing: bool,
+        other_loss: Tensor | None = None,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """The task's loss plus the auxiliary losses, and the output fields about routing (models/outputs.py).
+
+        `other_loss`: a further weighted auxiliary loss, not on the routing.
+        """
+        aux_loss, z_loss, added = self._auxiliary(records, loss is not None or self.training or output_routing)
+        terms = [term for term in (other_loss, added) if term is not None]
+        auxiliary = sum(terms[1:], terms[0]) if loss is not None and terms else None
+        fields = {
+            "aux_loss": aux_loss,
+            "z_loss": z_loss,
+            "auxiliary_loss": auxiliary,
+            "routing": records if output_routing else None,
+        }
+        return (loss if loss is None or auxiliary is None else loss + auxiliary), fields
+
 
 def mean_over_layers(loss: Callable[[Routing], Tensor], records: tuple[Routing, ...]) -> Tensor:
-    """`loss(record)` averaged over the sparse layers, so that a collapsed layer can't hide behind another one."""
+    """Mean of `loss(record)` over the sparse layers: per layer, so that a balanced layer can't hide a collapsed one."""
     return torch.stack([loss(record) for record in records]).mean()
 
 
-def plus(loss: Tensor, auxiliary_loss: Tensor | None) -> Tensor:
-    """A task's loss with what is added to it."""
-    return loss if auxiliary_loss is None else loss + auxiliary_loss
-
-
 def token_logits(hidden: Tensor, head: nn.Module | None, table: nn.Embedding) -> Tensor:
-    """(…, D) -> (…, V) by an output layer, or by the embedding table that it is tied to."""
+    """(…, D) -> (…, V) by the output layer `head`, or by the tied embedding table."""
     if head is not None:
         return head(hidden)
     weight_VD = table.weight
     if weight_VD.is_meta and not hidden.is_meta:
-        # Offloaded by accelerate, which brings a module's weights back for a call of the module alone.
+        # Offloaded by accelerate, which loads a module's weights only when the module itself is called.
         weight_VD = table(torch.arange(table.num_embeddings, device=hidden.device))
     return nn.functional.linear(hidden, weight_VD)
 
 
 def as_int64(values: Tensor, name: str) -> Tensor:
-    """Token ids or labels in whole numbers of any size, as torch's embeddings and losses take them.
-
-    Raises ValueError for other numbers.
-    """
+    """Token ids or labels of any integer dtype as int64. Raises ValueError for other dtypes."""
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
-        raise ValueError(f"{name} holds {values.dtype}: give whole numbers, such as torch.int64.")
+        raise ValueError(f"{name} has dtype {values.dtype}: give an integer dtype, such as torch.int64.")
     return values.long()
 
 
 def require_tokens(inputs: Tensor) -> None:
-    """Raise ValueError for ids (B, 0) or (0, T), or vectors of such shapes: nothing could be routed, or pooled."""
+    """Raise ValueError for ids of shape (B, 0) or (0, T), or such vectors: there is nothing to route or pool."""
     if inputs.shape[0] == 0 or inputs.shape[1] == 0:
         raise ValueError(
-            f"There is no token to read: the input has shape {tuple(inputs.shape)}. Give at least one text, and each "
-            "text at least one token, such as the one that opens or ends it."
+            f"The input has no tokens: its shape is {tuple(inputs.shape)}. Give at least one text, and each text at "
+            "least one token, such as the beginning- or end-of-sequence token."
         )
 
 
 def real_tokens(attention_mask: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
-    """(B, T) bool from an attention mask, non-zero at real tokens; None = all are real."""
+    """(B, T) bool mask from an attention mask, non-zero at real tokens; None = all are real."""
     return torch.ones(shape, dtype=torch.bool, device=device) if attention_mask is None else attention_mask.bool()

@@ -1,8 +1,8 @@
 """Stack: the blocks of a Switch Transformer, from embeddings to hidden states, with the record of every sparse layer.
 
-Legend: B batch, T tokens, S tokens with those of a cache or of another sequence, D d_model.
-T5's pre-norm layout (1910.10683) with the MLPs of sparse layers replaced. One stack serves as encoder, as decoder, and
-as decoder over an encoder.
+Legend: B batch, T tokens, S keys: the tokens of the cache and these, S' tokens of the encoder, D d_model, H heads.
+T5's pre-norm layout (1910.10683), with sparse MLPs. Serves as encoder, as decoder, and as decoder with
+cross-attention.
 """
 
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ from switch_model.sparse_mlp import SparseMLP
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every block of a stack takes besides the hidden states.
+    """The inputs of every block besides the hidden states.
 
     Attributes:
         mask: (B, T) bool, True = a real token.
-        bias: (B, H or 1, T, S) added to the scores of self-attention: positions, padding, the future.
+        bias: (B, H or 1, T, S) added to self-attention scores: relative positions, padding mask, causal mask.
         interventions: changes to the routing.
-        encoder_hidden, encoder_bias: (B, S', D) what cross-attention looks at, and (B, 1, 1, S') its padding.
+        encoder_hidden, encoder_bias: (B, S', D) states for cross-attention, and (B, 1, 1, S') their padding mask.
         cache: keys and values of earlier tokens.
-        past_tokens: (B,) how many tokens of each sequence came before these; None without a cache.
-        weights_wanted: whether attention weights are asked for.
+        past_tokens: (B,) number of tokens of each sequence in the cache; None without a cache.
+        weights_wanted: whether to return attention weights.
     """
 
     mask: Tensor
@@ -51,7 +51,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a stack gives besides its last hidden states and its records, where somebody asks."""
+    """Which optional outputs of a stack are requested."""
 
     hidden_states: bool = False
     attentions: bool = False
@@ -62,16 +62,15 @@ NO_EXTRAS = Extras()
 
 @dataclass(frozen=True)
 class StackOutput:
-    """What a stack gives.
+    """The output of a stack.
 
     Attributes:
         hidden: (B, T, D) after the final norm.
         records: one per sparse layer, in depth order.
-        expert_outputs: (B, T, D) each: what the experts of every sparse MLP gave, times the gate; zeros at padding and
-            at dropped tokens.
-        hidden_states: (B, T, D) each: what the first block takes, what every block but the last gives, and `hidden`.
-        attentions, cross_attentions: (B, H, T, S) each: the weights of every block's self-attention, and of its
-            attention over an encoder's states.
+        expert_outputs: (B, T, D) each: every sparse MLP's expert output times the gate; zeros at padding and dropped
+            tokens.
+        hidden_states: (B, T, D) each: the first block's input, the output of every block but the last, and `hidden`.
+        attentions, cross_attentions: (B, H, T, S or S') each: attention weights of every block.
     """
 
     hidden: Tensor
@@ -83,8 +82,8 @@ class StackOutput:
 
 
 class Block(GradientCheckpointingLayer):
-    """Self-attention, attention over an encoder's states where there are any, then a dense or a sparse MLP: each on a
-    normalised copy and added to the residual stream."""
+    """Self-attention, cross-attention (in an encoder-decoder), and a dense or sparse MLP, each with pre-norm and added
+    to the residual stream."""
 
     def __init__(self, config: SwitchConfig, stack: str, layer: int, causal: bool, cross: bool):
         super().__init__()
@@ -108,11 +107,11 @@ class Block(GradientCheckpointingLayer):
     def forward(
         self, hidden: Tensor, inputs: Inputs
     ) -> tuple[Tensor, list[Routing], tuple[Tensor | None, Tensor | None], Tensor | None]:
-        """Hidden states (B, T, D), the records, the weights of self- and cross-attention where they are wanted, and
-        what the experts gave (B, T, D), None from a dense MLP."""
+        """Hidden states (B, T, D), the records, the weights of self- and cross-attention or None, and the sparse MLP's
+        expert output (B, T, D), None from a dense MLP."""
         records, wanted, crossed = [], inputs.weights_wanted, None
 
-        # 1. Among themselves.
+        # 1. Self-attention.
         normed, update_cache = self.attention_norm(hidden), self._cache_update(inputs.cache)
         if isinstance(self.attention, Attention):
             update, weights = self.attention(normed, inputs.bias, update_cache=update_cache, weights_wanted=wanted)
@@ -123,7 +122,7 @@ class Block(GradientCheckpointingLayer):
             records.append(routing)
         hidden = hidden + self.dropout(update)
 
-        # 2. Over the encoder's states.
+        # 2. Cross-attention.
         if inputs.encoder_hidden is not None and inputs.encoder_bias is not None:
             keys_values = self._encoder_keys_values(inputs.encoder_hidden, inputs.cache)
             update, crossed = self.cross_attention(
@@ -131,7 +130,7 @@ class Block(GradientCheckpointingLayer):
             )
             hidden = hidden + self.dropout(update)
 
-        # 3. Each token by itself.
+        # 3. MLP.
         normed = self.mlp_norm(hidden)
         if not isinstance(self.mlp, SparseMLP):
             return hidden + self.dropout(self.mlp(normed)), records, (weights, crossed), None
@@ -148,7 +147,7 @@ class Block(GradientCheckpointingLayer):
         return lambda keys, values: own.update(keys, values, self.layer)
 
     def _encoder_keys_values(self, encoder_hidden: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoder's states: computed once, then the cache's."""
+        """Cross-attention keys and values: computed once, then taken from the cache."""
         if not isinstance(cache, EncoderDecoderCache):
             return self.cross_attention.keys_and_values(encoder_hidden)
         if cache.is_updated.get(self.layer):
@@ -159,14 +158,13 @@ class Block(GradientCheckpointingLayer):
 
 
 class Stack(nn.Module):
-    """The blocks of an encoder or a decoder under one rule for positions, and a final norm.
+    """The blocks of an encoder or a decoder, with position encoding and a final norm.
 
-    Takes embeddings, not token ids: whoever owns the vocabulary (a classifier, a language model, another encoder)
-    stays outside. `name`, "encoder" or "decoder", is the first part of the records' names; a decoder is causal, and
-    with `cross` it attends to an encoder's states too.
+    Takes embeddings, not token ids: the vocabulary belongs to the model around it. `name`, "encoder" or "decoder", is
+    the first part of the records' names; a decoder is causal, and with `cross` it also attends to an encoder's states.
     """
 
-    main_input_name = "input_ids"  # What `generate` asks an encoder for.
+    main_input_name = "input_ids"  # Read by `generate`.
 
     def __init__(self, config: SwitchConfig, name: str = "encoder", cross: bool = False):
         super().__init__()
@@ -194,35 +192,21 @@ class Stack(nn.Module):
         """(B, T, D) embeddings and a (B, S) bool mask -> hidden states and a record per sparse layer.
 
         Args:
-            mask: of these tokens, or of those in the cache and these.
+            mask: (B, T) of these tokens, or (B, S) of those in the cache and these.
             encoder_hidden, encoder_mask: (B, S', D) states of an encoder and their (B, S') bool mask.
             cache: transformers' cache of earlier tokens; these are added to it.
-            extras: what else is wanted.
+            extras: optional outputs.
 
-        Raises ValueError when interventions name an expert or a token that is not there, and for states without mask.
+        Raises:
+            ValueError: when interventions name an expert or a token that does not exist, or for encoder states without
+                a mask.
         """
-        # 1. Who came before, where everybody stands, and who may look at whom.
-        if self.training and self.blocks[0].gradient_checkpointing:
-            cache = None  # A block that is computed again would add its keys again.
-        if (encoder_hidden is None) != (encoder_mask is None):
-            raise ValueError("Give an encoder's states and their mask, or neither of them.")
-        before = 0 if cache is None else cache.get_seq_length()
-        if before and mask.shape[1] == embeddings.shape[1]:
-            mask = torch.cat([mask.new_ones(mask.shape[0], before), mask], dim=1)
-        embeddings, bias = self._with_positions(embeddings, mask, before)
-        dtype = self.final_norm.weight.dtype
-        inputs = Inputs(
-            mask=mask[:, before:],
-            bias=bias,
-            interventions=interventions,
-            encoder_hidden=encoder_hidden,
-            encoder_bias=None if encoder_mask is None else padding_bias(encoder_mask, dtype),
-            cache=cache,
-            past_tokens=None if cache is None else mask[:, :before].sum(dim=1),
-            weights_wanted=extras.attentions,
+        # 1. Positions, attention masks and cache.
+        embeddings, inputs = self._prepare(
+            embeddings, mask, interventions, encoder_hidden, encoder_mask, cache, extras.attentions
         )
 
-        # 2. The blocks.
+        # 2. Blocks.
         hidden, records, states, weights, crossed, outputs = self.dropout(embeddings), [], [], [], [], []
         for block in self.blocks:
             if extras.hidden_states:
@@ -242,17 +226,49 @@ class Stack(nn.Module):
             cross_attentions=tuple(crossed) if extras.attentions and encoder_hidden is not None else None,
         )
 
-    def _with_positions(self, embeddings: Tensor, mask: Tensor, before: int) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, T, D) with all that is added to them, and the bias of attention (B or 1, H or 1, T, S).
+    def _prepare(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        interventions: AnyInterventions,
+        encoder_hidden: Tensor | None,
+        encoder_mask: Tensor | None,
+        cache: Cache | None,
+        weights_wanted: bool,
+    ) -> tuple[Tensor, Inputs]:
+        """Embeddings with positions, and what every block takes besides. Arguments as `forward`."""
+        if self.training and self.blocks[0].gradient_checkpointing:
+            cache = None  # Recomputing a block would add its keys a second time.
+        if (encoder_hidden is None) != (encoder_mask is None):
+            raise ValueError("Give an encoder's states and their mask, or neither of them.")
+        before = 0 if cache is None else cache.get_seq_length()
+        if before and mask.shape[1] == embeddings.shape[1]:
+            mask = torch.cat([mask.new_ones(mask.shape[0], before), mask], dim=1)
+        embeddings, bias = self._with_positions(embeddings, mask, before)
+        dtype = self.final_norm.weight.dtype
+        inputs = Inputs(
+            mask=mask[:, before:],
+            bias=bias,
+            interventions=interventions,
+            encoder_hidden=encoder_hidden,
+            encoder_bias=None if encoder_mask is None else padding_bias(encoder_mask, dtype),
+            cache=cache,
+            past_tokens=None if cache is None else mask[:, :before].sum(dim=1),
+            weights_wanted=weights_wanted,
+        )
+        return embeddings, inputs
 
-        `mask` (B, S) is that of `before` tokens in the cache and of these.
+    def _with_positions(self, embeddings: Tensor, mask: Tensor, before: int) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, T, D) with positions and convolution, and the attention bias (B or 1, H or 1, T, S).
+
+        `mask` (B, S) covers the `before` tokens in the cache and these.
         """
         tokens, dtype = embeddings.shape[1], self.final_norm.weight.dtype
         bias = padding_bias(mask, dtype)
         if self.position_bias is not None:
             bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
         if self.positions is not None:
-            position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Padding on the left shifts nobody.
+            position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Left padding does not count.
             embeddings = embeddings + self.positions(position_BS[:, before:])
         if self.config.embedding_norm:
             embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])

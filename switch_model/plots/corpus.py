@@ -11,7 +11,7 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
 from switch_model.plots.style import COLOUR_BAR, LINES, SHARES, plain, styled
 
-# Less often, as everywhere, more often.
+# Less often than over all texts, as often, more often.
 _LIFT = ((0.0, "rgba(201,138,43,1)"), (0.5, "rgba(128,128,128,0.06)"), (1.0, "rgba(64,120,176,1)"))
 
 
@@ -38,7 +38,7 @@ def layer_loads(corpus: Corpus) -> go.Figure:
 
 
 def class_lift(corpus: Corpus, layer: str) -> go.Figure:
-    """Heat map of log2 lift: a row per class, a column per expert; 0 = the class uses the expert as all texts do."""
+    """Heat map of log2 lift: a row per class, a column per expert; 0 = as over all texts."""
     counts = class_counts(corpus, layer)
     values = lift(counts)
     most = max(1.0, float(np.nanmax(np.abs(values))))
@@ -59,7 +59,7 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             colorbar=COLOUR_BAR | {"title": {"text": "log2 lift", "side": "top", "font": {"size": 11}}},
         )
     )
-    # As names also where they are numbers or days.
+    # As categories even where the names are numbers or dates.
     return _over_experts(figure, min(28 * len(corpus.classes), 600) + 70).update_yaxes(type="category")
 
 
@@ -83,7 +83,7 @@ def drops_by_position(corpus: Corpus) -> go.Figure:
 
 
 def right_and_wrong_loads(loads: np.ndarray) -> go.Figure:
-    """(2, E) load of the experts over texts predicted right and wrong, side by side."""
+    """Bars of (2, E) expert loads over correctly and wrongly predicted texts, side by side."""
     figure = go.Figure()
     for name, load, colour in zip(("right", "wrong"), loads, (LINES[0], LINES[1]), strict=True):
         figure.add_bar(x=[str(expert) for expert in range(len(load))], y=load, name=name, marker={"color": colour})

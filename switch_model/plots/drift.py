@@ -18,7 +18,7 @@ MAX_NAME = 24
 
 
 def saturation_curves(steps: Sequence[int], records: Sequence[Sequence[Routing]]) -> go.Figure:
-    """Per sparse layer, the share of tokens routed as at the last checkpoint; thin and dotted, what chance would give.
+    """Per sparse layer, the share of tokens routed as at the last checkpoint; thin and dotted, the chance level.
 
     Args:
         steps: of the checkpoints, ascending.
@@ -35,7 +35,7 @@ def saturation_curves(steps: Sequence[int], records: Sequence[Sequence[Routing]]
 
 
 def score_curves(steps: Sequence[int], scores: Sequence[Mapping[str, float]]) -> go.Figure:
-    """A line per class: its probability over steps. Of many classes, those that were most probable at some step."""
+    """A line per class: its probability over steps. Of many classes, those with the highest peaks."""
     peaks = {name: max(one[name] for one in scores) for name in scores[-1]}
     shown = sorted(sorted(peaks, key=peaks.__getitem__, reverse=True)[:MAX_CLASSES], key=list(peaks).index)
     figure = go.Figure()

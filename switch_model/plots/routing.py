@@ -17,13 +17,13 @@ from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.plots.style import COLOUR_BAR, INK, SHARES, ground, plain, styled
 from switch_model.routing import Routing, transitions
 
-# Above this many tokens their names no longer fit below the columns.
+# With more tokens, their names do not fit below the columns.
 MAX_NAMED_TOKENS = 80
-# Up to this many, they fit side by side; then they stand upright.
+# With more, names are rotated.
 MAX_LEVEL_NAMES = 12
 # Longer names are cut.
 MAX_NAME = 14
-# Up to this many columns, whole names fit above them.
+# With more columns, layer names are shortened.
 MAX_COLUMN_NAMES = 6
 
 
@@ -35,7 +35,7 @@ def router_probabilities(record: Routing, tokens: Sequence[str], selected: int |
 def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None = None) -> dict[str, Any]:
     """Heat map of one sequence in one layer: a column per token, a row per expert; a dot marks the chosen expert.
 
-    As plotly's JSON: a figure checks each of its parts, which takes four times as long as all the rest, and this one is
+    As plotly's JSON: go.Figure validates every part, which takes four times as long as all the rest, and this figure is
     drawn after every click.
 
     Args:
@@ -52,7 +52,7 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
             "give the record of one sequence, without padding."
         )
     probs_ET = record.probs[0].T.detach().cpu().double().numpy().round(3)
-    # With many experts every probability is small: the scale ends at the largest one, and says so.
+    # With many experts every probability is small: the colour scale ends at the largest.
     highest = min(math.ceil(10 * float(probs_ET.max(initial=0.1))) / 10, 1.0)
     names = [plain(token.strip() or "␣", MAX_NAME) for token in tokens]
     heat = {
@@ -67,7 +67,7 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
         "hovertemplate": "%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
         "colorbar": COLOUR_BAR | {"tickvals": [0, highest / 2, highest], "tickformat": ".2~f"},
     }
-    # A token whose experts are all off has none.
+    # A token whose experts are all ablated chose none.
     chosen_T = record.chosen_logit[0].isfinite().nonzero().flatten().tolist()
     expert_T = record.expert[0].tolist()
     chosen = {
@@ -86,7 +86,7 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
 def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected: int | None) -> dict[str, Any]:
     count = len(names)
     named, size = count <= MAX_NAMED_TOKENS, 11 if count <= 45 else 9
-    # Below it, room for the longest name where names stand upright, else for one line (and the axis title).
+    # Bottom margin: the longest name if rotated, else one line (or the axis title).
     upright = named and count > MAX_LEVEL_NAMES
     bottom = 14 + round(0.6 * size * max(len(unescape(name)) for name in names)) if upright else 28 if named else 40
     # Tall enough to see each expert's row, yet never taller than a screen.
@@ -101,7 +101,7 @@ def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected:
     }
     axis = {"showgrid": False, "zeroline": False, "automargin": True, "ticks": ""}
     return ground(rows + bottom + 10, right=8, bottom=bottom) | {
-        # The default one is as large as all the rest, and none of its colours is seen here.
+        # The default template is as large as all the rest, and unused.
         "template": {},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
@@ -114,7 +114,7 @@ def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected:
             "tickangle": -90 if upright else 0,
             "tickfont": {"size": size},
             "title": {"text": None if named else "token", "standoff": 15},
-            # A text that reads from the right has its columns from the right, as its grid has.
+            # Right-to-left text has its columns from the right, as in the grid.
             "range": [count - 0.5, -0.5] if from_right else [-0.5, count - 0.5],
         },
         "yaxis": axis
@@ -138,12 +138,12 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
     """
     if len(records) < 2:
         raise ValueError(f"A flow needs two sparse layers at least: there {'is' if records else 'are'} {len(records)}.")
-    # 1. A node for each expert that any token chose; its place is given, so that experts keep their order.
+    # 1. A node for each expert that any token chose; with fixed positions, so that experts keep their order.
     nodes = [
         (layer, expert) for layer, one in enumerate(records) for expert in one.choices.nonzero().flatten().tolist()
     ]
     number = {node: index for index, node in enumerate(nodes)}
-    # 2. A band for each pair of experts in neighbouring layers that tokens share.
+    # 2. A band for each pair of experts in neighbouring layers with common tokens.
     bands = [
         (number[layer, i], number[layer + 1, j], int(counts[i, j]), i, j)
         for layer, (here, there) in enumerate(itertools.pairwise(records))
@@ -194,7 +194,7 @@ def _column_names(records: Sequence[Routing]) -> list[dict[str, Any]]:
 def transition_matrix(here: Routing, there: Routing) -> go.Figure:
     """Heat map of P(expert of the later layer | expert of the earlier one): a row per earlier expert that has tokens.
 
-    Hovering tells the share that the later expert has of all tokens: what shuffled tokens would give on average.
+    Hovering shows the later expert's share of all tokens: the expected value for shuffled tokens.
     """
     counts = transitions(here, there)
     rows = counts.sum(dim=1).nonzero().flatten().tolist()
@@ -217,13 +217,13 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
         )
     )
     figure.update_xaxes(title=f"expert in {layer_title(there.name)}", type="category")
-    # A long title has two lines: the side is short.
+    # Two lines: the axis is short.
     figure.update_yaxes(title=f"expert in<br>{layer_title(here.name)}", type="category", autorange="reversed")
     return styled(figure, min(max(26 * len(rows), 120), 480) + 60, hovermode="closest", grid=False)
 
 
 def _stacked_places(records: Sequence[Routing], nodes: list[tuple[int, int]]) -> list[float]:
-    """The middle of each node, from the top: experts below each other by number, as high as they have tokens."""
+    """Vertical centre of each node, from the top: experts in order, with heights proportional to their tokens."""
     places = []
     for layer, record in enumerate(records):
         counts = [int(record.choices[expert]) for one, expert in nodes if one == layer]
@@ -240,7 +240,7 @@ def _see_through(colour: str) -> str:
 
 
 def reads_from_the_right(tokens: Sequence[str]) -> bool:
-    """Whether the first letter with a direction is of a script that is written from right to left."""
+    """Whether the first letter with a direction is of a right-to-left script."""
     for character in "".join(tokens):
         if (direction := unicodedata.bidirectional(character)) in ("L", "R", "AL"):
             return direction != "L"

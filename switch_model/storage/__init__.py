@@ -1,1 +1,1 @@
-"""Files: checkpoints read without running anything in them, written whole or not at all, and fetched from the Hub."""
+"""Files: checkpoints read without running any code in them, written atomically, and downloaded from the Hub."""

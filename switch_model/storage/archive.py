@@ -1,4 +1,4 @@
-"""A zipped checkpoint folder -> its known files. Every member is looked at before anything is unpacked.
+"""A zipped checkpoint folder -> its known files. Every member is checked before anything is unpacked.
 
 Try it: unzip(Path("my_model.zip"), Path("an/empty/folder"))
 """
@@ -15,7 +15,7 @@ from switch_model.storage.json_file import MAX_JSON_BYTES, check_size
 
 WEIGHTS = "model.safetensors"
 REQUIRED_FILES = ("config.json", WEIGHTS, "tokenizer.json")
-# Instead of model.safetensors: what names its parts, and the parts, as save_pretrained writes them.
+# Instead of model.safetensors: the index of its shards, and the shards, as save_pretrained writes them.
 INDEX = "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
 OPTIONAL_FILES = (
@@ -26,12 +26,12 @@ OPTIONAL_FILES = (
     "training.json",
 )
 
-# Limits for files of unknown origin: far above what any checkpoint needs.
+# Limits for untrusted files: far above what any checkpoint needs.
 MAX_ZIP_BYTES = 8_000_000_000
 MAX_MEMBERS = 1_000
-# Weights hardly shrink; JSON shrinks to a tenth. Beyond this, a member is made to fill a disk.
+# Weights hardly compress; JSON to a tenth. Beyond this ratio a member is a zip bomb.
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 10_000_000
-# Of one file. Weights are bounded by what all files may take, and by their own header.
+# Of one file. Weights are bounded by the total size and by their header.
 MAX_TOKENIZER_BYTES, MAX_CARD_BYTES = 20_000_000, 1_000_000
 _MAX_BYTES = {
     "config.json": MAX_JSON_BYTES,
@@ -51,18 +51,18 @@ def is_known(name: str) -> bool:
 
 
 def missing_files(present: Collection[str]) -> list[str]:
-    """Which files a checkpoint can't do without; an index of shards stands for model.safetensors."""
+    """The required files that are missing; an index of shards replaces model.safetensors."""
     return [name for name in REQUIRED_FILES if name not in present and not (name == WEIGHTS and INDEX in present)]
 
 
 def unzip(archive: Path, scratch: Path, most: int = MAX_ZIP_BYTES) -> Path:
-    """Copy the known files of a zipped checkpoint folder to `scratch`, which is returned.
+    """Extract the known files of a zipped checkpoint folder into `scratch`, which is returned.
 
     Args:
-        most: bytes that they may take unpacked, all together.
+        most: limit for all unpacked files together, in bytes.
 
     Raises:
-        CheckpointError: when it is no zip, or holds what no checkpoint does.
+        CheckpointError: when it is not a valid checkpoint zip.
     """
     try:
         with zipfile.ZipFile(archive) as contents:
@@ -71,15 +71,15 @@ def unzip(archive: Path, scratch: Path, most: int = MAX_ZIP_BYTES) -> Path:
                     shutil.copyfileobj(packed, unpacked)
     except CheckpointError:
         raise
-    except Exception as error:  # zipfile and each of its decompressors raise kinds of their own.
+    except Exception as error:  # zipfile and its decompressors raise many types.
         raise CheckpointError(
-            f"{archive.name} is no zip of a checkpoint folder. Give a folder, a .zip of one, or a hub id."
+            f"{archive.name} is not a valid checkpoint zip. Give a checkpoint folder, a .zip of one, or a hub id."
         ) from error
     return scratch
 
 
 def _members(contents: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]:
-    """The known files by name. Raises CheckpointError for the first member that no checkpoint folder would have."""
+    """The known files by name. Raises CheckpointError for the first unsafe member."""
     members = contents.infolist()
     if len(members) > MAX_MEMBERS:
         raise CheckpointError(f"The zip holds {len(members):,} files: at most {MAX_MEMBERS:,}.")
@@ -95,7 +95,7 @@ def _members(contents: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]
             raise CheckpointError(f"The zip holds a link: {shown!r}. Zip the files themselves.")
         if member.file_size > max(RATIO_COUNTS_FROM, MAX_RATIO * member.compress_size):
             raise CheckpointError(
-                f"{shown!r} unpacks to more than {MAX_RATIO} times its size: that is no checkpoint file."
+                f"{shown!r} unpacks to more than {MAX_RATIO} times its size: it is not a checkpoint file."
             )
         if member.is_dir() or not is_known(path.name):
             continue

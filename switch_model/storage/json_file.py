@@ -1,4 +1,4 @@
-"""JSON files of unknown origin: a bounded size, one object, no key twice.
+"""Untrusted JSON files: bounded size, one object, no duplicate keys.
 
 Try it: read_json(Path("assets/models/ag_news/config.json"))
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from switch_model.storage.errors import CheckpointError
 
-# Of one file, unless its reader says otherwise.
+# Default limit of one file.
 MAX_JSON_BYTES = 1_000_000
 
 
@@ -27,21 +27,21 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes, name: str) -> dict[str, Any]:
-    """The object in UTF-8 JSON that is called `name`. Raises CheckpointError for any other, and for a key told twice:
-    readers differ in which of its values holds.
+    """The object in UTF-8 JSON called `name`. Raises CheckpointError for anything else, and for duplicate keys: parsers
+    differ in which value they take.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) != len(pairs):
             twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            raise CheckpointError(f"{name} names {twice[:80]!r} twice.")
+            raise CheckpointError(f"{name} has the key {twice[:80]!r} twice.")
         return values
 
     try:
         values = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} is no valid JSON.") from error
+        raise CheckpointError(f"{name} is not valid JSON.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{name} must hold a JSON object.")
     return values

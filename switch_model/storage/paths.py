@@ -1,6 +1,6 @@
-"""A path as people write it -> one that can be opened: ~ and ~user are homes, file:// is this disk.
+"""Paths as people write them -> paths that can be opened: expands ~ and ~user, accepts file:// URLs.
 
-Whatever takes a path from outside asks here once: flags, config files, the page's boxes, load_checkpoint.
+Everything that takes a path from outside calls this once: flags, config files, the page's fields, load_checkpoint.
 Try it: local_path("~/runs/toy")
 """
 
@@ -12,9 +12,9 @@ _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
 
 
 def local_path(given: str | os.PathLike[str]) -> str:
-    """The path meant. A name that is none, such as a hub id, comes back as it is.
+    """The expanded path. A name that is not a path, such as a hub id, is returned unchanged.
 
-    Raises ValueError for a home that nobody knows: a folder called "~" would be a surprise.
+    Raises ValueError for an unknown home, instead of making a folder called "~".
     """
     path = os.fspath(given)
     if url := _FILE_URL.match(path):
@@ -27,5 +27,5 @@ def local_path(given: str | os.PathLike[str]) -> str:
     user = path.partition(os.sep)[0]
     if user != "~" and os.path.lexists(path):
         return path
-    whose = f"there is no user {user[1:]}" if user[1:] else "the environment names no home"
-    raise ValueError(f"{path}: {whose}. For a file or folder of that very name, write ./{path}")
+    whose = f"there is no user {user[1:]}" if user[1:] else "the environment has no home folder"
+    raise ValueError(f"{path}: {whose}. For a file or folder of exactly that name, write ./{path}")

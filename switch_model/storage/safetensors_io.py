@@ -1,7 +1,7 @@
-"""safetensors files without a map of the file in memory: header checked here, weights read straight to their place.
+"""safetensors files without memory mapping: the header is validated here, weights are read in place.
 
-The format is 8 bytes of length, that many of JSON, then the tensors' bytes. A mapped file counts as memory of the
-process once it was read: a model would take twice its size to open.
+The format is 8 bytes of length, that many bytes of JSON, then the tensors' bytes. A mapped file counts as the process's
+memory once it is read: opening a model would take twice its size.
 Try it: read_header(Path("assets/models/ag_news/model.safetensors"))
 """
 
@@ -23,7 +23,7 @@ from switch_model.storage.json_file import parse_json, read_json
 
 MAX_SHARDS = 1_000
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# Numbers that are read, checked or converted at a time.
+# Numbers that are read, checked and converted at a time.
 CHUNK = 1 << 19
 
 
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Limits:
-    """For files of unknown origin: far above any model this package makes, far below what hurts a machine."""
+    """For untrusted files: far above any model this package makes, far below what harms a machine."""
 
     header_bytes: int = 1_000_000
     tensors: int = 4_096
@@ -53,20 +53,20 @@ LIMITS = Limits()
 
 
 def read_header(path: Path, limits: Limits = LIMITS, others: bool = False) -> dict[str, Entry]:
-    """Tensor name -> where it lies, of a safetensors header that is read and bounded here.
+    """Tensor name -> its entry, from a validated safetensors header.
 
     Args:
-        others: leave out tensors that hold no floating point numbers, instead of refusing the file.
+        others: skip tensors that are not floating point, instead of rejecting the file.
 
     Raises:
-        CheckpointError: when the header is damaged, describes anything badly, or does not fit the file's length.
+        CheckpointError: when the header is damaged, inconsistent, too large, or does not fit the file's length.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(limits.header_bytes, size - 8):
-            raise CheckpointError(f"{path.name} is no safetensors file, or its header is damaged or too large.")
+            raise CheckpointError(f"{path.name} is not a safetensors file, or its header is damaged or too large.")
         raw = file.read(length)
     header = parse_json(raw, f"The header of {path.name}")
     header.pop("__metadata__", None)
@@ -77,7 +77,7 @@ def read_header(path: Path, limits: Limits = LIMITS, others: bool = False) -> di
         fields = entry if isinstance(entry, dict) else {}
         dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
         if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
-            raise CheckpointError(f"The header of {path.name} describes {name!r} badly.")
+            raise CheckpointError(f"The header of {path.name} has an invalid entry for {name!r}.")
         spans.append((offsets[0], offsets[1]))
         if not isinstance(dtype, str) or dtype not in DTYPES:
             if others:
@@ -85,14 +85,14 @@ def read_header(path: Path, limits: Limits = LIMITS, others: bool = False) -> di
             raise CheckpointError(f"The weight {name} has dtype {dtype!r}; accepted: {', '.join(DTYPES)}.")
         tensors[name] = Entry(DTYPES[dtype], shape, 8 + length + offsets[0])
         if offsets[1] - offsets[0] != tensors[name].numbers * DTYPES[dtype].itemsize:
-            raise CheckpointError(f"{path.name} can't be read: {name} has other than its shape's number of bytes.")
+            raise CheckpointError(f"{path.name} can't be read: the size of {name} does not fit its shape.")
     end = 0
     for first, last in sorted(spans):
         if first != end or last < first:
-            raise CheckpointError(f"{path.name} can't be read: its tensors overlap, or leave gaps.")
+            raise CheckpointError(f"{path.name} can't be read: its tensors overlap or leave gaps.")
         end = last
     if 8 + length + end != size:
-        raise CheckpointError(f"{path.name} can't be read: it is not as long as its header says.")
+        raise CheckpointError(f"{path.name} can't be read: its length does not fit its header.")
     return tensors
 
 
@@ -101,7 +101,7 @@ def _counts(values: Any) -> TypeGuard[list[int]]:
 
 
 def read_tensor(file: FileIO, name: str, entry: Entry, out: Tensor) -> None:
-    """Read one tensor to its place, in `out`'s own type. Raises CheckpointError when a number is NaN or infinite."""
+    """Read one tensor into `out`, in its dtype. Raises CheckpointError for NaN or infinite values."""
     flat = out.view(-1)
     file.seek(entry.start)
     buffer = None if entry.dtype == out.dtype else torch.empty(min(CHUNK, len(flat)), dtype=entry.dtype)
@@ -109,11 +109,11 @@ def read_tensor(file: FileIO, name: str, entry: Entry, out: Tensor) -> None:
         target = flat[first : first + CHUNK]
         chunk = target if buffer is None else buffer[: len(target)]
         if file.readinto(_bytes(chunk)) != chunk.nbytes:
-            raise CheckpointError(f"The file ends in the middle of {name}: it can't be read.")
+            raise CheckpointError(f"The file is cut off in the middle of {name}.")
         if buffer is not None:
             target.copy_(chunk)
         if not target.isfinite().all():
-            raise CheckpointError(f"The weight {name} holds NaN or infinite values: the checkpoint is damaged.")
+            raise CheckpointError(f"The weight {name} has NaN or infinite values: the checkpoint is damaged.")
 
 
 def read_tensors(path: Path, header: Mapping[str, Entry], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -127,22 +127,22 @@ def read_tensors(path: Path, header: Mapping[str, Entry], dtype: torch.dtype = t
 
 @dataclass(frozen=True)
 class Weights:
-    """Where each tensor of a checkpoint lies: its file, and its place there.
+    """File and entry of each tensor of a checkpoint.
 
-    One file, model.safetensors, or the shards that model.safetensors.index.json names.
+    One file, model.safetensors, or the shards in model.safetensors.index.json.
     """
 
     entries: dict[str, tuple[Path, Entry]]
 
     @classmethod
     def find(cls, folder: Path, limits: Limits = LIMITS, others: bool = False) -> "Weights":
-        """Raises CheckpointError as read_header does, and when the index and the files it names do not fit together."""
+        """The weights of a folder. Raises CheckpointError as read_header does, and when index and files disagree."""
         names = ["model.safetensors"]
         listed: dict[str, str] | None = None
         if not (folder / names[0]).is_file():
             listed = read_json(folder / INDEX, limits.index_bytes).get("weight_map")
             if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-                raise CheckpointError(f"{INDEX} holds no weight_map.")
+                raise CheckpointError(f"{INDEX} has no weight_map.")
             names = sorted(set(listed.values()))
             if len(names) > MAX_SHARDS or any(Path(name).name != name or name in ("", ".", "..") for name in names):
                 raise CheckpointError(f"{INDEX} names files outside its folder, or too many.")
@@ -156,12 +156,12 @@ class Weights:
         if len(entries) > limits.tensors:
             raise CheckpointError(f"{INDEX} names more than {limits.tensors:,} tensors.")
         if lost := sorted(set(listed or ()) - set(entries)):
-            raise CheckpointError(f"{INDEX} names {lost[0]}, which {(listed or {})[lost[0]]} has not.")
+            raise CheckpointError(f"{INDEX} names {lost[0]}, which {(listed or {})[lost[0]]} does not have.")
         return cls(entries)
 
     @property
     def header(self) -> dict[str, Entry]:
-        """Tensor name -> its type and shape."""
+        """Tensor name -> its entry."""
         return {name: entry for name, (_, entry) in self.entries.items()}
 
     def read(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -174,18 +174,18 @@ class Weights:
         }
 
     def dtype(self) -> torch.dtype:
-        """Of the most numbers."""
+        """The dtype of most numbers."""
         numbers: dict[torch.dtype, int] = {}
         for _, entry in self.entries.values():
             numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
         return max(numbers, key=numbers.__getitem__, default=torch.float32)
 
     def first(self, *names: str) -> str | None:
-        """The first of `names` that is there."""
+        """The first of `names` that exists."""
         return next((name for name in names if name in self.entries), None)
 
     def differ(self, one: str | None, other: str | None) -> bool:
-        """Whether two tensors are both there and not the same, byte for byte."""
+        """Whether two tensors both exist and are not equal byte for byte."""
         if one is None or other is None or one == other:
             return False
         (path, entry), (path2, entry2) = self.entries[one], self.entries[other]
@@ -204,7 +204,7 @@ class Weights:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write a safetensors file, a piece at a time: also from a GPU, and in another `dtype`, without a second copy."""
+    """Write a safetensors file in chunks: no second copy in memory, also from a GPU or in another `dtype`."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,8 +1,7 @@
-"""transformers' SwitchTransformers checkpoints as models of this package, with the same logits.
+"""Import transformers' SwitchTransformers checkpoints as models of this package, with the same logits.
 
-Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names; never a pickle. Every
-weight goes from the file straight to its place among the stacked experts, so that importing takes the memory of the
-model and little more.
+Reads config.json and model.safetensors, or the shards in model.safetensors.index.json; never a pickle. Every weight is
+read directly into the stacked experts, so that importing takes little more memory than the model.
 Try it: SwitchForConditionalGeneration.from_switch_transformers("google/switch-base-8", revision="refs/pr/5")
 """
 
@@ -29,12 +28,12 @@ SENTENCEPIECE = "spiece.model"
 # 128 experts in 12 layers are 3,072 tensors, 256 are 6,144.
 MAX_JSON_BYTES, LIMITS = 20_000_000, Limits(header_bytes=20_000_000, tensors=200_000, index_bytes=20_000_000)
 HOW_TO_CONVERT = (
-    "Where transformers may open it, save it again without pickles:\n"
+    "If you trust it, save it again as safetensors with transformers:\n"
     '  python -c "from transformers import SwitchTransformersForConditionalGeneration as M; '
     "M.from_pretrained('{source}').save_pretrained('converted')\"\n"
-    "copy its tokenizer files beside the weights, and import the folder converted."
+    "then copy its tokenizer files into the folder converted, and import that folder."
 )
-# Fields that mean the same in both; the others are translated in `read_config`.
+# Fields with the same meaning in both; the others are translated in `read_config`.
 _SAME = (
     "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers", "num_experts",
     "expert_capacity", "encoder_sparse_step", "decoder_sparse_step", "router_bias", "router_dtype",
@@ -43,18 +42,18 @@ _SAME = (
     "tie_word_embeddings", "eos_token_id", "bos_token_id",
 )  # fmt: skip
 _TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
-# Read by the library, and by nothing in the forward pass of either.
+# Read by transformers' config class, not by either forward pass.
 _DERIVING = ("num_sparse_encoder_layers", "num_sparse_decoder_layers", "router_ignore_padding_tokens")
 
 
 def find_checkpoint(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
-    """The folder itself, or the hub repository's JSON and safetensors files. Raises CheckpointError."""
+    """The folder itself, or the folder with a hub repository's JSON and safetensors files. Raises CheckpointError."""
     name = with_revision(local_path(path_or_hub_id), revision)
     folder = Path(name)
     if not folder.is_dir():
-        folder = download(name, [*FILES, SENTENCEPIECE], "no folder")
+        folder = download(name, [*FILES, SENTENCEPIECE], "not a folder")
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{name} lacks config.json: it is no transformers checkpoint.")
+        raise CheckpointError(f"{name} lacks config.json: it is not a transformers checkpoint.")
     if not (folder / "model.safetensors").is_file() and not (folder / INDEX).is_file():
         what_to_do = without_pickles(name)
         if "A pull request" not in what_to_do:
@@ -66,9 +65,8 @@ def find_checkpoint(path_or_hub_id: str | Path, revision: str | None = None) -> 
 def read_config(folder: Path) -> SwitchConfig:
     """A SwitchTransformers config.json -> the same model's SwitchConfig. Raises CheckpointError.
 
-    Which layers are sparse is derived by transformers' own class, so that all its edge cases are the same. Padding is
-    routed nowhere here: `router_ignore_padding_tokens`, which the library reads nowhere, changes no real token's logits
-    as long as padding stands on the right.
+    transformers' own class derives which layers are sparse, so that edge cases agree. `router_ignore_padding_tokens` is
+    read nowhere in transformers; here padding is never routed, which with right padding changes no real token's logits.
     """
     values = read_json(folder / "config.json", MAX_JSON_BYTES)
     if values.get("model_type") != SwitchTransformersConfig.model_type:
@@ -83,16 +81,16 @@ def read_config(folder: Path) -> SwitchConfig:
     try:
         theirs = SwitchTransformersConfig(**{key: value for key, value in values.items() if key in wanted})
     except ZeroDivisionError as error:
-        raise CheckpointError("config.json: its numbers of layers do not go together.") from error
-    except Exception as error:  # The library's strict dataclass raises kinds of its own.
+        raise CheckpointError("config.json: its numbers of layers do not fit together.") from error
+    except Exception as error:  # transformers' strict dataclass raises many types.
         raise CheckpointError(f"config.json: {error}") from error
     settings = {key: getattr(theirs, key) for key in _SAME}
-    # A config may name its steps itself, and a negative one makes no layer sparse.
+    # A negative step makes no layer sparse in transformers.
     settings |= {key: max(0, settings[key]) for key in ("encoder_sparse_step", "decoder_sparse_step")}
     if isinstance(theirs.eos_token_id, list):
         if len(theirs.eos_token_id) != 1:
             raise CheckpointError(
-                f"config.json: eos_token_id={theirs.eos_token_id} names several tokens; a model here ends with one."
+                f"config.json: eos_token_id={theirs.eos_token_id} has several tokens; only one is supported."
             )
         settings["eos_token_id"] = theirs.eos_token_id[0]
     pad = theirs.pad_token_id if theirs.pad_token_id is not None else 0
@@ -103,10 +101,10 @@ def read_config(folder: Path) -> SwitchConfig:
             **settings,
             pad_token_id=pad,
             decoder_start_token_id=pad if start is None else start,
-            # T5's scale belongs to its tied output layer.
+            # T5 scales only before a tied output layer.
             scale_decoder_outputs=theirs.tie_word_embeddings,
             expert_dropout=theirs.dropout_rate,
-            # What they were pretrained for (2101.03961, section 2.5).
+            # Their pretraining task (2101.03961, section 2.5).
             restores_gaps=True,
             is_encoder_decoder=True,
         )
@@ -123,10 +121,10 @@ def import_switch_transformers(
     """A transformers SwitchTransformers checkpoint as a model of this package, in evaluation mode on the CPU.
 
     Args:
-        model_class: what to make of it: both stacks, or the encoder alone. A head that the checkpoint has not (a
-            classifier's) starts at random.
+        model_class: of the new model: both stacks, or the encoder alone. A head that the checkpoint lacks (a
+            classifier's) is initialised at random.
         path_or_hub_id: a folder in transformers' layout, or "owner/name" on the Hugging Face Hub.
-        dtype: of the weights; None = as they are in the file.
+        dtype: of the weights; None = as in the file.
         revision: of a hub repository: a branch, a tag, a commit, or refs/pr/N; None = main.
 
     Raises:
@@ -138,7 +136,7 @@ def import_switch_transformers(
     decoder_table = weights.first("decoder.embed_tokens.weight", "shared.weight")
     if config.tie_word_embeddings:
         encoder_table = decoder_table = weights.first("shared.weight", "encoder.embed_tokens.weight", "lm_head.weight")
-    # transformers 5 keeps three tables apart where the output layer is not tied.
+    # transformers 5 may have three separate tables where the output layer is not tied.
     config.share_embeddings = not weights.differ(encoder_table, decoder_table)
     with torch.device("meta"):
         model = model_class(config)
@@ -164,21 +162,21 @@ def import_switch_transformers(
 
 
 def _plan(model: PreTrainedModel, weights: Weights, tables: dict[str, str]) -> list[tuple[str, torch.Size, list[str]]]:
-    """For each weight of the model: its name, its shape, and the tensors of the files that make it up. Nothing is
-    allocated here.
+    """For each weight of the model: its name, its shape, and the tensors in the files that it is read from. Checks the
+    shapes before anything is allocated.
 
     Args:
-        tables: of the embedding tables, which tensor each is read from.
+        tables: embedding table of the model -> the tensor that it is read from.
     """
     plan = []
     for name, weight in model.state_dict().items():
         sources = [tables[name]] if name in tables else list(their_names(name, model.config.num_experts))
         missing = [source for source in sources if source not in weights.entries]
         if missing and name.split(".")[0] not in ("shared", "encoder", "decoder", "decoder_embedding", "lm_head"):
-            continue  # A new head's own.
+            continue  # Of a new head.
         if missing:
             both = any(source.startswith("decoder.block.") for source in weights.entries)
-            hint = "" if both else " It holds an encoder alone: --encoder_only, or SwitchEncoderModel, takes that."
+            hint = "" if both else " It is an encoder alone: import it with --encoder_only, or as SwitchEncoderModel."
             raise CheckpointError(f"The checkpoint lacks {missing[0]}, which its config.json asks for.{hint}")
         shape = list(weight.shape[1:] if _is_stacked(name) else weight.shape)
         for source in sources:
@@ -193,7 +191,7 @@ def _is_stacked(name: str) -> bool:
 
 
 def their_names(name: str, num_experts: int) -> Iterator[str]:
-    """The library's name, or one for each expert, of what is called `name` here."""
+    """transformers' name of the weight called `name` here; one for each expert where experts are stacked."""
     stack, *rest = name.split(".")
     if stack not in ("encoder", "decoder"):
         yield name
@@ -223,7 +221,7 @@ def their_names(name: str, num_experts: int) -> Iterator[str]:
 
 
 def _start_new_parts(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Give the weights that no file brought a place and their random start."""
+    """Allocate and initialise the weights that the checkpoint lacks."""
     for module in model.modules():
         if any(weight.is_meta for weight in module.parameters(recurse=False)):
             module.to_empty(device="cpu", recurse=False).to(dtype)

@@ -1,7 +1,7 @@
-"""The tokenizers of a checkpoint: read under rules of our own, written, and which of two is whose.
+"""Read and write the tokenizers of a checkpoint, validated as untrusted files.
 
-A model that writes in another vocabulary than it reads (SwitchConfig.decoder_vocab_size) has two: a checkpoint holds
-the second as target_tokenizer.json, and here it hangs on the first, so that one value is all a model's tokenizers.
+A model with a second output vocabulary (SwitchConfig.decoder_vocab_size) has two: a checkpoint holds the second as
+target_tokenizer.json, and in memory it is an attribute of the first, so that functions pass one object.
 Try it: target_of(load_checkpoint("assets/models/ag_news")[1])
 """
 
@@ -16,26 +16,26 @@ from switch_model.storage.archive import MAX_TOKENIZER_BYTES
 from switch_model.storage.errors import CheckpointError
 from switch_model.storage.json_file import read_json
 
-# What the file names of the tokenizer that writes begin with, where it is another than the one that reads.
+# Prefix of the output tokenizer's files, where it has its own.
 TARGET = "target_"
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "mask_token", "cls_token", "sep_token", "bos_token", "eos_token")
 
 
 def target_of(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer of what a model writes: the one that it reads with, unless it has another."""
+    """The tokenizer of a model's output: its own, or else the input's."""
     target = getattr(tokenizer, "target_tokenizer", None)
     return tokenizer if target is None else target
 
 
 def with_target(tokenizer: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None) -> PreTrainedTokenizerFast:
-    """The tokenizer, with another one for what is written; None = the same for both."""
+    """The tokenizer, with `target` attached as the output's; None = the same for both."""
     tokenizer.target_tokenizer = target
     return tokenizer
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, prefix: str = "") -> None:
-    """tokenizer.json and tokenizer_config.json of one tokenizer, their names after `prefix`."""
-    # Not by the tokenizer itself, which knows no path that is not UTF-8; likewise below.
+    """Write tokenizer.json and tokenizer_config.json, their names after `prefix`."""
+    # Not with the tokenizer's own methods, which fail on paths that are not UTF-8; likewise below.
     written = tokenizer.backend_tokenizer.to_str(pretty=False)
     (folder / f"{prefix}tokenizer.json").write_text(written, encoding="utf-8", newline="")
     settings = {"model_max_length": tokenizer.model_max_length}
@@ -45,14 +45,14 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, prefix: st
 
 
 def read_tokenizer(folder: Path, vocab_size: int, pad_token_id: int, prefix: str = "") -> PreTrainedTokenizerFast:
-    """tokenizer.json and tokenizer_config.json, their names after `prefix`, under rules of our own.
+    """Read and validate tokenizer.json and tokenizer_config.json, their names after `prefix`.
 
     Args:
-        vocab_size: rows of the table that its tokens index.
-        pad_token_id: what pads where the files do not say.
+        vocab_size: rows of the embedding table.
+        pad_token_id: the padding token where the files name none.
 
     Raises:
-        CheckpointError: when they can't be read, or trusted, or don't fit.
+        CheckpointError: when they can't be read, are not safe, or don't fit the model.
     """
     path = folder / f"{prefix}tokenizer.json"
     if not path.is_file():
@@ -62,14 +62,14 @@ def read_tokenizer(folder: Path, vocab_size: int, pad_token_id: int, prefix: str
         backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # The Rust library raises bare Exception.
         raise CheckpointError(f"{path.name} can't be read: {error}.") from error
-    backend.no_truncation()  # The Predictor truncates, and says so.
+    backend.no_truncation()  # TextPipeline truncates, and reports it.
     backend.no_padding()
-    # A number far beyond would also keep transformers busy for a minute.
+    # A far higher id would also keep transformers busy for a minute.
     highest = max(backend.get_vocab().values(), default=-1)
     if max(backend.get_vocab_size(), highest + 1) > vocab_size:
         raise CheckpointError(
-            f"The tokenizer has {backend.get_vocab_size():,} tokens numbered up to {highest:,}, the model's "
-            f"{'decoder_' if prefix else ''}vocab_size is {vocab_size:,} ({path.name})."
+            f"{path.name} has {backend.get_vocab_size():,} tokens with ids up to {highest:,}, but the model's "
+            f"{'decoder_' if prefix else ''}vocab_size is {vocab_size:,}."
         )
     settings_path = folder / f"{prefix}tokenizer_config.json"
     settings = read_json(settings_path) if settings_path.is_file() else {}
@@ -89,7 +89,7 @@ def _token_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-# Stages of a tokenizer.json that do bounded work, as long as they carry no regular expression.
+# Stages of a tokenizer.json that take bounded time without regular expressions.
 _TOKENIZER_STAGES = {
     "normalizer": {
         "Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Nmt",
@@ -102,7 +102,7 @@ _TOKENIZER_STAGES = {
 }  # fmt: skip
 
 
-# WordPiece tries every ending of a word: longer ones are "unknown" at once.
+# WordPiece takes quadratic time in the length of a word; longer ones are "unknown" at once.
 MAX_WORD = 1_000
 
 
@@ -122,7 +122,7 @@ def _check_tokenizer(values: dict[str, Any], name: str) -> None:
                 raise CheckpointError(f"{name}: the {stage} {kind!r} is not accepted.")
             for children in (part.get("normalizers"), part.get("pretokenizers")):
                 pending.extend(children if isinstance(children, list) else [])
-    # Wherever one may hide. The model itself holds words alone, and may be large.
+    # Anywhere but in the model, which holds only tokens and may be large.
     if _names_a_regex({key: value for key, value in values.items() if key != "model"}):
         raise CheckpointError(f"{name}: a part with a regular expression is not accepted.")
 

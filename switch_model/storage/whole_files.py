@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: aside first, then moved to their place. A full disk leaves all as it was.
+"""Atomic writes: to a temporary file first, then moved into place. A full disk leaves the old content unchanged.
 
 Try it: write_atomically(Path("out.csv"), "text,label\\n")
 """
@@ -15,34 +15,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Streams of this process under the names of files: what is written there goes behind what was written before.
+# Streams of this process by file name: they are appended to, never replaced.
 STREAMS = re.compile(r"(?:/dev|/proc/self)/(?:fd/(?P<number>\d+)|std(?P<name>out|err))")
-# Why a folder takes no new file, though a file in it may still be written to.
+# Errors for a folder that takes no new file, though an existing file in it may be writable.
 CLOSED_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS)
 WORDS = {
-    errno.ENOSPC: "the disk is full. What was there before is unchanged: free some space",
-    errno.EDQUOT: "your share of the disk is full. What was there before is unchanged: free some space",
+    errno.ENOSPC: "the disk is full. The previous file is unchanged: free some space",
+    errno.EDQUOT: "your disk quota is used up. The previous file is unchanged: free some space",
     errno.EISDIR: "it is a folder. Name a file in it",
-    errno.ENOTDIR: "a file stands where its folder should be",
+    errno.ENOTDIR: "its folder is a file",
     errno.ENOENT: "there is no such folder. Make it first",
     errno.EACCES: "no permission to write there",
     errno.EPERM: "no permission to write there",
-    errno.EROFS: "that disk can only be read",
+    errno.EROFS: "that disk is read-only",
     errno.ENAMETOOLONG: "the name is too long",
 }
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never half. Text is UTF-8, its line ends as given.
+    """Write a file so that a reader sees the old or the new content, never a part. Text is UTF-8, line ends unchanged.
 
-    Raises OSError with the file's name and a reason in words.
+    Raises OSError with the file's name and a readable reason.
     """
     with written_aside(path) as aside:
         aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def write_new(path: Path, content: str) -> bool:
-    """`write_atomically` for a file that must not exist yet; returns whether it did not. Raises OSError likewise."""
+    """`write_atomically` unless the file exists; returns whether it was written. Raises OSError likewise."""
     aside = _new_file(path.parent, path.suffix)
     try:
         aside.write_text(content, encoding="utf-8")
@@ -52,7 +52,7 @@ def write_new(path: Path, content: str) -> bool:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
-        with path.open("x", encoding="utf-8") as file:  # A disk without links.
+        with path.open("x", encoding="utf-8") as file:  # A file system without hard links.
             file.write(content)
     finally:
         aside.unlink(missing_ok=True)
@@ -61,12 +61,12 @@ def write_new(path: Path, content: str) -> bool:
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """A place to write a file to, which then takes the place of `path`, unless something is raised inside.
+    """A temporary path to write to; its file then replaces `path`, unless something is raised inside.
 
-    A link leads on to what it names, and what is replaced keeps its permissions. What is no file (a pipe, /dev/stdout,
-    /dev/null) gets what was written.
+    Symbolic links are followed, and the replaced file's permissions are kept. A pipe, /dev/stdout or /dev/null receives
+    the content.
 
-    Raises OSError with the file's name and a reason in words.
+    Raises OSError with the file's name and a readable reason.
     """
     target = Path(os.path.realpath(path))
     with _in_words(path):
@@ -89,7 +89,7 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             elsewhere = Path(tempfile.mkdtemp())
             written = elsewhere / f"written{Path(path).suffix}"
             yield written
-            _pass_on(written, path, target)
+            _copy_into(written, path, target)
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)
@@ -99,10 +99,10 @@ def written_aside(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_aside(folder: str | Path) -> Iterator[Path]:
-    """A new folder to write files to, which then take their places in `folder`: all of them, or none when something is
-    raised inside. Other files that are there stay.
+    """A temporary folder to write to; its files then move into `folder`: all of them, or none when something is raised
+    inside. Other files there stay.
 
-    Raises OSError with the folder's name and a reason in words.
+    Raises OSError with the folder's name and a readable reason.
     """
     target, aside = Path(os.path.realpath(folder)), None
     try:
@@ -126,7 +126,7 @@ def folder_written_aside(folder: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path | None, folder: bool = False) -> None:
-    """Raise OSError with a reason in words where it is clear before any work that nothing can be written to `path`."""
+    """Raise OSError with a readable reason when `path` can't be written to; for use before long work."""
     if path is None or STREAMS.fullmatch(os.path.abspath(path)):
         return
     with _in_words(path):
@@ -149,14 +149,14 @@ def _state(path: Path) -> os.stat_result | None:
 
 
 def _new_file(folder: Path, suffix: str) -> Path:
-    """An empty file with a name of its own and the permissions that any new file gets there."""
+    """An empty file with a unique name and the default permissions of a new file there."""
     path = folder / f".new-{secrets.token_hex(4)}{suffix[:20]}"
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return path
 
 
 def _put(aside: Path, target: Path) -> None:
-    """Move a file to its place, with owner and permissions of the one that it replaces."""
+    """Move a file into place, with owner and permissions of the one that it replaces."""
     if state := _state(target):
         with suppress(OSError):
             os.chown(aside, state.st_uid, state.st_gid)
@@ -164,13 +164,13 @@ def _put(aside: Path, target: Path) -> None:
     try:
         os.replace(aside, target)
     except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.EXDEV):  # A file that is mounted by itself can only be written to.
+        if error.errno not in (errno.EBUSY, errno.EXDEV):  # A bind-mounted file can't be replaced, only written to.
             raise
-        _pass_on(aside, target, target)
+        _copy_into(aside, target, target)
 
 
-def _pass_on(source: Path, path: str | Path, target: Path) -> None:
-    """Write a file's content to what can't be replaced: to a stream, or over a file, for which room is made first."""
+def _copy_into(source: Path, path: str | Path, target: Path) -> None:
+    """Write a file's content to a stream, or over a file that can't be replaced, reserving disk space first."""
     if stream := STREAMS.fullmatch(os.path.abspath(path)):
         sys.stdout.flush()
         with source.open("rb") as file, os.fdopen(os.dup(_number(stream)), "wb") as opened:
@@ -199,11 +199,11 @@ def _number(stream: re.Match) -> int:
 
 @contextmanager
 def _in_words(path: str | Path) -> Iterator[None]:
-    """An OSError of the kinds that a user can do something about comes out with the file's own name and a remedy."""
+    """Re-raise an OSError with the file's name and, where a user can act on it, a readable reason and remedy."""
     try:
         yield
     except OSError as error:
-        # A library may have raised another kind from it; a pipe's reader that is gone is no fault of the file.
+        # Explained already by an inner call; a broken pipe is not the file's fault.
         if isinstance(error, BrokenPipeError) or getattr(error, "explained", False):
             raise
         explained = OSError(error.errno, WORDS.get(error.errno or 0, error.strerror or str(error)), str(path))

@@ -90,12 +90,12 @@ HOSTILE = {
     "float": (lambda f: edit_json(f / "config.json", d_model=16.5), "d_model=16.5"),
     "labels": (lambda f: edit_json(f / "config.json", id2label={"7": "x"}), "id2label"),
     "other shape": (lambda f: edit_json(f / "config.json", d_ff=64), "has shape"),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), "no valid JSON"),
-    "told twice": (lambda f: tell_twice(f / "config.json", "num_experts"), "config.json names 'num_experts' twice"),
-    "a word told twice": (lambda f: tell_twice(f / "tokenizer.json", "oil"), "tokenizer.json names 'oil' twice"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
+    "told twice": (lambda f: tell_twice(f / "config.json", "num_experts"), "config.json has the key 'num_experts' twice"),
+    "a word told twice": (lambda f: tell_twice(f / "tokenizer.json", "oil"), "tokenizer.json has the key 'oil' twice"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "JSON object"),
     "NaN": (add_nan, "NaN or infinite"),
-    "pickled weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04evil." * 9), "no safetensors file"),
+    "pickled weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04evil." * 9), "not a safetensors file"),
     "duplicate": (
         lambda f: edit_header(f / "model.safetensors", lambda h: h.replace(b'"shared.weight"', b'"classifier.bias"')),
         "twice",
@@ -132,7 +132,7 @@ HOSTILE = {
             model=(model := json.loads((f / "tokenizer.json").read_text())["model"])
             | {"vocab": model["vocab"] | {"oil": 2**31}},
         ),
-        "numbered up to",
+        "ids up to",
     ),
     "endless words": (
         lambda f: edit_json(
@@ -161,9 +161,9 @@ def test_what_cannot_be_trusted_is_refused_with_a_reason(folder, case):
 def test_nothing_there(tmp_path):
     (tmp_path / "no.zip").write_bytes(b"PK nonsense")
     for source, words in [
-        (tmp_path / "no.zip", "no zip"),
+        (tmp_path / "no.zip", "not a valid checkpoint zip"),
         (tmp_path, "lacks config.json"),
-        ("nobody/nothing", "no folder"),
+        ("nobody/nothing", "neither a folder"),
     ]:
         with pytest.raises(CheckpointError, match=words):
             load_checkpoint(source)

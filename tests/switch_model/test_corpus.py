@@ -142,7 +142,7 @@ def test_right_and_wrong_are_compared_only_where_there_are_both(corpus):
     verdicts = type(corpus)(**vars(corpus) | {"predicted": np.array([2, 0, 2, 0])})
     loads, apart = right_against_wrong(verdicts, "encoder.1")
     assert loads.sum(axis=1) == pytest.approx([1, 1]) and 0 <= apart.value <= 1
-    with pytest.raises(ValueError, match="only one kind"):
+    with pytest.raises(ValueError, match="only one of the two"):
         right_against_wrong(type(corpus)(**vars(corpus) | {"predicted": corpus.true}), "encoder.1")
 
 

@@ -107,7 +107,7 @@ REFUSED = {
     "pickle": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "can run code.*save it again"),
     "another model": (lambda f: edited(f, model_type="t5"), "model_type='t5'"),
     "another activation": (lambda f: edited(f, dense_act_fn="silu"), "dense_act_fn='silu' is not allowed"),
-    "two ends": (lambda f: edited(f, eos_token_id=[1, 2]), "names several tokens"),
+    "two ends": (lambda f: edited(f, eos_token_id=[1, 2]), "has several tokens"),
     "words for numbers": (lambda f: edited(f, num_layers="four"), "num_layers"),
     "no capacity": (lambda f: edited(f, expert_capacity=0), "expert_capacity=0"),
     "too deep": (lambda f: edited(f, num_layers=10**9), "above the limit"),
@@ -117,7 +117,7 @@ REFUSED = {
     "infinite": (spoiled, "NaN or infinite"),
     "cut": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-4]),
-        "not as long as its header says",
+        "its length does not fit its header",
     ),
     "a shard elsewhere": (
         lambda f: (
@@ -147,9 +147,9 @@ def test_what_can_not_be_imported_is_refused_with_a_reason(case, saved, tmp_path
 
 
 def test_a_name_is_not_called_unknown_where_the_hub_was_not_asked():
-    with pytest.raises(CheckpointError, match="no folder, and the Hugging Face Hub could not be reached"):
+    with pytest.raises(CheckpointError, match="not a folder, and the Hugging Face Hub could not be reached"):
         SwitchEncoderModel.from_switch_transformers("nobody/nothing")
-    with pytest.raises(DataError, match="no folder, and the Hugging Face Hub could not be reached"):
+    with pytest.raises(DataError, match="not a folder, and the Hugging Face Hub could not be reached"):
         load_tokenizer("nobody/nothing@v1", 8)
 
 

@@ -126,7 +126,7 @@ def test_a_text_is_gone_on_with_from_its_cache():
         cache = model(ids[:, :5], use_cache=True).cache
         output = model(ids[:, 5:], **{name: cache}, attention_mask=torch.ones_like(ids))
         torch.testing.assert_close(output.logits[:, -1], model(ids).logits[:, -1], atol=1e-3, rtol=1e-4)
-    with pytest.raises(ValueError, match="one thing under two names"):
+    with pytest.raises(ValueError, match="two names of one argument"):
         model(ids, cache=cache, past_key_values=model(ids, use_cache=True).cache)
     # As peft hands its prefix beside the empty cache of `generate`.
     prefix = model(ids[:, :5], use_cache=True).cache
@@ -292,5 +292,5 @@ def test_predictor_reads_shards_and_says_what_kind_of_classes_it_knows(checkpoin
     assert list(several.values()) == pytest.approx(logits.sigmoid().tolist(), abs=1e-5)
     whole.model.config.problem_type = "regression"
     whole.model.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="gives a number"):
+    with pytest.raises(CheckpointError, match="predicts a number"):
         Predictor.from_checkpoint(tmp_path, "cpu")

@@ -128,12 +128,12 @@ def larger(path):
 REGEX = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}
 HOSTILE = {
     "missing": (lambda f: (f / "target_tokenizer.json").unlink(), "lacks target_tokenizer.json"),
-    "no JSON": (lambda f: (f / "target_tokenizer.json").write_text("[["), "target_tokenizer.json is no valid JSON"),
+    "no JSON": (lambda f: (f / "target_tokenizer.json").write_text("[["), "target_tokenizer.json is not valid JSON"),
     "regex": (lambda f: edit(f / "target_tokenizer.json", normalizer=REGEX), "target_tokenizer.json: .*regular expr"),
     "other kind": (lambda f: edit(f / "target_tokenizer.json", pre_tokenizer={"type": "Split"}), "not accepted"),
     "other model's": (
         lambda f: edit(f / "target_tokenizer.json", model=larger(f / "target_tokenizer.json")),
-        r"decoder_vocab_size is .*\(target_tokenizer.json\)",
+        "target_tokenizer.json has .*decoder_vocab_size is",
     ),
     "two in one table": (lambda f: edit(f / "config.json", share_embeddings=True), "two vocabularies"),
     "ids beyond": (lambda f: edit(f / "config.json", eos_token_id=9_999), "below decoder_vocab_size"),
@@ -183,7 +183,7 @@ def test_tables_are_resized_together_or_not_at_all(tied, tmp_path):
     two = make("conditional", share_embeddings=False, tie_word_embeddings=tied, decoder_vocab_size=30)
     assert two(tokens(2, 5), decoder_input_ids=torch.tensor([[0, 29]] * 2)).logits.shape == (2, 2, 30)
     assert two.resize_token_embeddings() is two.shared
-    with pytest.raises(ValueError, match="two vocabularies"):
+    with pytest.raises(ValueError, match="input and an output vocabulary"):
         two.resize_token_embeddings(60)
     with pytest.raises(ValueError, match="one vocabulary"):
         SwitchForCausalLM(SwitchConfig(decoder_vocab_size=30, share_embeddings=False))

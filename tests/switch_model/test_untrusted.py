@@ -191,7 +191,7 @@ def test_a_child_opens_what_is_good_and_names_what_is_not(good, tmp_path):
     folder.mkdir()
     for name, content, words in [
         ("old.pt", b"\x80\x04evil.", "never is here"),
-        ("model.zip", b"PK nonsense", "no zip"),
+        ("model.zip", b"PK nonsense", "not a valid checkpoint zip"),
         ("notes.txt", b"", "no file of a checkpoint"),
     ]:
         (tmp_path / name).write_bytes(content)
@@ -200,7 +200,7 @@ def test_a_child_opens_what_is_good_and_names_what_is_not(good, tmp_path):
         assert not list(folder.iterdir())
     renamed = tmp_path / "model.safetensors"
     renamed.write_bytes(b"\x80\x04evil." * 9)
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         examine([renamed, good / "config.json", good / "tokenizer.json"], folder)
     (tmp_path / "README.md").write_bytes(bytes(1_000_001))
     with pytest.raises(CheckpointError, match=r"README\.md is larger than 1 MB"):

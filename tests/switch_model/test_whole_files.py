@@ -82,7 +82,7 @@ def test_pipes_and_streams_get_what_is_written(tmp_path):
         (".", False, "it is a folder. Name a file in it"),
         ("file", True, "it is a file, and should be a folder"),
         ("none/out.csv", False, "there is no such folder"),
-        ("file/out.csv", False, "a file stands where its folder should be"),
+        ("file/out.csv", False, "its folder is a file"),
         ("x" * 300, False, "the name is too long"),
     ],
 )

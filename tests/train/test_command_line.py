@@ -438,7 +438,7 @@ def test_a_full_disk_leaves_the_file_that_is_read_and_written(own_file, own_run,
         for name in (file.name, "other.parquet"):
             words = ["--checkpoint", str(own_run.folder), "--file", str(file), "--output", str(tmp_path / name)]
             assert main(["predict", *words]) == 2
-            assert f"{name}: the disk is full. What was there before is unchanged" in capsys.readouterr().err
+            assert f"{name}: the disk is full. The previous file is unchanged" in capsys.readouterr().err
         assert main(["--dataset", "toy", "--max_steps", "1", "--output_dir", str(tmp_path / "run")]) == 2
         assert "the disk is full" in capsys.readouterr().err
         assert file.read_bytes() == own_file.read_bytes() and not any((tmp_path / "run").iterdir())

@@ -105,7 +105,7 @@ def test_what_goes_wrong_is_said_in_a_line(hub, toy_run, tmp_path, monkeypatch, 
         assert not said.out and said.err.startswith("error: ") and len(said.err.splitlines()) == 1
         return said.err
 
-    assert "no folder" in refusal(tmp_path / "nothing")
+    assert "not a folder" in refusal(tmp_path / "nothing")
     assert "lacks config.json" in refusal(tmp_path)
     assert "write owner/name" in refusal(repo_id="my model")
     assert "write owner/name" in refusal(repo_id="my-model")
@@ -240,8 +240,8 @@ def test_every_hub_id_takes_a_revision_and_pickles_are_pointed_past(hub, toy_run
     assert said.count(f"tokens {len(load_checkpoint(checkpoint)[1])}") == 2
     assert sum(line.startswith("me/shown is on the Hugging Face Hub, but has no revision 'v3'") for line in said) == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "never opened here" in errors[0] and "--revision refs/pr/5, or me/pickled@refs/pr/5" in errors[0]
+    assert "never opened" in errors[0] and "--revision refs/pr/5, or me/pickled@refs/pr/5" in errors[0]
     assert "has no revision 'nope'" in errors[1]
     assert "--revision refs/pr/N. google/switch-base-32" in errors[2] and "…" not in errors[2]
-    assert "lies on this disk and has no revision 'v2'" in errors[3]
+    assert "is a local path and has no revision 'v2'" in errors[3]
     assert "me/shown is on the Hugging Face Hub, but has no revision 'v3'" in errors[4]

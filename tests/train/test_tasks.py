@@ -257,7 +257,7 @@ def test_blanks_are_filled_from_the_command_line(tmp_path, capsys):
     assert main([*ask, text, "no gap"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == expected.text and lines[2].startswith(f"  blank 2: {words} {share:.3f}, ")
-    assert "There is no blank" in lines[3]
+    assert "The text has no blank" in lines[3]
     table = tmp_path / "two.csv"
     table.write_text(f"text\n{text}\nno gap\n")
     assert main([*ask, "--file", str(table)]) == 0

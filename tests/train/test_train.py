@@ -474,7 +474,7 @@ def test_a_classifier_starts_from_pretrained_weights(tmp_path, capsys):
     capsys.readouterr()
     assert main([*small, "--init_from", pretrained, "--d_model", "64"]) == 2
     assert "--d_model 64 does not fit" in capsys.readouterr().err
-    with pytest.raises(CheckpointError, match="knows tokens, not classes"):
+    with pytest.raises(CheckpointError, match="predicts tokens, not classes"):
         Predictor.from_checkpoint(pretrained)
 
 

@@ -176,7 +176,7 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
         if revision and lacks_revision(error):
             raise DataError(no_revision(hub_id, revision)) from error
         if not Path(hub_id).exists() and is_unreachable(error):
-            raise DataError(f"There is no tokenizer at {name!r}: it is no folder, and {UNREACHABLE}") from error
+            raise DataError(f"There is no tokenizer at {name!r}: it is not a folder, and {UNREACHABLE}") from error
         if isinstance(error, OSError) and not Path(name).exists():
             raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
         raise DataError(f"The tokenizer {name!r} is there, but can't be read: {_reason(name, error)}") from error

@@ -49,7 +49,7 @@ def publish(run_or_checkpoint: str | Path, repo_id: str, *, private: bool = True
     """
     folder = Path(run_or_checkpoint)
     if not folder.is_dir():
-        raise PublishError(f"{folder} is no folder. Give a run's folder, or that of a checkpoint.")
+        raise PublishError(f"{folder} is not a folder. Give a run's folder, or that of a checkpoint.")
     if not (folder / "config.json").is_file() and (folder / "arguments.json").is_file():
         if not (folder / "best").is_dir():
             raise PublishError(f"{folder} has no checkpoint yet: it was stopped before its first evaluation.")

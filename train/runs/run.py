@@ -391,6 +391,6 @@ def reserve_folder(root: Path, name: str) -> Path:
         except FileExistsError:
             if root.is_dir():
                 continue  # Another was quicker.
-            raise RunError(f"{root} can't be written: it is no folder.") from None
+            raise RunError(f"{root} can't be written: it is not a folder.") from None
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error
