@@ -26,7 +26,7 @@ CLS_NAME = "[CLS]"
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with another character for each lone surrogate, which has no UTF-8 form; offsets stay."""
+    """The text with "?" for each lone UTF-16 surrogate, which UTF-8 can't encode; character offsets do not change."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

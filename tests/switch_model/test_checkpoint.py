@@ -91,11 +91,17 @@ HOSTILE = {
     "labels": (lambda f: edit_json(f / "config.json", id2label={"7": "x"}), "id2label"),
     "other shape": (lambda f: edit_json(f / "config.json", d_ff=64), "has shape"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
-    "told twice": (lambda f: tell_twice(f / "config.json", "num_experts"), "config.json has the key 'num_experts' twice"),
+    "told twice": (
+        lambda f: tell_twice(f / "config.json", "num_experts"),
+        "has the key 'num_experts' twice",
+    ),
     "a word told twice": (lambda f: tell_twice(f / "tokenizer.json", "oil"), "tokenizer.json has the key 'oil' twice"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "JSON object"),
     "NaN": (add_nan, "NaN or infinite"),
-    "pickled weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04evil." * 9), "not a safetensors file"),
+    "pickled weights": (
+        lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04evil." * 9),
+        "not a safetensors file",
+    ),
     "duplicate": (
         lambda f: edit_header(f / "model.safetensors", lambda h: h.replace(b'"shared.weight"', b'"classifier.bias"')),
         "twice",

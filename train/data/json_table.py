@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
+from switch_model.inference.pipeline import replace_surrogates
 from train.data.csv_table import clean_names
 from train.data.errors import DataError
 from train.data.table_file import open_text
@@ -226,7 +227,7 @@ def _column(values: list[Any]) -> pa.Array | list[Any]:
             with suppress(pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
                 return pa.array(map(_as_object, values))
         texts = [None if value is None else _as_text(value) for value in values]
-        return [text and text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return [text and replace_surrogates(text) for text in texts]
 
 
 def _as_object(value: Any) -> dict[str, Any] | None:

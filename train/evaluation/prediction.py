@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
+from switch_model.inference.pipeline import replace_surrogates
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
@@ -47,8 +48,8 @@ LOOK = "they show the routing of a classifier. Look at this model in the app: py
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
     """One prediction per text, in order; None for a text without a token."""
-    # A lone surrogate, as a byte that is no UTF-8 leaves, has no tokens.
-    texts = (text.encode("utf-8", "replace").decode("utf-8") for text in texts)
+    # The command line reads a byte that is not UTF-8 as a lone surrogate.
+    texts = map(replace_surrogates, texts)
     while batch := list(islice(texts, batch_size)):
         readable = [index for index, text in enumerate(batch) if _has_tokens(predictor, text)]
         found = dict(zip(readable, predictor.batch([batch[index] for index in readable]), strict=True))
