@@ -22,7 +22,7 @@ from switch_model.counterfactuals import mean_importance
 from train.formatting import counted
 from ui.catalog.models import ModelShelf
 from ui.components.outputs import outputs
-from ui.look.html import message, notice, render
+from ui.look.html import message, notice, quiet, render
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
 
@@ -36,7 +36,7 @@ PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 MAX_HELD = 24
 ANY_EXPERT = "any expert"
 FULL = "Too many visitors have a data set open just now. Try again in some minutes."
-EMPTY = '<p class="facts">Choose a data set, or upload a table with a column of texts, and analyse it.</p>'
+EMPTY = quiet("Choose a data set, or upload a table with a column of texts, and analyse it.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +239,7 @@ def confusion_html(corpus: Corpus) -> str:
 
     matrix = confusion(corpus)
     if matrix is None:
-        return '<p class="facts">The true classes are unknown: there are no errors to show.</p>'
+        return quiet("The true classes are unknown: there are no errors to show.")
     if len(matrix) > MAX_MATRIX:
         return f'<p class="facts">{len(matrix)} classes are more than a matrix can show.</p>'
     most = max(int(matrix.max()), 1)

@@ -26,6 +26,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import DATASET_NAMES
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
+from ui.look.html import heading, quiet
 from ui.server.downloads import hand_over
 
 _PICK = """
@@ -109,7 +110,7 @@ def create_analyse_tab(
             with gr.Column(elem_classes="card", min_width=300):
                 search_for = _create_search()
         with gr.Column(elem_classes="card"):
-            gr.HTML("<h2>Right and wrong</h2>", **_PLAIN)
+            gr.HTML(heading("Right and wrong"), **_PLAIN)
             matrix = gr.HTML("", js_on_load=_PICK, elem_id="confusion", **_PLAIN)
             texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **_PLAIN)
         save, files = _create_keep()
@@ -143,7 +144,7 @@ def create_analyse_tab(
 
 
 def _create_choice(analyst: Analyst) -> _Choice:
-    gr.HTML("<h2>Where a whole data set goes</h2>", **_PLAIN)
+    gr.HTML(heading("Where a whole data set goes"), **_PLAIN)
     with gr.Row(elem_classes="columns"):
         model = gr.Dropdown(
             analyst.shelf.classifiers(),
@@ -172,18 +173,18 @@ def _create_overview() -> tuple[gr.HTML, gr.HTML, gr.Plot, gr.Plot]:
         layers = gr.HTML("", elem_id="layer-table", **_PLAIN)
         with gr.Row():
             with gr.Column(min_width=300):
-                gr.HTML("<h3>Load of every expert, as a multiple of an even share</h3>", **_PLAIN)
+                gr.HTML(heading("Load of every expert, as a multiple of an even share", 3), **_PLAIN)
                 loads = _plot("all-loads")
             with gr.Column(min_width=300):
-                gr.HTML("<h3>Dropped tokens by position in the text</h3>", **_PLAIN)
+                gr.HTML(heading("Dropped tokens by position in the text", 3), **_PLAIN)
                 drops = _plot("drops")
     return facts, layers, loads, drops
 
 
 def _create_reliance() -> tuple[gr.Button, gr.HTML]:
     with gr.Column(elem_classes="card"):
-        gr.HTML("<h2>Do the experts matter?</h2>", **_PLAIN)
-        gr.HTML(f'<p class="facts">{_RELIANCE}</p>', **_PLAIN)
+        gr.HTML(heading("Do the experts matter?"), **_PLAIN)
+        gr.HTML(quiet(_RELIANCE), **_PLAIN)
         with gr.Row(elem_classes="buttons"):
             rely = gr.Button("Measure it", elem_id="measure-reliance", **_BUTTON)
         return rely, gr.HTML("", elem_id="reliance", **_PLAIN)
@@ -193,7 +194,7 @@ def _create_layer() -> tuple[gr.Dropdown, gr.HTML, gr.Plot, gr.HTML, gr.Plot]:
     """The picker, and what is shown of its layer."""
     with gr.Column(elem_classes="card run-plots"):
         with gr.Row(elem_classes="card-head"):
-            gr.HTML("<h2>One layer</h2>", **_PLAIN)
+            gr.HTML(heading("One layer"), **_PLAIN)
             layer = gr.Dropdown([], label="Layer", elem_id="analyse-layer", **_PICKER, **_BARE)
         words = gr.HTML("", elem_id="told", **_PLAIN)
         classes = _plot("class-lift")
@@ -203,7 +204,7 @@ def _create_layer() -> tuple[gr.Dropdown, gr.HTML, gr.Plot, gr.HTML, gr.Plot]:
 
 def _create_expert() -> _Expert:
     with gr.Row(elem_classes="card-head"):
-        gr.HTML("<h2>One expert</h2>", **_PLAIN)
+        gr.HTML(heading("One expert"), **_PLAIN)
         picker = gr.Dropdown([], label="Expert", elem_id="analyse-expert", **_PICKER, **_BARE)
     card = gr.HTML("", elem_id="expert-card", **_PLAIN)
     with gr.Row(elem_classes="buttons"):
@@ -212,9 +213,9 @@ def _create_expert() -> _Expert:
 
 def _create_search() -> _Search:
     with gr.Row(elem_classes="card-head"):
-        gr.HTML("<h2>Search the routes</h2>", **_PLAIN)
+        gr.HTML(heading("Search the routes"), **_PLAIN)
         layer = gr.Dropdown([], label="Layer", elem_id="route-layer", **_PICKER, **_BARE)
-    gr.HTML(f'<p class="facts">{_SEARCH}</p>', **_PLAIN)
+    gr.HTML(quiet(_SEARCH), **_PLAIN)
     with gr.Row(elem_classes="search"):
         word = gr.Textbox(
             label="Word or phrase", placeholder="a word or phrase", elem_id="route-word", scale=2, **_BARE
@@ -228,7 +229,7 @@ def _create_search() -> _Search:
 
 def _create_keep() -> tuple[gr.Button, gr.File]:
     with gr.Column(elem_classes="card"):
-        gr.HTML("<h2>Keep</h2>", **_PLAIN)
+        gr.HTML(heading("Keep"), **_PLAIN)
         with gr.Row(elem_classes="buttons"):
             save = gr.Button("Tables as parquet and CSV", elem_id="save-tables", **_BUTTON)
         files = gr.File(
@@ -255,7 +256,7 @@ def _connect_choice(analyst: Analyst, choice: _Choice, analysis: gr.State, clean
         # The upload was for this time: the next click takes the data set that the page names.
         found.append(running.then(lambda: (hide, None), None, [choice.cancel, choice.upload], **_QUIET))
         choice.cancel.click(
-            lambda: (hide, '<p class="facts">Cancelled.</p>'),
+            lambda: (hide, quiet("Cancelled.")),
             None,
             [choice.cancel, choice.progress],
             cancels=[running],

@@ -6,10 +6,11 @@ Try it: what_if_card(view, what_if(predictor, view.text, view.token, "encoder.1"
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
-from ui.look.html import quoted, render, visible
+from ui.look.html import empty_card, render, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import PredictionView, View
 
@@ -42,20 +43,20 @@ def create_what_if(value: str = "") -> gr.HTML:
     return gr.HTML(value, js_on_load=_CLICKS, apply_default_css=False, elem_id="what-if")
 
 
-def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = False) -> str:
+def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = False) -> Markup:
     """A row per expert, the best one for the predicted class first. `still` = nothing in it can be clicked."""
     record = view.record
     if answer is None and view.model and record is not None and not view.asked:
-        return (
-            f"<h2>What if {quoted(view.trace.tokens[view.token])} went elsewhere in {layer_title(record.name)}?</h2>"
-            f'<p class="facts">Each of the {record.num_experts} experts can be tried for it: what the model would say '
-            "then, and which choice would have been the best. A click on any token asks too.</p>"
-            '<button type="button" class="panel-act" data-ask>Try every expert</button>'
+        return render(
+            "cards/ask.html",
+            token=visible(view.trace.tokens[view.token]),
+            layer=layer_title(record.name),
+            experts=record.num_experts,
         )
     if answer is None:
-        return _empty(_SAVED if not view.model else _NO_TEXT)
+        return empty_card(_TITLE, _SAVED if not view.model else _NO_TEXT)
     if answer.probability[answer.expert] is None:
-        return _empty(f"Every expert of {layer_title(record.name)} is off: none reads its tokens.")
+        return empty_card(_TITLE, f"Every expert of {layer_title(record.name)} is off: none reads its tokens.")
     probs_E = record.probs[0, view.token].tolist()
     forced = view.changes.force.get((record.name, view.token))
     now = answer.probability[answer.expert]
@@ -81,12 +82,12 @@ def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = Fals
     )
 
 
-def force_card(view: View) -> str:
+def force_card(view: View) -> Markup:
     """The experts of the chosen layer for the chosen token of a text that was written or filled; a click sends it
     there."""
     record, title = view.record, "Send this token elsewhere"
     if record is None or not view.model:
-        return _empty(_SAVED if not view.model else "Appears with a model that has a sparse layer.", title)
+        return empty_card(title, _SAVED if not view.model else "Appears with a model that has a sparse layer.")
     probs, own = record.probs[0, view.token].tolist(), int(record.expert[0, view.token])
     off = {expert for layer, expert in view.changes.ablate if layer == record.name}
     rows = [
@@ -108,13 +109,9 @@ def force_card(view: View) -> str:
     )
 
 
-def no_text_card() -> str:
+def no_text_card() -> Markup:
     """Before there is a text."""
-    return _empty(_NO_TEXT)
-
-
-def _empty(sentence: str, title: str = _TITLE) -> str:
-    return f'<h2>{title}</h2><p class="facts">{sentence}</p>'
+    return empty_card(_TITLE, _NO_TEXT)
 
 
 def _asked(view: PredictionView) -> dict[str, str]:

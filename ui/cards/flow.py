@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from ui.look.html import facts
+from ui.look.html import facts, quiet
 from ui.look.palette import MAX_COLOURS, expert_colour
 from ui.views.view import View
 
-_NOTHING = '<p class="facts">A flow needs a text and a model with two sparse layers at least.</p>'
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_NOTHING = quiet("A flow needs a text and a model with two sparse layers at least.")
 
 
 class Flow(NamedTuple):
@@ -63,8 +64,7 @@ def create_flow(view: gr.State) -> tuple[gr.State, Flow]:
                 sankey = gr.Plot(show_label=False, container=False, buttons=[], elem_id="sankey")
             with gr.Column(scale=2, min_width=300):
                 matrix = gr.Plot(show_label=False, container=False, buttons=[], elem_id="transitions")
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     parts = Flow(said, sankey, matrix)
-    card.expand(lambda: True, None, [opened], **quiet).then(draw_flow, [view, opened], [*parts], **quiet)
-    card.collapse(lambda: False, None, [opened], **quiet)
+    card.expand(lambda: True, None, [opened], **_QUIET).then(draw_flow, [view, opened], [*parts], **_QUIET)
+    card.collapse(lambda: False, None, [opened], **_QUIET)
     return opened, parts

@@ -4,8 +4,9 @@ Try it: answer_card(view, milliseconds=9.0)
 """
 
 from collections.abc import Callable
-from html import escape
 from typing import NamedTuple
+
+from markupsafe import Markup
 
 from switch_model.counterfactuals import WhatIf
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
@@ -14,6 +15,7 @@ from ui.cards.importance import importance_in_words, importance_table
 from ui.cards.prediction import prediction_card, prediction_notice
 from ui.cards.routing import look_cards
 from ui.cards.written import answer_notice, next_tokens, written_card
+from ui.look import html
 from ui.views.changes import words_of_changes
 from ui.views.view import FilledView, PredictionView, View, WrittenView
 
@@ -27,12 +29,12 @@ class _Cards(NamedTuple):
         followers: what the model might have said at the token that is looked at.
     """
 
-    answer: Callable[[View, float | None], str]
-    notice: Callable[[View], str]
-    followers: Callable[[View], str]
+    answer: Callable[[View, float | None], Markup]
+    notice: Callable[[View], Markup | str]
+    followers: Callable[[View], Markup | str]
 
 
-def _prediction(view: PredictionView, milliseconds: float | None) -> str:
+def _prediction(view: PredictionView, milliseconds: float | None) -> Markup:
     return prediction_card(view.answer, view.true_label, milliseconds, view.base if view.changed else None)
 
 
@@ -43,18 +45,18 @@ _CARDS: dict[type[View], _Cards] = {
 }
 
 
-def answer_card(view: View, milliseconds: float | None = None) -> str:
+def answer_card(view: View, milliseconds: float | None = None) -> Markup:
     """What the model answered."""
     return _CARDS[type(view)].answer(view, milliseconds)
 
 
-def notice(view: View) -> str:
+def notice(view: View) -> Markup | str:
     """What to know of the answer: where a saved view is from, or how much of the text the model read."""
     if not view.saved_from:
         return _CARDS[type(view)].notice(view)
     # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
     found = importance_in_words(view) + (importance_table(view) if view.importance else "")
-    return f'<p class="notice" role="status">{escape(saved_in_words(view))}</p>{found}'
+    return html.notice(saved_in_words(view), "status") + found
 
 
 def saved_in_words(view: View) -> str:
@@ -65,12 +67,12 @@ def saved_in_words(view: View) -> str:
     return said + "Start with a text to go on with a model."
 
 
-def closer_cards(view: View) -> tuple[str, str]:
+def closer_cards(view: View) -> tuple[Markup, Markup]:
     """(token card, load card) of the place that is looked at."""
     return look_cards(view, _CARDS[type(view)].followers(view))
 
 
-def elsewhere_card(view: View | None, answer: WhatIf | None, still: bool = False) -> str:
+def elsewhere_card(view: View | None, answer: WhatIf | None, still: bool = False) -> Markup:
     """What would become of the answer were the token sent to another expert; or, where a text was written, a button for
     each expert that writes it again. `still` = nothing in it can be clicked."""
     if view is None:

@@ -3,13 +3,16 @@
 Pure functions of a trace or a view. Try it: token_card(prediction.trace, 3, 0)
 """
 
+from typing import Any
+
 import torch
+from markupsafe import Markup
 
 from switch_model import Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED, load_balancing_loss
-from ui.look.html import bar, message_card, quoted, render
+from ui.look.html import bar, message_card, render, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 
@@ -21,7 +24,7 @@ MAX_NUMBERED = 16
 MIN_SEGMENT = 0.015
 
 
-def look_cards(view: View, followers: str = "") -> tuple[str, str]:
+def look_cards(view: View, followers: Markup | str = "") -> tuple[Markup, Markup]:
     """(token card, load card) of the place that is looked at.
 
     Args:
@@ -36,7 +39,7 @@ def look_cards(view: View, followers: str = "") -> tuple[str, str]:
     return token, load_card(view.trace, view.layer, view.two_stacks)
 
 
-def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) -> str:
+def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) -> Markup:
     """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
     record = trace.routing[layer]
     probs_LE = torch.cat([record.probs[:, token] for record in trace.routing]).tolist()
@@ -44,13 +47,6 @@ def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) ->
         int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity)
     )
     probs_E = probs_LE[layer]
-    layers = "".join(
-        _stacked(record, probs_LE[index], token, chosen=index == layer) for index, record in enumerate(trace.routing)
-    )
-    title = f"<h2>{quoted(trace.tokens[token])} in {layer_title(record.name, both)}</h2>"
-    everywhere = f'<h3>in every layer</h3><div class="stacks">{layers}</div>'
-    if _none_on(record, token):
-        return f'{title}<p class="facts">Every expert of this layer is off: none reads the token.</p>{everywhere}'
     order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
     rows = [
         bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
@@ -59,10 +55,21 @@ def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) ->
     if len(order) > MAX_EXPERTS:
         rest = sum(probs_E[index] for index in order[MAX_EXPERTS:])
         rows.append(bar(f"{len(order) - MAX_EXPERTS} more", rest, f"{rest:.2f}"))
-    return f'{title}{"".join(rows)}<p class="facts">{_place(expert, slot, capacity)}</p>{everywhere}'
+    none_on = _none_on(record, token)
+    return render(
+        "cards/token.html",
+        token=visible(trace.tokens[token]),
+        layer=layer_title(record.name, both),
+        rows=[] if none_on else rows,
+        place="Every expert of this layer is off: none reads the token." if none_on else _place(expert, slot, capacity),
+        stacks=[
+            _stacked(record, probs_LE[index], token, chosen=index == layer)
+            for index, record in enumerate(trace.routing)
+        ],
+    )
 
 
-def load_card(trace: TokenTrace, layer: int, both: bool = False) -> str:
+def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
     """How many tokens chose each expert of one layer, against an even share and the capacity."""
     record = trace.routing[layer]
     counts, tokens = record.choices.tolist(), len(trace.tokens)
@@ -101,26 +108,33 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> str:
     )
 
 
-def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) -> str:
+def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) -> dict[str, Any]:
+    """A layer's probabilities of the token, side by side."""
     expert, off = int(record.expert[0, token]), _none_on(record, token)
-    dropped = bool(record.dropped[0, token]) and not off
+    own = f"{probs_E[expert]:.2f}"
     # Slivers that nobody could see or hover become one grey rest.
-    parts = "".join(
-        f'<u class="x{index % MAX_COLOURS}{" own" if index == expert else ""}" style="flex-grow:{prob:.4f}" '
-        f'title="expert {index}: {prob:.2f}">{index if prob >= 0.12 else ""}</u>'
-        for index, prob in sorted(enumerate(probs_E), key=lambda item: -item[1])
-        if prob >= MIN_SEGMENT
-    )
     rest = sum(prob for prob in probs_E if prob < MIN_SEGMENT)
-    if rest >= MIN_SEGMENT:
-        parts += f'<u style="flex-grow:{rest:.4f}" title="all others: {rest:.2f}"></u>'
-    chosen_one = "every expert is off" if off else f"expert {expert}, probability {probs_E[expert]:.2f}"
-    words = f"{layer_title(record.name)}: {chosen_one}"
-    return (
-        f'<div class="stack{" chosen" if chosen else ""}" role="img" aria-label="{words}">'
-        f"<span>{layer_label(record.name)}</span><i>{parts}</i>"
-        f'<span class="{"struck" if dropped else ""}">{"–" if off else f"{probs_E[expert]:.2f}"}</span></div>'
-    )
+    chosen_one = "every expert is off" if off else f"expert {expert}, probability {own}"
+    return {
+        "label": layer_label(record.name),
+        "words": f"{layer_title(record.name)}: {chosen_one}",
+        "chosen": chosen,
+        "parts": [
+            {
+                "expert": index,
+                "colour": index % MAX_COLOURS,
+                "own": index == expert,
+                "named": prob >= 0.12,
+                "grow": f"{prob:.4f}",
+                "prob": f"{prob:.2f}",
+            }
+            for index, prob in sorted(enumerate(probs_E), key=lambda item: -item[1])
+            if prob >= MIN_SEGMENT
+        ],
+        "rest": {"grow": f"{rest:.4f}", "prob": f"{rest:.2f}"} if rest >= MIN_SEGMENT else None,
+        "dropped": bool(record.dropped[0, token]) and not off,
+        "prob": "–" if off else own,
+    }
 
 
 def _none_on(record: Routing, token: int) -> bool:

@@ -4,12 +4,12 @@ Pure functions of a view, but for the component: its script asks the grid for an
 Try it: votes_card(view)
 """
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import torch
+from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from train.formatting import counted
@@ -21,11 +21,6 @@ from ui.views.view import View
 TITLE = "Who voted for what"
 # Rows that a person still reads; the experts with the least to say are summed up in one.
 MAX_VOTERS = 16
-_RESIDUAL = (
-    "This model’s classifier reads what its last layer leaves in the residual stream, to which attention and the words "
-    "themselves add as well as experts: no part of a logit is an expert’s own, so there are no votes. A model trained "
-    "with <code>--readout experts</code> has them."
-)
 
 
 def create_votes(value: str = "") -> gr.HTML:
@@ -34,7 +29,7 @@ def create_votes(value: str = "") -> gr.HTML:
     return gr.HTML(value, js_on_load=script, apply_default_css=False, elem_id="votes")
 
 
-def votes_card(view: View | None, still: bool = False) -> str:
+def votes_card(view: View | None, still: bool = False) -> Markup | str:
     """A row per expert of the layer that votes, a column per class, their sums; "" for a model without classes.
 
     Args:
@@ -46,8 +41,7 @@ def votes_card(view: View | None, still: bool = False) -> str:
         return ""
     prediction = view.answer
     if prediction.votes is None:
-        why = _RESIDUAL if prediction.routing else "This model has no experts: there is nobody to vote."
-        return f'<h2>{TITLE}</h2><p class="facts">{why}</p>'
+        return render("cards/no_votes.html", title=TITLE, routed=bool(prediction.routing))
     record, votes_EC, layer = prediction.voters, prediction.votes_of_experts, layer_title(prediction.voters.name)
     classes, digits, names = classes_shown(prediction), digits_of(prediction), list(prediction.scores)
     kept_E = torch.bincount(record.expert[0][record.kept[0]], minlength=record.num_experts).tolist()
@@ -111,13 +105,13 @@ def _cell(vote: float, index: int, name: str, widest: float | None, digits: int)
     return cell
 
 
-def strip_bar(vote: float | None, name: str, most: float, digits: int) -> str:
+def strip_bar(vote: float | None, name: str, most: float, digits: int) -> dict[str, Any]:
     """A token's vote without a script: a bar up (for the class) or down (against it), or a mark for none."""
     if vote is None:
-        return '<span class="grid-vote none" title="no vote"></span>'
+        return {"side": "", "said": "no vote"}
     side, at = ("helps", "bottom") if vote >= 0 else ("harms", "top")
-    bar = f'<i class="{side}" style="{at}:50%;height:{11 * abs(vote) / max(most, 1e-9):.1f}px"></i>'
-    return f'<span class="grid-vote" title="vote for {escape(name)}: {signed(vote, digits)}">{bar}</span>'
+    height = f"{11 * abs(vote) / max(most, 1e-9):.1f}"
+    return {"side": side, "at": at, "height": height, "said": f"vote for {name}: {signed(vote, digits)}"}
 
 
 def _verdict(votes: list[list[float]], name: str, c: int, voters: list[int], digits: int) -> str:

@@ -1,37 +1,33 @@
 """The cards of a text that a model writes: the text on its way and whole, and what might have followed each token.
 
-Pure functions; every text that is not ours goes through html.escape.
+Pure functions; written.html escapes.
 Try it: written_card(view, milliseconds=90.0)
 """
 
 from collections.abc import Sequence
-from html import escape
+from typing import Any
+
+from markupsafe import Markup
 
 from train.formatting import counted
-from ui.look.html import bar
+from ui.look.html import bar, notice, part
 from ui.views.view import View, WrittenView
 
+_TEMPLATE = "cards/written.html"
 # Bars of next tokens that a person still reads.
 MAX_NEXT = 8
 # Of what a text begins with, so many characters stand before what the model wrote: the rest is in the box beside it.
 SHOWN_PROMPT = 160
 
 
-def writing_card(prompt: str, text: str, words: str, before: str | None = None) -> str:
+def writing_card(prompt: str, text: str, words: str, before: str | None = None) -> Markup:
     """A text on its way; with `before`, the one that it is then compared with."""
-    facts = f'<p class="facts" role="status">{escape(words)}</p>'
-    if before is None:
-        return f"<h2>The model writes</h2>{_pending(prompt, text)}{facts}"
-    shown = f'<p class="answer-text" dir="auto">{_prompt(prompt)}{escape(text)}</p>'
-    was = _pending(prompt, before)
-    return f"<h2>The model’s text with your changes</h2>{shown}<h3>before</h3>{was}{facts}"
+    return part(_TEMPLATE, "writing", _last_words(prompt), text, words, before)
 
 
-def written_card(view: WrittenView, milliseconds: float | None) -> str:
+def written_card(view: WrittenView, milliseconds: float | None) -> Markup:
     """What the model made of the text; with changes, beside what it made of it before."""
     written, base = view.answer, view.base if view.changed else None
-    prompt = "" if written.source else view.text
-    now = f'<p class="answer-text" dir="auto">{_passage(prompt, written.text)}</p>'
     whole = written.new_tokens >= view.decoding.max_new_tokens
     said = [
         f"{counted(written.new_tokens, 'token')} written",
@@ -39,13 +35,8 @@ def written_card(view: WrittenView, milliseconds: float | None) -> str:
         f"perplexity {written.perplexity:,.1f}",
         *facts_of_pass(view, milliseconds),
     ]
-    facts = f'<p class="facts">{" · ".join(said)}</p>'
-    if base is None:
-        return f"<h2>The model’s text</h2>{now}{facts}"
-    if base.text == written.text:
-        return f"<h2>The model’s text with your changes: the same as before</h2>{now}{facts}"
-    was = f'<p class="answer-text" dir="auto">{_passage(prompt, base.text)}</p>'
-    return f"<h2>The model’s text with your changes</h2>{now}{facts}<h3>before</h3>{was}"
+    prompt = "" if written.source else _last_words(view.text)
+    return part(_TEMPLATE, "written", prompt, written.text, " · ".join(said), base and base.text)
 
 
 def facts_of_pass(view: View, milliseconds: float | None) -> list[str]:
@@ -55,20 +46,6 @@ def facts_of_pass(view: View, milliseconds: float | None) -> list[str]:
     return facts + ([f"{milliseconds:,.0f} ms"] if milliseconds is not None else [])
 
 
-def _pending(prompt: str, text: str) -> str:
-    """A text to which more is added: however long it grows, its end is what is seen."""
-    written = f'{_prompt(prompt)}{escape(text)}<i class="caret"></i>'
-    return f'<div class="answer-text pending"><p dir="auto">{written}</p></div>'
-
-
-def _passage(prompt: str, text: str) -> str:
-    return _prompt(prompt) + (escape(text) if text.strip() else '<span class="prompt">(nothing but an end)</span>')
-
-
-def _prompt(prompt: str) -> str:
-    return f'<span class="prompt">{escape(_last_words(prompt))}</span>' if prompt else ""
-
-
 def _last_words(prompt: str) -> str:
     if len(prompt) <= SHOWN_PROMPT:
         return prompt
@@ -76,7 +53,7 @@ def _last_words(prompt: str) -> str:
     return "… " + (end.split(None, 1)[1:] or [end])[0]
 
 
-def answer_notice(view: View) -> str:
+def answer_notice(view: View) -> Markup | str:
     """A sentence where the model read only a part of the text, or knew little of it."""
     said, read = [], view.traces[0]
     if view.answer.truncated:
@@ -84,10 +61,10 @@ def answer_notice(view: View) -> str:
         said.append(f"The text is longer than this model reads: only its {part} was read.")
     if read.tokens and 2 * sum(read.unknown) >= len(read.tokens):
         said.append("Most of the tokens are not in this model’s vocabulary: the answer is a guess.")
-    return f'<p class="notice" role="status">{" ".join(said)}</p>' if said else ""
+    return notice(" ".join(said), "status") if said else ""
 
 
-def next_tokens(view: WrittenView) -> str:
+def next_tokens(view: WrittenView) -> Markup | str:
     """The probabilities of the next token at a place of the decoder."""
     written, trace, token = view.answer, view.trace, view.token
     if trace.stack != "decoder":
@@ -96,10 +73,10 @@ def next_tokens(view: WrittenView) -> str:
     chance = written.chances[token]
     rows = _next_rows(written.next_tokens[token][:MAX_NEXT], following, chance)
     said = "The text ends here." if following is None else f"What followed had a probability of {chance:.2f}."
-    return f'<h3>what might follow</h3>{rows}<p class="facts">{said}</p>'
+    return part(_TEMPLATE, "next_tokens", rows, said)
 
 
-def _next_rows(candidates: Sequence[tuple[str, float]], following: str | None, chance: float | None) -> str:
+def _next_rows(candidates: Sequence[tuple[str, float]], following: str | None, chance: float | None) -> list[Any]:
     rows, found = [], False
     for name, share in candidates:
         # Names can be shared (a cut character, say): the probability tells them apart.
@@ -108,7 +85,7 @@ def _next_rows(candidates: Sequence[tuple[str, float]], following: str | None, c
         rows.append(bar(_named(name), share, f"{share:.2f}", top=own))
     if following is not None and not found and chance is not None:
         rows.append(bar(_named(following), chance, f"{chance:.2f}", top=True))
-    return "".join(rows)
+    return rows
 
 
 def _named(name: str) -> str:

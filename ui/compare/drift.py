@@ -19,9 +19,10 @@ from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import classifier_runs
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.look.html import facts, notice
+from ui.look.html import facts, heading, notice
 from ui.server.workspace import Workspace
 
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Runs on offer; checkpoints of one, evenly chosen; bytes of weights to read; cells of all grids, which a browser holds.
 MAX_RUNS, MAX_CHECKPOINTS = 50, 50
 MAX_BYTES, MAX_CELLS = 4 * 10**9, 100_000
@@ -208,15 +209,15 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
     with gr.Column(visible=False, elem_id="drift-results") as results:
         with gr.Row(elem_classes="pair", equal_height=True):
             with gr.Column(elem_classes="card run-plots", min_width=300):
-                gr.HTML("<h2>Saturation</h2>", **plain)
+                gr.HTML(heading("Saturation"), **plain)
                 saturated = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-saturation")
                 gr.HTML('<p class="note">Thin and dotted: what chance would give, by the experts’ loads.</p>', **plain)
             with gr.Column(elem_classes="card run-plots", min_width=300):
-                gr.HTML("<h2>Class probabilities</h2>", **plain)
+                gr.HTML(heading("Class probabilities"), **plain)
                 classes = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-classes")
                 gr.HTML('<p class="note">What the model said of the text at each checkpoint.</p>', **plain)
         with gr.Column(elem_classes="card prediction"):
-            gr.HTML("<h2>One checkpoint</h2>", **plain)
+            gr.HTML(heading("One checkpoint"), **plain)
             # Holds what is shown, and draws nothing.
             shown = gr.HTML([], html_template="<i></i>", visible="hidden", elem_id="drift-shown", **plain)
             place = gr.Slider(0, 1, value=0, label="Step", buttons=[], elem_id="drift-place")
@@ -224,11 +225,10 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             card = gr.HTML("", elem_id="drift-card", **plain)
             grid = create_routing_grid(None, elem_id="drift-grid")
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     followed = Followed(results, place, saturated, classes, shown, step, card, grid, trail)
-    tab.select(drift.refresh, [run], [run, note], **quiet)
+    tab.select(drift.refresh, [run], [run, note], **_QUIET)
     # One after the other: each reads many files, and holds a model of its own.
-    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **quiet)
-    routed.then(show, [trail], [*followed], **quiet)
+    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **_QUIET)
+    routed.then(show, [trail], [*followed], **_QUIET)
     # In the browser: nothing to wait for, and no move is lost.
-    place.input(None, [place, shown], [step, card, grid], js=_NEAREST, **quiet)
+    place.input(None, [place, shown], [step, card, grid], js=_NEAREST, **_QUIET)

@@ -18,9 +18,10 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
 from ui.compare.drift import Drift, create_drift
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.look.html import in_points, message_card
+from ui.look.html import heading, in_points, message_card
 from ui.server.workspace import Workspace
 
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _HINT = (
     "Two texts under one model, or one text under two models: a run of yours early and late, say. "
     "Tokens that both share are aligned; in the second grid those that take another route are framed."
@@ -170,7 +171,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
         said = gr.HTML("", apply_default_css=False, elem_id="compare-said")
     for number, name in enumerate(("First", "Second")):
         with gr.Column(elem_classes="card"):
-            gr.HTML(f"<h2>{name}</h2>", apply_default_css=False)
+            gr.HTML(heading(name), apply_default_css=False)
             grids.append(create_routing_grid({"said": "Nothing compared yet."}, elem_id=f"compare-grid-{number}"))
 
     def route(first: str, text: str, second: str, other: str) -> Compared:
@@ -181,8 +182,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
         pickers = (private.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
         return (gr.skip() if text or view is None else view.text), *pickers
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **quiet)
+    tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **_QUIET)
     inputs = [models[0], boxes[0], models[1], boxes[1]]
-    run.click(route, inputs, [*Compared(*cards, said, *grids)], **quiet)
+    run.click(route, inputs, [*Compared(*cards, said, *grids)], **_QUIET)
     create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)

@@ -11,7 +11,7 @@ import gradio as gr
 from switch_model import CheckpointError, Interventions, Prediction, Predictor
 from ui.catalog.models import ModelShelf
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.look.html import facts
+from ui.look.html import facts, quiet
 from ui.views.view import View
 
 # A page for trying things out: what trains in batches of thousands is shown with a handful.
@@ -100,7 +100,7 @@ def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[g
     asked = gr.State(None)
     box = gr.Accordion("Neighbours in the batch", open=False, visible=shown, elem_classes="card", elem_id="neighbours")
     with box:
-        gr.HTML(f'<p class="facts">{_HINT}</p>', apply_default_css=False)
+        gr.HTML(quiet(_HINT), apply_default_css=False)
         with gr.Row(elem_classes="search"):
             others = gr.Textbox(
                 label="Other texts, one per line",

@@ -10,13 +10,14 @@ from typing import Any
 import gradio as gr
 
 from ui.explore.handlers import EMPTY_TEXT, Explorer
-from ui.look.html import facts
+from ui.look.html import facts, heading, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.sharing.link import link_of
 from ui.sharing.records import record_of
 from ui.sharing.routing_csv import routing_csv
 from ui.views.view import View
 
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _FILES = {
     "html": "Report (HTML)",
     "json": "Record (JSON)",
@@ -50,9 +51,8 @@ def create_share_bar(
         opening: the event that opens a record, but for its input.
         drawing: the event that draws what follows.
     """
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     with gr.Column(elem_classes="card", elem_id="keeping"):
-        gr.HTML("<h2>Share and keep</h2>", apply_default_css=False)
+        gr.HTML(heading("Share and keep"), apply_default_css=False)
         with gr.Row(elem_classes="buttons"):
             copy = gr.Button("Copy link", min_width=0, scale=0, elem_id="copy-link")
             for kind, name in _FILES.items():
@@ -62,10 +62,10 @@ def create_share_bar(
                 "Open a record…", file_types=[".json"], min_width=0, scale=0, elem_id="open-record"
             )
         said = gr.HTML("", apply_default_css=False, elem_id="link-said")
-        gr.HTML(f'<p class="facts">{_PRIVACY}</p>', apply_default_css=False)
-    copying = copy.click(make_link, shown[:1], [link, said], **quiet)
-    copying.success(None, [link], [link], js=_COPY, **quiet)
-    reopen.upload(inputs=[reopen], **opening, **quiet).then(**drawing)
+        gr.HTML(quiet(_PRIVACY), apply_default_css=False)
+    copying = copy.click(make_link, shown[:1], [link, said], **_QUIET)
+    copying.success(None, [link], [link], js=_COPY, **_QUIET)
+    reopen.upload(inputs=[reopen], **opening, **_QUIET).then(**drawing)
 
 
 def make_link(view: View | None) -> tuple[str, str]:

@@ -10,7 +10,6 @@ import gradio as gr
 
 from ui.cards.counterfactuals import create_what_if
 from ui.cards.flow import create_flow
-from ui.cards.prediction import HOW_TO_READ
 from ui.cards.votes import create_votes
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
@@ -26,6 +25,7 @@ from ui.explore.outputs import Chosen, Closer, Controls, Drawn, Looked, Reopened
 from ui.explore.samples import SamplePicker, announce_source, close_samples
 from ui.explore.share_bar import create_share_bar
 from ui.explore.streaming import WAITING, Writing, create_buttons, create_settings
+from ui.look.html import heading, render
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text does
@@ -145,7 +145,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
 
 def _create_text_card(explorer: Explorer, kind: Kind, first_text: str) -> _Text:
     with gr.Row(elem_classes="card-head"):
-        gr.HTML("<h2>Text</h2>", apply_default_css=False)
+        gr.HTML(heading("Text"), apply_default_css=False)
         model = gr.Dropdown(
             explorer.shelf.choices(),
             value=explorer.shelf.default,
@@ -171,7 +171,7 @@ def _create_text_card(explorer: Explorer, kind: Kind, first_text: str) -> _Text:
 def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
     with gr.Column(elem_classes="card", visible=False, elem_id="samples") as panel:
         with gr.Row(elem_classes="card-head"):
-            gr.HTML("<h2>Samples</h2>", apply_default_css=False)
+            gr.HTML(heading("Samples"), apply_default_css=False)
             close = gr.Button("Close", elem_id="close-samples", **_SMALL)
         with gr.Row(elem_classes="search"):
             query = gr.Textbox(
@@ -201,7 +201,7 @@ def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer)
     """What shows a view, filled with the first one, and the button that leads to its film."""
     with gr.Column(elem_classes="card"):
         with gr.Row(elem_classes="card-head"):
-            gr.HTML("<h2>Where each token went</h2>", apply_default_css=False)
+            gr.HTML(heading("Where each token went"), apply_default_css=False)
             film = gr.Button("Watch it as a film", elem_id="watch-film", **_SMALL)
         notice = gr.HTML(start.notice, apply_default_css=False, elem_id="notice")
         grid = create_routing_grid(start.grid)
@@ -221,10 +221,10 @@ def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer)
         with gr.Column(elem_classes="card", min_width=260):
             load = gr.HTML(start.load, apply_default_css=False, elem_id="load")
         with gr.Column(elem_classes="card", min_width=260):
-            gr.HTML(HOW_TO_READ, apply_default_css=False)
+            gr.HTML(render("cards/how_to_read.html"), apply_default_css=False)
 
     with gr.Column(elem_classes="card", elem_id="probabilities"):
-        title = gr.HTML("<h2>Router probabilities</h2>", apply_default_css=False)
+        title = gr.HTML(heading("Router probabilities"), apply_default_css=False)
         plot = gr.Plot(buttons=[], **_BARE)
         gr.HTML(
             '<p class="facts">A column per token, a row per expert; a dot marks the expert that was chosen, '

@@ -1,53 +1,73 @@
-"""HTML: the templates of longer pieces, and small pieces that many cards have. Every text that is not ours is escaped.
+"""HTML from templates, which escape every value that is not HTML already, and small pieces that many cards have.
 
+What they return is Markup, so that a template takes it as HTML; put pieces together with `+`, which escapes plain text.
 Try it: message_card("Prediction", "Type a text.")
 """
 
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from train.templates import templates_of
 from ui.look.palette import MAX_COLOURS
 
 
-def quiet(sentence: str) -> str:
+def render(template: str, **values: Any) -> Markup:
+    """A template of this package with values, all escaped but for those that are Markup.
+
+    Args:
+        template: its path in the package, such as "sharing/report.html".
+    """
+    return Markup(templates_of("ui").get_template(template).render(**values))
+
+
+def part(template: str, macro: str, *values: Any, **named: Any) -> Markup:
+    """One macro of a template that holds several pieces."""
+    return getattr(templates_of("ui").get_template(template).module, macro)(*values, **named)
+
+
+def piece(macro: str, *values: Any) -> Markup:
+    """One of the pieces in pieces.html."""
+    return part("look/pieces.html", macro, *values)
+
+
+def heading(title: str, level: int = 2) -> Markup:
+    return piece("heading", title, level)
+
+
+def quiet(sentence: str) -> Markup:
     """A quiet line. Where it changes every few seconds a screen reader is not to be told each time."""
-    return f'<p class="facts">{escape(sentence)}</p>'
+    return piece("quiet", sentence)
 
 
-def facts(sentence: str) -> str:
+def facts(sentence: str) -> Markup:
     """A quiet line that a screen reader is told of."""
-    return f'<p class="facts" role="status">{escape(sentence)}</p>'
+    return piece("facts", sentence)
 
 
-def notice(sentence: str) -> str:
-    """A line that says what went wrong, and what to do."""
-    return f'<p class="notice" role="alert">{escape(sentence)}</p>'
+def notice(sentence: str, role: str = "alert") -> Markup:
+    """A line that says what went wrong, and what to do; with role "status", what to know before reading on."""
+    return piece("notice", sentence, role)
 
 
-def message(sentence: str, role: str = "status") -> str:
+def message(sentence: str, role: str = "status") -> Markup:
     """What stands where there is nothing to show."""
-    return f'<p class="message" role="{role}">{escape(sentence)}</p>'
+    return piece("message", sentence, role)
 
 
-def message_card(title: str, sentence: str) -> str:
+def message_card(title: str, sentence: str) -> Markup:
     """A card that says why there is nothing to show, and what to do."""
-    return f"<h2>{escape(title)}</h2>{message(sentence)}"
+    return heading(title) + message(sentence)
 
 
-def empty_card(title: str) -> str:
-    """A card that waits for a text."""
-    return f'<h2>{escape(title)}</h2><p class="facts">Appears once a text is routed.</p>'
+def empty_card(title: str, sentence: str = "Appears once a text is routed.") -> Markup:
+    """A card that waits for a text, or says why it stays empty."""
+    return heading(title) + quiet(sentence)
 
 
 def visible(token: str) -> str:
     """A token without the space around it; a mark for one that is nothing else. Not escaped."""
     return token.strip() or "␣"
-
-
-def quoted(token: str) -> str:
-    """A token in a heading."""
-    return f'<bdi class="quoted">{escape(visible(token))}</bdi>'
 
 
 def in_points(change: float) -> str:
@@ -67,23 +87,13 @@ def percent(share: float) -> str:
 
 def bar(
     name: str, share: float, value: str, top: bool = False, colour: int | None = None, before: float | None = None
-) -> str:
-    """One row: a name, a bar of that share, its value in words; with `before`, where it ended then and the change."""
-    tint = "" if colour is None else f" x{colour % MAX_COLOURS}"
-    tick = change = ""
+) -> dict[str, Any]:
+    """One row for the macro `bar`: a name, a bar of that share, its value in words; with `before`, where it ended then
+    and the change."""
+    row = {"name": name, "width": f"{100 * share:.1f}", "value": value, "top": top, "colour": None, "before": None}
+    if colour is not None:
+        row["colour"] = colour % MAX_COLOURS
     if before is not None:
-        tick = f'<b style="left:{100 * before:.1f}%" title="before: {percent(before)}"></b>'
-        change = f"<span>{percent(before)}</span><span>{in_points(100 * (share - before))}</span>"
-    return (
-        f'<div class="bar{" top" if top else ""}{tint}"><span title="{escape(name)}">{escape(name)}</span>'
-        f'<i><u style="width:{100 * share:.1f}%"></u>{tick}</i><span>{value}</span>{change}</div>'
-    )
-
-
-def render(template: str, **values: Any) -> str:
-    """A template of this package with values, escaped unless the template says that they are HTML.
-
-    Args:
-        template: its path in the package, such as "sharing/report.html".
-    """
-    return templates_of("ui").get_template(template).render(**values)
+        change = in_points(100 * (share - before))
+        row["before"] = {"at": f"{100 * before:.1f}", "share": percent(before), "change": change}
+    return row

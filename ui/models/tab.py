@@ -11,7 +11,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
 from ui.explore.tab import ExploreTab
-from ui.look.html import notice
+from ui.look.html import heading, notice, quiet
 from ui.models.page import ModelPage, model_page
 from ui.views.view import View
 
@@ -53,7 +53,7 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
             own = _create_own()
         with gr.Column(elem_classes="card", min_width=300, scale=4):
             with gr.Row(elem_classes="card-head"):
-                gr.HTML("<h2>One model</h2>", **_PLAIN)
+                gr.HTML(heading("One model"), **_PLAIN)
                 model = gr.Dropdown(
                     private.choices(None),
                     value=private.shelf.default,
@@ -97,8 +97,8 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
 
 
 def _create_own() -> _Own:
-    gr.HTML("<h2>Open a checkpoint of your own</h2>", **_PLAIN)
-    gr.HTML(f'<p class="facts">{_ABOUT}</p>', **_PLAIN)
+    gr.HTML(heading("Open a checkpoint of your own"), **_PLAIN)
+    gr.HTML(quiet(_ABOUT), **_PLAIN)
     with gr.Row(elem_classes="columns"):
         hub_id = gr.Textbox(
             label="A repository on the Hugging Face Hub", placeholder="owner/name or owner/name@revision", max_lines=1

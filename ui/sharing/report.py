@@ -8,6 +8,8 @@ Try it: report_html(view, "AG News")
 
 from typing import Any
 
+from markupsafe import Markup
+
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
 from switch_model.plots.routing import router_probabilities
@@ -25,7 +27,7 @@ from ui.views.changes import words_of_changes
 from ui.views.view import PredictionView, View
 
 
-def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool = False) -> str:
+def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool = False) -> Markup:
     """The whole file, with the page's own looks.
 
     Args:
@@ -40,13 +42,13 @@ def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool
     parts["closer"] = []
     if not view.classifies:
         picture = draw_grid(view, "svg", title).decode()
-        parts["picture"] = picture[picture.index("<svg") :].replace("<svg", '<svg class="grid"', 1)
+        parts["picture"] = Markup(picture[picture.index("<svg") :].replace("<svg", '<svg class="grid"', 1))
         parts["closer"] = closer_cards(view)
     elif view.record is not None:
         parts |= _routing_of_class(view, answer, flow)
     return render(
         "sharing/report.html",
-        style=style,
+        style=Markup(style),
         view=view,
         title=title,
         answer=answer_card(view),
@@ -70,11 +72,10 @@ def _routing_of_class(view: PredictionView, answer: WhatIf | None, flow: bool) -
     }
 
 
-def _plot(figure: Any, with_library: bool = False) -> str:
+def _plot(figure: Any, with_library: bool = False) -> Markup:
     """A figure as HTML; the first one of a file brings plotly along."""
-    return figure.to_html(
-        full_html=False, include_plotlyjs="inline" if with_library else False, config={"displayModeBar": False}
-    )
+    library = "inline" if with_library else False
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=library, config={"displayModeBar": False}))
 
 
 def _flow(view: View) -> dict[str, str]:
@@ -91,7 +92,7 @@ def _static_grid(view: PredictionView) -> dict[str, Any]:
     value = view_grid(view)
     changes = [None] * len(value["tokens"]) if view.importance is None else view.importance.tokens.tolist()
     most = max(0.001, *(abs(change or 0.0) for change in changes))
-    voted, votes = "", [""] * len(value["tokens"])
+    voted, votes = "", [None] * len(value["tokens"])
     if (strip := value["votes"]) is not None:
         voted, cast = strip["classes"][0].values()
         largest = max(abs(vote or 0.0) for vote in cast)

@@ -22,7 +22,7 @@ from train.preflight.data_report import DataReport, data_report
 from train.preflight.task_suggestion import columns_by_content, fitting_task
 from train.tasks.registry import TASKS
 from ui.components.outputs import outputs
-from ui.look.html import notice
+from ui.look.html import heading, notice
 from ui.server.workspace import Workspace
 from ui.training.data_card import report_html
 
@@ -181,7 +181,7 @@ def create_data_choice(choice: DataChoice, start_with: Arguments) -> tuple[Chose
     # Once for all who open the page.
     start = choice.look_at("toy", task, *NONE_CHOSEN)
     columns = [NO_COLUMN, *choice.report("toy", task, *NONE_CHOSEN).columns]
-    gr.HTML("<h2>Data</h2>", apply_default_css=False)
+    gr.HTML(heading("Data"), apply_default_css=False)
     dataset = gr.Dropdown(
         choice.choices(),
         value="toy",

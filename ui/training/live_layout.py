@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.look.html import heading
 from ui.training.live_run import NO_PROBE, NOTHING_YET, LiveRun, Plots, Tick
 from ui.training.written_samples import NONE_YET
 
@@ -64,18 +65,18 @@ def _create_head(watched: gr.Dropdown, seen: gr.State, drawn: gr.Textbox) -> tup
 def _create_learning() -> dict[str, Any]:
     """Curves, what the model writes, and the health of its routing."""
     with gr.Column(elem_classes="card run-plots"):
-        gr.HTML("<h2>Learning</h2>", apply_default_css=False)
+        gr.HTML(heading("Learning"), apply_default_css=False)
         curves = _plot("curves")
         note = gr.HTML("", apply_default_css=False)
     with gr.Column(elem_classes="card", visible=False, elem_id="written") as written:
-        gr.HTML("<h2>What it writes</h2>", apply_default_css=False)
+        gr.HTML(heading("What it writes"), apply_default_css=False)
         samples = gr.HTML(NONE_YET, apply_default_css=False, elem_id="samples-written")
     with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
         with gr.Column(elem_classes="card", min_width=300):
-            gr.HTML("<h2>Load per expert over time (1 = an even share)</h2>", apply_default_css=False)
+            gr.HTML(heading("Load per expert over time (1 = an even share)"), apply_default_css=False)
             load = _plot("load-over-time")
         with gr.Column(elem_classes="card", min_width=300):
-            gr.HTML("<h2>Health of the routing</h2>", apply_default_css=False)
+            gr.HTML(heading("Health of the routing"), apply_default_css=False)
             health = _plot("health")
     return {
         "curves": curves,
@@ -92,7 +93,7 @@ def _create_probe() -> dict[str, Any]:
     """The text being watched."""
     with gr.Column(elem_classes="card run-plots"):
         with gr.Row(elem_classes="card-head"):
-            gr.HTML("<h2>A text being watched</h2>", apply_default_css=False)
+            gr.HTML(heading("A text being watched"), apply_default_css=False)
             layer = gr.Dropdown(
                 [], label="Layer", filterable=False, visible=False, min_width=140, elem_id="probe-layer", **_BARE
             )
@@ -103,13 +104,13 @@ def _create_probe() -> dict[str, Any]:
 def _create_partners() -> dict[str, Any]:
     """The run beside its twins."""
     with gr.Column(elem_classes="card run-plots", visible=False, elem_id="partners") as partners:
-        gr.HTML("<h2>Beside its twins: validation loss against steps, time and tokens</h2>", apply_default_css=False)
+        gr.HTML(heading("Beside its twins: validation loss against steps, time and tokens"), apply_default_css=False)
         with gr.Row(elem_id="partners-plots"):
             found = {f"by_{over}": _plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")}
         with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson:
             for name, title in (("without", "Load without the balance loss"), ("with", "Load with it")):
                 with gr.Column(min_width=300):
-                    gr.HTML(f"<h3>{title}</h3>", apply_default_css=False)
+                    gr.HTML(heading(title, 3), apply_default_css=False)
                     found[f"{name}_words"] = gr.HTML("", apply_default_css=False)
                     found[name if name == "without" else "with_it"] = _plot(f"load-{name}")
     return {"partners": partners, "lesson": lesson, **found}

@@ -28,10 +28,8 @@ from ui.training.written_samples import NONE_YET, samples_html
 # Between two drawings of a run that goes on: at first, and after some minutes.
 DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
-NOTHING_YET = '<p class="facts">No run yet. Start one under “New run”.</p>'
-NO_PROBE = (
-    '<p class="facts">No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.</p>'
-)
+NOTHING_YET = quiet("No run yet. Start one under “New run”.")
+NO_PROBE = quiet("No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.")
 _LOSSES = "Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing."
 LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)

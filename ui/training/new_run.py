@@ -22,7 +22,7 @@ from train.preflight.estimate import Estimate, estimate
 from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from ui.components.outputs import outputs
-from ui.look.html import notice
+from ui.look.html import heading, notice, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.argument_form import Form, as_typed, create_form, given, values_of
@@ -37,7 +37,7 @@ PRESETS = [
 ]
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Until the new estimate is there, the old one would be wrong.
-TIMING = '<p class="facts">Timing a few steps …</p>'
+TIMING = quiet("Timing a few steps …")
 
 
 # What the page asks for: the data, the preset, name and text to watch, and every argument of the form.
@@ -260,7 +260,7 @@ class _Actions(NamedTuple):
 
 def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str, Any], Form]:
     """Preset, name and text to watch by their names, and the form."""
-    gr.HTML("<h2>Model and training</h2>", apply_default_css=False)
+    gr.HTML(heading("Model and training"), apply_default_css=False)
     preset = gr.Radio(PRESETS, value="none", label="Size", elem_id="preset")
     with gr.Row(elem_classes="columns"):
         name = gr.Textbox("", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name")

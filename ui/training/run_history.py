@@ -19,7 +19,7 @@ from train.runs.run import RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
 from ui.components.outputs import outputs
-from ui.look.html import facts
+from ui.look.html import facts, heading, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, clean_name, visitor_of
 from ui.training.run_summary import arguments_diff_html, duration
@@ -32,7 +32,7 @@ _BUTTONS = ("watch", "explore", "go_on", "download", "rename", "delete")
 _BARE = {"show_label": False, "container": False}
 _BUTTON = {"min_width": 0, "scale": 0}
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-NOTHING = '<p class="facts">Choose a run: click its row.</p>'
+NOTHING = quiet("Choose a run: click its row.")
 
 
 # The chosen run: its name, what stands above the buttons, six buttons, the row that renames and the row that deletes.
@@ -105,7 +105,7 @@ class RunHistory:
 
         arguments = {name: one.portable() for name, one in self._arguments((names or ())[:MAX_COMPARED]).items()}
         if not arguments:
-            return None, '<p class="facts">Choose two or more runs.</p>'
+            return None, quiet("Choose two or more runs.")
         figure = compare_curves({name: self.workspace.run(name).metrics() for name in arguments}, value, over)
         return figure, arguments_diff_html(arguments)
 
@@ -194,7 +194,7 @@ def create_run_history(
     """Lay it out and connect it. Returns the chosen run, and the buttons that open it in Explore and go on from it."""
     with gr.Column(elem_classes="card"):
         with gr.Row(elem_classes="card-head"):
-            gr.HTML("<h2>All runs</h2>", apply_default_css=False)
+            gr.HTML(heading("All runs"), apply_default_css=False)
             refresh = gr.Button("Refresh", elem_id="refresh-runs", **_BUTTON)
         table = gr.Dataframe(
             headers=COLUMNS, interactive=False, show_label=False, max_height=320, buttons=[], elem_id="runs-table"
@@ -275,7 +275,7 @@ def _create_publish(handlers: RunHistory, chosen: Chosen) -> None:
 
 def _create_comparison(handlers: RunHistory) -> gr.Dropdown:
     """Curves of several runs. Returns the picker of runs."""
-    gr.HTML("<h2>Compare</h2>", apply_default_css=False)
+    gr.HTML(heading("Compare"), apply_default_css=False)
     with gr.Row(elem_classes="columns"):
         compared = gr.Dropdown([], multiselect=True, label="Runs", scale=3, min_width=240, elem_id="compared")
         value = gr.Dropdown(
@@ -289,7 +289,7 @@ def _create_comparison(handlers: RunHistory) -> gr.Dropdown:
             min_width=110,
         )
     plot = gr.Plot(buttons=[], elem_id="comparison", **_BARE)
-    differences = gr.HTML('<p class="facts">Choose two or more runs.</p>', apply_default_css=False)
+    differences = gr.HTML(quiet("Choose two or more runs."), apply_default_css=False)
     comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [plot, differences], **_QUIET}
     compared.change(handlers.measures, [compared, value], [value], **_QUIET)
     gr.on([item.change for item in (compared, value, over)], **comparing)

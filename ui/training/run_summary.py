@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from switch_model.analysis.layer_names import layer_titles
+from ui.look.html import quiet
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -291,12 +292,12 @@ def arguments_diff_html(arguments: Mapping[str, Mapping[str, Any]]) -> str:
         arguments: run name -> argument -> value.
     """
     if len(arguments) < 2:
-        return '<p class="facts">Choose two or more runs to see in which arguments they differ.</p>'
+        return quiet("Choose two or more runs to see in which arguments they differ.")
     names = dict.fromkeys(name for values in arguments.values() for name in values if name not in NAMES_OF_RUNS)
     rows = {name: [_shown(values, name) for values in arguments.values()] for name in names}
     rows = {name: cells for name, cells in rows.items() if len(set(cells)) > 1}
     if not rows:
-        return '<p class="facts">These runs have the same arguments.</p>'
+        return quiet("These runs have the same arguments.")
     head = "".join(f'<th scope="col">{escape(run)}</th>' for run in arguments)
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'

@@ -7,14 +7,14 @@ Try it: samples_html(Run.open("runs/en_hi").metrics())
 from collections.abc import Mapping
 from typing import Any
 
-from ui.look.html import render
+from ui.look.html import quiet, render
 from ui.training.run_summary import Records, lines_of
 
 # Of many evaluations the last, the first and evenly spread ones between.
 SHOWN_EVALUATIONS = 6
 # An untrained model repeats itself until it must stop.
 SHOWN_CHARACTERS = 400
-NONE_YET = '<p class="facts">Appears with the first evaluation.</p>'
+NONE_YET = quiet("Appears with the first evaluation.")
 
 
 def samples_html(records: Records) -> str:
