@@ -116,6 +116,22 @@ def test_folders_files_and_functions_stay_small(package):
     assert not above
 
 
+# A tag, but for those that plotly reads.
+TAG = re.compile(r"</?(?!extra>|br>)[a-z]")
+
+
+def test_html_of_the_page_stands_in_templates_which_escape():
+    for path in (ROOT / "ui").rglob("*.py"):
+        assert not {"html", "html.escape"} & imports(path), path
+        joined = (
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.JoinedStr)
+        )
+        parts = (part.value for node in joined for part in node.values if isinstance(part, ast.Constant))
+        assert not [part for part in parts if TAG.search(part)], path
+    for path in (ROOT / "ui").rglob("*.html"):
+        assert not re.search(r"\|\s*safe\b", path.read_text(encoding="utf-8")), path
+
+
 def test_few_test_files_lie_outside_the_folders():
     assert len(list((ROOT / "tests").glob("test_*.py"))) <= TEST_FILES_IN_ROOT
 

@@ -19,6 +19,7 @@ from ui.compare.tab import create_compare_tab
 from ui.explore.handlers import Explorer
 from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
+from ui.look.html import render
 from ui.look.palette import CELL_INK, palette_css
 from ui.look.theme import STYLE_SHEET, create_theme
 from ui.models.tab import create_models_tab
@@ -36,21 +37,6 @@ QUEUE_SECONDS = 0.01
 QUEUE_SIZE = 200
 BUSY = "Many people are using this page right now. What you typed is kept: try again in a few seconds."
 
-_HEADER = """<header class="page-head"><h1>Switch Explorer</h1>
-<p>See which expert reads each word, and what the model makes of it.</p></header>"""
-
-# Gradio's own shortcut for a text of several lines is Shift+Enter; people expect Ctrl or Cmd.
-_SHORTCUT = """<script>
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest?.("#text")) {
-    event.preventDefault();
-    (document.getElementById("generate") || document.getElementById("route")).click();
-  }
-});
-// A link pasted into the address of a page that is open already.
-window.addEventListener("hashchange", () => location.hash.startsWith("#s=") && location.reload());
-</script>"""
-
 
 def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
     """The whole page as Gradio blocks.
@@ -61,7 +47,7 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
     """
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         private = PrivateModels(shelf)
-        gr.HTML(_HEADER, apply_default_css=False)
+        gr.HTML(render("look/page_head.html"), apply_default_css=False)
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Explore", id="explore"):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workspace.data_dir)))
@@ -102,7 +88,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [STYLE_SHEET],
-        "head": _SHORTCUT,
+        "head": render("look/shortcuts.html"),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,

@@ -68,7 +68,7 @@ def test_the_command_shown_is_the_command_that_the_shell_reads(workspace):
     assert Path(read.train.output_dir) == workspace.root / "ber-mich-2"
     assert page.preview(*inputs(lr="fast")) == (
         "",
-        '<p class="notice" role="alert">--lr &#x27;fast&#x27; is not allowed: it must be a number or none.</p>',
+        '<p class="notice" role="alert">--lr &#39;fast&#39; is not allowed: it must be a number or none.</p>',
     )
     assert (
         "--num_heads" in page.preview(*inputs(num_heads="0"))[1] and "--epochs" in page.preview(*inputs(epochs=""))[1]

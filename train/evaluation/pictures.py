@@ -4,7 +4,6 @@ Try it: classification_metrics([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no"
 """
 
 import textwrap
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,8 @@ def write_pictures(metrics: dict[str, Any], title: str, folder: Path) -> list[Pa
 def _page_title(title: str, numbered: list[str]) -> str:
     """With what the pictures beside the page could not say."""
     if not numbered:
-        return escape(title)
-    return f"{escape(title)}<br><sub>In the .png: {escape(shortened('; '.join(numbered), 150))}</sub>"
+        return plain(title)
+    return f"{plain(title)}<br><sub>In the .png: {plain(shortened('; '.join(numbered), 150))}</sub>"
 
 
 def _in_page(labels: list[str]) -> tuple[list[str], dict[str, Any]]:

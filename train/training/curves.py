@@ -4,7 +4,6 @@ Loss and the task's own metrics above, the routing's health below: drop rate and
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
+from switch_model.plots.style import plain
 from switch_model.storage.whole_files import folder_written_aside
 from train.picture_text import as_written, drawable_only
 from train.runs.run import Run
@@ -92,7 +92,7 @@ def _write_html(panels, title: str, path: Path) -> None:
                 col=panel % 2 + 1,
             )
     figure.update_layout(
-        title=escape(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"
+        title=plain(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"
     )
     figure.update_xaxes(title_text="step", row=2)
     figure.write_html(path, include_plotlyjs=True, full_html=True)

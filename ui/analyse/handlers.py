@@ -8,11 +8,11 @@ import csv
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from switch_model import CheckpointError
 from switch_model.analysis.corpus import Corpus, route_in_steps
@@ -22,7 +22,7 @@ from switch_model.counterfactuals import mean_importance
 from train.formatting import counted
 from ui.catalog.models import ModelShelf
 from ui.components.outputs import outputs
-from ui.look.html import message, notice, quiet, render
+from ui.look.html import facts, heading, message, notice, piece, progress_bar, quiet, render
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
 
@@ -68,7 +68,7 @@ class Analyst:
             yield gr.skip(), notice(FULL)
             return
         source = str(getattr(upload, "name", upload) or "") or dataset
-        yield gr.skip(), _bar(0, 1, f"Reading {escape(Path(source).name)} …")
+        yield gr.skip(), _bar(0, 1, f"Reading {Path(source).name} …")
         try:
             if self.workspace.limits and source != dataset:
                 check_unpacked_size(Path(source), self.workspace.limits.unpacked)
@@ -113,7 +113,7 @@ class Analyst:
                 try:
                     done, total = next(steps)
                 except StopIteration as end:
-                    yield html(end.value)
+                    yield Markup(html(end.value))
                     return
                 yield _bar(done, total, f"{done} of {total} passes over {counted(len(rows), 'text')}")
         except (CheckpointError, ValueError) as error:
@@ -156,8 +156,8 @@ def summary(analysis: Analysis | None) -> Summary:
     corpus = analysis.corpus
     layers = [(layer_title(name), name) for name in corpus.layers]
     return Summary(
-        facts=f"<h2>{escape(analysis.title)}</h2><p class=facts>{facts_in_words(corpus)} {escape(analysis.note)}</p>",
-        layers=f'<div class="run-diff">{layer_table(corpus)}</div>',
+        facts=heading(analysis.title) + quiet(f"{facts_in_words(corpus)} {analysis.note}"),
+        layers=piece("wide", Markup(layer_table(corpus))),
         loads=layer_loads(corpus),
         drops=drops_by_position(corpus),
         # Two updates: Gradio takes each one apart.
@@ -180,9 +180,9 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> LayerView:
     said, loads = right_wrong_in_words(corpus, layer)
     busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
     return LayerView(
-        words=f'<p class="facts">{information_in_words(corpus, layer)}</p>',
+        words=quiet(information_in_words(corpus, layer)),
         classes=class_lift(corpus, layer),
-        right_words=f'<p class="facts">{escape(said)}</p>',
+        right_words=quiet(said),
         right_loads=None if loads is None else right_and_wrong_loads(loads),
         expert=gr.update(choices=_experts(corpus), value=busiest),
     )
@@ -207,10 +207,10 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
         return message("No text matches: try another word, or any expert.")
     said = f"{counted(len(places), 'place')} in {counted(len(first), 'text')}, {layer_title(layer)}"
     found, page = list(first.items()), _page_within(page, len(first))
-    rows = "".join(
-        _row(index, escape(corpus.classes[corpus.predicted[index]]), _marked(place))
+    rows = [
+        {"index": index, "head": corpus.classes[corpus.predicted[index]], "place": place}
         for index, place in found[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
-    )
+    ]
     return _listed(said, rows, page, len(found))
 
 
@@ -224,13 +224,18 @@ def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int =
         return ""
     inside = ((corpus.true == true) & (corpus.predicted == predicted)).nonzero()[0]
     inside = sorted(inside.tolist(), key=lambda index: -corpus.probability[index])
-    names = escape(corpus.classes[true]), escape(corpus.classes[predicted])
-    said, page = f"{len(inside):,} texts of {names[0]} predicted as {names[1]}", _page_within(page, len(inside))
-    rows = "".join(
-        _row(index, f"{corpus.probability[index]:.0%}", escape(corpus.texts[index][:SHOWN_CHARACTERS]))
+    said = f"{len(inside):,} texts of {corpus.classes[true]} predicted as {corpus.classes[predicted]}"
+    page = _page_within(page, len(inside))
+    rows = [
+        {
+            "index": index,
+            "head": f"{corpus.probability[index]:.0%}",
+            "place": None,
+            "text": corpus.texts[index][:SHOWN_CHARACTERS],
+        }
         for index in inside[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
-    )
-    return _listed(said, rows, page, len(inside), f'data-true="{true}" data-predicted="{predicted}"')
+    ]
+    return _listed(said, rows, page, len(inside), (true, predicted))
 
 
 def confusion_html(corpus: Corpus) -> str:
@@ -241,7 +246,7 @@ def confusion_html(corpus: Corpus) -> str:
     if matrix is None:
         return quiet("The true classes are unknown: there are no errors to show.")
     if len(matrix) > MAX_MATRIX:
-        return f'<p class="facts">{len(matrix)} classes are more than a matrix can show.</p>'
+        return quiet(f"{len(matrix)} classes are more than a matrix can show.")
     most = max(int(matrix.max()), 1)
     return render("analyse/confusion.html", classes=corpus.classes, matrix=matrix.tolist(), most=most)
 
@@ -261,22 +266,8 @@ def tables(analysis: Analysis | None) -> list[str]:
     return [*map(str, paths), str(folder / "texts.csv")]
 
 
-def _bar(done: int, total: int, said: str) -> str:
-    share = 100 * done / max(total, 1)
-    return (
-        '<div class="run-bar at-work" role="progressbar" aria-label="texts done" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share:.0f}"><u style="width:{share:.1f}%"></u></div><p class="facts" role="status">{said}</p>'
-    )
-
-
-def _row(index: int, head: str, words: str) -> str:
-    return (
-        f'<button type="button" class="sample" data-row="{index}"><b>{head}</b><span dir="auto">{words}</span></button>'
-    )
-
-
-def _marked(place: Context) -> str:
-    return f"{escape(place.before)}<mark>{escape(place.token)}</mark>{escape(place.after)}"
+def _bar(done: int, total: int, said: str) -> Markup:
+    return progress_bar("texts done", done / max(total, 1)) + facts(said)
 
 
 def _page_within(page: int, count: int) -> int:
@@ -284,20 +275,13 @@ def _page_within(page: int, count: int) -> int:
     return min(max(page, 0), max(count - 1, 0) // PAGE_TEXTS)
 
 
-def _listed(said: str, rows: str, page: int, count: int, what: str = "") -> str:
-    """A page of texts below a sentence, and buttons to the pages beside it; `what` says as attributes of which list."""
-    listed = f'<p class="facts" role="status">{said}</p><div class="samples">{rows}</div>'
-    if count <= PAGE_TEXTS:
-        return listed
+def _listed(
+    said: str, rows: list[dict[str, Any]], page: int, count: int, cell: tuple[int, int] | None = None
+) -> Markup:
+    """A page of texts below a sentence, and buttons to the pages beside it; `cell` of the confusion matrix they are."""
     first, last = page * PAGE_TEXTS + 1, min((page + 1) * PAGE_TEXTS, count)
-    back, on = (
-        f'<button type="button" class="panel-act" {what} data-page="{there}" {possible}>{name}</button>'
-        for name, there, possible in (
-            ("Back", page - 1, "" if page else "disabled"),
-            ("Next", page + 1, "" if last < count else "disabled"),
-        )
-    )
-    return f'{listed}<div class="turn">{back}<span class="facts">{first:,}–{last:,} of {count:,}</span>{on}</div>'
+    place = f"{first:,}–{last:,} of {count:,}" if count > PAGE_TEXTS else ""
+    return render("analyse/texts.html", said=said, rows=rows, place=place, page=page, cell=cell, more=last < count)
 
 
 def hits_csv(analysis: Analysis | None, layer: str | None, expert: int, word: str) -> str:

@@ -15,6 +15,7 @@ from switch_model.inference.decoding import Decoding
 from switch_model.inference.factory import Pipeline, architecture, open_pipeline, try_out
 from switch_model.storage.hub import split_revision, with_revision
 from ui.catalog.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
+from ui.look.html import markdown_without_html
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent.parent / "assets" / "models"
 
@@ -212,9 +213,7 @@ class ModelShelf:
             text = file.read(MAX_CARD)
         # The lines between dashes at the top are for machines.
         text = text.split("\n---", 1)[-1].lstrip("-\n") if text.startswith("---") else text
-        # A stranger's card may hold words, but no picture that tells its owner who looks at it.
-        # Markdown keeps its own > and &, which `escape` would change too.
-        return text.replace("<", "&lt;").replace("![", "[") if key in self._private else text
+        return markdown_without_html(text) if key in self._private else text
 
     def load(self, key: str | None) -> LoadedModel:
         """The model behind `key`. Raises CheckpointError when it can't be opened or is not on the shelf."""

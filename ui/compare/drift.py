@@ -19,7 +19,7 @@ from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import classifier_runs
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.look.html import facts, heading, notice
+from ui.look.html import facts, heading, note, notice, quiet
 from ui.server.workspace import Workspace
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -191,7 +191,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
     trail = gr.State(None)
     plain = {"apply_default_css": False}
     with gr.Column(elem_classes="card", elem_id="drift"):
-        gr.HTML(f'<h2>Drift</h2><p class="facts">{_HINT}</p>', **plain)
+        gr.HTML(heading("Drift") + quiet(_HINT), **plain)
         with gr.Row():
             run = gr.Dropdown([], label="Run", filterable=False, min_width=280, elem_id="drift-run")
             text = gr.Textbox(
@@ -202,7 +202,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
                 min_width=280,
                 elem_id="drift-text",
             )
-        note = gr.HTML("", elem_id="drift-note", **plain)
+        kept = gr.HTML("", elem_id="drift-note", **plain)
         with gr.Row(elem_classes="buttons"):
             go = gr.Button("Route it at every checkpoint", variant="primary", min_width=0, scale=0, elem_id="drift-go")
         said = gr.HTML("", elem_id="drift-said", **plain)
@@ -211,11 +211,11 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             with gr.Column(elem_classes="card run-plots", min_width=300):
                 gr.HTML(heading("Saturation"), **plain)
                 saturated = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-saturation")
-                gr.HTML('<p class="note">Thin and dotted: what chance would give, by the experts’ loads.</p>', **plain)
+                gr.HTML(note("Thin and dotted: what chance would give, by the experts’ loads."), **plain)
             with gr.Column(elem_classes="card run-plots", min_width=300):
                 gr.HTML(heading("Class probabilities"), **plain)
                 classes = gr.Plot(show_label=False, container=False, buttons=[], elem_id="drift-classes")
-                gr.HTML('<p class="note">What the model said of the text at each checkpoint.</p>', **plain)
+                gr.HTML(note("What the model said of the text at each checkpoint."), **plain)
         with gr.Column(elem_classes="card prediction"):
             gr.HTML(heading("One checkpoint"), **plain)
             # Holds what is shown, and draws nothing.
@@ -226,7 +226,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             grid = create_routing_grid(None, elem_id="drift-grid")
 
     followed = Followed(results, place, saturated, classes, shown, step, card, grid, trail)
-    tab.select(drift.refresh, [run], [run, note], **_QUIET)
+    tab.select(drift.refresh, [run], [run, kept], **_QUIET)
     # One after the other: each reads many files, and holds a model of its own.
     routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **_QUIET)
     routed.then(show, [trail], [*followed], **_QUIET)

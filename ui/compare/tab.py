@@ -4,10 +4,10 @@ Try it: compare(shelf, "ag_news", "Oil prices rose.", "ag_news", "Gold prices ro
 """
 
 from difflib import SequenceMatcher
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
+from markupsafe import Markup
 
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
@@ -18,7 +18,7 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
 from ui.compare.drift import Drift, create_drift
 from ui.components.routing_grid import create_routing_grid, grid_value
-from ui.look.html import heading, in_points, message_card
+from ui.look.html import facts, heading, in_points, message_card, note, quiet, render
 from ui.server.workspace import Workspace
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -56,15 +56,15 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
     )
     foreign = first != second and not same_run(first, second)
     grids = [grid_value(prediction.trace, (0, 0)) | {"still": True} for prediction in predictions]
-    said = _in_words(here, there, pairs) + (f'<p class="note">{_OTHER_MODELS}</p>' if foreign else "")
+    said = _in_words(here, there, pairs) + (note(_OTHER_MODELS) if foreign else "")
     if comparable:
         for index, layer in enumerate(grids[1]["layers"]):
             layer["before"] = _routes_before(here, there, pairs, index)
         grids[1]["otherwise"] = "in the first"
         said += agreement_table(here, there, pairs)
     return Compared(
-        _titled(one.title, prediction_card(here, None, None)),
-        _titled(two.title, prediction_card(there, None, None)),
+        quiet(one.title) + prediction_card(here, None, None),
+        quiet(two.title) + prediction_card(there, None, None),
         said,
         *grids,
     )
@@ -80,21 +80,19 @@ def aligned(here: list[str], there: list[str]) -> list[tuple[int, int]]:
     ]
 
 
-def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> str:
+def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> Markup | str:
     """Per layer: the share of aligned tokens routed alike, and what it would be were experts drawn by their loads."""
     if not pairs:
         return ""
-    rows = ""
+    rows = []
     for one, two in zip(here.routing, there.routing, strict=True):
         places, others = zip(*pairs, strict=True)
         alike, chance = routed_alike(one.expert[0, list(places)], two.expert[0, list(others)], one.num_experts)
-        cells = f"<td class=number>{alike:.0%}</td><td class=number>{chance:.0%}</td>"
-        rows += f"<tr><th>{layer_title(one.name)}</th>{cells}</tr>"
-    head = "<th>layer</th><th class=number>routed alike</th><th class=number>by chance</th>"
-    return f'<div class="run-diff"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        rows.append((layer_title(one.name), f"{alike:.0%}", f"{chance:.0%}"))
+    return render("compare/agreement.html", rows=rows)
 
 
-def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> str:
+def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> Markup:
     said = f"{len(pairs)} of {len(here.tokens)} and {len(there.tokens)} tokens are shared. "
     if set(here.scores) != set(there.scores):
         said += f"The first says {here.label}, the second, which has other classes, {there.label}."
@@ -105,7 +103,7 @@ def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]])
         said += f"({change} points)."
     else:
         said += f"The first says {here.label}, the second {there.label}."
-    return f'<p class="facts" role="status">{escape(said)}</p>'
+    return facts(said)
 
 
 def _routes_before(
@@ -119,10 +117,6 @@ def _routes_before(
         if before != [int(two.expert[0, b]), int(two.dropped[0, b])]:
             routes[b] = before
     return routes
-
-
-def _titled(title: str, card: str) -> str:
-    return f'<p class="facts">{escape(title)}</p>{card}'
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -139,7 +133,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
     shelf = CheckpointShelf(private.shelf, workspace)
     boxes, models, cards, grids = [], [], [], []
     with gr.Column(elem_classes="card"):
-        gr.HTML(f'<h2>Compare</h2><p class="facts">{_HINT}</p>', apply_default_css=False)
+        gr.HTML(heading("Compare") + quiet(_HINT), apply_default_css=False)
         with gr.Row():
             for number, name in enumerate(("First", "Second")):
                 with gr.Column(min_width=280):

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from switch_model import CheckpointError
 from switch_model.analysis.layer_names import layer_title
@@ -35,7 +36,7 @@ from ui.explore.outputs import (
     pending_outputs,
     shown,
 )
-from ui.look.html import empty_card, notice
+from ui.look.html import empty_card, heading, notice
 from ui.server.downloads import discard_upload
 from ui.sharing.link import LINK, read_link
 from ui.sharing.records import read_record
@@ -89,10 +90,10 @@ class Explorer:
         controls = controls_for(kind, None if fitting == text else fitting)
         return Chosen(caption=self.caption(model), **first._asdict(), **controls._asdict())
 
-    def caption(self, model: str | None) -> str:
+    def caption(self, model: str | None) -> Markup | str:
         """The model's size in one line; nothing when it can't be opened, which the answer's card then explains."""
         try:
-            return self.shelf.load(model).caption
+            return Markup.escape(self.shelf.load(model).caption)
         except CheckpointError:
             return ""
 
@@ -187,7 +188,9 @@ class Explorer:
         except (CheckpointError, ValueError) as error:
             # What was there stays, with a word about the link.
             return Restored(notice=notice(str(error)))
-        return Restored(model=shared.model, caption=loaded.caption, **first._asdict(), **controls._asdict())
+        return Restored(
+            model=shared.model, caption=Markup.escape(loaded.caption), **first._asdict(), **controls._asdict()
+        )
 
     def open_record(self, file: str) -> Reopened:
         """A saved record."""
@@ -218,7 +221,7 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
         return empty_card("Router probabilities"), None
     from switch_model.plots.routing import router_heat_map
 
-    title = f"<h2>Router probabilities, {layer_title(view.record.name, view.two_stacks)}</h2>"
+    title = heading(f"Router probabilities, {layer_title(view.record.name, view.two_stacks)}")
     return title, _sent(json.dumps(router_heat_map(view.record, view.trace.tokens, view.token)))
 
 

@@ -13,7 +13,7 @@ from ui.cards.flow import create_flow
 from ui.cards.votes import create_votes
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
-from ui.catalog.samples import BUNDLED
+from ui.catalog.samples import BUNDLED, Sample
 from ui.components.expert_panel import create_expert_panel
 from ui.components.routing_grid import create_routing_grid
 from ui.components.sample_table import create_sample_table
@@ -25,13 +25,15 @@ from ui.explore.outputs import Chosen, Closer, Controls, Drawn, Looked, Reopened
 from ui.explore.samples import SamplePicker, announce_source, close_samples
 from ui.explore.share_bar import create_share_bar
 from ui.explore.streaming import WAITING, Writing, create_buttons, create_settings
-from ui.look.html import heading, render
+from ui.look.html import heading, quiet, render
+from ui.views.view import View
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text does
 # not hold up all others. What these give is sent as it is: Gradio would hand each of some fifteen outputs to another
 # thread and back, which takes longer than the pass.
 _IN_TURN = {"concurrency_id": "routing", "concurrency_limit": 2, "postprocess": False, **_QUIET}
+_PROBABILITIES = "A column per token, a row per expert; a dot marks the expert that was chosen, the frame your token."
 _BARE = {"show_label": False, "container": False}
 _SMALL = {"min_width": 0, "scale": 0}
 
@@ -79,11 +81,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
     first, kind = explorer.library.pick(BUNDLED, 0), explorer.shelf.kind(explorer.shelf.default)
     first_text = fitting_text(kind, first.text, first)
-    explorer.route(explorer.shelf.default, first_text, first)  # The first pass of a shape is slow: not the one shown.
-    start = explorer.route(explorer.shelf.default, first_text, first)
-    # As if its token had been clicked: so the page opens with every card filled.
+    start, seen_first = _routed_at_start(explorer, first_text, first)
     view = gr.State()
-    seen_first = look(start.view, *start.view.place).view if start.view else None
     # As a function: Gradio copies a dataclass field by field, tensors too, whenever a visitor's state is set.
     view.value = lambda: seen_first
 
@@ -113,15 +112,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     seen = [view, flow_open, neighbours.of]
     drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **_QUIET}
     sample, writing = gr.State(first), Writing(explorer)
-    _connect_routing(explorer, asked, sample, shown, seen, drawn)
+    _connect_routing(explorer, writing, asked, sample, shown, seen, drawn)
     _connect_writing(writing, asked, shown, closer, begin, drawing)
-    shown.grid.look(
-        writing.on_look,
-        seen,
-        [*Looked(view, shown.token, shown.load), *drawn],
-        trigger_mode="always_last",
-        **_IN_TURN,
-    )
     choosing = {
         "fn": writing.choose_model,
         "inputs": [asked.model, asked.text, sample, view],
@@ -138,6 +130,13 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
     return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, drawing, film)
+
+
+def _routed_at_start(explorer: Explorer, text: str, sample: Sample) -> tuple[Shown, View | None]:
+    """What a text gives, and its view as if its token had been clicked: so the page opens with every card filled."""
+    explorer.route(explorer.shelf.default, text, sample)  # The first pass of a shape is slow: not the one shown.
+    start = explorer.route(explorer.shelf.default, text, sample)
+    return start, look(start.view, *start.view.place).view if start.view else None
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -226,11 +225,7 @@ def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer)
     with gr.Column(elem_classes="card", elem_id="probabilities"):
         title = gr.HTML(heading("Router probabilities"), apply_default_css=False)
         plot = gr.Plot(buttons=[], **_BARE)
-        gr.HTML(
-            '<p class="facts">A column per token, a row per expert; a dot marks the expert that was chosen, '
-            "the frame your token.</p>",
-            apply_default_css=False,
-        )
+        gr.HTML(quiet(_PROBABILITIES), apply_default_css=False)
     return Shown(view, answer, notice, grid, panel, token, load), Closer(title, plot, votes, elsewhere), film
 
 
@@ -238,13 +233,21 @@ def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer)
 
 
 def _connect_routing(
-    explorer: Explorer, asked: _Text, sample: gr.State, shown: Shown, seen: list[Any], drawn: list[Any]
+    explorer: Explorer,
+    writing: Writing,
+    asked: _Text,
+    sample: gr.State,
+    shown: Shown,
+    seen: list[Any],
+    drawn: list[Any],
 ) -> None:
-    """What is answered at once: a text, and changes to its routing."""
+    """What is answered at once: a text, changes to its routing, and another place looked at."""
     elsewhere = Drawn(*drawn).elsewhere
     outputs = [*shown, *drawn]
     asked.run.click(explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, **_IN_TURN)
     shown.panel.intervene(explorer.on_intervene, seen, outputs, trigger_mode="multiple", **_IN_TURN)
+    looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
+    shown.grid.look(writing.on_look, seen, looked, trigger_mode="always_last", **_IN_TURN)
     elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN)
     elsewhere.force(explorer.on_force, seen, outputs, trigger_mode="multiple", **_IN_TURN)
 

@@ -50,6 +50,16 @@ def notice(sentence: str, role: str = "alert") -> Markup:
     return piece("notice", sentence, role)
 
 
+def note(sentence: str) -> Markup:
+    """A line below something else, in small letters."""
+    return piece("note", sentence)
+
+
+def progress_bar(label: str, share: float, at_work: bool = True) -> Markup:
+    """How far something is, `share` of 1; `at_work` = it goes on."""
+    return piece("progress_bar", label, share, at_work)
+
+
 def message(sentence: str, role: str = "status") -> Markup:
     """What stands where there is nothing to show."""
     return piece("message", sentence, role)
@@ -68,6 +78,13 @@ def empty_card(title: str, sentence: str = "Appears once a text is routed.") -> 
 def visible(token: str) -> str:
     """A token without the space around it; a mark for one that is nothing else. Not escaped."""
     return token.strip() or "␣"
+
+
+def markdown_without_html(text: str) -> str:
+    """A stranger's Markdown with its HTML as text, and links in place of pictures, which would tell their owner who
+    looks at them."""
+    # Markdown keeps its own > and &, which escaping HTML would change too.
+    return text.replace("<", "&lt;").replace("![", "[")
 
 
 def in_points(change: float) -> str:

@@ -11,7 +11,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
 from ui.explore.tab import ExploreTab
-from ui.look.html import heading, notice, quiet
+from ui.look.html import facts, heading, notice, quiet
 from ui.models.page import ModelPage, model_page
 from ui.views.view import View
 
@@ -20,7 +20,6 @@ _ABOUT = (
     "It is opened in a process of its own with little memory and time; nothing in it can run code; only you can use "
     "it, and it is gone when you remove it, or close or reload this page."
 )
-_WAITING = "<p class=facts role=status>Opening it in a process of its own …</p>"
 _PLAIN = {"apply_default_css": False}
 _BUTTON = {"min_width": 0, "scale": 0}
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -133,7 +132,7 @@ def _connect_own(private: PrivateModels, own: _Own, opened: Any, showing: dict[s
         return answer(*private.receive(None, hub, request.session_hash), request.session_hash)
 
     for begin, handler, source in ((own.upload.upload, receive, own.upload), (own.fetch.click, fetch_hub, own.hub_id)):
-        begun = begin(lambda: _WAITING, None, [own.words], **_QUIET)
+        begun = begin(lambda: facts("Opening it in a process of its own …"), None, [own.words], **_QUIET)
         begun.then(handler, [source], [*opened], concurrency_limit=2, **_QUIET).then(**showing)
 
 

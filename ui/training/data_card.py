@@ -18,26 +18,9 @@ def report_html(report: DataReport) -> str:
     ]
     return render(
         "training/data_card.html",
-        facts=_facts(report),
-        warnings=report.warnings,
+        report=report,
         classes=classes,
         more=len(report.labels) - MAX_LABELS,
         columns=[name for name in (report.text_column, report.label_column, report.target_column) if name],
         kind=" pairs" if report.target_column else "" if report.label_column else " texts",
-        rows=report.preview,
     )
-
-
-def _facts(report: DataReport) -> list[str]:
-    """What the first line says, as HTML: numbers and words of ours alone."""
-    words = "word" if report.median_words == 1 else "words"
-    lengths = f"<b>{report.median_words:,}</b> {words} a text (5 % have more than {report.most_words:,})"
-    if report.labels:
-        classes = "class" if len(report.labels) == 1 else "classes"
-        return [f"<b>{report.rows:,}</b> rows", f"<b>{len(report.labels):,}</b> {classes}", lengths]
-    if report.target_column:
-        written = f"<b>{report.median_target_words:,}</b> to write (5 %: more than {report.most_target_words:,})"
-        return [f"<b>{report.rows:,}</b> pairs", lengths, written]
-    looked_at = f"the first <b>{report.looked_at:,}</b> looked at: "
-    cut = looked_at if report.looked_at < report.rows else ""
-    return [f"<b>{report.rows:,}</b> texts", lengths, f"{cut}<b>{report.characters:,}</b> characters"]

@@ -7,10 +7,10 @@ Try it: LiveRun(Workspace(Path("runs"))).tick("toy", "")
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
+from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_titles
 from train.arguments.groups import ModelArguments
@@ -19,10 +19,10 @@ from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State
 from train.tasks.registry import TASKS, Task
 from ui.components.outputs import outputs
-from ui.look.html import notice, quiet
+from ui.look.html import notice, part, quiet
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
-from ui.training.run_summary import Records, dead_experts, probe_words, progress_html, state_badge
+from ui.training.run_summary import PIECES, Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
 
 # Between two drawings of a run that goes on: at first, and after some minutes.
@@ -237,25 +237,24 @@ class LiveRun:
         return self.workspace.run(name)
 
 
-def head_html(run: Run, state: State) -> str:
+def head_html(run: Run, state: State) -> Markup:
     """The run's state, what it trains on, and why it ended."""
     arguments = run.arguments()
     said = quiet(state.message) if state.message else ""
-    data = escape(arguments.data.dataset.rsplit("/", 1)[-1])
+    data = arguments.data.dataset.rsplit("/", 1)[-1]
     width = "dense" if arguments.model.is_dense else f"{arguments.model.num_experts} experts"
     size = f"{arguments.model.num_layers} layers · {width}"
-    name = f"{state_badge(state.name)} <b>{escape(run.name)}</b>"
-    return f'<p class="run-head">{name} <span>{data} · {TASKS[arguments.train.task].title} · {size}</span></p>{said}'
+    about = f"{data} · {TASKS[arguments.train.task].title} · {size}"
+    return part(PIECES, "run_head", run.name, about, state_badge(state.name)) + said
 
 
-def _note(records: Records, task: Task) -> str:
+def _note(records: Records, task: Task) -> Markup:
     """The best metric so far, and how to read the losses."""
     best = best_of(records, task)
-    said = "" if best is None else f"Best on validation: <b>{escape(task.describe(best))}</b>. "
-    return f'<p class="facts">{said}{_LOSSES}</p>'
+    return part(PIECES, "best_and_losses", None if best is None else task.describe(best), _LOSSES)
 
 
-def _no_probe(run: Run) -> str:
+def _no_probe(run: Run) -> Markup:
     """Why there is no plot of a watched text."""
     arguments = run.arguments()
     if arguments.train.probe is None:

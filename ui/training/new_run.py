@@ -6,12 +6,12 @@ Handlers take values and return values. Try it: NewRun(Workspace(Path("runs"))).
 import json
 import shlex
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 import yaml
+from markupsafe import Markup
 
 from switch_model import CheckpointError
 from train.arguments.arguments import Arguments
@@ -22,12 +22,12 @@ from train.preflight.estimate import Estimate, estimate
 from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from ui.components.outputs import outputs
-from ui.look.html import heading, notice, quiet
+from ui.look.html import heading, note, notice, part, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.argument_form import Form, as_typed, create_form, given, values_of
 from ui.training.data_choice import Chosen, DataChoice, LookedAt, create_data_choice, task_update
-from ui.training.run_summary import duration
+from ui.training.run_summary import PIECES, duration
 
 PRESETS = [
     ("tiny · a first look", "tiny"),
@@ -203,17 +203,10 @@ class NewRun:
         return [*self.fill(arguments), gr.Tabs(selected="new")]
 
 
-def estimate_html(found: Estimate) -> str:
+def estimate_html(found: Estimate) -> Markup:
     """parameters, steps and time in one line."""
-    time = f"about <b>{duration(found.seconds)}</b> on this machine" if found.seconds else "not timed"
-    most = "" if found.exact else "At most "
     epochs = f"{found.epochs:,.0f}" if found.epochs >= 10 else f"{found.epochs:.2g}"
-    ended = f" ({found.ended_by} ends it at epoch {epochs})" if found.ended_by else ""
-    return (
-        f'<p class="facts" role="status">{most}<b>{found.parameters:,}</b> parameters, <b>{found.active:,}</b> '
-        f"active per token · <b>{found.steps:,}</b> steps{ended} · "
-        f"about {found.tokens} tokens a {found.row} · {time}</p>"
-    )
+    return part(PIECES, "estimate", found, epochs, duration(found.seconds) if found.seconds else None)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -299,7 +292,7 @@ def _create_actions(workspace: Workspace) -> _Actions:
             **small,
         )
     if workspace.limits is not None:
-        gr.HTML(f'<p class="note">{escape(workspace.limits.words())}</p>', apply_default_css=False)
+        gr.HTML(note(workspace.limits.words()), apply_default_css=False)
     return _Actions(estimated, wrong, command, go, save, load)
 
 

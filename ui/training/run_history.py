@@ -5,7 +5,6 @@ Try it: RunHistory(Workspace(Path("runs"))).table()
 
 import time
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +18,10 @@ from train.runs.run import RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
 from ui.components.outputs import outputs
-from ui.look.html import facts, heading, quiet
+from ui.look.html import facts, heading, note, part, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, clean_name, visitor_of
-from ui.training.run_summary import arguments_diff_html, duration
+from ui.training.run_summary import PIECES, arguments_diff_html, duration
 
 COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
 # Curves that a person still tells apart.
@@ -91,7 +90,7 @@ class RunHistory:
             run.arguments()
         except RunError as error:  # All that can be done with it is to remove it.
             return _choice(name, facts(str(error)), delete=idle)
-        said = f'<p class="run-head"><b>{escape(name)}</b> <span>{escape(state.message or state.name)}</span></p>'
+        said = part(PIECES, "run_head", name, state.message or state.name, None)
         best = run.best.is_dir()
         return _choice(name, said, watch=True, explore=best, go_on=best, download=best, rename=idle, delete=idle)
 
@@ -140,8 +139,7 @@ class RunHistory:
 
     def ask_to_delete(self, name: str | None) -> tuple[Any, str, Any]:
         """(the row that deletes, its question, the row that renames)."""
-        question = f"Delete <b>{escape(name or '')}</b>? Its checkpoints go with it; this can’t be undone."
-        return gr.update(visible=True), f'<p class="notice">{question}</p>', _HIDDEN
+        return gr.update(visible=True), part(PIECES, "really_delete", name or ""), _HIDDEN
 
     def delete(self, name: str | None, request: gr.Request = None) -> Chosen:
         """What was done or is wrong: nothing is chosen any more."""
@@ -167,7 +165,7 @@ class RunHistory:
             url = publish(self._mine(name, request).folder, repository.strip(), private=private)
         except (RunError, CheckpointError, PublishError) as error:
             return facts(str(error))
-        return f'<p class="facts" role="status">Published: <a href="{escape(url)}">{escape(url)}</a></p>'
+        return part(PIECES, "published", url)
 
     def _mine(self, name: str | None, request: gr.Request | None):
         if not self.workspace.may_change(name or "", visitor_of(request)):
@@ -266,8 +264,10 @@ def _create_publish(handlers: RunHistory, chosen: Chosen) -> None:
             private = gr.Checkbox(True, label="private", container=False, min_width=90, scale=0)
             publish = gr.Button("Publish", **_BUTTON)
         gr.HTML(
-            '<p class="note">The best checkpoint with its model card goes to the Hub, under the login of this '
-            "machine (“hf auth login”, or HF_TOKEN).</p>",
+            note(
+                "The best checkpoint with its model card goes to the Hub, under the login of this "
+                "machine (“hf auth login”, or HF_TOKEN)."
+            ),
             apply_default_css=False,
         )
     publish.click(handlers.publish, [chosen.name, repository, private], [chosen.words], **_QUIET)

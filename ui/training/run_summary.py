@@ -1,17 +1,18 @@
 """What a run's metrics say, in words and small pieces of HTML. Pure functions: lines of metrics.jsonl in, text out.
 
-Lines may be missing, incomplete or from an older version: then less is said, and nothing is raised. Text that is not
-ours is escaped in whatever ends in _html; `dead_experts`, `probe_words` and `duration` return plain text.
+Lines may be missing, incomplete or from an older version: then less is said, and nothing is raised. What
+is HTML comes as Markup; `dead_experts`, `probe_words` and `duration` return plain text.
 Try it: dead_experts(Run.open("runs/toy").metrics())
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 from switch_model.analysis.layer_names import layer_titles
-from ui.look.html import quiet
+from ui.look.html import part, progress_bar, quiet
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -27,6 +28,7 @@ MANY_DROPS = 0.2
 # Numbers of experts in one sentence.
 MAX_NAMED_EXPERTS = 8
 
+PIECES = "training/pieces.html"
 STATES = ("queued", "running", "stopping", "stopped", "finished", "failed")
 # They differ between any two runs and say nothing about either.
 NAMES_OF_RUNS = ("output_dir", "run_name")
@@ -237,13 +239,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def state_badge(state: str) -> str:
+def state_badge(state: str) -> Markup:
     """The state as a small coloured pill. A state that is not ours has no colour of its own."""
-    kind = f" state-{state}" if state in STATES else ""
-    return f'<span class="state{kind}">{escape(state)}</span>'
+    return part(PIECES, "state_badge", state, state in STATES)
 
 
-def progress_html(progress: Mapping[str, Any], state: str) -> str:
+def progress_html(progress: Mapping[str, Any], state: str) -> Markup:
     """A bar with the step of all steps, the time spent, and, while it runs, about how long it still takes."""
     step, steps = finite(progress.get("step")), finite(progress.get("max_steps"))
     seconds, phase = finite(progress.get("seconds")), progress.get("phase")
@@ -265,11 +266,7 @@ def progress_html(progress: Mapping[str, Any], state: str) -> str:
     elif at_work and steps and phase in ("evaluating", "saving"):
         said.append(phase)
     done = min(max(step / steps, 0), 1) if step is not None and steps else 0.0
-    return (
-        f'<div class="run-bar{" at-work" if at_work else ""}" role="progressbar" aria-label="steps done" '
-        f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{100 * done:.0f}">'
-        f'<u style="width:{100 * done:.1f}%"></u></div><p class="facts">{escape(" · ".join(said))}</p>'
-    )
+    return progress_bar("steps done", done, at_work) + quiet(" · ".join(said))
 
 
 def _seconds_left(step: float | None, steps: float | None, seconds: float | None, speed: float | None) -> float | None:
@@ -285,7 +282,7 @@ def _seconds_left(step: float | None, steps: float | None, seconds: float | None
 # ---- arguments of several runs ----
 
 
-def arguments_diff_html(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+def arguments_diff_html(arguments: Mapping[str, Mapping[str, Any]]) -> Markup:
     """A table of the arguments in which runs differ: a row per argument, a column per run.
 
     Args:
@@ -298,15 +295,7 @@ def arguments_diff_html(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     rows = {name: cells for name, cells in rows.items() if len(set(cells)) > 1}
     if not rows:
         return quiet("These runs have the same arguments.")
-    head = "".join(f'<th scope="col">{escape(run)}</th>' for run in arguments)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, cells in rows.items()
-    )
-    return (
-        f'<div class="run-diff" tabindex="0"><table><thead><tr><th scope="col">argument</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return part(PIECES, "arguments_diff", list(arguments), list(rows.items()))
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
