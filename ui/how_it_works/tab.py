@@ -16,7 +16,7 @@ from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router
 from ui.components.routing_film import create_routing_film, film_value
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
-from ui.look.html import quiet, render, signed, visible
+from ui.look.html import heading, quiet, render, signed, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.changes import own_factor
 from ui.views.view import View
@@ -161,7 +161,7 @@ def parameters_html(config: SwitchConfig | None) -> str:
 def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> None:
     """Lay the tab out; it is filled with what Explore shows when it is opened."""
     with gr.Column(elem_classes="card"):
-        gr.HTML("<h2>One text on its way through the experts</h2>", apply_default_css=False)
+        gr.HTML(heading("One text on its way through the experts"), apply_default_css=False)
         film = create_routing_film()
     with gr.Column(elem_classes="card"):
         steps = gr.HTML(_NOTHING, apply_default_css=False, elem_id="how-steps")
