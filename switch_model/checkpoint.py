@@ -165,12 +165,13 @@ def save_checkpoint(
 
 def read_training(folder: str | Path) -> dict[str, Any]:
     """training.json of a checkpoint folder; empty when there is none."""
-    path = _checkpoint_folder(Path(local_path(folder))) / "training.json"
+    path = checkpoint_folder(local_path(folder)) / "training.json"
     return read_json(path) if path.is_file() else {}
 
 
-def _checkpoint_folder(folder: Path) -> Path:
+def checkpoint_folder(folder: str | Path) -> Path:
     """The folder itself, or `best/` inside a run folder."""
+    folder = Path(folder)
     best = folder / "best"
     return best if not (folder / "config.json").is_file() and (best / "config.json").is_file() else folder
 
@@ -178,7 +179,7 @@ def _checkpoint_folder(folder: Path) -> Path:
 def _load_folder(
     folder: Path, device: str | torch.device | None
 ) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
-    folder = _checkpoint_folder(folder)
+    folder = checkpoint_folder(folder)
     present = {path.name for path in folder.iterdir() if path.is_file()}
     if missing := missing_files(present):
         hint = ""

@@ -110,6 +110,14 @@ class SwitchForSequenceClassification(EncoderPart):
             return None
         return nn.functional.linear(read_BTD, self.classifier.weight) * weight_BT.unsqueeze(-1)
 
+    @torch.no_grad()
+    def fold_temperature(self, temperature: float) -> None:
+        """Divide all logits by a number for good, in the weights that they come from: each vote, the bias, and counted
+        words. The likeliest class stays what it is."""
+        counted = [] if self.counts is None else [self.counts.table]
+        for weights in (self.classifier.weight, self.classifier.bias, *counted):
+            weights.div_(temperature)
+
     def _loss(self, logits_BC: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing if self.training else 0.0
         return class_loss(logits_BC.float(), labels, self.config.problem_type, smoothing)

@@ -15,7 +15,7 @@ def analyze_command(argv: list[str]) -> None:
     parser.add_argument("--revision", help=REVISION)
     add_source_flags(
         parser,
-        target=False,
+        without=("target_column",),
         dataset="as in training; classes are used where there are such",
         split="as in evaluate; none = the one to report on",
     )

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from train.cli.parser import as_path
 from train.formatting import counted
@@ -24,17 +24,17 @@ SOURCE_FLAGS = {
 
 
 def add_source_flags(
-    parser: argparse.ArgumentParser, required: bool = True, target: bool = True, **other_help: str
+    parser: argparse.ArgumentParser, required: bool = True, without: Collection[str] = (), **other_help: str
 ) -> None:
     """Add the flags that `DataSource.of` reads.
 
     Args:
         required: whether a data set must be named.
-        target: whether there may be a column of what is to be written.
+        without: flags that a command does not take.
         other_help: what a command says of some of them.
     """
     for name, help in (SOURCE_FLAGS | other_help).items():
-        if name == "target_column" and not target:
+        if name in without:
             continue
         kind = as_path if name in ("dataset", "data_dir") else str
         parser.add_argument(f"--{name}", type=kind, required=required and name == "dataset", help=help)

@@ -13,7 +13,7 @@ from train.cli.convert import convert_command, import_command
 from train.cli.evaluate import evaluate_command
 from train.cli.parser import did_you_mean
 from train.cli.predict import predict_command
-from train.cli.release import package_command, publish_command
+from train.cli.release import calibrate_command, package_command, publish_command
 from train.cli.runs import resume_command, runs_command, stop_command, train_command
 from train.cli.sweep import sweep_command
 from train.data.errors import DataError
@@ -83,6 +83,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "predict": predict_command,
     "analyze": analyze_command,
     "package": package_command,
+    "calibrate": calibrate_command,
     "publish": publish_command,
     "convert": convert_command,
     "import": import_command,

@@ -233,6 +233,7 @@ other commands (each has --help):
   python -m train analyze …        where the tokens of a whole data set go
   python -m train predict …        classes of texts, what a model writes, or what fits into blanks
   python -m train package …        a finished run as a small checkpoint folder with a model card
+  python -m train calibrate …      a temperature for a classifier's probabilities, from rows held out
   python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
   python -m train convert OLD.pt … a state dict as a checkpoint folder
   python -m train import SOURCE …  a transformers SwitchTransformers checkpoint, such as google/switch-base-32

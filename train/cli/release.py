@@ -1,9 +1,11 @@
-"""python -m train package and publish: a finished run made small, and sent to the Hub."""
+"""python -m train package, calibrate and publish: a finished run made small, made calibrated, and sent to the Hub."""
 
 import json
 
 from switch_model.storage.whole_files import check_writable
+from train.cli.common import add_source_flags
 from train.cli.parser import as_path, as_text, command_parser, positive
+from train.data.source import DataSource
 
 
 def package_command(argv: list[str]) -> None:
@@ -23,6 +25,27 @@ def package_command(argv: list[str]) -> None:
     options = vars(options)
     metrics = package(options.pop("run"), options.pop("output"), **options)
     print(json.dumps(metrics, indent=2))
+
+
+def calibrate_command(argv: list[str]) -> None:
+    parser = command_parser(
+        "calibrate",
+        "Make a classifier as sure as it is right: one temperature, fitted on the rows that its run held out, is "
+        "folded into its weights and noted in training.json. Which class a text gets stays. A run does this when it "
+        "ends: this is for checkpoints of earlier versions, or from elsewhere.",
+    )
+    parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, or run folder")
+    add_source_flags(
+        parser,
+        without=("split", "target_column"),
+        dataset="what it was trained on, or a file of rows with labels that it was not trained on",
+    )
+    parser.add_argument("--output", type=as_path, help="folder to write; none = in the checkpoint's place")
+    options = parser.parse_args(argv)
+    check_writable(options.output, folder=True)
+    from train.release.calibrate import calibrate
+
+    print(json.dumps(calibrate(options.checkpoint, DataSource.of(options), options.output), indent=2))
 
 
 def publish_command(argv: list[str]) -> None:

@@ -3,19 +3,26 @@
 Try it: python -m train package --run runs/ag_news --output assets/models/ag_news
 """
 
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from train.data.errors import DataError
+from train.data.source import DataSource
+from train.evaluation.calibration import TEMPERATURE, calibrate_checkpoint
 from train.evaluation.classification import evaluate
 from train.evaluation.settings import EvaluationSettings
 from train.formatting import pasted
 from train.release.card import model_card
 from train.runs.run import Run, RunError
+from train.tasks.registry import TASKS
 
 
 def package(
@@ -53,13 +60,37 @@ def package(
             training[key] = value
     source = run.arguments().data.source
     source = replace(source, data_dir=data_dir or source.data_dir)
+    if TASKS[run.arguments().train.task].labelled and TEMPERATURE not in training:  # Trained by an earlier version.
+        try:
+            training |= calibrate_checkpoint(run_folder, model, tokenizer, source).noted
+        except DataError as error:
+            print(f"note: its probabilities are not calibrated: {error}", file=sys.stderr)
+    return save_measured(model, tokenizer, training, source, output, num_beams)
+
+
+def save_measured(
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    training: dict[str, Any],
+    source: DataSource,
+    output: str,
+    num_beams: int = 1,
+) -> dict[str, Any]:
+    """Write a checkpoint in half precision with its metrics as it lies there, in its training.json and its card.
+
+    Args:
+        source: what it is measured on.
+
+    Returns:
+        What `evaluate` measured.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         # Half precision rounds: what is measured is what will lie on disk.
         aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
         metrics = evaluate(str(aside), source, EvaluationSettings(num_beams=num_beams))
         # The card speaks of the data and of itself by name, not by where they lay.
         metrics |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
-        training["evaluation"] = metrics
+        training = training | {"evaluation": metrics}
         command = (
             f"python -m train evaluate --checkpoint {pasted(metrics['checkpoint'])} "
             f"--dataset {pasted(metrics['dataset'])} --split {metrics['split']}"

@@ -19,7 +19,7 @@ from datasets import disable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from switch_model.checkpoint import read_training, save_checkpoint
+from switch_model.checkpoint import read_training
 from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
@@ -35,7 +35,6 @@ from train.data.tokenizers import load_tokenizer
 from train.formatting import counted, pasted
 from train.launch import one_of_several
 from train.preflight.data_report import notes
-from train.release.card import model_card
 from train.runs.continuing import (
     begin,
     check_arguments,
@@ -51,12 +50,12 @@ from train.runs.trainer_files import at_its_end
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, Task
 from train.tasks.rows import Rows, make_rows, make_tokenizer, read_data
+from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import log_in, reporting
 from train.training.trainer import SwitchTrainer, training_arguments
-from train.training.word_counts import join_counts
 from train.weights.initial import read_initial, take_weights, with_shape_of
 from train.weights.kept import put_weights
 
@@ -175,8 +174,9 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
     parts = _prepare_again(run, arguments, kept[record["step"]])
     put_weights(parts.model, kept[record["step"]])
     metrics = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
-    _keep_best(run, arguments, parts, parts.model.eval(), metrics, run.progress().get("seconds", 0.0))
-    _join_counts(run, arguments, parts, "cpu", run.progress().get("seconds", 0.0))
+    best, seconds = parts.best_of(run, arguments), run.progress().get("seconds", 0.0)
+    best.keep(parts.model.eval(), metrics, seconds)
+    best.finish("cpu", seconds)
     print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
 
 
@@ -189,6 +189,9 @@ class TrainingParts:
     model: SwitchPreTrainedModel
     max_steps: int | None
     fingerprint: Fingerprint
+
+    def best_of(self, run: Run, arguments: Arguments) -> BestCheckpoint:
+        return BestCheckpoint(run, arguments, self.tokenizer, self.rows, self.fingerprint)
 
 
 def _prepare(
@@ -284,8 +287,10 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
         _keep_tokenizers(run, tokenizer)
 
     # Train, keeping the best model as it appears.
-    def keep_best(best: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
-        _keep_best(run, arguments, parts, best, metrics, time.monotonic() - started)
+    best = parts.best_of(run, arguments)
+
+    def keep_best(model: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
+        best.keep(model, metrics, time.monotonic() - started)
 
     stop = StopRequest(run)
     with reporting(run, arguments, resume_from) as reported, stop.noticed():
@@ -317,7 +322,7 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
         if not run.best.exists():
             # Stopped before its first evaluation: there is a model all the same.
             keep_best(trainer.kept_model, {"step": progress.step, "epoch": trainer.state.epoch})
-        _join_counts(run, arguments, parts, device, time.monotonic() - started)
+        best.finish(device, time.monotonic() - started)
         write_curves(run)
 
     if progress.stopped:
@@ -356,36 +361,3 @@ def _training_collator(
     if not settings.rare_token_dropout:
         return task.collator(parts.tokenizer, settings)
     return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)
-
-
-def _join_counts(run: Run, arguments: Arguments, parts: TrainingParts, device: str, seconds: float) -> None:
-    """Counted words join the best model, where they were asked for and help."""
-    if not arguments.train.word_counts:
-        return
-    if joined := join_counts(run, parts.rows.train, parts.rows.validation, device):
-        _keep_best(run, arguments, parts, joined.model, joined.metrics, seconds)
-        print(joined.words, flush=True)
-
-
-def _keep_best(
-    run: Run,
-    arguments: Arguments,
-    parts: TrainingParts,
-    best: SwitchPreTrainedModel,
-    metrics: dict[str, Any],
-    seconds: float,
-) -> None:
-    """Write `best/`: weights, tokenizer, card, and what they come from and were measured as."""
-    rows = parts.rows
-    training = {
-        "arguments": arguments.portable(),
-        "command": arguments.command(),
-        "rows": {"train": len(rows.train), "validation": len(rows.validation)},
-        "fingerprint": parts.fingerprint.digest(),
-        "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
-        "seconds": round(seconds, 1),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-    aside = run.folder / "best.new"
-    card = model_card(best.config, training, best.parameter_counts())
-    run.replace_best(save_checkpoint(best, parts.tokenizer, aside, training=training, card=card))

@@ -21,6 +21,7 @@ from switch_model.checkpoint import load_checkpoint, read_training
 from switch_model.layers.word_counts import NO_FEATURE, WordCounts, text_features
 from switch_model.models.pretrained import real_tokens
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
+from train.evaluation.calibration import FEWEST_HELD_OUT
 from train.runs.run import Run
 from train.tasks.collators import PaddingCollator
 from train.tasks.registry import accuracy_and_f1
@@ -29,8 +30,6 @@ from train.tasks.registry import accuracy_and_f1
 SMOOTHING = 0.5
 # Of more rows so many are counted, and so many features are kept, fewer where there are many classes.
 MOST_ROWS, MOST_FEATURES, MOST_ODDS = 50_000, 100_000, 4_000_000
-# On fewer rows held out, chance would choose the weight.
-FEWEST_HELD_OUT = 50
 # What is tried: the weight of the counts beside the encoder's logits, and a factor on both together.
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 FACTORS = (0.3, 0.4, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4)
@@ -68,9 +67,8 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
         print("Word counts stay out: on the rows held out they do not help.", flush=True)
         return None
     with torch.no_grad():
-        counted.counts.table.mul_(weight * factor)
-        counted.classifier.weight.mul_(factor)
-        counted.classifier.bias.mul_(factor)
+        counted.counts.table.mul_(weight)
+    counted.fold_temperature(1 / factor)
     before = read_training(run.best)["validation"]
     logits_NC = factor * (encoder_NC + weight * odds_NC)
     metrics = accuracy_and_f1(EvalPrediction(logits_NC.numpy(), labels_N.numpy()))

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from switch_model import CheckpointError, Prediction, Predictor
-from switch_model.checkpoint import compare_header
+from switch_model.checkpoint import compare_header, read_training
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.safetensors_io import read_header, read_tensors
+from train.evaluation.calibration import TEMPERATURE
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE, keeps_average
 
@@ -28,7 +29,8 @@ def open_run(run: Run, device: str | None = None) -> Predictor:
 
 
 def go_to(predictor: Predictor, folder: Path) -> None:
-    """Put the weights that a run would have kept at this checkpoint (their average, where it takes one) into a model.
+    """Put the weights that a run would have kept at this checkpoint (their average, where it takes one) into a model,
+    with the temperature of its best checkpoint: a probability then means the same in all of them.
 
     Args:
         predictor: of the same run; nobody else may be using it.
@@ -38,6 +40,9 @@ def go_to(predictor: Predictor, folder: Path) -> None:
         CheckpointError: when it is damaged, or gone: a run that trains removes its earliest.
     """
     put_weights(predictor.model, folder)
+    temperature = read_training(folder.parent.parent / "best").get(TEMPERATURE)
+    if temperature is not None:
+        predictor.model.fold_temperature(temperature)
 
 
 def put_weights(model: SwitchPreTrainedModel, folder: Path) -> None:

@@ -1,0 +1,77 @@
+"""`best/` of a run: the best checkpoint so far, written as it appears, and finished when training ends.
+
+The Trainer's own checkpoints stay as they were trained: what is done to `best/` in the end is never trained on by a run
+that is resumed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
+from switch_model.models.pretrained import SwitchPreTrainedModel
+from train.arguments.arguments import Arguments
+from train.data.fingerprint import Fingerprint
+from train.evaluation.calibration import FEWEST_HELD_OUT, TEMPERATURE, Calibration, calibrate_model
+from train.release.card import model_card
+from train.runs.run import Run
+from train.tasks.registry import TASKS
+from train.tasks.rows import Rows
+from train.training.word_counts import join_counts
+
+
+@dataclass(frozen=True)
+class BestCheckpoint:
+    """What `best/` is written from, beside a model and its metrics."""
+
+    run: Run
+    arguments: Arguments
+    tokenizer: PreTrainedTokenizerFast
+    rows: Rows
+    fingerprint: Fingerprint
+
+    def keep(
+        self,
+        model: SwitchPreTrainedModel,
+        metrics: dict[str, Any],
+        seconds: float,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Write weights, tokenizer, card, and what they come from and were measured as."""
+        rows, arguments = self.rows, self.arguments
+        training = {
+            "arguments": arguments.portable(),
+            "command": arguments.command(),
+            "rows": {"train": len(rows.train), "validation": len(rows.validation)},
+            "fingerprint": self.fingerprint.digest(),
+            "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
+            "seconds": round(seconds, 1),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        } | (calibration.noted if calibration else {})
+        aside = self.run.folder / "best.new"
+        card = model_card(model.config, training, model.parameter_counts())
+        self.run.replace_best(save_checkpoint(model, self.tokenizer, aside, training=training, card=card))
+
+    def finish(self, device: str, seconds: float) -> None:
+        """Of a classifier: counted words join it where they were asked for and help, and it is calibrated on the rows
+        held out. Once: a best checkpoint from before a run was stopped may be the best in the end."""
+        if not TASKS[self.arguments.train.task].labelled or TEMPERATURE in read_training(self.run.best):
+            return
+        rows = self.rows
+        if self.arguments.train.word_counts and (joined := join_counts(self.run, rows.train, rows.validation, device)):
+            self.keep(joined.model, joined.metrics, seconds)
+            print(joined.words, flush=True)
+        model, tokenizer = load_checkpoint(self.run.best, device)
+        calibration = calibrate_model(model, rows.validation, tokenizer.pad_token_id)
+        if calibration is None:
+            print(
+                f"Probabilities are not calibrated: {len(rows.validation)} rows held out are too few "
+                f"({FEWEST_HELD_OUT} are enough); a higher --validation_size holds out more.",
+                flush=True,
+            )
+            return
+        self.keep(model, read_training(self.run.best)["validation"], seconds, calibration)
+        print(calibration.words, flush=True)
