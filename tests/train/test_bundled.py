@@ -1,4 +1,5 @@
-"""The model in assets/: small enough to ship, whole, and as good as its card says it is."""
+"""The models in assets/ and the data sets in train/data/bundled/: small enough to ship, whole, and as good as they are
+said to be."""
 
 import json
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from switch_model import Predictor
 from switch_model.checkpoint import read_training
 from switch_model.inference.factory import open_pipeline, try_out
+from train.data.loading import load_split, load_training_data
+from train.data.source import DATASETS, DataSource
 from train.release.card import metrics_in_words
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,3 +44,20 @@ def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
     right = sum(p.label == sample["label"] for p, sample in zip(predictions, samples, strict=True))
     # None of these texts was seen in training; each is what a person would call clear of its class.
     assert len(samples) >= 20 and right >= (0.9 if folder.name == "ag_news" else 0.75) * len(samples)
+
+
+@pytest.mark.parametrize("name", [name for name, known in DATASETS.items() if known.bundled])
+def test_bundled_texts_are_split_for_good_and_known_to_a_bundled_model(name, tmp_path):
+    # Wherever other data sets are said to lie.
+    train, test = (load_split(DataSource(name, str(tmp_path), split=split)) for split in ("train", "test"))
+    texts, labels = [*train[0]["text"], *test[0]["text"]], train[1]
+    assert train[1] == test[1] and len(set(texts)) == len(texts) and load_split(DataSource(name))[0][:] == test[0][:]
+    for rows, _ in (train, test):
+        assert {rows["label"][:].count(index) for index in range(len(labels))} == {len(rows) // len(labels)}
+    data = load_training_data(DataSource(name), validation_size=0.2)
+    assert not {*data.train["text"], *data.validation["text"]} & {*test[0]["text"]}
+    predictors = (Predictor.from_checkpoint(folder, "cpu") for folder in CLASSIFIERS)
+    predictor = next(own for own in predictors if set(own.model.config.labels) == set(labels))
+    predictions = predictor.batch(test[0]["text"][:])
+    right = [found.label == labels[label] for found, label in zip(predictions, test[0]["label"], strict=True)]
+    assert sum(right) >= 0.85 * len(right)

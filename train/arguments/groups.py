@@ -63,8 +63,8 @@ class DataArguments:
 
     dataset: str = _argument(
         "toy",
-        "toy, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, en_hi, samanantar, tiny_stories, a folder of "
-        "--data_dir, a hub id, or a CSV, TSV, JSONL or parquet file",
+        "toy, mini_news, mini_reviews, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, en_hi, samanantar, "
+        "tiny_stories, a folder of --data_dir, a hub id, or a CSV, TSV, JSONL or parquet file",
     )
     data_dir: str | None = _argument(
         None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"

@@ -57,12 +57,13 @@ def stream_texts(source: DataSource) -> Iterator[str]:
     Raises DataError when it can't be had.
     """
     source.refuse_other_files()
-    if path := source.local_file():
+    path = source.local_file()
+    if path and not source.is_bundled:
         file = pyarrow.parquet.ParquetFile(path)
         columns = choose_columns(source, file.schema_arrow.names, labelled=False)
         for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
             yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
-    elif source.is_toy or source.is_file:
+    elif source.is_at_hand or source.is_file:
         rows, _ = read_rows(source)
         columns = choose_columns(source, names_in(rows), labelled=False)
         yield from _texts(columns, [cells_of(rows, name) for name in columns.texts])

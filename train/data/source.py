@@ -15,6 +15,8 @@ from train.data.table_file import instead_of_a_table, is_table
 
 # The environment's folder of data sets, where none is named.
 DATA_DIR = "SWITCH_DATA_DIR"
+# The rows of bundled data sets, a folder each.
+_BUNDLED = Path(__file__).resolve().parent / "bundled"
 LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
 
 
@@ -28,6 +30,7 @@ class KnownDataset:
         hub_id, hub_config: where `datasets` finds it.
         text_columns: its column of texts on the hub, or the two of a pair.
         fragments: whether train holds parts of its own sentences as rows.
+        bundled: whether its rows come with this package, as CSV.
     """
 
     splits: tuple[str, ...]
@@ -36,6 +39,7 @@ class KnownDataset:
     hub_config: str | None = None
     text_columns: tuple[str, ...] = ("text",)
     fragments: bool = False
+    bundled: bool = False
 
 
 def _glue(
@@ -48,12 +52,16 @@ def _glue(
     return KnownDataset(("train", *validation), labels, "nyu-mll/glue", name, text_columns, fragments)
 
 
+_NEWS = ("World", "Sports", "Business", "Sci/Tech")
+_OPINIONS = ("negative", "positive")
 DATASETS: dict[str, KnownDataset] = {
     "toy": KnownDataset(("train", "validation", "test")),
-    "ag_news": KnownDataset(("train", "test"), ("World", "Sports", "Business", "Sci/Tech"), "fancyzhx/ag_news"),
+    "mini_news": KnownDataset(("train", "test"), _NEWS, bundled=True),
+    "mini_reviews": KnownDataset(("train", "test"), _OPINIONS, bundled=True),
+    "ag_news": KnownDataset(("train", "test"), _NEWS, "fancyzhx/ag_news"),
     "imdb": KnownDataset(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
     # GLUE hides the labels of its test splits: validation is what one reports.
-    "sst2": _glue("sst2", ("negative", "positive"), "sentence", fragments=True),
+    "sst2": _glue("sst2", _OPINIONS, "sentence", fragments=True),
     "cola": _glue("cola", ("unacceptable", "acceptable"), "sentence"),
     "mrpc": _glue("mrpc", ("not_equivalent", "equivalent"), "sentence1", "sentence2"),
     "qqp": _glue("qqp", ("not_duplicate", "duplicate"), "question1", "question2"),
@@ -112,12 +120,24 @@ class DataSource:
         return self.dataset == "toy"
 
     @property
+    def is_bundled(self) -> bool:
+        """Whether its rows come with this package."""
+        return self.known is not None and self.known.bundled
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether it is there wherever this package is."""
+        return self.is_toy or self.is_bundled
+
+    @property
     def is_file(self) -> bool:
         return is_table(self.dataset)
 
     @property
     def folder(self) -> Path | None:
-        """The folder of its parquet files; None where it is read from elsewhere."""
+        """The folder of its files; None where it is read from elsewhere."""
+        if self.is_bundled:
+            return _BUNDLED / self.dataset
         root = data_folder(self.data_dir)
         return None if root is None or self.is_toy or self.is_file else Path(root) / self.dataset
 
@@ -147,7 +167,7 @@ class DataSource:
         """Whether it has no validation split of its own, so that a run holds some of its training rows out."""
         if self.is_toy or self.is_file:
             return self.is_file
-        if folder := self.folder:
+        if (folder := self.folder) and not self.is_bundled:
             return "validation" not in local_splits(folder)
         return self.known is not None and not any(name.startswith("validation") for name in self.known.splits)
 
@@ -158,9 +178,12 @@ class DataSource:
         return self.split or splits[-1]
 
     def local_file(self) -> Path | None:
-        """The parquet file of the split; None where it is read from elsewhere. Raises DataError when it is missing."""
+        """The file of the split: parquet, or CSV where it is bundled; None where it is read from elsewhere. Raises
+        DataError when it is missing."""
         if (folder := self.folder) is None:
             return None
+        if self.is_bundled:
+            return folder / f"{self.split_among(self.known.splits)}.csv"
         return folder / f"{self.at(self.split or self.report_split).split_among(local_splits(folder))}.parquet"
 
     def files(self) -> list[Path]:

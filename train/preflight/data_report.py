@@ -300,7 +300,7 @@ def _of_texts(asked: _Asked) -> DataReport:
 def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tuple[list[str], str, list[str]]:
     """All columns, the one of texts, and its cells: of a stream the first ones, otherwise all."""
     source, usual = asked.source, "text"
-    if streamed and not (source.is_toy or source.is_file):
+    if streamed and not (source.is_at_hand or source.is_file):
         columns = pyarrow.parquet.read_schema(path).names if path else []
         if columns:
             usual = ",".join(choose_columns(source, columns, labelled=False).texts)

@@ -15,7 +15,7 @@ LICENCES = {
     "tiny_stories": "Apache-2.0 for these weights. TinyStories is under CDLA-Sharing-1.0.",
     "en_hi": "CC BY-NC-SA 4.0, as the captions of Hindi Visual Genome behind these weights; the other sentences are "
     "Tatoeba's (CC BY 2.0 FR) and Wikipedia's (CC BY-SA 3.0).",
-    "toy": "Apache-2.0 for these weights. The texts were invented.",
+    **dict.fromkeys(("toy", "mini_news", "mini_reviews"), "Apache-2.0 for these weights. The texts were invented."),
     "imdb": "Apache-2.0 for these weights. The IMDB reviews are for research use; cite Maas et al., 2011.",
 }
 UNKNOWN_LICENCE = "That of the data it was trained on."

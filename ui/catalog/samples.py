@@ -14,7 +14,7 @@ BUNDLED = "bundled"
 _FOLDER = Path(__file__).resolve().parent
 
 # Classification data sets of train.data worth reading; importing that module here would make every start slower.
-DATASET_NAMES = ("ag_news", "sst2", "imdb")
+DATASET_NAMES = ("mini_news", "mini_reviews", "ag_news", "sst2", "imdb")
 
 # Bundled texts for models that write or fill blanks.
 UNLABELLED = ("captions", "beginnings", "blanks")
