@@ -3,7 +3,7 @@
 Pure functions of a trace or a view. Try it: token_card(prediction.trace, 3, 0)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from markupsafe import Markup
@@ -108,6 +108,17 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
     )
 
 
+class _Segment(NamedTuple):
+    """An expert's share of a layer's probabilities; `named` = wide enough for its number."""
+
+    expert: int
+    colour: int
+    own: bool
+    named: bool
+    grow: str
+    prob: str
+
+
 def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) -> dict[str, Any]:
     """A layer's probabilities of the token, side by side."""
     expert, off = int(record.expert[0, token]), _none_on(record, token)
@@ -120,14 +131,7 @@ def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) ->
         "words": f"{layer_title(record.name)}: {chosen_one}",
         "chosen": chosen,
         "parts": [
-            {
-                "expert": index,
-                "colour": index % MAX_COLOURS,
-                "own": index == expert,
-                "named": prob >= 0.12,
-                "grow": f"{prob:.4f}",
-                "prob": f"{prob:.2f}",
-            }
+            _Segment(index, index % MAX_COLOURS, index == expert, prob >= 0.12, f"{prob:.4f}", f"{prob:.2f}")
             for index, prob in sorted(enumerate(probs_E), key=lambda item: -item[1])
             if prob >= MIN_SEGMENT
         ],

@@ -5,12 +5,11 @@ Try it: written_card(view, milliseconds=90.0)
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
 from train.formatting import counted
-from ui.look.html import bar, notice, part
+from ui.look.html import Bar, bar, notice, part
 from ui.views.view import View, WrittenView
 
 _TEMPLATE = "cards/written.html"
@@ -76,7 +75,7 @@ def next_tokens(view: WrittenView) -> Markup | str:
     return part(_TEMPLATE, "next_tokens", rows, said)
 
 
-def _next_rows(candidates: Sequence[tuple[str, float]], following: str | None, chance: float | None) -> list[Any]:
+def _next_rows(candidates: Sequence[tuple[str, float]], following: str | None, chance: float | None) -> list[Bar]:
     rows, found = [], False
     for name, share in candidates:
         # Names can be shared (a cut character, say): the probability tells them apart.

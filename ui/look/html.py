@@ -4,7 +4,7 @@ What they return is Markup, so that a template takes it as HTML; put pieces toge
 Try it: message_card("Prediction", "Type a text.")
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -102,15 +102,30 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+class Before(NamedTuple):
+    """Where a bar ended before, in percent of its width and in words, and the change since."""
+
+    at: str
+    share: str
+    change: str
+
+
+class Bar(NamedTuple):
+    """A row for the macro `bar`. Attributes, not keys: a template finds them twice as fast."""
+
+    name: str
+    width: str
+    value: str
+    top: bool
+    colour: int | None
+    before: Before | None
+
+
 def bar(
     name: str, share: float, value: str, top: bool = False, colour: int | None = None, before: float | None = None
-) -> dict[str, Any]:
-    """One row for the macro `bar`: a name, a bar of that share, its value in words; with `before`, where it ended then
-    and the change."""
-    row = {"name": name, "width": f"{100 * share:.1f}", "value": value, "top": top, "colour": None, "before": None}
-    if colour is not None:
-        row["colour"] = colour % MAX_COLOURS
+) -> Bar:
+    """One row: a name, a bar of that share, its value in words; with `before`, where it ended then and the change."""
+    was = None
     if before is not None:
-        change = in_points(100 * (share - before))
-        row["before"] = {"at": f"{100 * before:.1f}", "share": percent(before), "change": change}
-    return row
+        was = Before(f"{100 * before:.1f}", percent(before), in_points(100 * (share - before)))
+    return Bar(name, f"{100 * share:.1f}", value, top, None if colour is None else colour % MAX_COLOURS, was)
