@@ -10,10 +10,12 @@ from switch_model import Predictor
 from train.analysis.analyze import importances, rows_to_analyze
 from train.analysis.report import expert_card
 from train.cli.main import main
+from train.data.errors import Unreachable
 from train.data.source import DataSource
 from train.evaluation.reliance import html, known, measured, rows_of
 from ui.analyse.handlers import Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
+from ui.catalog.reach import DataReach
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
 
@@ -99,6 +101,38 @@ def test_what_is_wrong_is_said(analyst, tmp_path):
     assert "is empty" in said and not hasattr(analysis, "corpus")
     *_, (_, said) = analyst.run("gone", "toy", None, "", 0)
     assert "There is no model" in said
+
+
+def test_a_table_whose_columns_leave_a_doubt_is_read_by_its_longest_texts(analyst, tmp_path):
+    path = tmp_path / "odd.csv"
+    path.write_text("nr,kind,words\n" + "".join(f"a{n},k{n % 2},oil prices rose {n}\n" for n in range(60)))
+    offered, texts, classes = analyst.take(str(path))
+    assert offered["choices"][0] == ("odd.csv", offered["value"]) and texts["choices"] == ["nr", "kind", "words"]
+    assert (texts["value"], classes["value"], texts["visible"]) == ("words", "kind", True)
+    chosen = texts["value"], classes["value"]
+    analysis = [*analyst.run("tiny", offered["value"], str(path), "", 0, *chosen)][-1][0]
+    assert analysis.corpus.texts[0] == "oil prices rose 0"
+    *_, (_, said) = analyst.run("tiny", "toy", str(path), "", 0)
+    assert "Column of texts" in said and "--" not in said
+    assert [update["visible"] for update in analyst.leave("toy", str(path))[1:]] == [False, False]
+
+
+def test_what_can_not_be_reached_is_listed_last_and_said_without_flags(checkpoint, tmp_path, monkeypatch):
+    page = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path, str(tmp_path)))
+    offered = page.offer()
+    assert [name for _, name in offered][:3] == ["mini_news", "mini_reviews", "toy"]
+    assert all("not reachable: it is not in the folder" in title for title, _ in offered[3:])
+    for data_dir in (str(tmp_path), None):
+        page = Analyst(page.shelf, Workspace(tmp_path, data_dir))
+        *_, (_, said) = page.run("tiny", "imdb", None, "", 0)
+        assert "imdb is not reachable" in said and not re.search(r"--\w|[A-Z]+_[A-Z]", said)
+    # Online for all that is known here, until somebody has tried.
+    monkeypatch.setattr("ui.catalog.reach._no_network", lambda: "")
+    titles = {name: title for title, name in DataReach().choices(["sst2", "mini_news"])}
+    assert titles["sst2"] == "sst2 · from the Hugging Face Hub" and [*titles][0] == "mini_news"
+    reach = DataReach()
+    reach.failed("sst2", Unreachable("no", "the Hugging Face Hub does not answer"))
+    assert reach.choices(["sst2"])[0][0] == "sst2 · not reachable: the Hugging Face Hub does not answer"
 
 
 def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):

@@ -275,6 +275,20 @@ def test_few_values_in_a_column_without_a_telling_name_are_classes(workspace, tm
     assert "<b>3</b> classes" in card
 
 
+def test_unclear_columns_are_chosen_by_content_and_refused_without_flags(workspace, tmp_path):
+    page, path = NewRun(workspace), tmp_path / "odd.csv"
+    path.write_text("nr,kind,words\n" + "".join(f"a{n},k{n % 3},these are {n}\n" for n in range(400)))
+    _, task, card, text, label, *_ = page.upload(str(path))
+    assert (text["value"], label["value"], 'role="alert"' in card) == ("words", "kind", False)
+    for content, words in (("a,b\nx y z,1\n", "Column of"), ("text,label\nx,[1]\n" * 1, "")):
+        path.write_text(content)
+        said = page.data.look_at(str(path), "classification", *NONE_CHOSEN)[0]
+        assert words in said and not re.search(r"--\w", said)
+    assert "imdb is not reachable" in page.data.choose("imdb", "classification").card
+    titles = [title for title, _ in page.data.choices()]
+    assert titles[:3] == ["toy", "mini_news", "mini_reviews"] and "not reachable" in titles[-1]
+
+
 def test_each_task_has_its_card_columns_command_and_estimate(workspace, tmp_path):
     (tmp_path / "pairs.csv").write_text(PAIRS + "same,same\n,leer\n")
     page, path = NewRun(workspace), str(tmp_path / "pairs.csv")

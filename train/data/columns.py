@@ -12,7 +12,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Features, Value
 
 from train.data.cells import check_names, class_of, is_word_for_missing, spelled, texts_in
-from train.data.errors import DataError
+from train.data.errors import DataError, UnclearColumns
 from train.data.source import DataSource
 from train.data.table_file import has_first_line
 from train.formatting import listed, one_line, quoted
@@ -74,7 +74,7 @@ def choose_columns(source: DataSource, names: list[str], labelled: bool = True) 
         left = [name for name in names if name != label and name.lower() not in ROW_NUMBERS]
         if missing == "text" and len(left) == 2 and not left[1].startswith(f"{left[0]}."):
             hint = f" If a row's text is both of a pair: --text_column {shlex.quote(','.join(left))}.{hint}"
-        raise DataError(
+        raise UnclearColumns(
             f"Which column of {dataset} is the {missing}? Name one of {quoted(names)} with --{missing}_column.{hint}"
         )
     # A table's second column of a name is called so when it is read.

@@ -13,7 +13,7 @@ from datasets import Dataset, load_dataset
 
 from switch_model.storage.hub import is_missing, is_unreachable
 from train.data.columns import align_labels, choose_columns, classes_of, label_features, names_in, texts_of
-from train.data.errors import DataError
+from train.data.errors import NO_ANSWER, OFFLINE, DataError, Unreachable
 from train.data.source import DATASETS, DataSource
 from train.data.splits import cut, cut_by_sentence
 from train.data.table_file import FILE_ENDINGS
@@ -157,4 +157,7 @@ def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
             why = "the Hugging Face Hub has no such data set, or shows it to others only: is HF_TOKEN set?"
         else:
             why = f"{one_line(str(error))[:MOST_SAID].rstrip('.')}."
-        raise DataError(f"{hub_id} ({split}) could not be loaded: {why} {from_disk}") from error
+        said = f"{hub_id} ({split}) could not be loaded: {why} {from_disk}"
+        if is_unreachable(error):
+            raise Unreachable(said, OFFLINE if huggingface_hub.constants.HF_HUB_OFFLINE else NO_ANSWER) from error
+        raise DataError(said) from error

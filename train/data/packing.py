@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
-from train.data.errors import DataError
+from train.data.errors import NO_ANSWER, Unreachable
 from train.data.fingerprint import prints
 from train.data.loading import read_rows
 from train.data.source import DataSource
@@ -75,9 +75,10 @@ def stream_texts(source: DataSource) -> Iterator[str]:
             rows = load_dataset(hub_id, part, split=split or "train", streaming=True)
             names = rows.column_names or list(next(iter(rows)))
         except Exception as error:  # The hub, the network and the parser each raise their own kinds.
-            raise DataError(
+            raise Unreachable(
                 f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
-                f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir."
+                f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir.",
+                NO_ANSWER,
             ) from error
         columns = choose_columns(source, names, labelled=False)
         for row in rows:

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
-from train.data.errors import DataError
+from train.data.errors import DataError, UnclearColumns
 from train.data.loading import TrainingData, read_rows
 from train.data.source import DataSource
 from train.data.splits import cut
@@ -44,7 +44,7 @@ def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
     if not texts and text in task and target not in task:
         text = ",".join(task)  # What a task is about may be empty: read behind the task itself.
     if text is None or target is None or text == target:
-        raise DataError(
+        raise UnclearColumns(
             f"Which columns of {source.dataset} hold the text and its translation? Name two of {quoted(names)} with "
             "--text_column and --target_column."
         )

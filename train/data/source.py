@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from switch_model.storage.paths import local_path
-from train.data.errors import DataError
+from train.data.errors import NOT_IN_FOLDER, DataError, Unreachable
 from train.data.table_file import instead_of_a_table, is_table
 
 # The environment's folder of data sets, where none is named.
@@ -216,8 +216,9 @@ def local_splits(folder: Path) -> tuple[str, ...]:
     """The splits in a folder <data_dir>/<dataset>. Raises DataError when there are none."""
     found = tuple(name for name in LOCAL_SPLITS if (folder / f"{name}.parquet").is_file())
     if not found:
-        raise DataError(
+        raise Unreachable(
             f"There is no {folder / 'train.parquet'}. --data_dir names a folder that holds "
-            f"{folder.name}/train.parquet, and validation.parquet and test.parquet where there are such."
+            f"{folder.name}/train.parquet, and validation.parquet and test.parquet where there are such.",
+            NOT_IN_FOLDER,
         )
     return found

@@ -68,6 +68,27 @@ def columns_by_content(source: DataSource) -> tuple[str, str] | None:
     return (texts, classes) if few and distinct[texts] > OWN_CLASS * len(values[texts]) else None
 
 
+def likely_columns(source: DataSource) -> tuple[str, str | None] | None:
+    """(the column with the longest texts, one with few values for classes) of a table whose names leave a doubt; None
+    of any other data set, and of one without texts."""
+    if not source.is_file:
+        return None
+    try:
+        rows, _ = read_rows(source.at("train"))
+    except DataError:
+        return None
+    names = [name for name in rows.column_names if name.lower() not in ROW_NUMBERS]
+    lengths = {
+        name: sum(len(cell) for cell in rows[name][:] if isinstance(cell, str)) for name in names if len(rows[name])
+    }
+    texts = max(lengths, key=lengths.get, default=None)
+    if texts is None or not lengths[texts]:
+        return None
+    others = ((name, rows[name][:]) for name in names if name != texts)
+    few = (name for name, cells in others if _few_values(cells) and len(set(map(str, cells))) > 1)
+    return texts, next(few, None)
+
+
 def _few_values(cells: list[Any]) -> bool:
     return len(set(map(str, cells))) <= min(FEW_CLASSES, OWN_CLASS * len(cells))
 

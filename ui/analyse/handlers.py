@@ -7,7 +7,7 @@ Try it: [*Analyst(shelf, workspace).run("ag_news", "toy", None, "", 100)][-1]
 import csv
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
 from train.formatting import counted
 from ui.catalog.models import ModelShelf
+from ui.catalog.reach import DataReach
+from ui.catalog.samples import DATASET_NAMES
 from ui.components.outputs import outputs
 from ui.look.html import facts, heading, message, notice, piece, progress_bar, quiet, render
+from ui.look.page_words import page_words
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
 
@@ -35,6 +38,9 @@ PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 # Routed data sets that a public page holds at once, of all visitors.
 MAX_HELD = 24
 ANY_EXPERT = "any expert"
+NO_CLASSES = "no classes"
+# A visitor's own table, in the picker of data sets.
+UPLOADED = "uploaded"
 FULL = "Too many visitors have a data set open just now. Try again in some minutes."
 EMPTY = quiet("Choose a data set, or upload a table with a column of texts, and analyse it.")
 
@@ -54,11 +60,61 @@ class Analyst:
 
     def __init__(self, shelf: ModelShelf, workspace: Workspace):
         self.shelf, self.workspace = shelf, workspace
+        self.reach = DataReach(workspace.data_dir)
         # Only counted here: each lives as long as its visitor's state holds it.
         self._held: weakref.WeakSet[Analysis] = weakref.WeakSet()
 
-    def run(self, model: str | None, dataset: str, upload: Any, split: str, limit: float) -> Iterator[tuple[Any, Any]]:
-        """Route the data: (analysis, how far it is) again and again; the last one holds the analysis."""
+    def offer(self, upload: Any = None) -> list[tuple[str, str]]:
+        """(title, name) of the data sets on offer, a visitor's own table first, what can't be reached last."""
+        own = [(Path(_path(upload)).name, UPLOADED)] if upload else []
+        return [*own, *self.reach.choices(("mini_news", "mini_reviews", "toy", *DATASET_NAMES[2:]))]
+
+    def leave(self, dataset: str, upload: Any) -> tuple[Any, Any, Any]:
+        """(the upload, pickers of columns): another data set than a visitor's own table leaves them behind."""
+        if dataset == UPLOADED:
+            return gr.skip(), gr.skip(), gr.skip()
+        return None, gr.update(visible=False), gr.update(visible=False)
+
+    def take(self, upload: Any) -> tuple[Any, Any, Any]:
+        """(picker of data sets, pickers of columns) for a table of a visitor's own, with the columns chosen that it is
+        read with: where names leave a doubt, the one with the longest texts."""
+        from train.data.columns import choose_columns
+        from train.data.errors import DataError, UnclearColumns
+        from train.data.loading import columns_of
+        from train.data.source import DataSource
+        from train.preflight.task_suggestion import columns_by_content, likely_columns
+
+        source, names, texts, label = DataSource(_path(upload)), [], None, None
+        try:
+            names = columns_of(source)
+            found = choose_columns(source, names)
+            texts, label = ",".join(found.texts), found.label
+        except UnclearColumns:
+            texts, label = columns_by_content(source) or likely_columns(source) or (None, None)
+        except DataError:  # Reading the table says what is wrong.
+            pass
+        return (
+            gr.update(choices=self.offer(upload), value=UPLOADED),
+            gr.update(choices=list(dict.fromkeys([*names, *([texts] if texts else [])])), value=texts, visible=True),
+            gr.update(choices=[(NO_CLASSES, ""), *((name, name) for name in names)], value=label or "", visible=True),
+        )
+
+    def run(
+        self,
+        model: str | None,
+        dataset: str,
+        upload: Any,
+        split: str,
+        limit: float,
+        text_column: str | None = None,
+        label_column: str | None = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Route the data: (analysis, how far it is) again and again; the last one holds the analysis.
+
+        Args:
+            upload: a table of the visitor's own, which goes before the data set.
+            text_column, label_column: of such a table.
+        """
         from train.analysis.analyze import rows_to_analyze
         from train.data.errors import DataError
         from train.data.source import DataSource
@@ -67,7 +123,7 @@ class Analyst:
         if self.workspace.limits and len(self._held) >= MAX_HELD:
             yield gr.skip(), notice(FULL)
             return
-        source = str(getattr(upload, "name", upload) or "") or dataset
+        source = _path(upload) or dataset
         yield gr.skip(), _bar(0, 1, f"Reading {Path(source).name} …")
         try:
             if self.workspace.limits and source != dataset:
@@ -77,6 +133,8 @@ class Analyst:
             rows = min(filter(None, (int(limit or 0), most)), default=None)
             chosen = split.strip() if split and split.strip() and source == dataset else None
             read = DataSource(source, self.workspace.data_dir, split=chosen)
+            if source != dataset:
+                read = replace(read, text_column=text_column or None, label_column=label_column or None)
             found = rows_to_analyze(predictor.model.config.labels, read, num_samples=rows)
             steps = route_in_steps(predictor, found.texts, found.true)
             while True:
@@ -87,8 +145,8 @@ class Analyst:
                     break
                 yield gr.skip(), _bar(done, total, f"{done:,} of {total:,} texts")
         except (CheckpointError, DataError, ValueError) as error:
-            said = str(error).replace(source, Path(source).name)
-            yield gr.skip(), notice(said)
+            self.reach.failed(source, error)
+            yield gr.skip(), notice(page_words(error, source))
             return
         capped = f" A public page takes {most:,} rows at most." if most and len(corpus.texts) >= most else ""
         if len(corpus.texts) < THIN_TEXTS:
@@ -186,6 +244,10 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> LayerView:
         right_loads=None if loads is None else right_and_wrong_loads(loads),
         expert=gr.update(choices=_experts(corpus), value=busiest),
     )
+
+
+def _path(upload: Any) -> str:
+    return str(getattr(upload, "name", upload) or "")
 
 
 def _experts(corpus: Corpus) -> list[tuple[str, int]]:

@@ -23,7 +23,6 @@ from ui.analyse.handlers import (
     tables,
 )
 from ui.catalog.private_models import PrivateModels
-from ui.catalog.samples import DATASET_NAMES
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
 from ui.look.html import heading, quiet
@@ -66,6 +65,8 @@ class _Choice(NamedTuple):
     upload: gr.UploadButton
     cancel: gr.Button
     progress: gr.HTML
+    text_column: gr.Dropdown
+    label_column: gr.Dropdown
 
 
 class _Search(NamedTuple):
@@ -135,7 +136,7 @@ def create_analyse_tab(
     expert.measure.click(**of_expert | {"fn": _card_of(analyst, True)})
     _connect_search(search_for, analysis)
     _connect_cells(matrix, texts, analysis)
-    _connect_visitor(demo, private, tab, choice.model, analysis)
+    _connect_visitor(demo, private, tab, choice, analyst, analysis)
     _connect_explore(private, pages, explore, analysis, (search_for.hits, texts))
     save.click(tables, [analysis], [files], **_QUIET).then(lambda: gr.update(visible=True), None, [files], **_QUIET)
 
@@ -153,17 +154,19 @@ def _create_choice(analyst: Analyst) -> _Choice:
             elem_id="analyse-model",
             **_PICKER,
         )
-        dataset = gr.Dropdown(
-            ["toy", *DATASET_NAMES], value="ag_news", label="Data set", elem_id="analyse-data", **_PICKER
-        )
+        dataset = gr.Dropdown(analyst.offer(), value="mini_news", label="Data set", elem_id="analyse-data", **_PICKER)
         split = gr.Textbox(label="Split", placeholder="the one to report on", max_lines=1, min_width=140)
         limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
+    with gr.Row(elem_classes="columns"):
+        own = {"visible": False, "filterable": False, "min_width": 140}
+        text_column = gr.Dropdown([], label="Column of texts", elem_id="analyse-texts", **own)
+        label_column = gr.Dropdown([], label="Column of classes", elem_id="analyse-classes", **own)
     with gr.Row(elem_classes="buttons"):
         go = gr.Button("Analyse", variant="primary", elem_id="analyse", **_BUTTON)
         upload = gr.UploadButton("Your own table…", file_types=UPLOAD_ENDINGS, elem_id="analyse-upload", **_BUTTON)
         cancel = gr.Button("Cancel", visible=False, elem_id="analyse-cancel", **_BUTTON)
     progress = gr.HTML(EMPTY, elem_id="analyse-progress", **_PLAIN)
-    return _Choice(model, dataset, split, limit, go, upload, cancel, progress)
+    return _Choice(model, dataset, split, limit, go, upload, cancel, progress, text_column, label_column)
 
 
 def _create_overview() -> tuple[gr.HTML, gr.HTML, gr.Plot, gr.Plot]:
@@ -248,13 +251,15 @@ def _plot(name: str) -> gr.Plot:
 
 def _connect_choice(analyst: Analyst, choice: _Choice, analysis: gr.State, cleaned: Any, relying: Any) -> list[Any]:
     """Analyse and upload. Returns the events after which there is something to show."""
-    inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit]
+    columns = [choice.text_column, choice.label_column]
+    inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit, *columns]
     hide, found = gr.update(visible=False), []
     for source in (choice.go.click, choice.upload.upload):
         begun = source(_clean, None, [*cleaned], cancels=[relying], **_QUIET)
+        if source is choice.upload.upload:
+            begun = begun.then(analyst.take, [choice.upload], [choice.dataset, *columns], **_QUIET)
         running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **_QUIET)
-        # The upload was for this time: the next click takes the data set that the page names.
-        found.append(running.then(lambda: (hide, None), None, [choice.cancel, choice.upload], **_QUIET))
+        found.append(running.then(lambda: hide, None, [choice.cancel], **_QUIET))
         choice.cancel.click(
             lambda: (hide, quiet("Cancelled.")),
             None,
@@ -262,7 +267,7 @@ def _connect_choice(analyst: Analyst, choice: _Choice, analysis: gr.State, clean
             cancels=[running],
             **_QUIET,
         )
-    choice.dataset.input(lambda: None, None, [choice.upload], **_QUIET)
+    choice.dataset.input(analyst.leave, [choice.dataset, choice.upload], [choice.upload, *columns], **_QUIET)
     return found
 
 
@@ -293,19 +298,20 @@ def _connect_cells(matrix: gr.HTML, texts: gr.HTML, analysis: gr.State) -> None:
 
 
 def _connect_visitor(
-    demo: gr.Blocks, private: PrivateModels, tab: gr.Tab, model: gr.Dropdown, analysis: gr.State
+    demo: gr.Blocks, private: PrivateModels, tab: gr.Tab, choice: _Choice, analyst: Analyst, analysis: gr.State
 ) -> None:
     """The visitor's own models are offered, and what they leave behind goes."""
 
-    def refresh(chosen: str | None, request: gr.Request) -> Any:
-        return private.offer(request.session_hash, chosen, classifiers=True)
+    def refresh(chosen: str | None, upload: Any, request: gr.Request) -> tuple[Any, Any]:
+        offered = private.offer(request.session_hash, chosen, classifiers=True)
+        return offered, gr.update(choices=analyst.offer(upload))
 
     def leave(request: gr.Request) -> None:
         # Gradio keeps the state of who left for an hour; a routed data set is too large for that.
         if request.session_hash in demo.state_holder:
             demo.state_holder[request.session_hash][analysis._id] = None
 
-    tab.select(refresh, [model], [model], **_QUIET)
+    tab.select(refresh, [choice.model, choice.upload], [choice.model, choice.dataset], **_QUIET)
     demo.unload(leave)
 
 

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ui.catalog.reach import DataReach
+from ui.look.page_words import page_words
+
 BUNDLED = "bundled"
 _FOLDER = Path(__file__).resolve().parent
 
@@ -56,13 +59,16 @@ class SampleLibrary:
 
     def __init__(self, data_dir: str | None = None):
         self._data_dir = data_dir
+        self.reach = DataReach(data_dir)
         self._sources = read_bundled()
         self._lock = threading.Lock()
 
-    @staticmethod
-    def choices() -> list[tuple[str, str]]:
+    def choices(self) -> list[tuple[str, str]]:
         """(title, key) of every source of texts with labels, for a picker."""
-        return [("Bundled samples", BUNDLED), *((f"Data set {name}", name) for name in DATASET_NAMES)]
+        return [
+            ("Bundled samples", BUNDLED),
+            *((f"Data set {title}", name) for title, name in self.reach.choices(DATASET_NAMES)),
+        ]
 
     def rows(self, source: str) -> list[Sample]:
         """Every sample of a source. Raises train.data.tables.DataError, with what to do, when it can't be had."""
@@ -107,7 +113,11 @@ class SampleLibrary:
 
         if name not in DATASET_NAMES:
             raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")
-        rows, labels = load_split(DataSource(name, self._data_dir))
+        try:
+            rows, labels = load_split(DataSource(name, self._data_dir))
+        except DataError as error:
+            self.reach.failed(name, error)
+            raise DataError(page_words(error, name)) from error
         texts, indices = list(rows["text"]), list(rows["label"])
         return [Sample(text, labels[index], name) for text, index in zip(texts, indices, strict=True)]
 

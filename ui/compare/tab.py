@@ -26,6 +26,11 @@ _HINT = (
     "Two texts under one model, or one text under two models: a run of yours early and late, say. "
     "Tokens that both share are aligned; in the second grid those that take another route are framed."
 )
+# A pair to begin with: the same words about something else.
+_PAIR = (
+    "The bank closed higher after it struck a deal to buy its oldest rival.",
+    "The striker closed in on the record after he struck his oldest rival twice.",
+)
 _OTHER_MODELS = (
     "Experts of two models have no common numbering: routes can be compared only where one was made from the other."
 )
@@ -148,6 +153,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
                     )
                     boxes.append(
                         gr.Textbox(
+                            _PAIR[number],
                             label=f"{name} text",
                             lines=3,
                             max_lines=8,

@@ -14,18 +14,22 @@ import gradio as gr
 from switch_model.storage.paths import local_path
 from train.arguments.arguments import Arguments
 from train.arguments.groups import DEFAULT_TASK
-from train.data.errors import DataError
+from train.data.errors import DataError, UnclearColumns
 from train.data.loading import columns_of
 from train.data.source import DataSource, known_datasets
 from train.data.table_file import UPLOAD_ENDINGS
 from train.preflight.data_report import DataReport, data_report
-from train.preflight.task_suggestion import columns_by_content, fitting_task
+from train.preflight.task_suggestion import columns_by_content, fitting_task, likely_columns
 from train.tasks.registry import TASKS
+from ui.catalog.reach import DataReach
 from ui.components.outputs import outputs
 from ui.look.html import heading, notice
+from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
 from ui.training.data_card import report_html
 
+# What the page begins with: there wherever the page is, and trained on in seconds.
+START = "mini_news"
 NO_COLUMN = "found by name"
 NONE_CHOSEN = (NO_COLUMN, NO_COLUMN, NO_COLUMN, "")
 
@@ -41,15 +45,20 @@ class DataChoice:
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
+        self.reach = DataReach(workspace.data_dir)
 
     def names(self) -> list[str]:
         """The data sets on offer."""
         return known_datasets(self.workspace.data_dir)
 
-    def choices(self, dataset: str = "toy") -> list[tuple[str, str]]:
-        """(title, value) of those on offer, and of another one that was chosen."""
+    def choices(self, dataset: str = START) -> list[tuple[str, str]]:
+        """(title, value) of another one that was chosen, and of those on offer, what can't be reached last."""
         names = self.names()
-        return [(name, name) for name in names] + ([] if dataset in names else [(Path(dataset).name, dataset)])
+        return [*([] if dataset in names else [(Path(dataset).name, dataset)]), *self.reach.choices(names)]
+
+    def refresh(self, dataset: str | None) -> Any:
+        """The picker of data sets as things stand now."""
+        return gr.update(choices=self.choices(dataset or START))
 
     def look_at(
         self, dataset: str, task: str, text_column: str, label_column: str, target_column: str, language: str
@@ -59,8 +68,8 @@ class DataChoice:
         try:
             report = self.report(dataset, task, *chosen, language)
         except (DataError, ValueError, OSError) as error:
-            # Who uploaded a file knows its name, not where it lies here.
-            said = str(error).replace(dataset, Path(dataset).name) if dataset else str(error)
+            self.reach.failed(dataset, error)
+            said = page_words(error, dataset)
             return LookedAt(notice(said), **self._pickers(dataset, task, self._columns(dataset), chosen), facts=None)
         facts = {
             "rows": report.rows,
@@ -75,7 +84,10 @@ class DataChoice:
     def choose(self, dataset: str, task: str) -> LookedAt:
         """Another data set, or task: its columns are found anew."""
         text, label = self._columns_by_content(dataset, task) or (NO_COLUMN, NO_COLUMN)
-        return self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
+        looked = self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
+        if looked.facts is None and text == NO_COLUMN and (likely := self._likely_columns(dataset, task)):
+            return self.look_at(dataset, task, *likely, *NONE_CHOSEN[2:])
+        return looked
 
     def task_of(self, dataset: str) -> str:
         """The task that a data set suits."""
@@ -107,7 +119,7 @@ class DataChoice:
         """The choices as arguments of a run. Raises ValueError."""
         values = asdict(self.source(dataset, task, *chosen)) | {"task": task}
         del values["split"]
-        return values if dataset in self.names() and dataset != "toy" else values | {"data_dir": None}
+        return values if dataset in self.names() and not DataSource(dataset).is_at_hand else values | {"data_dir": None}
 
     def fill(self, arguments: Arguments) -> Chosen:
         """The inputs of the card for given arguments."""
@@ -155,6 +167,18 @@ class DataChoice:
         except ValueError:
             return None
 
+    def _likely_columns(self, dataset: str, task: str) -> tuple[str, str] | None:
+        """(the longest column, one that may hold classes) where the names of columns leave a doubt."""
+        try:
+            source = self._named(dataset)
+            self.report(dataset, task, *NONE_CHOSEN)
+        except UnclearColumns:
+            text, label = likely_columns(source) or (None, None)
+            return text and (text, label or NO_COLUMN)
+        except (DataError, ValueError, OSError):
+            pass
+        return None
+
     def _columns(self, dataset: str) -> list[str]:
         """What may be chosen when no column could be found by its name."""
         try:
@@ -176,15 +200,16 @@ def _column(value: str | None) -> str | None:
 
 
 def create_data_choice(choice: DataChoice, start_with: Arguments) -> tuple[Chosen, LookedAt, gr.UploadButton]:
-    """Lay it out, filled for the toy. Returns what is chosen, what is known of it, and the upload."""
+    """Lay it out, filled for the data set that a page begins with. Returns what is chosen, what is known of it, and the
+    upload."""
     task = start_with.train.task
     # Once for all who open the page.
-    start = choice.look_at("toy", task, *NONE_CHOSEN)
-    columns = [NO_COLUMN, *choice.report("toy", task, *NONE_CHOSEN).columns]
+    start = choice.look_at(START, task, *NONE_CHOSEN)
+    columns = [NO_COLUMN, *choice.report(START, task, *NONE_CHOSEN).columns]
     gr.HTML(heading("Data"), apply_default_css=False)
     dataset = gr.Dropdown(
         choice.choices(),
-        value="toy",
+        value=START,
         label="Data set",
         info="a name, a hub id such as owner/name, or your own CSV, TSV, JSONL or parquet file",
         allow_custom_value=not choice.workspace.public,

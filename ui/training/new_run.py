@@ -26,7 +26,7 @@ from ui.look.html import heading, note, notice, part, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.argument_form import Form, as_typed, create_form, given, values_of
-from ui.training.data_choice import Chosen, DataChoice, LookedAt, create_data_choice, task_update
+from ui.training.data_choice import START, Chosen, DataChoice, LookedAt, create_data_choice, task_update
 from ui.training.run_summary import PIECES, duration
 
 PRESETS = [
@@ -220,7 +220,7 @@ def create_new_run(
     Args:
         opened: the tab that it is in: nothing is asked for before somebody opens it.
     """
-    start_with = Arguments.resolve({"dataset": "toy"})
+    start_with = Arguments.resolve({"dataset": START})
     with gr.Row(elem_classes="pair"):
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             data, known, upload = create_data_choice(handlers.data, start_with)
@@ -236,6 +236,7 @@ def create_new_run(
     gr.on(_edits(columns), **looked).then(**shown).then(**timed)
     gr.on(_edits((inputs.name, inputs.probe)), trigger_mode="always_last", **shown)
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
+    opened.select(handlers.data.refresh, [data.dataset], [data.dataset], **_QUIET)
     opened.select(**shown).then(**timed)
     return inputs, following
 
@@ -254,7 +255,7 @@ class _Actions(NamedTuple):
 def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str, Any], Form]:
     """Preset, name and text to watch by their names, and the form."""
     gr.HTML(heading("Model and training"), apply_default_css=False)
-    preset = gr.Radio(PRESETS, value="none", label="Size", elem_id="preset")
+    preset = gr.Radio(PRESETS, value=start_with.train.preset or "none", label="Size", elem_id="preset")
     with gr.Row(elem_classes="columns"):
         name = gr.Textbox("", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name")
         probe = gr.Textbox(

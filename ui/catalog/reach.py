@@ -1,0 +1,87 @@
+"""Which data sets that are known by name can be read from here, as far as this machine alone can tell.
+
+Nothing is asked over the network for it: files are looked for, the machine's interfaces and environment are read, and
+what somebody tried in vain is remembered for a while.
+Try it: DataReach().choices(["imdb", "mini_news"])
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from train.data.errors import NOT_IN_FOLDER, OFFLINE, Unreachable
+from train.data.source import LOCAL_SPLITS, DataSource
+
+# How long what could not be reached is said not to be.
+REMEMBERED_SECONDS = 120.0
+FROM_HUB = "from the Hugging Face Hub"
+
+
+class DataReach:
+    """Shared by all visitors.
+
+    Args:
+        data_dir: where data sets lie on disk; None = the environment's folder, then the hub.
+    """
+
+    def __init__(self, data_dir: str | None = None):
+        self.data_dir = data_dir
+        self._failed: dict[str, tuple[float, str]] = {}
+        self._lock = threading.Lock()
+
+    def choices(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """(title, name) for a picker: first what is here, then what can be fetched, last what can't, and why."""
+        here, fetched, missing = [], [], []
+        for name in names:
+            source = DataSource(name, self.data_dir)
+            if reason := self.why_not(name):
+                missing.append((f"{name} · not reachable: {reason}", name))
+            elif source.on_hub and not _is_cached(source):
+                fetched.append((f"{name} · {FROM_HUB}", name))
+            else:
+                here.append((name, name))
+        return [*here, *fetched, *missing]
+
+    def why_not(self, name: str) -> str:
+        """Why a data set can't be read from here, in a few words; "" where nothing is known against it."""
+        source = DataSource(name, self.data_dir)
+        if source.is_at_hand or source.is_file:
+            return ""
+        if (folder := source.folder) is not None:
+            there = any((folder / f"{split}.parquet").is_file() for split in LOCAL_SPLITS)
+            return "" if there else NOT_IN_FOLDER
+        if source.known and source.known.hub_id is None:
+            return "it is in no folder here"
+        if _is_cached(source):
+            return ""
+        return _no_network() or self._remembered(name)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Remember that somebody tried in vain."""
+        if isinstance(error, Unreachable):
+            with self._lock:
+                self._failed[name] = time.monotonic(), error.why
+
+    def _remembered(self, name: str) -> str:
+        when, reason = self._failed.get(name, (float("-inf"), ""))
+        return reason if time.monotonic() - when < REMEMBERED_SECONDS else ""
+
+
+def _is_cached(source: DataSource) -> bool:
+    """Whether it was downloaded before."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    hub_id = source.known.hub_id if source.known else source.dataset
+    return bool(hub_id) and (Path(HF_DATASETS_CACHE) / hub_id.replace("/", "___")).is_dir()
+
+
+def _no_network() -> str:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return OFFLINE
+    up = [name for name, state in psutil.net_if_stats().items() if state.isup and not name.startswith("lo")]
+    return "" if up else "there is no network"
