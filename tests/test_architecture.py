@@ -29,7 +29,8 @@ ROOMS = {
         *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
     ],
     "train": [
-        *("formatting", "templates", "names", "requirements", "launch", "picture_text", "data", "arguments", "tasks"),
+        *("formatting", "templates", "names", "requirements", "launch", "bounded_process", "picture_text"),
+        *("data", "arguments", "tasks"),
         *("runs", "evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
     ],
     "ui": [

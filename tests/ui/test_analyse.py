@@ -129,7 +129,7 @@ def test_what_can_not_be_reached_is_listed_last_and_said_without_flags(checkpoin
     # Online for all that is known here, until somebody has tried.
     monkeypatch.setattr("ui.catalog.reach._no_network", lambda: "")
     titles = {name: title for title, name in DataReach().choices(["sst2", "mini_news"])}
-    assert titles["sst2"] == "sst2 · from the Hugging Face Hub" and [*titles][0] == "mini_news"
+    assert titles["sst2"] == "sst2 · from the Hugging Face Hub" and next(iter(titles)) == "mini_news"
     reach = DataReach()
     reach.failed("sst2", Unreachable("no", "the Hugging Face Hub does not answer"))
     assert reach.choices(["sst2"])[0][0] == "sst2 · not reachable: the Hugging Face Hub does not answer"

@@ -5,9 +5,11 @@ import re
 import shlex
 import shutil
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import gradio as gr
+import psutil
 import pytest
 
 from switch_model import load_checkpoint
@@ -24,10 +26,11 @@ from train.training.loop import _prepare
 from train.training.probe import make_probe
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace, clean_name
-from ui.training.argument_form import FORM, NAMES, given, values_of
+from ui.training.argument_form import FORM, NAMES, Form, given, values_of
 from ui.training.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.training.live_run import LiveRun
-from ui.training.new_run import NewRun, create_new_run, estimate_html
+from ui.training.new_run import Followed, NewRun, estimate_html
+from ui.training.new_run_layout import create_new_run
 from ui.training.run_history import RunHistory
 from ui.training.written_samples import NONE_YET, samples_html
 
@@ -100,7 +103,61 @@ def test_an_estimate_counts_what_the_run_will_do(workspace, toy_run):
     model, _ = load_checkpoint(toy_run.best, "cpu")
     assert found.steps == 96 and found.seconds > 0
     assert abs(found.parameters - model.num_parameters()) < 0.05 * model.num_parameters()
-    assert "not timed" not in NewRun(workspace).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
+    counted, timed = NewRun(workspace).estimate({"rows": 1000, "classes": 3, "words": [12]}, *inputs())
+    assert "timing a few steps" in counted and "on this machine" in timed
+
+
+def test_an_estimate_takes_no_memory_of_the_page_and_gives_up_in_time(monkeypatch):
+    arguments = Arguments.resolve({"dataset": "toy", "num_layers": 200, "d_model": 64, "num_heads": 4})
+    counts = estimate(arguments, rows=1000, classes=3, words=[12], timed=False)
+    assert counts.parameters > 200 * 4 * 64**2 and counts.seconds is None
+    before = psutil.Process().memory_info().rss
+    monkeypatch.setattr("train.preflight.estimate.MEMORY", 30_000_000)
+    found = estimate(arguments, rows=1000, classes=3, words=[13])
+    assert "more than 0.03 GB of memory" in found.untimed and "0.03 GB" in estimate_html(found)
+    assert psutil.Process().memory_info().rss - before < 100_000_000
+    monkeypatch.setattr("train.preflight.estimate.WORK_SECONDS", 0.0)
+    monkeypatch.setattr("train.preflight.estimate.MEMORY", 4_000_000_000)
+    assert "too long" in estimate(arguments, rows=1000, classes=3, words=[5]).untimed
+
+
+@pytest.mark.parametrize(
+    "name, value, said", [("lr", "999", "high"), ("lr", "1e-12", "low"), ("dropout", "0.95", "left")]
+)
+def test_arguments_that_are_hardly_meant_are_warned_of(workspace, name, value, said):
+    command, warned = NewRun(workspace).preview(*inputs(**{name: value}))
+    assert command and said in warned and 'role="status"' in warned
+    assert NewRun(workspace).preview(*inputs())[1] == ""
+
+
+def test_a_late_answer_is_dropped_and_a_preset_chosen_meanwhile_stays(workspace, monkeypatch):
+    """Handlers as the browser calls them; reading the first data set takes until others were chosen."""
+    page, me, other = NewRun(workspace), Namespace(session_hash="me"), Namespace(session_hash="other")
+    meanwhile = []
+
+    def slowly(*given, choose=page.data.choose):
+        while meanwhile:
+            meanwhile.pop()()
+        return choose(*given)
+
+    monkeypatch.setattr(page.data, "choose", slowly)
+    choose_data, looked = page.in_turn(page.choose_data), {"rows": 3}
+    # Another size, before the data are there: it stays, the form is filled for it, and Train waits.
+    said, button = page.begin(me)
+    assert "Reading" in said and not button["interactive"] and not page.ready(me, looked)["interactive"]
+    assert page.ready(other, looked)["interactive"]
+    sizes = []
+    meanwhile.append(lambda: sizes.append(page.preset_in_turn(me, "base", "toy", "classification", "")))
+    answer = choose_data(me, "mini_news", "")
+    assert sizes == [Form()] and answer.preset == "base"
+    assert answer.d_model == page.choose_preset("base", "mini_news", "classification").d_model != "64"
+    assert page.ready(me, looked)["interactive"] and not page.ready(me, None)["interactive"]
+    # Other data, before the first are there: theirs is the only answer.
+    later = []
+    meanwhile.append(lambda: later.append((page.begin(me), choose_data(me, "mini_reviews", ""))))
+    page.begin(me)
+    assert choose_data(me, "mini_news", "") == Followed()
+    assert "negative" in later[0][1].card and later[0][1].preset == "tiny" and page.ready(me, looked)["interactive"]
 
 
 def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workspace, tmp_path):
@@ -278,7 +335,7 @@ def test_few_values_in_a_column_without_a_telling_name_are_classes(workspace, tm
 def test_unclear_columns_are_chosen_by_content_and_refused_without_flags(workspace, tmp_path):
     page, path = NewRun(workspace), tmp_path / "odd.csv"
     path.write_text("nr,kind,words\n" + "".join(f"a{n},k{n % 3},these are {n}\n" for n in range(400)))
-    _, task, card, text, label, *_ = page.upload(str(path))
+    _, _, card, text, label, *_ = page.upload(str(path))
     assert (text["value"], label["value"], 'role="alert"' in card) == ("words", "kind", False)
     for content, words in (("a,b\nx y z,1\n", "Column of"), ("text,label\nx,[1]\n" * 1, "")):
         path.write_text(content)
@@ -309,7 +366,7 @@ def test_each_task_has_its_card_columns_command_and_estimate(workspace, tmp_path
         command, wrong = page.preview(*asked)
         assert f"--task {task}" in command and not wrong and "--label_column" not in command
         assert ("--target_column" in command) == (task == "translation")
-        said = page.estimate(facts, *asked)
+        *_, said = page.estimate(facts, *asked)
         assert f"tokens a {row}" in said and "not timed" not in said
 
 

@@ -20,6 +20,7 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import Arguments
 from train.arguments.steps import planned_steps
+from train.bounded_process import TooMuch, in_a_child
 from train.data import pairs
 from train.tasks.generation import SHOWN_SAMPLES
 from train.tasks.registry import TASKS, Task
@@ -31,6 +32,10 @@ TOKENS_PER_WORD = 1.3
 TIMED_STEPS, WARM_UP = 4, 2
 # A larger model would take a machine's memory only to be timed.
 LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
+# What timing, and counting a deep model's parameters, may take: bytes, seconds of a processor and of the clock.
+MEMORY, WORK_SECONDS, SECONDS = 4_000_000_000, 30.0, 120.0
+# Of more layers even the modules without their weights are many.
+MOST_COUNTED_HERE = 48
 # Forward without gradient, over forward and backward.
 EVALUATION_SHARE = 0.3
 # So many tokens are written to time how long one takes, and so many the samples of a causal model have.
@@ -53,6 +58,7 @@ class Estimate:
         tokens: per row, of both sides of a pair.
         row: what a row is.
         seconds: in all; None = not timed.
+        untimed: why it is not, where that is known.
     """
 
     parameters: int
@@ -64,6 +70,7 @@ class Estimate:
     tokens: int
     row: str
     seconds: float | None
+    untimed: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,14 @@ def estimate(
         accumulated = max(round(train.total_batch_size / (train.batch_size * read)), 1)
     updates_per_epoch = math.ceil(math.ceil(work.train / train.batch_size) / accumulated)
     steps, ended_by = planned_steps(train, updates_per_epoch)
-    seconds, tokens = None, work.tokens + work.target_tokens
+    seconds, untimed, tokens = None, "", work.tokens + work.target_tokens
+    timing = None
     if timed and total <= LARGEST_TIMED and train.batch_size * tokens <= LARGEST_BATCH:
-        timing = train.task, config, train.batch_size, work.tokens, work.target_tokens
-        per_step, per_token = _seconds(*timing)
+        timing, untimed = _seconds(train.task, config, train.batch_size, work.tokens, work.target_tokens)
+    elif timed:
+        untimed = "it is too large to be tried out here"
+    if timing is not None:
+        per_step, per_token = timing
         batch = max(train.batch_size, 64)
         evaluated = work.validation if train.eval_iters is None else min(train.eval_iters * batch, work.validation)
         evaluation = evaluated / train.batch_size * per_step * EVALUATION_SHARE
@@ -135,7 +146,7 @@ def estimate(
         if train.max_minutes is not None:
             seconds = min(seconds, 60 * train.max_minutes)
     epochs = steps / updates_per_epoch
-    return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, task.row, seconds)
+    return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, task.row, seconds, untimed)
 
 
 def _config(
@@ -192,14 +203,36 @@ def _work(
 
 @functools.lru_cache(maxsize=64)
 def _counts(task: str, config: str) -> tuple[int, int]:
-    """(parameters, those active per token), without their memory."""
+    """(parameters, those active per token), without their memory. Raises ValueError for more layers than can be
+    counted."""
+    shape = json.loads(config)
+    if (shape["num_layers"] or 0) + (shape["num_decoder_layers"] or 0) <= MOST_COUNTED_HERE:
+        return _count(task, config)
+    try:
+        return in_a_child(_count, task, config, memory=MEMORY, work_seconds=WORK_SECONDS, seconds=SECONDS)
+    except TooMuch as error:
+        raise ValueError(f"--num_layers: so many layers can't be counted here, {error}.") from error
+
+
+def _count(task: str, config: str) -> tuple[int, int]:
     with torch.device("meta"):
         return _model(task, config).parameter_counts()
 
 
 @functools.lru_cache(maxsize=64)
-def _seconds(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
-    """As `_time`, once for each shape: everyone who opens the page asks about the same one first."""
+def _seconds(
+    task: str, config: str, batch_size: int, tokens: int, target_tokens: int
+) -> tuple[tuple[float, float] | None, str]:
+    """(what `_time` finds, "") or (None, why it was not found), once for each shape: everyone who opens the page asks
+    about the same one first."""
+    bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS}
+    try:
+        return in_a_child(_time_model, task, config, batch_size, tokens, target_tokens, **bounds), ""
+    except (TooMuch, ValueError) as error:
+        return None, str(error)
+
+
+def _time_model(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
     return _time(TASKS[task], _model(task, config), batch_size, tokens, target_tokens)
 
 

@@ -14,16 +14,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from switch_model import CheckpointError
 from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
 from switch_model.storage.hub import lacks_revision, no_revision, split_revision, without_pickles
+from train.bounded_process import LOOK_SECONDS, PRELOADED, START_SECONDS, take_little, work_of
 
 # What one checkpoint may take: seconds of a processor's work, bytes of memory beyond the bare process and on disk. A
 # busy machine takes long over a good one, so that seconds of the clock only bound what waits: for the Hub, or for ever.
-WORK_SECONDS, SECONDS, START_SECONDS = 10, 120, 120
-LOOK_SECONDS = 0.05
+WORK_SECONDS, SECONDS = 10, 120
 MEMORY, FILE_BYTES = 1_200_000_000, 1_000_000_000
 MAX_PARAMETERS = 200_000_000
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -75,7 +73,7 @@ def _check_names(uploaded: list[Path]) -> None:
 
 def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["switch_model.inference.factory"])
+    context.set_forkserver_preload(PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sender, uploaded, folder, hub_id), daemon=True)
     child.start()
@@ -103,21 +101,12 @@ def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[
 def _await_answer(receiver: Connection, child: int) -> None:
     """Come back when there is something to read: an answer, or the end of the child. Raises CheckpointError when it has
     taken too much by then."""
-    begun, end = _work_of(child), time.monotonic() + SECONDS
+    begun, end = work_of(child), time.monotonic() + SECONDS
     while not receiver.poll(LOOK_SECONDS):
-        if _work_of(child) - begun > WORK_SECONDS:
+        if work_of(child) - begun > WORK_SECONDS:
             raise CheckpointError(f"Opening it took more than {WORK_SECONDS:g} seconds of work: it was given up.")
         if time.monotonic() > end:
             raise CheckpointError(f"Opening it took more than {SECONDS:g} seconds: it was given up.")
-
-
-def _work_of(process: int) -> float:
-    """Seconds that a processor has worked for it; 0 when it has ended."""
-    try:
-        times = psutil.Process(process).cpu_times()
-    except psutil.Error:
-        return 0.0
-    return times.user + times.system
 
 
 def _child(sender: Connection, uploaded: list[Path], folder: Path, hub_id: str | None) -> None:
@@ -141,7 +130,7 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
     from switch_model.inference.factory import open_pipeline, try_out
 
     torch.set_num_threads(1)
-    _take_little()
+    take_little(MEMORY, FSIZE=FILE_BYTES, CPU=SECONDS)
     begun = time.perf_counter()
     if hub_id:
         _fetch(hub_id, folder)
@@ -182,21 +171,3 @@ def _fetch(hub_id: str, folder: Path) -> None:
         if revision and lacks_revision(error):
             raise CheckpointError(no_revision(name, revision)) from error
         raise CheckpointError(f"The Hugging Face Hub gave no checkpoint {hub_id!r}. Is the name owner/name?") from error
-
-
-def _take_little() -> None:
-    """Bound this process's memory, file size and processor time, where the system can (Linux)."""
-    try:
-        import resource
-
-        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    except (ImportError, OSError):
-        return  # Time is bounded by the parent all the same, and sizes by the checks of every file.
-    wanted = (
-        (resource.RLIMIT_DATA, held + MEMORY),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_CPU, SECONDS),
-    )
-    for kind, most in wanted:
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

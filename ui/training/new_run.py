@@ -5,9 +5,9 @@ Handlers take values and return values. Try it: NewRun(Workspace(Path("runs"))).
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 import yaml
@@ -18,16 +18,19 @@ from train.arguments.arguments import Arguments
 from train.arguments.groups import DataArguments
 from train.arguments.presets import default_preset
 from train.data.errors import DataError
+from train.preflight.argument_warnings import argument_warnings
 from train.preflight.estimate import Estimate, estimate
 from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from ui.components.outputs import outputs
-from ui.look.html import heading, note, notice, part, quiet
-from ui.server.downloads import fresh_path, hand_over
+from ui.look.html import facts, notice, part, quiet
+from ui.look.page_words import page_words
+from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace, visitor_of
-from ui.training.argument_form import Form, as_typed, create_form, given, values_of
-from ui.training.data_choice import START, Chosen, DataChoice, LookedAt, create_data_choice, task_update
+from ui.training.argument_form import Form, as_typed, given, values_of
+from ui.training.data_choice import Chosen, DataChoice, LookedAt, task_update
 from ui.training.run_summary import PIECES, duration
+from ui.training.turns import Turn, Turns
 
 PRESETS = [
     ("tiny · a first look", "tiny"),
@@ -35,9 +38,9 @@ PRESETS = [
     ("base · larger", "base"),
     ("none · no preset", "none"),
 ]
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Until the new estimate is there, the old one would be wrong.
 TIMING = quiet("Timing a few steps …")
+READING = facts("Reading the data …")
 
 
 # What the page asks for: the data, the preset, name and text to watch, and every argument of the form.
@@ -54,38 +57,73 @@ class NewRun:
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         self.data = DataChoice(workspace)
+        self.turns = Turns()
 
     # -- data and size ------------------------------------------------------------------------------------------------
 
-    def choose_data(self, dataset: str, start_from: str = "") -> Followed:
+    def choose_data(self, dataset: str, start_from: str = "", turn: Turn | None = None) -> Followed:
         """Another data set.
 
         Args:
             start_from: the form's --init_from, which stays; likewise below.
+            turn: knows of a preset that is chosen meanwhile; likewise below.
         """
         name, task = default_preset(dataset) or "none", self.data.task_of(dataset)
-        return self._followed(dataset, task, name, start_from)
+        return self._followed(dataset, task, name, start_from, turn)
 
-    def choose_task(self, task: str, dataset: str, preset: str, start_from: str = "") -> Followed:
+    def choose_task(
+        self, task: str, dataset: str, preset: str, start_from: str = "", turn: Turn | None = None
+    ) -> Followed:
         """Another task on the same data, with the preset that was chosen."""
-        return self._followed(dataset, task, preset, start_from)
+        return self._followed(dataset, task, preset, start_from, turn)
 
-    def upload(self, path: str, start_from: str = "") -> Followed:
+    def upload(self, path: str, start_from: str = "", turn: Turn | None = None) -> Followed:
         """A file of the visitor's own. Raises gr.Error for one too large."""
         try:
             kept = str(self.workspace.keep_upload(path))
         except DataError as error:
-            raise gr.Error(str(error).replace(path, Path(path).name)) from error
+            raise gr.Error(page_words(error, path), print_exception=False) from error
         picker = gr.update(choices=self.data.choices(kept), value=kept)
-        return self.choose_data(kept, start_from)._replace(dataset=picker)
+        return self.choose_data(kept, start_from, turn)._replace(dataset=picker)
 
     def choose_preset(self, preset: str, dataset: str, task: str, start_from: str = "") -> Form:
         """The form's values for a preset."""
         values = values_of(Arguments.resolve({"dataset": dataset, "preset": preset, "task": task}))
         return values._replace(init_from=start_from)
 
-    def _followed(self, dataset: str, task: str, preset: str, start_from: str) -> Followed:
-        looked, form = self.data.choose(dataset, task), self.choose_preset(preset, dataset, task, start_from)
+    def begin(self, request: gr.Request) -> tuple[Any, Any]:
+        """Data are chosen: (what is said until they are read, the button that waits for it)."""
+        self.turns.open(request.session_hash)
+        return READING, gr.update(interactive=False)
+
+    def in_turn(self, handler: Callable[..., Followed]) -> Callable[..., Followed]:
+        """A handler of other data whose answer is dropped where its visitor has chosen again by then."""
+
+        def answer(request: gr.Request, *given: Any) -> Followed:
+            turn = self.turns.begin(request.session_hash)
+            try:
+                followed = handler(*given, turn=turn)
+            finally:
+                turn.close()
+            return followed if turn.is_latest else Followed()
+
+        return answer
+
+    def preset_in_turn(self, request: gr.Request, preset: str, dataset: str, task: str, start_from: str) -> Form:
+        """The form's values for a preset; where data are still being read, their answer will bring them."""
+        if self.turns.meanwhile(request.session_hash, preset):
+            return Form()
+        return self.choose_preset(preset, dataset, task, start_from)
+
+    def ready(self, request: gr.Request, facts: dict[str, Any] | None) -> Any:
+        """The button that starts a run, which waits for data that are being read. No run is started on data that are
+        known not to work; the card says why."""
+        return gr.update(interactive=facts is not None and not self.turns.waits(request.session_hash))
+
+    def _followed(self, dataset: str, task: str, preset: str, start_from: str, turn: Turn | None) -> Followed:
+        looked = self.data.choose(dataset, task)
+        preset = (turn.close() if turn else None) or preset
+        form = self.choose_preset(preset, dataset, task, start_from)
         return Followed(task=task_update(task), **looked._asdict(), estimate=TIMING, preset=preset, **form._asdict())
 
     # -- arguments ----------------------------------------------------------------------------------------------------
@@ -110,30 +148,38 @@ class NewRun:
         return arguments
 
     def preview(self, *inputs) -> tuple[str, str]:
-        """(the command, what is wrong with the arguments)."""
+        """(the command, what is wrong with the arguments, or unusual about them)."""
         try:
-            return self.command(self.arguments(*inputs)), ""
+            arguments = self.arguments(*inputs)
+            unusual = " ".join(argument_warnings(arguments))
+            return self.command(arguments), notice(unusual, "status") if unusual else ""
         except ValueError as error:
             return "", notice(str(error))
 
     def command(self, arguments: Arguments) -> str:
         return shlex.join([*train_command(arguments), "--max_runs", str(self.workspace.max_runs)])
 
-    def estimate(self, facts: dict[str, Any] | None, *inputs) -> str:
-        """What the run will take, in a line. Timed only while nothing trains: both would be slower for it."""
+    def estimate(self, facts: dict[str, Any] | None, *inputs) -> Iterator[str]:
+        """What the run will take, in a line: at once what can be counted, then the time. It is found only while nothing
+        trains: both would be slower for it."""
         try:
             arguments = self.arguments(*inputs)
         except ValueError:
-            return ""  # The preview says what is wrong.
+            yield ""  # The preview says what is wrong.
+            return
         if facts is None:
-            return ""
+            yield ""
+            return
         busy = any(Run(self.workspace.root / name).state().active for name in self.workspace.names())
         try:
-            return estimate_html(estimate(arguments, **facts, timed=not busy))
+            counted = estimate(arguments, **facts, timed=False)
+            yield estimate_html(counted, "not timed while a run trains" if busy else "timing a few steps …")
+            if not busy:
+                yield estimate_html(estimate(arguments, **facts))
         except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
-            return notice(str(error))
+            yield notice(str(error))
         except (OverflowError, RuntimeError, MemoryError):
-            return ""
+            yield ""
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -203,170 +249,8 @@ class NewRun:
         return [*self.fill(arguments), gr.Tabs(selected="new")]
 
 
-def estimate_html(found: Estimate) -> Markup:
-    """parameters, steps and time in one line."""
+def estimate_html(found: Estimate, untimed: str = "") -> Markup:
+    """parameters, steps and time in one line; `untimed` = what stands in place of the time where there is none."""
+    untimed = untimed or (f"not timed: {found.untimed}" if found.untimed else "not timed")
     epochs = f"{found.epochs:,.0f}" if found.epochs >= 10 else f"{found.epochs:.2g}"
-    return part(PIECES, "estimate", found, epochs, duration(found.seconds) if found.seconds else None)
-
-
-# -- layout -----------------------------------------------------------------------------------------------------------
-
-
-def create_new_run(
-    handlers: NewRun, opened: gr.Tab, tabs: gr.Tabs, watched: gr.Dropdown
-) -> tuple[Inputs, list[dict[str, Any]]]:
-    """Lay it out and connect it. Returns the inputs, and the events that follow when someone has filled them.
-
-    Args:
-        opened: the tab that it is in: nothing is asked for before somebody opens it.
-    """
-    start_with = Arguments.resolve({"dataset": START})
-    with gr.Row(elem_classes="pair"):
-        with gr.Column(elem_classes="card", scale=4, min_width=280):
-            data, known, upload = create_data_choice(handlers.data, start_with)
-        with gr.Column(elem_classes="card", scale=5, min_width=280):
-            asked, form = _create_arguments(handlers, start_with)
-            actions = _create_actions(handlers.workspace)
-    inputs = Inputs(**data._asdict(), **asked, **form._asdict())
-    following = _following(handlers, inputs, data, known, actions)
-    _connect_data(handlers, inputs, known, upload, form, actions, following)
-    _connect_actions(handlers, [*inputs], actions, tabs, watched, following)
-    looked, shown, timed = following
-    columns = [getattr(data, name) for name in Chosen._fields[2:]]
-    gr.on(_edits(columns), **looked).then(**shown).then(**timed)
-    gr.on(_edits((inputs.name, inputs.probe)), trigger_mode="always_last", **shown)
-    gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
-    opened.select(handlers.data.refresh, [data.dataset], [data.dataset], **_QUIET)
-    opened.select(**shown).then(**timed)
-    return inputs, following
-
-
-class _Actions(NamedTuple):
-    """Below the form: what the run will take, what is wrong, the command, and the buttons."""
-
-    estimate: gr.HTML
-    wrong: gr.HTML
-    command: gr.Textbox
-    go: gr.Button
-    save: gr.Button
-    load: gr.UploadButton
-
-
-def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str, Any], Form]:
-    """Preset, name and text to watch by their names, and the form."""
-    gr.HTML(heading("Model and training"), apply_default_css=False)
-    preset = gr.Radio(PRESETS, value=start_with.train.preset or "none", label="Size", elem_id="preset")
-    with gr.Row(elem_classes="columns"):
-        name = gr.Textbox("", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name")
-        probe = gr.Textbox(
-            "",
-            label="A text to watch",
-            placeholder="routed anew at every evaluation",
-            lines=2,
-            max_lines=6,
-            elem_id="probe",
-        )
-    return {"preset": preset, "name": name, "probe": probe}, create_form(start_with, handlers.workspace.public)
-
-
-def _create_actions(workspace: Workspace) -> _Actions:
-    estimated = gr.HTML("", apply_default_css=False, elem_id="estimate")
-    wrong = gr.HTML("", apply_default_css=False, elem_id="wrong")
-    command = gr.Textbox(
-        label="The command it stands for",
-        interactive=False,
-        lines=2,
-        max_lines=20,
-        buttons=["copy"],
-        elem_id="command",
-    )
-    small = {"min_width": 0, "scale": 0}
-    with gr.Row(elem_classes="buttons"):
-        go = gr.Button("Train", variant="primary", elem_id="start", **small)
-        save = gr.Button("Save arguments", size="lg", elem_id="save-arguments", **small)
-        load = gr.UploadButton(
-            "Load arguments",
-            file_types=[".json", ".yaml", ".yml"],
-            type="filepath",
-            size="lg",
-            elem_id="load-arguments",
-            **small,
-        )
-    if workspace.limits is not None:
-        gr.HTML(note(workspace.limits.words()), apply_default_css=False)
-    return _Actions(estimated, wrong, command, go, save, load)
-
-
-def _following(
-    handlers: NewRun, inputs: Inputs, data: Chosen, known: LookedAt, actions: _Actions
-) -> list[dict[str, Any]]:
-    """The events that follow a change: the data looked at, the command shown, the run timed."""
-    looked = {"fn": handlers.data.look_at, "inputs": [*data], "outputs": [*known], **_QUIET}
-    shown = {
-        "fn": handlers.preview,
-        "inputs": [*inputs],
-        "outputs": [actions.command, actions.wrong],
-        **_QUIET,
-    }
-    timed = {
-        "fn": handlers.estimate,
-        "inputs": [known.facts, *inputs],
-        "outputs": [actions.estimate],
-        "concurrency_id": "estimate",
-        "concurrency_limit": 1,
-        **_QUIET,
-    }
-    return [looked, shown, timed]
-
-
-def _connect_data(
-    handlers: NewRun,
-    inputs: Inputs,
-    known: LookedAt,
-    upload: gr.UploadButton,
-    form: Form,
-    actions: _Actions,
-    following: list[dict[str, Any]],
-) -> None:
-    """Other data, another task, another preset: what was known anew, the command, the time."""
-    _, shown, timed = following
-    dataset, task, preset, start_from = inputs.dataset, inputs.task, inputs.preset, form.init_from
-    followed = Followed(
-        dataset=dataset,
-        task=task,
-        **known._asdict(),
-        estimate=actions.estimate,
-        preset=preset,
-        **form._asdict(),
-    )
-    for event, handler, given_to in (
-        (dataset.input, handlers.choose_data, [dataset, start_from]),
-        (task.input, handlers.choose_task, [task, dataset, preset, start_from]),
-        (upload.upload, handlers.upload, [upload, start_from]),
-    ):
-        event(handler, given_to, [*followed], **_QUIET).then(**shown).then(**timed)
-    chosen = [preset, dataset, task, start_from]
-    preset.input(handlers.choose_preset, chosen, [*form], **_QUIET).then(**shown).then(**timed)
-    # No run is started on data that are known not to work; the card says why.
-    known.facts.change(lambda facts: gr.update(interactive=facts is not None), [known.facts], [actions.go], **_QUIET)
-
-
-def _connect_actions(
-    handlers: NewRun,
-    inputs: list[Any],
-    actions: _Actions,
-    tabs: gr.Tabs,
-    watched: gr.Dropdown,
-    following: list[dict[str, Any]],
-) -> None:
-    looked, shown, timed = following
-    started = Started(actions.wrong, tabs, watched, actions.command)
-    actions.go.click(handlers.start, inputs, [*started], **_QUIET)
-    hand_over(actions.save, handlers.save, inputs, "arguments")
-    loaded = actions.load.upload(handlers.load, [actions.load], inputs, **_QUIET)
-    loaded.success(**looked).then(**shown).then(**timed)
-
-
-def _edits(items: Iterable[gr.components.Component]) -> list[Any]:
-    """What tells that a person changed one of them. Pasting into a box of text sends no `input`, leaving it `blur`."""
-    return [event for item in items for event in (item.input, getattr(item, "blur", None)) if event is not None]
+    return part(PIECES, "estimate", found, epochs, duration(found.seconds) if found.seconds else None, untimed)

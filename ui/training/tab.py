@@ -13,7 +13,8 @@ from ui.explore.tab import ExploreTab
 from ui.server.workspace import Workspace
 from ui.training.live_layout import create_live_run
 from ui.training.live_run import LiveRun
-from ui.training.new_run import NewRun, create_new_run
+from ui.training.new_run import NewRun
+from ui.training.new_run_layout import create_new_run
 from ui.training.run_history import RunHistory, create_run_history
 
 

@@ -1,0 +1,80 @@
+"""Whose answer counts where somebody chooses twice: of a visitor's choices of data the latest, with the preset that was
+chosen while it was being read.
+
+Try it: turns = Turns(); turns.open("me"); turns.meanwhile("me", "tiny"); turns.begin("me").close()
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+# Visitors remembered; the first one to come goes first.
+MAX_VISITORS = 1000
+
+
+@dataclass
+class _Visitor:
+    """The number of the latest choice, whether its answer is still to come, and the preset chosen since."""
+
+    latest: int = 0
+    waits: bool = False
+    preset: str | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One choice of data that is being answered."""
+
+    visitor: _Visitor
+    number: int
+
+    def close(self) -> str | None:
+        """The data are read: the preset that was chosen meanwhile, if any."""
+        if self.is_latest:
+            self.visitor.waits = False
+        return self.visitor.preset
+
+    @property
+    def is_latest(self) -> bool:
+        return self.number == self.visitor.latest
+
+
+class Turns:
+    """The choices of all visitors."""
+
+    def __init__(self) -> None:
+        self._visitors: OrderedDict[str | None, _Visitor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, visitor: str | None) -> None:
+        """Data were chosen, and will be read."""
+        with self._lock:
+            known = self._known(visitor)
+            known.latest, known.waits, known.preset = known.latest + 1, True, None
+
+    def begin(self, visitor: str | None) -> Turn:
+        """Data are being read."""
+        with self._lock:
+            known = self._known(visitor)
+            known.latest, known.waits = known.latest + 1, True
+            return Turn(known, known.latest)
+
+    def waits(self, visitor: str | None) -> bool:
+        """Whether an answer is still to come."""
+        with self._lock:
+            return self._known(visitor).waits
+
+    def meanwhile(self, visitor: str | None, preset: str) -> bool:
+        """A preset was chosen. Whether the answer that is still to come will bring its arguments."""
+        with self._lock:
+            known = self._known(visitor)
+            if known.waits:
+                known.preset = preset
+            return known.waits
+
+    def _known(self, visitor: str | None) -> _Visitor:
+        if visitor not in self._visitors:
+            self._visitors[visitor] = _Visitor()
+            if len(self._visitors) > MAX_VISITORS:
+                self._visitors.popitem(last=False)
+        return self._visitors[visitor]
