@@ -16,6 +16,7 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import SampleLibrary
 from ui.compare.tab import create_compare_tab
+from ui.components.failures import say_failures
 from ui.explore.handlers import Explorer
 from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
@@ -61,6 +62,7 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
                 create_train_tab(demo, workspace, train, pages, explore)
             with gr.Tab("How it works", id="how") as how:
                 create_how_it_works(how, pages, explore)
+    say_failures(demo)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)
     # Gradio looks for new events a thousand times a second, which takes 7 % of a core from a run that trains beside it.

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import pytest
 import torch
@@ -21,14 +22,17 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.plots.routing import router_probabilities
 from tests.support.pages import LABELS, MAX_TOKENS, running_app, save_tiny_checkpoint
 from tests.support.waits import PATIENCE
+from ui.analyse.handlers import Analyst
 from ui.cards.prediction import prediction_card
 from ui.cards.routing import load_card, token_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
+from ui.components.failures import say_failures
 from ui.components.routing_grid import grid_value, joined_tokens
 from ui.components.sample_table import rows_html
 from ui.explore.handlers import Explorer, draw_probabilities, look
 from ui.explore.samples import SamplePicker
+from ui.explore.streaming import Writing
 from ui.look.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 from ui.page import QUEUE_SECONDS, build_demo, launch_options
 from ui.server.address import ask_oneself_directly, bind_error, host_name, in_url, without_proxy
@@ -334,6 +338,50 @@ def test_a_page_that_takes_long_to_draw_is_no_page_that_fails(checkpoint, tmp_pa
     monkeypatch.setattr("gradio.networking.url_ok", lambda address: False)
     with running_app(checkpoint, tmp_path) as address:
         assert httpx.get(address, timeout=PATIENCE).is_success
+
+
+# ---- what nobody expected ----
+
+
+def test_every_exception_of_a_handler_is_words_in_its_card(checkpoint, tmp_path, monkeypatch, capsys):
+    def fails(self, *given):
+        raise KeyError("a library of another version")
+
+    def fails_later(self, *given):
+        yield "", None
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Writing, "choose_model", fails)
+    monkeypatch.setattr(Analyst, "run", fails_later)
+    demo = build_demo(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path))
+    handlers = [event for event in demo.fns.values() if event.fn is not None]
+    assert len(handlers) > 80 and all(hasattr(event.fn, "__wrapped__") for event in handlers)
+    for name in ("fails", "fails_later"):
+        for event in (event for event in handlers if event.fn.__name__ == name):
+            answer = [*event.fn()][-1] if name == "fails_later" else event.fn()
+            words = [part for part in answer if isinstance(part, str)]
+            assert len(answer) == len(event.outputs) and len(words) == 1
+            assert ("No space left" if name == "fails_later" else "KeyError") in words[0] and "alert" in words[0]
+    assert "another version" in capsys.readouterr().err  # For who serves the page.
+
+
+def test_an_exception_without_a_card_is_a_message_and_one_in_words_stays_as_it_is():
+    def fails():
+        raise MemoryError
+
+    def refuses():
+        raise gr.Error("Analyse a data set first.")
+
+    with gr.Blocks() as demo:
+        button, card, number = gr.Button(), gr.HTML("", visible=False), gr.Number()
+        button.click(fails, None, [card, number])
+        button.click(refuses, None, [gr.HTML("")])
+    say_failures(demo)
+    for event, said in zip(
+        demo.fns.values(), ("more memory than there is", "^'Analyse a data set first.'"), strict=True
+    ):
+        with pytest.raises(gr.Error, match=said):
+            event.fn()
 
 
 # ---- app.py ----

@@ -193,6 +193,16 @@ def test_a_watched_run_is_drawn_once_per_change(workspace):
     assert "There is no run" in live.tick("../etc", "")[0]
 
 
+def test_a_run_is_said_to_wait_only_behind_another(workspace):
+    live, history = LiveRun(workspace), RunHistory(workspace)
+    for name in ("second", "third"):
+        arguments = Arguments.resolve({"dataset": "toy", "output_dir": str(workspace.root / name)})
+        Run.create(arguments, state="queued")
+    assert "starting" in live.tick("second", "").head and "queued" in live.tick("third", "").head
+    assert "waiting for its turn" in live.tick("third", "").progress
+    assert {row[0]: row[1] for row in history.table()} == {"toy": "finished", "second": "starting", "third": "queued"}
+
+
 def test_a_run_is_renamed_packed_continued_and_deleted(workspace):
     history = RunHistory(workspace)
     assert history.table()[0][:3] == ["toy", "finished", "toy"]

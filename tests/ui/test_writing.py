@@ -295,6 +295,11 @@ def test_a_strangers_model_of_any_kind_opens(folders, kind, tmp_path):
     assert examine([Path(packed)], tmp_path / "out")["parameters"] > 0
 
 
+def test_a_hub_name_is_said_not_to_be_reachable_where_that_is_the_reason(tmp_path):
+    with pytest.raises(CheckpointError, match="me/model is not reachable: the Hugging Face Hub does not answer"):
+        examine([], tmp_path, "me/model")
+
+
 def test_a_model_without_a_head_is_refused_in_words(tmp_path):
     from switch_model import SwitchConfig, SwitchEncoderModel, load_checkpoint, save_checkpoint
 

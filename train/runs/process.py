@@ -106,7 +106,6 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
         run.set_state("running")
         return True
     run.set_state("queued")
-    mine = run.state()
     root = run.folder.resolve().parent
     announced = False
     while True:
@@ -114,10 +113,7 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
             run.set_state("stopped", stopped_early(run))
             return False
         with FileLock(root / ".queue.lock"):
-            others = [(other.state(), other.name) for other in list_runs(root) if other.folder.name != run.folder.name]
-            running = sum(state.name in ("running", "stopping") for state, _ in others)
-            before = (mine.queued, run.name)
-            ahead = sum(state.name == "queued" and (state.queued, name) < before for state, name in others)
+            running, ahead = runs_ahead(run)
             if running + ahead < max_runs:
                 run.set_state("running")
                 return True
@@ -125,6 +121,15 @@ def wait_for_turn(run: Run, max_runs: int | None) -> bool:
             print(f"Waiting: {running} running, {ahead} ahead in the queue.", flush=True)
             announced = True
         time.sleep(WAIT_SECONDS)
+
+
+def runs_ahead(run: Run) -> tuple[int, int]:
+    """(how many of its folder's neighbours run, how many of them wait longer than this one)."""
+    neighbours = list_runs(run.folder.resolve().parent)
+    others = [(other.state(), other.name) for other in neighbours if other.folder.name != run.folder.name]
+    before = (run.state().queued, run.name)
+    waiting = sum(state.name == "queued" and (state.queued, name) < before for state, name in others)
+    return sum(state.name in ("running", "stopping") for state, _ in others), waiting
 
 
 # Stopping

@@ -16,7 +16,7 @@ from typing import Any
 
 from switch_model import CheckpointError
 from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
-from switch_model.storage.hub import lacks_revision, no_revision, split_revision, without_pickles
+from switch_model.storage.hub import is_unreachable, lacks_revision, no_revision, split_revision, without_pickles
 from train.bounded_process import LOOK_SECONDS, PRELOADED, START_SECONDS, take_little, work_of
 
 # What one checkpoint may take: seconds of a processor's work, bytes of memory beyond the bare process and on disk. A
@@ -170,4 +170,8 @@ def _fetch(hub_id: str, folder: Path) -> None:
     except Exception as error:  # The hub client raises many kinds; each means that there is no such checkpoint here.
         if revision and lacks_revision(error):
             raise CheckpointError(no_revision(name, revision)) from error
+        if is_unreachable(error):
+            raise CheckpointError(
+                f"{hub_id} is not reachable: the Hugging Face Hub does not answer. Upload the checkpoint's files."
+            ) from error
         raise CheckpointError(f"The Hugging Face Hub gave no checkpoint {hub_id!r}. Is the name owner/name?") from error

@@ -13,6 +13,7 @@ import gradio as gr
 
 from switch_model.storage.whole_files import write_atomically
 from train.data.table_file import check_unpacked_size, without_endings
+from train.runs.process import runs_ahead
 from train.runs.run import Run, RunError, free_folder, list_runs
 from ui.server.limits import VisitorLimits
 
@@ -57,6 +58,10 @@ class Workspace:
         if not name or name not in self.names():
             raise RunError(f"There is no run {name!r} (any more)." if name else "Choose a run.")
         return Run(self.root / name)
+
+    def waits(self, run: Run) -> bool:
+        """Whether a queued run has to wait: as many as may run at once are at work, or before it in the queue."""
+        return run.state().name == "queued" and sum(runs_ahead(run)) >= self.max_runs
 
     def to_attach_to(self) -> str | None:
         """The run that a page just opened should show: one at work, else the newest."""

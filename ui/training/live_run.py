@@ -22,7 +22,7 @@ from ui.components.outputs import outputs
 from ui.look.html import notice, part, quiet
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
-from ui.training.run_summary import PIECES, Records, dead_experts, probe_words, progress_html, state_badge
+from ui.training.run_summary import PIECES, STARTING, Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
 
 # Between two drawings of a run that goes on: at first, and after some minutes.
@@ -98,7 +98,8 @@ class LiveRun:
             off = dict.fromkeys(("stop", "resume", "explore", "twin", "lesson"), gr.update(interactive=False))
             head = NOTHING_YET if not self.workspace.names() else quiet(str(error))
             return Tick(head=head, progress="", log="", **off, seen=str(error), drawn=str(error))
-        now = f"{name} {state.name} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
+        shown = STARTING if state.name == "queued" and not self.workspace.waits(run) else state.name
+        now = f"{name} {shown} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
         if now == seen:
             return Tick()
         mine, idle = self.workspace.may_change(name, visitor_of(request)), not state.active
@@ -106,8 +107,8 @@ class LiveRun:
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
         pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
         return Tick(
-            head=head_html(run, state),
-            progress=progress_html(progress, state.name),
+            head=head_html(run, state, shown),
+            progress=progress_html(progress, shown),
             log="\n".join(run.log_tail().splitlines()[-LOG_LINES:]),
             stop=gr.update(interactive=mine and state.name in ("running", "queued")),
             resume=gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),
@@ -237,15 +238,15 @@ class LiveRun:
         return self.workspace.run(name)
 
 
-def head_html(run: Run, state: State) -> Markup:
-    """The run's state, what it trains on, and why it ended."""
+def head_html(run: Run, state: State, shown: str) -> Markup:
+    """The run's state, as it is shown, what it trains on, and why it ended."""
     arguments = run.arguments()
     said = quiet(state.message) if state.message else ""
     data = arguments.data.dataset.rsplit("/", 1)[-1]
     width = "dense" if arguments.model.is_dense else f"{arguments.model.num_experts} experts"
     size = f"{arguments.model.num_layers} layers · {width}"
     about = f"{data} · {TASKS[arguments.train.task].title} · {size}"
-    return part(PIECES, "run_head", run.name, about, state_badge(state.name)) + said
+    return part(PIECES, "run_head", run.name, about, state_badge(shown)) + said
 
 
 def _note(records: Records, task: Task) -> Markup:

@@ -14,14 +14,14 @@ from switch_model import CheckpointError
 from train.arguments.arguments import Arguments
 from train.runs.history import summaries
 from train.runs.manage import archive, delete, rename
-from train.runs.run import RunError
+from train.runs.run import Run, RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
 from ui.components.outputs import outputs
 from ui.look.html import facts, heading, note, part, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, clean_name, visitor_of
-from ui.training.run_summary import PIECES, arguments_diff_html, duration
+from ui.training.run_summary import PIECES, STARTING, arguments_diff_html, duration
 
 COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
 # Curves that a person still tells apart.
@@ -59,7 +59,7 @@ class RunHistory:
         clock = duration(row["seconds"]) if row["seconds"] else ""
         return [
             name,
-            row["state"],
+            self._shown(row),
             row["dataset"],
             TASKS[row["task"]].title if row["task"] else "",
             row["preset"] or "",
@@ -68,6 +68,11 @@ class RunHistory:
             clock,
             started,
         ]
+
+    def _shown(self, row: dict[str, Any]) -> str:
+        """The state, in the words of the live view."""
+        waits = row["state"] != "queued" or self.workspace.waits(Run(Path(row["folder"])))
+        return row["state"] if waits else STARTING
 
     def refresh(self, compared: Sequence[str]) -> tuple[Any, Any]:
         """(table, picker of runs to compare)."""

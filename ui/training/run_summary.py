@@ -29,6 +29,8 @@ MANY_DROPS = 0.2
 MAX_NAMED_EXPERTS = 8
 
 PIECES = "training/pieces.html"
+# A run whose turn it is, before its process has said so.
+STARTING = "starting"
 STATES = ("queued", "running", "stopping", "stopped", "finished", "failed")
 # They differ between any two runs and say nothing about either.
 NAMES_OF_RUNS = ("output_dir", "run_name")
@@ -251,7 +253,9 @@ def progress_html(progress: Mapping[str, Any], state: str) -> Markup:
     at_work = state in ("running", "stopping")
     said = []
     if state == "queued":
-        said.append("starting, or waiting for its turn")
+        said.append("waiting for its turn")
+    elif state == STARTING:
+        said.append("starting: its process begins")
     elif at_work and not steps:
         said.append("starting: reading data, building the model")
     if step is not None and steps:
