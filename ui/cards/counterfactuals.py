@@ -10,15 +10,17 @@ from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
-from ui.look.html import empty_card, render, visible
+from ui.look.html import bar_scale, empty_card, percent, render, signed, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import PredictionView, View
 
 _TITLE = "What if this token went elsewhere?"
-_SAVED, _NO_TEXT = "A saved view can’t be asked.", "Appears once a text is routed by a sparse model."
+_SAVED, _NO_TEXT = "Not available in saved views.", "Appears once a text is run by a sparse model."
 _TEMPLATE = "cards/elsewhere.html"
 # Differences below this are the noise of rounding.
 NOTHING = 0.00005
+# Effects below so many points are said to be small in words.
+SMALL_POINTS = 0.5
 
 _CLICKS = """
 element.addEventListener("click", (event) => {
@@ -44,38 +46,51 @@ def create_what_if(value: str = "") -> gr.HTML:
 
 
 def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = False) -> Markup:
-    """A row per expert, the best one for the predicted class first. `still` = nothing in it can be clicked."""
+    """A row per expert, the best one for the predicted class first; without an answer, the router’s likeliest.
+
+    Args:
+        still: nothing in it can be clicked.
+    """
     record = view.record
-    if answer is None and view.model and record is not None and not view.asked:
-        return render(
-            "cards/ask.html",
-            token=visible(view.trace.tokens[view.token]),
-            layer=layer_title(record.name),
-            experts=record.num_experts,
-        )
+    if record is None:
+        return empty_card(_TITLE, _NO_TEXT)
     if answer is None:
-        return empty_card(_TITLE, _SAVED if not view.model else _NO_TEXT)
+        can_ask = bool(view.model) and not still
+        words = (
+            f"Try each of the {record.num_experts} experts for this token: what the model would predict then, and "
+            "which choice would have been the best."
+            if can_ask
+            else _SAVED
+        )
+        return _router_card(view, "If", f"went elsewhere in {layer_title(record.name)}", words, still, ask=can_ask)
     if answer.probability[answer.expert] is None:
         return empty_card(_TITLE, f"Every expert of {layer_title(record.name)} is off: none reads its tokens.")
     probs_E = record.probs[0, view.token].tolist()
     forced = view.changes.force.get((record.name, view.token))
     now = answer.probability[answer.expert]
     on = {expert: chance - now for expert, chance in enumerate(answer.probability) if chance is not None}
-    widest = max(NOTHING, *map(abs, on.values()))
+    scale = bar_scale(max(map(abs, on.values())))
     rows = [
         {
-            **_row(expert, expert == answer.expert, change < 0, abs(change) / widest),
-            "gate": f"router {probs_E[expert]:.2f}",
-            "value": f"{100 * now:.2f} %" if expert == answer.expert else f"{100 * change:+.2f}".replace("-", "−"),
+            **_row(expert, expert == answer.expert, probs_E[expert]),
+            "side": "harms" if change < 0 else "helps",
+            "width": f"{100 * abs(change) / scale:.1f}",
+            "value": percent(now) if expert == answer.expert else f"{signed(100 * change, 2)} points",
             "label": "" if answer.labels[expert] == answer.label else answer.labels[expert],
         }
         for expert, change in sorted(on.items(), key=lambda item: (-answer.probability[item[0]], item[0]))
     ]
+    effects = _largest(max(map(abs, on.values())), scale)
+    verdict = _verdict(answer, forced, bool(record.dropped[0, view.token]))
     return render(
         _TEMPLATE,
-        **_asked(view),
+        before="If",
+        token=visible(view.trace.tokens[view.token]),
+        after=f"went elsewhere in {layer_title(view.record.name)}",
+        effect=f"change of {answer.label}",
         rows=rows,
-        words=_verdict(answer, forced, bool(record.dropped[0, view.token])),
+        words=f"{effects} {verdict}",
+        ask=False,
         back=forced is not None and not still,
         still=still,
         writes=False,
@@ -85,26 +100,35 @@ def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = Fals
 def force_card(view: View) -> Markup:
     """The experts of the chosen layer for the chosen token of a text that was written or filled; a click sends it
     there."""
-    record, title = view.record, "Send this token elsewhere"
-    if record is None or not view.model:
-        return empty_card(title, _SAVED if not view.model else "Appears with a model that has a sparse layer.")
+    if view.record is None:
+        return empty_card("Send this token elsewhere", "Appears with a model that has a sparse layer.")
+    again = "written" if view.writes else "filled in"
+    words = f"Click an expert: the token goes there, and the text is {again} again." if view.model else _SAVED
+    after = f"elsewhere in {layer_title(view.record.name, view.two_stacks)}"
+    return _router_card(view, "Send", after, words, still=not view.model)
+
+
+def _router_card(view: View, before: str, after: str, words: str, still: bool, ask: bool = False) -> Markup:
+    """The experts as the router ranks them, without what the answer would be under each."""
+    record = view.record
     probs, own = record.probs[0, view.token].tolist(), int(record.expert[0, view.token])
     off = {expert for layer, expert in view.changes.ablate if layer == record.name}
     rows = [
-        {**_row(expert, expert == own, False, prob), "gate": "router", "value": f"{prob:.2f}", "label": ""}
+        {**_row(expert, expert == own, prob), "width": None, "value": "", "label": ""}
         for expert, prob in sorted(enumerate(probs), key=lambda item: -item[1])
         if expert not in off
     ]
-    again = "written" if view.writes else "filled in"
     return render(
         _TEMPLATE,
-        before="Send",
+        before=before,
         token=visible(view.trace.tokens[view.token]),
-        after=f"elsewhere in {layer_title(record.name, view.two_stacks)}",
+        after=after,
+        effect="",
         rows=rows,
-        words=f"Click an expert: the token goes there, and the text is {again} again.",
-        back=(record.name, view.token) in view.changes.force,
-        still=False,
+        words=words,
+        ask=ask,
+        back=(record.name, view.token) in view.changes.force and not still,
+        still=still,
         writes=view.writes,
     )
 
@@ -114,26 +138,28 @@ def no_text_card() -> Markup:
     return empty_card(_TITLE, _NO_TEXT)
 
 
-def _asked(view: PredictionView) -> dict[str, str]:
-    """The question above the rows."""
-    where = f"went elsewhere in {layer_title(view.record.name)}?"
-    return {"before": "What if", "token": visible(view.trace.tokens[view.token]), "after": where}
-
-
-def _row(expert: int, own: bool, harms: bool, share: float) -> dict[str, Any]:
+def _row(expert: int, own: bool, prob: float) -> dict[str, Any]:
     return {
         "expert": expert,
         "colour": expert % MAX_COLOURS,
         "own": own,
-        "side": "harms" if harms else "helps",
-        "width": f"{100 * share:.1f}",
+        "share": f"{100 * prob:.1f}",
+        "prob": f"{prob:.2f}",
     }
+
+
+def _largest(change: float, scale: float) -> str:
+    """How large the effects are, and where their bars end."""
+    points = f"{100 * change:.2f}"
+    if 100 * change < SMALL_POINTS:
+        return f"No expert changes it by more than {points} points." if change >= NOTHING else "No expert changes it."
+    return f"Bars end at {100 * scale:.0f} points."
 
 
 def _verdict(answer: WhatIf, forced: int | None, dropped: bool) -> str:
     regret = answer.regret
     who = "Your choice" if forced is not None else "The router’s choice"
-    said = f"Points that {answer.label} would gain or lose under each expert. "
+    said = ""
     if dropped:
         said += f"Expert {answer.expert} was full, so that none reads the token. "
     if regret < NOTHING:

@@ -1,12 +1,12 @@
 """The cards of a text whose blanks a model filled: the text, and what fits each blank.
 
 Pure functions; filled.html escapes.
-Try it: filled_card(view, milliseconds=90.0)
+Try it: filled_card(view)
 """
 
 from markupsafe import Markup
 
-from ui.cards.written import MAX_NEXT, facts_of_pass
+from ui.cards.written import MAX_NEXT, drops_of
 from ui.catalog.kinds import FILLER
 from ui.look.html import bar, part, percent
 from ui.views.view import FilledView
@@ -16,7 +16,7 @@ _TEMPLATE = "cards/filled.html"
 MAX_CANDIDATES = 5
 
 
-def filled_card(view: FilledView, milliseconds: float | None) -> Markup:
+def filled_card(view: FilledView) -> Markup:
     """What the model made of the text; with changes, beside what it made of it before."""
     filled, base = view.answer, view.base if view.changed else None
     blanks = []
@@ -35,7 +35,7 @@ def filled_card(view: FilledView, milliseconds: float | None) -> Markup:
         before=base.text if base and base.text != filled.text else None,
         blanks=blanks,
         compared=base is not None,
-        facts=facts_of_pass(view, milliseconds),
+        facts=drops_of(view),
     )
 
 

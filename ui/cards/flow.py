@@ -12,7 +12,6 @@ from ui.look.html import facts, quiet
 from ui.look.palette import MAX_COLOURS, expert_colour
 from ui.views.view import View
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _NOTHING = quiet("A flow needs a text and a model with two sparse layers at least.")
 
 
@@ -54,17 +53,13 @@ def draw_flow(view: View | None, opened: bool) -> Flow:
     return Flow(facts(said), expert_flow(records, colours), transition_matrix(here, there))
 
 
-def create_flow(view: gr.State) -> tuple[gr.State, Flow]:
-    """Lay it out. Returns whether it is open, and what `draw_flow` fills, for who draws when the view changes."""
-    opened = gr.State(False)
-    with gr.Accordion("Flow from layer to layer", open=False, elem_classes="card run-plots", elem_id="flow") as card:
+def create_flow() -> Flow:
+    """Lay it out."""
+    with gr.Column(elem_classes="run-plots", elem_id="flow"):
         said = gr.HTML(_NOTHING, apply_default_css=False, elem_id="flow-said")
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 sankey = gr.Plot(show_label=False, container=False, buttons=[], elem_id="sankey")
             with gr.Column(scale=2, min_width=300):
                 matrix = gr.Plot(show_label=False, container=False, buttons=[], elem_id="transitions")
-    parts = Flow(said, sankey, matrix)
-    card.expand(lambda: True, None, [opened], **_QUIET).then(draw_flow, [view, opened], [*parts], **_QUIET)
-    card.collapse(lambda: False, None, [opened], **_QUIET)
-    return opened, parts
+    return Flow(said, sankey, matrix)

@@ -1,6 +1,6 @@
 """Every card of a view, whichever kind of answer it has: the one place that tells the kinds apart.
 
-Try it: answer_card(view, milliseconds=9.0)
+Try it: answer_card(view)
 """
 
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card
@@ -15,6 +16,7 @@ from ui.cards.importance import importance_in_words, importance_table
 from ui.cards.prediction import prediction_card, prediction_notice
 from ui.cards.routing import look_cards
 from ui.cards.written import answer_notice, next_tokens, written_card
+from ui.components.routing_grid import digits_of
 from ui.look import html
 from ui.views.changes import words_of_changes
 from ui.views.view import FilledView, PredictionView, View, WrittenView
@@ -24,18 +26,18 @@ class _Cards(NamedTuple):
     """The cards that each kind of view has its own of.
 
     Attributes:
-        answer: of a view and the milliseconds that its pass took.
+        answer: what the model said.
         notice: what to know before reading it.
         followers: what the model might have said at the token that is looked at.
     """
 
-    answer: Callable[[View, float | None], Markup]
+    answer: Callable[[View], Markup]
     notice: Callable[[View], Markup | str]
     followers: Callable[[View], Markup | str]
 
 
-def _prediction(view: PredictionView, milliseconds: float | None) -> Markup:
-    return prediction_card(view.answer, view.true_label, milliseconds, view.base if view.changed else None)
+def _prediction(view: PredictionView) -> Markup:
+    return prediction_card(view.answer, view.true_label, view.base if view.changed else None)
 
 
 _CARDS: dict[type[View], _Cards] = {
@@ -45,9 +47,9 @@ _CARDS: dict[type[View], _Cards] = {
 }
 
 
-def answer_card(view: View, milliseconds: float | None = None) -> Markup:
+def answer_card(view: View) -> Markup:
     """What the model answered."""
-    return _CARDS[type(view)].answer(view, milliseconds)
+    return _CARDS[type(view)].answer(view)
 
 
 def notice(view: View) -> Markup | str:
@@ -57,6 +59,23 @@ def notice(view: View) -> Markup | str:
     # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
     found = importance_in_words(view) + (importance_table(view) if view.importance else "")
     return html.notice(saved_in_words(view), "status") + found
+
+
+def summary(view: View) -> Markup:
+    """What the grid shows, in two sentences; for a model whose experts vote, which of them decides."""
+    if not view.records:
+        return html.quiet("This model has no sparse layer: every token takes the same path.")
+    said = "A column is a token, a row a layer; the number is the expert that the layer’s router chose for the token."
+    if view.classifies and view.answer.votes is not None:
+        answer, record = view.answer, view.answer.voters
+        label = list(answer.scores).index(answer.label)
+        votes_E = answer.votes_of_experts[:, label]
+        most, digits = int(votes_E.argmax()), digits_of(answer)
+        if float(votes_E[most]) > 0:
+            vote, total = (html.signed(float(value), digits) for value in (votes_E[most], answer.logits[label]))
+            layer = layer_title(record.name)
+            said += f" The votes of {layer} decide: expert {most} gives {vote} of {answer.label}’s {total}."
+    return html.quiet(said)
 
 
 def saved_in_words(view: View) -> str:

@@ -1,25 +1,30 @@
 """The cards of a class: every class with its probability, and what the model read of the text. Pure functions.
 
-Try it: prediction_card(prediction, true_label="Business", milliseconds=9.0)
+Try it: prediction_card(prediction, true_label="Business")
 """
+
+from typing import Any
 
 from markupsafe import Markup
 
 from switch_model import Prediction
+from switch_model.analysis.layer_names import layer_title
+from switch_model.routing import UNLIMITED
 from train.formatting import counted
 from ui.cards.importance import importance_in_words
-from ui.components.routing_grid import MAX_CLASSES
-from ui.look.html import bar, notice, percent, render
+from ui.components.routing_grid import MAX_CLASSES, digits_of
+from ui.look.html import bar, notice, percent, render, signed
+from ui.look.palette import MAX_COLOURS
 from ui.views.view import PredictionView
 
+# Experts whose votes stand in one line.
+MAX_VOTERS = 4
 
-def prediction_card(
-    prediction: Prediction, true_label: str | None, milliseconds: float | None, base: Prediction | None = None
-) -> Markup:
+
+def prediction_card(prediction: Prediction, true_label: str | None, base: Prediction | None = None) -> Markup:
     """All classes, the predicted one first, and below them the facts of this run.
 
     Args:
-        milliseconds: what the pass took; None = there was none.
         base: the prediction before the routing was changed: shown beside, with what the change made of it.
     """
     scores = sorted(prediction.scores.items(), key=lambda item: -item[1])
@@ -31,12 +36,12 @@ def prediction_card(
         rest = sum(score for _, score in scores[MAX_CLASSES:])
         rows.append(bar(f"{len(scores) - MAX_CLASSES} more", rest, percent(rest)))
     drops = int(sum(record.dropped.sum() for record in prediction.routing))
+    limited = any(int(record.capacity) != UNLIMITED for record in prediction.routing)
     tokens = len(prediction.tokens)
     layers = len(prediction.routing)
     facts = [
         counted(tokens, "token"),
-        f"{counted(drops, 'drop')} in {counted(layers, 'layer')}",
-        *([f"{milliseconds:.0f} ms"] if milliseconds is not None else []),
+        *([f"{counted(drops, 'drop')} in {counted(layers, 'layer')}"] if limited else []),
     ]
     moved = ""
     if base is not None:
@@ -47,6 +52,7 @@ def prediction_card(
         moved = f"{routes} of {tokens * layers}"
     return render(
         "cards/prediction.html",
+        votes=votes_line(prediction),
         rows=rows,
         label=prediction.label,
         base=base and base.label,
@@ -55,6 +61,25 @@ def prediction_card(
         mark=_mark(prediction, true_label),
         facts=facts,
     )
+
+
+def votes_line(prediction: Prediction) -> dict[str, Any] | None:
+    """The votes for the predicted class, the largest first: each expert's, the rest in one, the bias, and their sum."""
+    if prediction.votes is None:
+        return None
+    label, digits = list(prediction.scores).index(prediction.label), digits_of(prediction)
+    voted_E = prediction.votes_of_experts[:, label].tolist()
+    order = sorted((e for e, vote in enumerate(voted_E) if vote), key=lambda e: -abs(voted_E[e]))
+    rest = order[MAX_VOTERS:]
+    return {
+        "layer": layer_title(prediction.voters.name),
+        "experts": [
+            {"expert": e, "colour": e % MAX_COLOURS, "number": signed(voted_E[e], digits)} for e in order[:MAX_VOTERS]
+        ],
+        "rest": f"{len(rest)} more {signed(sum(voted_E[e] for e in rest), digits)}" if rest else "",
+        "bias": signed(float(prediction.bias[label]), digits),
+        "sum": signed(float(prediction.logits[label]), digits),
+    }
 
 
 def _mark(prediction: Prediction, true_label: str | None) -> dict[str, str]:

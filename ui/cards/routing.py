@@ -12,12 +12,10 @@ from switch_model import Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED, load_balancing_loss
-from ui.look.html import bar, message_card, render, visible
+from ui.look.html import message_card, render, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 
-# Bars in a list that a person still reads; the rest is summed up in one line.
-MAX_EXPERTS = 6
 # Above this many experts, bars are too thin for numbers.
 MAX_NUMBERED = 16
 # Shares below this are no segment of their own.
@@ -40,27 +38,17 @@ def look_cards(view: View, followers: Markup | str = "") -> tuple[Markup, Markup
 
 
 def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) -> Markup:
-    """One token: its likeliest experts in the chosen layer, then its probabilities in every layer."""
+    """One token: where it went in the chosen layer, then its probabilities in every layer."""
     record = trace.routing[layer]
     probs_LE = torch.cat([record.probs[:, token] for record in trace.routing]).tolist()
     expert, slot, capacity = (
         int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity)
     )
-    probs_E = probs_LE[layer]
-    order = sorted(range(len(probs_E)), key=lambda index: (index != expert, -probs_E[index]))
-    rows = [
-        bar(f"expert {index}", probs_E[index], f"{probs_E[index]:.2f}", top=index == expert, colour=index)
-        for index in order[:MAX_EXPERTS]
-    ]
-    if len(order) > MAX_EXPERTS:
-        rest = sum(probs_E[index] for index in order[MAX_EXPERTS:])
-        rows.append(bar(f"{len(order) - MAX_EXPERTS} more", rest, f"{rest:.2f}"))
     none_on = _none_on(record, token)
     return render(
         "cards/token.html",
         token=visible(trace.tokens[token]),
         layer=layer_title(record.name, both),
-        rows=[] if none_on else rows,
         place="Every expert of this layer is off: none reads the token." if none_on else _place(expert, slot, capacity),
         stacks=[
             _stacked(record, probs_LE[index], token, chosen=index == layer)
@@ -148,10 +136,10 @@ def _none_on(record: Routing, token: int) -> bool:
 
 def _place(expert: int, slot: int, capacity: int) -> str:
     if capacity == UNLIMITED:
-        return f"expert {expert}, slot {slot + 1}, no limit"
+        return f"Expert {expert}, slot {slot + 1} of its buffer, which has no limit."
     if slot >= capacity:
-        return f"expert {expert} was full: place {slot + 1}, {capacity} slots. Dropped: no expert reads it."
-    return f"expert {expert}, slot {slot + 1} of {capacity}"
+        return f"Expert {expert} was full: position {slot + 1}, {capacity} slots. Dropped: no expert reads it."
+    return f"Expert {expert}, slot {slot + 1} of {capacity}."
 
 
 def _load_in_words(counts: list[int], capacity: int) -> str:

@@ -1,13 +1,14 @@
 """The cards of a text that a model writes: the text on its way and whole, and what might have followed each token.
 
 Pure functions; written.html escapes.
-Try it: written_card(view, milliseconds=90.0)
+Try it: written_card(view)
 """
 
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from switch_model.routing import UNLIMITED
 from train.formatting import counted
 from ui.look.html import Bar, bar, notice, part
 from ui.views.view import View, WrittenView
@@ -24,25 +25,25 @@ def writing_card(prompt: str, text: str, words: str, before: str | None = None) 
     return part(_TEMPLATE, "writing", _last_words(prompt), text, words, before)
 
 
-def written_card(view: WrittenView, milliseconds: float | None) -> Markup:
+def written_card(view: WrittenView) -> Markup:
     """What the model made of the text; with changes, beside what it made of it before."""
     written, base = view.answer, view.base if view.changed else None
     whole = written.new_tokens >= view.decoding.max_new_tokens
     said = [
         f"{counted(written.new_tokens, 'token')} written",
-        "ended by the model" if written.finished else "cut at its length" if whole else "cut short",
+        "end of sequence" if written.finished else "max tokens reached" if whole else "stopped",
         f"perplexity {written.perplexity:,.1f}",
-        *facts_of_pass(view, milliseconds),
+        *drops_of(view),
     ]
     prompt = "" if written.source else _last_words(view.text)
     return part(_TEMPLATE, "written", prompt, written.text, " · ".join(said), base and base.text)
 
 
-def facts_of_pass(view: View, milliseconds: float | None) -> list[str]:
-    """Drops, and what the pass took; None = there was none."""
+def drops_of(view: View) -> list[str]:
+    """How many tokens were dropped, where the model can drop any."""
     drops = sum(int(record.dropped.sum()) for record in view.records)
-    facts = [f"{counted(drops, 'drop')} in {counted(len(view.records), 'sparse layer')}"]
-    return facts + ([f"{milliseconds:,.0f} ms"] if milliseconds is not None else [])
+    can = any(int(record.capacity) != UNLIMITED for record in view.records)
+    return [f"{counted(drops, 'drop')} in {counted(len(view.records), 'sparse layer')}"] if can else []
 
 
 def _last_words(prompt: str) -> str:

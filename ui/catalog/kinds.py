@@ -36,9 +36,7 @@ class Kind:
         return self in (TRANSLATOR, STORYTELLER, RESTORER)
 
 
-CLASSIFIER = Kind(
-    "", "classifies", "Type or paste a text. Ctrl+Enter routes it.", "", "Route it", "Prediction", "bundled"
-)
+CLASSIFIER = Kind("", "classifies", "Type or paste a text. Ctrl+Enter runs it.", "", "Run", "Prediction", "bundled")
 TRANSLATOR = Kind(
     "text to text",
     "answers a text with a text",

@@ -14,6 +14,12 @@ function mattering(token) {
   return `without this token: ${data.label} ${sign}${(Math.abs(change) / 10).toFixed(1)} points`;
 }
 
+// Bars end at 5, 20 or 100 points, in thousandths: a small change looks small.
+function matterScale() {
+  const largest = Math.max(0, ...(data.matters || []).map(Math.abs));
+  return [50, 200, 1000].find((scale) => largest <= scale) || 1000;
+}
+
 function matterBar(tokens, most) {
   const box = make("span", "grid-matter"), bar = make("i");
   const strongest = tokens.reduce((a, b) => (Math.abs(data.matters[b]) > Math.abs(data.matters[a]) ? b : a));
@@ -29,7 +35,7 @@ function matterBar(tokens, most) {
 function matterKeys() {
   const helps = make("span", "grid-key"), harms = make("span", "grid-key");
   helps.append(make("s", "swatch helps"), ` without this token ${data.label} is less likely`);
-  harms.append(make("s", "swatch harms"), " more likely");
+  harms.append(make("s", "swatch harms"), ` more likely; a full bar is ${matterScale() / 10} points`);
   return [helps, harms];
 }
 

@@ -71,7 +71,7 @@ function draw() {
   voteForChosen();
   const words = [];
   data.tokens.forEach((_, t) => (data.joined[t] && words.length ? words[words.length - 1].push(t) : words.push([t])));
-  const most = Math.max(1, ...(data.matters || []).map(Math.abs));
+  const most = matterScale();
   const tip = make("div", "grid-tip");
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
@@ -182,9 +182,12 @@ function legend() {
     chip.setAttribute("aria-pressed", "false");
     chips.append(chip);
   }
-  const dropped = make("span", "grid-key");
-  dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the expert’s buffer was full, no expert reads the token");
-  node.append(chips, dropped);
+  node.append(chips);
+  if (data.layers.some((layer) => layer.capacity !== null)) {
+    const dropped = make("span", "grid-key");
+    dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the expert’s buffer was full, no expert reads the token");
+    node.append(dropped);
+  }
   if (stacks().some(({ written, end }) => written < end)) {
     const own = make("span", "grid-key written");
     own.append(make("span", "grid-token", "word"), " written by the model");
@@ -215,7 +218,7 @@ function layerBar() {
   const node = make("div", "grid-layers");
   node.setAttribute("role", "group");
   node.setAttribute("aria-label", "Layer to look at below");
-  node.append(make("span", "grid-hint", "look closer at"));
+  node.append(make("span", "grid-hint", "Layer"));
   data.layers.forEach((layer, l) => {
     const choice = button("layer-choice", layer.title);
     choice.dataset.layer = l;
@@ -286,6 +289,18 @@ function focusCell(token, layer) {
   cells[token][layer].focus();
 }
 
+// On a phone what a tap asks about would be far below: the detail panel comes up over the page's end.
+function openSheet() {
+  const panel = document.getElementById("detail");
+  if (data.still || !panel || !matchMedia("(max-width: 640px)").matches) return;
+  if (!panel.querySelector(".sheet-close")) {
+    const close = button("sheet-close", "×", "Close the details");
+    close.addEventListener("click", () => panel.classList.remove("sheet"));
+    panel.append(close);
+  }
+  panel.classList.add("sheet");
+}
+
 // ---- tooltip -----------------------------------------------------------------------------------------------------
 
 function showTip(cell) {
@@ -322,7 +337,7 @@ function markStale() {
   const edited = Boolean(box) && sameLines(box.value) !== sameLines(data.text);
   if (edited === !stale.hidden) return;
   stale.hidden = !edited;
-  stale.textContent = edited ? "You changed the text: press “Route it” (Ctrl+Enter) to see its routing." : "";
+  stale.textContent = edited ? "You changed the text: press Run (Ctrl+Enter) to see its routing." : "";
 }
 
 // ---- events: one listener of each kind for the whole grid ---------------------------------------------------------
@@ -331,7 +346,10 @@ const cellOf = (event) => event.target.closest?.(".cell[data-t]");
 
 root.addEventListener("click", (event) => {
   const cell = cellOf(event), chip = event.target.closest("button.chip"), choice = event.target.closest(".layer-choice");
-  if (cell) choose(Number(cell.dataset.t), Number(cell.dataset.l));
+  if (cell) {
+    choose(Number(cell.dataset.t), Number(cell.dataset.l));
+    openSheet();
+  }
   else if (chip) light(Number(chip.dataset.expert));
   else if (choice && "together" in choice.dataset) {
     together = !together;
@@ -342,6 +360,7 @@ root.addEventListener("click", (event) => {
 root.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     hideTip();
+    document.getElementById("detail")?.classList.remove("sheet");
     if (lit !== null) light(lit);
     return;
   }

@@ -6,7 +6,6 @@ Try it: Explorer(ModelShelf.find(), SampleLibrary()).route("ag_news", "Oil price
 
 import json
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import gradio as gr
@@ -23,6 +22,7 @@ from ui.catalog.models import LoadedModel, ModelShelf
 from ui.catalog.samples import Sample, SampleLibrary
 from ui.components.expert_panel import changes_from_panel, serial_of
 from ui.explore.batch_neighbours import forget
+from ui.explore.detail_tabs import FLOW, LAYER, TOKEN
 from ui.explore.kind_layout import controls_for, fitting_text
 from ui.explore.outputs import (
     Chosen,
@@ -68,7 +68,6 @@ class Explorer:
             return blank_outputs(EMPTY_TEXT if kind is CLASSIFIER else kind.asks, kind.answers)
         try:
             loaded = self.shelf.load(model)
-            start = perf_counter()
             view = view_of(
                 loaded,
                 model,
@@ -78,7 +77,7 @@ class Explorer:
                 layer=view.layer if view else 0,
                 true_label=sample.label or None if sample and sample.text.strip() == text.strip() else None,
             )
-            return shown(view, loaded.config, 1000 * (perf_counter() - start))
+            return shown(view, loaded.config)
         except (CheckpointError, ValueError) as error:
             return blank_outputs(str(error), kind.answers)
 
@@ -107,11 +106,7 @@ class Explorer:
             return shown(view, None)
         try:
             loaded = self.shelf.load(view.model)
-            start = perf_counter()
-            changed = _fulfilled(view, loaded, wish)
-            milliseconds = 1000 * (perf_counter() - start)
-            asked = all(changed.answer is not known for known in (view.answer, view.base))
-            return shown(changed, loaded.config, milliseconds if asked else None, serial_of(wish))
+            return shown(_fulfilled(view, loaded, wish), loaded.config, serial_of(wish))
         except (CheckpointError, ValueError) as error:
             return blank_outputs(str(error), self.shelf.kind(view.model).answers)
 
@@ -123,34 +118,32 @@ class Explorer:
         text: str,
         sample: Sample | None,
         view: View | None,
-        flow_opened: bool,
+        opened: str,
         neighbours_of: Any,
     ) -> tuple[Any, ...]:
         """Shown, then Drawn; likewise below."""
-        return self._drawn(self.route(model, text, sample, view), flow_opened, neighbours_of)
+        return self._drawn(self.route(model, text, sample, view), opened, neighbours_of)
 
-    def on_intervene(
-        self, view: View | None, flow_opened: bool, neighbours_of: Any, event: gr.EventData
-    ) -> tuple[Any, ...]:
-        return self._drawn(self.intervene(view, event._data), flow_opened, neighbours_of)
+    def on_intervene(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        return self._drawn(self.intervene(view, event._data), opened, neighbours_of)
 
-    def on_force(
-        self, view: View | None, flow_opened: bool, neighbours_of: Any, event: gr.EventData
-    ) -> tuple[Any, ...]:
+    def on_force(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
         wish = {"kind": "force", "expert": event.expert}
-        return self._drawn(self.intervene(view, wish), flow_opened, neighbours_of)
+        return self._drawn(self.intervene(view, wish), opened, neighbours_of)
 
-    def on_look(self, view: View | None, flow_opened: bool, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
-        return self._drawn(look(view, int(event.token), int(event.layer)), flow_opened, neighbours_of)
+    def on_look(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        return self._drawn(look(view, int(event.token), int(event.layer)), opened, neighbours_of)
 
-    def _drawn(self, first: Shown | Looked, flow_opened: bool, neighbours_of: Any) -> tuple[Any, ...]:
-        return *first, *self.draw(first.view, flow_opened, neighbours_of)
+    def _drawn(self, first: Shown | Looked, opened: str, neighbours_of: Any) -> tuple[Any, ...]:
+        return *first, *self.draw(first.view, opened, neighbours_of)
 
-    def look_closer(self, view: View | None) -> Closer:
+    def look_closer(self, view: View | None, opened: str = TOKEN) -> Closer:
+        """What the open tab of the detail panel shows, and nothing of the dear parts of the others."""
         saved = view is not None and not view.model
         # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
-        answer = self.what_if(view) if view is not None and view.asked else None
-        return Closer(*draw_probabilities(view), votes_card(view), elsewhere_card(view, answer, still=saved))
+        answer = self.what_if(view) if opened == TOKEN and view is not None and view.asked else None
+        drawn = draw_probabilities(view if opened == LAYER else None)
+        return Closer(*drawn, votes_card(view), elsewhere_card(view, answer, still=saved))
 
     def on_ask(self, view: View | None) -> tuple[View | None, str]:
         """What a click on the token that is looked at already would give: (view, what-if card)."""
@@ -164,11 +157,11 @@ class Explorer:
         except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
             return None
 
-    def draw(self, view: View | None, flow_opened: bool, neighbours_of: Any) -> Drawn:
+    def draw(self, view: View | None, opened: str, neighbours_of: Any) -> Drawn:
         """What follows a view."""
-        words, *plots = draw_flow(view, flow_opened)
+        words, *plots = draw_flow(view, opened == FLOW)
         sent = [plot and _sent(plot.to_json()) for plot in plots]
-        return Drawn(*self.look_closer(view), words, *sent, *forget(view, neighbours_of))
+        return Drawn(*self.look_closer(view, opened), words, *sent, *forget(view, neighbours_of))
 
     # -- keeping and passing on -----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ stays as it is. Try it: shown(view, loaded.config)._asdict()
 from typing import Any, NamedTuple
 
 from switch_model import SwitchConfig
-from ui.cards.of_view import answer_card, closer_cards, notice, saved_in_words
+from ui.cards.of_view import answer_card, closer_cards, notice, saved_in_words, summary
 from ui.cards.written import writing_card
 from ui.components.expert_panel import panel_value
 from ui.components.outputs import SKIP, outputs
@@ -17,12 +17,13 @@ from ui.views.view import View
 
 
 class Shown(NamedTuple):
-    """A view on screen: itself, the card of its answer, a notice above the grid, grid, expert panel, and the cards of
-    the token and the load that are looked at."""
+    """A view on screen: itself, the card of its answer, a notice above the grid, a sentence on what the grid shows,
+    grid, expert panel, and the cards of the token and the load that are looked at."""
 
     view: Any = SKIP
     answer: Any = SKIP
     notice: Any = SKIP
+    summary: Any = SKIP
     grid: Any = SKIP
     panel: Any = SKIP
     token: Any = SKIP
@@ -84,18 +85,18 @@ Step = outputs("Step", *Shown._fields, "stop")
 Reopened = outputs("Reopened", "text", *Shown._fields, "stop")
 
 
-def shown(view: View, config: SwitchConfig | None, milliseconds: float | None = None, serial: int = 0) -> Shown:
+def shown(view: View, config: SwitchConfig | None, serial: int = 0) -> Shown:
     """A view on screen.
 
     Args:
         config: None = the view was saved, and its model is not at hand.
-        milliseconds: what the pass took; None = there was none.
         serial: of the expert panel's event that is answered.
     """
     return Shown(
         view,
-        answer_card(view, milliseconds),
+        answer_card(view),
         notice(view),
+        summary(view),
         view_grid(view),
         panel_value(view, config, serial) if config else {"said": saved_in_words(view)},
         *closer_cards(view),
@@ -105,7 +106,7 @@ def shown(view: View, config: SwitchConfig | None, milliseconds: float | None = 
 def blank_outputs(message: str, title: str = "Prediction") -> Shown:
     """When there is only something to say."""
     empty = empty_card("One token"), empty_card("Load per expert")
-    return Shown(None, message_card(title, message), "", None, None, *empty)
+    return Shown(None, message_card(title, message), "", "", None, None, *empty)
 
 
 def pending_outputs() -> Shown:

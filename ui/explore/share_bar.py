@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.explore.detail_tabs import FLOW, TOKEN
 from ui.explore.handlers import EMPTY_TEXT, Explorer
 from ui.look.html import facts, heading, quiet
 from ui.server.downloads import fresh_path, hand_over
@@ -46,13 +47,13 @@ def create_share_bar(
     """Lay it out and connect it.
 
     Args:
-        shown: the view, and whether its flow is on screen.
+        shown: the view, and which tab of the detail panel is open.
         link: a hidden box that the link passes through.
         opening: the event that opens a record, but for its input.
         drawing: the event that draws what follows.
     """
     with gr.Column(elem_classes="card", elem_id="keeping"):
-        gr.HTML(heading("Share and keep"), apply_default_css=False)
+        gr.HTML(heading("Export"), apply_default_css=False)
         with gr.Row(elem_classes="buttons"):
             copy = gr.Button("Copy link", min_width=0, scale=0, elem_id="copy-link")
             for kind, name in _FILES.items():
@@ -81,7 +82,7 @@ def make_link(view: View | None) -> tuple[str, str]:
     )
 
 
-def keep(explorer: Explorer, view: View | None, kind: str, flow_opened: bool = False) -> str:
+def keep(explorer: Explorer, view: View | None, kind: str, opened: str = TOKEN) -> str:
     """The path of a file with the view. Raises gr.Error when there is nothing to keep."""
     if view is None:
         raise gr.Error(EMPTY_TEXT, print_exception=False)
@@ -91,7 +92,7 @@ def keep(explorer: Explorer, view: View | None, kind: str, flow_opened: bool = F
     title = explorer.shelf.title(view.model) if view.model else view.saved_from or "a model"
     make: dict[str, Callable[[], str | bytes]] = {
         "json": lambda: json.dumps(record_of(view, title, explorer.what_if(view) if view.asked else None)),
-        "html": lambda: report_html(view, title, explorer.what_if(view), flow_opened),
+        "html": lambda: report_html(view, title, explorer.what_if(view), opened == FLOW),
         "csv": lambda: routing_csv(view),
         "svg": lambda: draw_grid(view, "svg", title),
         "png": lambda: draw_grid(view, "png", title),
@@ -102,7 +103,7 @@ def keep(explorer: Explorer, view: View | None, kind: str, flow_opened: bool = F
 
 
 def _keeper(explorer: Explorer, kind: str) -> Callable[[View | None, bool], str]:
-    def keeper(view: View | None, flow_opened: bool) -> str:
-        return keep(explorer, view, kind, flow_opened)
+    def keeper(view: View | None, opened: str) -> str:
+        return keep(explorer, view, kind, opened)
 
     return keeper

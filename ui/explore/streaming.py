@@ -136,10 +136,10 @@ class Writing:
         yield from self._written(wanted, request)
 
     def on_look(
-        self, view: Any, flow_opened: bool, neighbours_of: Any, event: gr.EventData, request: gr.Request
+        self, view: Any, opened: str, neighbours_of: Any, event: gr.EventData, request: gr.Request
     ) -> tuple[Any, ...]:
         """As in Explorer; a text on its way shall end at that place."""
-        looked, *drawn = self.explorer.on_look(view, flow_opened, neighbours_of, event)
+        looked, *drawn = self.explorer.on_look(view, opened, neighbours_of, event)
         with self._lock:
             if (running := self._running.get(_session(request))) and looked is not None and looked.writes:
                 running.looked = looked
@@ -215,11 +215,10 @@ class Writing:
     def _steps(self, loaded: LoadedModel, wanted: Wanted, mine: _Running, prompt: str, words: str) -> Steps:
         generator: TextGenerator = loaded.pipeline
         text, decoding, changes = wanted.text, wanted.decoding, wanted.changes
-        start, milliseconds, output, base = time.perf_counter(), None, wanted.base, wanted.base
+        output, base = wanted.base, wanted.base
         if changes != NO_CHANGES or base is None:
             stream = generator.stream(text, decoding, None if changes == NO_CHANGES else changes, mine.stop)
             output = yield from _flow(stream, lambda so_far: writing_card(prompt, so_far, words), mine)
-            milliseconds = 1000 * (time.perf_counter() - start)
         if changes == NO_CHANGES:
             base = output
         elif base is None and not mine.over:
@@ -235,7 +234,7 @@ class Writing:
         view = view.looking_at(*wanted.place) if wanted.place else view
         if mine.looked is not None:
             view = _looking_on(view, mine.looked)
-        yield Step(**shown(view, loaded.config, milliseconds, wanted.serial)._asdict(), stop=_IDLE)
+        yield Step(**shown(view, loaded.config, wanted.serial)._asdict(), stop=_IDLE)
 
     def _end_one_before(self, request: gr.Request) -> None:
         with self._lock:

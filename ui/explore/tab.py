@@ -8,24 +8,21 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from ui.cards.counterfactuals import create_what_if
-from ui.cards.flow import create_flow
-from ui.cards.votes import create_votes
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, Sample
-from ui.components.expert_panel import create_expert_panel
 from ui.components.routing_grid import create_routing_grid
 from ui.components.sample_table import create_sample_table
 from ui.explore.api import Endpoints
 from ui.explore.batch_neighbours import create_neighbours
+from ui.explore.detail_panel import DetailPanel, connect_tabs, create_detail_panel
 from ui.explore.handlers import Explorer, look
 from ui.explore.kind_layout import fitting_text
 from ui.explore.outputs import Chosen, Closer, Controls, Drawn, Looked, Reopened, Restored, Sampled, Shown, Step
 from ui.explore.samples import SamplePicker, announce_source, close_samples
 from ui.explore.share_bar import create_share_bar
 from ui.explore.streaming import WAITING, Writing, create_buttons, create_settings
-from ui.look.html import heading, quiet, render
+from ui.look.html import heading, render
 from ui.views.view import View
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -33,7 +30,7 @@ _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # not hold up all others. What these give is sent as it is: Gradio would hand each of some fifteen outputs to another
 # thread and back, which takes longer than the pass.
 _IN_TURN = {"concurrency_id": "routing", "concurrency_limit": 2, "postprocess": False, **_QUIET}
-_PROBABILITIES = "A column per token, a row per expert; a dot marks the expert that was chosen, the frame your token."
+
 _BARE = {"show_label": False, "container": False}
 _SMALL = {"min_width": 0, "scale": 0}
 
@@ -92,9 +89,10 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             answer = gr.HTML(start.answer, apply_default_css=False, elem_id="prediction")
     samples = _create_samples(explorer, kind)
-    shown, closer, film = _create_cards(view, answer, start, explorer.look_closer(seen_first))
-    flow_open, flow = create_flow(view)
+    shown, panel, film = _create_cards(view, answer, start, explorer.look_closer(seen_first))
     beside, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
+    with gr.Accordion("Terms", open=False, elem_classes="card", elem_id="terms"):
+        gr.HTML(render("cards/how_to_read.html"), apply_default_css=False)
     begin = gr.Textbox(visible="hidden", elem_id="begin-writing")
     controls = Controls(
         text=asked.text,
@@ -108,12 +106,13 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         begin=begin,
     )
 
-    drawn = [*Drawn(*closer, *flow, *neighbours)]
-    seen = [view, flow_open, neighbours.of]
+    drawn = [*Drawn(*panel.closer, *panel.flow, *neighbours)]
+    seen = [view, panel.opened, neighbours.of]
     drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **_QUIET}
+    connect_tabs(panel, drawing)
     sample, writing = gr.State(first), Writing(explorer)
     _connect_routing(explorer, writing, asked, sample, shown, seen, drawn)
-    _connect_writing(writing, asked, shown, closer, begin, drawing)
+    _connect_writing(writing, asked, shown, panel.closer.elsewhere, begin, drawing)
     choosing = {
         "fn": writing.choose_model,
         "inputs": [asked.model, asked.text, sample, view],
@@ -125,7 +124,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], drawing)
     restored = Restored(model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict())
     reopened = Reopened(asked.text, **shown._asdict(), stop=asked.stop)
-    _connect_sharing(demo, explorer, writing, restored, reopened, flow_open, drawing)
+    _connect_sharing(demo, explorer, writing, restored, reopened, panel.opened, drawing)
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
@@ -196,37 +195,20 @@ def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
         return _Samples(panel, close, query, source, create_sample_table())
 
 
-def _create_cards(view: gr.State, answer: gr.HTML, start: Shown, closer: Closer) -> tuple[Shown, Closer, gr.Button]:
-    """What shows a view, filled with the first one, and the button that leads to its film."""
-    with gr.Column(elem_classes="card"):
-        with gr.Row(elem_classes="card-head"):
-            gr.HTML(heading("Where each token went"), apply_default_css=False)
-            film = gr.Button("Watch it as a film", elem_id="watch-film", **_SMALL)
-        notice = gr.HTML(start.notice, apply_default_css=False, elem_id="notice")
-        grid = create_routing_grid(start.grid)
-
-    with gr.Column(elem_classes="card", elem_id="votes-card"):
-        votes = create_votes(closer.votes)
-
-    with gr.Row(elem_classes="pair", equal_height=True):
-        with gr.Column(elem_classes="card", min_width=280, scale=5):
-            panel = create_expert_panel(start.panel)
-        with gr.Column(elem_classes="card", min_width=280, scale=4):
-            elsewhere = create_what_if(closer.elsewhere)
-
-    with gr.Row(elem_classes="three", equal_height=True):
-        with gr.Column(elem_classes="card", min_width=260):
-            token = gr.HTML(start.token, apply_default_css=False, elem_id="token")
-        with gr.Column(elem_classes="card", min_width=260):
-            load = gr.HTML(start.load, apply_default_css=False, elem_id="load")
-        with gr.Column(elem_classes="card", min_width=260):
-            gr.HTML(render("cards/how_to_read.html"), apply_default_css=False)
-
-    with gr.Column(elem_classes="card", elem_id="probabilities"):
-        title = gr.HTML(heading("Router probabilities"), apply_default_css=False)
-        plot = gr.Plot(buttons=[], **_BARE)
-        gr.HTML(quiet(_PROBABILITIES), apply_default_css=False)
-    return Shown(view, answer, notice, grid, panel, token, load), Closer(title, plot, votes, elsewhere), film
+def _create_cards(
+    view: gr.State, answer: gr.HTML, start: Shown, closer: Closer
+) -> tuple[Shown, DetailPanel, gr.Button]:
+    """The grid and the panel beside it, filled with the first view, and the button that leads to its film."""
+    with gr.Row(elem_id="closer"):
+        with gr.Column(elem_classes="card", elem_id="grid-card", min_width=280):
+            with gr.Row(elem_classes="card-head"):
+                gr.HTML(heading("Expert of each token in each layer"), apply_default_css=False)
+                film = gr.Button("Play as a film", elem_id="watch-film", **_SMALL)
+            summary = gr.HTML(start.summary, apply_default_css=False, elem_id="summary")
+            notice = gr.HTML(start.notice, apply_default_css=False, elem_id="notice")
+            grid = create_routing_grid(start.grid)
+        panel = create_detail_panel(start, closer)
+    return Shown(view, answer, notice, summary, grid, panel.experts, panel.token, panel.load), panel, film
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -253,7 +235,7 @@ def _connect_routing(
 
 
 def _connect_writing(
-    writing: Writing, asked: _Text, shown: Shown, closer: Closer, begin: gr.Textbox, drawing: dict[str, Any]
+    writing: Writing, asked: _Text, shown: Shown, elsewhere: gr.HTML, begin: gr.Textbox, drawing: dict[str, Any]
 ) -> None:
     """What a model writes appears as it comes: begun by the button, or by the choice of such a model."""
     several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **_QUIET}
@@ -263,7 +245,7 @@ def _connect_writing(
         (asked.generate.click, writing.write, inputs),
         (begin.change, writing.write, [*inputs, begin]),
         (shown.panel.rewrite, writing.change, [shown.view]),
-        (closer.elsewhere.rewrite, writing.change, [shown.view]),
+        (elsewhere.rewrite, writing.change, [shown.view]),
     ):
         begins(handler, given, steps, **several).then(**drawing)
     asked.stop.click(writing.stop, None, None, queue=False, **_QUIET)
@@ -275,14 +257,14 @@ def _connect_sharing(
     writing: Writing,
     restored: Restored,
     reopened: Reopened,
-    flow_open: gr.State,
+    opened: gr.State,
     drawing: dict[str, Any],
 ) -> None:
     """What a link or a saved record brings back, and the row that makes them."""
     link = gr.Textbox(visible="hidden", elem_id="link")
     demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**drawing)
     opening = {"fn": writing.open_record, "outputs": [*reopened]}
-    create_share_bar(explorer, [reopened.view, flow_open], link, opening, drawing)
+    create_share_bar(explorer, [reopened.view, opened], link, opening, drawing)
 
 
 def _connect_samples(

@@ -92,6 +92,15 @@ def in_points(change: float) -> str:
     return signed(change, 1)
 
 
+# Where bars of a change of probability end, as shares: a small change shall look small.
+BAR_SCALES = (0.05, 0.2, 1.0)
+
+
+def bar_scale(largest: float) -> float:
+    """The shortest of the scales that holds a change."""
+    return next(scale for scale in BAR_SCALES if largest <= scale or scale == BAR_SCALES[-1])
+
+
 def signed(value: float, digits: int) -> str:
     """A number with its sign; "±" where nothing is left of it."""
     value = round(value, digits)
