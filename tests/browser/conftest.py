@@ -34,7 +34,7 @@ def open_page(new_page, address):
         page.on("console", watch_console)
         page.on("pageerror", watch_failure)
         page.goto(f"{address}?__theme={theme}{fragment}")
-        page.wait_for_selector("#probabilities .js-plotly-plot")
+        page.wait_for_selector("#what-if .what-row:not(.what-head)")
         return page
 
     yield open_it

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.support.explore_page import TEXT, cell, route, wait_for_cells, wait_for_words
+from tests.support.explore_page import TEXT, cell, open_detail, route, wait_for_cells, wait_for_words
 from tests.support.pages import running_app, save_tiny_checkpoint
 
 HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"
@@ -22,11 +22,18 @@ def test_type_route_and_look_closer(open_page):
     wait_for_words(page, "#token h2", "in layer 3")
     assert page.inner_text("#token h2") == "oil in layer 3"
     assert page.locator("#token .stack").count() == 2
-    wait_for_words(page, "#load h2", "layer 3")
-    page.wait_for_function("document.querySelector('#probabilities h2').textContent.endsWith('layer 3')")
-    # The expert's number in the cell is the one the card names first.
+    # The expert's number in the cell is the one that the card names, and the row of experts marks.
     number = cell(page, 4, 1).inner_text()
-    assert page.locator("#token .bar.top span").first.inner_text() == f"expert {number}"
+    assert page.inner_text("#token .place").startswith(f"Expert {number}")
+    wait_for_words(page, "#what-if h2", "oil went elsewhere in layer 3")
+    assert page.locator("#what-if .what-row.own .chip").inner_text() == number
+    # Other tabs draw what is in view once they are opened.
+    open_detail(page, "Layer")
+    wait_for_words(page, "#load h2", "layer 3")
+    page.wait_for_selector("#probabilities .js-plotly-plot")
+    page.wait_for_function("document.querySelector('#probabilities h2').textContent.endsWith('layer 3')")
+    open_detail(page, "Flow")
+    page.wait_for_selector("#sankey .js-plotly-plot")
 
 
 def test_tooltip_tells_expert_probability_and_slot(open_page):
@@ -73,13 +80,14 @@ def test_a_vote_leads_to_its_tokens(tmp_path, new_page):
         page = new_page()
         page.goto(address)
         route(page, TEXT)
+        open_detail(page, "Attribution")
         wait_for_words(page, "#votes h2", "layer 3")
         button = page.locator("#votes button.vote").last
         name, expert = button.get_attribute("data-name"), button.get_attribute("data-expert")
         button.click()
         # The strongest token behind the number is looked at, the expert's cells of that layer alone are lit, and the
         # bars below the words are this class's.
-        wait_for_words(page, "#token h2", "in layer 3")
+        page.wait_for_selector('.cell.selected[data-l="1"]')
         lit = page.locator(".cell[data-t]:not(.dim)")
         assert (
             lit.evaluate_all("cells => cells.map(cell => cell.dataset.l + cell.innerText)")
@@ -95,6 +103,7 @@ def test_switch_force_and_slide_then_take_it_back(open_page):
     route(page, TEXT)
     before = page.locator(".cell[data-t]").all_inner_texts()
     expert = cell(page, 0, 0).inner_text()
+    open_detail(page, "Experts")
     page.click(f'.switch[data-l="0"][data-e="{expert}"]')
     page.wait_for_selector("#prediction .changed-bars")
     page.wait_for_selector('.cell.changed[data-t="0"][data-l="0"]')
@@ -102,12 +111,16 @@ def test_switch_force_and_slide_then_take_it_back(open_page):
     assert f"before: expert {expert}" in cell(page, 0, 0).get_attribute("aria-label")
     # The token that is looked at goes where one sends it.
     cell(page, 2, 1).click()
-    page.wait_for_function("document.querySelector('#what-if h2').textContent.includes('rose')")
-    other = page.locator("#what-if .what-row:not(.own)").first
+    open_detail(page, "Token")
+    # What each expert would make of it comes a moment after the router's own probabilities.
+    wait_for_words(page, "#what-if", "regret")
+    assert "rose" in page.inner_text("#what-if h2")
+    other = page.locator("#what-if button.what-row:not(.own)").first
     wanted = other.get_attribute("data-expert")
     other.click()
     page.wait_for_function(f"document.querySelector('.cell[data-t=\"2\"][data-l=\"1\"]').textContent === '{wanted}'")
     # The slider drops tokens as it moves.
+    open_detail(page, "Experts")
     page.locator(".panel-capacity input").focus()
     page.keyboard.press("Home")
     page.wait_for_selector(".cell.dropped[data-t]")
@@ -127,6 +140,8 @@ def test_switch_force_and_slide_then_take_it_back(open_page):
 def test_each_of_several_quick_clicks_is_a_step_back(open_page):
     page = open_page()
     route(page, TEXT)
+    open_detail(page, "Experts")
+    page.wait_for_selector(".switch")
     # In one go: all but the first wait for an answer.
     page.evaluate("[0, 1, 2].forEach((e) => document.querySelector(`.switch[data-l='0'][data-e='${e}']`).click())")
     for count in (3, 2, 1, 0):
@@ -143,6 +158,8 @@ def test_a_lost_answer_leaves_the_panel_alive(new_page, address):
     page, wrong = new_page(), []
     page.on("pageerror", lambda error: wrong.append(error))
     page.goto(address)
+    page.wait_for_selector("#what-if .what-row")
+    open_detail(page, "Experts")
     page.wait_for_selector(".switch")
     route(page, TEXT)
     page.clock.install()
@@ -211,6 +228,7 @@ def cells_of_layer(page, layer):
 def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
     page = open_page()
     route(page, TEXT)
+    open_detail(page, "Experts")
     page.click('.switch[data-l="0"][data-e="1"]')
     page.wait_for_selector("#prediction .changed-bars")
     page.wait_for_selector("#routing-grid .cell.changed")

@@ -2,6 +2,7 @@
 
 import shutil
 
+from tests.support.explore_page import open_detail
 from tests.support.pages import save_tiny_checkpoint
 
 
@@ -37,6 +38,7 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     page.set_input_files(chooser, str(tmp_path / "evil.pt"))
     page.wait_for_function("document.querySelector('#own-model-said').textContent.includes('never is here')")
     page.click("#explore-model")
+    open_detail(page, "Experts")
     page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 6")
     # Nobody else is offered it.
     other = open_page()

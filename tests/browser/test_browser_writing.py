@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.support.explore_page import open_detail, wait_for_words
 from tests.support.pages import running_app, save_tiny_checkpoint, save_tiny_translator
 
 
@@ -21,7 +22,7 @@ def page(new_page, address):
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(address)
-    page.wait_for_selector("#probabilities .js-plotly-plot")
+    page.wait_for_selector("#what-if .what-row:not(.what-head)")
     yield page
     assert not wrong, wrong
 
@@ -89,13 +90,16 @@ def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
     page.keyboard.press("ArrowLeft")
     assert focused(page)[:2] == [reads - 1, 0]
     page.keyboard.press("Enter")
-    for card in ("#token", "#load", "#probabilities", "#what-if"):
-        page.wait_for_function(f"document.querySelector('{card} h2').textContent.includes('encoder layer 0')")
+    for tab, cards in (("Token", ("#token", "#what-if")), ("Layer", ("#load", "#probabilities"))):
+        open_detail(page, tab)
+        for card in cards:
+            wait_for_words(page, f"{card} h2", "encoder layer 0")
 
 
 def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
     choose(page, "hindi · text to text")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
+    open_detail(page, "Experts")
     page.wait_for_selector("button.switch")
     page.evaluate(
         """() => { window.seen = new Set(); const card = document.querySelector('#prediction');

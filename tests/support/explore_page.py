@@ -27,3 +27,8 @@ def wait_for_cells(page, experts):
 
 def cell(page, token, layer):
     return page.locator(f'.cell[data-t="{token}"][data-l="{layer}"]')
+
+
+def open_detail(page, name):
+    """A tab of the detail panel: Token, Layer, Experts, Attribution or Flow."""
+    page.click(f'#detail-tabs button[role=tab]:has-text("{name}")')

@@ -27,7 +27,7 @@ def test_changes_are_what_the_predictor_says_of_them_and_can_be_taken_back(explo
     view, *_ = explorer.route("tiny", TEXT, None)
     view, *_ = look(view, 2, 1)
     wish = {"kind": "change", "off": [[0, 3], [1, 0]], "capacity": 0.25}
-    changed, card, _, grid, panel, *_ = explorer.intervene(view, wish)
+    changed, card, _, _, grid, panel, *_ = explorer.intervene(view, wish)
     expected = predictor(TEXT, Interventions({("encoder.1", 3), ("encoder.3", 0)}, capacity_factor=0.25))
     assert changed.prediction.scores == pytest.approx(expected.scores) and changed.base is view.base
     assert (changed.token, changed.layer) == (2, 1) and "with your changes" in card
@@ -40,7 +40,7 @@ def test_changes_are_what_the_predictor_says_of_them_and_can_be_taken_back(explo
     assert forced.prediction.routing[1].expert[0, 2] == 2 and forced.changes.ablate == changed.changes.ablate
     back, *_ = explorer.intervene(forced, {"kind": "undo"})
     assert back.changes == changed.changes and back.past == changed.past
-    plain, card, _, grid, *_ = explorer.intervene(forced, {"kind": "reset"})
+    plain, card, _, _, grid, *_ = explorer.intervene(forced, {"kind": "reset"})
     assert plain.prediction is view.base and "with your changes" not in card
     assert all(layer["before"] is None for layer in grid["layers"])
 
@@ -77,7 +77,7 @@ def test_wishes_that_make_no_sense_change_nothing(explorer, wish):
 def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
     view, *_ = explorer.route("tiny", TEXT, None)
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
-    measured, _, _, grid, panel, *_ = explorer.intervene(view, {"kind": "measure"})
+    measured, _, _, _, grid, panel, *_ = explorer.intervene(view, {"kind": "measure"})
     changes = importance(predictor, TEXT, view.changes)[2]
     assert panel["layers"][1]["matters"] == [round(1000 * change) for change in changes[1].tolist()]
     assert len(grid["matters"]) == len(view.prediction.tokens) and measured.changes == view.changes
@@ -94,15 +94,15 @@ def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
     card = explorer.look_closer(look(view, 0, 0).view).elsewhere
     assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
-    assert "routed by a sparse model" in explorer.look_closer(None).elsewhere
+    assert "run by a sparse model" in explorer.look_closer(None).elsewhere
 
 
 def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     everything = [[0, expert] for expert in range(4)]
-    slots = explorer.intervene(view, {"kind": "none"})[4]["slots"]
+    slots = explorer.intervene(view, {"kind": "none"}).panel["slots"]
     wish = {"kind": "change", "off": everything, "capacity": None}
-    view, _, _, grid, panel, token, _ = explorer.intervene(view, wish)
+    view, _, _, _, grid, panel, token, _ = explorer.intervene(view, wish)
     assert panel["slots"] == slots > 0  # Those of the layers that are left.
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]

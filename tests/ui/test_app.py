@@ -51,7 +51,7 @@ def explorer(checkpoint, tmp_path):
 
 
 def test_grid_shows_what_the_records_say(explorer, predictor):
-    view, card, notice, grid, *_ = explorer.route("tiny", TEXT, None)
+    view, card, notice, _, grid, *_ = explorer.route("tiny", TEXT, None)
     expected = predictor(TEXT)
     assert [layer["title"] for layer in grid["layers"]] == ["layer 1", "layer 3"]
     for layer, record in zip(grid["layers"], expected.routing, strict=True):
@@ -84,17 +84,18 @@ def test_pieces_of_a_word_belong_together(predictor):
 
 @pytest.mark.parametrize("text", ["", "  \n\t ", None])
 def test_empty_text_says_what_to_do(explorer, text):
-    view, card, _, grid, *_ = explorer.route("tiny", text, None)
-    assert view is None and grid is None
-    assert "Type a text" in card
+    shown = explorer.route("tiny", text, None)
+    assert shown.view is None and shown.grid is None
+    assert "Type a text" in shown.answer
 
 
 @pytest.mark.parametrize("text", ["😀 🎉😀", "שלום עולם", "مرحبا", "\ud800", "\x00 a", HOSTILE, "$ { \\ ` }"])
 def test_odd_text_is_routed(explorer, text):
-    view, card, _, grid, _, token, load = explorer.route("tiny", text, None)
-    json.dumps(grid, ensure_ascii=False).encode("utf-8")  # It can be sent.
-    assert view is not None and len(grid["tokens"]) == len(grid["layers"][0]["expert"])
-    assert "<script" not in card + token + load and "<img" not in card + token + load
+    shown = explorer.route("tiny", text, None)
+    json.dumps(shown.grid, ensure_ascii=False).encode("utf-8")  # It can be sent.
+    assert shown.view is not None and len(shown.grid["tokens"]) == len(shown.grid["layers"][0]["expert"])
+    cards = shown.answer + shown.token + shown.load
+    assert "<script" not in cards and "<img" not in cards
 
 
 def test_ten_thousand_words_are_cut_and_said_so(explorer):
@@ -115,7 +116,7 @@ def test_true_label_counts_while_the_text_is_the_samples(explorer, predictor):
 def test_class_names_are_escaped(predictor):
     prediction = predictor(TEXT)
     hostile = type(prediction)(**vars(prediction) | {"scores": {"<b>x": 1.0}, "label": "<b>x"})
-    assert "<b>x" not in prediction_card(hostile, "<b>x", 1.0)
+    assert "<b>x" not in prediction_card(hostile, "<b>x")
 
 
 # ---- the closer look ----
@@ -166,9 +167,9 @@ def test_cards_of_a_routing_table_written_by_hand(predictor):
             "before": None,
         }
     ]
-    assert "slot 2 of 2" in token_card(prediction, 1, 0)
-    assert "place 3, 2 slots. Dropped" in token_card(prediction, 2, 0)
-    assert "1 drop in 1 layer" in prediction_card(prediction, None, 1.0)
+    assert "slot 2 of 2." in token_card(prediction, 1, 0)
+    assert "position 3, 2 slots. Dropped" in token_card(prediction, 2, 0)
+    assert "1 drop in 1 layer" in prediction_card(prediction, None)
     load = load_card(prediction, 0)
     assert "expert 0: 3 of 4 tokens, 1 dropped" in load and "even share 2.0" in load and "capacity 2" in load
 

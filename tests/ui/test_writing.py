@@ -70,8 +70,10 @@ def written(explorer, model, text=PROMPT, view=None, settings=SETTINGS):
 def test_the_text_appears_and_then_its_routes(explorer):
     for model, stacks in (("hindi", ["encoder", "decoder"]), ("stories", ["decoder"])):
         first, *_, last = written(explorer, model)
-        assert "caret" in first[1] and first[7]["interactive"] is True
-        view, card, _, grid, panel, token, load, stop = last
+        assert "caret" in first.answer and first.stop["interactive"] is True
+        view, card, grid, panel, token, load, stop = (
+            getattr(last, name) for name in ("view", "answer", "grid", "panel", "token", "load", "stop")
+        )
         assert view.answer.text == explorer.shelf.load(model).pipeline(PROMPT, max_new_tokens=10).text
         assert "10 tokens written" in card and stop["interactive"] is False
         assert (
@@ -126,7 +128,8 @@ def test_a_click_while_a_text_is_written_is_where_its_view_looks(explorer):
 def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
     view = written(explorer, "hindi")[-1][0]
     off = [[4, expert] for expert in range(4) if expert != 1]
-    changed, card, _, grid, panel, *_ = explorer.intervene(view, {"kind": "change", "off": off, "capacity": None})
+    shown = explorer.intervene(view, {"kind": "change", "off": off, "capacity": None})
+    changed, card, grid, panel = shown.view, shown.answer, shown.grid, shown.panel
     assert set(changed.records[4].expert[0].tolist()) == {1}
     assert "with your changes" in card and panel["layers"][4]["off"] == [1, 0, 1, 1]
     assert any(layer["before"] and any(layer["before"]) for layer in grid["layers"])
@@ -163,7 +166,7 @@ def test_a_change_writes_the_text_anew_in_steps(explorer):
     one, two = ({"kind": "change", "off": off, "capacity": None, "serial": 7} for off in ([[4, 0]], [[4, 0], [4, 1]]))
     first, *between, last = writing.rewrite(view, one, VISITOR)
     # The panel is answered at once, and the page keeps what it shows until the new text is whole.
-    assert first[4]["layers"][4]["off"] == [1, 0, 0, 0] and first[4]["serial"] == 7 and first[0] == gr.skip()
+    assert first.panel["layers"][4]["off"] == [1, 0, 0, 0] and first.panel["serial"] == 7 and first.view == gr.skip()
     assert between and all("caret" in step[1] for step in between)
     assert last[0].base is view.base and last[0].past == (Interventions(),) and "with your changes" in last[1]
     # A newer change goes on from the one on its way, and ends it.
@@ -201,8 +204,10 @@ def test_what_can_not_be_written_is_said(explorer):
 
 @pytest.mark.parametrize("model", ["hindi", "stories", "blanks"])
 def test_hostile_text_is_escaped(explorer, model):
-    view, card, notice, _, _, token, load = explorer.route(model, HOSTILE, None)
-    assert view is not None and "<script" not in card + notice + token + load + explorer.look_closer(view).elsewhere
+    shown = explorer.route(model, HOSTILE, None)
+    view = shown.view
+    cards = shown.answer + shown.notice + shown.token + shown.load
+    assert view is not None and "<script" not in cards + explorer.look_closer(view).elsewhere
     assert "<script>alert" not in report_html(view, "<script>alert(2)</script>")
 
 
@@ -210,7 +215,8 @@ def test_hostile_text_is_escaped(explorer, model):
 
 
 def test_blanks_get_candidates_before_and_after(explorer):
-    view, card, _, grid, panel, token, _ = explorer.route("blanks", "Oil ___ rose", None)
+    shown = explorer.route("blanks", "Oil ___ rose", None)
+    view, card, grid, panel, token = shown.view, shown.answer, shown.grid, shown.panel, shown.token
     best = view.answer.blanks[0].candidates[0][0]
     assert view.answer.text == f"Oil {best} rose" in card and "what fits here" in token
     assert panel["classes"] is False and len(panel["stops"]) > 1 and grid["tokens"] == ["Oil", "___", "rose"]
@@ -250,7 +256,7 @@ def test_a_model_of_another_kind_changes_the_page(explorer):
     chosen = explorer.choose_model("blanks", chosen.text["value"], None, None)
     assert chosen.view.answer.blanks and chosen.begin == gr.skip()
     kept = explorer.choose_model("classes", "my own words", None, None)
-    assert "value" not in kept.text and kept.view.prediction.label and kept.run["value"] == "Route it"
+    assert "value" not in kept.text and kept.view.prediction.label and kept.run["value"] == "Run"
 
 
 def test_a_model_that_restores_gaps_asks_for_them(tmp_path):
