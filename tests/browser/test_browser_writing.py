@@ -34,7 +34,7 @@ def choose(page, words):
 
 def test_a_text_is_written_stopped_and_looked_at(page):
     # Its choice alone lets a model write.
-    choose(page, "hindi · text to text")
+    choose(page, "hindi · encoder-decoder")
     page.wait_for_selector(".grid-stack >> nth=1")
     assert page.locator("#route").count() == 0 and page.is_visible("#generate")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
@@ -73,7 +73,7 @@ def focused(page):
 
 
 def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
-    choose(page, "hindi · text to text")
+    choose(page, "hindi · encoder-decoder")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     page.wait_for_selector(".grid-stack >> nth=1")
     reads = page.evaluate("document.querySelectorAll('.grid-body')[0].querySelectorAll('.grid-column').length")
@@ -97,7 +97,7 @@ def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
 
 
 def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
-    choose(page, "hindi · text to text")
+    choose(page, "hindi · encoder-decoder")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     open_detail(page, "Experts")
     page.wait_for_selector("button.switch")
@@ -119,7 +119,7 @@ def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
 
 
 def test_the_pieces_of_a_written_word_stand_in_line(page):
-    choose(page, "hindi · text to text")
+    choose(page, "hindi · encoder-decoder")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     page.wait_for_selector(".grid-column.written + .grid-column.written")
     # Of pieces that share a line; a word longer than a line wraps.

@@ -156,7 +156,7 @@ def test_the_report_holds_what_was_asked_and_opened(explorer, view):
     most = 100 * measured.importance.experts.flatten()[measured.importance.experts.abs().argmax()]
     assert "What moves" in notice and f"{abs(most):.1f} points" in notice
     report = Path(keep(explorer, measured, "html", "flow")).read_text(encoding="utf-8")
-    assert "What matters to" not in short and f"What matters to {view.prediction.label}" in report
+    assert "Attribution of" not in short and f"Attribution of {view.prediction.label}" in report
     assert report.count('class="grid-matter"') == len(view.prediction.tokens) and "Flow from layer 1" not in short
     assert "of its expert there" in report and '"type":"sankey"' in report
     # plotly once, and little beside it.

@@ -19,7 +19,7 @@ from tests.support.pages import (
     save_tiny_translator,
 )
 from ui.analyse.handlers import Analyst
-from ui.cards.written import writing_card
+from ui.cards.written import changed_words, writing_card
 from ui.catalog.kinds import RESTORER, TRANSLATOR
 from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
@@ -146,6 +146,15 @@ def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
     assert explorer.intervene(forced, {"kind": "measure"})[0] == forced
 
 
+def test_words_of_one_text_alone_are_marked():
+    found = changed_words("She saw a red ball.\nIt was <b>big</b>.", "She saw a toy.\nIt was big.")
+    for name, text in (("now", "She saw a red ball.\nIt was <b>big</b>."), ("before", "She saw a toy.\nIt was big.")):
+        assert "".join(words for words, _ in found[name]) == text
+    assert [words.strip() for words, new in found["now"] if new] == ["red ball.", "<b>big</b>."]
+    assert [words.strip() for words, new in found["before"] if new] == ["toy.", "big."]
+    assert changed_words("", "a b") == {"now": [], "before": [("a b", True)]}
+
+
 def test_stop_ends_a_text_and_a_new_text_ends_the_one_before(explorer):
     writing = Writing(explorer)
     long = (200, *SETTINGS[1:])
@@ -233,12 +242,12 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
     shelf = explorer.shelf
     assert shelf.choices() == [
         ("classes", "classes"),
-        ("hindi · text to text", "hindi"),
-        ("stories · writes on", "stories"),
-        ("blanks · fills blanks", "blanks"),
+        ("hindi · encoder-decoder", "hindi"),
+        ("stories · causal LM", "stories"),
+        ("blanks · masked LM", "blanks"),
     ]
     assert shelf.classifiers() == PrivateModels(shelf).classifiers(None) == [("classes", "classes")]
-    assert "writes on" in compare(shelf, "stories", PROMPT, "classes", "")[0]
+    assert "continues a text" in compare(shelf, "stories", PROMPT, "classes", "")[0]
     *_, (_, said) = Analyst(shelf, Workspace(tmp_path)).run("blanks", "toy", None, "", 4)
     assert "choose a classifier" in said
     for model in ("hindi", "stories", "blanks"):
@@ -262,7 +271,7 @@ def test_a_model_of_another_kind_changes_the_page(explorer):
 def test_a_model_that_restores_gaps_asks_for_them(tmp_path):
     folder = save_tiny_translator(tmp_path / "gaps", restores_gaps=True)
     shelf = ModelShelf({"gaps": folder}, "cpu")
-    assert shelf.kind("gaps") is RESTORER and shelf.titled("gaps").endswith("restores gaps")  # Before it is opened.
+    assert shelf.kind("gaps") is RESTORER and shelf.titled("gaps").endswith("span corruption")  # Before it is opened.
     box = Explorer(shelf, SampleLibrary()).choose_model("gaps", TRANSLATOR.example, None, None).text
     assert shelf.load("gaps").kind is RESTORER and "___" in box["placeholder"] and "___" in box["value"]
     for own in ("my ___ words", "my <extra_id_0> words"):

@@ -111,7 +111,7 @@ def create_analyse_tab(
             with gr.Column(elem_classes="card", min_width=300):
                 search_for = _create_search()
         with gr.Column(elem_classes="card"):
-            gr.HTML(heading("Right and wrong"), **_PLAIN)
+            gr.HTML(heading("Confusion matrix"), **_PLAIN)
             matrix = gr.HTML("", js_on_load=_PICK, elem_id="confusion", **_PLAIN)
             texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **_PLAIN)
         save, files = _create_keep()
@@ -155,7 +155,7 @@ def _create_choice(analyst: Analyst) -> _Choice:
             **_PICKER,
         )
         dataset = gr.Dropdown(analyst.offer(), value="mini_news", label="Data set", elem_id="analyse-data", **_PICKER)
-        split = gr.Textbox(label="Split", placeholder="the one to report on", max_lines=1, min_width=140)
+        split = gr.Textbox(label="Split", placeholder="default: test", max_lines=1, min_width=140)
         limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
     with gr.Row(elem_classes="columns"):
         own = {"visible": False, "filterable": False, "min_width": 140}

@@ -1,4 +1,4 @@
-"""“What matters?” in words and as a table: what the predicted class rests on. Pure functions of a view.
+"""“Measure attribution” in words and as a table: what the predicted class rests on. Pure functions of a view.
 
 Try it: importance_in_words(view)
 """

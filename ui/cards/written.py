@@ -4,7 +4,9 @@ Pure functions; written.html escapes.
 Try it: written_card(view)
 """
 
+import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 from markupsafe import Markup
 
@@ -36,7 +38,20 @@ def written_card(view: WrittenView) -> Markup:
         *drops_of(view),
     ]
     prompt = "" if written.source else _last_words(view.text)
-    return part(_TEMPLATE, "written", prompt, written.text, " · ".join(said), base and base.text)
+    compared = base and (changed_words(written.text, base.text) if written.text != base.text else {})
+    return part(_TEMPLATE, "written", prompt, written.text, " · ".join(said), compared)
+
+
+def changed_words(now: str, before: str) -> dict[str, list[tuple[str, bool]]]:
+    """Two texts as runs of words: (words, whether the other text lacks them in this place)."""
+    words = [re.findall(r"\s*\S+|\s+$", text) for text in (now, before)]
+    found: dict[str, list[tuple[str, bool]]] = {"now": [], "before": []}
+    matcher = SequenceMatcher(None, *([word.strip() for word in text] for text in words), autojunk=False)
+    for kind, start, end, start_before, end_before in matcher.get_opcodes():
+        for name, text, first, last in (("now", words[0], start, end), ("before", words[1], start_before, end_before)):
+            if first < last:
+                found[name].append(("".join(text[first:last]), kind != "equal"))
+    return found
 
 
 def drops_of(view: View) -> list[str]:

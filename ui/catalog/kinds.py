@@ -38,7 +38,7 @@ class Kind:
 
 CLASSIFIER = Kind("", "classifies", "Type or paste a text. Ctrl+Enter runs it.", "", "Run", "Prediction", "bundled")
 TRANSLATOR = Kind(
-    "text to text",
+    "encoder-decoder",
     "answers a text with a text",
     "Type the text to translate or answer. Ctrl+Enter starts.",
     "A man is riding a horse on the beach.",
@@ -47,9 +47,9 @@ TRANSLATOR = Kind(
     "captions",
 )
 STORYTELLER = Kind(
-    "writes on",
-    "writes on from a beginning",
-    "Type how it begins. Ctrl+Enter lets the model write on.",
+    "causal LM",
+    "continues a text",
+    "Type how it begins. Ctrl+Enter lets the model continue it.",
     "Once upon a time there was a little",
     "Generate",
     "The model’s text",
@@ -57,7 +57,7 @@ STORYTELLER = Kind(
 )
 # Trained by span corruption: the class of a translator, but it reads gaps.
 RESTORER = Kind(
-    "restores gaps",
+    "span corruption",
     "restores the gaps of a text",
     "Type a text with ___ where words are missing. Ctrl+Enter lets the model restore them.",
     "Thank you ___ me to your party ___ week.",
@@ -66,7 +66,7 @@ RESTORER = Kind(
     "blanks",
 )
 FILLER = Kind(
-    "fills blanks",
+    "masked LM",
     "fills blanks",
     "Type a text with ___ where a word is missing. Ctrl+Enter fills it in.",
     "One day, a little girl named ___ went to the park to ___ with her friends.",

@@ -204,7 +204,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             )
         kept = gr.HTML("", elem_id="drift-note", **plain)
         with gr.Row(elem_classes="buttons"):
-            go = gr.Button("Route it at every checkpoint", variant="primary", min_width=0, scale=0, elem_id="drift-go")
+            go = gr.Button("Run at every checkpoint", variant="primary", min_width=0, scale=0, elem_id="drift-go")
         said = gr.HTML("", elem_id="drift-said", **plain)
     with gr.Column(visible=False, elem_id="drift-results") as results:
         with gr.Row(elem_classes="pair", equal_height=True):

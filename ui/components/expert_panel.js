@@ -147,12 +147,12 @@ function acts() {
   said.textContent = data.said.length
     ? `Changed: ${data.said.join(" · ")}.`
     : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}. `
-      + "A cell’s token can be sent elsewhere below.";
+      + "The Token tab sends a single token elsewhere.";
   const buttons = make("div", "panel-buttons");
   buttons.append(
     act("undo", "Undo", data.undo),
     act("reset", "Reset", data.said.length > 0),
-    ...(data.classes === false ? [] : [act("measure", "What matters?")]),
+    ...(data.classes === false ? [] : [act("measure", "Measure attribution")]),
   );
   node.append(said, buttons);
   return node;

@@ -31,7 +31,7 @@ AT_ONCE, WAITING = 2, 8
 # Seconds between two states of a text on the page. A browser takes tens of milliseconds to show one, whatever is new in
 # it: with more of them it would do nothing else, and answer no click.
 STEP_SECONDS = 0.1
-GREEDY, SAMPLE, BEAMS = "the likeliest token", "draw tokens", "follow several texts (beams)"
+GREEDY, SAMPLE, BEAMS = "greedy", "sampling", "beam search"
 _WRITES, _AGAIN, _BEFORE = "writing …", "writing it again …", "before: the same without your changes …"
 _BEAMS = "Following several texts: the best one appears at once."
 _WAITS = "Others let a model write: yours is next."
@@ -308,17 +308,15 @@ def create_buttons(kind: Kind) -> tuple[gr.Button, gr.Button]:
 
 def create_settings(kind: Kind) -> tuple[gr.Accordion, list[Any]]:
     """How a text is written, folded away."""
-    with gr.Accordion("How it is written", open=False, visible=kind.writes, elem_id="writing-settings") as box:
-        length = gr.Slider(1, MAX_LENGTH, 60, step=1, label="Tokens at most", buttons=[], elem_id="writing-length")
-        how = gr.Radio([GREEDY, SAMPLE, BEAMS], value=GREEDY, label="Each time take", elem_id="writing-how")
+    with gr.Accordion("Generation settings", open=False, visible=kind.writes, elem_id="writing-settings") as box:
+        length = gr.Slider(1, MAX_LENGTH, 60, step=1, label="Max tokens", buttons=[], elem_id="writing-length")
+        how = gr.Radio([GREEDY, SAMPLE, BEAMS], value=GREEDY, label="Decoding", elem_id="writing-how")
         with gr.Row(visible=False, elem_id="writing-drawing") as drawing:
             temperature = gr.Number(1.0, label="Temperature", minimum=0.05, maximum=5, step=0.1, min_width=90)
             top_k = gr.Number(40, label="Top k (0 = all)", precision=0, minimum=0, min_width=90)
             top_p = gr.Number(0.95, label="Top p (1 = all)", minimum=0.01, maximum=1, step=0.05, min_width=90)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
-        beams = gr.Slider(
-            2, MAX_BEAMS, 4, step=1, label="Texts followed", visible=False, buttons=[], elem_id="writing-beams"
-        )
+        beams = gr.Slider(2, MAX_BEAMS, 4, step=1, label="Beams", visible=False, buttons=[], elem_id="writing-beams")
     how.input(_fitting, [how], [drawing, beams], show_progress="hidden", api_visibility="private")
     return box, [length, how, temperature, top_k, top_p, beams, seed]
 

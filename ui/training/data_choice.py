@@ -228,7 +228,7 @@ def create_data_choice(choice: DataChoice, start_with: Arguments) -> tuple[Chose
     learned = gr.Radio(
         [(known.title, name) for name, known in TASKS.items()],
         value=task,
-        label="What the model shall do",
+        label="Task",
         info=TASKS[task].learns,
         elem_id="task",
     )

@@ -55,7 +55,7 @@ def _create_head(watched: gr.Dropdown, seen: gr.State, drawn: gr.Textbox) -> tup
                 "stop": gr.Button("Stop", elem_id="stop", **small),
                 "resume": gr.Button("Resume", elem_id="resume", **small),
                 "explore": gr.Button("Open in Explore", elem_id="open-in-explore", **small),
-                "twin": gr.Button("Train its dense twin", elem_id="twin", **small),
+                "twin": gr.Button("Train dense baseline", elem_id="twin", **small),
                 "lesson": gr.Button("Train it without the balance loss", elem_id="lesson", **small),
             }
         words = gr.HTML("", apply_default_css=False, elem_id="run-words")

@@ -29,7 +29,7 @@ from ui.training.written_samples import NONE_YET, samples_html
 DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 NOTHING_YET = quiet("No run yet. Start one under “New run”.")
-NO_PROBE = quiet("No text is watched. Give one under “New run” (“A text to watch”) to see its routing settle.")
+NO_PROBE = quiet("No text is watched. Give one under “New run” (“Probe text”) to see its routing settle.")
 _LOSSES = "Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing."
 LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)

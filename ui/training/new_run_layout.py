@@ -67,7 +67,7 @@ def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str
         name = gr.Textbox("", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name")
         probe = gr.Textbox(
             "",
-            label="A text to watch",
+            label="Probe text",
             placeholder="routed anew at every evaluation",
             lines=2,
             max_lines=6,
@@ -80,7 +80,7 @@ def _create_actions(workspace: Workspace) -> _Actions:
     estimated = gr.HTML("", apply_default_css=False, elem_id="estimate")
     wrong = gr.HTML("", apply_default_css=False, elem_id="wrong")
     command = gr.Textbox(
-        label="The command it stands for",
+        label="Equivalent command",
         interactive=False,
         lines=2,
         max_lines=20,
