@@ -22,8 +22,12 @@ from train.data.toy import make_toy
 from train.preflight import data_report
 from train.preflight.estimate import estimate
 from train.runs.run import Run, RunError
+from train.tasks.rows import read_data
 from train.training.loop import _prepare
 from train.training.probe import make_probe
+from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
+from ui.models.tab import understood
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace, clean_name
 from ui.training.argument_form import FORM, NAMES, Form, given, values_of
@@ -32,6 +36,7 @@ from ui.training.live_run import LiveRun
 from ui.training.new_run import Followed, NewRun, estimate_html
 from ui.training.new_run_layout import create_new_run
 from ui.training.run_history import RunHistory
+from ui.training.tab import open_run
 from ui.training.written_samples import NONE_YET, samples_html
 
 # Where the form begins among the tab's inputs: after the data, the preset, the name and the text to watch.
@@ -191,6 +196,30 @@ def test_a_watched_run_is_drawn_once_per_change(workspace):
     words, curves, *_ = live.draw("toy", None)
     assert "expert" in words and {trace.name for trace in curves.data} >= {"validation loss", "validation accuracy"}
     assert "There is no run" in live.tick("../etc", "")[0]
+
+
+def test_a_run_opens_in_explore_with_a_text_that_it_held_out(workspace, toy_run):
+    explore = Namespace(shelf=ModelShelf({"toy": toy_run.best}, "cpu"), library=SampleLibrary())
+    pages, model, text, sample, source = open_run(workspace, explore, "toy", "")
+    held_out = read_data(toy_run.arguments()).validation
+    assert text == sample.text == held_out["text"][0] and sample.label == f"class {held_out['label'][0]}"
+    assert (model["value"], pages.selected) == ("run toy", "explore")
+    assert source["value"] in [value for _, value in source["choices"]]
+    assert {row.text for row in explore.library.rows(source["value"])} <= {*held_out["text"]}
+    assert explore.library.draw(source["value"], labels=["class 1"]).label == "class 1"
+    assert not [title for title, _ in explore.library.choices() if "toy" in title]  # It is this visitor's alone.
+    with pytest.raises(gr.Error, match="no run"):
+        open_run(workspace, explore, "gone", "")
+
+
+def test_a_model_brings_a_text_of_its_own_classes(checkpoint, toy_run):
+    shelf, library = ModelShelf({"tiny": checkpoint, "toy": toy_run.best}, "cpu"), SampleLibrary()
+    review = library.first_of(["positive"])
+    brought = understood(shelf, library, "tiny", review.text, review)
+    assert brought.label in shelf.load("tiny").labels
+    assert understood(shelf, library, "tiny", brought.text, brought) is None
+    assert understood(shelf, library, "tiny", "my own words", review) is None
+    assert understood(shelf, library, "toy", review.text, review) is None  # No bundled text is of its classes.
 
 
 def test_a_run_is_said_to_wait_only_behind_another(workspace):

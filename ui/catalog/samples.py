@@ -24,6 +24,8 @@ UNLABELLED = ("captions", "beginnings", "blanks")
 
 # Rows shown at once. Searching narrows down what a person would never scroll through.
 MAX_ROWS = 200
+# Sources added to those that come with the page; the first to come goes first.
+MAX_ADDED = 50
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class SampleLibrary:
         self._data_dir = data_dir
         self.reach = DataReach(data_dir)
         self._sources = read_bundled()
+        self._added: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
@@ -69,6 +72,19 @@ class SampleLibrary:
             ("Bundled samples", BUNDLED),
             *((f"Data set {title}", name) for title, name in self.reach.choices(DATASET_NAMES)),
         ]
+
+    def add(self, source: str, samples: list[Sample]) -> None:
+        """Another source, such as the validation rows of a run."""
+        with self._lock:
+            self._added.pop(source, None)
+            self._added[source] = None
+            self._sources[source] = samples
+            while len(self._added) > MAX_ADDED:
+                del self._sources[next(iter(self._added))], self._added[next(iter(self._added))]
+
+    def first_of(self, labels: Sequence[str]) -> Sample | None:
+        """A bundled text of one of these classes; None where there is none."""
+        return next((row for row in self._sources[BUNDLED] if row.label in labels), None)
 
     def rows(self, source: str) -> list[Sample]:
         """Every sample of a source. Raises train.data.tables.DataError, with what to do, when it can't be had."""

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
-from ui.catalog.samples import BUNDLED, Sample
+from ui.catalog.samples import BUNDLED, Sample, SampleLibrary
 from ui.components.routing_grid import create_routing_grid
 from ui.components.sample_table import create_sample_table
 from ui.explore.api import Endpoints
@@ -37,10 +37,13 @@ _SMALL = {"min_width": 0, "scale": 0}
 
 @dataclass(frozen=True)
 class ExploreTab:
-    """What other tabs need to open a model or a text here: the shelf, picker and box, what follows a choice, and the
-    button that leads to the film."""
+    """What other tabs need to open a model or a text here: the shelf, picker and box, samples with the picker of their
+    source, what follows a choice, and the button that leads to the film."""
 
     shelf: ModelShelf
+    library: SampleLibrary
+    sample: gr.State
+    source: gr.Dropdown
     model: gr.Dropdown
     text: gr.Textbox
     view: gr.State
@@ -128,7 +131,8 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
-    return ExploreTab(explorer.shelf, asked.model, asked.text, view, choosing, drawing, film)
+    picked = (explorer.library, sample, samples.source)
+    return ExploreTab(explorer.shelf, *picked, asked.model, asked.text, view, choosing, drawing, film)
 
 
 def _routed_at_start(explorer: Explorer, text: str, sample: Sample) -> tuple[Shown, View | None]:

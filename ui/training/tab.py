@@ -9,13 +9,43 @@ import gradio as gr
 
 from switch_model import CheckpointError
 from train.runs.run import RunError
+from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.run_samples import validation_samples
+from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
-from ui.server.workspace import Workspace
+from ui.server.workspace import Workspace, visitor_of
 from ui.training.live_layout import create_live_run
 from ui.training.live_run import LiveRun
 from ui.training.new_run import NewRun
 from ui.training.new_run_layout import create_new_run
 from ui.training.run_history import RunHistory, create_run_history
+
+# Explore's tab, model, text, sample and source of samples.
+Opened = outputs("Opened", "pages", "model", "text", "sample", "source")
+
+
+def open_run(workspace: Workspace, explore: ExploreTab, name: str | None, visitor: str) -> Any:
+    """A run's best model in Explore, with a text that it held out, and its validation rows to draw samples from.
+
+    Raises gr.Error where there is no such run, or no checkpoint of it.
+    """
+    try:
+        run = workspace.run(name)
+        key = explore.shelf.add(run.best, f"run {name}")
+        kind, data = explore.shelf.kind(key), run.arguments().data.source
+    except (RunError, CheckpointError) as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    moved = Opened(gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key))
+    # What a stranger uploaded is shown to nobody else.
+    may_see = workspace.may_change(name, visitor) or not data.is_file
+    source = f"run {name}"
+    if not may_see or not (samples := validation_samples(run, source, kind)):
+        return moved
+    if kind is not CLASSIFIER:
+        return moved._replace(text=samples[0].text, sample=None)
+    explore.library.add(source, samples)
+    choices = [*explore.library.choices(), (f"Validation rows of {name}", source)]
+    return moved._replace(text=samples[0].text, sample=samples[0], source=gr.update(choices=choices, value=source))
 
 
 def create_train_tab(
@@ -48,16 +78,14 @@ def create_train_tab(
         with gr.Tab("All runs", id="all") as all_runs:
             chosen, open_chosen, go_on = create_run_history(demo, history, all_runs, tabs, watched)
 
-    def open_in_explore(name: str | None) -> tuple[Any, Any]:
-        try:
-            key = explore.shelf.add(workspace.run(name).best, f"run {name}")
-        except (RunError, CheckpointError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key)
+    opened_with = Opened(pages, explore.model, explore.text, explore.sample, explore.source)
+
+    def open_in_explore(name: str | None, request: gr.Request) -> Any:
+        return open_run(workspace, explore, name, visitor_of(request))
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     for button, run in ((open_watched, watched), (open_chosen, chosen)):
-        opening = button.click(open_in_explore, [run], [pages, explore.model], **quiet)
+        opening = button.click(open_in_explore, [run], [*opened_with], **quiet)
         opening.success(**explore.choosing).then(**explore.drawing)
     filled = go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **quiet)
     for event in following:
