@@ -197,7 +197,7 @@ def _train(run: Run, arguments: Arguments, stream: Stream, checkpoint: Path | No
             resume_from=checkpoint,
             train_lengths=[arguments.data.seq_len] * len(stream.train),
             model=model,
-            args=training_arguments(settings, task, run, "cpu", settings.total_iters),
+            args=training_arguments(settings, task, run, "cpu", settings.total_iters, settings.logging_steps),
             train_dataset=stream.train,
             eval_dataset=stream.validation,
             data_collator=collator,

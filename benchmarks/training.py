@@ -78,7 +78,7 @@ def our_trainer(folder: str) -> SwitchTrainer:
         eval_collator=collator,
         model=SwitchForSequenceClassification(arguments.config(VOCABULARY, 0, [str(n) for n in range(CLASSES)])),
         progress=ProgressCallback(run, StopRequest(run), max_minutes=None, resumed_from=None),
-        args=training_arguments(arguments.train, TASKS["classification"], run, "cpu", max_steps=None),
+        args=training_arguments(arguments.train, TASKS["classification"], run, "cpu", None, logging_steps=50),
         train_dataset=rows(),
         eval_dataset=rows().select(range(BATCH)),
         data_collator=collator,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from switch_model import CheckpointError, Predictor, Routing, SwitchConfig, load_checkpoint
 from train.arguments.arguments import Arguments
 from train.arguments.groups import DataArguments, ModelArguments, TrainArguments
-from train.arguments.steps import planned_steps
+from train.arguments.steps import logging_interval, planned_steps
 from train.cli.main import main
 from train.cli.parser import read_flags
 from train.data.errors import DataError
@@ -416,6 +416,26 @@ def test_config_file_presets_and_flags_give_way_in_that_order(toy_run, tmp_path,
 )
 def test_epochs_give_the_steps_within_what_is_asked_for(settings, expected):
     assert planned_steps(TrainArguments(**settings), updates_per_epoch=10) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "per_epoch", "expected"),
+    [
+        ({}, 96, 32, 1),  # The toy.
+        ({}, 30, 10, 1),
+        ({}, 2400, 700, 35),  # 48 would not fall on the evaluations.
+        ({"eval_steps": 200}, 2400, 700, 40),
+        ({}, 100_000, 1000, 50),
+        ({}, 1000, 997, 20),  # A prime is met by no interval: 1 would be far too many lines.
+        ({"logging_steps": 7}, 100_000, 1000, 7),
+    ],
+)
+def test_a_run_has_fifty_lines_of_training_and_some_at_its_evaluations(settings, steps, per_epoch, expected):
+    assert logging_interval(TrainArguments(**settings), steps, per_epoch) == expected
+
+
+def test_a_short_run_is_seen_from_its_first_step(toy_run):
+    assert [record["step"] for record in toy_run.metrics("train")] == list(range(1, 97))
 
 
 def test_epochs_asked_for_are_not_exceeded():

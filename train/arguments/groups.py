@@ -214,7 +214,9 @@ class TrainArguments:
     device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "seed of weights, data order and noise")
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
-    logging_steps: int = _argument(50, "steps between two lines of training metrics")
+    logging_steps: int | None = _argument(
+        None, "steps between two lines of training metrics; none = 50 lines in a run at least, and 50 steps at most"
+    )
     eval_steps: int | None = _argument(
         None, "steps between two evaluations, each with a checkpoint; none = an epoch", "--eval_check"
     )

@@ -47,7 +47,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("ema_decay", train.ema_decay, 0 <= train.ema_decay < 1, "at least 0 and below 1"),
         ("eval_steps", train.eval_steps, train.eval_steps is None or train.eval_steps >= 1, "at least 1"),
         ("save_total_limit", kept, kept is None or kept >= 1, "at least 1, or none for all"),
-        ("logging_steps", train.logging_steps, train.logging_steps >= 1, "at least 1"),
+        ("logging_steps", train.logging_steps, train.logging_steps is None or train.logging_steps >= 1, "at least 1"),
     ]
     for group in (data, model, train):
         for item in fields(group):

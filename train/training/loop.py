@@ -28,7 +28,7 @@ from switch_model.storage.whole_files import folder_written_aside
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.arguments.groups import TrainArguments
-from train.arguments.steps import planned_steps
+from train.arguments.steps import logging_interval, planned_steps
 from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
 from train.data.tokenizers import load_tokenizer
@@ -188,6 +188,7 @@ class TrainingParts:
     rows: Rows
     model: SwitchPreTrainedModel
     max_steps: int | None
+    logging_steps: int
     fingerprint: Fingerprint
 
     def best_of(self, run: Run, arguments: Arguments) -> BestCheckpoint:
@@ -250,7 +251,8 @@ def _prepare(
     model = task.model_class(config)
     if start is not None:
         take_weights(model, start.weights)
-    return TrainingParts(tokenizer, rows, model, steps if decided_by else None, found)
+    every = logging_interval(arguments.train, steps, updates_per_epoch)
+    return TrainingParts(tokenizer, rows, model, steps if decided_by else None, every, found)
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -307,7 +309,7 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
             resume_from=resume_from,
             tokens_before=int(last_value(run, "tokens", resume_from)),
             model=model,
-            args=training_arguments(arguments.train, task, run, device, parts.max_steps),
+            args=training_arguments(arguments.train, task, run, device, parts.max_steps, parts.logging_steps),
             train_dataset=rows.train,
             eval_dataset=rows.validation,
             train_lengths=rows.lengths,

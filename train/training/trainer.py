@@ -39,7 +39,7 @@ def compiles(arguments: TrainArguments, device: str) -> bool:
 
 
 def training_arguments(
-    arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None
+    arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None, logging_steps: int
 ) -> TrainingArguments:
     """Ours -> the Trainer's. `max_steps` only where the epochs would take more or fewer: the Trainer lets it win."""
     return TrainingArguments(
@@ -62,7 +62,7 @@ def training_arguments(
         save_strategy="steps" if arguments.eval_steps else "epoch",
         save_steps=arguments.eval_steps or 500,
         save_total_limit=arguments.save_total_limit,
-        logging_steps=arguments.logging_steps,
+        logging_steps=logging_steps,
         seed=arguments.seed,
         use_cpu=device == "cpu",
         prediction_loss_only=not task.labelled,
