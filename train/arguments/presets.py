@@ -99,8 +99,38 @@ _A_FEW_ROWS: dict[str, Any] = {
     "epochs": 15.0,
     "validation_size": 0.2,
 }
+# The toy as a lesson: many small experts, nothing dropped, and a learning rate so high that routing can't rest. The
+# balance loss keeps them evenly used; without it, two of eight take nearly all tokens (tests/ui/test_lesson.py).
+_ON_EDGE: dict[str, Any] = {
+    "seq_len": 16,
+    "vocab_size": None,
+    "num_samples": 600,
+    "d_model": 32,
+    "d_ff": 64,
+    "num_heads": 2,
+    "num_experts": 8,
+    "bigram_buckets": 0,
+    "pooling": "mean",
+    "dropout": 0.0,
+    "token_dropout": 0.0,
+    "expert_dropout": 0.0,
+    "capacity_factor": math.inf,
+    "capacity_factor_eval": math.inf,
+    "router_bias": True,
+    "aux_loss_coef": 0.5,
+    "z_loss_coef": 0.0,
+    "lr": 0.1,
+    "lr_schedule": "constant",
+    "warmup": 0.0,
+    "weight_decay": 0.0,
+    "ema_decay": 0.0,
+    "batch_size": 32,
+    "epochs": 6.0,
+    "max_steps": None,
+}
 # Where a data set wants something else than texts in general: data set -> preset -> arguments.
 FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
+    "toy": {"tiny": _ON_EDGE},
     "mini_news": {"tiny": _A_FEW_ROWS},
     "mini_reviews": {"tiny": _A_FEW_ROWS},
     "ag_news": {"small": _MANY_LONG_TEXTS, "base": _BY_EXPERTS},

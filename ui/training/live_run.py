@@ -6,14 +6,13 @@ Try it: LiveRun(Workspace(Path("runs"))).tick("toy", "")
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_titles
-from train.arguments.groups import ModelArguments
+from train.arguments.arguments import Arguments
 from train.runs.history import best_of
 from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State
@@ -21,7 +20,7 @@ from train.tasks.registry import TASKS, Task
 from ui.components.outputs import outputs
 from ui.look.html import notice, part, quiet
 from ui.server.workspace import Workspace, visitor_of
-from ui.training.partners import LESSON, TWIN, dense, first_of, may_have, unbalanced
+from ui.training.partners import LESSON, ON_EDGE, TWIN, dense, first_of, may_have, on_edge, stays_even, unbalanced
 from ui.training.run_summary import PIECES, STARTING, Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
 
@@ -206,7 +205,17 @@ class LiveRun:
         return self._start_partner(name, TWIN, request, dense)
 
     def start_lesson(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
-        """The same run with nothing that keeps loads even, to see experts collapse. (What is wrong, picker)."""
+        """The same run with nothing that keeps loads even, to see experts collapse; of the toy, both at a size at which
+        they do. (What is wrong, picker)."""
+        try:
+            toy = stays_even(self.workspace.run(name).arguments())
+        except (RunError, ValueError) as error:
+            return notice(str(error)), gr.skip()
+        if toy:
+            wrong, picker = self._start_partner(name, ON_EDGE, request, on_edge)
+            if wrong:
+                return wrong, picker
+            name = f"{name}{ON_EDGE}"
         return self._start_partner(name, LESSON, request, unbalanced)
 
     def _start_partner(
@@ -214,7 +223,7 @@ class LiveRun:
         name: str | None,
         suffix: str,
         request: gr.Request | None,
-        change: Callable[[ModelArguments], ModelArguments],
+        change: Callable[[Arguments], Arguments],
     ) -> tuple[str, Any]:
         visitor = visitor_of(request)
         try:
@@ -223,9 +232,8 @@ class LiveRun:
             if partner in self.workspace.names():
                 return "", gr.update(value=partner)
             self.workspace.check_may_start(visitor)
-            arguments = replace(arguments, model=change(arguments.model))
             folder = self.workspace.root / partner
-            run = start(arguments, folder.parent, folder.name, self.workspace.max_runs)
+            run = start(change(arguments), folder.parent, folder.name, self.workspace.max_runs)
         except (RunError, ValueError) as error:
             return notice(str(error)), gr.skip()
         partner = run.folder.relative_to(self.workspace.root).as_posix()

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from train.arguments.groups import ModelArguments
+from train.arguments.arguments import Arguments
+from train.arguments.groups import DEFAULT_TASK
 from train.runs.run import Run
 
-TWIN, LESSON = "-dense", "-no-balance"
+TWIN, LESSON, ON_EDGE = "-dense", "-no-balance", "-on-edge"
 
 
 def first_of(name: str) -> str:
@@ -13,15 +14,28 @@ def first_of(name: str) -> str:
     return name.removesuffix(TWIN).removesuffix(LESSON)
 
 
-def dense(model: ModelArguments) -> ModelArguments:
+def dense(arguments: Arguments) -> Arguments:
     """The same work per token without a choice. Where the classifier reads experts alone, one of them is the MLP."""
-    if model.readout == "experts":
-        return replace(model, num_experts=1)
-    return replace(model, sparse_step=0, decoder_sparse_step=None)
+    if arguments.model.readout == "experts":
+        return replace(arguments, model=replace(arguments.model, num_experts=1))
+    return replace(arguments, model=replace(arguments.model, sparse_step=0, decoder_sparse_step=None))
 
 
-def unbalanced(model: ModelArguments) -> ModelArguments:
-    return replace(model, balance="loss", aux_loss_coef=0.0, sequence_balance_coef=0.0)
+def unbalanced(arguments: Arguments) -> Arguments:
+    off = {"balance": "loss", "aux_loss_coef": 0.0, "sequence_balance_coef": 0.0}
+    return replace(arguments, model=replace(arguments.model, **off))
+
+
+def stays_even(arguments: Arguments) -> bool:
+    """Whether this is the toy at a size where routing stays even without a balance loss, too: no lesson."""
+    small = arguments.train.preset == "tiny" or arguments.train.task != DEFAULT_TASK
+    return arguments.data.source.is_toy and not small
+
+
+def on_edge(arguments: Arguments) -> Arguments:
+    """The toy at the size where the balance loss makes the difference."""
+    asked = {name: getattr(arguments.train, name) for name in ("probe", "device", "save_total_limit")}
+    return Arguments.resolve({"dataset": "toy", "preset": "tiny"} | asked)
 
 
 def may_have(run: Run, suffix: str) -> bool:

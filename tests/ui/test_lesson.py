@@ -1,0 +1,33 @@
+"""The lesson of the Train tab: the toy without a balance loss, at a size at which routing then collapses."""
+
+import shutil
+
+from train.arguments.arguments import Arguments
+from train.training.loop import train
+from ui.server.workspace import Workspace
+from ui.training.live_run import LiveRun
+from ui.training.partners import on_edge, unbalanced
+
+
+def test_without_the_balance_loss_the_toy_of_the_lesson_collapses(tmp_path):
+    lesson, loads = on_edge(Arguments.resolve({})), {}
+    for name, arguments in {"with": lesson, "without": unbalanced(lesson)}.items():
+        arguments.train.output_dir = str(tmp_path / name)
+        last = train(arguments).metrics("eval")[-1]
+        loads[name] = [sorted(layer["load"]) for layer in last["routing"]]
+    for idle_to_busiest in loads["without"]:
+        assert idle_to_busiest[3] < 0.01 and sum(idle_to_busiest[-2:]) > 0.85
+    for idle_to_busiest in loads["with"]:
+        assert idle_to_busiest[0] > 0.02 and idle_to_busiest[-1] < 0.35
+
+
+def test_the_lesson_of_a_toy_that_stays_even_anyway_is_another_pair_of_runs(toy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.runs.process._spawn", lambda *given: None)  # Two trainings, seen above.
+    shutil.copytree(toy_run.folder, tmp_path / "toy")
+    live = LiveRun(workspace := Workspace(tmp_path))
+    wrong, picker = live.start_lesson("toy")
+    assert not wrong and picker["value"] == "toy-on-edge-no-balance"
+    pair = [workspace.run(name).arguments() for name in ("toy-on-edge", "toy-on-edge-no-balance")]
+    assert [arguments.model.num_experts for arguments in pair] == [8, 8]
+    assert [arguments.model.aux_loss_coef for arguments in pair] == [0.5, 0.0]
+    assert set(live._partners("toy-on-edge-no-balance")) == {"toy-on-edge", "toy-on-edge-no-balance"}
