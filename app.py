@@ -11,7 +11,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - who starts it has not installed it.
     sys.exit(f"app.py: Python 3.11 or newer is needed, and this is {sys.version.split()[0]}.")
 
-from train.launch import go_on_unread, prepare_streams
+from train.launch import ignore_closed_stdout, prepare_streams
 from train.requirements import why_it_failed
 from ui.server.address import bind_error, host_name, port_number, without_proxy
 
@@ -66,5 +66,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     prepare_streams()
-    go_on_unread()
+    ignore_closed_stdout()
     main()

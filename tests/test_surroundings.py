@@ -167,7 +167,7 @@ def test_a_file_never_gets_the_number_of_a_stream_that_was_closed(tmp_path):
 
 def test_a_run_goes_on_when_nobody_reads_and_what_only_prints_says_that_it_did_not():
     code = "import time; [print('x' * 70_000, flush=True) for _ in range(9)]; sys.exit(7)"
-    assert in_shell("go_on_unread(); " + code, '"$@" | true').returncode == 7
+    assert in_shell("ignore_closed_stdout(); " + code, '"$@" | true').returncode == 7
     assert in_shell(code, '"$@" 2>/dev/null | true').returncode == 1
     done = in_shell("print('said', file=sys.stderr); sys.exit(7)", '"$@" 2> >(true); exit $?')
     assert done.returncode == 7

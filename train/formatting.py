@@ -1,4 +1,4 @@
-"""Numbers, names and texts as a sentence, a table or a shell takes them.
+"""Format numbers, names and texts for sentences, tables and shell commands.
 
 Try it: listed(["a", "b"]), one_line("two\\nlines"), counted(3, "row", "rows")
 """
@@ -10,30 +10,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MAX_NAME = 40
-# What a terminal obeys instead of showing it, and marks that turn the direction of all that follows them.
+# Terminal escape sequences, control characters, and marks that change the text direction.
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?")
 _UNSEEN = {code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and not chr(code).isspace()}
 _UNSEEN |= dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
 
 
 def listed(names: list[str]) -> str:
-    """Names for a sentence: the first ten, none too long."""
+    """Names for a sentence: the first ten, each shortened."""
     shown = ", ".join(shortened(name, MAX_NAME + 2) for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 
 def quoted(names: list[str]) -> str:
-    """`listed` for names of columns, which may be words of the sentence as well."""
+    """`listed` with quotes, for names of columns, which may look like words of the sentence."""
     return listed([f"'{shortened(name, MAX_NAME)}'" for name in names])
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:
-    """A number with what it counts; several of them end in an s unless said otherwise."""
+    """A number with its noun: "1 row", "3 rows"; `several` is an irregular plural."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def one_line(text: str) -> str:
-    """A text as a terminal may show it: line breaks and tabs as blanks, without what would move or colour the rest."""
+    """A text safe for a terminal, in one line: line breaks and tabs become spaces, control sequences are removed."""
     if "\x1b" in text:
         text = _ESCAPE.sub("", text)
     return " ".join(text.translate(_UNSEEN).split())
@@ -46,7 +46,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Cells as text in columns."""
+    """Cells as text in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -57,5 +57,5 @@ def clock(seconds: float) -> str:
 
 
 def pasted(path: str | Path) -> str:
-    """A path as a word of a command that a shell takes as it is printed."""
+    """A path quoted for a shell command."""
     return shlex.quote(str(path))

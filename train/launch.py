@@ -1,4 +1,4 @@
-"""How a process was started: which streams it has, and whether it is one of several. For the command line and the app.
+"""Standard streams and distributed launchers, checked at the start of the command line and the app.
 
 Only the standard library, so that it runs before anything else is imported.
 Try it: PYTHONIOENCODING=ascii python -m train --help | head -1
@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 
-# As shells count a process that ended because nobody read its output.
+# Exit status of a process whose output nobody reads any more, as in shells.
 UNREAD = 128 + getattr(signal, "SIGPIPE", 13)
-# Where launchers put the number of processes they start: torchrun and accelerate, then three kinds of mpirun.
+# Environment variables with the number of processes: of torchrun and accelerate, and three kinds of mpirun.
 PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 class _Unbroken(io.RawIOBase):
-    """Writes to a descriptor, and drops what nobody can take any more: a closed pipe, a terminal that is gone."""
+    """Writes to a file descriptor, and ignores errors: a closed pipe, a terminal that is gone."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
@@ -39,16 +39,16 @@ class _Unbroken(io.RawIOBase):
 
 
 def prepare_streams() -> None:
-    """Make the three streams such that no character and no reader who leaves ends the process with an exception.
+    """Make standard streams robust: no unencodable character and no closed pipe ends the process with an exception.
 
-    What an encoding lacks is written as \\u2026. A stream that was closed leads nowhere, and its number stays taken:
-    the next file that is opened would get it, with all that is printed.
+    Unencodable characters are written as \\u2026. A closed stream is opened on /dev/null: otherwise the next opened
+    file would get its descriptor, and with it all that is printed.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)  # Gets the lowest free descriptor.
         if getattr(sys, name) is None:
             mode = "w" if number else "r"
             stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
@@ -58,15 +58,15 @@ def prepare_streams() -> None:
     _unbreak("stderr")
 
 
-def go_on_unread() -> None:
-    """From here on a reader of standard output who leaves is no reason to end: a run has a log of its own."""
+def ignore_closed_stdout() -> None:
+    """From now on a closed standard output does not end the process: a run has its own log."""
     if sys.stdout is sys.__stdout__:  # Not a notebook's or a test's.
         _unbreak("stdout")
 
 
 def _unbreak(name: str) -> None:
     stream = getattr(sys, name)
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # No file of this process.
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # Not a file.
         number = stream.fileno()
         stream.flush()
         wrapped = io.TextIOWrapper(
@@ -79,13 +79,13 @@ def _unbreak(name: str) -> None:
 
 
 def drop_output() -> None:
-    """Nobody reads standard output any more: what is still to be flushed to it goes nowhere."""
+    """Send what is still buffered for standard output to /dev/null, once nobody reads it any more."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_of_several() -> str | None:
-    """What a process says that a launcher started with others: runs are of one process. None = it is alone."""
+    """An error message if a launcher started several processes, which is not supported; None otherwise."""
     for name in PROCESS_COUNTS:
         count = os.environ.get(name, "")
         if count.isdecimal() and int(count) > 1:

@@ -1,4 +1,4 @@
-"""Names and texts in matplotlib's pictures: as they are written, or by number where its fonts lack their letters.
+"""Texts in matplotlib figures: unchanged, or replaced by a number where the fonts lack their letters.
 
 Try it: names_for_picture(["good", "好"]), with text_as_written(): plt.title("$5 to $9")
 """
@@ -15,28 +15,28 @@ from matplotlib import font_manager, ft2font
 from train.formatting import one_line, shortened
 
 LONGEST_NAME = 30
-# matplotlib brings this one along.
+# Included in matplotlib.
 FONT = "DejaVu Sans"
-# Where a machine has one of these, its letters are drawn too.
+# Further fonts, used where installed.
 MORE_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic",
     "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu",
     "Noto Sans Thai", "Lohit Devanagari", "Nirmala UI", "Leelawadee UI", "Noto Sans", "Symbola",
 )  # fmt: skip
-# From Hebrew to Myanmar, and Khmer, letters depend on their neighbours, or run from right to left.
+# Hebrew to Myanmar, and Khmer: letter shapes depend on their neighbours, or text runs from right to left.
 JOINED_SCRIPTS = ((0x0590, 0x109F), (0x1780, 0x17FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFC))
 JOINS_LETTERS = hasattr(ft2font, "__libraqm_version__")
 
 
 def text_as_written() -> AbstractContextManager[None]:
-    """Inside, where pictures are drawn and saved, no text is taken for a formula, and letters come from all fonts that
-    `drawable` knows of."""
+    """Context in which figures are drawn and saved: no text is parsed as a formula, and all fonts that `drawable` knows
+    are used."""
     return matplotlib.rc_context({"text.parse_math": False, "font.family": [FONT, *_letters()]})
 
 
 def as_written() -> dict[str, Any]:
-    """The same for one text, where other threads draw too: as arguments of matplotlib's text."""
+    """The same for a single text, as arguments of matplotlib's text: thread-safe."""
     return {"parse_math": False, "family": [FONT, *_letters()]}
 
 
@@ -60,13 +60,13 @@ def names_for_picture(names: Sequence[str]) -> list[str]:
 
 
 def drawable_only(text: str) -> str:
-    """A text for a title: what can't be drawn of it is left out, and … stands for it."""
+    """A text for a title, with … for words that can't be drawn."""
     words = (word if drawable(word) else "…" for word in one_line(text).split(" "))
     return " ".join(word for word in words)
 
 
 def told_by_number(names: Iterable[str], shown: Iterable[str]) -> list[str]:
-    """The numbered ones, each with its name: what stands beside a picture that can't say it."""
+    """ "class 3: name" for each name that was replaced by its number: a key to the figure."""
     return [f"{short}: {name}" for name, short in zip(names, shown, strict=True) if not drawable(one_line(name))]
 
 

@@ -1,6 +1,6 @@
-"""When a package can't be imported, or fails because it is too old or too new: which one, and what to do about it.
+"""Error messages for packages that are missing, broken, too old or too new.
 
-Only the standard library, for nothing else may be there. Asked after something went wrong, so that it costs no start.
+Only the standard library, because nothing else may be installed. Used only after a failure, so that it costs no time.
 Try it: print(wrong_versions())
 """
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
-# This project's own packages: what goes wrong in them is no fault of an installation.
+# This project's own packages: an error in them is not the installation's fault.
 OWN = ("app", "benchmarks", "switch_model", "train", "ui", "__main__")
 REMEDY = "pip install -r requirements.txt"
 SHOWN_CHARACTERS = 200
 
 
 def why_not_imported(error: BaseException) -> str | None:
-    """A sentence with the remedy, for an exception that comes from the import of another's package; None for any other.
+    """A sentence with the remedy, for an exception from importing a third-party package; None for any other.
 
-    Packages that don't fit each other raise many kinds: ImportError, AttributeError, ValueError, OSError, SyntaxError.
+    Incompatible packages raise many types: ImportError, AttributeError, ValueError, OSError, SyntaxError.
     """
-    while isinstance(error, ImportError) and error.__cause__ is not None:  # transformers has words of its own for it.
+    while isinstance(error, ImportError) and error.__cause__ is not None:  # transformers wraps it.
         error = error.__cause__
     package = _being_imported(error.__traceback__)
     if isinstance(error, ImportError):
@@ -44,7 +44,7 @@ def why_not_imported(error: BaseException) -> str | None:
 
 
 def why_it_failed(error: BaseException) -> str | None:
-    """`why_not_imported`, or which versions may be to blame for any other exception; None where all are right."""
+    """`why_not_imported`, or for any other exception the unsupported versions that may cause it; None without any."""
     if said := why_not_imported(error):
         return said
     wrong = wrong_versions()
@@ -52,7 +52,7 @@ def why_it_failed(error: BaseException) -> str | None:
 
 
 def wrong_versions() -> str | None:
-    """A sentence on the packages that are missing, too old or too new; None where all are as pyproject.toml asks."""
+    """A sentence on the packages that are missing, too old or too new; None where all are as in pyproject.toml."""
     try:
         from packaging.requirements import Requirement
     except ImportError:
@@ -72,7 +72,7 @@ def wrong_versions() -> str | None:
 
 
 def needed() -> list[str]:
-    """What this project asks for, as in pyproject.toml; of an installed one, as it was installed."""
+    """The requirements in pyproject.toml, or of the installed package."""
     try:
         return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     except (OSError, ValueError, KeyError):
@@ -84,11 +84,11 @@ def needed() -> list[str]:
 
 
 def _first_words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:SHOWN_CHARACTERS] or "no word"
+    return " ".join(str(error).split())[:SHOWN_CHARACTERS] or "no message"
 
 
 def _version(package: str) -> str | None:
-    """That of what was imported, for another one may lie before what is installed; else of what is installed."""
+    """The version of the imported module, which may shadow the installed one; else the installed version."""
     loaded = getattr(sys.modules.get(package), "__version__", None)
     if isinstance(loaded, str):
         return loaded
@@ -99,7 +99,7 @@ def _version(package: str) -> str | None:
 
 
 def _being_imported(traceback: TracebackType | None) -> str | None:
-    """The innermost package of others one of whose modules was being executed."""
+    """The innermost third-party package whose import was running."""
     found = None
     while traceback is not None:
         frame = traceback.tb_frame

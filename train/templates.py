@@ -1,4 +1,4 @@
-"""Texts made from templates: the files beside the modules that fill them, HTML escaped by itself.
+"""Jinja2 templates, stored beside the modules that use them; HTML is escaped automatically.
 
 Try it: render("release/model_card.md.jinja", …)
 """
@@ -18,10 +18,10 @@ def templates_of(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        undefined=StrictUndefined,  # A name misspelt in a template is an error, not a gap.
+        undefined=StrictUndefined,  # A misspelt name is an error, not an empty string.
     )
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this package by its path, filled."""
+    """Render a template of this package, given by its path."""
     return templates_of("train").get_template(template).render(values)

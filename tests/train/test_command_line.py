@@ -79,7 +79,7 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     figures, said = evaluated(moved, other)
     assert figures["trained_on"] is None and said == ""
     assert main(["evaluate", "--checkpoint", str(moved), "--dataset", str(other), "--split", "validation"]) == 2
-    assert "was not trained on it" in capsys.readouterr().err
+    assert "was not trained on its" in capsys.readouterr().err
 
     # With its run at hand, rows are known wherever they stand: in a file that grew, was sorted anew or renamed.
     lines = own_file.read_text().splitlines(keepends=True)
@@ -115,7 +115,7 @@ def test_a_run_that_lost_its_rows_knows_its_file_by_the_digest(own_run, own_file
     for command in (["evaluate", *held_out], ["analyze", *held_out, "--output", str(tmp_path / "other")]):
         assert main(command) == 2
         said = capsys.readouterr().err
-        assert "was not trained on it as it is now" in said and said.count("\n") == 1
+        assert "was not trained on its present content" in said and said.count("\n") == 1
     assert main(["evaluate", *words]) == 0
     said = capsys.readouterr()
     assert (
@@ -134,7 +134,7 @@ def test_a_text_that_stands_on_both_sides_is_not_held_out(own_file, tmp_path, ca
     words = ["--checkpoint", str(folder), "--dataset", str(file), "--split", "validation"]
     assert main(["evaluate", *words]) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["rows"] == 6 - found.leaked and "trained on their texts too" in said.err
+    assert json.loads(said.out)["rows"] == 6 - found.leaked and "trained on the same texts" in said.err
 
 
 CHANGES = {
@@ -235,7 +235,7 @@ def test_a_run_without_a_whole_checkpoint_says_what_is_damaged(run_of_two_saves,
         (folder / "optimizer.pt").write_bytes(b"")
     assert not run.can_resume() and main(["resume", str(run.folder)]) == 2
     said = capsys.readouterr().err
-    assert "checkpoint-4 is damaged (optimizer.pt is empty or torn) and there is no whole checkpoint" in said
+    assert "checkpoint-4 is damaged (optimizer.pt is empty or torn), and there is no other complete checkpoint" in said
     assert "start again with" in said and len(run.kept_checkpoints()) == 2
 
 
@@ -291,7 +291,7 @@ def test_class_names_in_a_card_are_no_markup(own_run):
     names = ["<b>|x", "[a](b)", "two_words\n_or_ *more*"]
     training = json.loads((own_run.best / "training.json").read_text())
     card = model_card(SwitchConfig(id2label=dict(enumerate(names))), training, (2, 1))
-    assert "sorts texts into \\<b\\>\\|x, \\[a\\](b), two_words \\_or\\_ \\*more\\*." in card
+    assert "classifies texts into \\<b\\>\\|x, \\[a\\](b), two_words \\_or\\_ \\*more\\*." in card
 
 
 def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_does_not_know(own_run, capsys):
@@ -310,7 +310,7 @@ def test_a_packaged_card_names_no_path_and_promises_no_licence_of_data_that_it_d
     [
         ("a.json", '{"seed": 1,\n "max_step": 4}', "a.json, line 2: there is no argument max_step (did you mean max_steps?)."),  # noqa: E501
         ("b.yaml", "seed: 1\nmax_steps: four\n", "b.yaml, line 2: max_steps 'four' is not allowed: it must be a whole number or none."),  # noqa: E501
-        ("c.json", '{"seed": 1,\n "lr" 2}', "c.json, line 2 is neither YAML nor JSON"),
+        ("c.json", '{"seed": 1,\n "lr" 2}', "c.json, line 2 is neither valid YAML nor JSON"),
         ("d.yaml", None, "there is no file"),
     ],
 )  # fmt: skip
@@ -357,7 +357,7 @@ def test_a_value_is_read_alike_from_a_flag_a_file_and_a_search(tmp_path, capsys,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bogus"], "there is no command bogus: there are runs, stop, resume, "),
+        (["bogus"], "there is no command bogus. Commands: runs, stop, resume, "),
         (["resum", "x"], "did you mean resume?"),
         (["my.csv"], "To train on it: python -m train --dataset my.csv"),
         (["evaluate", "--checkpoint", "x", "--dataset", "toy", "--spilt", "x"], "--spilt (did you mean --split?)"),
@@ -378,10 +378,10 @@ def test_a_finished_run_stays_as_it_is_and_gets_back_a_best_checkpoint_that_is_g
     before = [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
     weights = (run.best / "model.safetensors").read_bytes()
     assert main(["resume", str(run.folder)]) == 0
-    assert f"is finished. To train on: python -m train --init_from {run.folder}" in capsys.readouterr().out
+    assert f"is finished. To train further: python -m train --init_from {run.folder}" in capsys.readouterr().out
     shutil.rmtree(run.best)
     assert main(["resume", str(run.folder)]) == 0
-    assert "best/ was gone" in capsys.readouterr().out and (run.best / "model.safetensors").read_bytes() == weights
+    assert "best/ was missing" in capsys.readouterr().out and (run.best / "model.safetensors").read_bytes() == weights
     assert before == [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
 
 
@@ -450,7 +450,7 @@ def test_predict_says_that_no_text_came(own_run, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["predict", "--checkpoint", str(own_run.folder)]) == 0
     said = capsys.readouterr()
-    assert said.out == "" and "No text came" in said.err
+    assert said.out == "" and "Standard input is empty" in said.err
 
 
 def test_a_trace_has_a_legend_of_what_it_shows(own_run, capsys):

@@ -111,7 +111,7 @@ def test_what_goes_wrong_is_said_in_a_line(hub, toy_run, tmp_path, monkeypatch, 
     assert "write owner/name" in refusal(repo_id="my-model")
     assert "You have no right to write to you/my-model" in refusal(repo_id="you/my-model")
     monkeypatch.setenv("HF_TOKEN", "hf_old")
-    assert "does not take this token" in refusal()
+    assert "rejects this token" in refusal()
     monkeypatch.delenv("HF_TOKEN")
     assert "`hf auth login`, or set HF_TOKEN" in refusal()
     monkeypatch.setenv("HF_TOKEN", TOKEN)

@@ -248,7 +248,7 @@ def test_blanks_are_filled_from_the_command_line(tmp_path, capsys):
     run = tmp_path / "run"
     flags = ["--dataset", "toy", "--num_samples", "40", "--total_iters", "2", "--vocab_size", "200", *SMALL]
     assert main([*flags, "--task", "mlm", "--output_dir", str(run)]) == 0
-    assert f"Look at it: python app.py --checkpoint {run / 'best'}" in capsys.readouterr().out
+    assert f"Explore it: python app.py --checkpoint {run / 'best'}" in capsys.readouterr().out
     filler = MaskFiller.from_checkpoint(run, "cpu")
     text = "w1 ___ w2 ___"
     expected = filler(text)

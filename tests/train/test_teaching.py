@@ -27,7 +27,7 @@ def test_each_row_gets_the_mean_of_what_its_teachers_say_of_its_own_text(toy_run
     for row, said in zip([1, 0], taught[TEACHER], strict=True):
         expected = predictor(texts[row]).scores
         assert said == pytest.approx([expected[name] for name in backwards], abs=1e-5)
-    with pytest.raises(DataError, match="must have the classes of the data"):
+    with pytest.raises(DataError, match="must have those of the data"):
         with_teachers(rows, texts, ["yes", "no"], settings(str(toy_run.best)))
 
 

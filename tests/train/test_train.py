@@ -302,7 +302,7 @@ def test_help_says_what_each_kind_of_switch_does(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "translates, writes on, fills blanks" in said
+    assert "classifier, translation, causal LM, masked LM or span corruption" in said
     assert "switch --tie_word_embeddings off" in said and "switch --embedding_norm off" in said
 
 

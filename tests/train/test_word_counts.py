@@ -106,7 +106,7 @@ def test_a_run_ends_with_counted_words_and_tells_what_they_bring(tmp_path, capsy
     said = capsys.readouterr().out
     model, _ = load_checkpoint(run.best, "cpu")
     validation = read_training(run.best)["validation"]
-    assert "words and pairs join in with weight" in said and model.config.counted_rows > 0
+    assert "words and word pairs added with weight" in said and model.config.counted_rows > 0
     assert validation["accuracy"] > max(record["accuracy"] for record in run.metrics("eval"))
     held_out = evaluate(str(run.best), DataSource(str(table), split="validation"))
     assert held_out["accuracy"] == pytest.approx(validation["accuracy"])

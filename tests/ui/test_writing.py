@@ -321,7 +321,7 @@ def test_a_model_without_a_head_is_refused_in_words(tmp_path):
     _, tokenizer = load_checkpoint(save_tiny_mask_filler(tmp_path / "tiny"), "cpu")
     config = SwitchConfig(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_heads=2, num_layers=1)
     save_checkpoint(SwitchEncoderModel(config), tokenizer, tmp_path / "bare")
-    with pytest.raises(CheckpointError, match="hidden states"):
+    with pytest.raises(CheckpointError, match="without a head"):
         ModelShelf({"bare": tmp_path / "bare"}, "cpu").load("bare")
 
 

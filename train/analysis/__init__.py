@@ -1,1 +1,1 @@
-"""A data set analysed from the command line, and its report as one HTML file."""
+"""Analysis of a data set from the command line, and its report as one HTML file."""

@@ -1,4 +1,4 @@
-"""Analyse where a model sends the tokens of a whole data set: rows in, a folder with report, tables and plots out.
+"""Analyse the routing of a whole data set: rows in, a folder with report and tables out.
 
 Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.csv --output report
 """
@@ -27,14 +27,13 @@ from train.evaluation.reliance import known
 from train.formatting import counted, listed
 from train.runs.continuing import lost_rows, read_fingerprint
 
-# Texts that an expert's importance is measured on: a pass over all of them for each expert.
+# Number of texts for expert importance, which takes a pass over all of them for each expert.
 IMPORTANCE_TEXTS = 32
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts with the model's own class indices (-1 = unknown), a sentence about what could not be used, and whether a
-    run held them out."""
+    """Texts with the model's class indices (-1 = unknown), a remark on the data, and whether a run held them out."""
 
     texts: list[str]
     true: list[int]
@@ -45,13 +44,14 @@ class Rows:
 def rows_to_analyze(
     labels: list[str], source: DataSource, *, num_samples: int | None = None, checkpoint: str | None = None
 ) -> Rows:
-    """Rows of a data set for a model with the classes `labels`; classes are used where there are such, and fit.
+    """Rows of a data set for a model with the classes `labels`; the data's classes are used if they fit.
 
     Args:
-        checkpoint: whose run held rows out, which are meant by "validation" where the data have no such split.
+        checkpoint: if the data have no validation split, "validation" means the rows that this checkpoint's run held
+            out.
 
     Raises:
-        DataError: when there are no texts to be had.
+        DataError: when there are no texts.
     """
     said, held_out = "", checkpoint is not None and source.split == "validation" and source.lacks_validation
     try:
@@ -60,7 +60,7 @@ def rows_to_analyze(
     except DataError:
         if source.label_column:
             raise
-        # Perhaps it has texts and no classes. What else is wrong comes up again.
+        # Perhaps it has no classes. Any other problem is raised again.
         rows, names = load_split(source, labelled=False)
     if held_out:
         rows, names, said = held_out_rows(own_data(checkpoint, source), source.dataset, checkpoint)
@@ -68,7 +68,7 @@ def rows_to_analyze(
         rows = rows.shuffle(seed=0).select(range(num_samples))
     texts = list(rows["text"])
     if not names:
-        said = f"{said} The data have no classes: predicted ones stand in for them.".strip()
+        said = f"{said} The data have no classes: predicted ones are used instead.".strip()
         return Rows(texts, [-1] * len(texts), said, held_out)
     index_of = [labels.index(name) if name in labels else -1 for name in names]
     true = [index_of[label] for label in rows["label"]]
@@ -77,31 +77,31 @@ def rows_to_analyze(
         return Rows(texts, true, said, held_out)
     note = f"{said} The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
     which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
-    note = f"{note}the predicted class stands in for the data's in {which}.".strip()
+    note = f"{note}the predicted class is used instead in {which}.".strip()
     return Rows(texts, true, note, held_out)
 
 
 def with_overlap(rows: Rows, checkpoint: str) -> Rows:
-    """The rows, with how many of them the model was trained on in their note, where its run tells."""
+    """The rows, with the number of rows that the model was trained on in their note, if known."""
     found = read_fingerprint(checkpoint)
     if found is None and not rows.held_out:
         return replace(rows, note=f"{rows.note} {lost_rows(checkpoint)}".strip())
     if found is None or not (known := found.known(rows.texts)):
         return rows
     of_all = f"{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"
-    said = f"{of_all} {'was' if known == 1 else 'were'} trained on: metrics on them speak of memory."
+    said = f"{of_all} {'was' if known == 1 else 'were'} trained on, so metrics on them are too optimistic."
     return replace(rows, note=f"{rows.note} {said}".strip())
 
 
 def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:
-    """Some texts drawn at random, the same ones each time: what importance is measured on."""
+    """Texts for expert importance, sampled at random with a fixed seed."""
     chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
     return [corpus.texts[index] for index in chosen.tolist()]
 
 
 def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
-    """(L, E, 3) mean change of the predicted class's probability without each expert, the share of texts whose class
-    changes, and how many texts were tried (`texts_to_try`)."""
+    """(L, E, 3) mean change of the predicted class's probability when each expert is ablated, the share of texts whose
+    class changes, and the number of texts (`texts_to_try`)."""
     some = texts_to_try(corpus, texts)
     return np.array(
         [
@@ -112,9 +112,9 @@ def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TE
 
 
 def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, Any]) -> dict[str, Any]:
-    """All metrics of a report, ready for JSON: per layer what `Corpus.measures` has, mutual information with the
-    classes, lift, right against wrong, and per expert its most telling tokens and its importance; beside them, what
-    `train.evaluation.reliance.measured` found."""
+    """All metrics of a report, for JSON: per layer those of `Corpus.measures`, mutual information with the classes,
+    lift, right against wrong, and per expert the tokens of highest lift and its importance; and `found`, from
+    `train.evaluation.reliance.measured`."""
     layers = []
     for index, name in enumerate(corpus.layers):
         experts = [
@@ -155,7 +155,7 @@ def write_report(
     folder: Path,
     found: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """report.html, measures.json, tokens.parquet and texts.parquet. Raises DataError when they can't be written."""
+    """Write report.html, measures.json, tokens.parquet and texts.parquet. Raises DataError when that fails."""
     from train.analysis.report import report_html
 
     try:
@@ -172,7 +172,7 @@ def write_report(
 
 
 def write_tables(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
-    """tokens.parquet, a row per token, and texts.parquet, a row per text."""
+    """Write tokens.parquet, a row per token, and texts.parquet, a row per text."""
     paths = folder / "tokens.parquet", folder / "texts.parquet"
     for path, columns in zip(paths, (corpus.tokens_table(), corpus.texts_table()), strict=True):
         pq.write_table(pa.table(columns), path)

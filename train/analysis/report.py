@@ -1,6 +1,6 @@
-"""A routed data set as HTML: tables and cards for the page, and a whole report that opens without a network.
+"""A routed data set as HTML: tables and cards for the page, and a self-contained report that opens offline.
 
-The HTML stands in report.html and expert_card.html, where every value is escaped by itself.
+The templates are report.html and expert_card.html; values are escaped automatically.
 Try it: report_html(corpus, None, "AG News, test", "")
 """
 
@@ -26,14 +26,14 @@ from train.formatting import counted
 from train.templates import render
 
 SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
-# A confusion matrix with more classes than this is no picture any more.
+# Confusion matrices with more classes are not shown.
 MAX_MATRIX = 40
 
 
 def layer_table(corpus: Corpus) -> str:
-    """A row per sparse layer: load, entropies, drops, and what it tells of the classes."""
-    told_by = "told of the class by a token’s expert"
-    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", told_by)
+    """A row per sparse layer: load, entropies, drops, and mutual information with the classes."""
+    information = "mutual information with the class (normalised)"
+    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", information)
     rows = []
     for index, name in enumerate(corpus.layers):
         one, told = corpus.measures[index], class_information(corpus, name)
@@ -44,16 +44,16 @@ def layer_table(corpus: Corpus) -> str:
 
 
 def told_in_words(told: AgainstChance) -> str:
-    """A measure beside its chance: "2.31 % (shuffled 0.12 %)"."""
+    """A metric beside its chance level: "2.31 % (shuffled 0.12 %)"."""
     return f"{100 * told.value:.2f} % (shuffled {100 * told.chance:.2f} %)"
 
 
 def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float, float, float] | None) -> str:
-    """Tokens, classes, contexts and importance of one expert, with a word of caution where the evidence is thin.
+    """Tokens, classes, contexts and importance of one expert, with a warning if the evidence is thin.
 
     Args:
-        importance: mean change of the predicted class's probability without it, share of texts whose class changes, and
-            how many were tried.
+        importance: mean change of the predicted class's probability when it is ablated, share of texts whose class
+            changes, and number of texts.
     """
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     count, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
@@ -61,8 +61,10 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
     if importance is not None:
         change, flipped, tried = importance
         points = f"{100 * change:+.2f}".replace("-", "−")
-        facts += f" · without it the predicted class gets {points} points on average, and the class changes in "
-        facts += f"{100 * flipped:.0f} % of the {tried:.0f} texts tried"
+        facts += (
+            f" · without it the predicted class’s probability changes by {points} points on average, and the class "
+        )
+        facts += f"changes in {100 * flipped:.0f} % of {tried:.0f} texts"
     lifts = lift(class_counts(corpus, layer))[:, expert]
     order = [index for index in np.argsort(-np.abs(lifts)) if not np.isnan(lifts[index])][:SHOWN_CLASSES]
     return render(
@@ -91,7 +93,7 @@ def confusion(corpus: Corpus) -> np.ndarray | None:
 def report_html(
     corpus: Corpus, importance: np.ndarray | None, title: str, note: str, found: Reliance | None = None
 ) -> str:
-    """The whole report in one file. Pictures are drawn by plotly, which the file holds."""
+    """The whole report in one file, which includes plotly."""
     from plotly.offline import get_plotlyjs
 
     from switch_model.plots.corpus import class_lift, drops_by_position, layer_loads, right_and_wrong_loads
@@ -132,8 +134,8 @@ def report_html(
 
 
 NO_NAMES = (
-    "A lift shows what comes to an expert, not what it is for. To name an expert takes a lift, enough tokens, more "
-    "than shuffled labels give, and a change of the prediction without it."
+    "A lift shows which tokens an expert receives, not what it does with them. To name an expert, look for lift on "
+    "enough tokens, above shuffled labels, and for a change of the prediction without it."
 )
 
 
@@ -141,7 +143,7 @@ def facts_in_words(corpus: Corpus) -> str:
     """Size and accuracy in a sentence."""
     known = int((corpus.true >= 0).sum())
     which = "the texts" if known == len(corpus.texts) else f"the {known:,} texts with a known class"
-    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of {which} are classified right."
+    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of {which} are classified correctly."
     size = [
         counted(len(corpus.texts), "text", "texts"),
         counted(len(corpus.token), "token", "tokens"),
@@ -151,19 +153,23 @@ def facts_in_words(corpus: Corpus) -> str:
 
 
 def information_in_words(corpus: Corpus, layer: str) -> str:
-    """How much a token's expert tells of its text's class, beside chance."""
+    """Mutual information of expert and class, beside chance."""
     told = class_information(corpus, layer)
     verdict = "more than chance" if told.beyond_chance else "no more than chance"
     kind = "class" if corpus.labelled else "predicted class"
-    return f"A token’s expert tells {told_in_words(told)} of its text’s {kind}: {verdict}."
+    return (
+        f"Mutual information of a token’s expert with the text’s {kind}, normalised: {told_in_words(told)}, {verdict}."
+    )
 
 
 def right_wrong_in_words(corpus: Corpus, layer: str) -> tuple[str, np.ndarray | None]:
-    """Whether wrong predictions are routed otherwise, and the loads of both; None where they can't be compared."""
+    """Whether wrongly predicted texts are routed differently, and both loads; None if they can't be compared."""
     try:
         loads, apart = right_against_wrong(corpus, layer)
     except ValueError as error:
         return str(error), None
     verdict = "more than chance" if apart.beyond_chance else "no more than chance"
-    said = f"Texts predicted wrong use other experts than texts predicted right for {apart.value:.1%} of their tokens"
+    said = (
+        f"Wrongly predicted texts use other experts than correctly predicted ones for {apart.value:.1%} of their tokens"
+    )
     return f"{said} (shuffled {apart.chance:.1%}): {verdict}.", loads

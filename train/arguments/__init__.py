@@ -1,1 +1,1 @@
-"""Every training argument, once: what it may be, sizes by name, and the model's configuration that follows."""
+"""Training arguments, each declared once: values, presets, and the model's configuration."""

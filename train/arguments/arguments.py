@@ -1,4 +1,4 @@
-"""What a run was asked to do: all arguments together, resolved with presets, as a command, and checked.
+"""The arguments of a run: resolved with presets, validated, and written as a command.
 
 Try it: python -m train --help
 """
@@ -19,28 +19,28 @@ from train.arguments.rules import check_values
 from train.arguments.values import PATHS
 from train.names import known_by, split_names
 
-# Where things lie on one machine, and what its user watches: none of it changes the model.
+# Local folders and reporting: none of these changes the model.
 PRIVATE = ("data_dir", "output_dir", "probe", "report_to", "run_name", "wandb_project", "wandb_entity")
-# Where a run can be watched from elsewhere, each by a package of its name.
+# Experiment trackers, each a package of its name.
 REPORTERS = ("tensorboard", "wandb")
 
 
 @dataclass
 class Arguments:
-    """All three groups together: what one run was asked to do."""
+    """All arguments of one run, in three groups."""
 
     data: DataArguments
     model: ModelArguments
     train: TrainArguments
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, as the flags are; JSON can't hold inf, so that it becomes a string which the flag takes too."""
+        """Flat, as the flags are. inf becomes "inf", because JSON can't hold it; the flag accepts that too."""
         flat = asdict(self.data) | asdict(self.model) | asdict(self.train)
         return {key: "inf" if value == math.inf else value for key, value in flat.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Arguments":
-        """The inverse of `to_dict`, with ~ as the home it is. Raises ValueError for a name that is no argument."""
+        """The inverse of `to_dict`; expands ~ in paths. Raises ValueError for an unknown argument."""
         known = {item.name for group in GROUPS for item in fields(group)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -53,7 +53,7 @@ class Arguments:
         return cls(*parts)
 
     def portable(self) -> dict[str, Any]:
-        """`to_dict` without the folders of one machine and what only its user watches: what may be shared."""
+        """`to_dict` without local folders and reporting: safe to share."""
         values = {key: value for key, value in self.to_dict().items() if key not in PRIVATE}
         for key in ("dataset", "init_from", "tokenizer", "target_tokenizer"):
             path = Path(values[key] or "")
@@ -66,17 +66,17 @@ class Arguments:
 
     @classmethod
     def resolve(cls, given: dict[str, Any]) -> "Arguments":
-        """Defaults, over them the preset, over both what was given. Raises ValueError as `from_dict` does."""
+        """Defaults, overridden by the preset, overridden by `given`. Raises ValueError as `from_dict` does."""
         dataset = given.get("dataset", "toy")
         task = given.get("task") or default_task(dataset)
         name = given.get("preset") or default_preset(dataset) or "none"
         chosen = {} if name == "none" else preset(name, dataset, task)
-        if "epochs" in given:  # Asked for so many, one does not want more.
+        if "epochs" in given:  # An explicit number of epochs is not extended.
             chosen.pop("min_steps", None)
         return cls.from_dict(chosen | given | {"preset": name, "task": task})
 
     def command(self, portable: bool = True) -> str:
-        """The shortest command that trains the same model: wherever data and folders lie, or on this machine."""
+        """The shortest command that trains the same model; `portable`: without local paths."""
         values = self.portable() if portable else self.to_dict()
         start = {key: values[key] for key in ("dataset", "task")} | {"preset": values["preset"] or "none"}
         given = {} if start["dataset"] == "toy" else {"dataset": start["dataset"]}
@@ -85,7 +85,7 @@ class Arguments:
         if start["preset"] != (default_preset(start["dataset"]) or "none"):
             given["preset"] = start["preset"]
         implied = Arguments.resolve(start).to_dict()
-        # A model one starts from brings its shape; a queued run must find its arguments as they were written.
+        # The initial model determines its shape; but a queued run must find exactly the arguments that were written.
         adopted = SHAPE if values["init_from"] and portable else ()
         given |= {
             key: value
@@ -95,36 +95,36 @@ class Arguments:
         return " ".join(["python -m train", *(f"--{key} {shlex.quote(str(value))}" for key, value in given.items())])
 
     def again(self) -> str:
-        """The command that trains the same once more on this machine, as it can be pasted: into a folder of its own."""
+        """The command that repeats the run on this machine, in a new folder."""
         fresh = Arguments.from_dict(self.to_dict() | {"output_dir": None, "run_name": None})
         return fresh.command(portable=False)
 
     def check(self) -> None:
-        """Raise ValueError for values that no dataclass type catches, naming the flag and what is allowed."""
+        """Raise ValueError for a value that is not allowed, naming the flag and what is allowed."""
         check_values(self.data, self.model, self.train)
         self.check_reporters()
         self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])
 
     def check_reporters(self) -> None:
-        """Raise ValueError for a name in --report_to that nobody knows, or whose package is not installed."""
+        """Raise ValueError for an unknown name in --report_to, or one whose package is not installed."""
         for name in self.train.reporters:
             if name not in REPORTERS:
                 raise ValueError(
                     f"--report_to {self.train.report_to} is not allowed: it must be none, {', '.join(REPORTERS)}, or "
-                    "both with a comma between."
+                    "both, comma-separated."
                 )
-            # A folder of that name, such as W&B leaves, passes for a package without an origin.
+            # A folder of that name, such as W&B makes, looks like a package without an origin.
             if getattr(find_spec(name), "origin", None) is None:
                 raise ValueError(f"--report_to {name} needs a package that is not installed: pip install {name}")
 
     def adopt(self, source: SwitchConfig) -> None:
-        """Take the shape of the model one starts from. Raises ValueError for a flag that asks for another."""
+        """Take the shape of the initial model. Raises ValueError for a flag that contradicts it."""
         implied = Arguments.resolve(
             {"dataset": self.data.dataset, "preset": self.train.preset, "task": self.train.task}
         )
         for name in ("tokenizer", "target_tokenizer", "vocab_size"):
             if getattr(self.data, name) != getattr(implied.data, name):
-                raise ValueError(f"--{name} does not go with --init_from: that model brings its own. Leave it out.")
+                raise ValueError(f"--{name} can't be used with --init_from, which determines it: leave it out.")
         adopt_shape(self.model, implied.model, source)
 
     def config(

@@ -1,4 +1,4 @@
-"""Every training argument, once: flags, help, the form and a run's file follow from these dataclasses."""
+"""Every training argument, declared once: flags, help, form and arguments.json are derived from these dataclasses."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,11 +18,10 @@ from switch_model.config_rules import (
 from train.data.source import DataSource
 from train.names import split_names
 
-# What is learned where nobody says otherwise.
 DEFAULT_TASK = "classification"
 
 
-# Arguments that one task alone takes: with any other they must be left at their defaults.
+# Arguments of one task only: with any other task they must keep their defaults.
 ONLY_FOR = {
     "target_tokenizer": "translation",
     "teachers": "classification",
@@ -32,11 +31,11 @@ ONLY_FOR = {
 
 
 def _argument(default: Any, help: str, alias: str | None = None) -> Any:
-    # HfArgumentParser hands the metadata to argparse: it takes no other keys.
+    # HfArgumentParser passes the metadata to argparse, which accepts no other keys.
     return field(default=default, metadata={"help": help} | ({"aliases": [alias]} if alias else {}))
 
 
-# Where a field of SwitchConfig goes by another name than its flag.
+# Fields of SwitchConfig whose flag has another name.
 FLAGS = {
     "dropout_rate": "dropout",
     "classifier_dropout": "dropout",
@@ -48,7 +47,7 @@ FLAGS = {
 
 
 def _of_config(name: str, default: Any) -> Any:
-    """The flag of a field of SwitchConfig, which says what it is and what None means (inf, of a number)."""
+    """The flag of a field of SwitchConfig, with its help and what None means (inf, for a number)."""
     none, help = RULES[name].none, OPTIONS[name].metadata["help"]
     if none:
         help += f"; {'inf' if isinstance(default, float) else 'none'} = {none}"
@@ -59,7 +58,7 @@ def _of_config(name: str, default: Any) -> Any:
 
 @dataclass
 class DataArguments:
-    """What is read, and how text becomes tokens."""
+    """Data and tokenizer."""
 
     dataset: str = _argument(
         "toy",
@@ -70,25 +69,25 @@ class DataArguments:
         None, "folder with <dataset>/{train,validation,test}.parquet; none = SWITCH_DATA_DIR, then the hub"
     )
     text_column: str | None = _argument(
-        None, "column of texts, or two with a comma between for pairs; none = found by name"
+        None, "column of texts, or two columns for pairs, comma-separated; none = found by name"
     )
     label_column: str | None = _argument(None, "column of classes in a file; none = found by name")
-    target_column: str | None = _argument(None, "column of what is to be written, in translation; none = found by name")
-    language: str | None = _argument(None, "part of a data set on the hub, such as samanantar's hi, ta or bn")
+    target_column: str | None = _argument(None, "column of target texts, for translation; none = found by name")
+    language: str | None = _argument(None, "subset of a data set on the hub, such as samanantar's hi, ta or bn")
     validation_size: float = _argument(
-        0.05, "share of the training rows held out to choose the best checkpoint, where the data set has no own split"
+        0.05, "share of the training rows held out for validation, if the data set has no validation split"
     )
     num_samples: int | None = _argument(
-        None, "use so many training rows; none = all (toy: 1000); without this flag, as many as the preset says"
+        None, "number of training rows; none = all (toy: 1000); without this flag, the preset decides"
     )
     num_classes: int = _argument(3, "classes of the toy data set")
     vocab_size: int | None = _argument(None, "tokens in the vocabulary; none = 16000 (toy: 500)")
     tokenizer: str | None = _argument(
-        None, "hub id, id@revision or folder of a tokenizer, such as ai4bharat/IndicBARTSS; none = train one on texts"
+        None, "hub id, id@revision or folder of a tokenizer, such as ai4bharat/IndicBARTSS; none = train one"
     )
     target_tokenizer: str | None = _argument(
         None,
-        "of translations: own = one trained on them alone, or a hub id or folder; none = one for both sides",
+        "translation: tokenizer of target texts: own = train one on them, or a hub id or folder; none = one for both",
     )
     seq_len: int = _argument(16, "tokens per text; longer texts are cut")
 
@@ -110,7 +109,7 @@ class ModelArguments:
     bigram_buckets: int = _of_config("bigram_buckets", 0)
     conv_width: int = _of_config("conv_width", 0)
     expert_residual: float | None = _argument(
-        None, "how much of a token passes by a sparse layer's experts, 0 to 1; none = all, or as --init_from has it"
+        None, "scale of the residual connection around a sparse layer's experts, 0 to 1; none = 1, or as in --init_from"
     )
     sparse_step: int = _of_config("encoder_sparse_step", 1)
     num_decoder_layers: int | None = _of_config("num_decoder_layers", None)
@@ -150,7 +149,7 @@ class ModelArguments:
 
     @property
     def is_dense(self) -> bool:
-        """Whether no token has a choice in any MLP."""
+        """Whether no MLP has several experts."""
         return self.sparse_step == 0 or self.num_experts == 1
 
 
@@ -160,80 +159,86 @@ class TrainArguments:
 
     task: Literal["classification", "mlm", "span_corruption", "translation", "clm"] = _argument(
         DEFAULT_TASK,
-        "classification; mlm: guess hidden tokens; span_corruption: write what was cut out, as T5; translation; clm: "
-        "guess the next token (en_hi and samanantar: translation, tiny_stories: clm)",
+        "classification; mlm: masked LM; span_corruption: T5's pretraining; translation; clm: causal LM (defaults: "
+        "en_hi and samanantar translation, tiny_stories clm)",
     )
     init_from: str | None = _argument(
         None, "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip, hub id or id@revision)"
     )
-    mlm_probability: float = _argument(0.15, "share of tokens to guess with --task mlm or span_corruption")
+    mlm_probability: float = _argument(0.15, "share of masked tokens with --task mlm or span_corruption")
     teachers: str | None = _argument(
         None,
-        "classification: checkpoints with the same classes, comma between; what they say of each text, averaged, is "
-        "learned beside its label",
+        "classification: knowledge distillation from these checkpoints with the same classes, comma-separated; their "
+        "probabilities are averaged",
     )
-    teacher_coef: float = _argument(1.0, "weight of the loss against --teachers")
+    teacher_coef: float = _argument(1.0, "weight of the distillation loss with --teachers")
     residual_decay: float = _argument(
         0.0,
-        "steps over which what passes by the experts falls from all to --expert_residual; below 1 = share of all steps",
+        "steps over which the residual around the experts decreases from 1 to --expert_residual; below 1 = share of "
+        "all steps",
     )
     rare_token_dropout: float = _argument(
         0.0,
-        "classification: in training, a token that occurs n times becomes the unknown one with probability x / (x + n)",
+        "classification: in training, a token that occurs n times becomes the unknown token with probability "
+        "x / (x + n)",
     )
-    word_counts: bool = _argument(False, "classification: in the end, counts of words and pairs by class join in")
+    word_counts: bool = _argument(
+        False, "classification: after training, add naive Bayes log-odds of words and word pairs to the logits"
+    )
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
-        None, "sizes that suit a data set; any flag wins over it; none given = small, for the toy none"
+        None, "sizes and settings by name; flags override it; default: small, for the toy none"
     )
     epochs: float = _argument(3.0, "passes over the training rows")
-    max_steps: int | None = _argument(None, "end after so many steps, where the epochs would take more")
-    min_steps: int = _argument(0, "train at least so many steps, where the epochs would take fewer")
-    total_iters: int | None = _argument(None, "train exactly so many steps, whatever epochs that takes")
-    max_minutes: float | None = _argument(None, "end after so many minutes of training")
-    batch_size: int = _argument(32, "texts per step")
-    gradient_accumulation_steps: int = _argument(1, "batches per step of the optimizer")
+    max_steps: int | None = _argument(None, "maximum number of steps, if the epochs would take more")
+    min_steps: int = _argument(0, "minimum number of steps, if the epochs would take fewer")
+    total_iters: int | None = _argument(None, "exact number of steps, whatever the epochs")
+    max_minutes: float | None = _argument(None, "time limit of training, in minutes")
+    batch_size: int = _argument(32, "texts per batch")
+    gradient_accumulation_steps: int = _argument(1, "batches per optimizer step")
     total_batch_size: int | None = _argument(
-        None, "tokens per step of the optimizer: as many batches are accumulated as come nearest"
+        None, "tokens per optimizer step, reached approximately by gradient accumulation"
     )
     optimizer: Literal["adafactor", "adamw"] = _argument("adafactor", "optimizer")
     lr: float | None = _argument(None, "learning rate; none = Adafactor with relative steps (adamw: 1e-3)")
-    lr_schedule: Literal["constant", "linear", "cosine"] = _argument("linear", "how a fixed learning rate decays")
+    lr_schedule: Literal["constant", "linear", "cosine"] = _argument("linear", "decay of the learning rate")
     warmup: float = _argument(0.05, "steps of linear warm-up; below 1 = share of all steps")
     weight_decay: float = _argument(0.0, "weight decay")
-    grad_clip: float = _argument(1.0, "largest norm of the gradient; 0 = no limit")
-    adafactor_clip_threshold: float = _argument(1.0, "Adafactor's own limit on the size of an update")
+    grad_clip: float = _argument(1.0, "maximum gradient norm; 0 = no clipping")
+    adafactor_clip_threshold: float = _argument(1.0, "Adafactor's clipping threshold for updates")
     ema_decay: float = _argument(
         0.0,
-        "evaluate and keep an exponential average of the weights with this decay per step; 0 = the weights themselves",
+        "evaluate and keep an exponential moving average of the weights with this decay per step; 0 = no average",
     )
     precision: Literal["float32", "bfloat16", "float16"] = _argument(
-        "float32", "of the products inside the model (autocast); the router stays in float32"
+        "float32", "autocast dtype of matrix products; the router stays in float32"
     )
     compile: bool | None = _argument(None, "compile the model; none = on CUDA only")
-    liger: bool = _argument(False, "a model that writes, on CUDA: Liger's fused loss, without logits in memory")
+    liger: bool = _argument(
+        False, "causal and encoder-decoder models on CUDA: Liger's fused loss, without storing logits"
+    )
     device: str | None = _argument(None, "cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "seed of weights, data order and noise")
     output_dir: str | None = _argument(None, "folder of the run; none = runs/<dataset>-<date>-<time>")
     logging_steps: int | None = _argument(
-        None, "steps between two lines of training metrics; none = 50 lines in a run at least, and 50 steps at most"
+        None, "steps between log lines of training metrics; none = at least 50 lines per run, at most 50 steps between"
     )
     eval_steps: int | None = _argument(
-        None, "steps between two evaluations, each with a checkpoint; none = an epoch", "--eval_check"
+        None, "steps between evaluations, each with a checkpoint; none = every epoch", "--eval_check"
     )
-    eval_iters: int | None = _argument(None, "measure so many batches of the validation rows; none = all")
+    eval_iters: int | None = _argument(None, "number of validation batches per evaluation; none = all")
     save_total_limit: int | None = _argument(
         2,
-        "newest checkpoints that a run keeps, each with its optimizer; none = all, to see a text drift in Compare",
+        "number of checkpoints to keep, with optimizer state; none = all, for the drift view in Compare",
     )
-    probe: str | None = _argument(None, "a text whose routing is noted at every evaluation, to watch it settle")
-    report_to: str = _argument("none", "none, tensorboard, wandb, or both with a comma between")
-    run_name: str | None = _argument(None, "name of the run where it is reported; none = its folder's")
+    probe: str | None = _argument(None, "probe text: its routing is recorded at every evaluation")
+    report_to: str = _argument("none", "none, tensorboard, wandb, or both, comma-separated")
+    run_name: str | None = _argument(None, "name of the run in TensorBoard and W&B; none = its folder's")
     wandb_project: str = _argument("switch-transformers", "project on Weights & Biases")
     wandb_entity: str | None = _argument(None, "user or team on Weights & Biases; none = your own")
 
     @property
     def reporters(self) -> list[str]:
-        """The names in `report_to`, each once."""
+        """The distinct names in `report_to`."""
         return [name for name in dict.fromkeys(split_names(self.report_to)) if name != "none"]
 
 

@@ -1,4 +1,4 @@
-"""The model's configuration from the arguments, and the shape that a model one starts from brings."""
+"""The model's configuration from the arguments, and the shape inherited with --init_from."""
 
 import math
 from dataclasses import fields
@@ -7,7 +7,7 @@ from typing import Any
 from switch_model.config import SwitchConfig
 from train.arguments.groups import FLAGS, DataArguments, ModelArguments
 
-# What a model started from another one shares with it: flag -> field of SwitchConfig.
+# Inherited from the initial model: flag -> field of SwitchConfig.
 SHAPE = {
     "d_model": "d_model",
     "d_kv": "d_kv",
@@ -32,12 +32,11 @@ SHAPE = {
 
 
 def config_fields(data: DataArguments, model: ModelArguments) -> dict[str, Any]:
-    """What the flags say of SwitchConfig's fields: one flag each, of the same name or FLAGS', and what follows from
-    others."""
+    """SwitchConfig's fields from the flags: those with the same name (or FLAGS'), and derived ones."""
     flags = {item.name: FLAGS.get(item.name, item.name) for item in fields(SwitchConfig)}
     return {name: getattr(model, flag) for name, flag in flags.items() if hasattr(model, flag)} | dict(
         block_size=data.seq_len,
-        max_positions=data.seq_len + 2,  # An end token and a CLS token may come on top.
+        max_positions=data.seq_len + 2,  # Room for an end-of-sequence and a CLS token.
         d_kv=model.d_kv or max(model.d_model // max(model.num_heads, 1), 1),
         d_ff=model.d_ff or 4 * model.d_model,
         expert_residual=1.0 if model.expert_residual is None else model.expert_residual,
@@ -47,17 +46,17 @@ def config_fields(data: DataArguments, model: ModelArguments) -> dict[str, Any]:
 
 
 def in_flags(error: ValueError) -> str:
-    """What SwitchConfig says is wrong, in the words of the command line."""
+    """SwitchConfig's error message, with the flag's name instead of the field's."""
     field_name, _, rest = str(error).partition("=")
     flag = FLAGS.get(field_name, field_name)
     return f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)
 
 
 def adopt_shape(model: ModelArguments, implied: ModelArguments, source: SwitchConfig) -> None:
-    """Give the arguments the shape of the model one starts from. Raises ValueError for a flag that asks for another.
+    """Give the arguments the shape of the initial model. Raises ValueError for a flag that contradicts it.
 
     Args:
-        implied: what the arguments would be without flags.
+        implied: the arguments without flags.
     """
     for name, field_name in SHAPE.items():
         own, theirs = getattr(model, name), getattr(source, field_name)
@@ -65,6 +64,6 @@ def adopt_shape(model: ModelArguments, implied: ModelArguments, source: SwitchCo
         if asked and own != theirs:
             raise ValueError(f"--{name} {own} does not fit --init_from: that model has {theirs}. Leave the flag out.")
         setattr(model, name, theirs)
-    # No weight has another shape for it, so that another may be asked for.
+    # It does not change the shape of any weight, so a flag may differ.
     if model.expert_residual is None:
         model.expert_residual = source.expert_residual

@@ -1,4 +1,4 @@
-"""Sizes that do well on any text data, and what was found to suit the named data sets (docs/experiments.md).
+"""Presets: sizes for any text data, and settings tuned for the named data sets (docs/experiments.md).
 
 Try it: python -m train --dataset my.csv --preset small
 """
@@ -30,13 +30,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "d_ff": 256,
         "num_layers": 2,
         "num_experts": 8,
-        # What short texts want, of which there may be few: their order, and no names by heart.
+        # For few, short texts: use word order, and do not memorise rare names.
         "conv_width": 3,
         "rare_token_dropout": 5.0,
         "token_dropout_from": 16,
         "word_counts": True,
         "lr": 1e-3,
-        # A few thousand rows get all their epochs, a few hundred thousand one or less, a few hundred 40.
+        # A few hundred rows get 40 epochs, a few thousand 8, a few hundred thousand one or less.
         "epochs": 8.0,
         "min_steps": 600,
         "max_steps": 2400,
@@ -49,13 +49,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "d_ff": 256,
         "num_layers": 4,
         "num_experts": 8,
-        "bigram_buckets": 20_000,  # 12 MB in half precision, all in all.
+        "bigram_buckets": 20_000,  # The model then has 12 MB in half precision.
         "lr": 5e-4,
         "epochs": 40.0,
         "max_steps": 4815,  # Three epochs of AG News.
     },
 }
-# The same for every size: what keeps a small model from learning its training texts by heart.
+# For every size: regularisation that keeps a small model from memorising its training texts.
 _REGULARISED: dict[str, Any] = {
     "pooling": "mean+max",
     "dropout": 0.25,
@@ -68,7 +68,7 @@ _REGULARISED: dict[str, Any] = {
     "weight_decay": 0.05,
     "ema_decay": 0.998,
 }
-# What `small` was measured with on AG News and IMDB: they are large, and their texts repeat their word pairs.
+# `small` on AG News and IMDB: large data sets, whose texts repeat word pairs.
 _MANY_LONG_TEXTS: dict[str, Any] = {
     "conv_width": 0,
     "bigram_buckets": 20_000,
@@ -77,8 +77,8 @@ _MANY_LONG_TEXTS: dict[str, Any] = {
     "word_counts": False,
     "eval_steps": 240,
 }
-# Classifiers whose experts make the prediction: nothing of a token passes by the experts of any layer, and the
-# classifier reads the last layer's experts alone. Dropout is lower, since its noise adds up from layer to layer.
+# Classifiers whose experts alone make the prediction: no residual around the experts, and the classifier reads the last
+# layer's expert outputs only. Dropout is lower, since its noise accumulates over layers.
 _BY_EXPERTS: dict[str, Any] = {
     "readout": "experts",
     "expert_residual": 0.0,
@@ -92,15 +92,15 @@ _BY_EXPERTS: dict[str, Any] = {
     "aux_loss_coef": 0.02,
     "lr": 1e-3,
 }
-# Some hundred rows: enough of them held out to choose a checkpoint on, and small batches.
+# For some hundred rows: enough validation rows, and small batches.
 _A_FEW_ROWS: dict[str, Any] = {
     "batch_size": 16,
     "bigram_buckets": 0,
     "epochs": 15.0,
     "validation_size": 0.2,
 }
-# The toy as a lesson: many small experts, nothing dropped, and a learning rate so high that routing can't rest. The
-# balance loss keeps them evenly used; without it, two of eight take nearly all tokens (tests/ui/test_lesson.py).
+# The toy as a lesson: many small experts, no drops, and a learning rate so high that routing is unstable. The balance
+# loss keeps their load even; without it, two of eight take nearly all tokens (tests/ui/test_lesson.py).
 _ON_EDGE: dict[str, Any] = {
     "seq_len": 16,
     "vocab_size": None,
@@ -128,7 +128,7 @@ _ON_EDGE: dict[str, Any] = {
     "epochs": 6.0,
     "max_steps": None,
 }
-# Where a data set wants something else than texts in general: data set -> preset -> arguments.
+# Settings of single data sets: data set -> preset -> arguments.
 FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
     "toy": {"tiny": _ON_EDGE},
     "mini_news": {"tiny": _A_FEW_ROWS},
@@ -162,7 +162,7 @@ FOR_DATASET: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-# What models of tokens want: no pooled vector, longer training, and a schedule that ends low.
+# Language models: longer training, and a schedule that ends low.
 _OF_TOKENS: dict[str, Any] = {
     "optimizer": "adamw",
     "weight_decay": 0.05,
@@ -171,11 +171,10 @@ _OF_TOKENS: dict[str, Any] = {
     "capacity_factor": 2.0,
     "capacity_factor_eval": 4.0,
     "ema_decay": 0.998,
-    # With the embedding table for an output layer, those that write learn several times more slowly
-    # (docs/experiments.md).
+    # With tied embeddings, language models that generate learn several times more slowly (docs/experiments.md).
     "tie_word_embeddings": False,
 }
-# By task: sizes, how long each is trained, and how fast it learns.
+# By task: sizes, length of training, learning rate.
 FOR_TASK: dict[str, dict[str, dict[str, Any]]] = {
     "translation": {
         "tiny": {
@@ -308,17 +307,17 @@ FOR_TASK["span_corruption"] = {name: sizes | {"seq_len": 128} for name, sizes in
 
 
 def preset(name: str, dataset: str, task: str = DEFAULT_TASK) -> dict[str, Any]:
-    """The arguments that a preset sets for a data set and a task."""
+    """The arguments of a preset for a data set and a task."""
     if task in FOR_TASK:
         return _OF_TOKENS | FOR_TASK[task][name]
     return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {}).get(name, {})
 
 
 def default_task(dataset: str) -> str:
-    """What a data set is for, where it says so itself."""
+    """The default task of a data set."""
     return {"en_hi": "translation", "samanantar": "translation", "tiny_stories": "clm"}.get(dataset, DEFAULT_TASK)
 
 
 def default_preset(dataset: str) -> str | None:
-    """What is used when nobody names a preset: nothing for the toy, whose texts have 16 words; the smallest for few."""
+    """The default preset: none for the toy, whose texts have 16 words; tiny for small data sets."""
     return None if dataset == "toy" else "tiny" if FOR_DATASET.get(dataset, {}).get("tiny") else "small"

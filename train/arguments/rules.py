@@ -1,4 +1,4 @@
-"""What the training arguments may be, where no type says it; the model's own are checked by SwitchConfig."""
+"""Allowed values of the training arguments, beyond their types; SwitchConfig checks those of the model."""
 
 import math
 from dataclasses import fields
@@ -34,7 +34,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("gradient_accumulation_steps", accumulated, accumulated >= 1, "at least 1"),
         ("mlm_probability", train.mlm_probability, 0 < train.mlm_probability < 1, "above 0 and below 1"),
         ("residual_decay", train.residual_decay, 0 <= train.residual_decay < math.inf, "at least 0"),
-        # Compiled code would be compiled anew for every share.
+        # Every new value of the residual would trigger a recompilation.
         ("compile", True, not (train.compile and train.residual_decay), "false with --residual_decay"),
         ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
         ("teacher_coef", train.teacher_coef, 0 <= train.teacher_coef < math.inf, "at least 0"),

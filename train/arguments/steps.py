@@ -1,4 +1,4 @@
-"""How many steps of the optimizer a run takes, and how many lie between two lines of its metrics.
+"""The number of optimizer steps of a run, and of steps between two lines of its metrics.
 
 Try it: planned_steps(TrainArguments(epochs=3, max_steps=100), updates_per_epoch=50)
 """
@@ -7,12 +7,12 @@ import math
 
 from train.arguments.groups import TrainArguments
 
-# Lines of training metrics that a run writes at least, where it has so many steps, and the most steps between two.
+# Minimum number of lines of training metrics (if a run has as many steps), and maximum steps between two.
 FEWEST_LINES, MOST_BETWEEN = 50, 50
 
 
 def planned_steps(settings: TrainArguments, updates_per_epoch: int) -> tuple[int, str | None]:
-    """(steps, the flag that decides their number where that is not --epochs)."""
+    """(number of steps, the flag that determines it, None for --epochs)."""
     if settings.total_iters is not None:
         return settings.total_iters, "total_iters"
     steps, decided_by = math.ceil(updates_per_epoch * settings.epochs), None

@@ -1,4 +1,4 @@
-"""The values that an argument may have, by its annotation: one reader for flags, config files, the form and searches.
+"""Parse the values of arguments by their annotations, for flags, config files, the form and sweeps.
 
 Try it: read_value("lr", "1e-3"), read_value("num_experts", "8"), in_words(kinds_of("optimizer"))
 """
@@ -11,12 +11,12 @@ from typing import Any, Literal
 from switch_model.storage.paths import local_path
 from train.arguments.groups import GROUPS
 
-# What may name a file or a folder.
+# Arguments that may be paths.
 PATHS = ("dataset", "data_dir", "tokenizer", "target_tokenizer", "init_from", "output_dir")
 # From the annotations: HfArgumentParser rewrites the types of the fields themselves.
 HINTS: dict[str, Any] = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
-# Whole numbers beyond it are slips of the finger, and more than torch can count.
+# Larger whole numbers are typing errors, and overflow in torch.
 LARGEST = 2**48
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none", str: "text"}
 
@@ -29,7 +29,7 @@ def kinds_of(name: str) -> tuple[Any, ...]:
 
 
 def choices_of(name: str) -> list[str]:
-    """The values of an argument that has few; otherwise none."""
+    """The values of an argument with a fixed set of choices; otherwise none."""
     return [choice for kind in kinds_of(name) if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)]
 
 
@@ -42,9 +42,9 @@ def takes_number(name: str) -> bool:
 
 
 def read_value(name: str, value: Any) -> Any:
-    """What is written, or stands in a file, as the argument's own type.
+    """A value from a flag or a file, converted to the argument's type.
 
-    Raises ValueError with what the argument takes, for a sentence that begins with its name.
+    Raises ValueError with what the argument accepts, for a sentence that begins with its name.
     """
     written, kinds = "none" if value is None else str(value), kinds_of(name)
     text = written.strip()
@@ -60,7 +60,7 @@ def read_value(name: str, value: Any) -> Any:
 
 
 def read_number(text: str, kinds: tuple[Any, ...]) -> int | float:
-    """A number of one of the kinds: "8", "1e3" and "8.0" are whole ones. Raises ValueError as `read_value` does."""
+    """A number of one of the kinds; "8", "1e3" and "8.0" are whole numbers. Raises ValueError as `read_value` does."""
     try:
         number = float(text) if {int, float} & set(kinds) else math.nan
     except ValueError:
@@ -75,21 +75,21 @@ def read_number(text: str, kinds: tuple[Any, ...]) -> int | float:
 
 
 def read_path(text: str) -> str:
-    """A file, a folder, or a name that may be one, with ~ as the home it is. Raises ValueError."""
+    """A path or a name, with ~ expanded. Raises ValueError for an empty one."""
     if not text.strip():
-        raise ValueError("it is empty: give a path or a name (is a variable of the shell unset?)")
+        raise ValueError("it is empty: give a path or a name (is a shell variable unset?)")
     return local_path(text)
 
 
 def in_words(kinds: tuple[Any, ...]) -> str:
-    """What may be written: "a number or none"."""
+    """The accepted kinds in words: "a number or none"."""
     return " or ".join(
         ", ".join(typing.get_args(kind)) if typing.get_origin(kind) is Literal else WORDS[kind] for kind in kinds
     )
 
 
 def is_of(value: Any, name: str) -> bool:
-    """Whether a value of a file is of a kind that the argument takes, as JSON has it."""
+    """Whether a JSON value has a type that the argument accepts."""
     return any(_is_of(value, kind) for kind in kinds_of(name))
 
 

@@ -1,1 +1,1 @@
-"""python -m train: commands, and the flags of a run from command line and config file."""
+"""python -m train: its commands, and the flags and config files of runs."""

@@ -1,4 +1,4 @@
-"""python -m train analyze: where the tokens of a whole data set go."""
+"""python -m train analyze: routing of a whole data set."""
 
 from pathlib import Path
 
@@ -10,18 +10,20 @@ from train.data.source import DataSource
 
 
 def analyze_command(argv: list[str]) -> None:
-    parser = command_parser("analyze", "Where the tokens of a whole data set go: HTML report and tables.")
+    parser = command_parser("analyze", "Analyse the routing of a whole data set: HTML report and tables.")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--revision", help=REVISION)
     add_source_flags(
         parser,
         without=("target_column",),
-        dataset="as in training; classes are used where there are such",
-        split="as in evaluate; none = the one to report on",
+        dataset="as in training; classes are used if there are any",
+        split="as in evaluate; default: test",
     )
-    parser.add_argument("--num_samples", type=positive, help="rows, drawn at random; none = all")
+    parser.add_argument("--num_samples", type=positive, help="number of rows, sampled at random; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--importance", type=natural, default=32, help="texts to measure importance on; 0 = none")
+    parser.add_argument(
+        "--importance", type=natural, default=32, help="number of texts for expert importance; 0 = none"
+    )
     parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
         "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"

@@ -1,4 +1,4 @@
-"""What several commands on a checkpoint share: help texts, and a line that says how far the work is."""
+"""Shared by several commands on a checkpoint: help texts, data flags, and a progress line."""
 
 import argparse
 import sys
@@ -7,18 +7,18 @@ from collections.abc import Callable, Collection
 from train.cli.parser import as_path
 from train.formatting import counted
 
-RELIANCE = "rows, drawn at random, to measure on how much the model relies on its experts; 0 = none"
-REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, as owner/name@REVISION says too; none = main"
+RELIANCE = "number of rows, sampled at random, for expert reliance; 0 = none"
+REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, the same as owner/name@REVISION; none = main"
 
 
-# The flags that make a DataSource, and their help.
+# The flags of a DataSource, and their help.
 SOURCE_FLAGS = {
     "dataset": "name or file, as in training",
-    "split": "split to read; none = the one to report on",
+    "split": "split to read; default: test, or the last one",
     "data_dir": "as in training",
     "text_column": "as in training",
     "label_column": "as in training",
-    "target_column": "as in training, of a model that translates",
+    "target_column": "as in training, for translation models",
     "language": "as in training",
 }
 
@@ -29,9 +29,9 @@ def add_source_flags(
     """Add the flags that `DataSource.of` reads.
 
     Args:
-        required: whether a data set must be named.
-        without: flags that a command does not take.
-        other_help: what a command says of some of them.
+        required: whether --dataset is required.
+        without: flags that the command does not support.
+        other_help: help texts that differ for this command.
     """
     for name, help in (SOURCE_FLAGS | other_help).items():
         if name in without:
@@ -41,7 +41,7 @@ def add_source_flags(
 
 
 def progress_line(one: str, many: str) -> Callable[[int, int], None]:
-    """What says how far something is, where somebody looks on."""
+    """A callback that prints progress to stderr, if that is a terminal."""
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""python -m train convert and import: checkpoints made of an old state dict, or of a transformers model."""
+"""python -m train convert and import: checkpoints from an old state dict, or from a transformers model."""
 
 import argparse
 
@@ -13,8 +13,8 @@ def import_command(argv: list[str]) -> None:
 
     parser = Parser(
         prog="python -m train import",
-        description="A transformers SwitchTransformers checkpoint as a checkpoint folder: encoder and decoder, or the "
-        "encoder alone. Both start a classifier: python -m train --init_from FOLDER.",
+        description="Convert a transformers SwitchTransformers checkpoint into a checkpoint folder: encoder and "
+        "decoder, or the encoder alone. Either can initialise a classifier: python -m train --init_from FOLDER.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -26,10 +26,8 @@ def import_command(argv: list[str]) -> None:
     parser.add_argument("--revision", help="of a hub id: a branch, tag, commit or refs/pr/N; none = main")
     parser.add_argument("--output_dir", type=as_path, required=True, help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights on disk; none = as in the source")
-    parser.add_argument("--encoder_only", action="store_true", help="leave the decoder out")
-    parser.add_argument(
-        "--tokenizer", type=as_path, help="hub id or folder, where the source has no tokenizer.json of its own"
-    )
+    parser.add_argument("--encoder_only", action="store_true", help="without the decoder")
+    parser.add_argument("--tokenizer", type=as_path, help="hub id or folder, if the source has no tokenizer.json")
     options = parser.parse_args(argv)
     check_writable(options.output_dir, folder=True)
     dtype = DTYPES.get(options.dtype)
@@ -38,11 +36,13 @@ def import_command(argv: list[str]) -> None:
     depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
-    print(f"Make a classifier of it: python -m train --init_from {pasted(options.output_dir)} --dataset …")
+    print(f"Train a classifier from it: python -m train --init_from {pasted(options.output_dir)} --dataset …")
 
 
 def convert_command(argv: list[str]) -> None:
-    parser = command_parser("convert", "A .pt state dict as a checkpoint folder. Pickles are opened nowhere else.")
+    parser = command_parser(
+        "convert", "Convert a .pt state dict into a checkpoint folder: the only command that opens pickles."
+    )
     parser.add_argument("source", type=as_path, help="the .pt or .pth file; only tensors are read from it")
     parser.add_argument(
         "--tokenizer", type=as_path, required=True, help="folder or hub id of the tokenizer it was trained with"
@@ -50,10 +50,10 @@ def convert_command(argv: list[str]) -> None:
     parser.add_argument("--revision", help="of the tokenizer's hub id: a branch, tag, commit or refs/pr/N")
     parser.add_argument("--output", type=as_path, required=True, help="folder to write")
     parser.add_argument(
-        "--config", type=as_path, help="config.json or arguments.json, for what weights can't tell; none = defaults"
+        "--config", type=as_path, help="config.json or arguments.json, for fields not in the weights; none = defaults"
     )
-    parser.add_argument("--labels", type=as_text, help="class names in order, with commas between")
-    parser.add_argument("--seq_len", type=positive, default=128, help="tokens that the model reads of a text")
+    parser.add_argument("--labels", type=as_text, help="class names in order, comma-separated")
+    parser.add_argument("--seq_len", type=positive, default=128, help="maximum number of tokens per text")
     options = vars(parser.parse_args(argv))
     if options["labels"]:
         options["labels"] = [name.strip() for name in options["labels"].split(",")]
@@ -66,10 +66,10 @@ def convert_command(argv: list[str]) -> None:
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(
         f"{output}: {config.num_layers} blocks, {sparse if config.sparse_layers else 'all dense'}.\n"
-        f"The weights don't tell, so taken as given: "
+        f"Assumed, because the weights don't determine them: "
         f"{config.dense_act_fn}, pooling {config.pooling}, embedding_norm {config.embedding_norm}, capacity "
         f"{config.eval_capacity_factor}. "
-        "If that is not how it was trained, name its config with --config."
+        "If it was trained with others, give its config with --config."
     )
     if labels_are_numbers(config):
-        print(f"Its {config.num_labels} classes have no names: give them with --labels, in order, commas between.")
+        print(f"Its {config.num_labels} classes have no names: give them with --labels, in order, comma-separated.")

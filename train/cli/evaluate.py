@@ -1,4 +1,4 @@
-"""python -m train evaluate: a checkpoint measured on a split, as JSON and pictures."""
+"""python -m train evaluate: metrics of a checkpoint on a split, as JSON and figures."""
 
 import json
 import sys
@@ -11,25 +11,25 @@ from train.data.source import DataSource
 
 
 def evaluate_command(argv: list[str]) -> None:
-    parser = command_parser("evaluate", "Scores, calibration, confusion matrix and routing of a checkpoint, as JSON.")
+    parser = command_parser("evaluate", "Metrics, calibration, confusion matrix and routing of a checkpoint, as JSON.")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
     parser.add_argument("--revision", help=REVISION)
     add_source_flags(
         parser,
-        split="split to measure; none = the one to report on; validation = also what a run held out of its data",
+        split="split to evaluate; default: test; validation = also the rows that a run held out",
     )
-    parser.add_argument("--batch_size", type=positive, default=64, help="texts per pass")
-    parser.add_argument("--num_samples", type=positive, help="measure the first so many rows only")
+    parser.add_argument("--batch_size", type=positive, default=64, help="texts per batch")
+    parser.add_argument("--num_samples", type=positive, help="number of rows, the first ones; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--num_beams", type=positive, default=1, help="of a model that writes: beams; 1 = greedy")
+    parser.add_argument("--num_beams", type=positive, default=1, help="beams, for encoder-decoder models; 1 = greedy")
     parser.add_argument(
-        "--save_text", type=as_path, help="of a model that translates: a file for what it writes, a line per row"
+        "--save_text", type=as_path, help="file for the generated texts, one per line, for encoder-decoder models"
     )
     parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
         "--output_dir",
         type=as_path,
-        help="also write evaluation.json and pictures of the confusion matrix and of the classes there",
+        help="folder for evaluation.json and figures of the confusion matrix and class distribution",
     )
     options = parser.parse_args(argv)
     output_dir = options.output_dir
@@ -49,8 +49,8 @@ def evaluate_command(argv: list[str]) -> None:
     if (known := metrics["trained_on"]) in ("most", "some"):
         how_many = known.capitalize() if metrics["trained_rows"] is None else f"{metrics['trained_rows']:,}"
         print(
-            f"{how_many} of these rows were trained on: metrics on them speak of memory. Those that the run held out "
-            "are measured with --split validation.",
+            f"{how_many} of these rows were trained on, so metrics on them are too optimistic. Evaluate the held-out "
+            "rows with --split validation.",
             file=sys.stderr,
         )
     text = json.dumps(metrics, indent=2)

@@ -1,6 +1,6 @@
 """The command line: python -m train [command] --flags. Without a command, it trains.
 
-Unknown and abbreviated flags are errors; what goes wrong is said in a line, with exit status 2.
+Unknown and abbreviated flags are errors; errors are reported in one line, with exit status 2.
 """
 
 import sys
@@ -29,7 +29,7 @@ from train.runs.signals import INTERRUPTED
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    # Between datasets and pyarrow; nobody who trains can do anything about it.
+    # An incompatibility of datasets and pyarrow that users can't fix.
     warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)
     if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
         print(_no_such_command(argv[0]), file=sys.stderr)
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             command(rest)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # Whoever read the output has seen enough.
+    except BrokenPipeError:  # The reader of the output has closed it.
         drop_output()
         return UNREAD
     except KeyboardInterrupt:
@@ -50,14 +50,14 @@ def main(argv: list[str] | None = None) -> int:
         if (said := _in_words(error)) is None:
             raise
         if isinstance(error, OSError) and error.filename is None:
-            drop_output()  # It may have been what could not be written, and would be tried again at the end.
+            drop_output()  # Writing to stdout may be what failed; do not try again at exit.
         print(f"error: {said}", file=sys.stderr)
         return 2
     return 0
 
 
 def _in_words(error: Exception) -> str | None:
-    """What is said of an exception that is no fault of the program's."""
+    """The message for an expected exception; None for a bug."""
     if said := why_not_imported(error):
         return said
     if isinstance(error, (CheckpointError, DataError, PublishError, RunError, ValueError, FloatingPointError)):
@@ -69,10 +69,10 @@ def _in_words(error: Exception) -> str | None:
 
 def _no_such_command(word: str) -> str:
     if is_table(word):
-        return f"error: {word} is no command. To train on it: python -m train --dataset {pasted(word)}"
+        return f"error: {word} is not a command. To train on it: python -m train --dataset {pasted(word)}"
     if near := did_you_mean(word, COMMANDS):
         return f"error: there is no command {word}{near}. See python -m train --help"
-    return f"error: there is no command {word}: there are {', '.join(COMMANDS)}; without one, it trains."
+    return f"error: there is no command {word}. Commands: {', '.join(COMMANDS)}; without one, it trains."
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

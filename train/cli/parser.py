@@ -1,4 +1,4 @@
-"""The flags of a training run, from the dataclasses of train/arguments: read from a command line or a config file.
+"""The flags of a training run, from the dataclasses of train/arguments, read from command line or config file.
 
 Try it: read_flags(["--dataset", "toy"], epilog="")
 """
@@ -20,14 +20,14 @@ from train.arguments.groups import GROUPS
 from train.arguments.presets import default_task, preset
 from train.arguments.values import HINTS, read_path, read_value
 
-# How argparse says that a value is none of a flag's, and what the kinds of values are called here.
+# argparse's message for an invalid value, and our names of the kinds of values.
 BAD_VALUE = re.compile(r"argument (?P<flag>[^\s:/,]+)[^\s:]*: invalid (?P<kind>\w+) value: (?P<value>.*)", re.DOTALL)
 KINDS = {"int": "a whole number", "positive": "a whole number", "natural": "a whole number", "float": "a number"}
 SAID = re.compile(r"argument (?P<flag>[^\s:/,]+)[^\s:]*: (?P<said>'.*' is (not allowed|too large).*)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in a line; the list of all flags is one --help away."""
+    """Reports errors in one line, without the list of all flags."""
 
     def error(self, message: str):
         self.exit(2, f"error: {in_words(message)}. See {self.prog} --help\n")
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
             near = [f"{flag}{did_you_mean(flag, self._option_string_actions)}" for flag in flags]
             self.error(f"there is no flag {', '.join(near)}")
         elif unknown:
-            self.error(f"not understood: {' '.join(unknown)}")
+            self.error(f"unknown argument: {' '.join(unknown)}")
         return values
 
 
@@ -48,7 +48,7 @@ class _TrainParser(Parser, HfArgumentParser):
 
 
 def in_words(message: str) -> str:
-    """What argparse says of a wrong value, without its Python."""
+    """argparse's message for an invalid value, without Python terms."""
     if found := SAID.fullmatch(message):
         return f"{found['flag']} {found['said']}"
     found = BAD_VALUE.fullmatch(message)
@@ -58,34 +58,36 @@ def in_words(message: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean …?)" with the known name that comes nearest; "" where none is near."""
+    """ " (did you mean …?)" with the most similar known name; "" if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and leaves the list of commands as it is written."""
+    """Shows defaults, and keeps the line breaks of the list of commands."""
 
 
 def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
-    """The arguments that a command line stands for, and how many runs may run at once (None = start right away).
+    """The arguments of a command line, and --max_runs (None = start at once).
 
-    Ends the process with a line when a flag is unknown; raises ValueError for a config file that can't be read.
+    Exits with an error line for an unknown flag; raises ValueError for a config file that can't be read.
     """
     parser = _TrainParser(
         GROUPS,
         prog="python -m train",
-        description="Train a Switch Transformer that classifies texts, translates, writes on, fills blanks or restores "
-        "gaps (--task). The hub is asked with the token in HF_TOKEN, where that is set.",
+        description="Train a Switch Transformer: classifier, translation, causal LM, masked LM or span corruption "
+        "(--task). The hub is accessed with the token in HF_TOKEN, if set.",
         epilog=epilog,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
     parser.add_argument(
-        "--config", type=as_path, help="a YAML or JSON file of arguments, such as a run's arguments.json; flags win"
+        "--config",
+        type=as_path,
+        help="YAML or JSON file of arguments, such as a run's arguments.json; flags override it",
     )
     parser.add_argument(
-        "--max_runs", type=int, help="wait until fewer than so many runs of the same folder run; none = start at once"
+        "--max_runs", type=int, help="wait until fewer than this many runs of the same folder run; none = start at once"
     )
     parser.add_argument(
         "--revision", help="of --init_from's or --tokenizer's hub id: a branch, tag, commit or refs/pr/N"
@@ -93,8 +95,8 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     for action in parser._actions:
         if action.dest == "help":
             continue
-        # Only what was really given shall win over presets: defaults are put in afterwards.
-        if action.const is False:  # What HfArgumentParser adds beside a flag that is on.
+        # Only given flags override presets, so defaults are filled in later.
+        if action.const is False:  # The --no_… flag that HfArgumentParser adds for a flag that is on by default.
             action.help = f"switch --{action.dest} off"
         else:
             action.help = f"{action.help} (default: {'none' if action.default is None else action.default})"
@@ -112,23 +114,23 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     if path := flags.pop("config", None):
         written = _written(parser, path)
         if flags.get("preset", "none") != "none":
-            # A flag wins over the file, hence all that this flag stands for.
+            # A preset flag overrides the file with all its arguments.
             dataset = flags.get("dataset", written.get("dataset", "toy"))
             task = flags.get("task", written.get("task", default_task(dataset)))
             written |= preset(flags["preset"], dataset, task)
-    if "epochs" in flags:  # Whoever asks for so many wants no more of them, as a file or a preset may.
+    if "epochs" in flags:  # An explicit number of epochs is not extended by a file's or preset's min_steps.
         written["min_steps"] = 0
     given = written | flags
     if revision is not None:
         named = next((name for name in ("init_from", "tokenizer") if given.get(name)), None)
         if named is None:
-            parser.error("--revision goes with --init_from or --tokenizer")
+            parser.error("--revision needs --init_from or --tokenizer")
         given[named] = with_revision(given[named], revision)
     return Arguments.resolve(given), max_runs
 
 
 def _reader(name: str) -> Callable[[str], Any]:
-    """`read_value` as argparse wants it."""
+    """`read_value` as an argparse type."""
 
     def read(text: str) -> Any:
         try:
@@ -140,9 +142,9 @@ def _reader(name: str) -> Callable[[str], Any]:
 
 
 def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
-    """The arguments in a YAML or JSON file: read, checked and refused one by one, as the flags they could be.
+    """The arguments in a YAML or JSON file, each parsed and checked like a flag.
 
-    Raises ValueError with the file, the line and the name of what is wrong.
+    Raises ValueError with the file, the line and the argument.
     """
     values, lines = _read_config(path)
     actions = {flag.removeprefix("--"): action for flag, action in parser._option_string_actions.items()}
@@ -162,9 +164,9 @@ def _written(parser: _TrainParser, path: str) -> dict[str, Any]:
 
 
 def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """What stands in a file of arguments, and in which line. Raises ValueError when it can't be read."""
+    """The arguments in a file, and their lines. Raises ValueError when it can't be read."""
     try:
-        # JSON is YAML, but for numbers such as 1e-3, which YAML takes for text; as a flag they are numbers again.
+        # JSON is YAML, except for numbers such as 1e-3, which YAML reads as text; parsed like a flag, they are numbers.
         text = Path(path).read_text(encoding="utf-8")
         values, root = yaml.safe_load(text), yaml.compose(text)
     except FileNotFoundError as error:
@@ -175,7 +177,7 @@ def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else path
         raise ValueError(
-            f"{where} is neither YAML nor JSON: is a comma, a colon, a quote or an indent missing or too many there?"
+            f"{where} is neither valid YAML nor JSON: check commas, colons, quotes and indentation there."
         ) from error
     if not isinstance(values, dict):
         raise ValueError(f"--config {path} must hold arguments, such as: num_experts: 8")
@@ -184,7 +186,7 @@ def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
     lines = {key.value: key.start_mark.line + 1 for key, _ in root.value}
     lines = {key: lines.get(str(key), 1) for key in values}
     if Path(str(values.get("output_dir"))).resolve() == Path(path).resolve().parent:
-        del values["output_dir"]  # The run that wrote this file lies there.
+        del values["output_dir"]  # The folder of the run that wrote this file.
     return values, lines
 
 
@@ -198,7 +200,7 @@ def command_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def as_path(text: str) -> str:
-    """A file, a folder, or a name that may be one."""
+    """`read_path` as an argparse type."""
     try:
         return read_path(text)
     except ValueError as error:
@@ -206,7 +208,7 @@ def as_path(text: str) -> str:
 
 
 def as_text(text: str) -> str:
-    """A text to be read as one: bytes that are no UTF-8 are replaced, as on standard input."""
+    """A text argument, with bytes that are not UTF-8 replaced, as on standard input."""
     return os.fsencode(text).decode("utf-8", "replace")
 
 
@@ -227,15 +229,15 @@ def natural(text: str) -> int:
 COMMANDS_HELP = """
 other commands (each has --help):
   python -m train runs [FOLDER]    all runs: state, data set, best metric, time
-  python -m train stop RUN         end a run after its step, with a checkpoint
-  python -m train resume RUN       go on with a stopped run
-  python -m train evaluate …       scores, confusion matrix and routing of a checkpoint
-  python -m train analyze …        where the tokens of a whole data set go
-  python -m train predict …        classes of texts, what a model writes, or what fits into blanks
-  python -m train package …        a finished run as a small checkpoint folder with a model card
-  python -m train calibrate …      a temperature for a classifier's probabilities, from rows held out
-  python -m train publish …        a checkpoint and its model card to the Hugging Face Hub
-  python -m train convert OLD.pt … a state dict as a checkpoint folder
-  python -m train import SOURCE …  a transformers SwitchTransformers checkpoint, such as google/switch-base-32
-  python -m train sweep …          a search over any arguments, a run each
+  python -m train stop RUN         stop a run after its current step, with a checkpoint
+  python -m train resume RUN       resume a stopped run
+  python -m train evaluate …       metrics, confusion matrix and routing of a checkpoint
+  python -m train analyze …        analyse the routing of a whole data set
+  python -m train predict …        classify texts, generate text, or fill blanks
+  python -m train package …        make a small checkpoint folder with a model card from a finished run
+  python -m train calibrate …      calibrate a classifier's probabilities by temperature scaling on held-out rows
+  python -m train publish …        upload a checkpoint and its model card to the Hugging Face Hub
+  python -m train convert OLD.pt … convert a state dict into a checkpoint folder
+  python -m train import SOURCE …  convert a transformers SwitchTransformers checkpoint, such as google/switch-base-32
+  python -m train sweep …          search over any arguments, one run per trial
 """

@@ -1,4 +1,4 @@
-"""python -m train predict: classes of texts, what a model writes, or what fills their blanks."""
+"""python -m train predict: classify texts, generate text, or fill blanks."""
 
 import argparse
 import sys
@@ -39,7 +39,7 @@ def predict_command(argv: list[str]) -> None:
     else:
         predictor = random_predictor(options.num_classes, options.vocab_size, options.seed, options.device)
         print(
-            "NO CHECKPOINT: THE WEIGHTS ARE RANDOM, AND SO ARE THE CLASSES BELOW. Name one with --checkpoint.\n",
+            "NO CHECKPOINT: THE WEIGHTS ARE RANDOM, AND SO ARE THE CLASSES BELOW. Give one with --checkpoint.\n",
             file=sys.stderr,
             flush=True,
         )
@@ -47,57 +47,59 @@ def predict_command(argv: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("predict", "Classes of texts, what a model writes for them, or what fills their blanks.")
+    parser = command_parser("predict", "Classify texts, generate text from them, or fill their blanks.")
     parser.add_argument(
-        "texts", nargs="*", type=as_text, help="texts, ___ = a blank to fill; none = a line each from standard input"
+        "texts", nargs="*", type=as_text, help="texts, ___ = a blank; none = one per line of standard input"
     )
     parser.add_argument("--revision", help=REVISION)
     parser.add_argument(
         "--checkpoint", type=as_path, help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
     )
     parser.add_argument(
-        "--file", type=as_path, help="a CSV, TSV, JSONL or parquet; a copy with the answers added goes to --output"
+        "--file", type=as_path, help="a CSV, TSV, JSONL or parquet file; --output is a copy with the results added"
     )
     parser.add_argument(
         "--output",
         type=as_path,
-        help="where that copy goes, in the format of its ending; none or - = CSV to standard output",
+        help="file for that copy, in the format of its extension; none or - = CSV to standard output",
     )
     add_source_flags(
         parser,
         required=False,
-        dataset="rows of a data set, as in training: true class, predicted class, text",
-        split="its split; none = the one to report on",
-        text_column="column of texts, or two with a comma between; none = found by name",
+        dataset="data set, as in training; prints true class, predicted class, text",
+        split="its split; default: test",
+        text_column="column of texts, or two, comma-separated; none = found by name",
         label_column="the data set's column of classes; none = found by name",
     )
     parser.add_argument("--num_samples", type=positive, help="rows of the data set; none = 20 (toy: 1000)")
-    parser.add_argument("--trace", action="store_true", help="also print where each token went")
-    parser.add_argument("--trace_file", type=as_path, help="write texts, tokens and routing records there, as JSON")
-    parser.add_argument("--batch_size", type=positive, help="texts per pass; none = 32 (toy: 4)")
+    parser.add_argument("--trace", action="store_true", help="also print each token's routing")
+    parser.add_argument("--trace_file", type=as_path, help="JSON file for texts, tokens and routing records")
+    parser.add_argument("--batch_size", type=positive, help="texts per batch; none = 32 (toy: 4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--num_beams", type=positive, help="of a model that writes: beams; none = no search")
-    parser.add_argument("--max_new_tokens", type=positive, help="of a model that writes; none = as long as it can")
-    parser.add_argument("--temperature", type=float, help="of a model that writes on (clm): of the draw; none = 0.8")
-    parser.add_argument("--top_k", type=natural, help="draw of so many likeliest tokens; 0 = all, none = 40")
-    parser.add_argument("--top_p", type=float, help="draw of those that make up so much probability; none = 1, all")
+    parser.add_argument("--num_beams", type=positive, help="generation: beams; none = no beam search")
+    parser.add_argument("--max_new_tokens", type=positive, help="generation: maximum number of tokens; none = no limit")
+    parser.add_argument("--temperature", type=float, help="sampling (causal LM): temperature; none = 0.8")
+    parser.add_argument("--top_k", type=natural, help="sampling: the k most probable tokens; 0 = all, none = 40")
     parser.add_argument(
-        "--save_text", type=as_path, help="a file for what is written, or for texts with blanks filled, a line each"
+        "--top_p", type=float, help="sampling: the most probable tokens up to this total; none = 1, all"
+    )
+    parser.add_argument(
+        "--save_text", type=as_path, help="file for generated texts, or for texts with filled blanks, one per line"
     )
     parser.add_argument("--num_classes", type=positive, default=3, help="without --checkpoint: classes of the toy")
     parser.add_argument("--vocab_size", type=positive, default=500, help="without --checkpoint: words of the toy")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw; without --checkpoint: of the random weights")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling; without --checkpoint: of the random weights")
     return parser
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse flags that do not go together, and files that can't be written, before anything is computed."""
+    """Reject incompatible flags and unwritable files before anything is computed."""
     if sum(map(bool, (options.texts, options.file, options.dataset))) > 1:
-        parser.error("give texts, --file or --dataset: one of them")
+        parser.error("give only one of: texts, --file, --dataset")
     if options.file and (options.trace or options.trace_file):
-        parser.error("--trace and --trace_file go with texts or --dataset, not with --file")
+        parser.error("--trace and --trace_file need texts or --dataset, not --file")
     if options.output and not options.file:
-        parser.error("--output goes with --file; redirect standard output otherwise")
+        parser.error("--output needs --file; otherwise redirect standard output")
     if options.file and not is_table(options.file):
         ending = f"--file {options.file} must end in one of {', '.join(FILE_ENDINGS)}"
         parser.error((instead_of_a_table(options.file) or ending).rstrip("."))
@@ -106,7 +108,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             setattr(options, name, None if name == "output" else "/dev/stdout")
         check_writable(getattr(options, name))
     if options.revision and not options.checkpoint:
-        parser.error("--revision goes with --checkpoint")
+        parser.error("--revision needs --checkpoint")
     if options.checkpoint:
         options.checkpoint = with_revision(options.checkpoint, options.revision)
     if options.output:
@@ -116,12 +118,12 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _classify(predictor: "Predictor", options: argparse.Namespace) -> None:
-    """Classes of the texts, of the file's rows or of the data set's."""
+    """Classify the texts, or the rows of the file or data set."""
     from train.data.table_output import write_table
-    from train.evaluation.prediction import DRAWING, classify_file, lines_of_input, print_texts, refuse, rows_to_show
+    from train.evaluation.prediction import SAMPLING, classify_file, lines_of_input, print_texts, refuse, rows_to_show
 
-    writes = ("save_text", "num_beams", "max_new_tokens", *DRAWING)
-    refuse(options, writes, "this model tells classes, it does not write. Its answers in a file: --file with --output.")
+    writes = ("save_text", "num_beams", "max_new_tokens", *SAMPLING)
+    refuse(options, writes, "this model is a classifier. For its predictions in a file, use --file with --output.")
     texts, true_labels = options.texts, None
     if not (texts or options.file or options.dataset):
         if options.checkpoint:

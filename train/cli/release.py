@@ -1,4 +1,4 @@
-"""python -m train package, calibrate and publish: a finished run made small, made calibrated, and sent to the Hub."""
+"""python -m train package, calibrate and publish: shrink, calibrate and upload a finished run."""
 
 import json
 
@@ -10,14 +10,14 @@ from train.data.source import DataSource
 
 def package_command(argv: list[str]) -> None:
     parser = command_parser(
-        "package", "A finished run as a small checkpoint folder with a model card, evaluated as it lies there."
+        "package", "Make a small, evaluated checkpoint folder with a model card from a finished run."
     )
     parser.add_argument("--run", type=as_path, required=True, help="folder of the run")
     parser.add_argument("--output", type=as_path, required=True, help="folder to write")
     parser.add_argument("--data_dir", type=as_path, help="as in training")
-    parser.add_argument("--data_note", type=as_text, help="what the card says of the data")
-    parser.add_argument("--machine", type=as_text, help="what the card says of the machine")
-    parser.add_argument("--num_beams", type=positive, default=1, help="of a model that translates, when it is measured")
+    parser.add_argument("--data_note", type=as_text, help="description of the data, for the card")
+    parser.add_argument("--machine", type=as_text, help="description of the machine, for the card")
+    parser.add_argument("--num_beams", type=positive, default=1, help="beams in the evaluation of a translation model")
     options = parser.parse_args(argv)
     check_writable(options.output, folder=True)
     from train.release.package import package
@@ -51,14 +51,14 @@ def calibrate_command(argv: list[str]) -> None:
 def publish_command(argv: list[str]) -> None:
     parser = command_parser(
         "publish",
-        "Upload a checkpoint with its model card to the Hugging Face Hub, as who is logged in (`hf auth login`, or the "
-        "token in HF_TOKEN).",
+        "Upload a checkpoint with its model card to the Hugging Face Hub, with the account of `hf auth login` or the "
+        "token in HF_TOKEN.",
     )
     parser.add_argument("--run", type=as_path, required=True, help="folder of the run, or of a checkpoint")
     parser.add_argument(
-        "--repo_id", type=as_path, required=True, help="owner/name on the Hub; made where it is not there yet"
+        "--repo_id", type=as_path, required=True, help="owner/name on the Hub; created if it does not exist"
     )
-    parser.add_argument("--public", action="store_true", help="for everyone to see, and not for its owner alone")
+    parser.add_argument("--public", action="store_true", help="make it public; default: private")
     options = parser.parse_args(argv)
     from train.release.publish import publish
 

@@ -5,13 +5,13 @@ import sys
 
 from train.cli.parser import COMMANDS_HELP, as_path, command_parser, positive, read_flags
 from train.formatting import pasted
-from train.launch import go_on_unread
+from train.launch import ignore_closed_stdout
 from train.runs.run import RUNS, Run, RunError
 from train.runs.signals import ended_by_signals
 
 
 def train_command(argv: list[str]) -> None:
-    go_on_unread()
+    ignore_closed_stdout()
     arguments, max_runs = read_flags(argv, COMMANDS_HELP)
     with ended_by_signals():
         from train.training.loop import train
@@ -21,11 +21,11 @@ def train_command(argv: list[str]) -> None:
 
 def resume_command(argv: list[str]) -> None:
     parser = command_parser(
-        "resume", "Go on with a stopped run from its last checkpoint, or begin again where it has none."
+        "resume", "Resume a stopped run from its last checkpoint, or from the beginning if it has none."
     )
-    go_on_unread()
+    ignore_closed_stdout()
     parser.add_argument("run", type=as_path, help="folder of the run")
-    parser.add_argument("--max_runs", type=positive, help="wait until fewer than so many runs of its folder run")
+    parser.add_argument("--max_runs", type=positive, help="wait until fewer than this many runs of its folder run")
     options = parser.parse_args(argv)
     with ended_by_signals():
         from train.training.loop import resume
@@ -34,18 +34,18 @@ def resume_command(argv: list[str]) -> None:
 
 
 def stop_command(argv: list[str]) -> None:
-    parser = command_parser("stop", "Ask a run to end after its step, with a checkpoint to resume from.")
+    parser = command_parser("stop", "Stop a run after its current step, with a checkpoint to resume from.")
     parser.add_argument("run", type=as_path, help="folder of the run")
     run = Run.open(parser.parse_args(argv).run)
     if not run.state().active:
-        raise RunError(f"{run.folder} is not at work: its state is {run.state().name}.")
+        raise RunError(f"{run.folder} is not running: its state is {run.state().name}.")
     run.request_stop()
-    print(f"{run.folder} stops after its step. Go on with it: python -m train resume {pasted(run.folder)}")
+    print(f"{run.folder} stops after its current step. Resume it: python -m train resume {pasted(run.folder)}")
 
 
 def runs_command(argv: list[str]) -> None:
-    parser = command_parser("runs", "All runs of a folder, the newest first.")
-    parser.add_argument("folder", nargs="?", type=as_path, default=str(RUNS), help="where they lie")
+    parser = command_parser("runs", "List all runs of a folder, the newest first.")
+    parser.add_argument("folder", nargs="?", type=as_path, default=str(RUNS), help="folder of the runs")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options = parser.parse_args(argv)
     from train.runs.history import run_table, summaries
@@ -65,7 +65,7 @@ def _report(run: Run) -> None:
 
     state = run.state()
     if state.name == "stopped":
-        how = "Go on" if run.last_checkpoint() else "Start it"
+        how = "Resume" if run.last_checkpoint() else "Start it"
         print(f"{state.message} {how} with: python -m train resume {pasted(run.folder)}")
     elif state.message:
         print(state.message)
@@ -75,6 +75,6 @@ def _report(run: Run) -> None:
     pick = max if task.higher_is_better else min
     best = pick(run.metrics("eval"), key=lambda record: record[task.best])
     print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
-    print(f"Look at it: python app.py --checkpoint {pasted(run.best)}")
+    print(f"Explore it: python app.py --checkpoint {pasted(run.best)}")
     if not task.labelled:
-        print(f"Make a classifier of it: python -m train --init_from {pasted(run.best)} --dataset …")
+        print(f"Train a classifier from it: python -m train --init_from {pasted(run.best)} --dataset …")

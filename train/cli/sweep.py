@@ -4,11 +4,11 @@ import argparse
 import shlex
 
 from train.cli.parser import COMMANDS_HELP, Parser, natural, positive, read_flags
-from train.launch import go_on_unread
+from train.launch import ignore_closed_stdout
 
 
 def sweep_command(argv: list[str]) -> None:
-    go_on_unread()
+    ignore_closed_stdout()
     from train.sweep.search_space import SYNTAX
     from train.sweep.sweep import DEFAULT_TRIALS, SAMPLERS, sweep, sweep_table
 
@@ -16,19 +16,19 @@ def sweep_command(argv: list[str]) -> None:
         prog="python -m train sweep",
         description="A search over training arguments: one run after another, compared by their validation metric.",
         epilog=f"values of --search, such as lr=1e-4..1e-2:log,num_experts=2|4|8:\n{SYNTAX}\n\n"
-        "Every other flag is one of training, for all trials: see python -m train --help.\n"
-        "The same command goes on with a sweep that was stopped.",
+        "All other flags are those of training, for all trials: see python -m train --help.\n"
+        "The same command resumes a stopped sweep.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--search", action="append", required=True, help="arguments and their values, see below")
     parser.add_argument("--sampler", choices=SAMPLERS, default="random", help="how values are chosen (default: random)")
     parser.add_argument("--trials", type=positive, help=f"how many runs (default: the whole grid, or {DEFAULT_TRIALS})")
-    parser.add_argument("--search_seed", type=natural, default=0, help="of the choice of values (default: 0)")
+    parser.add_argument("--search_seed", type=natural, default=0, help="seed of the sampler (default: 0)")
     options, rest = parser.parse_known_args(argv)
     arguments, max_runs = read_flags(rest, COMMANDS_HELP)
     if max_runs is not None:
-        parser.error("--max_runs does not go with a sweep: its runs follow one another")
+        parser.error("--max_runs can't be used in a sweep: its runs are sequential")
     found = sweep(
         arguments,
         options.search,
@@ -39,13 +39,13 @@ def sweep_command(argv: list[str]) -> None:
     print(f"\n{sweep_table(found)}\n")
     if found.stopped:
         given = [*argv, *([] if arguments.train.output_dir else ["--output_dir", str(found.folder)])]
-        print(f"{found.stopped} Go on with: python -m train sweep {shlex.join(given)}")
+        print(f"{found.stopped} Resume with: python -m train sweep {shlex.join(given)}")
     if found.best is not None:
         equal = sum(trial.figure == found.best.figure for trial in found.ranked())
         tie = f", the first of {equal} equal ones" if equal > 1 else ""
         print(
             f"Best on validation: trial {found.best.number}{tie}.\n"
             f"Checkpoint: {found.folder / found.best.run / 'best'}\n"
-            f"The same again: {found.best_arguments().again()}\n"
-            f"Look at all: {found.folder / 'parallel_coordinates.html'}"
+            f"Repeat it: {found.best_arguments().again()}\n"
+            f"Plots of all trials: {found.folder / 'parallel_coordinates.html'}"
         )

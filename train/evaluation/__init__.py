@@ -1,1 +1,1 @@
-"""Checkpoints measured on data, and asked about texts, from the command line and at the end of a run."""
+"""Evaluation of checkpoints on data, and predictions for texts."""

@@ -1,4 +1,4 @@
-"""Scores, calibration and routing of a checkpoint on a labelled split.
+"""Metrics, calibration and routing of a checkpoint on a split.
 
 Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag_news --split test
 """
@@ -31,7 +31,7 @@ DEFAULTS = EvaluationSettings()
 
 
 def load_rows(checkpoint: str, source: DataSource) -> tuple[Dataset, list[str]]:
-    """`load_split`, where the toy data take the shape that the checkpoint was trained on."""
+    """`load_split`; toy data get the shape that the checkpoint was trained on."""
     if not source.is_toy:
         return load_split(source)
     asked = read_training(checkpoint).get("arguments", {})
@@ -45,23 +45,22 @@ def evaluate(
     settings: EvaluationSettings = DEFAULTS,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Measure `checkpoint` on a split.
+    """Evaluate `checkpoint` on a split.
 
     Args:
-        source: its split "validation", where the checkpoint was trained on these data and they have no such split of
-            their own, is what its run held out.
+        source: if the data have no validation split, its split "validation" means the rows that the checkpoint's run
+            held out of them.
 
     Returns:
-        checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = nobody knows),
-        trained_rows (how many; None = nobody knows), note (what is to be said of the rows, where that is so), rows,
-        empty (texts without a token: counted as wrong in accuracy, in nothing else), what `classification_metrics`
-        gives, routing (the measures per sparse layer), and reliance (what `reliance.measured` gives), ready for
-        JSON. For a model without classes, what `measure_texts` gives.
+        For JSON: checkpoint, dataset, split, trained_on ("most", "some" or "none" of these rows; None = unknown),
+        trained_rows (their number; None = unknown), note (a remark on the rows, if any), rows, empty (texts without a
+        token: counted as wrong in accuracy only), the metrics of `classification_metrics`, routing (metrics per sparse
+        layer), and reliance (of `reliance.measured`). For a model without classes, the metrics of `measure_texts`.
 
     Raises:
-        CheckpointError, DataError: when either can't be had, or the classes do not fit.
+        CheckpointError, DataError: when either can't be read, or the classes do not fit.
     """
-    # 1. The model, and the rows that its run held out, where these are meant.
+    # 1. The model, and the rows that its run held out, if requested.
     model, tokenizer = load_checkpoint(checkpoint, device)
     source = source.at(source.split or source.report_split)
     own, held_out, names, note = own_data(checkpoint, source), None, [], ""
@@ -81,7 +80,7 @@ def evaluate(
         metrics = measure_texts(model, tokenizer, source, settings, held_out)
         texts, all_rows = list(metrics.pop("texts")), metrics["rows"]
 
-    # 3. What is known of the rows: metrics on those that a model was trained on speak of memory.
+    # 3. How many of the rows were trained on: metrics on those are too optimistic.
     known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
     share = trained_on(own, source.split, is_held_out, None if settings.num_samples else all_rows, known, len(texts))
     first = {"checkpoint": str(checkpoint), "dataset": source.dataset, "split": source.split}
@@ -96,7 +95,7 @@ def _classes(
     source: DataSource,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """The metrics of a classifier on rows with labels that count as its own do."""
+    """The metrics of a classifier on rows whose labels are its own class indices."""
     features = tokenize(rows, tokenizer)
     if not len(features):
         raise DataError(f"{source.dataset} ({source.split}) has no text with a token in it.")

@@ -1,4 +1,4 @@
-"""Whether data are those that a checkpoint was trained on, which of their rows its run held out, and which it knows.
+"""Whether a checkpoint was trained on given data, which rows its run held out, and which it was trained on.
 
 Try it: held_out_rows(own_data("runs/my-run", DataSource("my.csv")), "my.csv", "my-run")
 """
@@ -22,17 +22,17 @@ from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
 from train.tasks.rows import read_data, streams_of
 
-# What an evaluation says of rows that a model knows: how many of them, as far as the run's arguments tell.
+# How many of the evaluated rows were trained on.
 MOST, SOME, NONE = "most", "some", "none"
 
 
 @dataclass(frozen=True)
 class Own:
-    """What is known of a checkpoint's run with respect to some data.
+    """A checkpoint's run in relation to given data.
 
     Attributes:
-        arguments: the run's, reading from these data; None = they are not its own, as far as that can be told.
-        fingerprint: of the rows of the run, where its folder has that.
+        arguments: of the run, reading from these data; None if they are not known to be the run's data.
+        fingerprint: of the run's rows, if its folder has one.
     """
 
     arguments: Arguments | None = None
@@ -40,11 +40,11 @@ class Own:
 
 
 def own_data(checkpoint: str, source: DataSource) -> Own:
-    """What is known of data to a checkpoint.
+    """Relate data to a checkpoint's run.
 
-    Where the run's folder is at hand, rows are told by what stands in them, wherever they lie by now. Where that has
-    lost its rows.npz, the digest beside the weights tells whether they are the same. Of a checkpoint that was moved
-    away from it, a file is the run's own when it has the same name and splits into the same rows.
+    With the run's folder, rows are recognised by their content, wherever they are now. Without its rows.npz, the digest
+    in training.json tells whether the data are the same. For a checkpoint moved out of its run, a file counts as the
+    run's if it has the same name and splits into the same rows.
     """
     fingerprint = read_fingerprint(checkpoint)
     return Own(_own_arguments(checkpoint, source, fingerprint), fingerprint)
@@ -59,7 +59,7 @@ def _own_arguments(checkpoint: str, source: DataSource, fingerprint: Fingerprint
         arguments.data.dataset, arguments.data.data_dir = dataset, source.data_dir or arguments.data.data_dir
         if not (there or training.get("arguments")):
             return None
-        if source.is_toy:  # Others are drawn from other seeds than the split that goes by the name of train.
+        if source.is_toy:  # Other seeds than that of the split named "train" give other rows.
             data = arguments.data
             return arguments if trained_on == "toy" and not arguments.train.seed and data.num_samples is None else None
         if fingerprint is not None and trained_on != "toy":
@@ -71,24 +71,23 @@ def _own_arguments(checkpoint: str, source: DataSource, fingerprint: Fingerprint
         if there and Path(trained_on).resolve() == Path(dataset).resolve():
             if told:
                 return arguments if digest_of(arguments) == told else None
-            # Of an earlier version's run over a stream nothing tells.
+            # Runs of earlier versions over a stream recorded nothing.
             known = training.get("rows") and _by_row(arguments)
             return arguments if not known or _same_rows(arguments, training) else None
         return arguments if Path(trained_on).name == Path(dataset).name and _same_rows(arguments, training) else None
-    except (DataError, RunError, TypeError, ValueError):  # Of another version, or another kind of file by now.
+    except (DataError, RunError, TypeError, ValueError):  # From another version, or the file has changed its kind.
         return None
 
 
 def _run_of(checkpoint: str) -> Arguments | None:
-    """What the run was asked to do whose folder, or whose best checkpoint, this is."""
+    """The arguments of the run whose folder, or best checkpoint, this is."""
     folder = Path(checkpoint)
     folder = folder.parent if folder.name == "best" else folder
     return Run(folder).arguments() if (folder / "arguments.json").is_file() else None
 
 
 def _same_rows(arguments: Arguments, training: dict) -> bool:
-    """Whether data split into the rows that training.json tells of, or, where an earlier version wrote that, into as
-    many."""
+    """Whether data split into the rows recorded in training.json (by digest; in earlier versions by number)."""
     told, counts = training.get("fingerprint"), training.get("rows") or {}
     if not (_by_row(arguments) or told) or TASKS[arguments.train.task].streamed:
         return False
@@ -103,13 +102,13 @@ def _by_row(arguments: Arguments) -> bool:
 
 
 def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: int | None, measured: int) -> str | None:
-    """How many of a split's rows a model was trained on: MOST, SOME or NONE; None where nobody knows.
+    """How many of a split's rows a model was trained on: MOST, SOME or NONE; None if unknown.
 
     Args:
-        held_out: whether they are those that the run held out.
-        rows: how many the split has; None = only some of it were looked at.
-        known: how many of those that were looked at are known to have been trained on; None = that can't be told.
-        measured: how many were looked at.
+        held_out: whether they are the rows that the run held out.
+        rows: number of rows of the split; None = only some were evaluated.
+        known: number of evaluated rows known to have been trained on; None = unknown.
+        measured: number of evaluated rows.
     """
     if held_out or known == 0:
         return NONE
@@ -117,26 +116,24 @@ def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: in
         return MOST if known > measured / 2 else SOME
     if own.arguments is None or split != "train":
         return None
-    taken = own.arguments.data.num_samples  # A preset may take a part only.
+    taken = own.arguments.data.num_samples  # A preset may use a subset.
     all_taken = taken is None or (rows is not None and taken >= rows)
     return MOST if all_taken and own.arguments.data.validation_size < 0.5 else SOME
 
 
 def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, list[str], str]:
-    """The rows that the run did not train on, as its task takes them; the names of their classes where it has such; and
-    what is to be said of them, "" where nothing is.
+    """The rows that the run held out, in its task's form; their class names, if any; and a remark on them, or "".
 
     Args:
-        own: as `own_data` gives it.
+        own: from `own_data`.
 
     Raises:
-        DataError: when the data can't be had, or are not those of the run.
+        DataError: when the data can't be read, or are not those of the run.
     """
     if own.arguments is None:
         raise DataError(
-            f"{dataset} has no validation split of its own, and {checkpoint} was not trained on it as it is now, as "
-            "far as its training.json tells: which rows were held out is not known. Leave --split out to measure all "
-            "rows of a file."
+            f"{dataset} has no validation split, and according to training.json {checkpoint} was not trained on its "
+            "present content, so the held-out rows are unknown. Leave --split out to evaluate all rows of a file."
         )
     if own.fingerprint is not None:
         return _rows_known(own.arguments, own.fingerprint, dataset, checkpoint)
@@ -149,17 +146,17 @@ def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, lis
 def _rows_known(
     arguments: Arguments, found: Fingerprint, dataset: str, checkpoint: str
 ) -> tuple[Dataset, list[str], str]:
-    """Of all rows that there are, those whose text the run held out and did not train on, wherever they stand now."""
+    """All rows whose text the run held out and did not train on, wherever they are now."""
     if not len(found.truly_held_out):
         raise DataError(
             f"{checkpoint} was trained on the texts of all {counted(len(found.held_out), 'row', 'rows')} that it held "
-            f"out, for they stand in {dataset} more than once: there is nothing to measure it on."
+            f"out, because {dataset} contains them more than once: there is nothing to evaluate it on."
         )
     try:
         data, labels, changed = read_data(arguments), [], ""
         if data is not None and not found.same_rows(now := Fingerprint.of(data)):
             changed = what_changed(found, now)
-            if arguments.data.num_samples is not None:  # Others may be drawn by now.
+            if arguments.data.num_samples is not None:  # Changed data may give another sample.
                 data = read_data(replace(arguments, data=replace(arguments.data, num_samples=None)))
     except DataError as error:
         raise DataError(f"{error} (It is read as {checkpoint} read its data.)") from error
@@ -174,18 +171,18 @@ def _rows_known(
     if not len(rows):
         raise DataError(
             f"None of the {counted(len(found.held_out), 'row', 'rows')} that {checkpoint} held out is in {dataset}: is "
-            "it the file that it was trained on, with the same columns? Leave --split out to measure all rows."
+            "it the file that it was trained on, with the same columns? Leave --split out to evaluate all rows."
         )
     return rows, labels, _said(found, len(rows), f"{dataset} has changed since the run: {changed}" if changed else "")
 
 
 def _said(found: Fingerprint, rows: int, changed: str) -> str:
-    """Where these are not just the rows that the run held out, or stand among others by now: so."""
+    """A remark if these are not exactly the rows that the run held out; "" otherwise."""
     held_out = counted(len(found.held_out), "row", "rows")
-    said = [f"{changed}. Measured are {rows:,} of the {held_out} that the run held out."] if changed else []
+    said = [f"{changed}. Evaluated are {rows:,} of the {held_out} that the run held out."] if changed else []
     if found.leaked:
         said.append(
-            f"{found.leaked:,} of the {held_out} that the run held out are left out: it trained on their texts too."
+            f"{found.leaked:,} of the {held_out} that the run held out are excluded: it trained on the same texts."
         )
     return " ".join(said)
 

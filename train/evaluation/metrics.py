@@ -1,4 +1,4 @@
-"""A classifier's metrics from what it said and what was true: scores, calibration, confusion matrix."""
+"""Metrics of a classifier: scores, calibration, confusion matrix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ CALIBRATION_BINS = 15
 
 
 def classification_metrics(expected: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Everything that follows from (N,) true classes and (N, C) probabilities.
+    """All metrics from (N,) true classes and (N, C) probabilities.
 
     Returns:
         accuracy; macro_precision, macro_recall, macro_f1 over the classes that occur; per_class (label, precision,
@@ -38,7 +38,7 @@ def classification_metrics(expected: Sequence[int], probabilities: np.ndarray, l
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
-    """Expected calibration error (Guo et al., 1706.04599, eq. 3) over equally wide bins: 0 = as sure as it is right."""
+    """Expected calibration error (Guo et al., 1706.04599, eq. 3) over equally wide bins: 0 = calibrated."""
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     total = 0.0
     for index in np.unique(bins):

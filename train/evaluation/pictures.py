@@ -1,6 +1,6 @@
-"""A classifier's confusion matrix and distribution of classes, as files to look at.
+"""Figures of a classifier's confusion matrix and class distribution, as .png and .html files.
 
-Try it: classification_metrics([0, 1], np.array([[0.9, 0.1], [0.6, 0.4]]), ["no", "yes"])
+Try it: write_pictures(metrics, "my model", Path("out"))
 """
 
 import textwrap
@@ -19,11 +19,11 @@ from switch_model.plots.style import plain
 from train.formatting import one_line, shortened
 from train.picture_text import drawable_only, names_for_picture, text_as_written, told_by_number
 
-# Inches. A matrix of hundreds of classes is read in the page, where one can zoom.
+# In inches. For hundreds of classes use the .html, which can zoom.
 LARGEST_PICTURE = 14
 MOST_TICKS = 40
 LETTERS_PER_INCH = 12  # Of a title.
-# Of a class name in a page, which shows the whole on hovering.
+# Of a class name on an axis of the .html, which shows the whole name on hover.
 LONGEST_NAME = 60
 
 
@@ -38,7 +38,7 @@ def write_pictures(metrics: dict[str, Any], title: str, folder: Path) -> list[Pa
     ]
     shown = names_for_picture(labels)
     numbered = told_by_number(labels, shown)
-    lacking = "\nnumbered: names whose letters the fonts here lack; the .html has them" if numbered else ""
+    lacking = "\nnumbers replace names that the installed fonts can't draw; see the .html" if numbered else ""
     with text_as_written():
         _confusion_png(matrix, shares, shown, drawable_only(title) + lacking, paths[0])
         _distribution_png(counts, shown, drawable_only(title) + lacking, paths[2])
@@ -48,14 +48,15 @@ def write_pictures(metrics: dict[str, Any], title: str, folder: Path) -> list[Pa
 
 
 def _page_title(title: str, numbered: list[str]) -> str:
-    """With what the pictures beside the page could not say."""
+    """The title, with a key to the names that are numbered in the .png."""
     if not numbered:
         return plain(title)
     return f"{plain(title)}<br><sub>In the .png: {plain(shortened('; '.join(numbered), 150))}</sub>"
 
 
 def _in_page(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Class names for plotly, and how an axis shows them: as names also where they look like numbers, days or tags."""
+    """Class names for plotly, and axis settings that show them as categories, even if they look like numbers, dates or
+    HTML."""
     names = [plain(one_line(label)) for label in labels]
     short = [plain(shortened(label, LONGEST_NAME)) for label in labels]
     return names, {"type": "category", "tickvals": names, "ticktext": short} if short != names else {"type": "category"}
@@ -84,7 +85,7 @@ def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], ti
 
 
 def _head(figure: Figure, title: str) -> None:
-    """A title over the whole picture, in lines that fit."""
+    """A title over the whole figure, wrapped."""
     width = int(LETTERS_PER_INCH * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.fill(line, width) for line in title.splitlines()), fontsize=10)
 

@@ -1,5 +1,5 @@
-"""Classes of texts, what a model writes for them, or what fills their blanks, from the command line: texts given as
-arguments, on standard input, in a file, or rows of a data set.
+"""`python -m train predict`: classify texts, generate text or fill blanks, for texts given as arguments, on standard
+input, in a file, or in a data set.
 
 Try it: python -m train predict --checkpoint assets/models/ag_news "Oil prices rose." --trace
 """
@@ -38,12 +38,12 @@ from train.tasks.generation import STORY, continue_texts, translate
 from train.tasks.rows import make_tokenizer, read_data
 
 SHOWN_CHARACTERS = 60
-# For each blank, of those that the model names.
+# Printed candidates per blank.
 SHOWN_CANDIDATES = 5
-# Flags of `python -m train predict` that not every kind of model can do something with.
-TRACES, DRAWING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
-NO_TEXT = "No text came on standard input. Give texts as arguments, a --file or a --dataset, or a line for each text."
-LOOK = "they show the routing of a classifier. Look at this model in the app: python app.py --checkpoint …"
+# Flags that only some kinds of models support.
+TRACES, SAMPLING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
+NO_TEXT = "Standard input is empty. Give one text per line, or texts as arguments, --file or --dataset."
+LOOK = "they show the routing of a classifier. Explore this model in the app: python app.py --checkpoint …"
 
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
@@ -57,7 +57,7 @@ def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> 
 
 
 def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str | None) -> Predictor:
-    """A model with the command line's default shape that has learned nothing, and the toy data's own words."""
+    """An untrained model of the default shape, with a tokenizer for the toy data."""
     arguments = Arguments.resolve({"num_classes": num_classes, "vocab_size": vocab_size})
     arguments.check()
     tokenizer = make_tokenizer(arguments, read_data(arguments))
@@ -70,7 +70,7 @@ def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str |
 def rows_to_show(
     checkpoint: str | None, source: DataSource, num_samples: int, toy_shape: dict[str, int] | None
 ) -> tuple[list[str], list[str]]:
-    """Texts and true class names of the first rows of a split. `toy_shape`: of toy data without a checkpoint."""
+    """Texts and true class names of the first rows of a split. `toy_shape`: of the toy data, without a checkpoint."""
     if source.is_toy and toy_shape is not None:
         rows, names = make_toy_split(source.split, **toy_shape)
     else:
@@ -84,10 +84,10 @@ def _has_tokens(predictor: Predictor, text: str) -> bool:
 
 
 def classify_file(predictor: Predictor, source: DataSource, batch_size: int) -> tuple[Dataset, list[dict[str, Any]]]:
-    """The rows of a table, and for each two kinds of columns: `predicted`, and `p(class)` for each class.
+    """The rows of a table, and for each the new columns: `predicted`, and `p(class)` for each class.
 
     Raises:
-        DataError: when the file is not there, can't be read, or its column of texts can't be told.
+        DataError: when the file can't be read, or its column of texts is ambiguous.
     """
     rows, texts = _table_and_texts(source)
     nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)])
@@ -105,10 +105,8 @@ def _table_and_texts(source: DataSource) -> tuple[Dataset, list[str]]:
 
 
 def routing_table(prediction: Prediction) -> str:
-    """A line per token, with the expert of each sparse layer and its gate: a dropped token's stands in brackets. Where
-    experts vote, each token's vote for the predicted class, and below the bias and the sum.
-
-    Below them, how to read that."""
+    """A line per token with expert and gate in each sparse layer, in brackets if dropped. If experts vote, also each
+    token's vote for the predicted class, and below them the bias and the logit. The last line is a legend."""
     records, voted = prediction.routing, prediction.votes is not None
     votes_T, bias, logit, head = [], 0.0, 0.0, []
     if voted:
@@ -126,22 +124,22 @@ def routing_table(prediction: Prediction) -> str:
             dropped = bool(prediction.voters.dropped[0, index])
             cells.append(f"{'none' if dropped else f'{votes_T[index]:+.4f}':>10}")
         lines.append(" ".join([f"{token.strip()[:16]:16}", *cells]))
-    legend = "n 0.48: expert n read the token, to which the router gave the probability 0.48"
+    legend = "n 0.48: the token went to expert n, with router probability (gate) 0.48"
     if any(bool(record.dropped.any()) for record in records):
-        legend += "; (n): expert n was full, the token was dropped"
+        legend += "; (n): the buffer of expert n was full, the token was dropped"
     if voted:
         width = 16 + 15 * len(records)
         lines += [f"{name:{width}} {value:>+10.4f}" for name, value in (("bias", bias), ("logit", logit))]
         legend += (
-            f"; vote: what its expert of {prediction.voters.name} adds to the logit of {one_line(prediction.label)}: "
-            "all votes and the bias together are that logit"
+            f"; vote: contribution of its expert of {prediction.voters.name} to the logit of "
+            f"{one_line(prediction.label)}, which is the sum of all votes and the bias"
         )
     return "\n".join([*lines, legend])
 
 
 def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
-    """A prediction with its routing records, ready for JSON; where experts vote, "votes" has a list for each token with
-    a number for each class, in the order of "scores", and "bias" one for each class: they add up to the logits."""
+    """A prediction with its routing records, for JSON; with votes, also "votes" (tokens × classes, in the order of
+    "scores") and "bias" (one per class), which sum to the logits."""
     if prediction is None:
         return {"text": text, "label": None}
     return {
@@ -162,7 +160,7 @@ def print_texts(
     trace: bool,
     trace_file: str | None,
 ) -> None:
-    """A line per text: its class and probability (with true labels: true, predicted), and where wanted the routing."""
+    """A line per text: class and probability (with true labels: true, predicted); with `trace` also the routing."""
     traced = []
     for index, prediction in enumerate(predict_all(predictor, texts, batch_size)):
         said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
@@ -178,28 +176,28 @@ def print_texts(
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    """Raise ValueError for flags that were given, and that this kind of model can do nothing with."""
+    """Raise ValueError for given flags that this kind of model does not support."""
     given = [f"--{name}" for name in names if (value := getattr(options, name)) is not None and value is not False]
     if given:
         raise ValueError(f"{' and '.join(given)} can't be used here: {why}")
 
 
 def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
-    """`python -m train predict` for a model that writes: a line per text, or a table with a column `written` added.
+    """Generate text: a line per text, or a table with a new column `written`.
 
-    Raises DataError when a file or a data set can't be read; ValueError for what such a model can't do.
+    Raises DataError when a file or a data set can't be read; ValueError for unsupported flags.
     """
     refuse(options, TRACES, LOOK)
     length, beams = options.max_new_tokens, options.num_beams or 1
     if model.config.is_encoder_decoder:
-        refuse(options, DRAWING, "this model answers with its likeliest text. Only one that writes on (clm) draws.")
+        refuse(options, SAMPLING, "this encoder-decoder model does not sample. Only causal models (clm) do.")
         rows, texts = asked_texts(options, paired=True)
         settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
         answers = translate(model, tokenizer, texts, **settings)
     else:
-        asked = {"max_new_tokens": length} | {name: getattr(options, name) for name in DRAWING}
+        asked = {"max_new_tokens": length} | {name: getattr(options, name) for name in SAMPLING}
         if beams > 1:
-            refuse(options, DRAWING, "beams look for the likeliest text, and these draw one.")
+            refuse(options, SAMPLING, "they are for sampling, and --num_beams is beam search.")
             asked |= dict(num_beams=beams, do_sample=False)
         asked = {name: value for name, value in asked.items() if value is not None}
         decoding = replace(STORY, seed=options.seed, **asked)
@@ -215,13 +213,13 @@ def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast
 
 
 def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
-    """`python -m train predict` for a model that fills blanks: each text filled, and what fits each blank; or a table
-    with the columns `filled` and `candidates` added.
+    """Fill blanks: each filled text, and the candidates of each blank; or a table with the new columns `filled` and
+    `candidates`.
 
-    Raises DataError when a file can't be read; ValueError for what such a model can't do.
+    Raises DataError when a file can't be read; ValueError for unsupported flags.
     """
     refuse(options, TRACES, LOOK)
-    refuse(options, ("num_beams", "max_new_tokens", *DRAWING), "this model fills blanks, it does not write.")
+    refuse(options, ("num_beams", "max_new_tokens", *SAMPLING), "this model fills blanks, it does not generate text.")
     refuse(options, ("dataset",), f"its rows have no blanks. Give texts, or a --file, with {BLANK} in them.")
     filler = MaskFiller(model, tokenizer)
     rows, texts = asked_texts(options)
@@ -243,7 +241,7 @@ def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, opt
 
 
 def _filled(filler: MaskFiller, text: str) -> Filling | str:
-    """The filled text, or why there is none: one text without a blank takes no answer from the others."""
+    """The filled text, or an error message: a text without a blank must not stop the others."""
     try:
         return filler(text)
     except ValueError as error:
@@ -255,13 +253,13 @@ def _all_candidates(filling: Filling) -> str:
 
 
 def _candidates(blank: Blank) -> str:
-    """The likeliest words of a blank with their probabilities."""
+    """The most probable words of a blank, with probabilities."""
     return ", ".join(f"{word} {share:.3f}" for word, share in blank.candidates[:SHOWN_CANDIDATES])
 
 
 def asked_texts(options: argparse.Namespace, paired: bool = False) -> tuple[Dataset | None, list[str]]:
-    """What the command line names to read: texts, lines of standard input, a column of a file (then with its rows), or
-    the first rows of a data set, of texts or of pairs. Raises DataError when a file or a data set can't be read."""
+    """The input texts: arguments, lines of standard input, a column of a file (with its rows), or the first rows of a
+    data set, of texts or `paired`. Raises DataError when a file or a data set can't be read."""
     if options.file:
         return _table_and_texts(DataSource(options.file, text_column=options.text_column))
     if options.dataset:
@@ -272,9 +270,9 @@ def asked_texts(options: argparse.Namespace, paired: bool = False) -> tuple[Data
 
 
 def lines_of_input() -> list[str]:
-    """The lines of standard input; says so where there are none."""
+    """The lines of standard input; prints a hint if there are none."""
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")  # Bytes that are no UTF-8 shall not end the whole list.
+        sys.stdin.reconfigure(errors="replace")  # A byte that is not UTF-8 must not stop the others.
     lines = [line.rstrip("\n") for line in sys.stdin]
     if not lines:
         print(NO_TEXT, file=sys.stderr)
@@ -282,5 +280,5 @@ def lines_of_input() -> list[str]:
 
 
 def save_lines(texts: Sequence[str], path: str) -> None:
-    """A file with a line per text."""
+    """Write a file with a line per text."""
     write_atomically(path, "".join(f"{one_line(text)}\n" for text in texts))

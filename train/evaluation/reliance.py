@@ -1,4 +1,4 @@
-"""How much a model relies on its experts, for people: rows drawn, sentences, and a table as Markdown or HTML.
+"""Expert reliance in sentences and tables, as Markdown or HTML.
 
 Try it: sentences(Reliance.from_dict(read_training("assets/models/ag_news")["evaluation"]["reliance"]))
 """
@@ -16,18 +16,18 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.formatting import counted
 from train.templates import render
 
-# Shares of what a model's metric has beyond chance. Whoever loses less than the first hardly needs its experts, or the
-# right one among them; whoever loses less than the second needs them for some of it.
+# Thresholds for the lost share of a metric beyond chance: below the first, the model hardly needs its experts (or the
+# right ones); below the second, it needs them for a part.
 HARDLY, SOME = 0.05, 0.5
 
-# Called with (passes done, passes in all).
+# Called with (passes done, total).
 Progress = Callable[[int, int], None] | None
 
-HEAD = ("", "experts off", "choices shuffled", "most missed expert off")
+HEAD = ("", "experts off", "choices shuffled", "most important expert off")
 
 
 def drawn(rows: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the rows at most, drawn at random, the same ones each time."""
+    """At most `count` rows, sampled at random with a fixed seed."""
     order = np.random.default_rng(0).permutation(len(rows))[:count]
     return [rows[index] for index in order.tolist()]
 
@@ -38,9 +38,8 @@ def measured(
     count: int,
     progress: Progress = None,
 ) -> dict[str, Any]:
-    """{"reliance": metrics on `count` rows drawn at random, ready for JSON, and what they mean "in_words"}; empty where
-    there is nothing to measure: no rows wanted or there, or no sparse layer. `rows` as in
-    `switch_model.analysis.scoring.batches_of`."""
+    """{"reliance": metrics on `count` random rows, for JSON, and their meaning "in_words"}; empty without rows or
+    sparse layers. `rows` as in `switch_model.analysis.scoring.batches_of`."""
     if not count or not len(rows) or not model.config.sparse_layers:
         return {}
     found = reliance(model, drawn(rows, count), progress=progress)
@@ -48,15 +47,15 @@ def measured(
 
 
 def rows_of(corpus: Corpus, config: SwitchConfig) -> list[dict[str, Any]]:
-    """The texts of a routed data set as rows, each with its class, below 0 where that is unknown."""
-    own = corpus.token != config.vocab_size  # The model puts its CLS token before them by itself.
+    """The texts of a routed data set as rows, each with its class, negative = unknown."""
+    own = corpus.token != config.vocab_size  # Without the CLS token, which the model adds itself.
     ends = np.cumsum(np.bincount(corpus.text[own], minlength=len(corpus.texts)))[:-1]
     ids = np.split(corpus.token[own], ends)
     return [{"input_ids": one, "labels": label} for one, label in zip(ids, corpus.true.tolist(), strict=True)]
 
 
 def known(metrics: Mapping[str, Any] | None) -> Reliance | None:
-    """What an evaluation holds of it; None where it holds nothing, or nothing that can be read."""
+    """Expert reliance from an evaluation's metrics; None if they have none, or none that can be read."""
     try:
         return Reliance.from_dict(metrics["reliance"])
     except (KeyError, TypeError, ValueError):
@@ -64,15 +63,15 @@ def known(metrics: Mapping[str, Any] | None) -> Reliance | None:
 
 
 def sentences(found: Reliance) -> list[str]:
-    """What was found, in plain words."""
+    """The results in sentences."""
     said = [_without(found), _shuffled(found)]
     busiest = found.busiest_off
     if "class_changes" in busiest:
         points = f"{100 * busiest['probability_change'].value:+.1f}".replace("-", "−")
         said.append(
-            "With the busiest expert of each layer off in each text, the class changes in "
-            f"{_percent(busiest['class_changes'].value)} of the texts, and the predicted class gets {points} points of "
-            "probability on average."
+            "With the busiest expert of each layer off in each text, the predicted class changes in "
+            f"{_percent(busiest['class_changes'].value)} of the texts, and its probability changes by {points} points "
+            "on average."
         )
     else:
         said.append(f"With the busiest expert of each layer off in each text, {_result(found, busiest)}.")
@@ -85,7 +84,7 @@ def _without(found: Reliance) -> str:
     with_them, off = found.as_it_is[found.figure], found.all_off[found.figure]
     beside = f"without them {_result(found, found.all_off)}, with them {_value(found, with_them)}"
     if found.chance is not None:
-        chance = f"the commonest class alone would give {_percent(found.chance)}"
+        chance = f"always predicting the most frequent class gives {_percent(found.chance)}"
         if found.figure == "accuracy" and with_them.low <= found.chance:
             return f"With its experts and without, this model is at chance: {beside}; {chance}."
         if off.low <= found.chance:
@@ -93,9 +92,9 @@ def _without(found: Reliance) -> str:
     if _lost(found, found.all_off) < HARDLY:
         return f"This model hardly needs its experts: {beside}."
     if not _is_certain(found, found.all_off):
-        return f"These texts are too few to tell whether this model needs its experts: {beside}."
-    for_what = " for some of what it does" if _lost(found, found.all_off) < SOME else ""
-    return f"This model needs its experts{for_what}: {beside}."
+        return f"Too few texts to tell whether this model needs its experts: {beside}."
+    how_much = "partly needs" if _lost(found, found.all_off) < SOME else "needs"
+    return f"This model {how_much} its experts: {beside}."
 
 
 def _shuffled(found: Reliance) -> str:
@@ -103,7 +102,7 @@ def _shuffled(found: Reliance) -> str:
     if _lost(found, found.shuffled) < HARDLY:
         return f"Which expert a token goes to hardly matters: {told}."
     if not _is_certain(found, found.shuffled):
-        return f"These texts are too few to tell whether it matters which expert a token goes to: {told}."
+        return f"Too few texts to tell whether it matters which expert a token goes to: {told}."
     return f"It matters which expert a token goes to: {told}."
 
 
@@ -111,23 +110,22 @@ def _by_layer(found: Reliance) -> str:
     titles = layer_titles(one.layer for one in found.layers)
     missed = [titles[one.layer] for one in found.layers if _is_certain(found, one.off)]
     if not missed:
-        return "Off by itself, no layer is missed."
+        return "Switching off the experts of any single layer makes no clear difference."
     if len(missed) == len(found.layers):
-        return "Off by itself, every layer is missed."
+        return "Switching off the experts of any single layer lowers the metric."
     rest = [title for title in titles.values() if title not in missed]
-    return f"Off by itself, {_listed(missed)} {_are(missed)} missed; {_listed(rest)} {_are(rest)} not."
+    return (
+        f"Switching off the experts of {_listed(missed)} alone makes the metric worse; of {_listed(rest)} alone, it "
+        "makes no clear difference."
+    )
 
 
 def _listed(titles: list[str]) -> str:
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
 
 
-def _are(titles: list[str]) -> str:
-    return "is" if len(titles) == 1 else "are"
-
-
 def _lost(found: Reliance, effect: Effect) -> float:
-    """The share that is lost of what the metric has beyond chance; of perplexity, the share that is added."""
+    """The lost share of the metric beyond chance; for perplexity, the relative increase."""
     before, now = found.as_it_is[found.figure].value, effect[found.figure].value
     if found.figure == "perplexity":
         return now / before - 1
@@ -136,7 +134,7 @@ def _lost(found: Reliance, effect: Effect) -> float:
 
 
 def _is_certain(found: Reliance, effect: Effect) -> bool:
-    """Whether the metric is worse beyond what other texts might have given."""
+    """Whether the metric is significantly worse (its 95 % interval excludes no change)."""
     change = effect["change"]
     return change.low > 0 if found.figure == "perplexity" else change.high < 0
 
@@ -144,10 +142,10 @@ def _is_certain(found: Reliance, effect: Effect) -> bool:
 def _result(found: Reliance, effect: Effect) -> str:
     value = _value(found, effect[found.figure])
     if found.figure == "accuracy":
-        return f"{value} of the texts are right"
+        return f"{value} of the texts are classified correctly"
     if found.figure == "agreement":
         return f"{value} of the texts keep their class"
-    return f"the perplexity is {value} and {_percent(effect['accuracy'].value)} of the tokens are found"
+    return f"the perplexity is {value} and {_percent(effect['accuracy'].value)} of the tokens are predicted"
 
 
 def _value(found: Reliance, one: Estimate) -> str:
@@ -159,16 +157,16 @@ def _percent(share: float) -> str:
 
 
 def facts(found: Reliance) -> str:
-    """What the table's numbers are, in a sentence or two."""
+    """A caption for the table."""
     name = {"accuracy": "Accuracy", "agreement": "Texts that keep their class", "perplexity": "Perplexity"}[
         found.figure
     ]
-    said = f"{name} on {counted(found.rows, 'row', 'rows')} drawn at random, and in brackets its 95 % interval"
+    said = f"{name} on {counted(found.rows, 'random row', 'random rows')}, in brackets the 95 % confidence interval"
     if found.expert_rows < found.rows:
-        said += f"; each single expert is tried on {found.expert_rows}"
+        said += f"; single experts on {found.expert_rows} of them"
     as_it_is, free = (_with_interval(found, effect[found.figure]) for effect in (found.as_it_is, found.without_limit))
-    said += f". As it is: {as_it_is}."
-    return said if as_it_is == free else f"{said} With no token dropped, as where choices are shuffled: {free}."
+    said += f". Unchanged: {as_it_is}."
+    return said if as_it_is == free else f"{said} Without dropping tokens (baseline of the shuffled choices): {free}."
 
 
 def _with_interval(found: Reliance, one: Estimate) -> str:
@@ -178,7 +176,7 @@ def _with_interval(found: Reliance, one: Estimate) -> str:
 
 
 def table(found: Reliance) -> list[tuple[str, ...]]:
-    """A row for all layers, and one for each; columns as in HEAD."""
+    """A row for all layers, and one per layer; columns as in HEAD."""
     titles, rows = layer_titles(one.layer for one in found.layers), []
     if len(found.layers) > 1:
         both = (_with_interval(found, effect[found.figure]) for effect in (found.all_off, found.shuffled))

@@ -1,4 +1,4 @@
-"""How a checkpoint is measured, whatever its task."""
+"""Settings of an evaluation, for all tasks."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from train.evaluation.reliance import Progress
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What an evaluation may be asked for besides the data.
+    """Settings of an evaluation besides the data.
 
     Attributes:
-        batch_size: texts per pass.
-        num_samples: the first so many rows only; None = all.
-        num_beams, save_text: of a model that writes: how it searches, and a file for what it writes, a line per row.
-        reliance: rows, drawn at random, to measure on how much the model relies on its experts; 0 = none.
-        progress: called with (passes done, passes in all) while that is measured.
+        batch_size: texts per batch.
+        num_samples: number of rows, the first ones; None = all.
+        num_beams, save_text: for encoder-decoder models: beams, and a file for the generated texts, one per line.
+        reliance: number of random rows for expert reliance; 0 = none.
+        progress: called with (passes done, total) during the measurement of reliance.
     """
 
     batch_size: int = 64
@@ -26,5 +26,5 @@ class EvaluationSettings:
     progress: Progress = None
 
     def rows_of(self, rows: int) -> range:
-        """Which of so many rows are measured."""
+        """The indices of the rows to evaluate, of `rows` rows."""
         return range(rows if self.num_samples is None else min(self.num_samples, rows))

@@ -1,4 +1,4 @@
-"""Models that guess or write tokens, measured on a split: BLEU and chrF, perplexity, bits per character, tokens found.
+"""Metrics of language models on a split: BLEU and chrF, perplexity, bits per character, accuracy of tokens.
 
 Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split test
 """
@@ -32,7 +32,7 @@ from train.tasks.collators import MaskingCollator
 from train.tasks.generation import translate
 from train.tasks.metrics import bleu_and_chrf
 
-# Share of tokens that is hidden to measure a model that guesses them.
+# Share of masked tokens in the evaluation of a masked model.
 HIDDEN = 0.15
 
 
@@ -43,10 +43,10 @@ def measure_texts(
     settings: EvaluationSettings,
     held_out: Dataset | None = None,
 ) -> dict[str, Any]:
-    """What `evaluate` gives for a model that has no classes, and the texts that were measured. `held_out`: rows to
-    measure instead of the split's.
+    """The metrics of a model without classes, and the evaluated "texts". `held_out`: rows to evaluate instead of the
+    split's.
 
-    Raises DataError when the data can't be had or hold nothing to measure; ValueError for raw hidden states.
+    Raises DataError when the data can't be read or are empty; ValueError for a model without a head.
     """
     if isinstance(model, SwitchForConditionalGeneration):
         return _translation(model, tokenizer, source, settings, held_out)
@@ -54,7 +54,7 @@ def measure_texts(
         return _next_tokens(model, tokenizer, source, settings, held_out)
     if isinstance(model, SwitchForMaskedLM):
         return _hidden_tokens(model, tokenizer, source, settings, held_out)
-    raise ValueError(f"A {type(model).__name__} gives hidden states: there is nothing to measure them by.")
+    raise ValueError(f"A {type(model).__name__} has no head: there is nothing to measure it by.")
 
 
 def _translation(
@@ -85,7 +85,7 @@ def _routing_of_pairs(
     answers: list[str],
     batch_size: int,
 ) -> list[dict[str, Any]]:
-    """Where the tokens of texts and answers went."""
+    """Routing metrics per layer, over source and generated texts."""
     totals = RoutingTotals()
     for start in range(0, len(texts), batch_size):
         stop = start + batch_size
@@ -112,7 +112,7 @@ def _next_tokens(
     settings: EvaluationSettings,
     held_out: Dataset | None,
 ) -> dict[str, Any]:
-    """Every text in blocks as long as the model's own, an end token behind each text; no block looks into another."""
+    """Texts as one stream, each followed by an end token, cut into the model's block size; blocks are independent."""
     block = model.config.block_size
     found = stream_texts(source) if held_out is None else held_out["text"]
     texts = list(islice(found, settings.num_samples))
@@ -143,7 +143,7 @@ def _next_tokens(
     characters = sum(map(len, texts))
     return {
         "perplexity": math.exp(nats / asked),
-        # Per character of the texts: nats per token, over the characters that a token stands for.
+        # Nats per token, converted to bits, divided by the mean number of characters per token.
         "bits_per_character": nats / asked / math.log(2) * len(stream) / characters,
         "accuracy": right / asked,
         "rows": len(texts),
@@ -163,7 +163,7 @@ def _hidden_tokens(
     settings: EvaluationSettings,
     held_out: Dataset | None,
 ) -> dict[str, Any]:
-    """The same tokens are hidden at every call."""
+    """Masked-token metrics; the same tokens are masked in every call."""
     rows = held_out
     if rows is None:
         rows, _names = load_split(source, labelled=False)
@@ -179,7 +179,7 @@ def _hidden_tokens(
         nats += float(torch.nn.functional.cross_entropy(logits_MV, wanted_M, reduction="sum"))
         right, asked = right + int((logits_MV.argmax(-1) == wanted_M).sum()), asked + len(wanted_M)
         totals.add(output.routing)
-    # Drawn before they are hidden, each by itself: padding is not theirs.
+    # Sampled before masking, each alone, without padding.
     some = drawn(features, settings.reliance)
     hidden = [{name: tensor[0] for name, tensor in loader.collate_fn([row]).items()} for row in some]
     return {

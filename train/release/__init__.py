@@ -1,1 +1,1 @@
-"""A finished run made small, described by a model card, and sent to the Hub."""
+"""Release: package a finished run with a model card, and upload it to the Hub."""

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint (model_card.md.jinja): every metric beside the command that prints it."""
+"""The model card of a checkpoint (model_card.md.jinja): every metric with the command that prints it."""
 
 import re
 from typing import Any
@@ -21,12 +21,12 @@ LICENCES = {
 UNKNOWN_LICENCE = "That of the data it was trained on."
 
 
-# A share of dropped tokens that a reader should know about.
+# Drop rate from which the card has a remark.
 NOTABLE_DROPS = 0.01
 
 
 def metrics_in_words(metrics: dict[str, Any]) -> str:
-    """The metrics of an evaluation that say how good a model is."""
+    """An evaluation's main metrics as text."""
     words = {
         "bleu": "BLEU **{:.1f}**",
         "chrf": "chrF {:.1f}",
@@ -38,24 +38,24 @@ def metrics_in_words(metrics: dict[str, Any]) -> str:
     }
     said = [text.format(metrics[name]) for name, text in words.items() if name in metrics]
     if "hidden_share" in metrics:
-        said.append(f"{metrics['hidden_share']:.0%} of the tokens hidden")
+        said.append(f"{metrics['hidden_share']:.0%} of the tokens masked")
     return ", ".join(said) + (f" ({metrics['bleu_signature']})" if "bleu_signature" in metrics else "")
 
 
 def _licence(arguments: dict[str, Any]) -> str:
-    """As the hub names it: "other" where the data, here or of the model it started from, may bring other terms."""
+    """The hub's licence name: "other" if the data, or those of the initial model, may have other terms."""
     if arguments["dataset"] not in LICENCES or arguments.get("init_from"):
         return "other"
     return "cc-by-nc-sa-4.0" if arguments["dataset"] == "en_hi" else "apache-2.0"
 
 
 def as_written(text: str) -> str:
-    """A name as Markdown that shows it and nothing else: no markup, no HTML, no second line."""
+    """A name escaped for Markdown, in one line."""
     return re.sub(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
 
 
 def with_own_licence(card: str) -> str:
-    """A card that an earlier version wrote, without its promise of a licence that nobody knows to hold."""
+    """A card of an earlier version, with "license: other" if the data's licence is unknown."""
     head, rule, rest = card.partition("\n---\n")
     unknown = f"## Licence\n\n{UNKNOWN_LICENCE}" in rest
     return head.replace("\nlicense: apache-2.0", "\nlicense: other") + rule + rest if unknown else card
@@ -68,12 +68,12 @@ def model_card(
     evaluation: dict[str, Any] | None = None,
     evaluation_command: str | None = None,
 ) -> str:
-    """Markdown.
+    """The card as Markdown.
 
     Args:
         training: training.json.
         parameters: (all, active per token).
-        evaluation: what `python -m train evaluate` printed for the split one reports on, with the command that did.
+        evaluation, evaluation_command: output of `python -m train evaluate` on the test split, and that command.
     """
     from train.tasks.registry import TASKS  # Slow to import, and every command imports this file.
 
@@ -89,7 +89,7 @@ def model_card(
         evaluation_command=evaluation_command,
         licence=_licence(arguments),
         terms=LICENCES.get(arguments["dataset"], UNKNOWN_LICENCE),
-        # What an even load hides, where there is something to hide.
+        # A balanced load over many texts can hide drops within texts.
         drops_much=evaluation is not None
         and max((layer["drop_rate"] for layer in evaluation["routing"]), default=0.0) > NOTABLE_DROPS,
         reliance=None if (found := known(evaluation)) is None else markdown(found),

@@ -1,4 +1,4 @@
-"""A finished run -> a checkpoint folder to share: half precision on disk, measured as it lies there, with its card.
+"""A finished run -> a checkpoint folder to share: in half precision, evaluated in that form, with a model card.
 
 Try it: python -m train package --run runs/ag_news --output assets/models/ag_news
 """
@@ -37,15 +37,15 @@ def package(
     """Write the run's best checkpoint to `output`, evaluate it there, and put the metrics in its card.
 
     Args:
-        data_note: what the card says of the data, where its name does not say it all.
-        machine: what the card says of the machine it was trained on.
-        num_beams: of a model that translates: how its answers are searched for when they are measured.
+        data_note: description of the data for the card, if the name is not enough.
+        machine: description of the machine for the card.
+        num_beams: beams in the evaluation of a translation model.
 
     Returns:
-        What `evaluate` measured.
+        The metrics of `evaluate`.
 
     Raises:
-        RunError, CheckpointError, DataError: when the run, its checkpoint or the data can't be had.
+        RunError, CheckpointError, DataError: when the run, its checkpoint or the data can't be read.
     """
     run = Run.open(run_folder)
     if not run.best.is_dir():
@@ -85,10 +85,10 @@ def save_measured(
         What `evaluate` measured.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        # Half precision rounds: what is measured is what will lie on disk.
+        # Half precision rounds, so evaluate the weights as they will be on disk.
         aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
         metrics = evaluate(str(aside), source, EvaluationSettings(num_beams=num_beams))
-        # The card speaks of the data and of itself by name, not by where they lay.
+        # Names instead of local paths.
         metrics |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
         training = training | {"evaluation": metrics}
         command = (

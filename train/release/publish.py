@@ -1,6 +1,6 @@
-"""A checkpoint to the Hugging Face Hub, with its model card: `push_to_hub`, but of the files that may be shared.
+"""Upload a checkpoint with its model card to the Hugging Face Hub: like `push_to_hub`, but only files safe to share.
 
-Weights, JSON and the card go; optimizer files, logs, and where things lie on this machine stay.
+Weights, JSON and the card are uploaded; optimizer files, logs and local paths are not.
 Try it: hf auth login; python -m train publish --run runs/my-run --repo_id me/my-model
 """
 
@@ -25,9 +25,9 @@ from switch_model.checkpoint import load_checkpoint
 from switch_model.storage.archive import is_known
 from train.release.card import model_card, with_own_licence
 
-# Seconds. The client itself would wait for minutes, and try again.
+# In seconds: the client itself would wait for minutes, and retry.
 FIRST_ANSWER = 10
-# A path that begins at the root of a disk or at home, inside a text.
+# An absolute path, or one in the home folder, inside a text.
 ABSOLUTE = re.compile(r"(?<![\w/\\:.~-])(?:~[/\\]|[A-Za-z]:[/\\]|/)[^\s'\"`]+")
 
 
@@ -39,12 +39,12 @@ def publish(run_or_checkpoint: str | Path, repo_id: str, *, private: bool = True
     """Upload a run's best checkpoint, or a checkpoint folder; returns its address.
 
     Args:
-        repo_id: "owner/name"; made where it is not there yet.
-        private: for its owner alone. A repository that is there must be what is asked for.
-        token: with the right to write; None = that of `hf auth login` or HF_TOKEN.
+        repo_id: "owner/name"; created if it does not exist.
+        private: visibility; an existing repository must have the same.
+        token: with write permission; None = that of `hf auth login` or HF_TOKEN.
 
     Raises:
-        CheckpointError: when there is no sound checkpoint.
+        CheckpointError: when there is no valid checkpoint.
         PublishError: when the Hub can't be reached or refuses.
     """
     folder = Path(run_or_checkpoint)
@@ -73,12 +73,12 @@ def _check_name(repo_id: str) -> None:
             raise HFValidationError
     except HFValidationError:
         raise PublishError(
-            f"{repo_id!r} is no name on the Hub: write owner/name, of letters, digits, - _ and ."
+            f"{repo_id!r} is not a valid name on the Hub: write owner/name, of letters, digits, - _ and ."
         ) from None
 
 
 def _shared_copy(folder: Path, target: Path) -> Path:
-    """Those files of a checkpoint that may be shared, without paths of this machine. The checkpoint is opened first."""
+    """A copy of a checkpoint's files without local paths. Opens the checkpoint first, to validate it."""
     model, _ = load_checkpoint(folder, "cpu")
     target.mkdir()
     for path in folder.iterdir():
@@ -92,7 +92,7 @@ def _shared_copy(folder: Path, target: Path) -> Path:
             training = without
             path.write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     for path in (target / name for name in ("config.json", "tokenizer_config.json", "target_tokenizer_config.json")):
-        # Where it was loaded from, as transformers notes it.
+        # transformers records the local path here.
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if {"_name_or_path", "name_or_path"} & set(values):
             values = {key: value for key, value in values.items() if key not in ("_name_or_path", "name_or_path")}
@@ -110,7 +110,7 @@ def _shared_copy(folder: Path, target: Path) -> Path:
 
 
 def _without_paths(training: dict[str, Any], found: dict[str, str]) -> dict[str, Any]:
-    """training.json with the last part of every path only; notes in `found` what became what."""
+    """training.json with every path shortened to its last part; `found` collects path -> replacement."""
 
     def shortened(value: Any) -> Any:
         return ABSOLUTE.sub(last_part, value) if isinstance(value, str) else value
@@ -120,7 +120,7 @@ def _without_paths(training: dict[str, Any], found: dict[str, str]) -> dict[str,
         kind = PureWindowsPath if "\\" in path or path[1:2] == ":" else PurePosixPath
         return found.setdefault(path, kind(path).name)
 
-    # Where this package writes paths. Elsewhere a slash may belong to the name of a class.
+    # Only fields in which this package writes paths: elsewhere a slash may be part of a class name.
     training = dict(training)
     for key in ("command", "evaluation_command"):
         if key in training:
@@ -140,20 +140,18 @@ def _upload(folder: Path, repo_id: str, private: bool, token: str) -> str:
         is_private = None
     if is_private is not None and is_private != private:
         there, ask = ("private", "leave out --public") if is_private else ("public", "add --public")
-        raise PublishError(f"{repo_id} is there already, and {there}: {ask}, or choose another name.")
+        raise PublishError(f"{repo_id} already exists and is {there}: {ask}, or choose another name.")
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Upload checkpoint")
     return str(url)
 
 
 def _meet_the_hub(token: str) -> None:
-    """One question that is answered soon or not at all: whose token this is."""
+    """Check the token with one short request, so that an unreachable Hub fails fast."""
     address = f"{constants.ENDPOINT}/api/whoami-v2"
     answer = get_session().get(address, headers=build_hf_headers(token=token), timeout=FIRST_ANSWER)
     if answer.status_code in (401, 403):
-        raise PublishError(
-            "The Hub does not take this token: log in anew with `hf auth login`, or set another HF_TOKEN."
-        )
+        raise PublishError("The Hub rejects this token: log in again with `hf auth login`, or set another HF_TOKEN.")
     if answer.status_code >= 400:
         raise PublishError(f"{constants.ENDPOINT} answers with error {answer.status_code}: try again later.")
 
@@ -162,12 +160,12 @@ def _explained(error: BaseException, repo_id: str) -> PublishError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OfflineModeIsEnabled):
-            return PublishError("HF_HUB_OFFLINE is set, which keeps the Hub away: unset it to publish.")
+            return PublishError("HF_HUB_OFFLINE is set: unset it to publish.")
         if isinstance(cause, HfHubHTTPError):
             if cause.response.status_code in (401, 403, 404):
                 return PublishError(
-                    f"You have no right to write to {repo_id}: the owner must be you or an organization of yours, and "
-                    "the token one that may write (https://huggingface.co/settings/tokens)."
+                    f"You have no permission to write to {repo_id}: the owner must be you or your organization, and "
+                    "the token needs write permission (https://huggingface.co/settings/tokens)."
                 )
             said = (cause.server_message or str(cause)).strip().splitlines()
             return PublishError(f"The Hub refused {repo_id}: {said[0] if said else cause.response.status_code}")

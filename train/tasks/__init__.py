@@ -1,1 +1,1 @@
-"""What can be learned: for each task its model, rows, batches and metrics."""
+"""Training tasks: for each its model, rows, batches and metrics."""

@@ -1,7 +1,7 @@
 """Rows of token ids -> batches.
 
-Legend: B batch, T tokens. What is hidden or cut out of a row follows from (seed, epoch, row) alone: neither the order
-of batches nor a stop and a resume in between changes it.
+Legend: B batch, T tokens. Masking depends on (seed, epoch, row) alone, not on the order of batches, so that a resumed
+run is the same as one that was never stopped.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.models.pretrained import IGNORED_LABEL
 from train.data.tokenizers import sentinel_ids
 
-# Column of rows, and key of batches, with what other checkpoints say of each text (train/tasks/teaching.py).
+# Column of rows, and key of batches, with the teachers' probabilities (train/tasks/teaching.py).
 TEACHER = "teacher"
-# Of the tokens chosen to be guessed: hidden, replaced by any other, left as they are (BERT, 1810.04805, section 3.1).
+# Shares of the chosen tokens that are masked, and replaced at random; the rest stays (BERT, 1810.04805, section 3.1).
 MASKED, REPLACED = 0.8, 0.1
-# Mean length of a span that is cut out (T5, 1910.10683, section 3.3.4).
+# Mean span length (T5, 1910.10683, section 3.3.4).
 MEAN_SPAN = 3.0
-# Rows whose tokens are counted in one go.
+# Rows whose tokens are counted at once.
 COUNTED_AT_ONCE = 10_000
 
 
@@ -40,7 +40,7 @@ class PaddingCollator:
         taught = {TEACHER: torch.tensor([row[TEACHER] for row in rows])} if TEACHER in rows[0] else {}
         return {
             "input_ids": input_ids_BT,
-            # From the lengths, not from the ids: a tokenizer's padding token may also be one of its words.
+            # From the lengths, not from the ids: a tokenizer's padding token may also be a word.
             "attention_mask": (torch.arange(input_ids_BT.shape[1]) < lengths.unsqueeze(1)).long(),
             "labels": torch.tensor([row["labels"] for row in rows]),
             **taught,
@@ -48,7 +48,7 @@ class PaddingCollator:
 
 
 class PairCollator:
-    """Rows with `input_ids` and `labels` of any length -> one batch, both padded on the right, labels with -100."""
+    """Rows with `input_ids` and `labels` of different lengths -> one batch, right-padded, labels with -100."""
 
     def __init__(self, pad_token_id: int):
         self.collate = PaddingCollator(pad_token_id)
@@ -65,7 +65,7 @@ class PairCollator:
 
 
 class MaskingCollator(PairCollator):
-    """Hides tokens, and asks for them where they stood.
+    """Masks tokens; the labels are the original tokens at the masked positions (BERT).
 
     Raises ValueError for a tokenizer without a mask token.
     """
@@ -96,9 +96,9 @@ class MaskingCollator(PairCollator):
 
 
 class SpanCorruptionCollator(PairCollator):
-    """Cuts spans out of a text, a sentinel token in place of each, and asks for sentinels with their spans.
+    """Replaces spans of a text by sentinel tokens; the labels are the sentinels, each followed by its span.
 
-    T5's pretraining task (1910.10683, section 3.1.4), as Switch Transformers were pretrained (2101.03961, section 2.5):
+    T5's pretraining task (1910.10683, section 3.1.4), also of Switch Transformers (2101.03961, section 2.5):
     a share `probability` of the tokens, in spans of three on average.
 
     Raises ValueError for a tokenizer without sentinels.
@@ -108,7 +108,9 @@ class SpanCorruptionCollator(PairCollator):
         super().__init__(tokenizer.pad_token_id)
         self.sentinels, self.end = sentinel_ids(tokenizer), tokenizer.eos_token_id
         if not self.sentinels or self.end is None:
-            raise ValueError("This tokenizer has no sentinel tokens: --task span_corruption needs them and an end.")
+            raise ValueError(
+                "This tokenizer lacks sentinel tokens or an end-of-sequence token: --task span_corruption needs both."
+            )
         self.probability, self.seed = probability, seed
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -125,10 +127,10 @@ class SpanCorruptionCollator(PairCollator):
 
 
 def cut_spans(tokens: int, probability: float, random: np.random.Generator, most: int) -> list[tuple[slice, slice]]:
-    """(what is kept, the span behind it that is cut out), in order, for a text of `tokens` tokens.
+    """(kept slice, following masked span), in order, for a text of `tokens` tokens.
 
-    As many tokens as the share says, at least one, in as many spans as the mean length says; both the spans' lengths
-    and the gaps between them are cut at random places, each at least one token long.
+    A share `probability` of the tokens (at least one) is masked, in spans of MEAN_SPAN on average; lengths of spans and
+    of the slices between them are random, at least one token each. At most `most` spans.
     """
     noise = min(max(round(tokens * probability), 1), max(tokens - 1, 1))
     spans = min(max(round(noise / MEAN_SPAN), 1), noise, max(tokens - noise, 1), most)
@@ -141,7 +143,7 @@ def cut_spans(tokens: int, probability: float, random: np.random.Generator, most
 
 
 def _split(total: int, parts: int, random: np.random.Generator) -> list[int]:
-    """`total` as a sum of `parts` numbers, each at least 1 where it can be."""
+    """`total` as a random sum of `parts` numbers, each at least 1 if possible."""
     if total < parts:
         return [total] + [0] * (parts - 1)
     places = np.sort(random.choice(total - 1, size=parts - 1, replace=False)) + 1
@@ -149,16 +151,16 @@ def _split(total: int, parts: int, random: np.random.Generator) -> list[int]:
 
 
 class RareTokenCollator(PaddingCollator):
-    """Texts with their classes, where rare tokens give way to the unknown one.
+    """Texts with their classes, with rare tokens replaced by the unknown token.
 
-    A name that occurs once tells its text's class by heart, and nothing of a new text; words that many texts share,
-    such as those that open a question, are left alone. A token that occurs n times in the training rows is replaced
-    with probability strength / (strength + n), as Kiperwasser and Goldberg (1603.04351) do with words.
+    A name that occurs once lets a model memorise its text's class, and does not help on new texts. A token that occurs
+    n times in the training rows is replaced with probability strength / (strength + n), as words are in Kiperwasser and
+    Goldberg (1603.04351).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, rows: Dataset, strength: float, seed: int):
         super().__init__(tokenizer.pad_token_id)
-        # Padding is what the mask says: as a word, its token is as good as an unknown one.
+        # The mask decides what is padding, so the padding token can serve as an unknown token.
         unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
         self.unknown_id = padding if unknown is None else unknown
         counts = np.zeros(len(tokenizer), dtype=np.int64)
@@ -175,12 +177,12 @@ class RareTokenCollator(PaddingCollator):
         random = np.random.default_rng((self.seed, self.epoch, row["row"]))
         ids = np.array(row["input_ids"], dtype=np.int64)
         replaced = np.where(random.random(len(ids)) < self.rate[ids], self.unknown_id, ids)
-        # A text of which nothing is left would teach noise.
+        # A text of unknown tokens only would add noise.
         return ids if (replaced == self.unknown_id).all() else replaced
 
 
 class BlockCollator:
-    """Blocks of one length -> one batch; every token is asked for by those before it."""
+    """Blocks of equal length -> one batch; labels are the input ids (causal LM)."""
 
     def __init__(self) -> None:
         self.epoch = 0

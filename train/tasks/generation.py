@@ -1,4 +1,4 @@
-"""What a model writes, measured: BLEU and chrF of translations, and samples of text for those who watch a run.
+"""Text generation at evaluations: translations with BLEU and chrF, and samples of text.
 
 BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are sacreBLEU's (1804.08771), with its own tokenizer 13a.
 Try it: bleu_and_chrf(["the cat sat"], ["the cat sat down"])
@@ -18,7 +18,7 @@ from switch_model.storage.tokenizer_io import target_of
 from train.tasks.metrics import bleu_and_chrf
 
 SHOWN_SAMPLES = 3
-# How a causal model goes on where nobody says otherwise.
+# Default generation settings of a causal model.
 STORY = Decoding(max_new_tokens=60, do_sample=True, temperature=0.8, top_k=40)
 
 
@@ -32,14 +32,14 @@ def translate(
     num_beams: int = 1,
     max_new_tokens: int | None = None,
 ) -> list[str]:
-    """The answers of an encoder-decoder to texts, in their order; "" to a blank one. A model that restores gaps gives
-    the texts with theirs filled."""
+    """The outputs of an encoder-decoder for texts, in their order; "" for a blank one. A span-corruption model gives
+    the texts with their gaps filled."""
     if gaps := model.config.restores_gaps:
         texts = [with_sentinels(text, tokenizer) for text in texts]
     ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
-    # Of about one length together: a batch is as slow as its longest answer.
+    # Batches of similar length: a batch is as slow as its longest output.
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-    # A blank text has no answer, and takes none from the others.
+    # Blank texts get no output.
     order = [index for index in order if ids[index] and texts[index].strip()]
     answers, writer = [""] * len(ids), target_of(tokenizer)
     for start in range(0, len(order), batch_size):
@@ -64,9 +64,9 @@ def continue_texts(
     prompts: Sequence[str],
     decoding: Decoding = STORY,
 ) -> list[str]:
-    """What a causal model goes on with after each prompt, as in the app; after a blank one, a text from its beginning.
+    """A causal model's continuation of each prompt, as in the app; a blank prompt gives a text from its beginning.
 
-    Nobody else's random numbers move; each prompt draws with a seed of its own, counted from `decoding.seed`.
+    The global random state does not change; each prompt has its own seed, counted from `decoding.seed`.
     """
     generator = TextGenerator(model, tokenizer)
     return [
@@ -75,14 +75,14 @@ def continue_texts(
     ]
 
 
-# What a run writes at an evaluation: metrics, and samples of text.
+# At an evaluation: model -> metrics, and samples of text.
 SampleWriter = Callable[[SwitchPreTrainedModel], tuple[dict[str, float], list[dict[str, str]]]]
 
 
 def translator(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], references: Sequence[str], batch_size: int
 ) -> SampleWriter:
-    """Translates validation rows at every evaluation, greedily."""
+    """A SampleWriter that translates the validation rows, greedily."""
 
     def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
         answers = translate(model, tokenizer, texts, batch_size=batch_size)
@@ -95,7 +95,7 @@ def translator(
 
 
 def storyteller(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> SampleWriter:
-    """Goes on with the same prompts at every evaluation."""
+    """A SampleWriter that continues the same prompts at every evaluation."""
 
     def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
         answers = continue_texts(model, tokenizer, prompts)

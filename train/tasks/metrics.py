@@ -1,4 +1,4 @@
-"""The metrics that runs are judged by: their names and how they are written, once for logs, tables and curves.
+"""Validation metrics: their names and number formats, for logs, tables and curves.
 
 Try it: MEASURES["bleu"].words(31.4)
 """
@@ -14,9 +14,9 @@ class Measure:
 
     Attributes:
         word: its name on the page and in the log.
-        number: how it is written, as a format specification.
-        top: the highest it can be, where there is such.
-        wide: whether it runs over orders of magnitude, so that an axis should be logarithmic.
+        number: format specification of its values.
+        top: its maximum, if it has one.
+        wide: whether it spans orders of magnitude, so that an axis should be logarithmic.
     """
 
     word: str
@@ -40,13 +40,13 @@ MEASURES = {
 }
 
 
-# What sacreBLEU splits words by: its default, which takes Devanagari as it stands between spaces and punctuation.
+# sacreBLEU's default tokenizer, which splits Devanagari at spaces and punctuation.
 BLEU_TOKENIZER = "13a"
 
 
 def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-    """bleu and chrf from 0 to 100 over all answers together, and sacreBLEU's signature of both."""
-    from sacrebleu.metrics import BLEU, CHRF  # Slow to import, and only asked for by what measures translations.
+    """Corpus BLEU and chrF, 0 to 100, and sacreBLEU's signatures."""
+    from sacrebleu.metrics import BLEU, CHRF  # Slow to import, and needed for translations only.
 
     bleu, chrf = BLEU(tokenize=BLEU_TOKENIZER), CHRF()
     return {

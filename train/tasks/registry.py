@@ -1,5 +1,5 @@
-"""What a run can learn: for each task its model, its rows and batches, its words, and the metric that says which
-checkpoint is best. What else depends on the task asks it here.
+"""The training tasks: for each its model, rows, batches, texts, and the metric that selects the best checkpoint.
+Everything else that depends on the task is an attribute of it.
 
 Try it: python -m train --help (--task)
 """
@@ -30,21 +30,21 @@ class Task:
     """One kind of training.
 
     Attributes:
-        model_class: what is trained.
-        rows: what a row is: a text with its class, a text, a text and its translation, or a block of a stream of texts.
-        aim: what the model learns to tell, in words.
-        title: what the model can do in the end, in two words: for a picker.
+        model_class: the model that is trained.
+        rows: kind of rows: a text with its class, a text, a pair of source and target, or a block of a stream of texts.
+        aim: what the model predicts, for the log.
+        title: what the model does, in two words, for a picker.
         learns: what it learns and from which columns, in a sentence.
         purpose: what the model does, for its card: "A mixture of experts that …"; the names of classes follow.
-        pipeline_tag: what the hub calls that.
-        best: the validation metric that chooses the best checkpoint.
-        higher_is_better: which way.
-        curves: what its curves show beside the loss, by the names of train.tasks.metrics.
-        hits: (logits, labels) of a batch -> (answers that are right, answers in all).
-        collator: how rows become a batch.
-        metrics: what the Trainer computes from all validation logits; None = loss and hits are enough.
-        hides_tokens: whether tokens are hidden behind a mask, to be guessed.
-        restores_gaps: whether spans are cut out of what is read, to be written again.
+        pipeline_tag: the task's name on the hub.
+        best: the validation metric that selects the best checkpoint.
+        higher_is_better: direction of that metric.
+        curves: metrics of its curves besides the loss, by the names of train.tasks.metrics.
+        hits: (logits, labels) of a batch -> (correct predictions, all predictions).
+        collator: makes batches of rows.
+        metrics: metrics from all validation logits, for the Trainer; None = loss and hits suffice.
+        hides_tokens: whether tokens are masked (masked LM).
+        restores_gaps: whether spans are masked by sentinels (span corruption).
     """
 
     model_class: type[SwitchPreTrainedModel]
@@ -70,51 +70,52 @@ class Task:
 
     @property
     def paired(self) -> bool:
-        """Whether rows have a second text, which is to be written: at evaluations, an answer to each."""
+        """Whether rows are pairs of source and target text; at evaluations, every source is translated."""
         return self.rows == "pairs"
 
     @property
     def streamed(self) -> bool:
-        """Whether texts are read one after the other and cut into blocks; at evaluations, a few are gone on with."""
+        """Whether texts are one stream, cut into blocks; at evaluations, a few prompts are continued."""
         return self.rows == "blocks"
 
     @property
     def keeps_every_row(self) -> bool:
-        """Whether each row of the data is one to train on: no pair is too long, nothing is cut into blocks."""
+        """Whether every row of the data is a training row: no pair is excluded for its length, and there are no
+        blocks."""
         return not (self.paired or self.streamed)
 
     @property
     def writes_samples(self) -> bool:
-        """Whether a run writes texts at its evaluations."""
+        """Whether a run generates texts at its evaluations."""
         return self.paired or self.streamed
 
     @property
     def takes_language(self) -> bool:
-        """Whether a data set on the hub may be asked for one of its languages."""
+        """Whether --language may select a subset of a data set on the hub."""
         return self.paired or self.streamed
 
     @property
     def row(self) -> str:
-        """What a row is, in a word."""
+        """The name of a row: text, pair or block."""
         return {"pairs": "pair", "blocks": "block"}.get(self.rows, "text")
 
     def rows_in_words(self, seq_len: int) -> tuple[str, str]:
-        """What one row and several rows are: ("pair of texts", "pairs of texts")."""
+        """Singular and plural of a row's name: ("pair of texts", "pairs of texts")."""
         more = {"pairs": " of texts", "blocks": f" of {seq_len} tokens"}.get(self.rows, "")
         return f"{self.row}{more}", f"{self.row}s{more}"
 
     def labels_to_time(self, ids_BT: Tensor, target_BT: Tensor | None) -> Tensor:
-        """Labels for texts drawn at random, to time a step of training with."""
+        """Labels (of random texts) with which to time a training step."""
         if self.labelled:
             return torch.zeros(len(ids_BT), dtype=torch.long, device=ids_BT.device)
         if not self.writes:
-            every = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 0  # About the share that is hidden.
+            every = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 0  # About the masked share.
             return ids_BT.masked_fill(~every, IGNORED_LABEL)
         return ids_BT if target_BT is None else target_BT
 
     @property
     def rewrites(self) -> bool:
-        """Whether one text is read and another one written."""
+        """Whether the model is an encoder-decoder: source in, target out."""
         return self.paired or self.restores_gaps
 
     @property
@@ -126,7 +127,7 @@ class Task:
         return value > than if self.higher_is_better else value < than
 
     def describe(self, value: float) -> str:
-        """The metric that chooses the best checkpoint, with its name."""
+        """The value of the best-checkpoint metric, with its name."""
         return MEASURES[self.best].words(value)
 
 
@@ -180,8 +181,8 @@ TASKS = {
         rows="classes",
         aim="classes",
         title="classify",
-        learns="Learns which class a text has, from a column of texts and one of classes.",
-        purpose="sorts texts into",
+        learns="Learns the class of a text, from a column of texts and one of classes.",
+        purpose="classifies texts into",
         pipeline_tag="text-classification",
         best="accuracy",
         curves=("accuracy",),
@@ -193,10 +194,10 @@ TASKS = {
     "mlm": Task(
         model_class=SwitchForMaskedLM,
         rows="texts",
-        aim="hidden tokens to guess",
+        aim="masked tokens to predict",
         title="masked LM",
-        learns="Learns to guess words that are hidden from it, as BERT does, from a column of texts.",
-        purpose="guesses hidden tokens of a text",
+        learns="Learns to predict masked tokens, as BERT does, from a column of texts.",
+        purpose="predicts masked tokens of a text",
         pipeline_tag="fill-mask",
         best="loss",
         curves=("accuracy",),
@@ -208,10 +209,10 @@ TASKS = {
     "span_corruption": Task(
         model_class=SwitchForConditionalGeneration,
         rows="texts",
-        aim="spans cut out of texts to write again",
+        aim="masked spans to generate",
         title="span corruption",
-        learns="Learns to write again what was cut out of a text, as T5 does, from a column of texts.",
-        purpose="writes what was cut out of a text",
+        learns="Learns to generate masked spans of a text (span corruption), as T5 does, from a column of texts.",
+        purpose="fills gaps in a text (span corruption)",
         pipeline_tag="text2text-generation",
         best="loss",
         curves=("accuracy",),
@@ -223,9 +224,9 @@ TASKS = {
     "translation": Task(
         model_class=SwitchForConditionalGeneration,
         rows="pairs",
-        aim="translations to write",
+        aim="translations to generate",
         title="translate",
-        learns="Learns to write the second text of a pair from the first: a translation, an answer, a summary.",
+        learns="Learns to generate the second text of a pair from the first: a translation, an answer, a summary.",
         purpose="translates",
         pipeline_tag="translation",
         best="bleu",
@@ -237,10 +238,10 @@ TASKS = {
     "clm": Task(
         model_class=SwitchForCausalLM,
         rows="blocks",
-        aim="the next token to guess",
+        aim="the next token to predict",
         title="causal LM",
-        learns="Learns to go on with a text token by token, as GPT does, from a column of texts.",
-        purpose="goes on with a text",
+        learns="Learns to continue a text token by token, as GPT does, from a column of texts.",
+        purpose="continues a text",
         pipeline_tag="text-generation",
         best="loss",
         curves=("perplexity",),

@@ -1,4 +1,4 @@
-"""From what a run is asked to read to rows of token ids: one way for each kind of rows that tasks have.
+"""From a run's arguments to rows of token ids, for each kind of rows.
 
 Try it: make_rows(arguments, read_data(arguments), tokenizer)
 """
@@ -36,22 +36,22 @@ from train.tasks.registry import TASKS, Task
 from train.tasks.teaching import with_teachers
 
 DEFAULT_VOCABULARY = 16_000
-# What --target_tokenizer says for one that is learned from the targets.
+# Value of --target_tokenizer for a tokenizer trained on the targets.
 OWN = "own"
-# A tokenizer is learned from so many texts of a stream at most, and prompts have so many words.
+# Maximum number of texts of a stream for training a tokenizer, and words of a prompt.
 TEXTS_FOR_A_TOKENIZER, PROMPT_WORDS = 50_000, 6
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a run trains and validates on.
+    """Training and validation rows of a run.
 
     Attributes:
-        train, validation: rows as the task's collator takes them.
+        train, validation: rows for the task's collator.
         lengths: tokens of each training row.
-        sample_writer: what the model writes at an evaluation; None for models that do not.
-        characters_per_token: of the validation texts, where bits per character can be told.
-        prints: of a stream, the files with a number for each text to train on and to validate on.
+        sample_writer: generates texts at evaluations; None for models that do not generate.
+        characters_per_token: of the validation texts, for bits per character; None if not applicable.
+        prints: of a stream, the files with the hashes of training and validation texts.
     """
 
     train: Any
@@ -67,7 +67,7 @@ class Rows:
 
 
 def read_data(arguments: Arguments) -> TrainingData | None:
-    """The texts of a run; None where they are a stream, which is read as it is packed. Raises DataError."""
+    """The texts of a run; None for a stream, which is read while it is packed. Raises DataError."""
     data, kind = arguments.data, TASKS[arguments.train.task].rows
     if kind == "blocks":
         return None
@@ -87,7 +87,7 @@ def read_data(arguments: Arguments) -> TrainingData | None:
 
 
 def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
-    """The texts to train on and those held out, one after the other."""
+    """Iterators over the training texts and the held-out ones."""
     data, source = arguments.data, arguments.data.source
     if source.is_toy:
         toy = load_training_data(source, num_samples=data.num_samples, seed=arguments.train.seed, labelled=False)
@@ -108,8 +108,8 @@ def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
 def make_tokenizer(
     arguments: Arguments, data: TrainingData | None, source: PreTrainedTokenizerFast | None = None
 ) -> PreTrainedTokenizerFast:
-    """`source`, of a model to start from, or the one that was asked for, or one trained on the training texts; with a
-    second one for the targets (`target_of`) where that was asked for, or comes with `source`."""
+    """The tokenizer `source` of the initial model, the one in the arguments, or one trained on the training texts; with
+    a second one for the targets (`target_of`) if requested, or if `source` has one."""
     wanted, task = arguments.data, TASKS[arguments.train.task]
     tokenizer = _reader(arguments, data) if source is None else source
     target = target_of(tokenizer)
@@ -124,7 +124,7 @@ def make_tokenizer(
 
 
 def asked_vocabulary(arguments: Arguments) -> int:
-    """Tokens that a tokenizer learned for these arguments has at most; of few texts it may have fewer."""
+    """Maximum vocabulary size of a tokenizer trained for these arguments; few texts may give fewer tokens."""
     wanted, task = arguments.data, arguments.train.task
     if wanted.dataset == "toy" and not (TASKS[task].streamed or TASKS[task].rewrites):
         # The toy's own words and the special tokens.
@@ -133,7 +133,7 @@ def asked_vocabulary(arguments: Arguments) -> int:
 
 
 def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokenizerFast:
-    """The tokenizer of what is read, and of what is written too where that has none of its own."""
+    """The tokenizer of the source texts, and of the targets too unless they have their own."""
     wanted, kind = arguments.data, TASKS[arguments.train.task].rows
     if wanted.tokenizer is not None:
         return load_tokenizer(wanted.tokenizer, wanted.seq_len)
@@ -149,7 +149,7 @@ def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokeni
 def learn_tokenizer(
     texts: Iterable[str], dataset: str, task: str, vocab_size: int, max_length: int
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of the kind that a task takes, learned from `texts`: `vocab_size` tokens, or all that there are."""
+    """Train a tokenizer of the task's kind on `texts`, with at most `vocab_size` tokens."""
     if TASKS[task].streamed:
         return train_byte_tokenizer(texts, vocab_size, max_length)
     if TASKS[task].rewrites:
@@ -158,7 +158,7 @@ def learn_tokenizer(
 
 
 def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
-    """Add the special tokens that a task needs and a tokenizer may lack behind its own."""
+    """Append the special tokens that the task needs and the tokenizer lacks."""
     if task.hides_tokens and tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": "[MASK]"})
     if task.writes and tokenizer.eos_token is None:
@@ -170,7 +170,7 @@ def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
 
 
 def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTrainedTokenizerFast) -> Rows:
-    """Texts -> token ids. Raises DataError when the data can't be had."""
+    """Texts -> token ids. Raises DataError when the data can't be read."""
     kind = TASKS[arguments.train.task].rows
     batch_size = max(arguments.train.batch_size, 64)
     most = None if arguments.train.eval_iters is None else arguments.train.eval_iters * batch_size
@@ -181,14 +181,14 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
     if kind == "pairs":
         train = tokenize_pairs(data.train, tokenizer, cut=False)
         if longer := len(data.train) - len(train):
-            print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and left out.")
+            print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and excluded.")
         validation = tokenize_pairs(held_out, tokenizer, cut=True)
         sample_writer = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
     else:
         train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
         if arguments.train.teachers:
             train = with_teachers(train, data.train["text"], data.labels, arguments.train)
-    # Sorted by length: evaluation batches hold next to no padding.
+    # Sorted by length, so that evaluation batches have little padding.
     return Rows(train, validation.sort("length"), list(train["length"]), sample_writer)
 
 
@@ -203,7 +203,7 @@ def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int 
         what["seed"] = arguments.train.seed
     splits = ("train", "validation") if source.has_own_validation else ("train",)
     for path in source.files() if source.is_file else [source.at(split).local_file() for split in splits]:
-        if path:  # What stood in it may have changed since.
+        if path:  # So that a changed file is packed again.
             state = path.stat()
             what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
     files, info = packed(what, tokenizer, streams_of(arguments))

@@ -1,4 +1,4 @@
-"""Scores of a classifier from what was true and what it said, counted in NumPy.
+"""Scores of a classifier from true and predicted classes, in NumPy.
 
 Try it: by_class(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).f1
 """
@@ -10,14 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClassScores:
-    """(C,) shares and counts, one for each class; a share of nothing is 0.
+    """(C,) scores per class; 0 where undefined.
 
     Attributes:
-        precision: of the rows said to be of the class, those that are.
-        recall: of the rows of the class, those said to be.
-        f1: the harmonic mean of both.
-        support: rows of the class.
-        occurs: whether any row is of the class, or said to be.
+        precision, recall, f1: shares, 0 to 1.
+        support: number of rows of the class.
+        occurs: whether the class is any row's true or predicted one.
     """
 
     precision: np.ndarray
@@ -36,7 +34,7 @@ def accuracy(expected: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def by_class(expected: np.ndarray, predicted: np.ndarray, classes: int) -> ClassScores:
-    """Scores of (N,) class numbers that are true and (N,) that were predicted."""
+    """Scores of (N,) true and (N,) predicted class indices."""
     true, said, right = (
         np.bincount(numbers, minlength=classes) for numbers in (expected, predicted, expected[expected == predicted])
     )
@@ -46,7 +44,7 @@ def by_class(expected: np.ndarray, predicted: np.ndarray, classes: int) -> Class
 
 
 def confusion(expected: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """(C, C) counts of rows: what was true down, what was predicted across."""
+    """(C, C) counts: row = true class, column = predicted class."""
     return np.bincount(expected * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 

@@ -1,7 +1,7 @@
-"""Knowledge distillation (1503.02531): a run learns, beside the labels, what other checkpoints say of its texts.
+"""Knowledge distillation (1503.02531): a run learns from labels and from the probabilities of other checkpoints.
 
-Several teachers are one: their probabilities are averaged. A small model that learns from an ensemble keeps a part of
-what the ensemble gains over each of its members.
+The probabilities of several teachers are averaged: a small model distilled from an ensemble keeps a part of the
+ensemble's gain over its members.
 """
 
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ TEXTS_AT_ONCE = 128
 
 
 def with_teachers(rows: Dataset, texts: Sequence[str], labels: Sequence[str], settings: TrainArguments) -> Dataset:
-    """Tokenized rows with a column of (C,) probabilities each: the mean of what the teachers say of their texts.
+    """Tokenized rows with a new column TEACHER: the mean of the teachers' (C,) class probabilities.
 
     Args:
-        rows: with the column `row`, which says of which text each is.
+        rows: with the column `row`, the index of each row's text.
         labels: class names by index.
-        settings: the teachers, and the device they work on.
+        settings: the teachers, and the device to run them on.
 
     Raises:
-        CheckpointError: when a teacher can't be opened, or knows no classes.
+        CheckpointError: when a teacher can't be opened, or is not a classifier.
         DataError: when a teacher has other classes.
     """
     names, wanted = split_names(settings.teachers), [texts[row] for row in rows["row"]]
     total_NC = torch.zeros(len(wanted), len(labels))
     for name in names:
-        print(f"Asking {name} about {len(wanted):,} training texts …", flush=True)
+        print(f"Teacher {name}: predicting {len(wanted):,} training texts …", flush=True)
         total_NC += _probabilities(name, wanted, labels, settings.device)
     return rows.add_column(TEACHER, (total_NC / len(names)).tolist())
 
@@ -53,13 +53,13 @@ def _probabilities(checkpoint: str, texts: Sequence[str], labels: Sequence[str],
     require_classifier(model)
     if sorted(model.config.labels) != sorted(labels):
         raise DataError(
-            f"--teachers {checkpoint} sorts into {', '.join(model.config.labels)}: a teacher must have the classes of "
+            f"--teachers {checkpoint} has the classes {', '.join(model.config.labels)}: a teacher must have those of "
             f"the data, {', '.join(labels)}."
         )
     order = [model.config.labels.index(name) for name in labels]
     model.eval()
     rows = tokenize(Dataset.from_dict({"text": list(texts), "label": [0] * len(texts)}), tokenizer).sort("length")
-    # A text that this tokenizer finds nothing in says nothing of its class.
+    # Uniform for a text in which this tokenizer finds no token.
     found_NC = torch.full((len(texts), len(labels)), 1 / len(labels))
     at = 0
     for batch in DataLoader(rows, TEXTS_AT_ONCE, collate_fn=PaddingCollator(tokenizer.pad_token_id)):

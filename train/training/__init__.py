@@ -1,1 +1,1 @@
-"""One run from start to end: the loop, the trainer, and what it reports on its way."""
+"""One run from start to end: loop, trainer, reporting."""

@@ -1,7 +1,7 @@
-"""Experts that take over step by step: what passes by them (SwitchConfig.expert_residual) falls while a model trains.
+"""Residual annealing: the residual around the experts (SwitchConfig.expert_residual) decreases during training.
 
-Without a residual, a chain of untrained experts learns slowly and less well. With one at first, the model learns as
-any other does, and its experts take over what the residual carried (docs/experiments.md has what it brings).
+Without a residual, a chain of untrained experts learns slowly and less well. With one at first, the model learns like
+any other, and the experts take over what the residual carried (measured in docs/experiments.md).
 """
 
 from transformers import TrainerCallback
@@ -10,14 +10,14 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 
 
 class ResidualAnnealing(TrainerCallback):
-    """Lets the share of a token that passes by its expert fall in a line from 1 to the configuration's.
+    """Decreases the residual linearly from 1 to the configuration's value.
 
-    Between steps it is the configuration's: what is evaluated and saved is the model as it will be used. The share
-    follows from the number of the step alone, so that a resumed run goes on as if it had never stopped.
+    Between steps it is the configuration's value, so that the model is evaluated and saved as it will be used. It
+    depends on the step number alone, so that a resumed run is the same as one that was never stopped.
     """
 
     def __init__(self, model: SwitchPreTrainedModel, decay: float):
-        """`decay`: over how many steps; below 1 a share of all."""
+        """`decay`: number of steps; below 1 a share of all steps."""
         self.model, self.decay = model, decay
 
     def on_step_begin(self, args, state, control, **kwargs):

@@ -1,4 +1,4 @@
-"""The biases that keep loads even without a loss (SwitchConfig.balance), moved while a model trains."""
+"""Loss-free load balancing during training (SwitchConfig.balance="bias")."""
 
 from torch import Tensor
 from transformers import TrainerCallback
@@ -7,7 +7,8 @@ from switch_model.routing import Routing
 
 
 class Rebalance(TrainerCallback):
-    """Moves the routers' biases after every optimizer step, by what its batches chose; before the average sees them."""
+    """Updates the routers' balance biases after every optimizer step, from its batches' choices, and before the weight
+    average."""
 
     def __init__(self):
         self.choices: dict[str, Tensor] = {}

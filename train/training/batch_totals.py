@@ -1,4 +1,4 @@
-"""What is counted over batches between two lines of metrics."""
+"""Sums over the batches between two lines of metrics."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from switch_model.routing import Routing
 
 
 class BatchTotals:
-    """What is counted over batches between two lines of metrics. Stays on the device until someone asks."""
+    """Sums over the batches between two lines of metrics; they stay on the device until read."""
 
     def __init__(self):
         self.routing = RoutingTotals()
@@ -17,7 +17,7 @@ class BatchTotals:
         self.counted = True
 
     def add(self, records: tuple[Routing, ...], correct: Tensor | None, seen: int, cross_entropy: Tensor) -> None:
-        """`correct` is None where there were no logits to look at."""
+        """`correct` is None if there were no logits."""
         self.routing.add(records)
         self.counted = self.counted and correct is not None
         self.correct = self.correct + (correct if correct is not None else 0)
@@ -30,5 +30,5 @@ class BatchTotals:
 
     @property
     def nats(self) -> float:
-        """Mean cross-entropy of an answer, without the auxiliary losses."""
+        """Mean cross-entropy per prediction, in nats, without the auxiliary losses."""
         return float(self.cross_entropy) / self.seen

@@ -1,6 +1,6 @@
-"""The training curve of a run, as a picture (matplotlib) and as a page that opens offline (plotly).
+"""The training curves of a run, as .png (matplotlib) and as .html that opens offline (plotly).
 
-Loss and the task's own metrics above, the routing's health below: drop rate and load imbalance of every sparse layer.
+Above, loss and the task's metrics; below, drop rate and load imbalance of every sparse layer.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from train.runs.run import Run
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
 
-# Okabe-Ito, in the order in which its colours are easiest to tell apart on white.
+# Okabe-Ito, ordered by contrast between neighbours on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
 PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropped tokens (share)")
 
@@ -26,7 +26,7 @@ PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropp
 def curve_series(
     records: list[dict[str, Any]], metrics: Sequence[str] = ("accuracy",)
 ) -> list[list[tuple[str, list[float], list[float]]]]:
-    """Metrics lines, and a task's metrics -> for each panel, its curves as (name, steps, values)."""
+    """Lines of metrics.jsonl and names of a task's metrics -> for each panel, its curves as (name, steps, values)."""
     train = [record for record in records if record["kind"] == "train"]
     evaluated = [record for record in records if record["kind"] == "eval"]
 
@@ -36,7 +36,7 @@ def curve_series(
 
     def per_layer(key: str) -> list[tuple[str, list[float], list[float]]]:
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        # A run shorter than its logging_steps has no line of training.
+        # A run shorter than logging_steps has no training line.
         for line in train or evaluated:
             for layer in line.get("routing", []):
                 steps, values = curves.setdefault(layer["layer"], ([], []))
@@ -62,8 +62,8 @@ def write_curves(run: Run) -> None:
 
 
 def _write_png(panels, title: str, path: Path) -> None:
-    # At fixed places: a layout that fits itself draws everything twice, and every run ends with this picture. Only the
-    # title is anybody's; the fonts of all scripts would be gone through for every tick.
+    # Fixed margins: an automatic layout draws everything twice. Only the title may need the fonts of all scripts, which
+    # would otherwise be searched for every tick.
     figure = Figure(figsize=(11, 6.5))
     axes = figure.subplots(2, 2)
     figure.subplots_adjust(left=0.065, right=0.985, bottom=0.08, top=0.9, wspace=0.15, hspace=0.33)

@@ -64,20 +64,20 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
     """Train a model into a new run folder; returns the run, which may have been stopped.
 
     Args:
-        max_runs: wait in the queue until fewer than so many runs of the folder's neighbours run; None = start at once.
+        max_runs: queue until fewer than this many runs of the parent folder run; None = start at once.
 
     Raises:
         ValueError, DataError, RunError, CheckpointError: with what is wrong with the arguments, the data, the folder or
-            the checkpoint to start from.
+            the initial checkpoint.
     """
-    _alone()
+    _require_single_process()
     arguments.check()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
     if arguments.train.liger:
         fused_loss(TASKS[arguments.train.task], device, arguments.model.label_smoothing)
     if max_runs is None:
-        # Everything that can go wrong first: a run that can't start leaves no folder behind.
+        # Prepare before creating the folder: a run that can't start leaves none behind.
         parts = _prepare(arguments)
         run = Run.create(arguments)
         with recorded(run):
@@ -90,12 +90,12 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
 
 
 def resume(folder: str | Path, max_runs: int | None = None) -> Run:
-    """Go on with a stopped run: from its last checkpoint, or from the beginning where it was stopped before its first.
+    """Resume a stopped run from its last checkpoint, or from the beginning if it has none yet.
 
-    One that is finished stays as it is, but for a best checkpoint that is gone. Raises RunError when it is at work, or
-    its checkpoints are gone.
+    A finished run is unchanged, except that a missing best checkpoint is rebuilt. Raises RunError when it is running,
+    or its checkpoints are gone.
     """
-    _alone()
+    _require_single_process()
     run = Run.open(folder)
     arguments = run.arguments()
     if (state := run.state()).active and not run.waits_for_this_process():
@@ -104,27 +104,27 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     if state.name == "finished" and (checkpoint or run.best.is_dir()):
         if not run.best.is_dir():
             _rebuild_best(run, arguments)
-        print(f"{folder} is finished. To train on: python -m train --init_from {pasted(folder)} --dataset …")
+        print(f"{folder} is finished. To train further: python -m train --init_from {pasted(folder)} --dataset …")
         return run
-    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could say that it had finished.
+    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could set its state.
         run.set_state("finished")
         return resume(folder)
     damaged = run.damaged_since(checkpoint)
     if not checkpoint and damaged:
         newest, why = list(damaged.items())[-1]
         raise RunError(
-            f"{folder} can't go on, for {newest.name} is damaged ({why}) and there is no whole checkpoint beside it: "
-            f"bring that file back, or start again with\n  {arguments.again()}"
+            f"{folder} can't be resumed: {newest.name} is damaged ({why}), and there is no other complete checkpoint. "
+            f"Restore that file, or start again with\n  {arguments.again()}"
         )
     if not run.can_resume():
-        raise RunError(f"{folder} has no complete checkpoint (any more): start again with\n  {arguments.again()}")
+        raise RunError(f"{folder} has no complete checkpoint: start again with\n  {arguments.again()}")
     if checkpoint and (began := Fingerprint.load(run.rows_path)):
         check_arguments(run, began)
     arguments.check_reporters()
     log_in(arguments.train)
     device = pick_device(arguments.train.device)
     if not state.active:
-        run.stop_path.unlink(missing_ok=True)  # Of a process that was killed before it could answer.
+        run.stop_path.unlink(missing_ok=True)  # Left by a process that was killed before it could stop.
     with recorded(run):
         if wait_for_turn(run, max_runs):
             run.discard_incomplete()
@@ -133,9 +133,9 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
                 run.discard_beginning()
                 return _run(run, arguments, _prepare(arguments), device, resume_from=None)
             parts = _prepare_again(run, arguments, checkpoint)
-            for path, why in damaged.items():  # The Trainer would count it among those to keep, and remove whole ones.
+            for path, why in damaged.items():  # The Trainer would count it in save_total_limit, and remove good ones.
                 print(
-                    f"{path.name} is damaged ({why}) and removed: {run.name} goes on from {checkpoint.name}.",
+                    f"{path.name} is damaged ({why}) and removed: {run.name} resumes from {checkpoint.name}.",
                     flush=True,
                 )
                 shutil.rmtree(path)
@@ -143,13 +143,13 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     return run
 
 
-def _alone() -> None:
+def _require_single_process() -> None:
     if said := one_of_several():
         raise RunError(said)
 
 
 def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "TrainingParts":
-    """What a run trains that was begun before, with its own tokenizers."""
+    """`_prepare` for a run that is resumed, with its own tokenizers."""
     kept = run.tokenizer if run.tokenizer.is_dir() else run.best
     tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
     if run.target_tokenizer.is_dir():
@@ -164,12 +164,12 @@ def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Trainin
 
 
 def _rebuild_best(run: Run, arguments: Arguments) -> None:
-    """The best of the checkpoints that are left, as `best/`. Raises RunError when none was measured."""
+    """Rebuild `best/` from the best remaining checkpoint. Raises RunError if none was evaluated."""
     task, damaged = TASKS[arguments.train.task], run.damaged_since(None)
     kept = {step: path for step, path in run.kept_checkpoints().items() if path not in damaged}
     measured = [record for record in run.metrics("eval") if record["step"] in kept and task.best in record]
     if not measured:
-        raise RunError(f"{run.folder} has lost best/, and no checkpoint that was measured is left: train it anew.")
+        raise RunError(f"{run.folder} has no best/ and no evaluated checkpoint any more: train it again.")
     record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
     parts = _prepare_again(run, arguments, kept[record["step"]])
     put_weights(parts.model, kept[record["step"]])
@@ -177,12 +177,12 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
     best, seconds = parts.best_of(run, arguments), run.progress().get("seconds", 0.0)
     best.keep(parts.model.eval(), metrics, seconds)
     best.finish("cpu", seconds)
-    print(f"best/ was gone: it holds step {record['step']:,} again, the best of the checkpoints that are left.")
+    print(f"best/ was missing: rebuilt from step {record['step']:,}, the best remaining checkpoint.")
 
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """What a run trains: rows as token ids, and the model they fit; and how long, where the epochs do not say."""
+    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; and the rows' fingerprint."""
 
     tokenizer: PreTrainedTokenizerFast
     rows: Rows
@@ -201,8 +201,8 @@ def _prepare(
     begun_with: SwitchConfig | None = None,
     check: Callable[[Fingerprint], None] | None = None,
 ) -> TrainingParts:
-    """Texts -> token ids, and a model: fresh, or with the weights to start from. A resumed run brings its tokenizer and
-    the configuration it began with, and checks that its rows are the same."""
+    """Tokenize the texts, and make a model with random or initial weights. A resumed run passes its tokenizer, its
+    original configuration, and a check that its rows are the same."""
     task, start = TASKS[arguments.train.task], None
     if arguments.train.init_from and tokenizer is None:
         start = read_initial(arguments.train.init_from, task)
@@ -256,9 +256,9 @@ def _prepare(
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Liger's product and cross-entropy in one kernel. Raises ValueError where it can't be had."""
+    """Liger's fused output layer and cross-entropy. Raises ValueError if it can't be used."""
     if not task.writes:
-        raise ValueError("--liger is for models that write; this one has few classes to sum over.")
+        raise ValueError("--liger is for models that generate text: --task clm, translation or span_corruption.")
     if device != "cuda":
         raise ValueError("--liger needs CUDA: its kernels run on a GPU only.")
     try:
@@ -269,26 +269,20 @@ def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, T
 
 
 def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resume_from: Path | None) -> Run:
-    if run.stop_path.exists():  # Somebody did not want to wait until the data were read.
+    if run.stop_path.exists():  # Stopped while the data were read.
         run.set_state("stopped", stopped_early(run))
         return run
     started = time.monotonic()
     keep_freed_memory()
-    # Adam's memory of a rare word's gradient fades into denormal numbers, which a CPU handles several times slower.
+    # Adam's moments of rare words decay to denormal numbers, which a CPU handles several times slower.
     torch.set_flush_denormal(True)
     tokenizer, model, rows = parts.tokenizer, parts.model, parts.rows
     task = TASKS[arguments.train.task]
     if arguments.train.liger:
         model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
-    print(_in_words(run, arguments, parts, device), flush=True)
-    if resume_from is None:
-        for note in filter(None, [*notes(arguments), overlap_words(parts.fingerprint)]):
-            print(f"note: {note}", file=sys.stderr, flush=True)
-        begin(run, parts.fingerprint, tokenizer)
-    if not run.tokenizer.exists():
-        _keep_tokenizers(run, tokenizer)
+    _announce(run, arguments, parts, device, is_new=resume_from is None)
 
-    # Train, keeping the best model as it appears.
+    # Train, and keep the best model so far.
     best = parts.best_of(run, arguments)
 
     def keep_best(model: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
@@ -315,35 +309,46 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
             train_lengths=rows.lengths,
             sample_writer=rows.sample_writer,
             characters_per_token=rows.characters_per_token,
-            # Two, for what is hidden is drawn by epoch.
+            # Separate collators: training masks change with the epoch, validation masks do not.
             data_collator=_training_collator(task, arguments.train, parts),
             eval_collator=task.collator(tokenizer, arguments.train),
             compute_metrics=task.metrics,
         )
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if not run.best.exists():
-            # Stopped before its first evaluation: there is a model all the same.
+            # Stopped before the first evaluation: keep the current model.
             keep_best(trainer.kept_model, {"step": progress.step, "epoch": trainer.state.epoch})
         best.finish(device, time.monotonic() - started)
         write_curves(run)
 
+    where = f"step {progress.step:,} of {progress.max_steps:,}"
     if progress.stopped:
-        run.set_state("stopped", f"Stopped at step {progress.step:,} of {progress.max_steps:,}, with a checkpoint.")
+        run.set_state("stopped", f"Stopped at {where}, with a checkpoint.")
     else:
-        ended = f"Out of time after step {progress.step:,} of {progress.max_steps:,}." if progress.out_of_time else ""
-        run.set_state("finished", ended)
+        run.set_state("finished", f"Time limit reached after {where}." if progress.out_of_time else "")
     return run
 
 
-def _in_words(run: Run, arguments: Arguments, parts: TrainingParts, device: str) -> str:
-    """What is trained on what, and where: the first that a run says."""
+def _announce(run: Run, arguments: Arguments, parts: TrainingParts, device: str, is_new: bool) -> None:
+    """Print what is trained on what, with notes on the data; record what a new run begins with."""
+    print(_summary(run, arguments, parts, device), flush=True)
+    if is_new:
+        for note in filter(None, [*notes(arguments), overlap_words(parts.fingerprint)]):
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        begin(run, parts.fingerprint, parts.tokenizer)
+    if not run.tokenizer.exists():
+        _keep_tokenizers(run, parts.tokenizer)
+
+
+def _summary(run: Run, arguments: Arguments, parts: TrainingParts, device: str) -> str:
+    """Data, model and device, the first lines of a run's log."""
     task, rows = TASKS[arguments.train.task], parts.rows
     total, active = parts.model.parameter_counts()
     aim = f"{parts.model.config.num_labels} classes" if task.labelled else task.aim
     count = counted(len(rows.train), *task.rows_in_words(arguments.data.seq_len))
     return (
-        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} to train on, "
-        f"{len(rows.validation):,} to validate on, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
+        f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} for training, "
+        f"{len(rows.validation):,} for validation, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
         f"on {device}; into {run.folder}"
     )
 
@@ -359,7 +364,7 @@ def _keep_tokenizers(run: Run, tokenizer: PreTrainedTokenizerFast) -> None:
 def _training_collator(
     task: Task, settings: TrainArguments, parts: TrainingParts
 ) -> Callable[[list], dict[str, Tensor]]:
-    """The task's own, or the one that replaces rare tokens."""
+    """The task's collator, or RareTokenCollator with --rare_token_dropout."""
     if not settings.rare_token_dropout:
         return task.collator(parts.tokenizer, settings)
     return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)

@@ -1,4 +1,4 @@
-"""A text of the user's choice, routed anew at every evaluation: one watches its routing settle.
+"""Probe text: a text of the user's choice, routed at every evaluation, to see its routing settle.
 
 Try it: python -m train --dataset toy --probe "bada bedi", then the lines of kind "probe" in metrics.jsonl
 """
@@ -19,13 +19,13 @@ from switch_model.routing import Routing
 def make_probe(
     text: str | None, tokenizer: PreTrainedTokenizerFast
 ) -> Callable[[SwitchPreTrainedModel], dict[str, Any]] | None:
-    """A function model -> {"pieces", "layers": [{"layer", "expert", "gate", "kept"}, …]}, with "label" and "score" of a
-    classifier. Of a model with two stacks, where the text goes in the one that reads it.
+    """A function model -> {"pieces", "layers": [{"layer", "expert", "gate", "kept"}, …]}, for a classifier also "label"
+    and "score". For an encoder-decoder, the encoder's layers.
 
-    None without a text, or where it has no tokens.
+    None without a text, or if it has no tokens.
     """
-    text = text and replace_surrogates(text)  # A command line may hold any bytes.
-    # Its own tokenizer: a predictor sets truncation, which must not reach the one that gets saved.
+    text = text and replace_surrogates(text)  # A command line may contain any bytes.
+    # A copy: a predictor sets truncation, which must not change the tokenizer that is saved.
     tokenizer = copy.deepcopy(tokenizer)
     if not text or not tokenizer(text)["input_ids"]:
         return None

@@ -1,4 +1,4 @@
-"""What a run does besides learning: it says how far it is, and ends when someone or a limit says so.
+"""Progress of a run: progress.json, log lines, and stopping on request or at a time limit.
 
 Try it: python -m train --dataset toy --epochs 200, then Ctrl-C; it saves a checkpoint and can be resumed
 """
@@ -20,18 +20,18 @@ from train.runs.trainer_files import checkpoint_step
 from train.tasks.metrics import MEASURES
 
 PROGRESS_SECONDS = 0.5
-# Speed is that of the last so many seconds: an evaluation in between does not count.
+# Speed is measured over this many seconds of training, without evaluations.
 SPEED_WINDOW = 30
 
 
 class ProgressCallback(TrainerCallback):
-    """Writes progress.json about once a second, and ends training when asked to or out of time.
+    """Writes progress.json about once a second, and ends training on request or at the time limit.
 
-    A stop saves a checkpoint at once and evaluates nothing: an evaluation would move the random state, and a resumed
-    run could not equal one that was never stopped.
+    A stop saves a checkpoint at once, without an evaluation, which would change the random state: then a resumed run
+    would differ from one that was never stopped.
 
     Attributes:
-        stopped: whether training ended because someone asked.
+        stopped: whether training was stopped on request.
         out_of_time: whether it ended because of `max_minutes`.
     """
 
@@ -47,11 +47,11 @@ class ProgressCallback(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Spent on training and evaluation, also before the run was last stopped."""
+        """Seconds of training and evaluation, including those before a resume."""
         return self._before + time.monotonic() - self._start
 
     def set_phase(self, phase: str) -> None:
-        """training, evaluating or saving: a long evaluation should not look like a run that hangs."""
+        """Set and write the phase: training, evaluating or ended. A long evaluation must not look like a hang."""
         self._phase = phase
         self._recent.clear()
         self._write()
@@ -64,7 +64,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self.step, self.max_steps = state.global_step, state.max_steps
         if self.step >= self.max_steps:
-            control.should_evaluate = True  # The last weights are never left unmeasured.
+            control.should_evaluate = True  # Always evaluate the last weights.
         elif self.stop.made:
             self.stopped = True
             control.should_log = control.should_save = control.should_training_stop = True
@@ -76,7 +76,7 @@ class ProgressCallback(TrainerCallback):
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if self.stopped or self.out_of_time:
-            # The Trainer takes the end of the loop for the end of an epoch.
+            # The Trainer calls this at the end of the loop too.
             control.should_evaluate = control.should_save = control.should_log = False
         elif self.step >= self.max_steps:
             control.should_evaluate = False  # Done already, at the last step.
@@ -95,7 +95,7 @@ class ProgressCallback(TrainerCallback):
 
 
 def line_of_log(record: Mapping[str, Any], max_steps: int) -> str:
-    """A line of metrics as the run says it: "step 500 of 2,000 · loss 5.0970 · learning rate 0.00183 · 0:01:20"."""
+    """The log line of a record of metrics: "step 500 of 2,000 · loss 5.0970 · learning rate 0.00183 · 0:01:20"."""
     said = [f"step {record['step']:,} of {max_steps:,}"]
     if record["kind"] == "end":
         said.append("training ended")
@@ -109,7 +109,7 @@ def line_of_log(record: Mapping[str, Any], max_steps: int) -> str:
 
 
 def last_value(run: Run, key: str, resumed_from: Path | None) -> float:
-    """The last value of a growing metric in the metrics up to a checkpoint; 0 for a fresh run."""
+    """The last value of an increasing metric up to a checkpoint; 0 for a new run."""
     if resumed_from is None:
         return 0
     step = checkpoint_step(resumed_from)

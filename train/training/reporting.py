@@ -1,7 +1,7 @@
-"""A run watched from elsewhere: TensorBoard and Weights & Biases, through the Trainer's own callbacks.
+"""Reporting to TensorBoard and Weights & Biases, with the Trainer's own callbacks.
 
-Both packages are optional. What the Trainer does not know of, the health of the routing, is reported beside its metrics
-as routing/<layer>/<measure> in training and eval_routing/<layer>/<measure> in evaluation.
+Both packages are optional. Routing metrics, which the Trainer does not know, are reported as routing/<layer>/<metric>
+in training and eval_routing/<layer>/<metric> in evaluation.
 Try it: pip install tensorboard; python -m train --report_to tensorboard; tensorboard --logdir runs
 """
 
@@ -34,12 +34,12 @@ ROUTING_MEASURES = (
     "token_entropy",
 )
 PREFIXES = {"train": "routing", "eval": "eval_routing"}
-# W&B draws no more bins.
+# W&B's maximum number of bins.
 MOST_BINS = 512
 
 
 class Reporting:
-    """Where a run is reported.
+    """The destinations of a run's metrics.
 
     Attributes:
         callbacks: for the Trainer.
@@ -56,13 +56,13 @@ class Reporting:
         send: Callable[[int, dict[str, float], dict[str, list[int]]], None],
         tell: Callable[[int, list[dict[str, str]]], None],
     ):
-        """`send` takes metrics and `tell` samples of text, both with their step."""
+        """Add a destination: `send` takes metrics, `tell` samples of text, both with their step."""
         self.callbacks.append(callback)
         self._destinations.append(send)
         self._listeners.append(tell)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Report what a line of metrics says beyond the Trainer's own metrics."""
+        """Report the routing metrics or samples of a line of metrics."""
         if samples := record.get("samples"):
             for tell in self._listeners:
                 tell(record["step"], samples)
@@ -90,7 +90,7 @@ def routing_metrics(record: dict[str, Any]) -> tuple[dict[str, float], dict[str,
 
 
 def log_in(train: TrainArguments) -> None:
-    """Ask for what W&B needs before anything is trained. Raises RunError when it is not to be had."""
+    """Log in to W&B before training, if it is used. Raises RunError when that fails."""
     if "wandb" not in train.reporters or os.environ.get("WANDB_MODE", "online") != "online":
         return
     import wandb
@@ -103,13 +103,13 @@ def log_in(train: TrainArguments) -> None:
 
 @contextmanager
 def reporting(run: Run, arguments: Arguments, resume_from: Path | None) -> Iterator[Reporting]:
-    """What `arguments` say is open inside, and closed at the end. Raises RunError when W&B can't be reached.
+    """Context with the destinations in `arguments` open. Raises RunError when W&B can't be reached.
 
     Args:
-        resume_from: the checkpoint that a resumed run goes on from: what was reported after it is reported anew.
+        resume_from: the checkpoint from which a run is resumed: later steps are reported again.
     """
-    # Made here and not by the Trainer's report_to: that takes folder, project and name from environment variables,
-    # which would reach every other run of this process.
+    # Not by the Trainer's report_to, which takes folder, project and name from environment variables: they would apply
+    # to every other run of this process.
     found = Reporting()
     names = arguments.train.reporters
     if "tensorboard" in names:
@@ -129,8 +129,8 @@ def reporting(run: Run, arguments: Arguments, resume_from: Path | None) -> Itera
         _keep_artifacts(run, arguments)
         wandb.finish()
     except wandb.Error as error:
-        # The model is trained and kept: that its copy did not arrive is no failure of the run.
-        print(f"Weights & Biases did not take everything: {_reason(error)}.", file=sys.stderr)
+        # Not an error of the run: the model is trained and saved.
+        print(f"The upload to Weights & Biases is incomplete: {_reason(error)}.", file=sys.stderr)
 
 
 def _open_tensorboard(found: Reporting, run: Run, resume_from: Path | None) -> None:
@@ -144,7 +144,7 @@ def _open_tensorboard(found: Reporting, run: Run, resume_from: Path | None) -> N
         for name, value in scalars.items():
             writer.add_scalar(name, value, step)
         for name, counts in loads.items():
-            # One bin per expert: its number lies in the middle.
+            # One bin per expert, centred on its number.
             experts = range(len(counts))
             writer.add_histogram_raw(
                 name,
@@ -162,7 +162,7 @@ def _open_tensorboard(found: Reporting, run: Run, resume_from: Path | None) -> N
         lines = [f"**{what}** {text}" for sample in samples for what, text in sample.items()]
         writer.add_text("samples", "\n\n".join(lines), step)
 
-    # It closes the writer when training ends.
+    # The callback closes the writer when training ends.
     found.add(TensorBoardCallback(writer), send, tell)
 
 
@@ -182,7 +182,7 @@ def _open_wandb(found: Reporting, run: Run, arguments: Arguments) -> None:
             name=train.run_name or os.environ.get("WANDB_NAME") or run.name,
             dir=os.environ.get("WANDB_DIR") or str(run.folder),
             config=arguments.portable(),
-            # A resumed run goes on with its old curves.
+            # A resumed run continues its curves.
             id=identity.read_text(encoding="utf-8").strip(),
             resume="allow",
         )
@@ -195,19 +195,19 @@ def _open_wandb(found: Reporting, run: Run, arguments: Arguments) -> None:
             for name, counts in loads.items()
             if len(counts) <= MOST_BINS
         }
-        # The name under which the Trainer's callback counts steps.
+        # The Trainer's callback uses this name for steps.
         wandb.log({**scalars, **histograms, "train/global_step": step})
 
     def tell(step: int, samples: list[dict[str, str]]) -> None:
         table = wandb.Table(columns=list(samples[0]), data=[list(sample.values()) for sample in samples])
         wandb.log({"samples": table, "train/global_step": step})
 
-    # It takes the run that is open.
+    # The callback uses the open W&B run.
     found.add(WandbCallback(), send, tell)
 
 
 def _keep_artifacts(run: Run, arguments: Arguments) -> None:
-    """The best checkpoint and the history, as versions of two artifacts of the W&B run."""
+    """Upload the best checkpoint and the history as W&B artifacts."""
     import wandb
 
     name = re.sub(r"[^\w.-]", "-", wandb.run.name or run.name)
@@ -217,7 +217,7 @@ def _keep_artifacts(run: Run, arguments: Arguments) -> None:
     if run.metrics_path.exists():
         history.add_file(str(run.metrics_path))
     with history.new_file("arguments.json", mode="w", encoding="utf-8") as file:
-        # Without the folders of this machine.
+        # Without local paths.
         json.dump(arguments.portable(), file, indent=2)
     wandb.log_artifact(best, aliases=["best"])
     wandb.log_artifact(history)

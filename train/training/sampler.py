@@ -1,4 +1,4 @@
-"""Rows of about one length together, in an order that a resumed run meets again."""
+"""Length-grouped sampling that is reproducible after a resume."""
 
 import torch
 from torch.utils.data import Sampler
@@ -6,10 +6,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 class LengthGroupedOrder(Sampler):
-    """Rows of about one length together, in an order that follows from (seed, epoch) alone.
+    """Groups rows of similar length, in an order that depends on (seed, epoch) alone.
 
-    transformers' own draws from the global random state, so that a run resumed in the middle of an epoch would meet
-    other batches than one that was never stopped.
+    transformers' sampler uses the global random state, so that a run resumed in the middle of an epoch would get other
+    batches than one that was never stopped.
     """
 
     def __init__(self, lengths: list[int], rows_per_step: int, seed: int):

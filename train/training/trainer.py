@@ -1,6 +1,6 @@
-"""SwitchTrainer: transformers' Trainer with the routing's health in its metrics and an average of the weights.
+"""SwitchTrainer: transformers' Trainer with routing metrics and an average of the weights.
 
-The loop, checkpoints, resume, logging and devices are the Trainer's own.
+Loop, checkpoints, resume, logging and devices are the Trainer's.
 """
 
 import math
@@ -34,14 +34,14 @@ from train.training.weight_averaging import UpdateAverage, warmed_up_average
 
 
 def compiles(arguments: TrainArguments, device: str) -> bool:
-    """Whether the model is compiled: where asked for, or, left open, on CUDA unless it changes at every step."""
+    """Whether to compile the model: as requested; by default on CUDA, unless the residual changes at every step."""
     return device == "cuda" and not arguments.residual_decay if arguments.compile is None else arguments.compile
 
 
 def training_arguments(
     arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None, logging_steps: int
 ) -> TrainingArguments:
-    """Ours -> the Trainer's. `max_steps` only where the epochs would take more or fewer: the Trainer lets it win."""
+    """Our arguments -> the Trainer's. `max_steps` overrides the epochs; None = the epochs decide."""
     return TrainingArguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=arguments.epochs,
@@ -68,23 +68,23 @@ def training_arguments(
         prediction_loss_only=not task.labelled,
         report_to="none",
         label_names=["labels"],
-        # Our collators pick what the model takes, and the order of rows needs their lengths.
+        # Our collators select the model's inputs, and the sampler needs the lengths.
         remove_unused_columns=False,
     )
 
 
-class _GoOn(TrainerCallback):
-    """Before the first step of a resumed run."""
+class _Resume(TrainerCallback):
+    """Restores the trainer's own state before the first step of a resumed run."""
 
     def __init__(self, trainer: "SwitchTrainer", checkpoint: Path):
         self.trainer, self.checkpoint = trainer, checkpoint
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.go_on_from(self.checkpoint)
+        self.trainer.resume_from(self.checkpoint)
 
 
-class _TellEpoch(TrainerCallback):
-    """Another order of the rows, and other masks, in every epoch."""
+class _SetEpoch(TrainerCallback):
+    """Sets the epoch of sampler and collator, on which the order of rows and the masks depend."""
 
     def __init__(self, trainer: "SwitchTrainer"):
         self.trainer = trainer
@@ -94,22 +94,22 @@ class _TellEpoch(TrainerCallback):
 
 
 class SwitchTrainer(Trainer):
-    """Adds to the Trainer: routing statistics per sparse layer, an exponential average of the weights, metrics as JSON
-    lines, and a callback for every better model.
+    """Adds to the Trainer: routing metrics per sparse layer, an exponential moving average of the weights, metrics as
+    JSON lines, and a callback for every new best model.
 
     Args:
-        run: where metrics go.
-        task: what is learned.
+        run: the run to which metrics are written.
+        task: the task.
         settings: the training arguments.
         eval_collator: rows -> a validation batch.
         keep_best: called with the (averaged) model and its metrics whenever they are the best so far.
-        progress: says how far the run is, and when to end.
-        report: takes every line of metrics, for those who watch from elsewhere.
-        probe: what the (averaged) model makes of a text of the user's, for the metrics of every evaluation.
-        resume_from: the checkpoint that a resumed run goes on from.
-        tokens_before: tokens trained on before it was stopped.
-        train_lengths: tokens of each training row; None = as their column `length` says.
-        sample_writer: writes texts with the (averaged) model at every evaluation, and measures them.
+        progress: writes progress, and stops the run.
+        report: receives every line of metrics, for TensorBoard and W&B.
+        probe: the (averaged) model -> routing of the probe text, recorded at every evaluation.
+        resume_from: the checkpoint from which a run is resumed.
+        tokens_before: tokens trained on before the resume.
+        train_lengths: tokens of each training row; None = the rows' column `length`.
+        sample_writer: generates and scores texts with the (averaged) model at every evaluation.
         characters_per_token: of the validation texts, for bits per character.
     """
 
@@ -145,7 +145,7 @@ class SwitchTrainer(Trainer):
         lengths = list(self.train_dataset["length"]) if train_lengths is None else train_lengths
         self.sample_writer, self.characters_per_token = sample_writer, characters_per_token
         self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
-        self.add_callback(_TellEpoch(self))
+        self.add_callback(_SetEpoch(self))
         self.best: float | None = None
         self.batches = BatchTotals()
         self.rebalance = Rebalance() if self.model.config.balance == "bias" else None
@@ -158,15 +158,15 @@ class SwitchTrainer(Trainer):
             self.average = AveragedModel(self.model, multi_avg_fn=warmed_up_average(settings.ema_decay))
             self.add_callback(UpdateAverage(self.average))
         if resume_from is not None:
-            self.add_callback(_GoOn(self, resume_from))
+            self.add_callback(_Resume(self, resume_from))
         self.add_callback(progress)
-        # `log` says it in words; theirs print dictionaries.
+        # `log` prints readable lines instead of their dictionaries.
         for printing in (PrinterCallback, ProgressBarCallback):
             self.remove_callback(printing)
 
     @property
     def kept_model(self) -> SwitchPreTrainedModel:
-        """What is evaluated and kept: the average of the weights, where there is one."""
+        """The model that is evaluated and kept: the weight average, if there is one."""
         return self.model if self.average is None else self.average.module
 
     # Losses and statistics
@@ -196,12 +196,12 @@ class SwitchTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _cross_entropy(self, outputs) -> Tensor:
-        """What is left of the loss without the auxiliary losses."""
+        """The loss without the auxiliary losses."""
         loss = outputs.loss.detach()
         return loss if outputs.auxiliary_loss is None else loss - outputs.auxiliary_loss.detach()
 
     def evaluation_loop(self, *args, **kwargs):
-        """The Trainer's, with what a model that guesses or writes tokens is measured by."""
+        """The Trainer's, with perplexity, bits per character and metrics of generated texts."""
         output = super().evaluation_loop(*args, **kwargs)
         metrics: dict[str, float] = {}
         if not self.task.labelled and self.batches.seen:
@@ -259,8 +259,8 @@ class SwitchTrainer(Trainer):
         }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Each line of metrics goes to the run's folder, with the routing of the batches since the last one, and, in
-        words, to its log."""
+        """Write a line of metrics to the run's folder, with routing metrics of the batches since the last one, and a
+        readable line to its log."""
         kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
         if kind == "eval" and self.batches.seen:
             logs.setdefault("eval_accuracy", self.batches.accuracy)
@@ -303,7 +303,7 @@ class SwitchTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         if self.settings.optimizer == "adafactor" and self.settings.lr is None:
-            # accelerate may have wrapped the optimizer by now; the schedule reads Adafactor's own state.
+            # accelerate may have wrapped the optimizer; the schedule reads Adafactor's own state.
             self.lr_scheduler = AdafactorSchedule(getattr(self.optimizer, "optimizer", self.optimizer))
             return self.lr_scheduler
         return super().create_scheduler(num_training_steps, optimizer)
@@ -311,14 +311,14 @@ class SwitchTrainer(Trainer):
     # Average of the weights
 
     def save_model(self, output_dir: str | None = None, **options: Any) -> None:
-        """The model's own weights, and beside them their average: what a checkpoint of the run begins with."""
+        """Save the model's weights and, beside them, their average."""
         super().save_model(output_dir, **options)
         if self.average is not None:
             weights = {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
             save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
 
-    def go_on_from(self, checkpoint: Path) -> None:
-        """What the Trainer does not bring back from a checkpoint by itself: the best metric so far, and the average."""
+    def resume_from(self, checkpoint: Path) -> None:
+        """Restore what the Trainer does not: the best metric so far, and the weight average."""
         for record in self.run.metrics("eval"):
             value = record.get(self.task.best)
             if value is not None and (self.best is None or self.task.better(value, than=self.best)):

@@ -1,4 +1,4 @@
-"""An exponential average of the weights, taken after every step of the optimizer."""
+"""An exponential moving average of the weights, updated after every optimizer step."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 
 def warmed_up_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """An exponential average that follows closely at first, so that the random start is soon forgotten."""
+    """An exponential moving average whose decay grows at first, so that it soon forgets the random initial weights."""
 
     @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
@@ -20,7 +20,7 @@ def warmed_up_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Ten
 
 
 class UpdateAverage(TrainerCallback):
-    """Takes the weights into their average after every optimizer step, before any evaluation."""
+    """Updates the average after every optimizer step, before any evaluation."""
 
     def __init__(self, average: AveragedModel):
         self.average = average

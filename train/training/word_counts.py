@@ -1,7 +1,7 @@
-"""After training: which words and pairs of the training rows speak for which class, and how much that should count.
+"""After training: naive Bayes log-odds of words and word pairs, added to a classifier's logits.
 
-An encoder that learns a few thousand short texts soon knows them by heart, and their names with them; counting does
-not (docs/experiments.md). The weight of the counts comes from the rows held out, and may be nothing.
+On a few thousand short texts an encoder memorises texts and names; counting generalises better (docs/experiments.md).
+The weight of the log-odds is chosen on the validation rows, and may be 0.
 Try it: python -m train --dataset my.csv --preset small, and read the log's last lines
 """
 
@@ -26,18 +26,18 @@ from train.runs.run import Run
 from train.tasks.collators import PaddingCollator
 from train.tasks.registry import accuracy_and_f1
 
-# How often each feature is taken to have occurred in each class before any row is read.
+# Pseudocount of each feature in each class.
 SMOOTHING = 0.5
-# Of more rows so many are counted, and so many features are kept, fewer where there are many classes.
+# Limits: rows that are counted, features, and features times classes.
 MOST_ROWS, MOST_FEATURES, MOST_ODDS = 50_000, 100_000, 4_000_000
-# What is tried: the weight of the counts beside the encoder's logits, and a factor on both together.
+# Grid: weight of the log-odds beside the encoder's logits, and a factor on their sum.
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 FACTORS = (0.3, 0.4, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A model in which counts join in, and what it is measured as on the rows held out."""
+    """A model with word counts, its validation metrics, and a log line."""
 
     model: SwitchForSequenceClassification
     metrics: dict[str, Any]
@@ -45,26 +45,26 @@ class Joined:
 
 
 def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> Joined | None:
-    """The run's best model with counts of `train` beside it; None, and a word why, where they do not help."""
+    """The run's best model with word counts of `train`; None, with a printed reason, if they do not help."""
     model, tokenizer = load_checkpoint(run.best, device)
     if model.config.counted_rows:
         return None  # Kept from before the run was stopped.
     if model.config.readout == "experts":
-        print("Word counts stay out: with --readout experts, the experts alone make the prediction.", flush=True)
+        print("Word counts are not used: with --readout experts, the experts alone make the prediction.", flush=True)
         return None
     if len(validation) < FEWEST_HELD_OUT:
         print(
-            f"Word counts stay out: {len(validation)} rows held out are too few to weigh them by ({FEWEST_HELD_OUT} "
-            "are enough); a higher --validation_size holds out more.",
+            f"Word counts are not used: {len(validation)} validation rows are too few to choose their weight (at least "
+            f"{FEWEST_HELD_OUT}); increase --validation_size.",
             flush=True,
         )
         return None
     features, odds = count_words(train, tokenizer, model.config.num_labels)
     counted = with_counts(model, features, odds)
-    encoder_NC, odds_NC, labels_N = opinions(counted, validation, tokenizer)
+    encoder_NC, odds_NC, labels_N = separate_logits(counted, validation, tokenizer)
     weight, factor = choose_weight(encoder_NC, odds_NC, labels_N)
     if not weight:
-        print("Word counts stay out: on the rows held out they do not help.", flush=True)
+        print("Word counts are not used: they do not help on the validation rows.", flush=True)
         return None
     with torch.no_grad():
         counted.counts.table.mul_(weight)
@@ -75,17 +75,17 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
     metrics |= {"loss": float(cross_entropy(logits_NC, labels_N)), "word_counts": weight}
     accuracy = float((encoder_NC.argmax(-1) == labels_N).float().mean())
     words = (
-        f"Counts of {len(features):,} words and pairs join in with weight {weight:g}, chosen by the loss on the "
-        f"{len(labels_N):,} rows held out: accuracy {accuracy:.2%} → {metrics['accuracy']:.2%}."
+        f"Log-odds of {len(features):,} words and word pairs added with weight {weight:g}, chosen by the loss on "
+        f"{len(labels_N):,} validation rows: accuracy {accuracy:.2%} → {metrics['accuracy']:.2%}."
     )
     return Joined(counted, before | metrics, words)
 
 
 def count_words(rows: Dataset, tokenizer: PreTrainedTokenizerFast, classes: int) -> tuple[Tensor, Tensor]:
-    """(N,) features of tokenized rows, the commonest first, and (N, C) log-odds: how much each speaks for each class.
+    """(N,) features of tokenized rows, the most frequent first, and their (N, C) log-odds.
 
-    Each feature counts once in a text. Where there are too many, those that occur in one text are left out, then those
-    that occur in two, and so on: to cut at a number would prefer one class's over another's.
+    A feature counts once per text. If there are too many, those in a single text are dropped, then those in two texts,
+    and so on: cutting at a fixed number would favour some classes.
     """
     rows = rows.select(range(min(len(rows), MOST_ROWS)))
     found, labels = [], []
@@ -112,7 +112,7 @@ def count_words(rows: Dataset, tokenizer: PreTrainedTokenizerFast, classes: int)
 def with_counts(
     model: SwitchForSequenceClassification, features: Tensor, odds: Tensor
 ) -> SwitchForSequenceClassification:
-    """The model with a table of counts of weight 1 beside its encoder."""
+    """The model with the log-odds added at weight 1."""
     config = copy.deepcopy(model.config)
     config.counted_rows = max(2 * len(features), 1)
     table = WordCounts(config)
@@ -123,10 +123,10 @@ def with_counts(
 
 
 @torch.inference_mode()
-def opinions(
+def separate_logits(
     model: SwitchForSequenceClassification, rows: Dataset, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, C) logits of the encoder alone, (N, C) sums of the counts, and (N,) classes of the rows."""
+    """(N, C) logits of the encoder alone, (N, C) log-odds of the counts, and (N,) labels."""
     parts = []
     for batch in _batches(rows, tokenizer):
         labels_B = batch.pop("labels")
@@ -138,7 +138,7 @@ def opinions(
 
 
 def choose_weight(encoder: Tensor, counts: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The weight of the counts, and the factor on the sum, with which the (N, C) logits have the least loss."""
+    """The weight of the (N, C) log-odds and the factor on the sum that minimise the loss."""
     tried = [(weight, factor) for weight in WEIGHTS for factor in FACTORS]
     return min(tried, key=lambda pair: float(cross_entropy(pair[1] * (encoder + pair[0] * counts), labels)))
 
