@@ -313,4 +313,4 @@ def test_sentencepiece_models_alone_serve_either_side_and_are_kept_as_tokenizer_
     capsys.readouterr()
     (reads / "spiece.model").write_bytes(b"no model")
     assert main(["--dataset", str(pairs), *SMALL, *own, "--output_dir", str(tmp_path / "again")]) == 2
-    assert "is there, but can't be read" in capsys.readouterr().err
+    assert "exists, but can't be read" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_a_text_that_stands_on_both_sides_is_not_held_out(own_file, tmp_path, ca
     assert main(["--dataset", str(file), *SMALL, "--max_steps", "1", "--output_dir", str(folder)]) == 0
     found = Fingerprint.load(Run(folder).rows_path)
     assert 0 < found.leaked < len(found.held_out)
-    assert f"note: {found.leaked} of the 6 rows to validate on" in capsys.readouterr().err
+    assert f"note: {found.leaked} of the 6 validation rows" in capsys.readouterr().err
     words = ["--checkpoint", str(folder), "--dataset", str(file), "--split", "validation"]
     assert main(["evaluate", *words]) == 0
     said = capsys.readouterr()
@@ -140,13 +140,13 @@ def test_a_text_that_stands_on_both_sides_is_not_held_out(own_file, tmp_path, ca
 CHANGES = {
     "60 rows were added": lambda rows: rows + [f"a new text {number},class 1" for number in range(60)],
     "7 rows are gone": lambda rows: rows[:40] + rows[47:],
-    "its rows stand in another order": lambda rows: rows[::-1],
+    "its rows are in another order": lambda rows: rows[::-1],
     "5 rows have another class": lambda rows: (
         [row[:-1] + ("1" if row[-1] != "1" else "2") for row in rows[:5]] + rows[5:]
     ),
     "there is a new class (other)": lambda rows: [*rows, "a text,other", "one more,other"],
     "a class is gone (class 2)": lambda rows: [row for row in rows if row[-1] != "2"],
-    "none of its rows is there any more": lambda rows: [f"x{row}" for row in rows],
+    "none of its rows is left": lambda rows: [f"x{row}" for row in rows],
 }
 
 
@@ -235,7 +235,7 @@ def test_a_run_without_a_whole_checkpoint_says_what_is_damaged(run_of_two_saves,
         (folder / "optimizer.pt").write_bytes(b"")
     assert not run.can_resume() and main(["resume", str(run.folder)]) == 2
     said = capsys.readouterr().err
-    assert "checkpoint-4 is damaged (optimizer.pt is empty or torn), and there is no other complete checkpoint" in said
+    assert "checkpoint-4 is damaged (optimizer.pt is empty or incomplete), and there is no other" in said
     assert "start again with" in said and len(run.kept_checkpoints()) == 2
 
 
@@ -262,7 +262,7 @@ def test_a_run_that_lost_its_rows_does_not_go_on_with_others(stopped_run, own_fi
     values = json.loads(run.arguments_path.read_text())
     run.arguments_path.write_text(json.dumps(values | {"dataset": str(file), "max_steps": 3}))
     run.rows_path.write_bytes(b"")
-    assert main(["resume", str(run.folder)]) == 2 and "is not what it was" in capsys.readouterr().err
+    assert main(["resume", str(run.folder)]) == 2 and "has changed since" in capsys.readouterr().err
     shutil.copy(own_file, file)
     assert main(["resume", str(run.folder)]) == 0
 
@@ -394,8 +394,8 @@ def test_a_run_says_what_about_the_file_would_surprise(own_file, tmp_path, capsy
     assert main(asked) == 0
     said = capsys.readouterr().err
     notes = [line for line in said.splitlines() if line.startswith("note: ")]
-    assert any("19 rows have no class" in note and note.endswith("are left out.") for note in notes)
-    assert any("1 class has under 5 rows (rare: 1)" in note for note in notes) and len(notes) <= 5
+    assert any("19 rows have no class" in note and note.endswith("are excluded.") for note in notes)
+    assert any("1 class has fewer than 5 rows (rare: 1)" in note for note in notes) and len(notes) <= 5
     assert all(note in Run(tmp_path / "run").log_path.read_text() for note in notes)
 
 

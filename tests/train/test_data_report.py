@@ -37,7 +37,7 @@ def test_what_is_clear_is_read(tmp_path, name):
 
 REFUSED = {
     "latin.csv": ("text,label\nhi,a\ncaf\xe9,b\n".encode("latin-1"), "not UTF-8: line 3 holds the byte 0xe9"),
-    "junk.csv": (random.Random(0).randbytes(5000), "no text"),
+    "junk.csv": (random.Random(0).randbytes(5000), "not text"),
     "excel.csv": (b"PK\x03\x04" + bytes(100), "Excel"),
     "nul.csv": (b"text,label\nhi,a\nh\0,b\n", "line 3 holds a NUL byte"),
     "ragged.csv": (b"text,label\nhi,a\nhi, there,b\n", "line 3 has 3 cells, the header 2: where a comma"),
@@ -48,7 +48,7 @@ REFUSED = {
     "headless.csv": (b"I liked it a lot,good\nI left,bad\n", "Does its first line name the columns"),
     "unlabelled.csv": (b"text,label\nhi,\n,a\n", "no row with both"),
     "broken.jsonl": (b'{"text": "hi", "label": "a"}\n{"text":\n', "line 2 is not JSON"),
-    "numbers.jsonl": (b"3\n4\n", "line 1 is no row"),
+    "numbers.jsonl": (b"3\n4\n", "line 1 is not a row"),
     "deep.json": (b"[" * 100_000, "is not JSON"),
     "cut.parquet": (b"PAR1", "can't be read as parquet"),
 }
@@ -123,10 +123,10 @@ def test_the_report_of_a_file_with_nothing_wrong(tmp_path):
 
 WARNED = {
     "one class": (_mixed(1000, "a"), ["All rows have one class (a)"]),
-    "few": ([*_mixed(1000), ("x", "c"), ("y", "d"), ("z", "d")], ["2 classes have under 5 rows (c: 1, d: 2)"]),
+    "few": ([*_mixed(1000), ("x", "c"), ("y", "d"), ("z", "d")], ["2 classes have fewer than 5 rows (c: 1, d: 2)"]),
     "case": (_mixed(1000, ["a", "A"]), ["upper and lower case only (a and A)"]),
     "no text": ([*_mixed(997), ("", "a"), (" ", "b"), (None, "a")], ["3 rows have no text (0.3%)"]),
-    "no class": ([*_mixed(999), ("x", None)], ["1 row has no class (0.1%), and is left out"]),
+    "no class": ([*_mixed(999), ("x", None)], ["1 row has no class (0.1%), and is excluded"]),
     "repeated": ([*_mixed(1000), ("WORD  4", "a")], ["1 row repeats the text of an earlier one (under 0.1%)"]),
     "contradicting": (
         [*_mixed(1000), ("word 4", "b")],
@@ -153,11 +153,11 @@ def test_a_report_counts_rows_to_report_on_that_are_trained_on(tmp_path):
     for split, rows in (("train", _mixed(1000)), ("test", [*_mixed(4), ("new", "a")])):
         pd.DataFrame(rows, columns=["text", "label"]).to_parquet(tmp_path / "mine" / f"{split}.parquet")
     (warning,) = data_report(DataSource("mine", str(tmp_path))).warnings
-    assert warning.startswith("4 of the 5 rows that metrics are reported on (80.0%) are among the training rows")
+    assert warning.startswith("4 of the 5 rows that are used for testing (80.0%) are among the training rows")
 
 
 def test_one_class_is_refused_where_a_report_only_warns(tmp_path):
-    with pytest.raises(DataError, match="one class only"):
+    with pytest.raises(DataError, match="only one class"):
         load_training_data(DataSource(_csv(tmp_path, _mixed(100, "a"))))
 
 

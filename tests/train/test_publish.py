@@ -128,9 +128,9 @@ def test_what_goes_wrong_is_said_in_a_line(hub, toy_run, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("offline", "endpoint", "said"),
     [
-        (True, None, "HF_HUB_OFFLINE is set, and it is not among what was downloaded before"),
+        (True, None, "HF_HUB_OFFLINE is set, and it was not downloaded before"),
         (False, "http://127.0.0.1:9", "the Hugging Face Hub could not be reached. Is this machine online?"),
-        (False, None, "the Hugging Face Hub has no such data set, or shows it to others only"),
+        (False, None, "the Hugging Face Hub has no such data set, or it is private"),
     ],
 )
 def test_a_data_set_that_the_hub_does_not_give_is_said_with_what_to_do(hub, monkeypatch, offline, endpoint, said):

@@ -102,7 +102,7 @@ save, Trainer._save_optimizer_and_scheduler = Trainer._save_optimizer_and_schedu
     assert process.wait() == -signal.SIGKILL
     state = run.state()
     # With the last lines of its log.
-    assert state.name == "failed" and "without a word" in state.message and "validation: loss" in state.message
+    assert state.name == "failed" and "ended unexpectedly" in state.message and "validation: loss" in state.message
     assert (run.checkpoints / "checkpoint-40" / "model.safetensors").is_file()
     assert run.last_checkpoint().name == "checkpoint-20"
     assert_goes_on_to(run, whole)
@@ -218,7 +218,7 @@ def test_a_run_that_can_not_start_says_why(tmp_path):
     run = start(Arguments.resolve({"dataset": str(tmp_path / "one.csv")}), tmp_path / "runs", "one")
     wait_until(lambda: not run.state().active)
     state = run.state()
-    assert state.name == "failed" and "one class only" in state.message
+    assert state.name == "failed" and "only one class" in state.message
     wait_until(lambda: "error: " in run.log_tail())  # The log's last words follow the state.
     assert "Traceback" not in run.log_tail()
 
@@ -227,8 +227,8 @@ def test_a_run_that_can_not_start_says_why(tmp_path):
     ("name", "text", "said"),
     [
         ("state.json", "", "it is empty"),
-        ("state.json", '[{"name": "running"}]', "no such file"),
-        ("state.json", '{"name": "running", "pid": "me"}', "how the run ended is not known"),
+        ("state.json", '[{"name": "running"}]', "not such a file"),
+        ("state.json", '{"name": "running", "pid": "me"}', "how the run ended is unknown"),
         ("progress.json", '{"step": "five", "seconds": null', ""),
         ("progress.json", "[]", ""),
         ("metrics.jsonl", '[1]\n{"kind": "eval", "step": 3, "accuracy": "high"}\n{"kind": "eval", "ste', ""),
@@ -261,7 +261,7 @@ def test_a_folder_in_which_a_run_never_began_takes_the_next_one(tmp_path, capsys
     folder.mkdir()
     (folder / "arguments.json").touch()
     assert main(["resume", str(folder)]) == 2
-    assert "it is empty. Nothing was trained there: start it anew" in capsys.readouterr().err
+    assert "it is empty. Nothing was trained there: start it again" in capsys.readouterr().err
     together = threading.Barrier(4)
 
     def begin(seed: int) -> Run | RunError:
@@ -288,7 +288,7 @@ def test_a_line_of_metrics_behind_a_torn_one_is_read(tmp_path):
 
 def test_a_folder_in_use_is_not_taken(toy_run, tmp_path, capsys):
     assert main(["--output_dir", str(toy_run.folder)]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
     assert main(["stop", str(toy_run.folder)]) == 2
     assert "state is finished" in capsys.readouterr().err
     assert main(["runs", str(toy_run.folder.parent)]) == 0

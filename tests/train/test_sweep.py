@@ -86,18 +86,18 @@ def test_values_by_hand():
         ("learning_rate=1|2", {}, "no such argument"),
         ("num_experts=2|two", {}, "'two' is not allowed: it must be a whole number"),
         ("pooling=mean|avg", {}, "must be mean, first, max, mean\\+max"),
-        ("lr=1e-2..1e-4", {}, "must go up"),
-        ("lr=0..1:log", {}, "must begin above 0"),
-        ("lr=1e-4..1e-2:5:log", {}, "not understood"),
+        ("lr=1e-2..1e-4", {}, "must be below the second"),
+        ("lr=0..1:log", {}, "must start above 0"),
+        ("lr=1e-4..1e-2:5:log", {}, "not valid"),
         ("dropout=0..2", {}, "--dropout 2.0 is not allowed"),
         ("lr=1e-3|1e-3", {}, "names a value twice"),
         ("lr=1e-3,lr=1e-2", {}, "names lr twice"),
         ("dataset=toy|imdb", {}, "can't be compared"),
         ("output_dir=a|b", {}, "can't be compared"),
-        ("seed=0|1", {}, "the toy data set is drawn with it"),
-        ("seed=0|1", {"dataset": "sst2", "num_samples": 100}, "also picks the rows"),
+        ("seed=0|1", {}, "the toy data set depends on it"),
+        ("seed=0|1", {"dataset": "sst2", "num_samples": 100}, "also selects the rows"),
         ("aux_loss_coef=0|0.1", {"dataset": "imdb", "task": "mlm"}, "changes the validation loss itself"),
-        ("num_experts=2|4", {"init_from": "some/model"}, "comes from the model"),
+        ("num_experts=2|4", {"init_from": "some/model"}, "the initial model determines it"),
     ],
 )
 def test_a_search_that_can_not_be_is_refused_in_words(search, flags, said):
@@ -172,11 +172,11 @@ def test_the_same_command_goes_on_and_draws_as_one_that_was_never_stopped(tmp_pa
     assert len(sweep(toy(folder), search, trials=3).ranked()) == 3 and not begun
 
     for other in ({"search": ["lr=1e-4..1e-1:log"]}, {"sampler": "tpe"}, {"search_seed": 1}):
-        with pytest.raises(RunError, match="holds a sweep with other"):
+        with pytest.raises(RunError, match="contains a sweep with other"):
             sweep(toy(folder), **{"search": search, **other})
     with pytest.raises(RunError, match="with other arguments"):
         sweep(toy(folder, dropout=0.2), search)
-    with pytest.raises(RunError, match="holds a run"):
+    with pytest.raises(RunError, match="contains a run"):
         sweep(toy(folder / "trial-001"), search)
 
 

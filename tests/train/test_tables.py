@@ -140,7 +140,7 @@ REFUSED = {
     "some objects.jsonl": ('{"text": "hi", "label": "a"}\n{"text": {"en": "ho"}}', "the fields '(no object)', 'en'"),
     "numbers of tokens.parquet": (parquet(text=pa.array([[1, 2]]), label=["a"]), "lists of numbers (row 1)"),
     "latin.parquet": (parquet(text=["é".encode("latin-1")], label=["a"]), "in row 1 the byte 0xe9"),
-    "utf-16.parquet": (parquet(text=["hi".encode("utf-16-le")], label=["a"]), "a NUL byte, as UTF-16"),
+    "utf-16.parquet": (parquet(text=["hi".encode("utf-16-le")], label=["a"]), "a NUL byte, as in UTF-16"),
     "tags.parquet": (parquet(tokens=LISTS, tags=pa.array([[0, 1], [2]])), "a list of 2 in row 1"),
     "days.parquet": (parquet(text=["hi"], label=[datetime.date(2020, 1, 1)]), "no classes but date values"),
     "object classes.parquet": (parquet(text=["hi"], label=[{"name": "a"}]), "an object with the fields 'name'"),
@@ -286,7 +286,7 @@ def test_a_copy_takes_the_place_of_rows_and_of_nothing_more(tmp_path):
     served = [{"row_idx": number, "row": row} for number, row in enumerate(ROWS)]
     for more in ({"version": 1, "data": ROWS}, served, served[0]):
         write(tmp_path / "rows.json", json.dumps(more))
-        with pytest.raises(ValueError, match="holds more than rows"):
+        with pytest.raises(ValueError, match="contains more than rows"):
             check_output(path, path)
     check_output(str(tmp_path / "other.json"), path)
 
@@ -340,8 +340,8 @@ def test_a_letter_that_no_font_has_is_numbered_and_never_a_box():
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--validation_size", "0.99"], "leaves 1 of 80 rows to train on, for 2 classes"),
-        (["--output_dir", "{file}"], "is a file: --output_dir names the folder"),
+        (["--validation_size", "0.99"], "leaves 1 of 80 rows for training, for 2 classes"),
+        (["--output_dir", "{file}"], "is a file: --output_dir must be a folder"),
         (["--dataset", "{folder}/other.csv.gz"], "There is no file"),
         (["--dataset", "{folder}/table.feather"], "pandas"),
         (["--dataset", "{folder}/table.xlsx", "--task", "clm"], "is a spreadsheet"),

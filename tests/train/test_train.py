@@ -319,10 +319,10 @@ WRONG = {
     "bad range": (["--ema_decay", "1"], "--ema_decay"),
     "no step left": (["--warmup", "1e9"], "--warmup"),
     "no tokenizer": (["--tokenizer", "nowhere/at/all"], "no tokenizer"),
-    "no such data": (["--dataset", "mnist"], "no data set"),
+    "no such data": (["--dataset", "mnist"], "not a data set"),
     "no such file": (["--dataset", "rows.csv"], "no file"),
     "no such split": (["evaluate", "--checkpoint", "x", "--dataset", "toy", "--split", "dev"], "no checkpoint"),
-    "no such run": (["resume", "nowhere"], "holds no run"),
+    "no such run": (["resume", "nowhere"], "is not a run"),
     "no checkpoint": (["evaluate", "--dataset", "toy"], "--checkpoint"),
 }
 
@@ -342,7 +342,7 @@ def test_what_is_wrong_is_said_in_words(case, capsys, tmp_path, monkeypatch):
 
 def test_a_second_run_does_not_overwrite_the_first(toy_run, capsys):
     assert main(["--output_dir", str(toy_run.folder)]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
 
 
 def test_bad_files_are_refused(tmp_path):
@@ -355,7 +355,7 @@ def test_bad_files_are_refused(tmp_path):
     for name, words in [
         ("broken.parquet", "can't be read"),
         ("columns.csv", "Which column"),
-        ("one.csv", "one class only"),
+        ("one.csv", "only one class"),
         ("fractions.csv", "regression"),
         ("distinct.csv", "is it the column of classes"),
         ("nested.jsonl", "holds no classes"),

@@ -1,1 +1,1 @@
-"""Files and data sets of any make as columns of texts, classes or pairs, and texts as token ids."""
+"""Data: files and data sets of any format -> columns of texts, classes or pairs -> token ids."""

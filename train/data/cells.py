@@ -1,4 +1,4 @@
-"""What stands in a cell -> a text, or a class and its name; what is neither is refused rather than written out.
+"""Cells of a table -> texts or classes; other values are rejected instead of being converted.
 
 Try it: text_of(["he", "hated", "it"], "text", "my.jsonl", 0), class_of(b"good", "label", "my.parquet", 0),
 look("Good\\u200b") == look("good")
@@ -15,15 +15,15 @@ from switch_model.checkpoint import check_labels
 from train.data.errors import DataError
 from train.formatting import quoted, shortened
 
-# Other kinds whose usual way of writing is a text: numbers, days, times.
+# Types that are converted to text: numbers, dates, times.
 WRITTEN = (int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
 SHOWN = 60
-# What programs write where there is nothing: pandas, R, databases, spreadsheets, people.
+# How pandas, R, databases, spreadsheets and people write missing values.
 WORDS_FOR_MISSING = {
     "nan", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "null", "<null>", "\\n", "none", "nil", "nat", "-", "--", "–",
     "?", ".", "#value!", "#ref!", "undefined",
 }  # fmt: skip
-# Letters of other scripts, dashes and quotes that look like those of a keyboard.
+# Letters of other scripts, dashes and quotes that look like ASCII ones.
 _TWINS = str.maketrans(
     "авекмнорстухіѕјԁԛԝһӏ" "αβεικνορτυχ" "‐‑‒–—−" "‘’‚`´" "“”„«»",
     "abekmhopctyxisjdqwhl" "abeiknoptux" "------" "'''''" '"""""',
@@ -31,16 +31,16 @@ _TWINS = str.maketrans(
 
 
 def texts_in(values: Iterable[Any], column: str, dataset: str) -> list[str]:
-    """A text for every cell of a column, "" where there is none. Raises DataError as `text_of` does."""
+    """The text of every cell of a column, "" if missing. Raises DataError as `text_of` does."""
     return [
         value if isinstance(value, str) else text_of(value, column, dataset, row) for row, value in enumerate(values)
     ]
 
 
 def text_of(value: Any, column: str, dataset: str, row: int) -> str:
-    """The text of a cell: words in a list with blanks between, bytes as UTF-8.
+    """The text of a cell: a list of words is joined with spaces, bytes are decoded as UTF-8.
 
-    Raises DataError for objects, lists of numbers, and bytes that are no UTF-8.
+    Raises DataError for objects, lists of numbers, and bytes that are not UTF-8.
     """
     if isinstance(value, str):
         return value
@@ -57,9 +57,9 @@ def text_of(value: Any, column: str, dataset: str, row: int) -> str:
 
 
 def class_of(value: Any, column: str, dataset: str, row: int) -> str | int | float | None:
-    """The class of a cell as a word or a number; None where it is missing.
+    """The class of a cell as a word or a number; None if missing.
 
-    Raises DataError for what is no class.
+    Raises DataError for any other value.
     """
     if isinstance(value, bytes):
         value = _decoded(value, column, dataset, row)
@@ -82,8 +82,8 @@ def class_of(value: Any, column: str, dataset: str, row: int) -> str | int | flo
 
 
 _REMEDY = (
-    "Write the text that is meant into a column of its own, or name another one with --text_column (in a translation, "
-    "--target_column for what is written)."
+    "Write the text into a column of its own, or name another column with --text_column (for translation targets, "
+    "--target_column)."
 )
 
 
@@ -100,13 +100,13 @@ def _words(values: list[Any] | tuple[Any, ...], column: str, dataset: str, row: 
 def _decoded(value: bytes, column: str, dataset: str, row: int) -> str:
     try:
         text = value.decode("utf-8")
-        reason = "a NUL byte, as UTF-16 and files that are no text do" if "\0" in text else None
+        reason = "a NUL byte, as in UTF-16 or binary files" if "\0" in text else None
     except UnicodeDecodeError as error:
-        reason = f"the byte 0x{value[error.start]:02x}, which is no UTF-8"
+        reason = f"the byte 0x{value[error.start]:02x}, which is not UTF-8"
     if reason:
         raise DataError(
             f"{_where(column, dataset)} holds bytes instead of texts, and in row {row + 1} {reason}. Write the column "
-            "as text: decode it with the encoding that it has."
+            "as text, decoded with its encoding."
         )
     return text
 
@@ -128,21 +128,22 @@ def is_word_for_missing(name: str) -> bool:
 
 
 def look(name: str) -> str:
-    """The same for names that a reader takes for one: case, width, composition, unseen and twin characters aside."""
+    """A key that is equal for names that look alike: ignores case, width, composition, invisible characters, and
+    look-alike letters."""
     plain = unicodedata.normalize("NFKC", name).casefold().translate(_TWINS)
     seen = "".join(character for character in plain if unicodedata.category(character) not in ("Cf", "Cc", "Mn"))
     return " ".join(seen.split())
 
 
 def spelled(name: str) -> str:
-    """A name with its unusual characters by number, where that is what tells it from another: goo\\u200bd (U+200B)."""
+    """A name with the code points of its non-ASCII characters, to distinguish look-alikes: goo\\u200bd (U+200B)."""
     odd = dict.fromkeys(character for character in name if not 0x20 <= ord(character) < 0x7F)
     codes = ", ".join(f"U+{ord(character):04X}" for character in list(odd)[:3])
     return f"{name} ({codes})" if odd else name
 
 
 def check_names(names: list[str], column: str, dataset: str) -> None:
-    """Raise DataError for class names with which no checkpoint could be opened again."""
+    """Raise DataError for class names with which a checkpoint could not be opened again."""
     try:
         check_labels(names)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Which columns of a table are the texts and the classes, and what stands in them.
+"""Select the columns of texts and classes of a table, and read them.
 
 Try it: choose_columns(DataSource("my.csv"), ["id", "text", "label"])
 """
@@ -17,7 +17,7 @@ from train.data.source import DataSource
 from train.data.table_file import has_first_line
 from train.formatting import listed, one_line, quoted
 
-# How columns are found by name: the first of these that a file has, upper and lower case alike.
+# Columns found by name: the first of these that a file has, case-insensitive.
 TEXT_COLUMNS = (
     "text", "sentence", "content", "review", "question", "message", "title", "description", "utterance", "query",
     "comment", "body", "document", "headline", "tweet", "instruction", "prompt", "input", "tokens",
@@ -26,19 +26,19 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "category", "intent", "target", "sentiment", "topic", "tag", "label_text",
     "label_name", "class_name", "coarse_label", "emotion", "output",
 )  # fmt: skip
-# A task in words, and what it is about where it is about something: read one behind the other.
+# Instruction data: instruction and optional input, concatenated.
 INSTRUCTION = ("instruction", "input")
-# Columns that only number the rows.
+# Columns of row numbers.
 ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
-# Between the two texts of a pair: the separator token of tokenizers trained here. Others get their own instead.
+# Between the two texts of a pair: the separator token of tokenizers trained here; replaced for other tokenizers.
 SEPARATOR_TOKEN = "[SEP]"
 PAIR_SEPARATOR = f" {SEPARATOR_TOKEN} "
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a data set are read: one of texts or two of a pair, and one of classes where it is asked for."""
+    """The selected columns of a data set: one of texts or two of a pair, and one of classes or None."""
 
     dataset: str
     texts: tuple[str, ...]
@@ -46,9 +46,9 @@ class Columns:
 
 
 def choose_columns(source: DataSource, names: list[str], labelled: bool = True) -> Columns:
-    """The columns asked for, else the data set's usual ones of texts, else those found by name.
+    """The requested columns, else the known data set's text columns, else those found by name.
 
-    Raises DataError when that leaves a doubt.
+    Raises DataError if the choice is ambiguous.
     """
     dataset, label_column = source.dataset, source.label_column
     usual = source.known.text_columns if source.known else ()
@@ -77,15 +77,15 @@ def choose_columns(source: DataSource, names: list[str], labelled: bool = True) 
         raise UnclearColumns(
             f"Which column of {dataset} is the {missing}? Name one of {quoted(names)} with --{missing}_column.{hint}"
         )
-    # A table's second column of a name is called so when it is read.
+    # `clean_names` renames a duplicate column so.
     twice = next((name for name in (*texts, label) if name and f"{name} (2)" in names), None)
     if twice:
-        raise DataError(f"{dataset} has several columns named '{twice}': rename all but the one that is meant.")
+        raise DataError(f"{dataset} has several columns named '{twice}': rename all but one.")
     return Columns(dataset, texts, label)
 
 
 def column_named(wanted: str, names: list[str], dataset: str) -> str:
-    """The column of that name, or the only one that differs in case and in blanks around it. Raises DataError."""
+    """The column of that name, or the only one that matches without case and surrounding spaces. Raises DataError."""
     if wanted in names:
         return wanted
     alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
@@ -95,7 +95,7 @@ def column_named(wanted: str, names: list[str], dataset: str) -> str:
 
 
 def split_columns(wanted: str | None, names: list[str], dataset: str) -> tuple[str, ...]:
-    """What was asked for: one column, whose name may hold a comma, or two with a comma between. Raises DataError."""
+    """The requested columns: one, whose name may contain a comma, or two, comma-separated. Raises DataError."""
     if wanted is None:
         return ()
     parts = [wanted] if wanted in names else wanted.split(",")
@@ -103,14 +103,14 @@ def split_columns(wanted: str | None, names: list[str], dataset: str) -> tuple[s
 
 
 def _usual_texts(names: list[str], other_than: str | None) -> tuple[str, ...]:
-    """The column whose name is most usual for texts; of instructions, with the column of what they are about."""
+    """The column with the most usual name for texts; for instruction data both columns."""
     found = _first_of(TEXT_COLUMNS, names, other_than=(other_than,))
     task = instruction_columns(names)
     return task if found[:1] == task[:1] else found[:1]
 
 
 def instruction_columns(names: list[str]) -> tuple[str, ...]:
-    """The columns of instructions and of what they are about; none where a table has not both."""
+    """The columns of instruction and input; none unless a table has both."""
     found = _first_of(INSTRUCTION, names, other_than=())
     return found if len(found) == len(INSTRUCTION) else ()
 
@@ -122,13 +122,13 @@ def _first_of(usual: tuple[str, ...], names: list[str], other_than: Sequence[str
 
 
 def names_in(rows: Dataset) -> list[str]:
-    """The columns that can be chosen: those of a table, and the fields of those that hold objects, as in data.text."""
+    """The columns that can be selected: those of a table, and the fields of object columns, as in data.text."""
     fields = [(name, kind) for name, kind in rows.features.items() if isinstance(kind, dict)]
     return [*rows.column_names, *(f"{name}.{field}" for name, kind in fields for field in kind)]
 
 
 def cells_of(rows: Dataset, name: str) -> list[Any]:
-    """What stands in a column, or in a field of one, as `names_in` names it."""
+    """The cells of a column, or of a field, named as in `names_in`."""
     if name in rows.column_names:
         return rows[name][:]
     column = next(own for own in rows.column_names if name.startswith(f"{own}."))
@@ -137,15 +137,15 @@ def cells_of(rows: Dataset, name: str) -> list[Any]:
 
 
 def texts_of(rows: Dataset, columns: Columns) -> list[str]:
-    """A text for every row, "" where there is none; of a pair's two columns, both in one text.
+    """The text of every row, "" if missing; for pairs, both texts joined.
 
-    Raises DataError where a column holds no texts.
+    Raises DataError if a column does not hold texts.
     """
     return joined([texts_in(cells_of(rows, column), column, columns.dataset) for column in columns.texts])
 
 
 def joined(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of texts -> one text for each row: what is not empty in it, with a separator between."""
+    """Columns of texts -> one text per row: its non-empty texts, joined by the separator."""
     if len(columns) == 1:
         return list(columns[0])
     return [PAIR_SEPARATOR.join(text for text in row if text.strip()) for row in zip(*columns, strict=True)]
@@ -154,9 +154,9 @@ def joined(columns: Sequence[Sequence[str]]) -> list[str]:
 def classes_of(
     rows: Dataset, texts: list[str], columns: Columns, names: list[str] | None
 ) -> tuple[list[int | None], list[str]]:
-    """The class of every row as an index, and the class names: those given, the table's own, or its values.
+    """The class index of every row, and the class names: those given, the table's own, or its distinct values.
 
-    A row without a text or a class has None. Raises DataError when the column holds no classes.
+    None for a row without a text or a class. Raises DataError if the column does not hold classes.
     """
     where, label = columns.dataset, columns.label
     names = names or getattr(rows.features.get(label), "names", None)
@@ -189,10 +189,10 @@ def classes_of(
 
 
 def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidden: int | None) -> list[Any]:
-    """What stands in the column of classes: numbers as numbers, None where the class, or the text, is missing.
+    """The values of the class column: numbers as numbers, None if class or text is missing.
 
     Args:
-        hidden: where classes are numbered, hidden ones are stored as this.
+        hidden: value of hidden labels, where classes are numbered.
     """
     values = []
     for row, (cell, text) in enumerate(zip(cells, texts, strict=True)):
@@ -202,11 +202,11 @@ def _class_values(cells: Iterable[Any], texts: list[str], columns: Columns, hidd
         missing = not text.strip() or value != value or (hidden is not None and value == hidden)
         values.append(None if missing else value)
     distinct = {value for value in values if isinstance(value, str)}
-    # Among words, numbers are words too; 0.0 is still the same as 0.
+    # Among words, numbers are words too, but 0.0 equals 0.
     same = {f"{value}.0": value for value in distinct} if any(value.endswith(".0") for value in distinct) else {}
     values = [same.get(value, value) if isinstance(value, str) else value for value in values]
     distinct = {same.get(value, value) for value in distinct}
-    # Among numbers, a word such as NA is no class of its own.
+    # Among numbers, a word such as NA is a missing value.
     words = {value for value in distinct if is_word_for_missing(value)}
     if not all(NUMBER.fullmatch(value) for value in distinct - words) or len(distinct) == len(words):
         return values
@@ -240,14 +240,14 @@ def label_features(labels: list[str]) -> Features:
 
 
 def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Dataset:
-    """`rows` with labels that count as the model's do, matched by name.
+    """`rows` with the model's class indices, matched by name.
 
     Raises:
-        DataError: when a class of the rows is none of the model's.
+        DataError: when the model lacks a class of the rows.
     """
     if names == model_labels:
         return rows
-    # A model may know by several lines or blanks what is read as one line.
+    # Names are read as one line; a model's may contain line breaks or several spaces.
     known = {one_line(label): index for index, label in enumerate(model_labels)}
     known |= {label: index for index, label in enumerate(model_labels)}
     unknown = [name for name in names if name not in known]

@@ -1,4 +1,4 @@
-"""CSV and TSV of any make -> columns of texts. Cells stay as they are written; an empty one is an empty text.
+"""CSV and TSV in any dialect -> columns of texts. Cells are not converted; an empty one is an empty text.
 
 Try it: read_csv(Path("my.csv"), ".csv").column_names
 """
@@ -19,26 +19,25 @@ from datasets import Dataset
 from train.data.errors import DataError
 from train.data.table_file import SNIFFED_CHARACTERS, open_text
 
-# What may stand between two cells, the likeliest first.
+# Possible delimiters, the most likely first.
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}
 DELIMITER_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 SNIFFED_ROWS = 50
-# Excel's own way to say what stands between cells.
+# Excel's line that declares the delimiter.
 SEPARATOR_LINE = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?\s*', re.IGNORECASE)
-# What PowerShell's Export-Csv writes above the header.
+# Written by PowerShell's Export-Csv above the header.
 TYPE_LINE = re.compile(r"\ufeff?#TYPE\s")
-# Python's own limit of 131,072 characters for a cell has no use here. It holds for the whole process.
+# Instead of Python's limit of 131,072 characters per cell; global to the process.
 csv.field_size_limit(sys.maxsize)
 
 
 class _QuoteError(DataError):
-    """A cell that opens with a double quote and is not closed as it should be."""
+    """A quoted cell that is not closed properly."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a file is written: what stands between and around cells, whether blanks do before quotes; lines above the
-    header."""
+    """Dialect of a file: delimiter, quote, whether spaces precede quotes, and number of lines above the header."""
 
     delimiter: str
     quote: str
@@ -60,7 +59,7 @@ def read_csv(path: Path, ending: str) -> Dataset:
     except _QuoteError as error:
         if layout.delimiter != "\t":
             raise
-        # Tables between tabs are often written without quoting: then every line is a row.
+        # Tab-separated tables are often written without quoting: then every line is a row.
         try:
             return _read_cells(path, layout, quoted=False)
         except DataError:
@@ -68,7 +67,7 @@ def read_csv(path: Path, ending: str) -> Dataset:
 
 
 def clean_names(names: Iterable[str]) -> list[str]:
-    """Column names: without blanks and marks that nobody sees around them, and each only once."""
+    """Column names, stripped of spaces and invisible characters, and made unique."""
     cleaned: list[str] = []
     for place, given in enumerate(names, 1):
         name = wanted = str(given).strip(" \t\r\n\v\f\xa0\u200b\u2060\ufeff").strip() or f"column {place}"
@@ -99,24 +98,23 @@ def _read_cells(path: Path, layout: _Layout, quoted: bool) -> Dataset:
                 started = layout.above + records.line_num + 1
         except csv.Error as error:
             raise _QuoteError(
-                f"{path}, line {started}: a cell opens with a double quote and is not closed as it should be "
-                f"({error}). Close it, with nothing behind but what parts cells, and write a quote inside of it twice "
-                '("").'
+                f"{path}, line {started}: a cell opens with a double quote and is not closed properly ({error}). Close "
+                'it right before the delimiter, and double quotes inside it ("").'
             ) from error
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
     return Dataset(pa.table([pa.array(cells, pa.large_string()) for cells in columns], names=header))
 
 
 def _fitted(cells: list[str], width: int, where: str, delimiter: str, may_be_short: bool) -> list[str]:
-    """A row that has fewer or more cells than the header, where it is clear what it means; [] for an empty line."""
+    """A row with fewer or more cells than the header, corrected if that is unambiguous; [] for an empty line."""
     if len(cells) < width and (may_be_short or not cells):
         return cells and cells + [""] * (width - len(cells))
     if len(cells) > width and not any(cells[width:]):
         return cells[:width]
     between = DELIMITER_NAMES[delimiter]
     raise DataError(
-        f"{where} has {len(cells)} cells, the header {width}: where {between} is part of a text, put that text in "
-        "double quotes."
+        f"{where} has {len(cells)} cells, the header {width}: if {between} is part of a text, put that text in double "
+        "quotes."
     )
 
 
@@ -150,7 +148,7 @@ def _layout(head: str, candidates: str, path: Path) -> _Layout:
 
 
 def _delimiter(lines: list[str], candidates: str) -> str:
-    """What stands between cells: what cuts most of the first rows into as many cells as the header."""
+    """The delimiter that splits most of the first rows into as many cells as the header."""
     fitting = {}
     for delimiter in candidates:
         share, width = _regularity(lines, delimiter)
@@ -174,7 +172,7 @@ def _regularity(lines: list[str], delimiter: str, **form: bool) -> tuple[float, 
 
 
 def _blanks_before_quotes(lines: list[str], delimiter: str) -> bool:
-    """Whether cells are quoted behind a blank, as in "text", "label": the quotes would count as theirs."""
+    """Whether spaces precede quotes, as in "text", "label": then the quotes would be read as part of the cells."""
     rows = islice(csv.reader(lines, delimiter=delimiter), SNIFFED_ROWS)
     if not any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for row in rows for cell in row):
         return False

@@ -1,4 +1,4 @@
-"""What is said when data can't be had."""
+"""DataError, raised when data can't be read or used."""
 
 # Why something on the Hub can't be read.
 OFFLINE, NO_ANSWER = "the Hugging Face Hub is switched off here", "the Hugging Face Hub does not answer"
@@ -6,7 +6,7 @@ NOT_IN_FOLDER = "it is not in the folder of data sets"
 
 
 class DataError(Exception):
-    """Says which data could not be had, why, and what to do."""
+    """Says which data can't be used, why, and what to do."""
 
 
 class UnclearColumns(DataError):

@@ -1,7 +1,7 @@
-"""Which rows a run trains on and which it holds out, as a number for each text: told apart later, and never read back.
+"""Fingerprint of a run's training and held-out rows: a hash per text, from which the texts can't be recovered.
 
-Kept in the run's folder as rows.npz, 12 bytes a row; a digest of all goes along with the checkpoint. So it is noticed
-when data changed between a run and its resume or evaluation, and rows that a model knows are counted in any file.
+Stored in the run's folder as rows.npz, 12 bytes a row; a digest of all is stored with the checkpoint. It detects data
+that changed between a run and its resume or evaluation, and counts trained-on rows in any file.
 Try it: Fingerprint.load(Path("runs/my-run/rows.npz"))
 """
 
@@ -26,7 +26,7 @@ _ARRAYS = ("train", "train_answers", "held_out", "held_out_answers", "before")
 
 
 def prints(texts: Iterable[str]) -> np.ndarray:
-    """(N,) uint64: a number for each text, the same in every process. Blanks around a text don't count."""
+    """(N,) uint64 hash of each text, the same in every process; surrounding spaces are ignored."""
     texts, parts = iter(texts), []
     while some := list(islice(texts, AT_ONCE)):
         digests = (hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest() for text in some)
@@ -35,14 +35,14 @@ def prints(texts: Iterable[str]) -> np.ndarray:
 
 
 def column(rows: Dataset, name: str) -> Iterator[Any]:
-    """The values of a column, some at a time."""
+    """The values of a column, read in chunks."""
     rows = rows.select_columns([name])
     for start in range(0, len(rows), AT_ONCE):
         yield from rows[start : start + AT_ONCE][name]
 
 
 def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which of the values are among those of a sorted array."""
+    """(N,) bool: which of the values are in the sorted array `known`."""
     if not len(known):
         return np.zeros(len(values), bool)
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
@@ -50,14 +50,14 @@ def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """A run's rows.
+    """Hashes of a run's rows.
 
     Attributes:
-        train, held_out: a number for each text, in their order.
-        train_answers, held_out_answers: uint32, for each text's class or translation; empty where there are none.
-        before: sorted numbers of texts that the model it started from was trained on, for the same task.
+        train, held_out: uint64 hash of each text, in their order.
+        train_answers, held_out_answers: uint32 hash of each text's class or translation; empty without any.
+        before: sorted hashes of the texts that the initial model was trained on, for the same task.
         labels: names of the classes.
-        about: what else must stay the same for the run to go on: its arguments, and its vocabulary as a digest.
+        about: what else must not change when the run is resumed: its arguments, and a digest of its vocabulary.
     """
 
     train: np.ndarray
@@ -82,35 +82,35 @@ class Fingerprint:
 
     @classmethod
     def of_streams(cls, files: Mapping[str, Path], before: np.ndarray | None = None) -> "Fingerprint":
-        """From the files that `packing.packed` keeps beside its streams."""
+        """From the hash files that `packing.packed` writes beside its streams."""
         train, held_out = (np.fromfile(files[name], "<u8") for name in ("train", "validation"))
         return cls(train, held_out, **({} if before is None else {"before": before}))
 
     @cached_property
     def trained(self) -> np.ndarray:
-        """Sorted numbers of all texts that the model was trained on."""
+        """Sorted hashes of all texts that the model was trained on."""
         return np.unique(np.concatenate([self.train, self.before]))
 
     @cached_property
     def truly_held_out(self) -> np.ndarray:
-        """Sorted numbers of the texts that were held out and never trained on: some texts stand in a table twice."""
+        """Sorted hashes of the texts that were held out and never trained on: a table may contain a text twice."""
         held_out = np.unique(self.held_out)
         return held_out[~among(held_out, self.trained)]
 
     def known(self, texts: Iterable[str]) -> int:
-        """How many of the texts the model was trained on."""
+        """Number of the texts that the model was trained on."""
         return int(among(prints(texts), self.trained).sum())
 
     @property
     def leaked(self) -> int:
-        """How many of the rows that were held out have a text that was trained on."""
+        """Number of held-out rows whose text was trained on."""
         return int(among(self.held_out, self.trained).sum())
 
     def same_rows(self, other: "Fingerprint") -> bool:
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _ARRAYS[:4])
 
     def digest(self) -> dict[str, str]:
-        """What tells the rows of both kinds from all others, whatever their order; it tells nothing of any one row."""
+        """A digest of the rows of both kinds, independent of their order; it reveals nothing about single rows."""
 
         def of(texts: np.ndarray, answers: np.ndarray) -> str:
             order = np.lexsort((answers, texts) if len(answers) else (texts,))
@@ -130,7 +130,7 @@ class Fingerprint:
 
     @classmethod
     def load(cls, path: Path) -> "Fingerprint | None":
-        """None where there is none that can be read, as in runs of earlier versions."""
+        """Read a fingerprint; None if there is none that can be read, as in runs of earlier versions."""
         try:
             with np.load(path, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in _ARRAYS}
@@ -139,12 +139,12 @@ class Fingerprint:
             if any(array.ndim != 1 or array.dtype != kind for array, kind in zip(arrays.values(), kinds, strict=True)):
                 return None
             return cls(**arrays, labels=list(told["labels"]), about=dict(told["about"]))
-        except Exception:  # A damaged archive raises many kinds.
+        except Exception:  # A damaged archive raises many types.
             return None
 
 
 def what_changed(was: Fingerprint, now: Fingerprint) -> str:
-    """In words, how the rows of now differ from those of then: "100 rows were added and 3 rows have another class"."""
+    """How the rows differ, in words: "100 rows were added and 3 rows have another class"."""
     old, new = np.concatenate([was.train, was.held_out]), np.concatenate([now.train, now.held_out])
     added = int((~among(new, np.unique(old))).sum())
     gone = int((~among(old, np.unique(new))).sum())
@@ -159,14 +159,14 @@ def what_changed(was: Fingerprint, now: Fingerprint) -> str:
     if fewer := [name for name in was.labels if name not in now.labels]:
         said.append(f"{'a class is' if len(fewer) == 1 else 'classes are'} gone ({listed(fewer)})")
     if gone == len(old) > 0:
-        return "none of its rows is there any more: is it the same file, with the same columns?"
+        return "none of its rows is left: is it the same file, with the same columns?"
     if not said:
-        return "its rows stand in another order"
+        return "its rows are in another order"
     return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
 def _relabelled(was: Fingerprint, now: Fingerprint, old: np.ndarray, new: np.ndarray) -> int:
-    """How many texts that are in both have another answer."""
+    """Number of texts in both with another answer."""
     theirs = np.concatenate([was.train_answers, was.held_out_answers])
     own = np.concatenate([now.train_answers, now.held_out_answers])
     if len(theirs) != len(old) or len(own) != len(new) or not len(old):
@@ -176,5 +176,5 @@ def _relabelled(was: Fingerprint, now: Fingerprint, old: np.ndarray, new: np.nda
 
 
 def _with_answers(texts: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """A number for each text with its answer."""
+    """A hash of each text with its answer."""
     return texts ^ (answers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))

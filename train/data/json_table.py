@@ -1,4 +1,4 @@
-"""JSON of any make -> columns: a row per line, an array of rows, rows in a field, or the forms that pandas writes.
+"""JSON of any layout -> columns: a row per line, an array of rows, rows in a field, or pandas' layouts.
 
 Try it: read_json(Path("my.json")).column_names
 """
@@ -19,7 +19,7 @@ from train.data.table_file import open_text
 from train.formatting import quoted
 
 AN_OBJECT = 'each must be an object such as {"text": "…", "label": "…"}'
-# What the rows of the Hub's data set server are wrapped in.
+# Fields around each row of the Hub's data set server.
 SERVED_ROW = {"row_idx", "row", "truncated_cells"}
 
 
@@ -29,7 +29,7 @@ def read_json(path: Path) -> Dataset:
     count = 0
     for where, row in _rows(path):
         if not isinstance(row, dict):
-            raise DataError(f"{where} is no row: {AN_OBJECT}.")
+            raise DataError(f"{where} is not a row: {AN_OBJECT}.")
         for name in [name for name in row if name not in columns]:
             columns[name] = [None] * count
         for name, values in columns.items():
@@ -42,7 +42,7 @@ def read_json(path: Path) -> Dataset:
 
 
 def is_rows_alone(path: Path) -> bool:
-    """Whether a JSON file is a row per line or an array of rows, with nothing around all or each that says more."""
+    """Whether a JSON file is a row per line or an array of rows, without further data around them."""
     try:
         with open_text(path) as file:
             whole = json.loads(file.read().strip("\ufeff \t\r\n"))
@@ -54,20 +54,20 @@ def is_rows_alone(path: Path) -> bool:
 
 
 def _are_served(values: list[tuple[str, Any]]) -> bool:
-    """Whether each row stands in an object with its number, as the Hub's data set server has it."""
+    """Whether each row is in an object with its number, as from the Hub's data set server."""
     return bool(values) and all(
         isinstance(row, dict) and row.keys() <= SERVED_ROW and "row" in row for _, row in values
     )
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every row, and where it stands."""
+    """Every row, with its location."""
     values = _stored(path)
     yield from ((where, row["row"]) for where, row in values) if _are_served(values) else values
 
 
 def _stored(path: Path) -> list[tuple[str, Any]]:
-    """The rows as they stand in the file, and where."""
+    """The rows as stored in the file, with their locations."""
     with open_text(path) as file:
         lines = [(number, line) for number, line in enumerate(file, 1) if line.strip("\ufeff \t\r\n")]
     if not lines:
@@ -81,7 +81,7 @@ def _stored(path: Path) -> list[tuple[str, Any]]:
             try:
                 values = _documents(path, lines)
             except DataError:
-                if not values:  # Then the place where the whole breaks says more than the end of its first line.
+                if not values:  # A document over several lines: its error is more precise than its first line's.
                     raise
                 raise error from None
         if len(values) == 1 and isinstance(values[0][1], dict):
@@ -102,7 +102,7 @@ def _parsed(text: str, path: Path, number: int) -> Any:
 
 
 def _documents(path: Path, lines: list[tuple[int, str]]) -> list[tuple[str, Any]]:
-    """Values one after the other, each over as many lines as it takes."""
+    """Concatenated values, each over one or more lines."""
     text = "".join(line for _, line in lines)
     decoder, place, found = json.JSONDecoder(), 0, []
     while place < len(text):
@@ -113,7 +113,7 @@ def _documents(path: Path, lines: list[tuple[int, str]]) -> list[tuple[str, Any]
             value, place = decoder.raw_decode(text, place)
         except ValueError as error:
             line = text.count("\n", 0, error.pos) if isinstance(error, json.JSONDecodeError) else 0
-            # Where the first line is broken already, what follows it says nothing.
+            # Too deeply nested: report the first line.
             raise _no_json(path, *lines[min(line, len(lines) - 1)], error) from error
         except RecursionError as error:
             raise _no_json(path, *lines[0], error) from error
@@ -131,9 +131,9 @@ def _no_json(path: Path, number: int, line: str, error: Exception) -> DataError:
 
 
 def _unfolded(value: dict[str, Any], where: str) -> list[tuple[str, Any]] | None:
-    """The rows of an object that holds all of them; None for an object that is a row itself.
+    """The rows of an object that is a whole table; None for an object that is a single row.
 
-    Raises DataError where it is unclear which of its fields holds the rows.
+    Raises DataError if it is ambiguous which of its fields holds the rows.
     """
     if isinstance(value.get("text"), str):
         return None
@@ -144,8 +144,8 @@ def _unfolded(value: dict[str, Any], where: str) -> list[tuple[str, Any]] | None
         of_rows = ["rows"]
     if len(of_rows) > 1:
         raise DataError(
-            f"{where} holds rows in several fields ({quoted(of_rows)}): save the rows to train on as a file of their "
-            "own, a line for each."
+            f"{where} holds rows in several fields ({quoted(of_rows)}): save the rows to train on as a separate file, "
+            "one per line."
         )
     if of_rows:
         return _numbered(value[of_rows[0]], f"{where}, '{of_rows[0]}'")
@@ -158,14 +158,14 @@ def _unfolded(value: dict[str, Any], where: str) -> list[tuple[str, Any]] | None
         name: rows
         for name, fields in value.items()
         if isinstance(fields, dict)
-        # Beside values of its own, lists of words may well be what a row knows about itself.
+        # Beside plain values, lists of words may be fields of a row.
         and (of_objects or any(map(_objects, fields.values())))
         and (rows := _unfolded(fields, f"{where}, '{name}'"))
     }
     if len(inside) > 1 or (len(value) > 1 and of_objects and not inside):
         raise DataError(
-            f"{where} is one object with the fields {quoted(list(inside or value))}, and it is not clear which holds "
-            "the rows to train on: save them with a line for each row."
+            f"{where} is one object with the fields {quoted(list(inside or value))}, and it is ambiguous which holds "
+            "the rows: save them as one row per line."
         )
     return next(iter(inside.values()), None)
 
@@ -181,9 +181,9 @@ def _of_columns(columns: dict[str, list[Any]], where: str) -> list[tuple[str, An
 
 
 def _of_nested(value: dict[str, dict[str, Any]], where: str) -> list[tuple[str, Any]] | None:
-    """{"text": {"0": …}, "label": {"0": …}}, or {"0": {"text": …, "label": …}}: rows are what is numbered, or more."""
+    """{"text": {"0": …}, "label": {"0": …}}, or {"0": {"text": …, "label": …}}: rows: the numbered or larger level."""
     if all(isinstance(cell, (list, dict)) for inside in value.values() for cell in inside.values()):
-        return None  # Tables in their turn.
+        return None  # Nested tables.
     keys = list(next(iter(value.values())))
     alike = all(inside.keys() == set(keys) for inside in value.values())
     if all(name.isdigit() for name in value) or (alike and len(value) > len(keys) and not _numbers(keys)):
@@ -218,8 +218,8 @@ def _lists(value: Any) -> bool:
 
 
 def _column(values: list[Any]) -> pa.Array | list[Any]:
-    """Values as they are, or as text where they are of several kinds or no valid text."""
-    values = [None if value != value else value for value in values]  # NaN is what programs write for missing.
+    """Values unchanged, or as text if they have several types or are not valid text."""
+    values = [None if value != value else value for value in values]  # NaN means missing.
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
@@ -231,7 +231,7 @@ def _column(values: list[Any]) -> pa.Array | list[Any]:
 
 
 def _as_object(value: Any) -> dict[str, Any] | None:
-    """Objects among other values stay such, so that nobody takes them for texts."""
+    """Values as objects, if a column has some: so that objects are not read as texts."""
     return value if value is None or isinstance(value, dict) else {"(no object)": _as_text(value)}
 
 

@@ -1,6 +1,6 @@
-"""Data sets read: from the hub, a local folder, a user's file, or a toy made on the spot. Texts keep their raw form.
+"""Load data sets: from the hub, a local folder, a user's file, or the generated toy data. Texts are not changed.
 
-Every split comes out as a datasets.Dataset with the columns text (str) and label (int).
+Every split is a datasets.Dataset with the columns text (str) and label (int).
 Try it: load_split(DataSource("toy", split="test"))[0][0]
 """
 
@@ -21,18 +21,18 @@ from train.data.tables import read_table
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
 from train.formatting import one_line
 
-# Characters of what a library says of a data set.
+# Maximum length of a quoted library message.
 MOST_SAID = 300
-# What has no classes, and why it is refused.
+# Unsupported data sets, and why.
 REFUSED = {
-    "stsb": "stsb asks for a similarity from 0 to 5, which is regression; the models here choose among classes. "
-    "For pairs with classes take mrpc, qqp, mnli, qnli or rte."
+    "stsb": "stsb is a regression task (similarity from 0 to 5), which is not supported. For pairs with classes use "
+    "mrpc, qqp, mnli, qnli or rte."
 }
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Two splits for training: one to learn from, one to choose the best checkpoint on."""
+    """Training rows and validation rows, and the class names."""
 
     train: Dataset
     validation: Dataset
@@ -43,10 +43,10 @@ def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list
     """One split with its class names; the two texts of a pair are joined by PAIR_SEPARATOR.
 
     Args:
-        labelled: False = texts are enough: rows have no label, and there are no class names.
+        labelled: False = texts only: rows have no label, and there are no class names.
 
     Raises:
-        DataError: when it can't be had, with what to do.
+        DataError: when it can't be read, with what to do.
     """
     rows, names = read_rows(source)
     columns = choose_columns(source, names_in(rows), labelled)
@@ -63,9 +63,9 @@ def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list
 
 
 def read_rows(source: DataSource) -> tuple[Dataset, list[str] | None]:
-    """One split with all its columns as they are stored, and the class names by index where they are known.
+    """One split with all its columns as stored, and the class names by index, if known.
 
-    Raises DataError when it can't be had, with what to do.
+    Raises DataError when it can't be read, with what to do.
     """
     if source.dataset in REFUSED:
         raise DataError(REFUSED[source.dataset])
@@ -87,13 +87,13 @@ def read_rows(source: DataSource) -> tuple[Dataset, list[str] | None]:
     if source.dataset.count("/") == 1:
         return _read_hub(source.dataset, source.language, source.split or "test"), None
     raise DataError(
-        f"{source.dataset} is no data set: known are {', '.join(DATASETS)}, a folder of --data_dir, a hub id such as "
-        f"owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
+        f"{source.dataset} is not a data set. Give one of {', '.join(DATASETS)}, a folder of --data_dir, a hub id such "
+        f"as owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
     )
 
 
 def columns_of(source: DataSource) -> list[str]:
-    """The columns that a data set's training rows have. Raises DataError as `load_split` does."""
+    """The columns of a data set's training rows. Raises DataError as `load_split` does."""
     return names_in(read_rows(source.at("train"))[0])
 
 
@@ -108,10 +108,10 @@ def load_training_data(
     seed: int = 0,
     labelled: bool = True,
 ) -> TrainingData:
-    """The training rows and a validation split, which never holds rows of the split one reports on.
+    """The training rows and validation rows; never rows of the test split.
 
     Raises:
-        DataError: when the data can't be had or can't be trained on.
+        DataError: when the data can't be read or used for training.
     """
     if source.is_toy:
         shape = dict(num_classes=num_classes, vocab_size=vocab_size or TOY_VOCABULARY, seq_len=seq_len)
@@ -124,7 +124,7 @@ def load_training_data(
     rows, labels = load_split(source.at("train"), labelled)
     present = sorted(set(rows["label"][:])) if labelled else []
     if labelled and len(present) < 2:
-        raise DataError(f"{source.dataset} has one class only ({labels[present[0]]}): there is nothing to tell apart.")
+        raise DataError(f"{source.dataset} has only one class ({labels[present[0]]}): a classifier needs at least two.")
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=seed).select(range(num_samples))
     if source.has_own_validation:
@@ -138,23 +138,23 @@ def load_training_data(
 def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
     try:
         if not (Path(hub_id).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE):
-            # Asked first because it answers at once, where `datasets` retries for half a minute.
+            # First, because it fails at once, while `datasets` retries for half a minute.
             huggingface_hub.HfApi().dataset_info(hub_id, timeout=10)
         return load_dataset(hub_id, hub_config, split=split)
-    except Exception as error:  # The hub, the network and the parser each raise their own kinds.
+    except Exception as error:  # The hub, the network and the parser raise many types.
         from_disk = (
             "To read from disk, name a table as --dataset, such as my.csv, or with --data_dir a folder that holds "
             f"<dataset>/{split}.parquet."
         )
         if huggingface_hub.constants.HF_HUB_OFFLINE and is_unreachable(error):
-            why = "HF_HUB_OFFLINE is set, and it is not among what was downloaded before."
+            why = "HF_HUB_OFFLINE is set, and it was not downloaded before."
         elif is_unreachable(error):
             why = (
-                "the Hugging Face Hub could not be reached. Is this machine online? To use what was downloaded "
-                "before, set HF_HUB_OFFLINE=1."
+                "the Hugging Face Hub could not be reached. Is this machine online? To use an earlier download, set "
+                "HF_HUB_OFFLINE=1."
             )
         elif is_missing(error):
-            why = "the Hugging Face Hub has no such data set, or shows it to others only: is HF_TOKEN set?"
+            why = "the Hugging Face Hub has no such data set, or it is private: is HF_TOKEN set?"
         else:
             why = f"{one_line(str(error))[:MOST_SAID].rstrip('.')}."
         said = f"{hub_id} ({split}) could not be loaded: {why} {from_disk}"

@@ -1,7 +1,6 @@
-"""Many texts as one stream of tokens, cut into blocks of equal length, kept on disk: what a causal model trains on.
+"""Training data of a causal model: texts packed into one stream of tokens on disk, cut into blocks of equal length.
 
-Texts are read one after the other and never held together in memory; the stream is made once for a data set and a
-tokenizer, and read from disk afterwards.
+Texts are streamed, never all in memory; the packed stream is cached on disk per data set and tokenizer.
 Try it: python -m train --dataset tiny_stories --data_dir folder/of/data
 """
 
@@ -32,9 +31,9 @@ TEXTS_AT_ONCE = 1_000
 
 
 class Blocks(torch.utils.data.Dataset):
-    """Blocks of `length` tokens of a stream on disk; what is left at its end is not used.
+    """Blocks of `length` tokens of a stream on disk, without an incomplete last block.
 
-    A row is {"input_ids": (length,) int64, "row": its number}.
+    A row is {"input_ids": (length,) int64, "row": its index}.
     """
 
     def __init__(self, path: Path, dtype: str, length: int):
@@ -52,9 +51,9 @@ class Blocks(torch.utils.data.Dataset):
 
 
 def stream_texts(source: DataSource) -> Iterator[str]:
-    """The texts of a split one after the other: a parquet file by parts, a hub data set as it comes over the network.
+    """Iterate over the texts of a split: a parquet file in batches, a hub data set as a stream.
 
-    Raises DataError when it can't be had.
+    Raises DataError when it can't be read.
     """
     source.refuse_other_files()
     path = source.local_file()
@@ -74,7 +73,7 @@ def stream_texts(source: DataSource) -> Iterator[str]:
         try:
             rows = load_dataset(hub_id, part, split=split or "train", streaming=True)
             names = rows.column_names or list(next(iter(rows)))
-        except Exception as error:  # The hub, the network and the parser each raise their own kinds.
+        except Exception as error:  # The hub, the network and the parser raise many types.
             raise Unreachable(
                 f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
                 f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir.",
@@ -86,19 +85,19 @@ def stream_texts(source: DataSource) -> Iterator[str]:
 
 
 def _texts(columns: Columns, values: list[list[Any]]) -> Iterator[str]:
-    """Of rows of the chosen columns, the texts that are not empty."""
+    """The non-empty texts of rows of the selected columns."""
     parts = [texts_in(cells, name, columns.dataset) for name, cells in zip(columns.texts, values, strict=True)]
     return (text for text in joined(parts) if text.strip())
 
 
 def held_out_every(share: float) -> int:
-    """Every so many texts, one is held out for validation."""
+    """n, where every n-th text is held out for validation."""
     return max(round(1 / share), 2)
 
 
 def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, dtype: str) -> dict[str, int]:
-    """Write the tokens of all texts, an end token behind each, and beside them, a number for each text, by which it is
-    known again; returns how many texts, tokens and characters."""
+    """Write the tokens of all texts, each followed by an end token, and beside them the hash of each text; returns the
+    numbers of texts, tokens and characters."""
     counts, texts = {"texts": 0, "tokens": 0, "characters": 0}, iter(texts)
     with path.open("wb") as file, prints_of(path).open("wb") as known:
         while batch := list(islice(texts, TEXTS_AT_ONCE)):
@@ -115,18 +114,18 @@ def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, d
 
 
 def prints_of(path: Path) -> Path:
-    """The file beside a stream with a number for each of its texts, as `fingerprint.prints` gives them."""
+    """The file beside a stream with the hashes of its texts (`fingerprint.prints`)."""
     return path.with_suffix(".prints")
 
 
 def packed(
     what: dict[str, Any], tokenizer: PreTrainedTokenizerFast, splits: dict[str, Iterable[str]]
 ) -> tuple[dict[str, Path], dict[str, Any]]:
-    """The streams of some texts, from disk if they were made before.
+    """The packed streams of some texts, from the cache if possible.
 
     Args:
-        what: tells these texts from all others: it is part of the cache's key.
-        splits: name -> texts, read only when they are not cached.
+        what: identifies the texts, as part of the cache key.
+        splits: name -> texts, read only if they are not cached.
 
     Returns:
         name -> file, and {"dtype", name -> counts}.
@@ -145,16 +144,16 @@ def packed(
             info |= {name: pack(texts, tokenizer, aside / f"{name}.bin", dtype) for name, texts in splits.items()}
             (aside / "info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)  # It may be what filled the disk.
+            shutil.rmtree(aside, ignore_errors=True)  # It may have filled the disk.
             raise
         try:
             aside.rename(folder)
-        except OSError:  # Another run was quicker.
+        except OSError:  # Another run has made it meanwhile.
             shutil.rmtree(aside)
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     return {name: folder / f"{name}.bin" for name in splits}, info
 
 
 def cache_folder() -> Path:
-    """Where streams are kept: SWITCH_CACHE_DIR, or a folder of the user's cache."""
+    """Folder of packed streams: in SWITCH_CACHE_DIR, or in the user's cache."""
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "switch-transformers") / "packed"

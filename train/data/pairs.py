@@ -1,4 +1,4 @@
-"""Pairs of texts: one to read, one to write. The columns `text` and `target`.
+"""Pairs of source and target texts, in the columns `text` and `target`.
 
 Try it: load_pairs(DataSource("en_hi", "folder/of/data", split="test"))
 """
@@ -16,21 +16,21 @@ from train.data.source import DataSource
 from train.data.splits import cut
 from train.formatting import quoted
 
-# How the two columns are found by name: the first pair that a table has.
+# The two columns found by name: the first pair that a table has.
 PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
-# A word comes to so many tokens, more or less: two languages share a vocabulary of some thousands of pieces.
+# Approximate, for two languages that share a vocabulary of some thousands of tokens.
 TOKENS_PER_WORD = 1.9
 
 
 def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
-    """The columns asked for, else those found by name, else the two that there are; two columns that are read as one
-    text have a comma between.
+    """The requested source and target columns, else those found by name, else the only two; two source columns are
+    comma-separated.
 
-    Raises DataError when that leaves a doubt.
+    Raises DataError if the choice is ambiguous.
     """
     if source.is_toy:
         raise DataError(
-            "toy has no pairs of texts, only texts with classes: for --task translation take en_hi, or a file with two "
+            "toy has no pairs of texts, only texts with classes: for --task translation use en_hi, or a file with two "
             "columns of texts."
         )
     texts = split_columns(source.text_column, names, source.dataset)
@@ -42,7 +42,7 @@ def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
     text, target = ",".join(texts) or found[0], target or found[1]
     task = instruction_columns(names)
     if not texts and text in task and target not in task:
-        text = ",".join(task)  # What a task is about may be empty: read behind the task itself.
+        text = ",".join(task)  # Instruction and optional input.
     if text is None or target is None or text == target:
         raise UnclearColumns(
             f"Which columns of {source.dataset} hold the text and its translation? Name two of {quoted(names)} with "
@@ -52,20 +52,20 @@ def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
 
 
 def pair_texts(rows: Dataset, dataset: str, source: str, target: str) -> tuple[list[str], list[str]]:
-    """The texts of two columns as `choose_pair` names them, "" where there is none. Raises DataError."""
+    """The texts of the two columns of `choose_pair`, "" if missing. Raises DataError."""
     read = Columns(dataset, split_columns(source, names_in(rows), dataset), None)
     return texts_of(rows, read), texts_in(cells_of(rows, target), target, dataset)
 
 
 def too_long(words: Sequence[int], target_words: Sequence[int], seq_len: int) -> np.ndarray:
-    """For each pair, whether a side of so many words has more than `seq_len` tokens, as far as that can be told."""
+    """(N,) bool: whether a side of each pair probably has more than `seq_len` tokens, by its number of words."""
     return TOKENS_PER_WORD * np.maximum(words, target_words) + 1 > seq_len
 
 
 def load_pairs(source: DataSource) -> Dataset:
-    """One split as rows of `text` and `target`; rows without either are left out.
+    """One split as rows of `text` and `target`, without incomplete rows.
 
-    Raises DataError when it can't be had.
+    Raises DataError when it can't be read.
     """
     rows, _ = read_rows(source)
     text, target = choose_pair(source, names_in(rows))
@@ -80,9 +80,9 @@ def load_pairs(source: DataSource) -> Dataset:
 def load_training_pairs(
     source: DataSource, *, validation_size: float, num_samples: int | None = None, seed: int = 0
 ) -> TrainingData:
-    """The training pairs and a validation split, which never holds rows of the split one reports on.
+    """The training pairs and validation pairs; never rows of the test split.
 
-    Raises DataError when they can't be had.
+    Raises DataError when they can't be read.
     """
     rows = load_pairs(source.at("train"))
     if num_samples is not None and num_samples < len(rows):

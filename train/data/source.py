@@ -1,5 +1,4 @@
-"""Where rows come from and which of their columns are read: made once from a run's arguments, a command's flags or the
-page's choices, and passed on.
+"""DataSource: a data set, its location and the columns to read, from a run's arguments, a command's flags or the page.
 
 Try it: DataSource("ag_news", data_dir="folder/of/data").report_split
 """
@@ -13,7 +12,7 @@ from switch_model.storage.paths import local_path
 from train.data.errors import NOT_IN_FOLDER, DataError, Unreachable
 from train.data.table_file import instead_of_a_table, is_table
 
-# The environment's folder of data sets, where none is named.
+# Environment variable with the default of --data_dir.
 DATA_DIR = "SWITCH_DATA_DIR"
 # The rows of bundled data sets, a folder each.
 _BUNDLED = Path(__file__).resolve().parent / "bundled"
@@ -25,11 +24,11 @@ class KnownDataset:
     """A data set known by name.
 
     Attributes:
-        splits: what there is; the last one is the one to report on.
+        splits: its splits; metrics are reported on the last one.
         labels: class names by index.
-        hub_id, hub_config: where `datasets` finds it.
+        hub_id, hub_config: its name on the hub.
         text_columns: its column of texts on the hub, or the two of a pair.
-        fragments: whether train holds parts of its own sentences as rows.
+        fragments: whether train contains parts of its own sentences as rows.
         bundled: whether its rows come with this package, as CSV.
     """
 
@@ -60,7 +59,7 @@ DATASETS: dict[str, KnownDataset] = {
     "mini_reviews": KnownDataset(("train", "test"), _OPINIONS, bundled=True),
     "ag_news": KnownDataset(("train", "test"), _NEWS, "fancyzhx/ag_news"),
     "imdb": KnownDataset(("train", "test"), ("neg", "pos"), "stanfordnlp/imdb"),
-    # GLUE hides the labels of its test splits: validation is what one reports.
+    # GLUE hides the labels of its test splits, so metrics are reported on validation.
     "sst2": _glue("sst2", _OPINIONS, "sentence", fragments=True),
     "cola": _glue("cola", ("unacceptable", "acceptable"), "sentence"),
     "mrpc": _glue("mrpc", ("not_equivalent", "equivalent"), "sentence1", "sentence2"),
@@ -75,23 +74,23 @@ DATASETS: dict[str, KnownDataset] = {
     "qnli": _glue("qnli", ("entailment", "not_entailment"), "question", "sentence"),
     "rte": _glue("rte", ("entailment", "not_entailment"), "sentence1", "sentence2"),
     "tiny_stories": KnownDataset(("train", "validation"), hub_id="roneneldan/TinyStories"),
-    # English and a language of India each; --language says which.
+    # English and an Indian language, selected by --language.
     "samanantar": KnownDataset(("train",), hub_id="ai4bharat/samanantar", text_columns=("src", "tgt")),
 }
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set, where it lies, and which part of it is read.
+    """A data set, its location, and the split and columns to read.
 
     Attributes:
         dataset: a name in DATASETS, a folder of data_dir, a hub id "owner/name", or the path of a CSV, TSV, JSONL or
             parquet file (which has one split, "train").
         data_dir: a folder with <dataset>/<split>.parquet; None = SWITCH_DATA_DIR, then the hub.
-        text_column: the column of texts, or two with a comma between; None = found by name, as the other two.
-        label_column, target_column: the one of classes, and the one of what is to be written.
-        language: part of a data set on the hub.
-        split: None = the one to report on.
+        text_column: the column of texts, or two, comma-separated; None = found by name, as for the other two.
+        label_column, target_column: the columns of classes and of target texts.
+        language: subset of a data set on the hub.
+        split: None = the one on which metrics are reported.
     """
 
     dataset: str
@@ -104,7 +103,7 @@ class DataSource:
 
     @classmethod
     def of(cls, flags: Any) -> "DataSource":
-        """From what has these fields as attributes, or some of them: DataArguments, or the flags of a command."""
+        """From an object with some of these fields as attributes: DataArguments, or the flags of a command."""
         return cls(**{item.name: getattr(flags, item.name, None) for item in fields(cls)})
 
     def at(self, split: str | None) -> "DataSource":
@@ -135,7 +134,7 @@ class DataSource:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of its files; None where it is read from elsewhere."""
+        """The folder of its files; None if it has none."""
         if self.is_bundled:
             return _BUNDLED / self.dataset
         root = data_folder(self.data_dir)
@@ -143,12 +142,12 @@ class DataSource:
 
     @property
     def on_hub(self) -> bool:
-        """Whether it is read from the hub, where it may have several parts."""
+        """Whether it is read from the hub."""
         return not (self.is_toy or self.is_file or self.folder)
 
     @property
     def report_split(self) -> str:
-        """The split that metrics are reported on: test, or what comes nearest. Raises DataError."""
+        """The split on which metrics are reported: test, or else the last one. Raises DataError."""
         if self.known:
             return self.known.splits[-1]
         if self.is_file:
@@ -157,14 +156,14 @@ class DataSource:
 
     @property
     def has_own_validation(self) -> bool:
-        """Whether checkpoints are chosen on a split of its own: a folder's, that has another to report on."""
+        """Whether checkpoints are selected on its validation split: of a folder that has a test split too."""
         if self.known or not (folder := self.folder):
             return False
         return {"validation", "test"} <= set(local_splits(folder))
 
     @property
     def lacks_validation(self) -> bool:
-        """Whether it has no validation split of its own, so that a run holds some of its training rows out."""
+        """Whether it has no validation split, so that a run holds out some of its training rows."""
         if self.is_toy or self.is_file:
             return self.is_file
         if (folder := self.folder) and not self.is_bundled:
@@ -172,14 +171,13 @@ class DataSource:
         return self.known is not None and not any(name.startswith("validation") for name in self.known.splits)
 
     def split_among(self, splits: tuple[str, ...]) -> str:
-        """The split that is asked for, or the last one. Raises DataError for one that is not among them."""
+        """The requested split, or the last one. Raises DataError if it does not exist."""
         if self.split is not None and self.split not in splits:
             raise DataError(f"{self.dataset} has no split {self.split!r}: it has {', '.join(splits)}.")
         return self.split or splits[-1]
 
     def local_file(self) -> Path | None:
-        """The file of the split: parquet, or CSV where it is bundled; None where it is read from elsewhere. Raises
-        DataError when it is missing."""
+        """The file of the split: parquet, or CSV if bundled; None without a folder. Raises DataError when it is missing."""
         if (folder := self.folder) is None:
             return None
         if self.is_bundled:
@@ -187,26 +185,26 @@ class DataSource:
         return folder / f"{self.at(self.split or self.report_split).split_among(local_splits(folder))}.parquet"
 
     def files(self) -> list[Path]:
-        """All files on this disk that it is read from."""
+        """All local files that it is read from."""
         if self.is_file:
             return [Path(self.dataset)]
         return sorted(self.folder.glob("*.*")) if self.folder else []
 
     def refuse_other_files(self) -> None:
-        """Raise DataError for the name of a file that is no table, or of no kind that is read here."""
+        """Raise DataError for the name of a file that is not a supported table."""
         known = self.known or (self.folder and self.folder.is_dir())
         if not known and (said := instead_of_a_table(self.dataset)):
             raise DataError(said)
 
 
 def data_folder(data_dir: str | None = None) -> str | None:
-    """Where named data sets lie: as asked, or as the environment says; None = nowhere on this disk."""
+    """The folder of named data sets, from the argument or the environment; None without either."""
     folder = data_dir or os.environ.get(DATA_DIR)
     return local_path(folder) if folder else None
 
 
 def known_datasets(data_dir: str | None = None) -> list[str]:
-    """The names of DATASETS, and those of the other folders of data_dir (or SWITCH_DATA_DIR) with rows to train on."""
+    """The names of DATASETS, and of the other folders of data_dir (or SWITCH_DATA_DIR) with training rows."""
     folder = data_folder(data_dir)
     own = sorted(path.parent.name for path in Path(folder).glob("*/train.parquet")) if folder else []
     return [*DATASETS, *(name for name in own if name not in DATASETS)]
@@ -217,8 +215,8 @@ def local_splits(folder: Path) -> tuple[str, ...]:
     found = tuple(name for name in LOCAL_SPLITS if (folder / f"{name}.parquet").is_file())
     if not found:
         raise Unreachable(
-            f"There is no {folder / 'train.parquet'}. --data_dir names a folder that holds "
-            f"{folder.name}/train.parquet, and validation.parquet and test.parquet where there are such.",
+            f"There is no {folder / 'train.parquet'}. --data_dir must be a folder that contains "
+            f"{folder.name}/train.parquet, and optionally validation.parquet and test.parquet.",
             NOT_IN_FOLDER,
         )
     return found

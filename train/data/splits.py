@@ -1,4 +1,4 @@
-"""Rows to train on and rows held out: of every class alike, or whole sentences where rows are their fragments.
+"""Split rows into training and held-out rows: stratified by class, or by whole sentences if rows are fragments.
 
 Try it: cut_by_sentence(load_split("sst2", "train")[0], share=0.1)
 """
@@ -14,10 +14,10 @@ from train.formatting import counted
 
 
 def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
-    """Rows to train on, and whole sentences to validate on of which no fragment is left to train on.
+    """Training rows, and whole sentences for validation, of which no fragment is among the training rows.
 
-    A row is a fragment of a sentence when it is one of its runs of words. Cutting row by row would put fragments of one
-    sentence on both sides, and the validation accuracy would speak of memory.
+    A row is a fragment of a sentence if it is a sequence of its words. Splitting row by row would put fragments of one
+    sentence on both sides, and validation accuracy would be too optimistic.
     """
     texts = rows["text"]
     frequency = Counter(word for text in texts for word in set(text.split()))
@@ -25,7 +25,7 @@ def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
     holding: dict[str, list[str]] = defaultdict(list)
     for text in sorted(set(texts), key=len, reverse=True):
         words = text.split()
-        # The sentences with the text's rarest word are few.
+        # Few sentences contain the text's rarest word.
         candidates = holding[min(words, key=frequency.__getitem__)]
         sentence = next((whole for whole in candidates if f" {' '.join(words)} " in f" {whole} "), None)
         if sentence is None:
@@ -45,21 +45,21 @@ def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
 
 
 def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
-    """Rows to train on and rows held out, of every class alike where each has two rows at least; 0 classes = any rows.
+    """Training rows and held-out rows, stratified if every class has at least two rows; 0 classes = not stratified.
 
-    The cut does not depend on the run's seed, so that runs with different seeds share one validation split.
+    The split does not depend on the run's seed, so that runs with different seeds share one validation split.
     """
     held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
     left = len(rows) - held_out
     if left < max(classes, 1):
         raise DataError(
-            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} to train on"
+            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} for training"
             + (f", for {classes} classes" if classes else "")
-            + ": take a smaller share, or more rows."
+            + ": use a smaller share, or more rows."
         )
     labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
     if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
-        # What train_test_split does, without its row by row reading of the labels.
+        # As train_test_split, which reads the labels row by row.
         parts = next(stratified_shuffle_split_generate_indices(labels, left, held_out, rng=random))
         return rows.select(parts[0]), rows.select(parts[1])
     order = random.permutation(len(rows))

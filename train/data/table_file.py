@@ -1,6 +1,6 @@
-"""A table's file -> its bytes or characters: unpacked, decoded, or a sentence that says what the file is instead.
+"""Open a table's file: decompressed and decoded, or an error that says what the file is instead.
 
-What a file is, its first bytes say and not its name: a gzip called .csv is unpacked all the same.
+The first bytes decide, not the name: a gzip file called .csv is decompressed too.
 Try it: open_text(Path("my.csv.gz")).readline()
 """
 
@@ -20,20 +20,20 @@ from train.data.errors import DataError
 from train.formatting import quoted
 
 FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-# Behind one of the endings above. A zip holds one table, whose ending counts.
+# After one of the endings above. A zip holds one table, whose ending counts.
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
-# Of files that may be uploaded: of a packed one, a browser looks at the last ending.
+# For uploads: a browser looks at the last ending only.
 UPLOAD_ENDINGS = [*FILE_ENDINGS, *PACKED_ENDINGS]
-# Unpacked, a file may take so many times its size, and no less than so much: more is made to fill a machine.
+# Limit against decompression bombs: this multiple of the file's size, but at least so many bytes.
 MOST_TIMES, ALWAYS_ALLOWED = 100, 256_000_000
 SNIFFED_BYTES, SNIFFED_CHARACTERS = 4_096, 65_536
 SAVE_AS_UTF8 = "Save it again as UTF-8 (in Excel: Save As, CSV UTF-8)."
 _AS_CSV = "Save its table as CSV UTF-8."
 _BY_PANDAS = 'Read it in Python and write its table with pandas: frame.to_parquet("data.parquet").'
-# What no text holds: control characters other than those from backspace to carriage return, and escape.
+# Not in text files: control characters other than those from backspace to carriage return, and escape.
 CONTROL_BYTES = {*range(8), *range(14, 32)} - {0x1B}
 
-# How files begin that are often taken for a table: what each is, and what to do.
+# First bytes of files that are often mistaken for a table: what each is, and what to do.
 _OTHER_STARTS: dict[bytes, tuple[str, str]] = {
     b"\xd0\xcf\x11\xe0": ("an old Excel or Word file", _AS_CSV),
     b"%PDF": ("a PDF", _AS_CSV),
@@ -65,13 +65,13 @@ OTHER_ENDINGS: dict[str, tuple[str, str]] = {
 
 
 def is_table(name: str) -> bool:
-    """Whether a data set's name is that of a file that may be read."""
+    """Whether a data set's name is that of a supported table file."""
     path = Path(name)
     return "://" not in name and (path.suffix.lower() == ".zip" or _inner_ending(path) in FILE_ENDINGS)
 
 
 def has_first_line(name: str) -> bool:
-    """Whether the columns of such a file are named by its first line."""
+    """Whether the file's first line names its columns."""
     return is_table(name) and _inner_ending(Path(name)) not in (".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -82,7 +82,7 @@ def without_endings(name: str) -> str:
 
 
 def instead_of_a_table(name: str) -> str | None:
-    """The sentence for a name that is a file's, but none of a table that can be read; None for all other names."""
+    """An error message for a file name that is not a supported table; None for any other name."""
     path = Path(name)
     endings = f"A table's name ends in {', '.join(FILE_ENDINGS)}, or in one of these and {', '.join(PACKED_ENDINGS)}"
     if is_table(name):
@@ -99,7 +99,7 @@ def instead_of_a_table(name: str) -> str | None:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The file's content, unpacked where it is packed. Raises OSError, and DataError where it can't be unpacked."""
+    """The file's content, decompressed. Raises OSError, and DataError if it can't be decompressed."""
     with path.open("rb") as file:
         start = file.read(8)
     opener = next((own for magic, own in _UNPACKERS.items() if start.startswith(magic)), None)
@@ -109,7 +109,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def check_unpacked_size(path: Path, most: int) -> None:
-    """Raise DataError where a file takes more than so many bytes unpacked, or can't be unpacked."""
+    """Raise DataError if a file has more than `most` bytes decompressed, or can't be decompressed."""
     too_large = DataError(f"{path} takes more than {most // 1_000_000:,} MB unpacked: take a part of it.")
     with open_bytes(path) as file:
         content = io.BytesIO()
@@ -122,19 +122,19 @@ def check_unpacked_size(path: Path, most: int) -> None:
 
 
 def _parquet_size(content: BinaryIO) -> int:
-    """Bytes of a parquet file's cells, at least: equal ones take next to none in the file. 0 for a broken one."""
+    """A lower bound on the bytes of a parquet file's cells, whose repetitions are compressed. 0 for a damaged file."""
     import pyarrow.parquet as pq
 
     try:
         known = pq.read_metadata(content)
-    except Exception:  # Each version of the format fails in its own way; reading it says how.
+    except Exception:  # Versions of the format fail differently; reading it gives the error.
         return 0
     groups = [known.row_group(group).total_byte_size for group in range(known.num_row_groups)]
     return max(sum(groups), 8 * known.num_rows * known.num_columns)
 
 
 def table_ending(path: Path) -> str:
-    """.csv of x.csv, x.csv.gz, and of a zip that holds one CSV; .parquet of whatever begins like one."""
+    """.csv for x.csv, x.csv.gz, and a zip with one CSV; .parquet for any file that begins like one."""
     with open_bytes(path) as file:
         if file.read(4) == b"PAR1":
             return ".parquet"
@@ -146,7 +146,7 @@ def table_ending(path: Path) -> str:
 
 
 def open_text(path: Path) -> TextIO:
-    """The file's characters, line ends as they are. Raises DataError where it is plainly something else than text."""
+    """The file as text, with unchanged line ends. Raises DataError if it is clearly not text."""
     with open_bytes(path) as file:
         start = file.read(SNIFFED_BYTES)
     lowered = start.lstrip()[:200].lower()
@@ -159,12 +159,12 @@ def open_text(path: Path) -> TextIO:
 
 
 def encoding_error(path: Path) -> DataError:
-    """Says in which line the bytes stop being text. A guess at the encoding could go wrong without a sign."""
+    """An error with the line of the first invalid byte. Not a guess of the encoding, which could be wrong unnoticed."""
     with open_bytes(path) as file:
         start = file.read(SNIFFED_CHARACTERS)
     encoding = _encoding(start[:SNIFFED_BYTES])
     if not encoding.startswith("utf-8"):
-        return DataError(f"{path} begins as {encoding.upper()}, but holds bytes that are none. {SAVE_AS_UTF8}")
+        return DataError(f"{path} begins as {encoding.upper()}, but has bytes that are not. {SAVE_AS_UTF8}")
     binary = bool(set(start) & CONTROL_BYTES)
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
@@ -177,7 +177,7 @@ def encoding_error(path: Path) -> DataError:
                     f"{path} is not UTF-8: line {number} holds the byte 0x{line[error.start]:02x}, as files in Latin-1 "
                     f"or another old encoding do. {SAVE_AS_UTF8}"
                 )
-    return DataError(f"{path} holds bytes that are no text: is it a {path.suffix} file? {SAVE_AS_UTF8}")
+    return DataError(f"{path} has bytes that are not text: is it a {path.suffix} file? {SAVE_AS_UTF8}")
 
 
 def _inner_ending(path: Path) -> str:
@@ -189,7 +189,7 @@ def _inner_ending(path: Path) -> str:
 
 
 def _encoding(start: bytes) -> str:
-    """By the mark at the beginning; without one, UTF-8, unless every other byte is zero as in UTF-16."""
+    """The encoding by its byte-order mark; without one, UTF-8, unless there are zero bytes as in UTF-16."""
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -202,13 +202,13 @@ def _encoding(start: bytes) -> str:
 
 
 def _is_text(start: bytes, encoding: str) -> bool:
-    """Whether bytes with zeros among them are lines of text in `encoding`: ends of lines, no control characters."""
+    """Whether bytes are lines of text in `encoding`: line ends, no control characters, some ASCII."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(start)  # The last character may be cut.
     except UnicodeDecodeError:
         return False
     plain = sum(character.isascii() for character in text)
-    # Bytes of another encoding come out as characters from all over Unicode, and their line ends as none.
+    # Bytes of another encoding decode to arbitrary characters, without line ends.
     lines = "\n" in text or "\r" in text
     return lines and not any(ord(character) in CONTROL_BYTES for character in text) and plain >= 0.05 * len(text)
 
@@ -217,7 +217,7 @@ def _is_text(start: bytes, encoding: str) -> bool:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of unpacked bytes that ends in a DataError when it grows beyond `most`, or is broken."""
+    """A decompressed stream that raises DataError beyond `most` bytes, or if it is damaged."""
 
     def __init__(self, stream: BinaryIO, most: int, path: Path):
         self._stream, self._left, self._path = stream, most, path
@@ -233,7 +233,7 @@ class _Bounded(io.RawIOBase):
         self._left -= len(part)
         if self._left < 0:
             raise DataError(
-                f"{self._path} takes over {MOST_TIMES} times its size unpacked, far more than tables do. Unpack it "
+                f"{self._path} has more than {MOST_TIMES} times its size unpacked, far more than tables do. Unpack it "
                 "yourself if you trust it."
             )
         buffer[: len(part)] = part
@@ -276,7 +276,7 @@ def _open_zip(path: Path) -> BinaryIO:
 
 
 def _open_zst(path: Path) -> BinaryIO:
-    import pyarrow as pa  # Here, because everybody asks for names of tables, and next to nobody for this.
+    import pyarrow as pa  # Slow to import, and rarely needed.
 
     return pa.input_stream(str(path), compression="zstd")
 

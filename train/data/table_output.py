@@ -1,4 +1,4 @@
-"""Rows of a table with answers added -> a file in the format that its name says, or CSV on standard output.
+"""Write a table with added columns, in the format of the file's ending, or as CSV to standard output.
 
 Try it: write_table(read_table(Path("my.csv")), [{"predicted": "good"}], "out.parquet")
 """
@@ -24,31 +24,31 @@ JSON_LINES, JSON_ENDINGS = (".jsonl", ".ndjson"), (".jsonl", ".ndjson", ".json")
 
 
 def check_output(output: str | None, source: str) -> None:
-    """Raise ValueError where a copy of `source` can't be written as the ending of `output` says, or would take its
-    place and lose what stands around its rows."""
+    """Raise ValueError if `output` has an unsupported ending, or would replace `source` and lose data around its
+    rows."""
     if output is None or _is_stream(output):
         return
     path = Path(output)
     if path.suffix.lower() not in FILE_ENDINGS:
         endings = f"{', '.join(FILE_ENDINGS[:-1])} or {FILE_ENDINGS[-1]}"
-        raise ValueError(f"--output {output} must end in {endings}: no other format is written, packed ones neither.")
+        raise ValueError(f"--output {output} must end in {endings}: other formats and compression are not supported.")
     given = Path(source)
     if not (path.exists() and given.exists() and os.path.samefile(path, given)):
         return
     if table_ending(given) in JSON_ENDINGS and not is_rows_alone(given):
-        raise ValueError(f"{source} holds more than rows, which a copy would lose: give another file as --output.")
+        raise ValueError(f"{source} contains more than rows, which a copy would lose: give another --output.")
 
 
 def _is_stream(output: str) -> bool:
-    """Whether it is a pipe or a device, whose name says nothing of what goes into it."""
+    """Whether it is a pipe or a device, whose name has no format."""
     if STREAMS.fullmatch(os.path.abspath(output)):
         return True
     return os.path.exists(output) and not stat.S_ISREG(os.stat(output).st_mode)
 
 
 def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) -> None:
-    """The rows with what was added to each, in place of columns of the same names: as CSV to standard output, or to a
-    file, in the format that its ending names. What are numbers there stay such, but in CSV and TSV."""
+    """Write the rows with the added columns, which replace columns of the same names: to a file in the format of its
+    ending, or as CSV to standard output. Numbers stay numbers, except in CSV and TSV."""
     new = list(added[0]) if added else []
     kept = [name for name in rows.column_names if name not in new]
     ending = Path(output).suffix.lower() if output else ""
@@ -76,7 +76,7 @@ def write_table(rows: Dataset, added: list[dict[str, Any]], output: str | None) 
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Probabilities are a column of numbers also where no row has one."""
+    """An added column: numbers if no value is a text, even if all are missing."""
     given = [value for value in values if value is not None]
     return pa.array(values, pa.float64() if all(isinstance(value, float) for value in given) else pa.string())
 
@@ -86,12 +86,12 @@ def _array(lines: list[str]) -> str:
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what is missing is null."""
+    """NaN as None, because JSON has no NaN."""
     return {name: None if value != value else value for name, value in row.items()}
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for a CSV: lists and objects as JSON, which other programs read too."""
+    """A row for a CSV: lists and objects as JSON."""
     nested = {name: value for name, value in row.items() if isinstance(value, (list, dict))}
     return row | {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in nested.items()}
 

@@ -1,6 +1,6 @@
-"""A table in a file -> its columns: CSV, TSV, JSONL, JSON or parquet, packed or not; or a sentence on what is wrong.
+"""Read a table from a file: CSV, TSV, JSONL, JSON or parquet, compressed or not.
 
-Cells of a CSV stay as they are written: what is a number, train.data.columns finds out.
+Cells of a CSV stay texts; train.data.columns converts numbers.
 Try it: read_table(Path("my.csv")).column_names
 """
 
@@ -18,7 +18,7 @@ from train.data.json_table import read_json
 from train.data.table_file import encoding_error, open_bytes, open_text, table_ending
 from train.formatting import quoted
 
-# A parquet file of equal values is tiny and has any number of rows.
+# A tiny parquet file of equal values may have any number of rows.
 MOST_ROWS = 200_000_000
 
 
@@ -47,10 +47,10 @@ def _read_parquet(path: Path) -> Dataset:
     with open_bytes(path) as file:
         start = file.read(4)
     if start != b"PAR1":
-        with open_text(path):  # Says so where the file is of another known kind.
+        with open_text(path):  # Raises DataError for other known kinds.
             raise DataError(
                 f"{path} can't be read as parquet: it does not begin like such a file. If it is a CSV or JSONL, rename "
-                "it to say so."
+                "it."
             )
     try:
         with open_bytes(path) as file:
@@ -63,13 +63,13 @@ def _read_parquet(path: Path) -> Dataset:
         return Dataset(pa.table(columns, names=table.column_names))
     except DataError:
         raise
-    except Exception as error:  # Each version of the format fails in its own way.
+    except Exception as error:  # Versions of the format fail differently.
         reason = str(error).strip().splitlines() or ["the file is damaged"]
         raise DataError(f"{path} can't be read as parquet ({reason[0]}): is it whole? Write it again.") from error
 
 
 def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of a kind that `datasets` knows: categories as their values, bytes that are text as text."""
+    """A column in a type that `datasets` supports: categories become their values, bytes that are text become text."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
@@ -79,9 +79,9 @@ def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
     elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         return column.cast(pa.large_list(kind.value_type))
     if _is_binary(column.type):
-        try:  # Some programs write texts without saying that they are such.
+        try:  # Some programs write texts as binary columns.
             texts = column.cast(pa.large_binary()).cast(pa.large_string())
-            # Valid UTF-8 all the same, but no text.
+            # With NUL it is valid UTF-8, but not text.
             return column if pc.any(pc.match_substring(texts, "\0")).as_py() else texts
         except pa.ArrowInvalid:
             return column

@@ -1,4 +1,4 @@
-"""Tokenizers: trained on the training texts, or taken by name. And texts -> batches of token ids.
+"""Tokenizers, trained on the training texts or loaded by name, and tokenization of data sets.
 
 Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).tokenize("a text")
 """
@@ -28,7 +28,7 @@ from train.data.errors import DataError
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "sep_token": SEPARATOR_TOKEN}
 
 
-# Of tokenizers for models that write. Sentinels stand for what was cut out of a text (T5, 1910.10683).
+# Of tokenizers for models that generate text. Sentinels replace masked spans (T5, 1910.10683).
 START, END, SENTINELS = "<s>", "</s>", 100
 WRITING_TOKENS = {
     "pad_token": "<pad>",
@@ -40,11 +40,11 @@ WRITING_TOKENS = {
 }
 
 
-# How a WordPiece vocabulary marks pieces that do not begin a word, and how many characters it holds.
+# WordPiece's prefix of pieces inside words, and the size of its alphabet.
 PIECE_INSIDE, ALPHABET = "##", 1000
-# The packages that transformers reads a SentencePiece model with.
+# Packages with which transformers reads a SentencePiece model.
 SENTENCEPIECE = ("sentencepiece", "protobuf")
-# How far above the lowest score those characters may come: a hundredth is a hundred of them.
+# Scores up to this far above the lowest belong to characters that are kept only for coverage (`in_order`).
 KEPT_CHARACTERS = 0.05
 
 
@@ -53,7 +53,7 @@ def sentinel(index: int) -> str:
 
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The tokens that stand for spans cut out, in their order; none where a tokenizer has none."""
+    """The ids of the sentinel tokens, in order; empty if a tokenizer has none."""
     vocabulary, found = tokenizer.get_vocab(), []
     while (index := vocabulary.get(sentinel(len(found)))) is not None:
         found.append(index)
@@ -76,8 +76,8 @@ def train_tokenizer(
         backend.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=special, **settings))
     else:
         texts = list(texts)
-        # Pieces inside words get their ids in the order of a hash table, and ids decide between pairs that are equally
-        # common. Named beforehand, they have the same ids for the same texts.
+        # The trainer numbers pieces inside words in hash-table order, and ids break ties between equally frequent
+        # pairs. Passed as special tokens, they get the same ids for the same texts.
         alphabet = _alphabet(texts, backend.normalizer)
         inside = [PIECE_INSIDE + character for character in alphabet]
         trainer = trainers.WordPieceTrainer(
@@ -91,7 +91,7 @@ def train_tokenizer(
 
 
 def _alphabet(texts: list[str], normalizer: normalizers.Normalizer) -> list[str]:
-    """The commonest characters of the texts, as the normalizer leaves them."""
+    """The most frequent characters of the normalized texts."""
     counts, normalized = Counter(), Counter()
     for text in texts:
         counts.update(text)
@@ -103,8 +103,8 @@ def _alphabet(texts: list[str], normalizer: normalizers.Normalizer) -> list[str]
 
 
 def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A unigram tokenizer as SentencePiece makes them (1804.10959, 1808.06226): case and script stay as they are, any
-    language's words can be put together again, and an end token closes every text."""
+    """A unigram tokenizer as in SentencePiece (1804.10959, 1808.06226): keeps case, decodes any language, and appends
+    an end token."""
     backend = Tokenizer(models.Unigram())
     backend.normalizer = normalizers.Sequence([normalizers.Replace("<br />", " "), normalizers.NFKC()])
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
@@ -120,10 +120,11 @@ def train_unigram_tokenizer(texts: Iterable[str], vocab_size: int, max_length: i
 
 
 def in_order(backend: Tokenizer, special: int) -> Tokenizer:
-    """The same unigram tokenizer whatever order its trainer's hash tables had: the same texts give the same ids.
+    """The unigram tokenizer in a canonical order: the trainer's depends on hash tables, so that the same texts could
+    give other ids.
 
-    Characters that are only kept because nothing may be unknown get the lowest score plus 0.0001, 0.0002, … as they
-    come, and sums differ in their last bits.
+    Characters that are kept only for coverage get the lowest score plus 0.0001, 0.0002, … in arbitrary order, and
+    scores differ in their last bits.
     """
     state = json.loads(backend.to_str())
     vocabulary = state["model"]["vocab"]
@@ -137,7 +138,7 @@ def in_order(backend: Tokenizer, special: int) -> Tokenizer:
 
 
 def train_byte_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer as GPT-2's: every text comes back to the last character."""
+    """A byte-level BPE tokenizer like GPT-2's: lossless for every text."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -153,45 +154,44 @@ def train_byte_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int)
 
 
 def close_texts(backend: Tokenizer, end: str = END) -> None:
-    """Have every text end with the end token."""
+    """Make the tokenizer append the end token to every text."""
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, backend.token_to_id(end))]
     )
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer by hub id (with "@revision", where another than main is meant) or folder; a SentencePiece model alone
-    becomes a fast one.
+    """A tokenizer by hub id (optionally with "@revision") or folder; a SentencePiece model is converted to a fast one.
 
-    Raises DataError when there is none, when it can't be read (and why), or when it can't pad.
+    Raises DataError when there is none, when it can't be read, or when it can't pad.
     """
     hub_id, revision = split_revision(name)
-    # What was fetched before opens without the Hub as well.
+    # Earlier downloads open without the Hub too.
     alone = Path(hub_id).exists() or not is_within_reach(hub_id)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             hub_id, revision=revision or "main", model_max_length=max_length, local_files_only=alone
         )
-    except Exception as error:  # The hub client and the parsers raise many kinds.
+    except Exception as error:  # The hub client and the parsers raise many types.
         if revision and lacks_revision(error):
             raise DataError(no_revision(hub_id, revision)) from error
         if not Path(hub_id).exists() and is_unreachable(error):
             raise DataError(f"There is no tokenizer at {name!r}: it is not a folder, and {UNREACHABLE}") from error
         if isinstance(error, OSError) and not Path(name).exists():
             raise DataError(f"There is no tokenizer at {name!r}, neither as a folder nor on the hub.") from error
-        raise DataError(f"The tokenizer {name!r} is there, but can't be read: {_reason(name, error)}") from error
+        raise DataError(f"The tokenizer {name!r} exists, but can't be read: {_reason(name, error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise DataError(f"The tokenizer {name!r} has no tokenizer.json: only fast tokenizers can be used.")
+        raise DataError(f"The tokenizer {name!r} has no tokenizer.json: only fast tokenizers are supported.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise DataError(f"The tokenizer {name!r} has no token to pad with.")
+        raise DataError(f"The tokenizer {name!r} has no padding token.")
     return tokenizer
 
 
 def _reason(name: str, error: Exception) -> str:
-    """Why a tokenizer can't be read. What a SentencePiece model needs comes first: without it transformers takes the
-    file for one of another kind, and asks for that one's package."""
+    """Why a tokenizer can't be read. Missing packages of SentencePiece come first: without them transformers mistakes
+    the file for another kind, and names that kind's package."""
     missing = [] if (Path(name) / "tokenizer.json").is_file() else [one for one in SENTENCEPIECE if not _installed(one)]
     if missing:
         return f"a SentencePiece model needs packages that are not installed: pip install {' '.join(missing)}"
@@ -207,7 +207,7 @@ def _installed(package: str) -> bool:
 
 
 def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
-    """text (and label) -> input_ids, length, row (and labels). Texts without a token are left out."""
+    """text (and label) -> input_ids, length, row (and labels). Texts without a token are excluded."""
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         texts = batch["text"]
@@ -225,10 +225,10 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
 
 
 def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool) -> Dataset:
-    """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are left out.
+    """text and target -> input_ids, labels, length (of both together) and row. Pairs without a token are excluded.
 
-    `cut`: cut what is longer than the tokenizers' limit. Else such pairs are left out: halves of two sentences are no
-    translation of each other, and teach to end in the middle.
+    `cut`: truncate longer texts. Otherwise such pairs are excluded: truncated sentences are not translations of each
+    other, and teach the model to stop in the middle.
     """
     limit = tokenizer.model_max_length
 

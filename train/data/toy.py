@@ -1,4 +1,4 @@
-"""The toy data set: texts of invented words, made on the spot, that any working model learns in seconds.
+"""The toy data set: generated texts of invented words, which any working model learns in seconds.
 
 Try it: make_toy_split("test")[0][0]
 """
@@ -16,7 +16,7 @@ TOY_SEEDS = {"train": 0, "validation": 1, "test": 2}
 def make_toy_split(split: str | None = None, **shape: int) -> tuple[Dataset, list[str]]:
     """A split of the toy data of a given shape (`make_toy`'s num_classes, vocab_size, seq_len); None = test.
 
-    No run trains on the test split: runs draw from seeds 3 n and 3 n + 1.
+    No run trains on the test split: runs use seeds 3 n and 3 n + 1.
     """
     split = split or "test"
     if split not in TOY_SEEDS:
@@ -31,9 +31,8 @@ def make_toy(
     seq_len: int = 16,
     seed: int = 0,
 ) -> tuple[Dataset, list[str]]:
-    """Synthetic texts of invented words. A third of a text's words come from its class's own fifth of the vocabulary.
-
-    A text's class can be read from its words alone, so that any working model learns it in seconds.
+    """Synthetic texts of invented words. A third of a text's words come from its class's own words, which for all
+    classes together are a fifth of the vocabulary; so the words alone determine the class.
     """
     random = np.random.default_rng(seed)
     words = _invented_words(vocab_size)

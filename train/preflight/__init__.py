@@ -1,1 +1,1 @@
-"""Before a run: what the data hold, what about them would surprise, and what the run will take."""
+"""Before a run: a report on the data with warnings, a suggested task, and an estimate of the run's cost."""

@@ -1,6 +1,6 @@
-"""What a data set holds, and what about it would surprise whoever trains on it: said before a run, in plain sentences.
+"""A report on a data set before a run: size, classes, lengths, and warnings about problems.
 
-One report for each kind of rows that tasks have: texts with classes, pairs of texts, texts.
+One report for each kind of rows: texts with classes, pairs of texts, texts.
 Try it: data_report(DataSource("my.csv")).warnings
 """
 
@@ -45,15 +45,15 @@ from train.tasks.rows import learn_tokenizer
 
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 5, 160
 SAMPLED_ROWS = 500
-# Of a stream, which may be endless, so many texts are looked at.
+# Number of texts that are read of a stream, which may be endless.
 STREAMED_TEXTS = 20_000
-# A tokenizer is learned just to count its tokens from texts of so many characters at most: a fraction of a second.
-# Words without an end, of which each of its steps reads all, would take minutes.
+# Limits for training a tokenizer only to count its tokens, which then takes a fraction of a second. Very long words
+# would take minutes.
 COUNTED_CHARACTERS, LONGEST_WORD, NO_LIMIT = 300_000, 200, 1_000_000
-# Reports that are kept, for everybody who opens a page asks for the same ones.
+# Size of the cache: every visitor of the page requests the same reports.
 KEPT_REPORTS = 32
 
-# A run says so many warnings at most, each as far as its first full stop outside brackets.
+# Maximum number of warnings that a run prints, each cut after its first sentence.
 MOST_NOTES = 5
 FIRST_SENTENCE = re.compile(r"(?:\([^()]*\)|[^.(]|\.(?!\s|$))*\.")
 
@@ -63,21 +63,21 @@ class DataReport:
     """The training rows of a data set, described.
 
     Attributes:
-        columns: all columns it has; none where nobody knows before reading.
-        text_column: the one of texts, or two with a comma between.
-        label_column, target_column: the one of classes, and the one of what is to be written, where the task has such.
-        rows: rows to train on: with a text, and a class or a second text where the task needs it.
-        looked_at: of a stream of texts, how many this report is about; otherwise all.
-        preview: the first rows, cut: a text, and its class or its second text.
+        columns: all columns; empty if unknown before reading.
+        text_column: the column of texts, or two, comma-separated.
+        label_column, target_column: the columns of classes and target texts, if the task has them.
+        rows: number of complete rows for the task.
+        looked_at: number of rows that this report covers: all, except for a stream.
+        preview: the first rows, shortened: a text, and its class or target.
         labels: class -> rows, the most frequent first; empty without classes.
-        words: words per text, of rows spread evenly over all.
-        target_words: the same of the second texts, row by row.
-        median_words, most_words: as many words as half of the texts, and 95 % of them, have at most.
-        median_target_words, most_target_words: the same of the second texts; 0 without.
-        characters: of all texts looked at.
-        validation: rows of the data set's own validation split; None = some of the training rows are held out.
-        vocabulary: tokens that a tokenizer learned from them has at most; None = not counted, so many are the texts.
-        warnings: sentences: what was found, how much of it, and what to do.
+        words: words per text, of an evenly spaced sample of rows.
+        target_words: the same for target texts, row by row.
+        median_words, most_words: median and 95th percentile of words per text.
+        median_target_words, most_target_words: the same for target texts; 0 without.
+        characters: total of the covered texts.
+        validation: rows of the data set's validation split; None = some training rows are held out.
+        vocabulary: maximum vocabulary of a tokenizer trained on the texts; None = not counted, for many texts.
+        warnings: sentences: the problem, its extent, and what to do.
     """
 
     columns: list[str]
@@ -100,13 +100,13 @@ class DataReport:
     vocabulary: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """As a dict for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What `data_report` was asked for: what its answer is kept by."""
+    """Arguments of `data_report`, as cache key."""
 
     source: DataSource
     task: str
@@ -122,27 +122,27 @@ class _Asked:
 def data_report(
     source: DataSource, *, task: str = DEFAULT_TASK, validation_size: float = 0.05, seq_len: int | None = None
 ) -> DataReport:
-    """Look at the rows that a run would cut into rows to train and to validate on. Kept until a file changes.
+    """A report on the rows that a run would use for training and validation. Cached until a file changes.
 
     Args:
         task: a name of train.tasks.registry.TASKS.
-        seq_len: tokens that a model reads of a text; None = as a run of the data set does without flags.
+        seq_len: maximum number of tokens per text; None = the default for the data set.
 
     Raises:
-        DataError: when they can't be had, with what to do. That there is one class only is a warning here.
+        DataError: when they can't be read, with what to do. A single class is only a warning here.
     """
     return _report(_Asked(source.at("train"), task, validation_size, seq_len), _stamps(source))
 
 
 def notes(arguments: Arguments) -> list[str]:
-    """What a run over a file of the user's own says before it begins: of the first few warnings what was found."""
+    """The first warnings about a user's file, each cut to its first sentence, for the log of a run."""
     data, task = arguments.data, arguments.train.task
     if not data.source.is_file:
         return []
     try:
         report = data_report(data.source, task=task, validation_size=data.validation_size, seq_len=data.seq_len)
     except DataError:
-        return []  # The run's own reading says what is wrong.
+        return []  # The run itself will report the error.
     return [
         first.group() if (first := FIRST_SENTENCE.match(warning)) else warning
         for warning in report.warnings[:MOST_NOTES]
@@ -156,7 +156,7 @@ def _report(asked: _Asked, stamps: tuple) -> DataReport:
 
 
 def _stamps(source: DataSource) -> tuple[tuple[str, int, int], ...]:
-    """Path, size and time of the files that a data set is read from; none for what is not on this disk."""
+    """Path, size and time of a data set's local files, to detect changes."""
     states = [(path, path.stat()) for path in source.files() if path.is_file()]
     return tuple((str(path), state.st_size, state.st_mtime_ns) for path, state in states)
 
@@ -177,7 +177,7 @@ def _of_classes(asked: _Asked) -> DataReport:
     words = _words(texts)
     validation = _validation_rows(asked)
 
-    # 3. What is to be said about them, the worst first.
+    # 3. Warnings, the most severe first.
     others = _other_splits(asked, lambda rows: texts_of(rows, columns))
     warnings = [
         *about_classes(labels),
@@ -214,7 +214,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
     all_texts, all_targets = ([text.strip() for text in side] for side in (all_texts, all_targets))
     whole = [(text, answer) for text, answer in zip(all_texts, all_targets, strict=True) if text and answer]
     if not whole:
-        raise DataError(f"{dataset} has no row with both a text ({source}) and what to write ({target}).")
+        raise DataError(f"{dataset} has no row with both a source text ({source}) and a target text ({target}).")
     texts, targets = ([pair[side] for pair in whole] for side in (0, 1))
     words, target_words = _words(texts), _words(targets)
     validation = _validation_rows(asked)
@@ -222,7 +222,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
     missing = {
         ("text", f"texts ({source})"): sum(not text for text in all_texts),
         # A row that lacks both is counted once.
-        ("text to write", f"what to write ({target})"): sum(
+        ("target text", f"target texts ({target})"): sum(
             bool(text) and not answer for text, answer in zip(all_texts, all_targets, strict=True)
         ),
     }
@@ -263,7 +263,7 @@ def _of_texts(asked: _Asked) -> DataReport:
     texts = [text for text in all_texts if text.strip()]
     if not texts:
         raise DataError(f"{source.dataset} has no row with a text.")
-    # Of a stream from this disk, how long it is stands in its file.
+    # For a local stream, the file's metadata have the number of rows.
     cut_short = streamed and len(all_texts) == STREAMED_TEXTS
     rows = pyarrow.parquet.read_metadata(path).num_rows if cut_short and path else len(texts)
     words, validation = _words(texts), _validation_rows(asked)
@@ -298,7 +298,7 @@ def _of_texts(asked: _Asked) -> DataReport:
 
 
 def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tuple[list[str], str, list[str]]:
-    """All columns, the one of texts, and its cells: of a stream the first ones, otherwise all."""
+    """All columns, the text column, and its cells: for a stream the first ones, otherwise all."""
     source, usual = asked.source, "text"
     if streamed and not (source.is_at_hand or source.is_file):
         columns = pyarrow.parquet.read_schema(path).names if path else []
@@ -310,7 +310,7 @@ def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tupl
     return names_in(table), ",".join(chosen.texts), texts_of(table, chosen)
 
 
-# -- what they share --------------------------------------------------------------------------------------------------
+# Shared by the three reports
 
 
 def _validation_rows(asked: _Asked) -> int | None:
@@ -326,14 +326,14 @@ def _held_out(asked: _Asked, rows: int, validation: int | None) -> int:
 
 
 def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
-    """The texts that no run trains on, by what they are for. `texts_in`: rows -> texts."""
+    """Purpose -> texts of the other splits, which are not trained on. `texts_in`: rows -> texts."""
     source = asked.source
     if source.is_toy or source.is_file:
         return {}
     purposes = {}
     if source.has_own_validation:
-        purposes["validation"] = "the best checkpoint is chosen on"
-    purposes.setdefault(source.report_split, "metrics are reported on")
+        purposes["validation"] = "select the best checkpoint"
+    purposes.setdefault(source.report_split, "are used for testing")
     found = {}
     for split, purpose in purposes.items():
         if split != "train":
@@ -345,10 +345,10 @@ def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
 
 
 def _vocabulary(asked: _Asked, texts: list[str]) -> int | None:
-    """Tokens of a tokenizer that was learned from all of the texts with no limit, where they are few enough to do so
-    just for this. With a limit it has either so many, or the limit."""
+    """Vocabulary of a tokenizer trained on all texts without a limit; None if there are too many texts. With a limit,
+    the vocabulary is the smaller of both."""
     few = sum(map(len, texts)) <= COUNTED_CHARACTERS
-    # The toy's are drawn anew for every run.
+    # Every run generates other toy texts.
     if asked.source.is_toy or not few or any(len(word) > LONGEST_WORD for text in texts for word in text.split()):
         return None
     return len(learn_tokenizer(texts, asked.source.dataset, asked.task, NO_LIMIT, asked.seq_len))

@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: parameters, steps, and time from a few timed steps on this machine.
+"""Estimate a run's cost before it starts: parameters, steps, and time, from a few timed steps on this machine.
 
 Try it: estimate(Arguments.resolve({"dataset": "toy"}), rows=1000, classes=3, words=[10, 12])
 """
@@ -27,28 +27,33 @@ from train.tasks.registry import TASKS, Task
 from train.tasks.rows import asked_vocabulary, make_tokenizer
 from train.weights.initial import InitialWeights, read_initial_shape, with_shape_of
 
-# A word comes to so many tokens, more or less; in pairs to more (train.data.pairs).
+# Approximate; more in pairs (train.data.pairs).
 TOKENS_PER_WORD = 1.3
 TIMED_STEPS, WARM_UP = 4, 2
-# A larger model would take a machine's memory only to be timed.
+# Limits for timing, in parameters and tokens per batch: larger ones would take too much memory.
 LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
+<<<<<<< HEAD
 # What timing, and counting a deep model's parameters, may take: bytes, seconds of a processor and of the clock.
 MEMORY, WORK_SECONDS, SECONDS = 4_000_000_000, 30.0, 120.0
 # Of more layers even the modules without their weights are many.
 MOST_COUNTED_HERE = 48
 # Forward without gradient, over forward and backward.
+=======
+# Time of a forward pass without gradients / time of forward and backward.
+>>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
 EVALUATION_SHARE = 0.3
-# So many tokens are written to time how long one takes, and so many the samples of a causal model have.
+# Generated tokens for timing, and tokens of a causal model's samples.
 TIMED_TOKENS, STORY_TOKENS = 6, 60
-# Reading, training a tokenizer, cutting texts: seconds at least, and per row.
+# Reading, training a tokenizer, tokenizing: minimum seconds, and seconds per row.
 PREPARATION, PREPARATION_PER_ROW = 3.0, 1e-4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
+    """The estimated cost of a run.
 
     Attributes:
+<<<<<<< HEAD
         parameters: all of them.
         active: those active per token.
         exact: whether there are just so many parameters, since the tokenizer is known; else at most.
@@ -59,6 +64,17 @@ class Estimate:
         row: what a row is.
         seconds: in all; None = not timed.
         untimed: why it is not, where that is known.
+=======
+        parameters: total number.
+        active: number active per token.
+        exact: whether the numbers are exact (the tokenizer is known) or upper bounds.
+        steps: optimizer steps.
+        epochs: the same in epochs.
+        ended_by: the flag that determines the steps, if not --epochs.
+        tokens: mean per row, of both sides of a pair.
+        row: name of a row: text, pair or block.
+        seconds: total; None = not timed.
+>>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
     """
 
     parameters: int
@@ -75,7 +91,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Work:
-    """What there is to do: rows to train on and to validate on, and tokens of a row to read and to write."""
+    """Training and validation rows, and mean source and target tokens per row."""
 
     train: int
     validation: int
@@ -93,16 +109,16 @@ def estimate(
     vocabulary: int | None = None,
     timed: bool = True,
 ) -> Estimate:
-    """What training with these arguments takes.
+    """Estimate the cost of training with these arguments.
 
     Args:
-        rows: rows of the data set (of a stream: texts), those that will be held out included.
-        classes: classes of the data, where the task has such.
-        words: words per text, of a sample of them.
-        target_words: of the same pairs, words of what is to be written.
-        validation: rows of the data set's own validation split; None = some of the training rows are held out.
-        vocabulary: tokens that a tokenizer learned from the data has at most; None = as many as are asked for.
-        timed: run a few steps to time them; it takes a second or two.
+        rows: rows of the data set (of a stream: texts), including those that will be held out.
+        classes: number of classes, if the task has them.
+        words: words per text, of a sample.
+        target_words: words per target text, of the same rows.
+        validation: rows of the data set's validation split; None = some training rows are held out.
+        vocabulary: maximum vocabulary of a tokenizer trained on the data; None = the requested size.
+        timed: run and time a few steps, which takes a second or two.
 
     Raises:
         ValueError: with what is wrong with the arguments.
@@ -136,7 +152,7 @@ def estimate(
         evaluated = work.validation if train.eval_iters is None else min(train.eval_iters * batch, work.validation)
         evaluation = evaluated / train.batch_size * per_step * EVALUATION_SHARE
         if task.paired:
-            # Until it has learned to end, an answer is as long as may be.
+            # An untrained model generates up to the maximum length.
             evaluation += math.ceil(evaluated / batch) * data.seq_len * per_token
         elif task.streamed:
             evaluation += SHOWN_SAMPLES * STORY_TOKENS * per_token
@@ -152,11 +168,11 @@ def estimate(
 def _config(
     arguments: Arguments, labels: list[str], vocabulary: int | None, start: InitialWeights | None
 ) -> SwitchConfig:
-    """The model's configuration: exact where it starts from another, else with as many tokens as there can be."""
+    """The model's configuration: exact with an initial model, else with the maximum vocabulary."""
     gaps = TASKS[arguments.train.task].restores_gaps
     if start is None:
         size = asked_vocabulary(arguments)
-        # What is learned from other texts, or read, has nothing to do with the words of these.
+        # The bound holds only for a tokenizer trained on these texts.
         learned = arguments.data.tokenizer is None and arguments.data.target_tokenizer is None
         size = min(size, vocabulary) if vocabulary is not None and learned else size
         written = arguments.data.target_tokenizer and size
@@ -176,7 +192,7 @@ def _work(
     arguments: Arguments, rows: int, words: Sequence[int], target_words: Sequence[int], validation: int | None
 ) -> _Work:
     data, task = arguments.data, TASKS[arguments.train.task]
-    if data.dataset == "toy":  # Makes its validation rows on top.
+    if data.dataset == "toy":  # Its validation rows are generated in addition.
         train, held_out = rows, max(rows // 5, 50)
     else:
         held_out = max(round(rows * data.validation_size), 1) if validation is None else validation
@@ -191,18 +207,19 @@ def _work(
     written = 0.0
     if task.paired:
         wanted = [per_word * count + 1 for count in target_words] or read
-        # Pairs with a longer side are left out.
+        # Pairs with a longer side are excluded.
         whole = [pair for pair in zip(read, wanted, strict=False) if max(pair) <= data.seq_len]
         train = round(train * len(whole) / len(read))
         tokens, written = (statistics.mean(side) for side in zip(*whole, strict=True)) if whole else (data.seq_len,) * 2
     elif task.restores_gaps:
         hidden = arguments.train.mlm_probability * tokens
-        tokens, written = tokens - hidden / 2, 1.5 * hidden  # A span of three becomes one mark on either side.
+        tokens, written = tokens - hidden / 2, 1.5 * hidden  # Roughly; spans of three become one sentinel.
     return _Work(max(train, 1), held_out, max(round(tokens), 1), round(written))
 
 
 @functools.lru_cache(maxsize=64)
 def _counts(task: str, config: str) -> tuple[int, int]:
+<<<<<<< HEAD
     """(parameters, those active per token), without their memory. Raises ValueError for more layers than can be
     counted."""
     shape = json.loads(config)
@@ -215,11 +232,15 @@ def _counts(task: str, config: str) -> tuple[int, int]:
 
 
 def _count(task: str, config: str) -> tuple[int, int]:
+=======
+    """(parameters, active per token), without allocating them."""
+>>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
     with torch.device("meta"):
         return _model(task, config).parameter_counts()
 
 
 @functools.lru_cache(maxsize=64)
+<<<<<<< HEAD
 def _seconds(
     task: str, config: str, batch_size: int, tokens: int, target_tokens: int
 ) -> tuple[tuple[float, float] | None, str]:
@@ -233,6 +254,10 @@ def _seconds(
 
 
 def _time_model(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
+=======
+def _seconds(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
+    """`_time`, cached: every visitor of the page requests the same shape first."""
+>>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
     return _time(TASKS[task], _model(task, config), batch_size, tokens, target_tokens)
 
 
@@ -244,12 +269,12 @@ def _model(task: str, config: str) -> SwitchPreTrainedModel:
 def _time(
     task: Task, model: SwitchPreTrainedModel, batch_size: int, tokens: int, target_tokens: int
 ) -> tuple[float, float]:
-    """(median seconds of one step: forward, backward, update; of one more token written for a batch, if any)."""
+    """(median seconds of one step: forward, backward, update; seconds per generated token of a batch, or 0)."""
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    # Of its own, so that nobody's random numbers move.
+    # Its own generator: the global random state must not change.
     generator = torch.Generator().manual_seed(0)
 
     def drawn(length: int) -> torch.Tensor:

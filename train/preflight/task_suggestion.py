@@ -1,4 +1,4 @@
-"""Which task a data set suits, where nobody has said: classes where a column holds such, else pairs, else texts.
+"""Suggest a task for a data set: classification if a column holds classes, else pairs, else texts.
 
 Try it: fitting_task(DataSource("my.csv")), columns_by_content(DataSource("my.csv"))
 """
@@ -14,14 +14,14 @@ from train.data.pairs import choose_pair
 from train.data.source import DataSource
 from train.tasks.registry import TASKS
 
-# Of the rows: where more than so many have a class of their own, it is a text rather than a class.
+# With more distinct values than this share of rows, a column holds texts rather than classes.
 OWN_CLASS = 0.5
-# A column whose name says nothing holds classes where it has so few values, each for so many rows on average.
+# A column without a usual name holds classes if it has at most this many values, each in this many rows on average.
 FEW_CLASSES, ROWS_PER_CLASS = 20, 10
 
 
 def fitting_task(source: DataSource) -> str:
-    """The task that a named data set is for, or the first that the columns of any other one allow."""
+    """The task of a known data set, or the first that the columns of any other one allow."""
     named = default_task(source.dataset)
     if source.known or named != DEFAULT_TASK:
         return named
@@ -33,12 +33,12 @@ def fitting_task(source: DataSource) -> str:
     try:
         columns = choose_columns(source, names_in(rows))
         classes, found = classes_of(rows, texts_of(rows, columns), columns, names)
-        # Few rows of pairs look like few rows with many classes.
+        # A few rows of pairs look like a few rows with many classes.
         if len(found) <= OWN_CLASS * (len(classes) - classes.count(None)) or names or len(columns.texts) > 1:
             return named
     except DataError:
         if columns and _few_values(cells_of(rows, columns.label)):
-            return named  # Where it can't be done after all, its own words say why.
+            return named  # If classification fails after all, its error message says why.
     if columns_by_content(source):
         return DEFAULT_TASK
     try:
@@ -50,8 +50,8 @@ def fitting_task(source: DataSource) -> str:
 
 
 def columns_by_content(source: DataSource) -> tuple[str, str] | None:
-    """(column of texts, column of classes) of a table with two columns whose names say nothing, while what stands in
-    them does: few values in one, many in the other. None for any other data set."""
+    """(column of texts, column of classes) of a table with two columns without usual names, found by content: many
+    distinct values in one, few in the other. None for any other data set."""
     if not source.is_file:
         return None
     try:
@@ -94,7 +94,7 @@ def _few_values(cells: list[Any]) -> bool:
 
 
 def _named(source: DataSource, names: list[str]) -> bool:
-    """Whether names alone say which column is which."""
+    """Whether the columns can be selected by name."""
     try:
         choose_columns(source, names)
         return True

@@ -1,1 +1,1 @@
-"""A run as a folder and a process: started, queued, stopped, gone on with, listed, renamed and removed."""
+"""Runs, each a folder and a process: start, queue, stop, resume, list, rename, delete."""

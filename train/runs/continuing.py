@@ -1,4 +1,4 @@
-"""A run goes on with the arguments, the tokenizer and the rows that it began with, or says what has changed.
+"""Checks before a resume: arguments, tokenizer and rows must be those that the run began with.
 
 Try it: check_arguments(Run.open("runs/my-run"), Fingerprint.load(Path("runs/my-run/rows.npz")))
 """
@@ -21,8 +21,8 @@ from train.formatting import counted, listed, pasted
 from train.runs.run import Run, RunError
 from train.tasks.rows import Rows, read_data, streams_of
 
-# What may be edited while a run is stopped: where things lie (rows are compared by what stands in them), who watches,
-# how long it trains and when it looks at itself.
+# Arguments that may change while a run is stopped: locations (rows are compared by content), reporting, length of
+# training, and times of logging and evaluation.
 FREE = (
     *PRIVATE, "dataset", "preset", "device", "compile", "epochs", "min_steps", "max_steps", "total_iters",
     "max_minutes", "logging_steps", "eval_steps", "eval_iters", "save_total_limit",
@@ -30,10 +30,10 @@ FREE = (
 
 
 def fingerprint_of(arguments: Arguments, rows: TrainingData | Rows) -> Fingerprint:
-    """Of what a run is about to train on, and of the model it starts from where that learned the same task.
+    """The fingerprint of a new run's rows, including those of the initial model if it had the same task.
 
     Args:
-        rows: its texts; of a run over a stream, the rows that were made of them.
+        rows: the run's texts; for a stream, the packed rows.
     """
     parent = read_fingerprint(arguments.train.init_from) if arguments.train.init_from else None
     same = parent is not None and parent.about.get("arguments", {}).get("task") == arguments.train.task
@@ -42,14 +42,14 @@ def fingerprint_of(arguments: Arguments, rows: TrainingData | Rows) -> Fingerpri
 
 
 def read_fingerprint(checkpoint: str | Path) -> Fingerprint | None:
-    """Of the run whose folder, or whose best checkpoint, this is; None where there is none."""
+    """The fingerprint of the run whose folder, or best checkpoint, this is; None if there is none."""
     folder = Path(checkpoint)
     run = Run(folder.parent if folder.name == "best" else folder)
     return Fingerprint.load(run.rows_path) if run.arguments_path.is_file() else None
 
 
 def lost_rows(checkpoint: str | Path) -> str:
-    """That a run no longer tells which rows it was trained on; "" where it does, or where its folder is not at hand."""
+    """A remark that a run's fingerprint is missing or damaged; "" otherwise, or without the run's folder."""
     folder = Path(checkpoint)
     run = Run(folder.parent if folder.name == "best" else folder)
     if not run.arguments_path.is_file() or Fingerprint.load(run.rows_path) is not None:
@@ -58,8 +58,8 @@ def lost_rows(checkpoint: str | Path) -> str:
 
 
 def digest_of(arguments: Arguments) -> dict[str, str] | None:
-    """A digest of the rows that a run with these arguments would train on and hold out; None where they would have to
-    be fetched first. Raises DataError when they can't be had."""
+    """A digest of the rows that a run with these arguments would use; None if they would have to be downloaded first.
+    Raises DataError when they can't be read."""
     if (data := read_data(arguments)) is not None:
         return Fingerprint.of(data).digest()
     if arguments.data.source.on_hub:
@@ -68,69 +68,68 @@ def digest_of(arguments: Arguments) -> dict[str, str] | None:
 
 
 def check_digest(arguments: Arguments, digest: dict[str, str] | None, of: str) -> dict[str, str] | None:
-    """The digest, unless the rows are not those that it is of: then RunError. None tells nothing."""
+    """Return the digest. Raises RunError if the rows have another digest; None is not checked."""
     if digest is not None and digest_of(arguments) != digest:
         raise RunError(
-            f"{arguments.data.dataset} has changed since {of} began, so that metrics can't be compared: bring the old "
-            "rows back, or choose another --output_dir."
+            f"{arguments.data.dataset} has changed since {of} began, so that metrics can't be compared: restore the "
+            "old rows, or choose another --output_dir."
         )
     return digest
 
 
 def begin(run: Run, found: Fingerprint, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Keep what a run begins with."""
+    """Store the fingerprint, arguments and vocabulary that a run begins with."""
     about = {"arguments": run.arguments().to_dict(), "vocabulary": vocabulary_of(tokenizer)}
     replace(found, about=about).save(run.rows_path)
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A digest of which tokens there are under which numbers, of both tokenizers where there are two."""
+    """A digest of tokens and ids, of both tokenizers if there are two."""
     both = [sorted(one.get_vocab().items()) for one in (tokenizer, target_of(tokenizer))]
     return hashlib.sha256(json.dumps(both).encode()).hexdigest()[:16]
 
 
 def overlap_words(found: Fingerprint) -> str:
-    """Why the metrics of a run that begins will flatter it; "" where they won't."""
+    """A warning if a new run's validation metrics will be too optimistic; "" otherwise."""
     known = int(among(found.held_out, found.before).sum())
     if known:
         return (
-            f"{known:,} of the {counted(len(found.held_out), 'row', 'rows')} to validate on were trained on by the "
-            "model that it starts from: metrics on them speak of memory."
+            f"{known:,} of the {counted(len(found.held_out), 'validation row', 'validation rows')} were trained on by "
+            "the initial model, so metrics on them are too optimistic."
         )
     if not (twice := int(among(found.held_out, np.unique(found.train)).sum())):
         return ""
     return (
-        f"{twice:,} of the {counted(len(found.held_out), 'row', 'rows')} to validate on "
-        f"{'has a text that stands' if twice == 1 else 'have texts that stand'} among the rows to train on as well: "
-        f"metrics on {'it' if twice == 1 else 'them'} speak of memory. `evaluate --split validation` leaves "
-        f"{'it' if twice == 1 else 'them'} out."
+        f"{twice:,} of the {counted(len(found.held_out), 'validation row', 'validation rows')} "
+        f"{'has a text that is' if twice == 1 else 'have texts that are'} among the training rows too, so metrics on "
+        f"{'it' if twice == 1 else 'them'} are too optimistic. `evaluate --split validation` excludes "
+        f"{'it' if twice == 1 else 'them'}."
     )
 
 
 def check_arguments(run: Run, began: Fingerprint) -> None:
-    """Raise RunError when arguments were changed by hand with which a run can't go on."""
+    """Raise RunError if arguments were changed by hand that must not change on a resume."""
     was, now = began.about.get("arguments", {}), run.arguments().to_dict()
     changed = [name for name, value in now.items() if name not in FREE and name in was and was[name] != value]
     if changed:
         said = [f"{name} was {_shown(was[name])} and is {_shown(now[name])}" for name in changed]
         raise RunError(
-            f"{run.arguments_path} was changed since the run began: {listed(said)}. Put "
-            f"{'it' if len(changed) == 1 else 'them'} back to go on. For a new run with other arguments: "
+            f"{run.arguments_path} was changed since the run began: {listed(said)}. Restore "
+            f"{'it' if len(changed) == 1 else 'them'} to resume. For a new run with other arguments: "
             f"python -m train --config {pasted(run.arguments_path)} --output_dir …"
         )
 
 
 def check_tokenizer(run: Run, began: Fingerprint, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raise RunError when a run's tokenizer is not the one that it began with."""
+    """Raise RunError if a run's tokenizer is not the one that it began with."""
     if began.about.get("vocabulary") not in (None, vocabulary_of(tokenizer)):
         raise RunError(
-            f"{run.tokenizer} is not the tokenizer that the run began with: its tokens have other numbers. Put it back "
-            "to go on."
+            f"{run.tokenizer} is not the tokenizer that the run began with: its token ids differ. Restore it to resume."
         )
 
 
 def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerprint) -> None:
-    """Raise DataError when a run's data are not those that it began with."""
+    """Raise DataError if a run's rows are not those that it began with."""
     if began.same_rows(now) and began.labels == now.labels:
         return
     changed = what_changed(began, now)
@@ -138,21 +137,21 @@ def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerpr
     if drawn is not None and drawn <= max(len(one.train) + len(one.held_out) for one in (began, now)):
         changed += f" (of the {drawn:,} that --num_samples draws)"
     leaked = int(among(now.held_out, np.unique(began.train)).sum())
-    leaks = f"{leaked:,} of the {counted(len(now.held_out), 'row', 'rows')} that it would be measured on are rows that "
+    leaks = f"{leaked:,} of its {counted(len(now.held_out), 'validation row', 'validation rows')} would be rows that "
     dataset = arguments.data.dataset
     raise DataError(
-        f"{dataset} is not what it was when this run began: {changed}. "
-        f"{leaks + 'it was trained on. ' if leaked else ''}Bring the old rows back to go on, or train on from the "
-        f"run's weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
+        f"{dataset} has changed since this run began: {changed}. "
+        f"{leaks + 'it was trained on. ' if leaked else ''}Restore the old rows to resume, or start a new run from its "
+        f"weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
     )
 
 
 def check_digests(run: Run, arguments: Arguments, told: dict[str, str], now: Fingerprint) -> None:
-    """`check_rows` of a run that has lost its rows.npz: by the digest that goes with its best checkpoint."""
+    """`check_rows` for a run without rows.npz, by the digest in its best checkpoint."""
     if now.digest() != told:
         raise DataError(
-            f"{arguments.data.dataset} is not what it was when this run began, and {run.rows_path}, which would tell "
-            "what has changed, is missing or damaged: bring the old rows back to go on, or train on from the run's "
+            f"{arguments.data.dataset} has changed since this run began, and {run.rows_path}, which would show what "
+            "has changed, is missing or damaged: restore the old rows to resume, or start a new run from its "
             f"weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(arguments.data.dataset)}"
         )
 

@@ -1,4 +1,4 @@
-"""All runs of a folder, as rows: for the command line, the page and JSON.
+"""All runs of a folder as table rows, for the command line, the page and JSON.
 
 Try it: python -m train runs
 """
@@ -16,7 +16,7 @@ COLUMNS = ("name", "state", "data set", "best", "steps", "time", "started")
 
 
 def summaries(root: str | Path = RUNS) -> list[dict[str, Any]]:
-    """`summary` of every run, the newest first; of one whose arguments can't be read, its name and why."""
+    """`summary` of every run, the newest first; for one whose arguments can't be read, its name and the error."""
     found = []
     for run in list_runs(root):
         try:
@@ -60,7 +60,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def best_metric(run: Run) -> float | None:
-    """The best that the run had on validation, by its task's own measure; None before the first evaluation."""
+    """The run's best validation metric (its task's `best`); None before the first evaluation."""
     return best_of(run.metrics("eval"), TASKS[run.arguments().train.task])
 
 
@@ -71,7 +71,7 @@ def best_of(records: Sequence[Mapping[str, Any]], task: Task) -> float | None:
 
 
 def run_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as text in columns."""
+    """The rows as text in aligned columns."""
     return aligned([COLUMNS, *(_cells(row) for row in rows)])
 
 

@@ -1,4 +1,4 @@
-"""What one does with runs that have ended: rename, delete, and pack the part that is safe to share.
+"""Rename, delete or archive runs that have ended.
 
 Try it: archive(Run.open("runs/toy"), Path("toy.zip"))
 """
@@ -11,21 +11,21 @@ from pathlib import Path
 from switch_model.storage.whole_files import write_atomically, written_aside
 from train.runs.run import Run, RunError
 
-# Weights without pickles, words and metrics. Not: optimizer files, which are pickles, and the log, which knows folders.
+# Safe to share. Not optimizer files, which are pickles, nor the log, which has local paths.
 SHARED = ("metrics.jsonl", "training_curve.png", "training_curve.html")
 
 
 def rename(run: Run, name: str) -> Run:
-    """Give a run another name beside its old place. Raises RunError when it is at work or the name is taken."""
+    """Rename a run's folder. Raises RunError when it is running or the name is taken."""
     _check_ended(run)
     folder = run.folder.with_name(name)
     if not name or Path(name).name != name or name.startswith("."):
-        raise RunError(f"{name!r} is no name for a run: take letters, digits, dots, dashes and underscores.")
+        raise RunError(f"{name!r} is not a valid name: use letters, digits, dots, dashes and underscores.")
     if folder.exists():
-        raise RunError(f"There is a run {name} already.")
+        raise RunError(f"A run {name} already exists.")
     run.folder.rename(folder)
     renamed = Run(folder)
-    # So that its arguments, fed back, name the folder in which it lies.
+    # So that its arguments contain its present folder.
     arguments = renamed.arguments()
     arguments.train.output_dir = str(folder)
     write_atomically(renamed.arguments_path, json.dumps(arguments.to_dict(), indent=2) + "\n")
@@ -33,7 +33,7 @@ def rename(run: Run, name: str) -> Run:
 
 
 def delete(run: Run) -> None:
-    """Remove a run with everything in it. Raises RunError when it is at work."""
+    """Delete a run's folder. Raises RunError when it is running."""
     _check_ended(run)
     try:
         shutil.rmtree(run.folder)
@@ -42,7 +42,7 @@ def delete(run: Run) -> None:
 
 
 def archive(run: Run, path: Path) -> Path:
-    """Pack the best checkpoint, arguments, metrics and curves into a zip whose best/ the app opens as it is.
+    """Write the best checkpoint, arguments, metrics and curves to a zip, which the app can open as a model.
 
     Raises RunError when there is no checkpoint yet.
     """

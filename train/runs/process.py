@@ -1,4 +1,4 @@
-"""A run as a process: started in the background, waiting for its turn, asked to stop, and what a full disk does to it.
+"""A run's process: start in the background, queue, stop requests, log, and handling of a full disk.
 
 Try it: start(Arguments.resolve({"dataset": "toy"}), max_runs=1), then list_runs()
 """
@@ -27,7 +27,7 @@ from train.runs.signals import HANGUP, INTERRUPTED, signals_go_to
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 0.5
-# How a process ends that was stopped before it could say so: by a signal, or with the status for one.
+# Exit statuses of a process that was stopped before it could set its state.
 STOPPED_STATUSES = (*(-number for number in (signal.SIGTERM, signal.SIGINT, HANGUP) if number), INTERRUPTED)
 
 
@@ -35,7 +35,7 @@ STOPPED_STATUSES = (*(-number for number in (signal.SIGTERM, signal.SIGINT, HANG
 
 
 def start(arguments: Arguments, root: str | Path, name: str, max_runs: int = 1) -> Run:
-    """A run in a process of its own, which outlives this one and waits until fewer than `max_runs` others run.
+    """Start a run in its own process, which outlives this one and waits until fewer than `max_runs` others run.
 
     Raises:
         ValueError: with what is wrong with the arguments.
@@ -49,42 +49,42 @@ def start(arguments: Arguments, root: str | Path, name: str, max_runs: int = 1) 
 
 
 def go_on(run: Run, max_runs: int = 1) -> None:
-    """Resume a stopped run in a process of its own: from its last checkpoint, or where it has none yet, from the
-    beginning. Raises RunError when it is at work, or its checkpoints are gone."""
+    """Resume a stopped run in its own process, from its last checkpoint, or from the beginning if it has none yet.
+    Raises RunError when it is running, or its checkpoints are gone."""
     if run.state().active:
-        raise RunError(f"{run.name} is {run.state().name} already.")
+        raise RunError(f"{run.name} is already {run.state().name}.")
     if not run.can_resume():
-        raise RunError(f"{run.name} has no checkpoint to go on from (any more).")
-    run.stop_path.unlink(missing_ok=True)  # Of a process that was killed before it could answer.
+        raise RunError(f"{run.name} has no checkpoint to resume from.")
+    run.stop_path.unlink(missing_ok=True)  # Left by a process that was killed before it could stop.
     run.set_state("queued")
     _spawn(run, ["python", "-m", "train", "resume", str(run.folder), "--max_runs", str(max_runs)])
 
 
 def train_command(arguments: Arguments) -> list[str]:
-    """The words of the command that trains with exactly these arguments, on this machine."""
+    """The command, as a list, that trains with exactly these arguments on this machine."""
     return shlex.split(arguments.command(portable=False))
 
 
 def _spawn(run: Run, command: list[str]) -> None:
-    """Until the process has started and says so itself, the run waits in the name of this one."""
+    """Start the process. Until it sets the run's state itself, the state has this process's id."""
     with run.log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *command[1:]],
             cwd=Path.cwd(),
-            # A log is UTF-8, whatever the terminal is.
+            # The log is UTF-8, whatever the terminal's encoding.
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))}
             | {"PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the app's shell is not for the run.
+            start_new_session=True,  # Ctrl-C in the app's terminal must not stop the run.
         )
     threading.Thread(target=_reap, args=(run, process), name=f"wait for {run.name}", daemon=True).start()
 
 
 def _reap(run: Run, process: subprocess.Popen) -> None:
-    # Asking for the exit status also takes an ended process out of the table.
+    # Waiting also removes the zombie process.
     status = process.wait()
     if run.state().pid != os.getpid():
         return
@@ -98,9 +98,10 @@ def _reap(run: Run, process: subprocess.Popen) -> None:
 
 
 def wait_for_turn(run: Run, max_runs: int | None) -> bool:
-    """Mark the run as running as soon as fewer than `max_runs` of its folder's neighbours run and none waits longer.
+    """Wait until fewer than `max_runs` runs of the parent folder run and no other has queued longer, then set the state
+    to running.
 
-    Returns False when the run was asked to stop while it waited.
+    Returns False if the run was stopped while it waited.
     """
     if max_runs is None:
         run.set_state("running")
@@ -136,16 +137,16 @@ def runs_ahead(run: Run) -> tuple[int, int]:
 
 
 def stopped_early(run: Run) -> str:
-    """What a run says that was stopped outside of training: while it waited, or read its data."""
+    """The message of a run that was stopped before training: in the queue, or while reading its data."""
     if (last := run.last_checkpoint()) is None:
-        return "It was stopped before its first step. Resuming it starts it from the beginning."
-    return f"It was stopped before it went on from {last.name}."
+        return "Stopped before the first step. Resuming starts it from the beginning."
+    return f"Stopped before it resumed from {last.name}."
 
 
 class StopRequest:
-    """Whether someone asked the run to stop: through its folder, Ctrl-C, SIGTERM, or by closing its terminal.
+    """Whether the run was asked to stop: by a file in its folder, Ctrl-C, SIGTERM, or a closed terminal.
 
-    Inside `noticed()` a signal only sets the request, for the trainer to end its step and save; outside there is
+    Inside `noticed()` a signal only sets the request, so that the trainer finishes its step and saves; outside there is
     nothing to save, and the signal ends the process.
     """
 
@@ -159,9 +160,9 @@ class StopRequest:
         return self.signalled or self.run.stop_path.exists()
 
     def _on_signal(self, number, frame) -> None:
-        if self._insisted:  # Someone means it.
+        if self._insisted:  # A second signal stops at once.
             raise KeyboardInterrupt
-        # Who logs out sends SIGTERM right behind SIGHUP: that is one wish.
+        # A logout sends SIGTERM right after SIGHUP: that is a single request.
         self._insisted = number != HANGUP
         self.signalled = True
         print("Stopping after this step …", file=sys.stderr, flush=True)
@@ -174,7 +175,7 @@ class StopRequest:
 
 
 class _Both:
-    """A stream that also goes to a file. A file that can't take any more is let go."""
+    """A stream that also writes to a file, ignoring errors of the file."""
 
     def __init__(self, stream: TextIO, file: TextIO):
         self._stream, self._file = stream, file
@@ -193,7 +194,7 @@ class _Both:
 
 @contextmanager
 def logged(run: Run) -> Iterator[None]:
-    """What is printed inside also goes to the run's log, unless that is where it goes anyway."""
+    """Context in which output also goes to the run's log, unless it is redirected there already."""
     with run.log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         here = os.fstat(file.fileno())
         streams = sys.stdout, sys.stderr
@@ -216,9 +217,9 @@ def _leads_to(stream: TextIO, place: os.stat_result) -> bool:
 
 @contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    """However what is inside ends, the run's state says so. It is the inside that marks a run as finished.
+    """Context that records in the run's state if it is interrupted or fails; the code inside sets "finished".
 
-    Raises what was raised, and RunError for a full disk.
+    Re-raises exceptions; RunError for a full disk.
     """
     try:
         with logged(run), _interrupted_by_signals(run):
@@ -236,10 +237,10 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 def _interrupted_by_signals(run: Run) -> AbstractContextManager[None]:
-    """SIGTERM and SIGHUP end a run as Ctrl-C does, so that its state gets written.
+    """SIGTERM and SIGHUP end a run like Ctrl-C, so that its state is written.
 
-    Python swallows an exception that is raised in a destructor or a callback: then the request is there all the same,
-    and is met before the first step.
+    Python ignores an exception that is raised in a destructor or a callback: then the stop request remains, and is
+    handled before the first step.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -250,7 +251,7 @@ def _interrupted_by_signals(run: Run) -> AbstractContextManager[None]:
 
 
 def disk_is_full(error: BaseException | None, folder: Path) -> bool:
-    """Whether `error` comes from a full disk. torch's and safetensors' own errors don't say so: then the disk does."""
+    """Whether `error` comes from a full disk. Errors of torch and safetensors don't say so: then check free space."""
     if isinstance(error, (ValueError, FloatingPointError)):
         return False
     first = error
@@ -267,10 +268,10 @@ def _make_room(run: Run) -> str:
     last = run.last_checkpoint()
     if last is None:
         return (
-            "The disk is full. There was no checkpoint yet: free some space, then start it from the beginning with: "
+            "The disk is full. There is no checkpoint yet: free some space, then start it from the beginning with: "
             f"python -m train resume {run.folder}"
         )
     return (
-        f"The disk is full. The last checkpoint, {last.name}, is whole: free some space, then go on with: "
+        f"The disk is full. The last checkpoint, {last.name}, is complete: free some space, then resume with: "
         f"python -m train resume {pasted(run.folder)}"
     )

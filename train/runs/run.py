@@ -1,18 +1,18 @@
-"""A run is a folder: what was asked, how it stands, what was measured, the best checkpoint, and what it takes to go on.
+"""A run is a folder: arguments, state, metrics, the best checkpoint, and what is needed to resume.
 
 arguments.json        every argument
-state.json            queued, running, stopped, finished or failed; whose process; since when; why
-progress.json         step, steps in all, seconds: rewritten about once a second
-metrics.jsonl         one JSON object a line: {"kind": "train" | "eval" | "probe" | "end", "step", "seconds", …}
-log.txt               what the run said
-rows.npz              a number for each row to train on or held out, and what else must stay as it was (fingerprint.py)
-tokenizer/            what cuts its texts
-target_tokenizer/     what cuts the answers, where that is another
+state.json            queued, running, stopped, finished or failed; process; times; reason
+progress.json         step, total steps, seconds: rewritten about once a second
+metrics.jsonl         one JSON object per line: {"kind": "train" | "eval" | "probe" | "end", "step", "seconds", …}
+log.txt               output of the run
+rows.npz              hashes of training and held-out rows, and what else must not change (fingerprint.py)
+tokenizer/            tokenizer of its texts
+target_tokenizer/     tokenizer of target texts, if separate
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
 training_curve.png, training_curve.html
 
-Whoever starts a run, shell or page, leaves the same folder. Only the run's own process writes its state, others read.
+The folder is the same for runs from the command line and from the page. Only the run's own process writes its state.
 """
 
 import errno
@@ -39,14 +39,14 @@ from train.runs.trainer_files import checkpoint_step, damage_of
 
 RUNS = Path("runs")
 LOG_TAIL_BYTES = 8000
-# Of a data set's name, in that of a run's folder.
+# Maximum length of the data set's name in the run folder's name.
 MAX_STEM_BYTES = 120
-# Given back when a disk is full, so that a run can still say so.
+# Reserved on disk, and freed when the disk is full, so that the run can still write its state.
 RESERVE_BYTES = 64 * 1024
 
 
 class RunError(Exception):
-    """Says what is wrong with a run's folder and what to do."""
+    """Says what is wrong with a run and what to do."""
 
 
 class Run:
@@ -64,7 +64,7 @@ class Run:
         self.target_tokenizer = self.folder / "target_tokenizer"
         self.best = self.folder / "best"
         self.checkpoints = self.folder / "checkpoints"
-        # Whoever wants the run to stop puts an empty file there.
+        # An empty file there is a stop request.
         self.stop_path = self.folder / "stop"
         self.reserve_path = self.folder / ".reserve"
 
@@ -74,9 +74,9 @@ class Run:
 
     @classmethod
     def create(cls, arguments: Arguments, state: str = "running") -> "Run":
-        """A new folder with the arguments in it, or the one that waits in the queue for just these arguments.
+        """Create a run's folder with its arguments, or take the queued run with exactly these arguments.
 
-        Raises RunError when the folder holds another run already or can't be written.
+        Raises RunError when the folder already contains another run, or can't be written.
         """
         folder = arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset))
         arguments.train.output_dir = str(folder)
@@ -85,14 +85,14 @@ class Run:
             if run.waits_for_this_process() and run.arguments().to_dict() == asked:
                 run.set_state(state)
                 return run
-            with FileLock(run.folder.resolve().parent / ".queue.lock"):  # One of several that find it so begins.
+            with FileLock(run.folder.resolve().parent / ".queue.lock"):  # Only one of several processes may begin.
                 if not run._is_stillborn():
                     raise run._taken()
                 run.arguments_path.unlink(missing_ok=True)
                 run._begin(asked, state)
             return run
         if run.folder.exists() and not run.folder.is_dir():
-            raise RunError(f"{folder} is a file: --output_dir names the folder to write the run into.")
+            raise RunError(f"{folder} is a file: --output_dir must be a folder.")
         run._begin(asked, state)
         return run
 
@@ -102,20 +102,20 @@ class Run:
             str(self.folder).encode("utf-8")
             self.folder.mkdir(parents=True, exist_ok=True)
             began = write_new(self.arguments_path, json.dumps(asked, indent=2) + "\n")
-            if not began:  # By another, a moment ago.
+            if not began:  # Another process was faster.
                 raise self._taken()
             self.set_state(state)
         except UnicodeEncodeError as error:
             raise RunError(f"{self.folder}: tokenizers can only be written where the path is UTF-8.") from error
         except OSError as error:
-            if began:  # Half a run would stand in the way of the next one.
+            if began:  # An incomplete run would block the next one.
                 for path in (self.arguments_path, self.state_path, self.reserve_path):
                     path.unlink(missing_ok=True)
             why = WORDS.get(error.errno, error.strerror)
             raise RunError(f"{self.folder} can't be written: {why}.") from error
 
     def _is_stillborn(self) -> bool:
-        """Whether the folder has nothing of a run but arguments that can't be read, as a full disk may leave them."""
+        """Whether the folder contains nothing but unreadable arguments, as a full disk may leave them."""
         try:
             self.arguments()
         except RunError:
@@ -123,7 +123,7 @@ class Run:
         return False
 
     def _left_behind(self) -> list[Path]:
-        """What stands in a folder in which something was trained."""
+        """Results of training in the folder."""
         return [path for path in (self.metrics_path, self.best, self.checkpoints) if path.exists()]
 
     def _taken(self) -> RunError:
@@ -132,20 +132,20 @@ class Run:
         except RunError as error:
             return error
         return RunError(
-            f"{self.folder} holds a run already. "
-            f"Choose another --output_dir, or go on with: python -m train resume {pasted(self.folder)}"
+            f"{self.folder} already contains a run. "
+            f"Choose another --output_dir, or resume it: python -m train resume {pasted(self.folder)}"
         )
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """An existing run. Raises RunError when the folder holds none."""
+        """An existing run. Raises RunError when the folder does not contain one."""
         run = cls(folder)
         if not run.arguments_path.is_file():
-            raise RunError(f"{folder} holds no run: there is no arguments.json in it.")
+            raise RunError(f"{folder} is not a run: it has no arguments.json.")
         return run
 
     def arguments(self) -> Arguments:
-        """Raises RunError when the file can't be read, or holds something else, with what to do."""
+        """The run's arguments. Raises RunError when the file can't be read or is invalid, with what to do."""
         try:
             values = read_object(self.arguments_path)
         except (OSError, ValueError, RecursionError):
@@ -157,32 +157,32 @@ class Run:
 
     def _unreadable(self, why: str) -> RunError:
         if not self._left_behind():
-            rest = "Nothing was trained there: start it anew, with the command that it was started with."
+            rest = "Nothing was trained there: start it again with the same command."
         else:
-            rest = "So it can't be gone on with: train anew into another --output_dir, or remove the folder."
+            rest = "So it can't be resumed: train again with another --output_dir, or delete the folder."
         if self.best.is_dir():
-            rest += f" Its best checkpoint is there, and in its README.md the command: {self.best}"
+            rest += f" Its best checkpoint is in {self.best}, and the command in its README.md."
         return RunError(f"{self.arguments_path} can't be read: {why}. {rest}")
 
-    # How it stands
+    # State
 
     def state(self) -> State:
-        """As it is now: a run that was asked to stop is stopping, and one whose process is gone has failed."""
+        """The current state: "stopping" after a stop request, "failed" if its process is gone."""
         written = self._written_state()
         if not written.active:
             return written
         if written.process_lives():
             asked = written.name == "running" and self.stop_path.exists()
             return replace(written, name="stopping") if asked else written
-        # Its last write of all may have come between our two looks.
+        # It may have written its final state after our first read.
         if not (written := self._written_state()).active:
             return written
         tail = "\n".join(self.log_tail().splitlines()[-5:])
-        message = "Its process ended without a word: killed, out of memory, or the machine went down."
+        message = "Its process ended unexpectedly: killed, out of memory, or the machine went down."
         return replace(written, name="failed", message=f"{message}\n{tail}".strip())
 
     def waits_for_this_process(self) -> bool:
-        """Whether the run was queued by the one who started this process, or by one that is gone."""
+        """Whether the run was queued for this process: by its parent, or by a process that is gone."""
         written = self._written_state()
         mine = written.pid in (os.getpid(), os.getppid())
         return written.name == "queued" and (mine or not written.process_lives())
@@ -191,14 +191,14 @@ class Run:
         try:
             return State.from_dict(read_object(self.state_path))
         except FileNotFoundError:
-            # From before runs had a state.
+            # From a version without state.json.
             return State("finished" if self.metrics("end") else "failed", started=_modified(self.arguments_path))
         except (OSError, ValueError, RecursionError):
             why = what_is_wrong(self.state_path)
-            return State("failed", f"{self.state_path} can't be read: {why}. How the run ended is not known.")
+            return State("failed", f"{self.state_path} can't be read: {why}. How the run ended is unknown.")
 
     def set_state(self, name: str, message: str = "") -> None:
-        """Write the state, with this process as the one at work."""
+        """Write the state, with this process as the run's."""
         old = self._written_state() if self.state_path.exists() else State("new")
         now, active = time.time(), name in ACTIVE
         process = psutil.Process()
@@ -221,11 +221,11 @@ class Run:
         write_atomically(self.state_path, json.dumps(asdict(state), indent=2) + "\n")
 
     def request_stop(self) -> None:
-        """Ask the run's process to end after its step, with a checkpoint."""
+        """Request that the run's process stops after its current step, with a checkpoint."""
         self.stop_path.touch()
 
     def progress(self) -> dict[str, Any]:
-        """phase, step, max_steps, seconds, steps_per_second: as far as they are there, and are numbers."""
+        """phase, step, max_steps, seconds, steps_per_second: those that are present and valid."""
         try:
             values = read_object(self.progress_path)
         except (OSError, ValueError, RecursionError):
@@ -234,7 +234,7 @@ class Run:
         return numbers_in(values) | ({"phase": phase} if isinstance(phase, str) else {})
 
     def log_tail(self, size: int = LOG_TAIL_BYTES) -> str:
-        """The end of what the run said, without a torn first line."""
+        """The end of the run's log, without an incomplete first line."""
         try:
             with self.log_path.open("rb") as file:
                 file.seek(0, os.SEEK_END)
@@ -245,16 +245,16 @@ class Run:
             return ""
         return text.partition("\n")[2] if start else text
 
-    # What was measured
+    # Metrics
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add one line. A line is written whole or not at all, so that a reader never sees half of one."""
+        """Append one line, atomically, so that a reader never sees a part of one."""
         line = (json.dumps(record, allow_nan=False) + "\n").encode("utf-8")
         descriptor = os.open(self.metrics_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             before = os.fstat(descriptor).st_size
             if before and os.pread(descriptor, 1, before - 1) != b"\n":
-                line = b"\n" + line  # Behind a line that a dying machine tore.
+                line = b"\n" + line  # After an incomplete line from a crash.
             if os.write(descriptor, line) < len(line):
                 os.ftruncate(descriptor, before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.metrics_path))
@@ -262,8 +262,8 @@ class Run:
             os.close(descriptor)
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """All lines so far, or those of one kind. A resumed run repeats the steps after its last checkpoint: the
-        later line of a kind and step counts. A line that a full disk or a dying machine tore is passed over."""
+        """All lines so far, or those of one kind. A resumed run repeats the steps after its last checkpoint: the last
+        line of a kind and step counts. Incomplete lines, from a full disk or a crash, are skipped."""
         try:
             text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -277,35 +277,35 @@ class Run:
     # Checkpoints
 
     def last_checkpoint(self) -> Path | None:
-        """The newest Trainer checkpoint that is complete and whole."""
+        """The newest complete and undamaged Trainer checkpoint."""
         return next((path for path in reversed(self.kept_checkpoints().values()) if not damage_of(path)), None)
 
     def damaged_since(self, checkpoint: Path | None) -> dict[Path, str]:
-        """Complete checkpoints newer than a whole one, the newest last -> what is wrong with each."""
+        """Damaged checkpoints newer than `checkpoint` -> what is wrong with each; the newest last."""
         first = -1 if checkpoint is None else checkpoint_step(checkpoint)
         found = {path: damage_of(path) for step, path in self.kept_checkpoints().items() if step > first}
         return {path: why for path, why in found.items() if why}
 
     def kept_checkpoints(self) -> dict[int, Path]:
-        """Step -> complete Trainer checkpoint (trainer_state.json is written last), the earliest first. While a run
-        trains, the earliest may go any time."""
+        """Step -> complete Trainer checkpoint (trainer_state.json is written last), the earliest first. A running run
+        may delete the earliest at any time."""
         return {checkpoint_step(path): path for path in sorted(self._checkpoints(complete=True), key=checkpoint_step)}
 
     def can_resume(self) -> bool:
-        """Whether there is a checkpoint to go on from, or nothing to lose by beginning again: one follows each
-        evaluation, so that a run with more of them, or one that has finished, had some that somebody removed."""
+        """Whether there is a checkpoint to resume from, or the run has barely begun. A checkpoint follows each
+        evaluation: a run with several evaluations, or a finished one, without checkpoints has lost them."""
         barely_begun = self._written_state().name != "finished" and len(self.metrics("eval")) <= 1
         return self.last_checkpoint() is not None or (barely_begun and not self.kept_checkpoints())
 
     def discard_beginning(self) -> None:
-        """Remove what a run without a checkpoint has written, for it to begin again; its words in the log stay."""
+        """Delete what a run without a checkpoint has written, except its log, so that it can start again."""
         for folder in (self.tokenizer, self.target_tokenizer, self.best):
             shutil.rmtree(folder, ignore_errors=True)
         for path in (self.metrics_path, self.progress_path, self.rows_path):
             path.unlink(missing_ok=True)
 
     def discard_incomplete(self) -> None:
-        """Remove what a stopped write left behind."""
+        """Delete the leftovers of interrupted writes."""
         for path in (*self._checkpoints(complete=False), self.folder / "best.new", *self.folder.glob(".new-*")):
             if path.is_file():
                 path.unlink(missing_ok=True)
@@ -320,7 +320,7 @@ class Run:
         ]
 
     def replace_best(self, written: Path) -> None:
-        """Put a checkpoint folder that was written aside in the place of `best/`."""
+        """Replace `best/` by a checkpoint folder written elsewhere."""
         old = self.folder / "best.old"
         shutil.rmtree(old, ignore_errors=True)
         if self.best.exists():
@@ -329,7 +329,7 @@ class Run:
         shutil.rmtree(old, ignore_errors=True)
 
     def recover_best(self) -> None:
-        """A process that died between the two renames of `replace_best` left the old one aside."""
+        """Restore the old best/ after a crash between the two renames of `replace_best`."""
         old = self.folder / "best.old"
         if old.exists() and not self.best.exists():
             old.rename(self.best)
@@ -342,7 +342,7 @@ def list_runs(root: str | Path = RUNS) -> list[Run]:
 
 
 def _argument_files(root: Path) -> Iterator[Path]:
-    # A sweep's runs lie one level deeper.
+    # A sweep's runs are one level deeper.
     yield from root.glob("*/arguments.json")
     yield from root.glob("*/*/arguments.json")
 
@@ -355,7 +355,7 @@ def _modified(path: Path) -> float:
 
 
 def free_folder(root: Path, name: str) -> Path:
-    """root/name, or the first of name-2, name-3, … that is not there yet: what a run would be called now."""
+    """root/name, or the first of name-2, name-3, … that does not exist yet."""
     folder, count = root / name, 2
     while folder.exists() or folder.is_symlink():
         folder, count = root / f"{name}-{count}", count + 1
@@ -363,11 +363,11 @@ def free_folder(root: Path, name: str) -> Path:
 
 
 def anchored(values: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with the files and folders of this disk named from its root: a run may be resumed from any folder."""
+    """Arguments with absolute local paths, so that a run can be resumed from any folder."""
     found = dict(values)
     for name in PATHS:
         given = found.get(name)
-        # A folder that happens to be called toy is no data set, and own is no tokenizer's folder.
+        # A folder called toy is not the data set, and "own" is not a tokenizer's folder.
         is_path = os.path.isfile(given or "") if name == "dataset" else os.path.exists(given or "") and given != "own"
         if given and (is_path or name in ("data_dir", "output_dir")):
             found[name] = os.path.abspath(given)
@@ -375,13 +375,13 @@ def anchored(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def named_after(dataset: str, kind: str = "") -> str:
-    """What a run's folder is called. A file's name may be as long as a folder's, so that it is cut, and no UTF-8."""
+    """The name of a run's folder, from the data set's name, cut to a valid length and to valid UTF-8, and the time."""
     stem = os.fsencode(without_endings(dataset))[:MAX_STEM_BYTES].decode("utf-8", "ignore")
     return f"{stem}{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def reserve_folder(root: Path, name: str) -> Path:
-    """`free_folder`, made: whoever asks at the same moment gets another. Raises RunError when it can't be written."""
+    """Create a `free_folder`, unique even between processes. Raises RunError when it can't be written."""
     while True:
         folder = free_folder(root, name)
         try:
@@ -390,7 +390,7 @@ def reserve_folder(root: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             if root.is_dir():
-                continue  # Another was quicker.
+                continue  # Another process was faster.
             raise RunError(f"{root} can't be written: it is not a folder.") from None
         except OSError as error:
             raise RunError(f"{folder} can't be written: {error.strerror}.") from error

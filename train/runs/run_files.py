@@ -1,5 +1,4 @@
-"""What stands in the small files of a run's folder, read with doubt: a full disk or another program may have left
-anything there.
+"""Validated reading of the small files of a run's folder, which a full disk or another program may have damaged.
 
 Try it: read_line('{"kind": "train", "step": 5, "loss": 1.2}')
 """
@@ -18,22 +17,22 @@ from train.arguments.arguments import Arguments
 from train.arguments.values import is_of
 from train.tasks.metrics import MEASURES
 
-# Has a process that is, or soon will be, at work.
+# States with a process that is running or will be.
 ACTIVE = ("queued", "running", "stopping")
 STATES = (*ACTIVE, "stopped", "finished", "failed")
-# In a line of metrics, what readers reckon with.
+# Fields of a line of metrics that must be numbers.
 METRICS = ("step", "epoch", "seconds", "tokens", "learning_rate", *MEASURES)
 
 
 @dataclass(frozen=True)
 class State:
-    """How a run stands.
+    """The state of a run.
 
     Attributes:
         name: queued, running, stopping, stopped, finished or failed.
         message: why it stopped or failed; "" otherwise.
-        queued, started, ended: seconds since 1970; None = not yet.
-        pid, born, host: the process, when it was created (numbers of processes are used again), and its machine.
+        queued, started, ended: Unix times in seconds; None = not yet.
+        pid, born, host: the process, its creation time (pids are reused), and its machine.
     """
 
     name: str
@@ -47,7 +46,7 @@ class State:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "State":
-        """Raises ValueError for what is no state."""
+        """The state in a JSON object. Raises ValueError for an invalid one."""
         allowed = {"name": STATES, "message": str, "host": (str, NoneType), "pid": (int, NoneType)}
         for item in fields(cls):
             value, kinds = values.get(item.name), allowed.get(item.name, (int, float, NoneType))
@@ -60,37 +59,37 @@ class State:
         return self.name in ACTIVE
 
     def process_lives(self) -> bool:
-        """Whether the process that wrote this is still there. One of another machine counts as there."""
+        """Whether the process that wrote this still exists. One on another machine counts as existing."""
         if self.pid is None:
             return False
         if self.host != socket.gethostname():
             return True
         try:
             process = psutil.Process(self.pid)
-            # A process that ended stays in the table until its parent has asked for its status.
+            # An ended process remains as a zombie until its parent waits for it.
             return abs(process.create_time() - (self.born or 0)) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, ValueError, OverflowError):  # No process has such a number.
+        except (psutil.Error, ValueError, OverflowError):  # No such process, or an invalid pid.
             return False
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises OSError when it is gone, ValueError or RecursionError when it holds none."""
+    """The object in a JSON file. Raises OSError when it is gone, ValueError or RecursionError when it is invalid."""
     values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
-        raise ValueError("no object")
+        raise ValueError("not an object")
     return values
 
 
 def what_is_wrong(path: Path) -> str:
-    """Of a JSON file that can't be read, in words."""
+    """Why a JSON file can't be read, in words."""
     try:
-        return "it is damaged, or no such file" if path.read_bytes().strip() else "it is empty"
+        return "it is damaged, or not such a file" if path.read_bytes().strip() else "it is empty"
     except OSError as error:
         return str(error.strerror)
 
 
 def read_line(line: str) -> dict[str, Any] | None:
-    """A line of metrics; None for one that is torn, or something else."""
+    """A line of metrics; None for an incomplete or invalid one."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -102,7 +101,7 @@ def read_line(line: str) -> dict[str, Any] | None:
 
 
 def numbers_in(values: dict[str, Any]) -> dict[str, Any]:
-    """Those values that are numbers."""
+    """The values that are numbers."""
     return {key: value for key, value in values.items() if _is_number(value)}
 
 
@@ -111,7 +110,7 @@ def _is_number(value: Any) -> bool:
 
 
 def checked_arguments(values: dict[str, Any]) -> Arguments:
-    """The arguments of a file. Raises ValueError for a name that is none, or a value of another kind than it has."""
+    """The arguments of a file. Raises ValueError for an unknown name, or a value of the wrong type."""
     arguments = Arguments.from_dict(values)
     for name, value in arguments.to_dict().items():
         if not is_of(value, name):

@@ -1,6 +1,5 @@
-"""Who answers Ctrl-C, SIGTERM and SIGHUP, which a terminal sends that is closed. While libraries are imported, which
-takes seconds, nothing is at work yet, and the process ends: a KeyboardInterrupt would not do, for numpy takes one for a
-broken installation, and others swallow it.
+"""Handlers of Ctrl-C, SIGTERM and SIGHUP (a closed terminal). During imports, which take seconds, they exit the process
+directly: numpy would report a KeyboardInterrupt as a broken installation, and other libraries swallow it.
 
 Try it: python -m train --dataset toy, then Ctrl-C at once
 """
@@ -14,16 +13,16 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
-# As shells count: 128 and the number of the signal.
+# As in shells: 128 plus the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 # None on Windows.
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 
 
 def answer(number: int | None, handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Let `handler` answer a signal, but for a SIGHUP that is ignored: that is how nohup keeps a process alive.
+    """Set `handler` for a signal, except for a SIGHUP that is ignored: that is how nohup keeps a process alive.
 
-    SIGHUP is answered once: a terminal that closes may send it twice, and what the first began shall not be broken off.
+    SIGHUP is handled once: a closing terminal may send it twice, and the second must not interrupt the handler.
     """
     if number is None or (number == HANGUP and signal.getsignal(number) is signal.SIG_IGN):
         return
@@ -37,7 +36,7 @@ def answer(number: int | None, handler: Callable[[int, FrameType | None], Any]) 
 
 @contextmanager
 def signals_go_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, `handler` answers all three; only a main thread can set it, elsewhere nothing changes."""
+    """Context in which `handler` handles all three signals; in threads other than the main one, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,7 +53,7 @@ def signals_go_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[
 
 
 def ended_by_signals() -> AbstractContextManager[None]:
-    """Inside, the signals end the process with a word and the status INTERRUPTED."""
+    """Context in which the signals exit the process with the status INTERRUPTED."""
     return signals_go_to(_end)
 
 

@@ -1,5 +1,5 @@
-"""What the Trainer leaves in a checkpoint to go on from, and whether that is whole: a full disk, or a copy that broke
-off, may have left anything there.
+"""The Trainer's checkpoint files, and whether they are undamaged: a full disk or an interrupted copy may have damaged
+them.
 
 Try it: damage_of(Path("runs/my-run/checkpoints/checkpoint-40"))
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from train.runs.run_files import read_object, what_is_wrong
 
-# The average of the weights, where a run keeps one (torch's AveragedModel).
+# The average of the weights, with --ema_decay (torch's AveragedModel).
 AVERAGE_FILE = "averaged.safetensors"
 
 
@@ -18,7 +18,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def at_its_end(checkpoint: Path) -> bool:
-    """Whether a checkpoint was saved after the last step of all."""
+    """Whether a checkpoint was saved after the run's last step."""
     try:
         told = read_object(checkpoint / "trainer_state.json")
         return told["global_step"] >= told["max_steps"] > 0
@@ -27,7 +27,7 @@ def at_its_end(checkpoint: Path) -> bool:
 
 
 def keeps_average(checkpoint: Path) -> bool:
-    """Whether the run whose folder a checkpoint lies in averages its weights."""
+    """Whether a checkpoint's run averages its weights."""
     try:
         return read_object(checkpoint.parent.parent / "arguments.json")["ema_decay"] > 0
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -35,7 +35,7 @@ def keeps_average(checkpoint: Path) -> bool:
 
 
 def damage_of(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, "" where nothing is. Headers and lengths are looked at, no weights are read."""
+    """What is wrong with a checkpoint, or "". Checks headers and lengths, without reading weights."""
     from switch_model.storage.errors import CheckpointError
     from switch_model.storage.safetensors_io import Weights, read_header
 
@@ -47,16 +47,16 @@ def damage_of(checkpoint: Path) -> str:
     try:
         Weights.find(checkpoint, others=True)
         if (average := checkpoint / AVERAGE_FILE).exists():
-            read_header(average, others=True)  # It counts its steps in a whole number.
+            read_header(average, others=True)  # Its step counter is an integer.
         elif keeps_average(checkpoint):
-            return f"{AVERAGE_FILE} is not there"
+            return f"{AVERAGE_FILE} is missing"
     except (CheckpointError, OSError) as error:
         return str(error).rstrip(".")
-    # Pickles inside of zip archives, whose table of contents stands at their end. Never opened here.
+    # Pickles in zip archives, whose directory is at their end. Never unpickled here.
     pickles = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")}
     for path in sorted(pickles):
         if not path.is_file():
-            return f"{path.name} is not there"
+            return f"{path.name} is missing"
         if not zipfile.is_zipfile(path):
-            return f"{path.name} is empty or torn"
+            return f"{path.name} is empty or incomplete"
     return ""

@@ -1,1 +1,1 @@
-"""Many runs over a space of arguments, and their table and pictures."""
+"""Sweeps: many runs over a space of arguments, with table and plots."""

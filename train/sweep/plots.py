@@ -1,7 +1,7 @@
-"""A sweep's trials as Optuna draws them: parallel coordinates, and the metric over each argument.
+"""Optuna's plots of a sweep's trials: parallel coordinates, and the metric over each argument.
 
-Darker lines are better, the best is orange, trials without a metric are left out. Ours are only the colours (Optuna's
-worst trial is all but white), what is said when a trial is pointed at, and the page.
+Darker lines are better, the best is orange, trials without a metric are not shown. Our own are only the colours
+(Optuna's worst trial is almost white), the hover texts, and the page.
 Try it: parallel_coordinates(found).show()
 """
 
@@ -33,7 +33,7 @@ INCHES_PER_AXIS, HEIGHT = 1.7, 4.8
 
 
 def parallel_coordinates(found: Sweep) -> go.Figure:
-    """An axis per argument and one for the metric, a line per trial. At least one trial must be finished."""
+    """An axis per argument and one for the metric, a line per trial. Needs at least one finished trial."""
     figure = plot_parallel_coordinate(_study(found), target_name=_metric(found))
     figure.update_traces(line={"colorscale": _colours(found), "reversescale": False, "showscale": False})
     return figure.update_layout(title=None, template="plotly_white", height=440, margin={"t": 60, "b": 90})
@@ -42,7 +42,7 @@ def parallel_coordinates(found: Sweep) -> go.Figure:
 def slices(found: Sweep) -> go.Figure:
     """The metric over each argument, a dot per trial."""
     figure = plot_slice(_study(found), target_name=_metric(found))
-    # Optuna colours a dot by its trial's number, counted from 0.
+    # Optuna uses the trial's number, from 0, as the colour.
     said = "trial %{customdata}<br>%{x}<br>" + _metric(found) + " %{y}<extra></extra>"
     for trace in figure.data:
         numbers = [int(number) + 1 for number in trace.marker.color]
@@ -52,7 +52,7 @@ def slices(found: Sweep) -> go.Figure:
 
 
 def write_plots(found: Sweep, folder: Path) -> None:
-    """parallel_coordinates.html, which opens offline, and parallel_coordinates.png."""
+    """Write parallel_coordinates.html, which opens offline, and parallel_coordinates.png."""
     with folder_written_aside(folder) as aside:
         (aside / "parallel_coordinates.html").write_text(_page(found), encoding="utf-8")
         with text_as_written():
@@ -80,14 +80,14 @@ def _page(found: Sweep) -> str:
 def _write_png(found: Sweep, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's matplotlib plots may change.
-        warnings.simplefilter("ignore", UserWarning)  # An axis on which all trials are alike.
+        warnings.simplefilter("ignore", UserWarning)  # An axis on which all trials have the same value.
         axes = static.plot_parallel_coordinate(_study(found), target_name=_metric(found))
     figure = axes.get_figure()
     figure.set_size_inches(max(7, INCHES_PER_AXIS * (len(found.dimensions) + 2)), HEIGHT)
     for lines in axes.findobj(LineCollection):
         lines.set_cmap(LinearSegmentedColormap.from_list("trials", _colours(found)))
     for axis in (one.yaxis for one in figure.axes if one.get_yscale() == "log"):
-        # Optuna leaves them to matplotlib, which writes powers of ten as formulas.
+        # matplotlib would write powers of ten as formulas.
         axis.set_major_formatter(lambda value, place: written(value))
         axis.set_minor_formatter(lambda value, place: written(value) if f"{value:e}"[0] in "25" else "")
     axes.set_title("")
@@ -104,7 +104,7 @@ def _metric(found: Sweep) -> str:
 
 
 def _colours(found: Sweep) -> list[tuple[float, str]]:
-    """From the lowest value to the highest: the best alone is orange."""
+    """Colour scale from the lowest to the highest value; only the best is orange."""
     if found.higher_is_better:
         return [(0.0, WORST), (0.999, BEST), (1.0, HIGHLIGHT)]
     return [(0.0, HIGHLIGHT), (0.001, BEST), (1.0, WORST)]

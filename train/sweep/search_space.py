@@ -1,4 +1,4 @@
-"""Which training arguments a sweep varies, and over which values: "lr=1e-4..1e-2:log,num_experts=2|4|8".
+"""The search space of a sweep: "lr=1e-4..1e-2:log,num_experts=2|4|8".
 
 Try it: parse_search(["lr=1e-4..1e-2:log,num_experts=2|4|8"], Arguments.resolve({}))
 """
@@ -20,18 +20,18 @@ from train.tasks.registry import TASKS
 
 SYNTAX = """\
   name=a|b|c      one of these values
-  name=a..b       any value from a to b; whole numbers where the argument is one
-  name=a..b:log   the same, every order of magnitude as likely as the next
-  name=a..b:5     five values evenly from a to b (a..b:log:5: on a logarithmic scale)
-Several arguments with commas between, or with several --search."""
-# They decide which rows are measured, or nothing about the model: trials could not be compared, or would be the same.
+  name=a..b       any value from a to b; integers for an integer argument
+  name=a..b:log   the same, log-uniform
+  name=a..b:5     five evenly spaced values from a to b (a..b:log:5: on a logarithmic scale)
+Separate several arguments by commas, or use several --search."""
+# They change the evaluated rows, or do not affect the model: trials could not be compared, or would be equal.
 NOT_SEARCHED = {
     "dataset", "text_column", "label_column", "validation_size", "num_samples", "num_classes", "task", "preset",
     "device", "max_minutes", "logging_steps", *PRIVATE,
 }  # fmt: skip
-# The toy's texts are made of these.
+# The toy data depend on these.
 TOY_DATA = {"vocab_size", "seq_len", "seed"}
-# Without classes, trials are compared by the loss, which is made of these.
+# Without classes, trials are compared by the loss, which depends on these.
 LOSS = {"mlm_probability", "aux_loss_coef", "z_loss_coef", "seq_len", "seed"}
 LOSS |= {"vocab_size", "tokenizer", "target_tokenizer"}
 LARGEST_GRID = 1000
@@ -43,8 +43,8 @@ class Dimension:
 
     Attributes:
         name: of the argument.
-        text: the values as they were written.
-        choices: the values themselves; None = a range.
+        text: the values as given.
+        choices: the values; None = a range.
         low, high, log: the range.
     """
 
@@ -57,31 +57,31 @@ class Dimension:
 
     @property
     def distribution(self) -> BaseDistribution:
-        """In Optuna's terms."""
+        """Optuna's distribution."""
         if self.choices is not None:
             return CategoricalDistribution(self.choices)
         kind = IntDistribution if isinstance(self.low, int) else FloatDistribution
         return kind(self.low, self.high, log=self.log)
 
     def values(self) -> tuple[Any, ...]:
-        """All of them, for a grid. Raises ValueError for a range without steps."""
+        """All values, for a grid. Raises ValueError for a continuous range."""
         if self.choices is not None:
             return self.choices
         if isinstance(self.low, int) and not self.log:
             return tuple(range(self.low, self.high + 1))
         raise ValueError(
-            f"--search {self.name}={self.text} has no end of values: for a grid, say how many, as in "
+            f"--search {self.name}={self.text} is a continuous range: for a grid, give the number of values, as in "
             f"{self.name}={self.text}:4"
         )
 
 
 def parse_search(texts: list[str], arguments: Arguments) -> list[Dimension]:
-    """The dimensions that `--search` asks for. Raises ValueError with what is wrong and what would be accepted.
+    """The dimensions in `--search`. Raises ValueError with what is wrong and what would be accepted.
 
     Args:
-        arguments: those of every trial; what can be searched depends on data set and task.
+        arguments: of every trial; data set and task restrict what can be searched.
     """
-    # A comma also stands inside values: it parts dimensions only where another name follows.
+    # Values may contain commas: a comma separates dimensions only before another name.
     parts = [part.strip() for text in texts for part in re.split(r",(?=\s*\w+\s*=)", text)]
     dimensions = [_dimension(part, arguments) for part in parts]
     names = [dimension.name for dimension in dimensions]
@@ -103,9 +103,7 @@ def grid(dimensions: list[Dimension]) -> list[dict[str, Any]]:
 def _dimension(part: str, arguments: Arguments) -> Dimension:
     name, equals, text = (piece.strip() for piece in part.partition("="))
     if not equals or not text:
-        raise ValueError(
-            f"--search {part!r} is not understood: write name=values, such as lr=1e-4..1e-2:log or seed=0|1"
-        )
+        raise ValueError(f"--search {part!r} is not valid: write name=values, such as lr=1e-4..1e-2:log or seed=0|1")
     if name not in HINTS:
         raise ValueError(f"--search {name}: there is no such argument. See python -m train --help")
     _refuse(name, arguments)
@@ -123,15 +121,15 @@ def _refuse(name: str, arguments: Arguments) -> None:
     if name in NOT_SEARCHED:
         reason = "trials that differ in it can't be compared; give it as a flag for all of them"
     elif arguments.data.dataset == "toy" and name in TOY_DATA:
-        reason = "the toy data set is drawn with it, so that trials could not be compared"
+        reason = "the toy data set depends on it, so that trials could not be compared"
     elif name == "seed" and arguments.data.num_samples is not None:
-        reason = "with --num_samples it also picks the rows, so that trials could not be compared"
+        reason = "with --num_samples it also selects the rows, so that trials could not be compared"
     elif not TASKS[arguments.train.task].labelled and name in LOSS:
         reason = (
-            f"with --task {arguments.train.task} it changes the validation loss itself, which trials are compared by"
+            f"with --task {arguments.train.task} it changes the validation loss itself, by which trials are compared"
         )
     elif arguments.train.init_from and name in {*SHAPE, "tokenizer", "target_tokenizer", "vocab_size"}:
-        reason = "with --init_from it comes from the model that one starts from"
+        reason = "with --init_from the initial model determines it"
     if reason:
         raise ValueError(f"--search {name}: {reason}.")
 
@@ -139,17 +137,15 @@ def _refuse(name: str, arguments: Arguments) -> None:
 def _range(name: str, text: str) -> Dimension | None:
     matched = re.fullmatch(r"(.+?)\.\.([^:|]+)(:log)?(?::(\d+))?", text.replace(" ", ""))
     if not takes_number(name):
-        return None  # Paths and names may hold dots.
+        return None  # Paths and names may contain dots.
     if matched is None:
-        raise ValueError(
-            f"--search {name}={text} is not understood: write {name}=low..high, {name}=low..high:log or a|b|c"
-        )
+        raise ValueError(f"--search {name}={text} is not valid: write {name}=low..high, {name}=low..high:log or a|b|c")
     low, high = (_read(name, end) for end in matched.group(1, 2))
     log, count = matched.group(3) is not None, matched.group(4)
     if not low < high or math.isinf(high):
-        raise ValueError(f"--search {name}={text}: the range must go up from its first number to its second.")
+        raise ValueError(f"--search {name}={text}: the first number must be below the second.")
     if log and low <= 0:
-        raise ValueError(f"--search {name}={text}: a logarithmic range must begin above 0.")
+        raise ValueError(f"--search {name}={text}: a logarithmic range must start above 0.")
     if count is None:
         return Dimension(name, text, low=low, high=high, log=log)
     return Dimension(name, text, choices=_evenly(low, high, log, int(count), name, text), log=log)
@@ -162,12 +158,12 @@ def _evenly(low: float, high: float, log: bool, count: int, name: str, text: str
     values = [low * (high / low) ** share if log else low + (high - low) * share for share in shares]
     if isinstance(low, int):
         return tuple(dict.fromkeys(round(value) for value in values))
-    # Rounded as far as nobody would notice, so that a tenth reads 0.1.
+    # Rounded to six digits, so that a tenth reads 0.1.
     return low, *(float(f"{value:.6g}") for value in values[1:-1]), high
 
 
 def _read(name: str, text: str) -> Any:
-    """A value as the argument's own type; a file or folder by its whole path. Raises ValueError."""
+    """A value as the argument's type, with absolute paths. Raises ValueError."""
     try:
         return anchored({name: read_value(name, text.strip())})[name]
     except ValueError as error:
@@ -175,7 +171,7 @@ def _read(name: str, text: str) -> Any:
 
 
 def _check(name: str, value: Any, arguments: Arguments) -> None:
-    """Raise ValueError for a value that no trial could run with. What fails only with others' values is let pass."""
+    """Raise ValueError for a value that is never allowed. Values that fail only in combination are accepted here."""
     try:
         with_values(arguments, {name: value}).check()
     except ValueError as error:
@@ -184,12 +180,12 @@ def _check(name: str, value: Any, arguments: Arguments) -> None:
 
 
 def with_values(arguments: Arguments, values: dict[str, Any]) -> Arguments:
-    """A copy of the arguments with other values for some."""
+    """A copy of the arguments with some values replaced."""
     return Arguments.from_dict(arguments.to_dict() | values)
 
 
 def chosen_values(dimensions: list[Dimension], arguments: Arguments) -> Iterator[tuple[str, Any]]:
-    """The values that a trial's arguments have in each dimension."""
+    """A trial's values of each dimension."""
     for dimension in dimensions:
         for group in (arguments.data, arguments.model, arguments.train):
             if hasattr(group, dimension.name):
@@ -197,7 +193,7 @@ def chosen_values(dimensions: list[Dimension], arguments: Arguments) -> Iterator
 
 
 def written(value: Any) -> str:
-    """A value as one writes it in a search or reads it in a table: four digits are enough."""
+    """A value as text, with four digits."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)

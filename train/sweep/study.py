@@ -1,4 +1,4 @@
-"""A sweep and its trials, and the same as Optuna has them: to draw values that were not tried yet, and for its plots.
+"""A sweep and its trials, and their conversion to an Optuna study, for sampling and plots.
 
 Try it: as_study(parse_search(["lr=1e-4..1e-2:log"], Arguments.resolve({})), [], True).direction
 """
@@ -17,9 +17,9 @@ from train.arguments.arguments import Arguments
 from train.runs.run import Run
 from train.sweep.search_space import Dimension
 
-# Drawn at random before TPE has something to learn from.
+# Random trials before TPE starts.
 TPE_STARTUP = 5
-# Draws of a combination that was tried before, until there seems to be no other.
+# Attempts to sample a new combination before giving up.
 DRAWS = 50
 
 
@@ -29,10 +29,10 @@ class Trial:
 
     Attributes:
         number: from 1.
-        values: of the arguments that were searched.
-        run: name of its folder; None = it could not even begin.
+        values: of the searched arguments.
+        run: name of its folder; None = it could not start.
         state: of the run.
-        figure: the best metric on validation; None = none yet.
+        figure: the best validation metric; None = none yet.
         seconds: of training.
         message: why it stopped or failed.
     """
@@ -47,20 +47,20 @@ class Trial:
 
     @property
     def measured(self) -> bool:
-        """Whether it can be compared with others."""
+        """Whether it is finished and has a metric."""
         return self.state == "finished" and self.figure is not None
 
 
 @dataclass
 class Sweep:
-    """What a sweep was asked to do, and what came of it.
+    """Settings and results of a sweep.
 
     Attributes:
-        dimensions: what is searched.
-        sampler, search_seed: how.
-        arguments: those of all trials.
-        figure, higher_is_better: what trials are compared by.
-        rows: a digest of those that the trials train on and are compared by; None = not known.
+        dimensions: the search space.
+        sampler, search_seed: how values are sampled.
+        arguments: common to all trials.
+        figure, higher_is_better: the metric by which trials are compared, and its direction.
+        rows: a digest of the trials' training and validation rows; None = unknown.
         trials: in the order in which they ran.
         stopped: why it ended early; "" = it did not.
     """
@@ -77,7 +77,7 @@ class Sweep:
     stopped: str = ""
 
     def ranked(self) -> list[Trial]:
-        """The trials that have a metric, the best first; of equals, the earlier one."""
+        """The trials with a metric, the best first; among equals, the earlier one."""
         finished = [trial for trial in self.trials if trial.measured]
         return sorted(finished, key=lambda trial: -trial.figure if self.higher_is_better else trial.figure)
 
@@ -89,7 +89,7 @@ class Sweep:
         return None if self.best is None else Run(self.folder / self.best.run).arguments()
 
     def draw(self, number: int) -> dict[str, Any] | None:
-        """Values of the trial with this number that were not tried yet; None when there seem to be no others."""
+        """New values for the trial with this number; None if all combinations seem to be tried."""
         tpe = self.sampler == "tpe"
         return draw(
             self.dimensions, self.trials, self.higher_is_better, tpe=tpe, number=number, search_seed=self.search_seed
@@ -99,7 +99,7 @@ class Sweep:
         return f"{value:.2%}" if self.figure == "accuracy" else f"{value:.4f}"
 
     def plan(self) -> dict[str, Any]:
-        """What must be the same for a sweep to go on."""
+        """What must be the same to resume a sweep."""
         return {
             "search": {dimension.name: dimension.text for dimension in self.dimensions},
             "sampler": self.sampler,
@@ -133,7 +133,7 @@ def as_study(
     higher_is_better: bool,
     sampler: optuna.samplers.BaseSampler | None = None,
 ) -> optuna.Study:
-    """What was tried. Trials without a metric count as failed."""
+    """The trials as an Optuna study. Trials without a metric count as failed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize" if higher_is_better else "minimize", sampler=sampler)
     distributions = {dimension.name: dimension.distribution for dimension in dimensions}
@@ -158,16 +158,16 @@ def draw(
     number: int,
     search_seed: int,
 ) -> dict[str, Any] | None:
-    """Values that were not tried yet; None when there seem to be no others.
+    """Values that were not tried yet; None if all combinations seem to be tried.
 
-    They follow from the seed, the trial's number and the results so far alone, so that a sweep that was stopped goes on
-    as one that was not.
+    They depend on the seed, the trial's number and the results so far alone, so that a resumed sweep is the same as one
+    that was never stopped.
     """
     distributions = {dimension.name: dimension.distribution for dimension in dimensions}
     tried = [trial.values for trial in trials]
     for attempt in range(2 * DRAWS):
         seed = int(np.random.SeedSequence((search_seed, number, attempt)).generate_state(1)[0])
-        # TPE keeps to what was best: where it has nothing new, chance has.
+        # TPE may repeat the best combination: then fall back to random sampling.
         if tpe and attempt < DRAWS:
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=TPE_STARTUP)
         else:
@@ -180,14 +180,14 @@ def draw(
 
 
 def _rounded(value: Any, distribution: optuna.distributions.BaseDistribution) -> Any:
-    """Four digits are enough to search by, and can be read."""
+    """A float rounded to four digits, for readability."""
     if not isinstance(distribution, optuna.distributions.FloatDistribution):
         return value
     return min(max(float(f"{value:.4g}"), distribution.low), distribution.high)
 
 
 def _json_ready(value: Any) -> Any:
-    """JSON can't hold inf."""
+    """The value with "inf" for infinite floats, which JSON can't hold."""
     if isinstance(value, dict):
         return {key: _json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

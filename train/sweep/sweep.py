@@ -1,7 +1,7 @@
 """A search over training arguments: one run after another in a folder, compared by their best validation metric.
 
-A trial is a run as any other, in a process of its own: one that fails does not end the sweep. What was tried is read
-from the runs' folders, so that the same command goes on where it stopped.
+A trial is a normal run in its own process: a failed one does not end the sweep. Completed trials are read from the
+runs' folders, so that the same command resumes a stopped sweep.
 Try it: python -m train sweep --search "lr=1e-4..1e-2:log,num_experts=2|4|8" --trials 4 --output_dir runs/my-sweep
 """
 
@@ -45,14 +45,14 @@ def sweep(
     trials: int | None = None,
     search_seed: int = 0,
 ) -> Sweep:
-    """Run the trials that are not there yet; writes sweep.json, sweep.csv and the plots into `output_dir`.
+    """Run the missing trials; write sweep.json, sweep.csv and the plots into `output_dir`.
 
     Args:
         arguments: of every trial.
-        search: as train/sweep/search_space.py reads it.
+        search: in the syntax of train/sweep/search_space.py.
         sampler: random, grid (all combinations), or tpe (Optuna's tree-structured Parzen estimator, 10 trials or more).
-        trials: how many in all; None = the whole grid, or 10.
-        search_seed: of the draws; that of the runs is an argument.
+        trials: total number; None = the whole grid, or 10.
+        search_seed: of the sampler; the runs' seed is an argument.
 
     Raises:
         ValueError, DataError, RunError: with what is wrong with the search, the data or the folder.
@@ -71,11 +71,11 @@ def sweep(
         if not arguments.train.output_dir:
             folder.rmdir()  # A sweep that can't start leaves no folder behind.
         raise
-    with _alone(folder):
+    with _exclusive(folder):
         for number in range(1, trials + 1):
             values = _values_of(found, number) or (combinations[number - 1] if combinations else found.draw(number))
             if values is None:
-                print(f"Every combination was tried: {number - 1} in all.", flush=True)
+                print(f"All {number - 1} combinations have been tried.", flush=True)
                 break
             words = " ".join(f"{key}={written(value)}" for key, value in values.items())
             print(f"Trial {number} of {trials}: {words}", flush=True)
@@ -95,10 +95,10 @@ def sweep(
 
 
 def _take_folder(found: Sweep) -> None:
-    """Make the folder, or see that it holds this very sweep. What can go wrong with all trials goes wrong here."""
+    """Create the folder, or check that it contains the same sweep. Errors common to all trials are raised here."""
     folder = found.folder
     if (folder / "arguments.json").exists():
-        raise RunError(f"{folder} holds a run. Choose another --output_dir for the sweep.")
+        raise RunError(f"{folder} contains a run. Choose another --output_dir for the sweep.")
     if not (folder / "sweep.json").exists():
         pick_device(found.arguments.train.device)
         found.rows = digest_of(found.arguments)
@@ -113,19 +113,19 @@ def _take_folder(found: Sweep) -> None:
     for key, value in found.plan().items():
         if old.get(key) != json.loads(json.dumps(value)):
             raise RunError(
-                f"{folder} holds a sweep with other {key.replace('_', ' ')}. Choose another --output_dir, or give the "
-                "same command to go on with it (only --trials may change)."
+                f"{folder} contains a sweep with other {key.replace('_', ' ')}. Choose another --output_dir, or give "
+                "the same command to resume it (only --trials may change)."
             )
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Inside, no other process runs this sweep."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Context in which no other process can run this sweep."""
     lock = FileLock(folder / ".sweep.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(f"Another process runs the sweep in {folder}.") from None
+        raise RunError(f"Another process is running the sweep in {folder}.") from None
     try:
         yield
     finally:
@@ -140,7 +140,7 @@ def _run_folder(folder: Path, number: int) -> Path:
 
 
 def _values_of(found: Sweep, number: int) -> dict[str, Any] | None:
-    """Of a trial that has begun; None for a new one."""
+    """The values of a trial that has begun; None for a new one."""
     run = Run(_run_folder(found.folder, number))
     return dict(chosen_values(found.dimensions, run.arguments())) if run.arguments_path.exists() else None
 
@@ -149,7 +149,7 @@ def _values_of(found: Sweep, number: int) -> dict[str, Any] | None:
 
 
 def _carry_out(found: Sweep, number: int, values: dict[str, Any]) -> tuple[Trial, bool]:
-    """Run a trial to its end, or take up what is there of it; also says whether someone interrupted."""
+    """Run, resume or read a trial; returns it, and whether the sweep was interrupted."""
     run = Run(_run_folder(found.folder, number))
     try:
         if not run.arguments_path.exists():
@@ -171,20 +171,21 @@ def _carry_out(found: Sweep, number: int, values: dict[str, Any]) -> tuple[Trial
 
 
 def _unfinished(run: Run) -> bool:
-    """Stopped, or its process died. A run that said itself why it failed would fail again."""
+    """Whether a trial was stopped, or its process died. A run that failed with an error would fail again."""
     state = run.state()
     return state.name == "stopped" or (state.name == "failed" and state.ended is None)
 
 
 def _start(found: Sweep, run: Run, number: int, values: dict[str, Any]) -> None:
     arguments = with_values(found.arguments, values)
-    # So that trials can be told apart where they are reported.
+    # Unique names in TensorBoard and W&B.
     arguments.train.run_name = f"{arguments.train.run_name or found.folder.name}-{run.name}"
     start(arguments, found.folder, run.name)
 
 
 def _wait(run: Run) -> bool:
-    """Until the run has ended. Ctrl-C and SIGTERM stop it with a checkpoint, a second one at once."""
+    """Wait for the run. Ctrl-C or SIGTERM stops it with a checkpoint, a second one kills it. Returns whether it was
+    stopped."""
     asked = False
     stop = StopRequest(run)
     with stop.noticed():
@@ -199,11 +200,11 @@ def _wait(run: Run) -> bool:
                 os.kill(state.pid, signal.SIGKILL)
             raise
     if asked:
-        run.stop_path.unlink(missing_ok=True)  # It may have ended just before it was asked.
+        run.stop_path.unlink(missing_ok=True)  # The run may have ended just before the request.
     return stop.signalled
 
 
-# What came of it
+# Results
 
 
 def write_sweep(found: Sweep) -> None:
@@ -224,11 +225,11 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     try:
         return read_object(Path(folder) / "sweep.json")
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{folder} holds no sweep: sweep.json can't be read. Remove it to begin anew.") from error
+        raise RunError(f"{folder} is not a sweep: sweep.json can't be read. Delete it to start again.") from error
 
 
 def sweep_table(found: Sweep) -> str:
-    """All trials as text in columns, the best first."""
+    """All trials as text in aligned columns, the best first."""
     ranked = found.ranked()
     rest = [trial for trial in found.trials if trial not in ranked]
     names = [dimension.name for dimension in found.dimensions]

@@ -1,1 +1,1 @@
-"""Where weights come from: another model, a run's kept checkpoints, an old state dict, transformers' own models."""
+"""Sources of weights: an initial model, a run's checkpoints, an old state dict, transformers' models."""

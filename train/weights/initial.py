@@ -1,4 +1,4 @@
-"""What a run that starts from another model takes over: its tokenizers, its shape, its weights.
+"""--init_from: tokenizer, shape and weights inherited from an initial model.
 
 Try it: read_initial("assets/models/ag_news", TASKS["mlm"]).config
 """
@@ -27,13 +27,13 @@ TABLES = ("shared.weight", "decoder_embedding.weight", "lm_head.weight", "bias")
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What is taken over.
+    """What a run inherits from the initial model.
 
     Attributes:
-        config: the configuration.
+        config: its configuration.
         weights: by name.
-        tokenizer: both, where there are two.
-        of_tokens: whether the model has an output layer over tokens; a classifier has none.
+        tokenizer: its tokenizer, with the target tokenizer attached, if any.
+        of_tokens: whether it has an output layer over tokens; a classifier has none.
     """
 
     config: SwitchConfig
@@ -43,10 +43,10 @@ class InitialWeights:
 
 
 def read_initial(checkpoint: str, task: Task) -> InitialWeights:
-    """A checkpoint as a task can start from it. Raises CheckpointError when it can't be opened.
+    """A checkpoint as initial model of a task. Raises CheckpointError when it can't be opened.
 
-    Of two vocabularies, a task with one text takes the one that its model goes on with: a decoder alone what was
-    written, any other what was read. The other's rows would be those of other tokens.
+    Of two vocabularies, a task with one text inherits the one of the stack that it uses: the output's for decoder-only
+    tasks, else the input's. The other's rows belong to other tokens.
     """
     model, tokenizer = load_checkpoint(checkpoint, "cpu")
     weights = model.state_dict()
@@ -60,7 +60,7 @@ def read_initial(checkpoint: str, task: Task) -> InitialWeights:
 
 
 def read_initial_shape(checkpoint: str, task: Task) -> InitialWeights | None:
-    """As `read_initial` of a folder on this disk, without reading its weights; None for any other checkpoint."""
+    """`read_initial` for a local folder, without reading its weights; None for any other checkpoint."""
     folders = [folder for folder in (Path(checkpoint), Path(checkpoint) / "best") if os.path.isfile(folder / CONFIG)]
     if not folders:
         return None
@@ -83,7 +83,7 @@ def _start(
     model_class: type[SwitchPreTrainedModel],
     task: Task,
 ) -> InitialWeights:
-    """With one vocabulary where the task has one text."""
+    """Reduce two vocabularies to one if the task has one text."""
     if config.decoder_vocab_size is not None and not task.paired:
         config = copy.deepcopy(config)
         if _only_writes(task):
@@ -94,7 +94,7 @@ def _start(
     return InitialWeights(config, weights, tokenizer, of_tokens=model_class is not SwitchForSequenceClassification)
 
 
-# What shapes weights, or is part of what they learned, and has no flag.
+# Fields without a flag that determine shapes, or that the weights were trained with.
 _INHERITED = (
     "max_positions", "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
     "router_dtype", "inputs_embeds_size", "share_embeddings", "scale_decoder_outputs",
@@ -102,17 +102,17 @@ _INHERITED = (
 
 
 def with_shape_of(config: SwitchConfig, source: SwitchConfig, of_tokens: bool = True) -> SwitchConfig:
-    """The configuration, with what no flag says taken from the model that one starts from.
+    """The configuration, with fields that have no flag inherited from the initial model.
 
     Args:
-        of_tokens: whether that model has an output layer: one that has none can't tell whether it should be tied.
+        of_tokens: whether that model has an output layer over tokens, and so a meaningful tie_word_embeddings.
     """
     config = copy.deepcopy(config)
     for name in _INHERITED:
         setattr(config, name, getattr(source, name))
     if of_tokens:
         config.tie_word_embeddings = source.tie_word_embeddings
-    # Rows that the tokenizer does not use, or tokens that the task added to it.
+    # The table may have more rows than the tokenizer has tokens, or the task may have added tokens.
     config.vocab_size = max(config.vocab_size, source.vocab_size)
     if config.decoder_vocab_size is not None and source.decoder_vocab_size is not None:
         config.decoder_vocab_size = max(config.decoder_vocab_size, source.decoder_vocab_size)
@@ -121,9 +121,9 @@ def with_shape_of(config: SwitchConfig, source: SwitchConfig, of_tokens: bool = 
 
 
 def take_weights(model: SwitchPreTrainedModel, theirs: Mapping[str, Tensor]) -> list[str]:
-    """Copy the weights that both have; returns the names of those that stay at their random start (a new head).
+    """Copy the weights that both have; returns the names of those that keep their random values (a new head).
 
-    Tokens that were added to a tokenizer have rows of their own behind those that are copied.
+    Rows of tokens that were added to the tokenizer keep their random values too.
     """
     own, shared = model.state_dict(), {}
     for name in own.keys() & theirs.keys():

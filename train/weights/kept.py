@@ -1,7 +1,7 @@
-"""The checkpoints that a run keeps to resume from, opened to look at: a text under the model as it was at a step.
+"""Predictions with the checkpoints that a run keeps for resuming: a text over the steps of training.
 
-Such a folder is the Trainer's: weights, maybe their average, optimizer (a pickle, which is never opened), no tokenizer.
-What all of a run's checkpoints share, configuration and tokenizer, comes from its best one.
+These are Trainer checkpoints: weights, perhaps their average, optimizer (a pickle, which is never opened), no
+tokenizer. Configuration and tokenizer come from the run's best checkpoint.
 Try it: for step, prediction in predictions(Run.open("runs/toy"), "a text"): print(step, prediction.label)
 """
 
@@ -17,27 +17,27 @@ from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE, keeps_average
 
 WEIGHTS_FILE = "model.safetensors"
-# AveragedModel's name for what it averages.
+# AveragedModel's prefix.
 _PREFIX = "module."
 
 
 def open_run(run: Run, device: str | None = None) -> Predictor:
-    """A run's best checkpoint, in whose place `go_to` puts others. Raises CheckpointError when there is none."""
+    """A predictor with a run's best checkpoint, for `go_to`. Raises CheckpointError when there is none."""
     if not run.best.is_dir():
         raise CheckpointError(f"{run.name} has no checkpoint yet.")
     return Predictor.from_checkpoint(run.best, device)
 
 
 def go_to(predictor: Predictor, folder: Path) -> None:
-    """Put the weights that a run would have kept at this checkpoint (their average, where it takes one) into a model,
-    with the temperature of its best checkpoint: a probability then means the same in all of them.
+    """Load the weights of a checkpoint (their average, if the run takes one) into a predictor, with the temperature of
+    the run's best checkpoint, so that probabilities are comparable.
 
     Args:
-        predictor: of the same run; nobody else may be using it.
+        predictor: of the same run; not used by other threads meanwhile.
         folder: one of `Run.kept_checkpoints`.
 
     Raises:
-        CheckpointError: when it is damaged, or gone: a run that trains removes its earliest.
+        CheckpointError: when it is damaged, or gone: a running run deletes its earliest.
     """
     put_weights(predictor.model, folder)
     temperature = read_training(folder.parent.parent / "best").get(TEMPERATURE)
@@ -46,11 +46,11 @@ def go_to(predictor: Predictor, folder: Path) -> None:
 
 
 def put_weights(model: SwitchPreTrainedModel, folder: Path) -> None:
-    """`go_to` for a model alone."""
+    """`go_to` for a model."""
     average = folder / AVERAGE_FILE
     path = average if average.is_file() or keeps_average(folder) else folder / WEIGHTS_FILE
     try:
-        header = read_header(path, others=True)  # An average counts its steps in a whole number.
+        header = read_header(path, others=True)  # An average's step counter is an integer.
         compare_header(_plain(header), model.state_dict())
         weights = _plain(read_tensors(path, header))
     except OSError as error:
@@ -65,16 +65,16 @@ def _plain(values: dict) -> dict:
 def predictions(
     run: Run, text: str, steps: Sequence[int] | None = None, predictor: Predictor | None = None
 ) -> Iterator[tuple[int, Prediction]]:
-    """A text under a run's checkpoints, one after the other in one model: (step, prediction), the earliest first.
+    """Predictions for a text with a run's checkpoints: (step, prediction), the earliest first.
 
     Args:
-        steps: some of those that are kept; None = all.
-        predictor: from `open_run`, and this call's own; None = it is opened here.
+        steps: of the kept checkpoints to use; None = all.
+        predictor: from `open_run`, used by this call only; None = open one.
 
-    Checkpoints that are gone by the time they are reached, or can't be read, are passed over.
+    Checkpoints that have been deleted meanwhile, or can't be read, are skipped.
 
     Raises:
-        CheckpointError: when the run has no best checkpoint, or learns no classes.
+        CheckpointError: when the run has no best checkpoint, or is not a classifier's.
         ValueError: when the text has no tokens.
     """
     predictor = predictor or open_run(run)
@@ -89,14 +89,14 @@ def predictions(
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
-    """At most `most` (2 or more) of the steps, evenly chosen, the first and the last among them."""
+    """At most `most` (2 or more) of the steps, evenly spaced, including the first and the last."""
     if len(steps) <= most:
         return list(steps)
     return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]
 
 
 def weight_bytes(folder: Path) -> int:
-    """What reading a checkpoint's weights takes; 0 when it is gone."""
+    """Size of a checkpoint's weights file, in bytes; 0 when it is gone."""
     try:
         return (folder / WEIGHTS_FILE).stat().st_size
     except OSError:

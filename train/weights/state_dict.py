@@ -1,4 +1,4 @@
-"""A .pt state dict -> a checkpoint folder. Nowhere else is a pickle opened, and here by torch's weights_only loader.
+"""Convert a .pt state dict to a checkpoint folder. Only here a pickle is opened, with torch's weights_only loader.
 
 Try it: python -m train convert old.pt --tokenizer my-tokenizer --output my-model
 """
@@ -20,7 +20,7 @@ from switch_model.storage.whole_files import folder_written_aside
 from train.arguments.arguments import Arguments
 from train.data.tokenizers import load_tokenizer
 
-# Where training scripts put a state dict inside what they save, and what wrappers put before its names.
+# Keys under which training scripts save a state dict, and prefixes that wrappers add to its names.
 WRAPPERS = ("model_state_dict", "state_dict", "model", "weights", "module")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 ONE_EXPERT = re.compile(r"^(?P<before>.*\.experts)\.(?:expert_)?(?P<index>\d+)\.(?P<name>wi|wi_0|wi_1|wo)\.weight$")
@@ -40,21 +40,22 @@ def convert(
     """Write the weights in `source` as a checkpoint folder; returns the model's configuration.
 
     Args:
-        source: a .pt or .pth file with a state dict of this package's models, whatever wrapped it. Experts may be
-            stacked, or stand alone as `experts.expert_0.wi.weight`.
+        source: a .pt or .pth file with a state dict of this package's models, perhaps wrapped. Experts may be stacked,
+            or separate as `experts.expert_0.wi.weight`.
         tokenizer: folder or hub id of the tokenizer that the model was trained with, or of a checkpoint that has it.
-        config: a config.json or a run's arguments.json, for what weights can't tell (activation, pooling, capacity …).
-        labels: class names; None = those of `config`, else of the checkpoint that the tokenizer lies in, where it has
-            as many, else LABEL_0, LABEL_1 …
-        seq_len: tokens that the model reads of a text.
+        config: a config.json or a run's arguments.json, for fields that are not in the weights (activation, pooling,
+            capacity …).
+        labels: class names; None = those of `config`, else of the tokenizer's checkpoint, if as many, else LABEL_0,
+            LABEL_1 …
+        seq_len: maximum number of tokens per text.
 
     Raises:
-        CheckpointError, DataError, ValueError: when a file can't be read, or its weights make up none of our models.
+        CheckpointError, DataError, ValueError: when a file can't be read, or its weights fit none of our models.
     """
     best = Path(tokenizer) / "best"
     kept = str(best if best.is_dir() else tokenizer)
     weights = stacked(read_state_dict(Path(source)))
-    # As this command line trains, where nothing else is said.
+    # The default of this command line.
     settings = read_settings(Path(config)) if config else {"embedding_norm": True}
     if labels:
         settings["id2label"] = dict(enumerate(labels))
@@ -62,7 +63,7 @@ def convert(
     if "classifier.weight" in weights:
         classes = len(weights["classifier.weight"])
         if len(settings.get("id2label") or range(classes)) != classes:
-            raise CheckpointError(f"{source} tells {classes} classes apart, but {len(settings['id2label'])} are named.")
+            raise CheckpointError(f"{source} has {classes} classes, but {len(settings['id2label'])} names are given.")
         settings.setdefault("num_labels", classes)
         if "id2label" not in settings and (found := _labels_beside(kept, classes)):
             settings["id2label"] = found
@@ -73,27 +74,28 @@ def convert(
     ]
     if len(backend) > model_config.vocab_size:
         raise CheckpointError(
-            f"The tokenizer has {len(backend):,} tokens, the model {model_config.vocab_size:,}: it is another model's."
+            f"The tokenizer has {len(backend):,} tokens, but the model only {model_config.vocab_size:,}: it belongs to "
+            "another model."
         )
     with torch.device("meta"):
         model = model_class(model_config)
     try:
         model.load_state_dict({name: weight.float() for name, weight in weights.items()}, strict=True, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"The weights of {source} do not make up a {model_class.__name__}: {error}") from error
+        raise CheckpointError(f"The weights of {source} do not fit a {model_class.__name__}: {error}") from error
     with folder_written_aside(output) as aside:
         save_checkpoint(model, backend, aside)
-        load_checkpoint(aside, "cpu")  # What was written must open.
+        load_checkpoint(aside, "cpu")  # Check that it opens.
     return model_config
 
 
 def labels_are_numbers(config: SwitchConfig) -> bool:
-    """Whether the classes of a model are called LABEL_0, LABEL_1 …"""
+    """Whether the classes of a model are named LABEL_0, LABEL_1 …"""
     return config.labels == [f"LABEL_{index}" for index in range(config.num_labels)]
 
 
 def _labels_beside(tokenizer: str, classes: int) -> dict[int, str] | None:
-    """The class names in the configuration that lies beside a tokenizer, where there are as many as the model's."""
+    """The class names in the config.json beside a tokenizer, if there are as many as the model's."""
     path = Path(tokenizer) / "config.json"
     if not path.is_file():
         return None
@@ -107,9 +109,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"There is no file {path}.")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # What a damaged file raises depends on where it is damaged.
+    except Exception as error:  # A damaged file raises many types.
         raise CheckpointError(
-            f"{path} can't be opened as weights alone: it is damaged, or it holds more than tensors, which could run "
+            f"{path} can't be opened as weights only: it is damaged, or contains more than tensors, which could run "
             "code. Save it again with torch.save(model.state_dict(), path)."
         ) from error
     while isinstance(values, Mapping) and not any(isinstance(value, Tensor) for value in values.values()):
@@ -119,7 +121,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         values = inner
     is_named = isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
     if not is_named or not all(isinstance(value, Tensor) for value in values.values()):
-        raise CheckpointError(f"{path} holds no state dict: names with tensors.")
+        raise CheckpointError(f"{path} is not a state dict of names and tensors.")
     weights = dict(values)
     for prefix in PREFIXES * 2:
         if weights and all(name.startswith(prefix) for name in weights):
@@ -128,7 +130,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def stacked(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Experts that stand alone, stacked as our layers have them."""
+    """The state dict with separate experts stacked, as in our layers."""
     result, alone = {}, {}
     for name, weight in weights.items():
         if match := ONE_EXPERT.match(name):
@@ -156,7 +158,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def shape_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the weights tell of the configuration. Raises CheckpointError when they are none of our models'."""
+    """Fields of the configuration that follow from the weights. Raises CheckpointError if they fit no model of ours."""
     try:
         vocab_size, d_model = weights["shared.weight"].shape
         buckets, num_heads = weights["encoder.position_bias.relative_attention_bias.weight"].shape
@@ -178,7 +180,8 @@ def shape_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         }
     except (KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"These are no weights of this package's encoder ({error}). They start like: {', '.join(list(weights)[:5])}"
+            f"These are not weights of this package's encoder ({error}). Their first names: "
+            f"{', '.join(list(weights)[:5])}"
         ) from error
     if sparse:
         router = f"{mlps[sparse[0]]}.router.classifier"

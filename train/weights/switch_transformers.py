@@ -1,4 +1,4 @@
-"""A transformers SwitchTransformers checkpoint as a checkpoint folder of ours: the same logits, another layout.
+"""Convert a transformers SwitchTransformers checkpoint to a checkpoint folder with the same logits.
 
 Try it: python -m train import google/switch-base-8 --revision refs/pr/5 --output_dir switch-base-8
 """
@@ -17,7 +17,7 @@ from switch_model.storage.switch_transformers import SENTENCEPIECE, find_checkpo
 from switch_model.storage.tokenizer_io import read_tokenizer
 from train.data.tokenizers import load_tokenizer
 
-# Of a text, where the tokenizer's files do not say.
+# Default maximum length, if the tokenizer's files have none.
 TOKENS_READ = 512
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -41,10 +41,10 @@ def import_checkpoint(
 
     Raises:
         DataError: when there is no such tokenizer.
-        CheckpointError: when a file is missing, can't be read, or describes what this package has not.
+        CheckpointError: when a file is missing, can't be read, or is not supported.
     """
     folder = find_checkpoint(source, revision)
-    # The small files first: a model of some gigabytes is not to be read for nothing.
+    # The small files first: do not read gigabytes in vain.
     config = read_config(folder)
     own = _tokenizer(folder, config) if tokenizer is None else _named_tokenizer(tokenizer, config)
     model_class = SwitchEncoderModel if encoder_only else SwitchForConditionalGeneration
@@ -57,7 +57,7 @@ def _named_tokenizer(name: str, config: SwitchConfig) -> PreTrainedTokenizerFast
     tokenizer = load_tokenizer(name, TOKENS_READ)
     if (highest := max(tokenizer.get_vocab().values())) >= config.vocab_size:
         raise CheckpointError(
-            f"The tokenizer {name!r} has tokens numbered up to {highest:,}, but the model has vocab_size "
+            f"The tokenizer {name!r} has token ids up to {highest:,}, but the model has vocab_size "
             f"{config.vocab_size:,}: it was trained with another."
         )
     return tokenizer
@@ -67,16 +67,14 @@ def _tokenizer(folder: Path, config: SwitchConfig) -> PreTrainedTokenizerFast:
     if (folder / "tokenizer.json").is_file():
         return read_tokenizer(folder, config.vocab_size, config.pad_token_id)
     remedy = (
-        "Name the tokenizer that this model was trained with: --tokenizer NAME, a hub id or a folder (for Google's own "
-        "models and those tuned from them: google/switch-base-8)."
+        "Give the tokenizer that this model was trained with: --tokenizer NAME, a hub id or a folder (for Google's "
+        "models and those fine-tuned from them: google/switch-base-8)."
     )
     if not (folder / SENTENCEPIECE).is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json. {remedy}")
     if importlib.util.find_spec("sentencepiece") is None:
-        raise CheckpointError(
-            f"{folder} has its tokenizer as {SENTENCEPIECE} alone: pip install sentencepiece protobuf"
-        )
+        raise CheckpointError(f"{folder} has its tokenizer only as {SENTENCEPIECE}: pip install sentencepiece protobuf")
     try:
         return T5TokenizerFast.from_pretrained(folder)
-    except Exception as error:  # The parsers raise many kinds.
+    except Exception as error:  # The parsers raise many types.
         raise CheckpointError(f"{folder / SENTENCEPIECE} can't be read. {remedy}") from error
