@@ -177,7 +177,7 @@ class DataSource:
         return self.split or splits[-1]
 
     def local_file(self) -> Path | None:
-        """The file of the split: parquet, or CSV if bundled; None without a folder. Raises DataError when it is missing."""
+        """The split's file: parquet, or CSV if bundled; None without a folder. Raises DataError when it is missing."""
         if (folder := self.folder) is None:
             return None
         if self.is_bundled:
