@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# The rooms of each package, the first ones knowing least: a room may import those before it. A room is a folder, or a
+# The parts of each package in order of import: a part may import those before it. A part is a folder, or a
 # module that lies directly in the package.
-ROOMS = {
+PARTS = {
     "switch_model": [
         *(
             "tracing",
@@ -65,13 +65,13 @@ def own_modules(package: str) -> dict[str, set[str]]:
     return {name: imports(path) & set(paths) for name, path in paths.items()}
 
 
-@pytest.mark.parametrize("package", ROOMS)
-def test_rooms_import_one_way(package):
-    modules, rooms = own_modules(package), ROOMS[package]
-    assert {name.split(".")[1] for name in modules} == set(rooms)
+@pytest.mark.parametrize("package", PARTS)
+def test_parts_import_one_way(package):
+    modules, parts = own_modules(package), PARTS[package]
+    assert {name.split(".")[1] for name in modules} == set(parts)
     for name, others in modules.items():
-        room = rooms.index(name.split(".")[1])
-        later = {other for other in others if rooms.index(other.split(".")[1]) > room}
+        part = parts.index(name.split(".")[1])
+        later = {other for other in others if parts.index(other.split(".")[1]) > part}
         assert not later, f"{name} imports {later}"
     graphlib.TopologicalSorter(modules).prepare()  # Raises where modules import in a circle.
 
@@ -100,7 +100,7 @@ for module, slow in {SLOW}.items():
 MODULES_IN_FOLDER, MODULES_IN_ROOT, TEST_FILES_IN_ROOT, LINES_OF_FILE, LINES_OF_FUNCTION = 16, 14, 3, 400, 60
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", PARTS)
 def test_folders_files_and_functions_stay_small(package):
     sizes: dict[str, tuple[int, int]] = {}
     for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
@@ -146,7 +146,7 @@ def test_no_private_name_of_a_library_is_used_that_the_docs_do_not_list():
 
     told = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("## Private names of libraries")[1]
     listed = set(re.findall(r"\b_\w+", told))
-    used = private_names(list(ROOMS))
+    used = private_names(list(PARTS))
     assert {name: files for name, files in used.items() if name not in listed | DOCUMENTED} == {}
 
 

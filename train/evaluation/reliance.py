@@ -112,7 +112,7 @@ def _by_layer(found: Reliance) -> str:
     if not missed:
         return "Switching off the experts of any single layer makes no clear difference."
     if len(missed) == len(found.layers):
-        return "Switching off the experts of any single layer lowers the metric."
+        return "Switching off the experts of any single layer makes the metric worse."
     rest = [title for title in titles.values() if title not in missed]
     return (
         f"Switching off the experts of {_listed(missed)} alone makes the metric worse; of {_listed(rest)} alone, it "

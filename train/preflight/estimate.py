@@ -32,15 +32,11 @@ TOKENS_PER_WORD = 1.3
 TIMED_STEPS, WARM_UP = 4, 2
 # Limits for timing, in parameters and tokens per batch: larger ones would take too much memory.
 LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
-<<<<<<< HEAD
-# What timing, and counting a deep model's parameters, may take: bytes, seconds of a processor and of the clock.
+# Limits of timing, and of counting a deep model's parameters: bytes, processor seconds, seconds.
 MEMORY, WORK_SECONDS, SECONDS = 4_000_000_000, 30.0, 120.0
-# Of more layers even the modules without their weights are many.
+# With more layers, even a model without weights takes much memory.
 MOST_COUNTED_HERE = 48
-# Forward without gradient, over forward and backward.
-=======
 # Time of a forward pass without gradients / time of forward and backward.
->>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
 EVALUATION_SHARE = 0.3
 # Generated tokens for timing, and tokens of a causal model's samples.
 TIMED_TOKENS, STORY_TOKENS = 6, 60
@@ -53,18 +49,6 @@ class Estimate:
     """The estimated cost of a run.
 
     Attributes:
-<<<<<<< HEAD
-        parameters: all of them.
-        active: those active per token.
-        exact: whether there are just so many parameters, since the tokenizer is known; else at most.
-        steps: of the optimizer.
-        epochs: that those steps come to.
-        ended_by: the flag that ends training there, where that is not --epochs.
-        tokens: per row, of both sides of a pair.
-        row: what a row is.
-        seconds: in all; None = not timed.
-        untimed: why it is not, where that is known.
-=======
         parameters: total number.
         active: number active per token.
         exact: whether the numbers are exact (the tokenizer is known) or upper bounds.
@@ -74,7 +58,7 @@ class Estimate:
         tokens: mean per row, of both sides of a pair.
         row: name of a row: text, pair or block.
         seconds: total; None = not timed.
->>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
+        untimed: why it is not timed, if known.
     """
 
     parameters: int
@@ -219,9 +203,8 @@ def _work(
 
 @functools.lru_cache(maxsize=64)
 def _counts(task: str, config: str) -> tuple[int, int]:
-<<<<<<< HEAD
-    """(parameters, those active per token), without their memory. Raises ValueError for more layers than can be
-    counted."""
+    """(parameters, active per token), without allocating them. Raises ValueError if there are too many layers to
+    count."""
     shape = json.loads(config)
     if (shape["num_layers"] or 0) + (shape["num_decoder_layers"] or 0) <= MOST_COUNTED_HERE:
         return _count(task, config)
@@ -232,20 +215,16 @@ def _counts(task: str, config: str) -> tuple[int, int]:
 
 
 def _count(task: str, config: str) -> tuple[int, int]:
-=======
-    """(parameters, active per token), without allocating them."""
->>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
     with torch.device("meta"):
         return _model(task, config).parameter_counts()
 
 
 @functools.lru_cache(maxsize=64)
-<<<<<<< HEAD
 def _seconds(
     task: str, config: str, batch_size: int, tokens: int, target_tokens: int
 ) -> tuple[tuple[float, float] | None, str]:
-    """(what `_time` finds, "") or (None, why it was not found), once for each shape: everyone who opens the page asks
-    about the same one first."""
+    """(result of `_time`, "") or (None, why there is none), cached: every visitor of the page requests the same shape
+    first."""
     bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS}
     try:
         return in_a_child(_time_model, task, config, batch_size, tokens, target_tokens, **bounds), ""
@@ -254,10 +233,6 @@ def _seconds(
 
 
 def _time_model(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
-=======
-def _seconds(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
-    """`_time`, cached: every visitor of the page requests the same shape first."""
->>>>>>> d6b2f79 (train: plain, standard words in data, runs, sweeps, weights and preflight)
     return _time(TASKS[task], _model(task, config), batch_size, tokens, target_tokens)
 
 
