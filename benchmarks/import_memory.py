@@ -1,4 +1,4 @@
-"""Peak memory of importing, saving and opening a checkpoint, over its size, above the bare process. Linux alone.
+"""Peak memory of importing, saving and opening a checkpoint, over its size, above the bare process. Linux only.
 
 python -m benchmarks.import_memory      makes a random checkpoint of 951 MiB in a temporary folder, in shards
 """

@@ -1,4 +1,4 @@
-"""What changing the routing costs: the batched questions of the Explore tab against one plain prediction.
+"""The cost of interventions: the batched counterfactuals of the Explore tab against one plain prediction.
 
 python -m benchmarks.interventions      a few seconds, with the bundled model
 """

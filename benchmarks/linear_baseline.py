@@ -1,4 +1,4 @@
-"""What words alone give: a linear SVM on TF-IDF of single words and pairs, on the rows that the models are trained on.
+"""Bag-of-words baseline: a linear SVM on TF-IDF of words and word pairs, on the training rows of the models.
 
 python -m benchmarks.linear_baseline ag_news [DATA_DIR]
 """

@@ -1,7 +1,7 @@
-"""Many visitors at once: do they all get their own answers, soon, from an app that does not grow?
+"""Load test: many visitors at once, the correctness and time of their answers, and the app's memory.
 
 Each visitor has a page of their own (benchmarks/visitor.py), and acts every two seconds: types a text and routes it,
-clicks a cell, or switches an expert off. Every text carries a marker that must come back, and nobody else's may.
+clicks a cell, or switches an expert off. Every text has a marker; answers must have it, and no other visitor's.
 python -m benchmarks.load [--visitors 50] [--seconds 60] [--every 2]      ends with 1 when a goal is missed
 """
 
@@ -28,7 +28,7 @@ from benchmarks.serving import ROOT, free_port
 from benchmarks.visitor import Answer, Busy, Layout, Page, Refused
 
 MEDIAN_SECONDS, GROWTH = 0.7, 1.05
-# An answer that takes this long has got lost.
+# Seconds after which an answer counts as lost.
 PATIENCE = 30.0
 # For each page, one after the other, before they begin.
 OPENING = 6.0
@@ -42,7 +42,7 @@ def marker(visitor: int, round_: int) -> str:
 
 
 def markers(value: Any) -> set[str]:
-    """Every marker in an answer, wherever it stands: in a text, or cut into tokens, which lists of strings hold."""
+    """Every marker in an answer: in a text, or in its tokens (lists of strings)."""
     found: set[str] = set()
     if isinstance(value, dict):
         for inner in value.values():
@@ -68,7 +68,7 @@ def _matches(text: str) -> Iterator[str]:
 
 @dataclass
 class Tally:
-    """What happened, of all visitors together: times per kind of action, and what went wrong."""
+    """Results of all visitors: times per kind of action, and errors."""
 
     first: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     whole: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
@@ -114,7 +114,7 @@ class Visitor:
         self.tokens = self.layers = self.experts = 0
 
     async def stay(self, until: float, every: float) -> None:
-        """Act every so many seconds; the first time sooner, at a moment of their own."""
+        """Act at a fixed interval in seconds, the first time after a random part of it."""
         due = time.perf_counter() + self.random.uniform(0, every)
         while due < until:
             await asyncio.sleep(max(due - time.perf_counter(), 0))
@@ -122,7 +122,7 @@ class Visitor:
             due = max(due + every, time.perf_counter())
 
     async def act(self, kind: str) -> None:
-        """Do one thing and put down how it went."""
+        """Do one action and record its result."""
         try:
             answer = await asyncio.wait_for(self._do(kind), PATIENCE)
         except Busy:
@@ -162,7 +162,7 @@ class Visitor:
 
 @contextmanager
 def served() -> Iterator[tuple[str, psutil.Process]]:
-    """The app as it is served to many, a process of its own on a free port of this machine: (address, process)."""
+    """The app with --public in a separate process, on a free local port: (address, process)."""
     port = free_port()
     command = [sys.executable, "app.py", "--public", "--host", "127.0.0.1", "--port", str(port)]
     app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -176,7 +176,7 @@ def served() -> Iterator[tuple[str, psutil.Process]]:
 
 
 async def visit(address: str, visitors: int, seconds: float, every: float, app: psutil.Process | None = None) -> Tally:
-    """Open the pages, one after the other, then let all act at once for so many seconds."""
+    """Open the pages, one after the other, then let all act at once for some seconds."""
     from ui.catalog.samples import BUNDLED, SampleLibrary
 
     texts = [sample.text for _, sample in SampleLibrary().search(BUNDLED, "").rows]
@@ -210,7 +210,7 @@ def _cpu_seconds(app: psutil.Process | None) -> float:
 
 
 def words(tally: Tally, visitors: int, seconds: float, every: float) -> str:
-    """The run in words and a table of times."""
+    """A summary of the run and a table of times, as Markdown."""
     lines = ["| action | times | answered: median | 95 % | longest | all drawn: median | 95 % | longest |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for kind in KINDS:
@@ -222,8 +222,8 @@ def words(tally: Tally, visitors: int, seconds: float, every: float) -> str:
     planned = round(visitors * seconds / every)
     lines.append("")
     lines.append(
-        f"{tally.actions:,} actions of {planned:,} planned, {tally.errors.total()} errors, {tally.busy} told that it "
-        f"is busy, {tally.foreign} answers of another text; {tally.size / max(tally.actions, 1) / 1e3:.0f} kB each. "
+        f"{tally.actions:,} actions of {planned:,} planned, {tally.errors.total()} errors, {tally.busy} refused as "
+        f"busy, {tally.foreign} answers to another text; {tally.size / max(tally.actions, 1) / 1e3:.0f} kB each. "
         f"CPU: the app {tally.server_share:.2f} cores, the visitors themselves {tally.client_share:.2f}."
     )
     lines += [f"{count} × {error}" for error, count in tally.errors.most_common(5)]
@@ -238,7 +238,7 @@ def _spread(seconds: list[float]) -> tuple[float, float, float]:
 
 def measurements(visitors: int = 50, seconds: float = 60.0, every: float = 2.0) -> list[Measurement]:
     with served() as (address, app):
-        # Opening takes what it takes, but not for ever.
+        # Opening may be slow, but must end.
         bound = seconds + PATIENCE + OPENING * visitors
         tally = asyncio.run(asyncio.wait_for(visit(address, visitors, seconds, every, app), bound))
     print(words(tally, visitors, seconds, every), flush=True)

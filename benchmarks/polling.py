@@ -1,4 +1,4 @@
-"""What a page that watches a run costs the run: its steps per second with the page open and closed, turn by turn.
+"""What an open page costs a run: its steps per second with the page open and closed, in alternation.
 
 python -m benchmarks.polling      about ten minutes; needs Chromium for the browser's own part, as the tests do
 """
@@ -17,10 +17,10 @@ from train.arguments.arguments import Arguments
 from train.runs.process import start
 from train.runs.run import Run
 
-# A turn holds several lines of metrics and evaluations, after which the page draws its pictures anew. A page that was
-# just opened is given time to settle: starting a browser is no part of watching.
+# A turn has several lines of metrics and evaluations, after each of which the page redraws its plots. A page that was
+# just opened gets time to settle: the start of a browser is not measured.
 SECONDS, SETTLING, ROUNDS = 20.0, 10.0, 5
-# The server's part alone: a page's questions at a page's pace.
+# The server's part only: the requests of a page, at its interval.
 POLL = """
 import sys, time
 from pathlib import Path
@@ -43,7 +43,7 @@ while True:
 
 @contextmanager
 def polling(run: Run) -> Iterator[None]:
-    """A process that asks what an open page asks."""
+    """A process that sends the requests of an open page."""
     command = [sys.executable, "-c", POLL, str(run.folder.parent), run.name]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:

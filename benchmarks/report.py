@@ -1,4 +1,4 @@
-"""A line of the results: what was measured, the floor and the aim, and the command that measures it again."""
+"""A row of the results: what was measured, the ratio, its floor and its aim."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ class Measurement:
     Attributes:
         what: what was measured against what.
         value: the ratio.
-        floor, aim: what it should reach; None = nothing is asked.
-        higher_is_better: whether a larger ratio is the better one.
-        note: absolute sizes, or what makes the ratio understandable.
+        floor, aim: the required ratio and the wanted one; None = no goal.
+        higher_is_better: whether a larger ratio is better.
+        note: absolute sizes, or an explanation of the ratio.
     """
 
     what: str

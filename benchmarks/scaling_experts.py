@@ -1,12 +1,12 @@
 """Do more experts reach a loss in fewer steps? Figures 1 and 4 of Switch Transformers (2101.03961), at a laptop's size.
 
-Causal models that differ in the number of their experts alone (1 is a dense MLP of the same work per token) learn from
-all English text of a data folder: same widths, tokenizer, stream, seed, order, steps and learning rate, none dropped.
+Causal models that differ only in the number of their experts (1 is a dense MLP of the same work per token) are trained
+on all English text of a data folder: same widths, tokenizer, stream, seed, order, steps, learning rate, and no drops.
 
 python -m benchmarks.scaling_experts --data_dir folder/of/data      (or SWITCH_DATA_DIR)
 
-Each curve stays in --output_dir: a command that was stopped goes on where it was, one that is repeated only draws, and
-one with more --steps trains the same models on: the learning rate stays the same to the end, so that it can.
+Curves are kept in --output_dir: a stopped command continues, a repeated one only draws, and one with more --steps
+trains the same models further, which the constant learning rate allows.
 """
 
 import argparse
@@ -46,9 +46,9 @@ from train.training.weight_averaging import warmed_up_average
 # Data set -> its column of English text; None = found by name.
 TEXTS = {"imdb": None, "ag_news": None, "tiny_stories": None, "en_hi": "src"}
 HELD_OUT_EVERY, TOKENIZER_TEXTS, VOCABULARY = 100, 20_000, 384
-# The order in which they are trained: what says most comes first.
+# In order of training: the most informative first.
 EXPERTS = (1, 16, 64, 32, 8, 4, 2)
-# Trained once more, dense and best, to see how much chance there is.
+# The dense model and the best are trained with each, to measure the variance.
 SEEDS = (0, 1, 2)
 SIZE: dict[str, Any] = dict(
     task="clm",
@@ -58,12 +58,12 @@ SIZE: dict[str, Any] = dict(
     d_ff=64,
     num_layers=2,
     num_heads=4,
-    # Neighbours matter from the first step on: what is left to learn is what MLPs hold.
+    # Attention prefers neighbours from the first step on, so that the MLPs' capacity is the limit.
     relative_attention_slope=1.0,
     capacity_factor=math.inf,
     capacity_factor_eval=math.inf,
     tie_word_embeddings=False,
-    # Each token is seen less than once: there is nothing to regularise.
+    # Less than one epoch: no regularisation is needed.
     dropout=0.0,
     expert_dropout=0.0,
     switch_dropout=0.0,
@@ -73,7 +73,7 @@ SIZE: dict[str, Any] = dict(
     optimizer="adamw",
     batch_size=16,
     lr=1e-2,
-    # No run ends with a falling rate of its own: a curve can be read at any step, and be trained on.
+    # Without decay, a curve can be read at any step, and be continued.
     lr_schedule="constant",
     warmup=100.0,
     ema_decay=0.99,
@@ -88,7 +88,7 @@ STEP_ROUNDS, STEPS_A_ROUND = 7, 4
 
 
 def english_texts(data_dir: str | None) -> tuple[list[str], list[str]]:
-    """(texts to train on, texts held out) of all data sets, each text once, mixed. Raises DataError."""
+    """(training texts, validation texts) of all data sets, each text once, shuffled. Raises DataError."""
     found: dict[str, None] = {}
     for name, column in TEXTS.items():
         found |= dict.fromkeys(stream_texts(DataSource(name, data_dir, column, split="train")))
@@ -101,7 +101,7 @@ def english_texts(data_dir: str | None) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class Stream:
-    """What all models learn from: one tokenizer, blocks to train on and blocks held out."""
+    """The data of all models: one tokenizer, training and validation blocks."""
 
     tokenizer: PreTrainedTokenizerFast
     train: Blocks
@@ -109,7 +109,7 @@ class Stream:
 
 
 def make_stream(folder: Path, data_dir: str | None, size: dict[str, Any]) -> Stream:
-    """The texts as tokens, from disk where they were made before. Raises DataError."""
+    """The texts as tokens, cached on disk. Raises DataError."""
     kept, texts = folder / "tokenizer", None
     if not kept.is_dir():
         texts = english_texts(data_dir)
@@ -124,7 +124,7 @@ def make_stream(folder: Path, data_dir: str | None, size: dict[str, Any]) -> Str
     what = {"english": list(TEXTS), "data_dir": str(Path(data_folder(data_dir) or "").resolve())}
     files, info = packed(what, tokenizer, {"train": part(0), "validation": part(1)})
     train, validation = (Blocks(files[name], info["dtype"], size["seq_len"]) for name in ("train", "validation"))
-    # Of every kind of text some, and the same for all models.
+    # Some of every data set, and the same for all models.
     most = size["eval_iters"] * max(size["batch_size"], 64) * size["seq_len"]
     validation.tokens = validation.tokens[:most]
     return Stream(tokenizer, train, validation)
@@ -148,9 +148,9 @@ def model_of(arguments: Arguments, tokenizer: PreTrainedTokenizerFast) -> nn.Mod
 
 
 def train_curve(arguments: Arguments, stream: Stream) -> Run:
-    """The finished run of these arguments: as it lies on disk, gone on with, or trained from its beginning.
+    """The finished run of these arguments: from disk, resumed, or trained from the start.
 
-    Raises RunError when another run lies there, and KeyboardInterrupt when it was asked to stop.
+    Raises RunError when the folder has another run, and KeyboardInterrupt when it was asked to stop.
     """
     checkpoint = None
     if (folder := Run(arguments.train.output_dir)).arguments_path.exists():
@@ -177,7 +177,7 @@ def train_curve(arguments: Arguments, stream: Stream) -> Run:
 
 
 def _settings(arguments: Arguments) -> dict[str, Any]:
-    """What a curve depends on: all but how long it is."""
+    """The arguments that a curve depends on: all but its length."""
     return arguments.portable() | {"total_iters": None}
 
 
@@ -191,7 +191,7 @@ def _train(run: Run, arguments: Arguments, stream: Stream, checkpoint: Path | No
             run=run,
             task=task,
             settings=settings,
-            keep_best=lambda model, metrics: None,  # Curves are all that is wanted.
+            keep_best=lambda model, metrics: None,  # Only curves are needed.
             eval_collator=collator,
             progress=progress,
             resume_from=checkpoint,
@@ -207,14 +207,14 @@ def _train(run: Run, arguments: Arguments, stream: Stream, checkpoint: Path | No
 
 
 def curve_of(run: Run, experts: int, seed: int, steps: int) -> Curve:
-    """What a run's metrics say up to a step: the cross-entropy of a held-out token, without the auxiliary losses."""
+    """A run's validation cross-entropy per token in nats, up to a step, without the auxiliary losses."""
     evaluations = [record for record in run.metrics("eval") if record["step"] <= steps]
     points = [(record["step"], math.log(record["perplexity"])) for record in evaluations]
     return Curve(experts, seed, points, seconds=evaluations[-1]["seconds"])
 
 
 class Stepper:
-    """One model that is trained a step at a time, on the same batch, to measure how long a step takes."""
+    """One model, trained a step at a time on the same batch, to measure the time of a step."""
 
     def __init__(self, arguments: Arguments, stream: Stream):
         settings = arguments.train
@@ -227,7 +227,7 @@ class Stepper:
         self.ids_BT: Tensor = torch.from_numpy(np.stack(rows))
 
     def step(self) -> tuple[float, float]:
-        """Seconds of the processor for a whole step, and for its part that goes over all weights."""
+        """Processor seconds of a whole step, and of its part over all weights (clipping, optimizer, averaging)."""
         start = time.process_time()
         self.model(self.ids_BT, labels=self.ids_BT).loss.backward()
         middle = time.process_time()
@@ -240,9 +240,9 @@ class Stepper:
 
 
 def step_times(size: dict[str, Any], stream: Stream, folder: Path) -> dict[int, dict[str, float]]:
-    """For each number of experts, a step over the dense model's (the median of rounds in which all take turns), its
-    milliseconds (the least of all rounds), how many of them go over all weights, and the model's parameters; as they
-    were measured before, where they were."""
+    """For each number of experts: the time of a step relative to the dense model's (median over rounds in which all
+    take turns), its milliseconds (minimum), the milliseconds of the part over all weights, and the model's parameters.
+    Cached on disk."""
     kept = folder / "step_times.json"
     if kept.is_file():
         return {int(experts): row for experts, row in json.loads(kept.read_text(encoding="utf-8")).items()}
@@ -270,7 +270,7 @@ def step_times(size: dict[str, Any], stream: Stream, folder: Path) -> dict[int, 
 
 
 def setup_of(size: dict[str, Any], stream: Stream) -> dict[str, Any]:
-    """What all models have in common, for whoever reads the results."""
+    """The common settings of all models, for readers of the results."""
     shown = ("d_model", "d_ff", "num_layers", "num_heads", "seq_len", "lr", "ema_decay", "aux_loss_coef")
     return {name: size[name] for name in shown} | {
         "steps": size["total_iters"],
@@ -282,7 +282,7 @@ def setup_of(size: dict[str, Any], stream: Stream) -> dict[str, Any]:
 
 
 def plan(curves: list[Curve]) -> tuple[int, int] | None:
-    """(experts, seed) of the next curve: every number of experts once, then other seeds of the dense and the best."""
+    """(experts, seed) of the next curve: every number of experts once, then the dense and the best with other seeds."""
     have = {(curve.experts, curve.seed) for curve in curves}
     for experts in EXPERTS:
         if (experts, SEEDS[0]) not in have:
@@ -328,7 +328,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped: the same command goes on.", file=sys.stderr)
+        print("Stopped: the same command continues.", file=sys.stderr)
         return 130
     return 0
 

@@ -93,7 +93,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def summary(setup: dict[str, Any], curves: Sequence[Curve], steps: dict[int, dict[str, float]]) -> dict[str, Any]:
-    """What is kept: numbers alone, rounded."""
+    """The numbers only, rounded, as they are kept."""
     rows = [{name: _rounded(value) for name, value in row.items()} for row in compared(curves, steps)]
     kept = [
         {
@@ -112,7 +112,7 @@ def _rounded(value: Any) -> Any:
 
 
 def publish(results: dict[str, Any]) -> None:
-    """Write all that the repository keeps: numbers for the page, a table and a picture for readers."""
+    """Write the repository's files: numbers for the page, a table and a picture for readers."""
     curves = ",\n  ".join(json.dumps(curve) for curve in results["curves"])
     rows = ",\n  ".join(json.dumps(row) for row in results["rows"])
     setup = json.dumps(results["setup"])

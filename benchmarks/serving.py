@@ -1,4 +1,4 @@
-"""The app: how soon the page is up, and what the page's handler adds to the model's own work.
+"""The app: the time until the page is up, and the overhead of the page's handler over the model's forward pass.
 
 python -m benchmarks.serving
 """

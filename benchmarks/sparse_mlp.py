@@ -93,7 +93,7 @@ def measure(row: Row) -> dict[str, float]:
 def measurements() -> list[Measurement]:
     found = []
     for row in ROWS:
-        # Where its tensors happen to lie in memory makes a layer faster or slower by several percent.
+        # The position of its tensors in memory changes a layer's time by several percent.
         builds = [measure(row) for _ in range(BUILDS)]
         ratios = {name: statistics.median(build[name] for build in builds) for name in builds[0]}
         note = f"dense MLP {ratios['dense ms']:.2f} ms"

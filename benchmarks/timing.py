@@ -1,4 +1,4 @@
-"""Side-by-side timing: contestants take turns in one process, so that a machine's drift hits them alike.
+"""Side-by-side timing: contestants take turns in one process, so that a machine's drift affects them equally.
 
 Ratios are taken round by round, and their median is what counts.
 """

@@ -1,4 +1,4 @@
-"""Training: what a run costs beyond its arithmetic, and against transformers' own Switch encoder in a Trainer.
+"""Training: the overhead of a run, and its speed against transformers' own Switch encoder in a Trainer.
 
 python -m benchmarks.training
 """
@@ -63,7 +63,7 @@ def our_trainer(folder: str) -> SwitchTrainer:
     arguments = Arguments.resolve(
         SIZE
         | {"optimizer": "adamw", "epochs": 1.0, "batch_size": BATCH, "eval_steps": 10**9, "capacity_factor": "inf"}
-        # No noise on the router, as on their side.
+        # No router noise, as in transformers' model.
         | {"switch_dropout": 0.0, "router_noise_eps": 0.0}
     )
     arguments.train.output_dir = folder

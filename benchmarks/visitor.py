@@ -1,4 +1,4 @@
-"""A visitor's page without a browser: what a page of this app says to the server, over HTTP.
+"""A visitor's page without a browser: the HTTP requests of a page of this app.
 
 It opens the page, keeps its heartbeat, sends an event as Gradio's own page does (queue/join, then the session's
 stream), and everything that follows from it (“then”), each with a session of its own.
@@ -20,7 +20,7 @@ API = "/gradio_api"
 
 
 class Refused(Exception):
-    """The server did not answer an event: its message, as the page would show it."""
+    """The server refused an event; the message is what the page would show."""
 
 
 class Busy(Refused):
@@ -29,7 +29,7 @@ class Busy(Refused):
 
 @dataclass
 class Answer:
-    """What came of one event.
+    """The result of one event.
 
     Attributes:
         values: the outputs, event by event in the order they came, as the page receives them.
@@ -86,7 +86,7 @@ class Page:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Page"]:
-        """The page as long as it is open: its heartbeat is what tells the server that the visitor is there."""
+        """Keep the page open: its heartbeat tells the server that the visitor is still there."""
         heart = asyncio.create_task(self._heartbeat())
         try:
             (await self.client.get("/")).raise_for_status()

@@ -36,7 +36,7 @@ class WhatIf:
 
     @property
     def best(self) -> int:
-        """The expert under which the predicted class is likeliest."""
+        """The expert under which the predicted class is most probable."""
         return max(range(len(self.probability)), key=lambda expert: self.probability[expert] or 0.0)
 
     @property

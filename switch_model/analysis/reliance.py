@@ -59,7 +59,7 @@ class Reliance:
     Attributes:
         figure: the main metric: "accuracy", "agreement" or "perplexity".
         rows, expert_rows: number of texts, and number of texts for each single expert.
-        chance: accuracy of always predicting the commonest class; None for a model without classes.
+        chance: accuracy of always predicting the most frequent class; None for a model without classes.
         as_it_is: the model unchanged.
         without_limit: dropless, the baseline for shuffled choices.
         all_off: all experts of all layers off.
@@ -280,7 +280,7 @@ class _Comparison:
         self.weights = np.concatenate([np.ones((1, texts)), drawn])  # (1 + R, N): the original sample comes first.
 
     def chance(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
-        """Accuracy of always predicting the commonest class."""
+        """Accuracy of always predicting the most frequent class."""
         if self.own is None:
             return None
         labels = [int(row["labels"]) for row in rows] if self.labelled else self.own.tolist()

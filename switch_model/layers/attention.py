@@ -37,7 +37,7 @@ class RelativePositionBias(nn.Module):
         head, down to a sixteenth.
 
         Why: a flat bias moves by about the learning rate per step, so that it takes thousands of steps to tell
-        neighbours apart, and a masked language model predicts the commonest token until then (docs/experiments.md).
+        neighbours apart, and a masked language model predicts the most frequent token until then (docs/experiments.md).
         """
         heads = self.relative_attention_bias.embedding_dim
         reach = min(self.max_distance, FARTHEST_START)

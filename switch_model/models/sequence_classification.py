@@ -112,8 +112,8 @@ class SwitchForSequenceClassification(EncoderPart):
 
     @torch.no_grad()
     def fold_temperature(self, temperature: float) -> None:
-        """Divide all logits by a number for good, in the weights that they come from: each vote, the bias, and counted
-        words. The likeliest class stays what it is."""
+        """Divide the weights of all logits by a temperature > 0: votes, bias and word counts. Predicted classes stay
+        the same."""
         counted = [] if self.counts is None else [self.counts.table]
         for weights in (self.classifier.weight, self.classifier.bias, *counted):
             weights.div_(temperature)

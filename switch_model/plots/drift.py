@@ -12,7 +12,7 @@ from switch_model.analysis.statistics import saturation
 from switch_model.plots.style import LINES, plain, styled
 from switch_model.routing import Routing
 
-# Classes that get a line: more can't be told apart.
+# Classes that get a line: more can't be distinguished.
 MAX_CLASSES = len(LINES)
 MAX_NAME = 24
 

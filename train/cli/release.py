@@ -30,9 +30,9 @@ def package_command(argv: list[str]) -> None:
 def calibrate_command(argv: list[str]) -> None:
     parser = command_parser(
         "calibrate",
-        "Make a classifier as sure as it is right: one temperature, fitted on the rows that its run held out, is "
-        "folded into its weights and noted in training.json. Which class a text gets stays. A run does this when it "
-        "ends: this is for checkpoints of earlier versions, or from elsewhere.",
+        "Calibrate a classifier: one temperature, fitted on the validation rows of its run, is folded into its weights "
+        "and noted in training.json. Predicted classes stay the same. A run does this when it ends; this command is "
+        "for checkpoints of earlier versions, or from elsewhere.",
     )
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, or run folder")
     add_source_flags(

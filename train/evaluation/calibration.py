@@ -1,7 +1,7 @@
-"""A classifier's probabilities made as sure as they are right: one temperature, fitted on rows held out.
+"""Temperature scaling of a classifier: one temperature, fitted on validation rows.
 
-Guo et al., 1706.04599, section 4.2. The temperature divides the logits, and is folded into the weights that make them:
-which class is the likeliest stays, and votes, pipelines and exports agree without knowing of it.
+Guo et al., 1706.04599, section 4.2. The temperature divides the logits and is folded into the weights that make them,
+so that predicted classes stay, and votes, pipelines and exports need no change.
 Legend: N rows, C classes.
 Try it: python -m train calibrate --checkpoint runs/my-run --dataset my.csv
 """
@@ -33,17 +33,17 @@ from train.formatting import counted
 from train.tasks.collators import PaddingCollator
 
 LOWEST, HIGHEST = 0.2, 5.0
-# On fewer rows held out, chance would choose: a temperature, or the weight of counted words.
+# With fewer validation rows, a temperature or the weight of word counts would be noise.
 FEWEST_HELD_OUT = 50
-# More say no more about one number.
+# More rows do not make one number more precise.
 MOST_ROWS = 10_000
-# In training.json: the temperature (times it, logits are what was trained), and how it was found.
+# In training.json: the temperature (logits times it are the trained ones), and how it was found.
 TEMPERATURE, CALIBRATION = "temperature", "calibration"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature, and what it did on the rows that it was fitted on.
+    """A temperature, and its effect on the rows that it was fitted on.
 
     Attributes:
         temperature: what the logits were divided by.
@@ -80,7 +80,7 @@ class Calibration:
 
 
 def calibrate_model(model: SwitchForSequenceClassification, features: Dataset, pad_token_id: int) -> Calibration | None:
-    """Fit a temperature on tokenized rows with labels, and fold it into the model; None where they are too few."""
+    """Fit a temperature on tokenized rows with labels, and fold it into the model; None with too few rows."""
     if len(features) < FEWEST_HELD_OUT:
         return None
     if len(features) > MOST_ROWS:  # Evenly: they may be sorted by length.
@@ -95,12 +95,12 @@ def calibrate_model(model: SwitchForSequenceClassification, features: Dataset, p
 def calibrate_checkpoint(
     checkpoint: str | Path, model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, source: DataSource
 ) -> Calibration:
-    """`calibrate_model` for the model of a checkpoint, on the rows of `source` that its run held out; of data that it
+    """`calibrate_model` for the model of a checkpoint, on the validation rows of its run in `source`; for data that it
     was not trained on, on their validation split, or all rows of a file.
 
     Raises:
-        CheckpointError: for a model that is no classifier with one class to a text.
-        DataError: when the rows can't be had, are too few, or have other classes.
+        CheckpointError: for a model that is no classifier with one class per text.
+        DataError: if the rows can't be read, are too few, or have other classes.
     """
     require_classifier(model)
     config = model.config
@@ -134,9 +134,9 @@ def class_logits(model: SwitchForSequenceClassification, features: Dataset, pad_
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature between LOWEST and HIGHEST with which (N, C) logits have the least loss; 1 where none has less.
+    """The temperature between LOWEST and HIGHEST that minimises the loss of (N, C) logits; 1 if none lowers it.
 
-    One row more is reckoned with, whose class nobody knows: N rows that are all right do not make a model certain.
+    The fit has one extra row of unknown class, so that N rows without an error do not give probabilities of 1.
     """
     logits_NC = logits.double()
     rows, classes = logits_NC.shape

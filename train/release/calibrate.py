@@ -1,4 +1,4 @@
-"""A classifier's checkpoint, calibrated: a temperature fitted on rows held out, folded into its weights and noted.
+"""A classifier's checkpoint, calibrated: a temperature fitted on validation rows and folded into its weights.
 
 Try it: python -m train calibrate --checkpoint assets/models/sst2 --dataset sst2
 """
@@ -15,7 +15,7 @@ from train.release.package import save_measured
 
 
 def calibrate(checkpoint: str, source: DataSource, output: str | None = None) -> dict[str, Any]:
-    """Write the checkpoint calibrated; one that was packaged is measured anew, as its card speaks of probabilities.
+    """Write the checkpoint calibrated; a packaged one is evaluated again, since its card has probabilities.
 
     Args:
         output: the folder to write; None = in the checkpoint's place.
@@ -24,8 +24,8 @@ def calibrate(checkpoint: str, source: DataSource, output: str | None = None) ->
         temperature and calibration, as training.json has them.
 
     Raises:
-        CheckpointError: when it can't be opened, is calibrated already, or is no classifier.
-        DataError: when the rows can't be had.
+        CheckpointError: if it can't be opened, is already calibrated, or is no classifier.
+        DataError: if the rows can't be read.
     """
     folder = checkpoint_folder(local_path(checkpoint))
     if not folder.is_dir():

@@ -1,7 +1,6 @@
-"""`best/` of a run: the best checkpoint so far, written as it appears, and finished when training ends.
+"""`best/` of a run: the best checkpoint so far, written when it appears, and finished when training ends.
 
-The Trainer's own checkpoints stay as they were trained: what is done to `best/` in the end is never trained on by a run
-that is resumed.
+The Trainer's own checkpoints stay as trained, so that a resumed run does not train on the changes made to `best/`.
 """
 
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ class BestCheckpoint:
         seconds: float,
         calibration: Calibration | None = None,
     ) -> None:
-        """Write weights, tokenizer, card, and what they come from and were measured as."""
+        """Write weights, tokenizer, card, and training.json (arguments, rows, metrics)."""
         rows, arguments = self.rows, self.arguments
         training = {
             "arguments": arguments.portable(),
@@ -56,8 +55,8 @@ class BestCheckpoint:
         self.run.replace_best(save_checkpoint(model, self.tokenizer, aside, training=training, card=card))
 
     def finish(self, device: str, seconds: float) -> None:
-        """Of a classifier: counted words join it where they were asked for and help, and it is calibrated on the rows
-        held out. Once: a best checkpoint from before a run was stopped may be the best in the end."""
+        """Add word counts to a classifier, if asked for and helpful, and calibrate it on the validation rows. Only
+        once: the best checkpoint of a stopped run may still be the best after it is resumed."""
         if not TASKS[self.arguments.train.task].labelled or TEMPERATURE in read_training(self.run.best):
             return
         rows = self.rows
