@@ -53,7 +53,7 @@ def test_exactly_the_safe_files_arrive(hub, toy_run, capsys, tmp_path):
 
     # Again, into what is there; and not by mistake for all to see.
     assert publish(toy_run.best, "me/my-model") == f"{hub.url}/me/my-model"
-    with pytest.raises(PublishError, match="already, and private"):
+    with pytest.raises(PublishError, match="already exists and is private"):
         publish(toy_run.best, "me/my-model", private=False)
     assert publish(toy_run.best, "me/shown", private=False)
     assert not hub.repositories["me/shown"]["private"]
@@ -109,7 +109,7 @@ def test_what_goes_wrong_is_said_in_a_line(hub, toy_run, tmp_path, monkeypatch, 
     assert "lacks config.json" in refusal(tmp_path)
     assert "write owner/name" in refusal(repo_id="my model")
     assert "write owner/name" in refusal(repo_id="my-model")
-    assert "You have no right to write to you/my-model" in refusal(repo_id="you/my-model")
+    assert "You have no permission to write to you/my-model" in refusal(repo_id="you/my-model")
     monkeypatch.setenv("HF_TOKEN", "hf_old")
     assert "rejects this token" in refusal()
     monkeypatch.delenv("HF_TOKEN")

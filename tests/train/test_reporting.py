@@ -143,7 +143,7 @@ def test_what_can_not_be_reported_to_is_said_before_anything_is_trained(tmp_path
         assert not folder.exists() and error.startswith("error: ") and len(error.splitlines()) == 1
         return error
 
-    assert "must be none, tensorboard, wandb, or both with a comma between" in refusal("mlflow")
+    assert "must be none, tensorboard, wandb, or both, comma-separated" in refusal("mlflow")
     assert "mlflow" in refusal("tensorboard,mlflow")
     monkeypatch.setenv("WANDB_MODE", "online")
     assert "wandb login" in refusal("wandb")  # Nobody is logged in here.

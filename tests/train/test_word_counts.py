@@ -59,7 +59,7 @@ def test_an_encoder_and_its_counts_add_up_and_need_token_ids():
         torch.testing.assert_close(more, counted.counts(ids, torch.ones_like(ids).bool()))
         beside = counted(ids, inputs_embeds=counted.shared(ids)).logits
         torch.testing.assert_close(beside, counted(ids).logits)
-        with pytest.raises(ValueError, match=r"counts word pairs, .* counted_rows=0"):
+        with pytest.raises(ValueError, match=r"uses word pairs, .* counted_rows=0"):
             counted(inputs_embeds=counted.shared(ids))
 
 
