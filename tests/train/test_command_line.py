@@ -181,7 +181,7 @@ def test_a_run_does_not_go_on_with_other_rows(stopped_run, own_file, said, capsy
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("num_experts", 7, "num_experts was 4 and is 7. Put it back"),
+        ("num_experts", 7, "num_experts was 4 and is 7. Restore it"),
         ("optimizer", "adafactor", "optimizer was adamw and is adafactor"),
         ("tokenizer", "gpt2", "tokenizer was none and is gpt2"),
         ("seed", 5, "seed was 0 and is 5"),

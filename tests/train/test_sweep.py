@@ -106,7 +106,7 @@ def test_a_search_that_can_not_be_is_refused_in_words(search, flags, said):
 
 
 def test_a_grid_needs_an_end(tmp_path):
-    with pytest.raises(ValueError, match=r"say how many, as in lr=1e-4\.\.1e-2:4"):
+    with pytest.raises(ValueError, match=r"give the number of values, as in lr=1e-4\.\.1e-2:4"):
         sweep(toy(tmp_path / "s"), ["lr=1e-4..1e-2"], sampler="grid")
     with pytest.raises(ValueError, match="has 2,500 combinations"):
         sweep(toy(tmp_path / "s"), ["lr=1e-4..1e-2:50,dropout=0..0.5:50"], sampler="grid")
@@ -206,7 +206,7 @@ def test_draws_never_repeat_and_come_to_an_end(tmp_path, begun, monkeypatch, sam
     monkeypatch.setattr(train.sweep.study.Sweep, "best_arguments", lambda self: self.arguments)
     found = sweep(toy(tmp_path / "s"), ["num_layers=1..4,num_experts=2|4"], sampler=sampler, trials=20)
     assert len({tuple(trial.values.values()) for trial in found.trials}) == len(found.trials) == 8
-    assert "Every combination was tried: 8 in all." in capsys.readouterr().out
+    assert "All 8 combinations have been tried." in capsys.readouterr().out
     assert found.best.values == {"num_layers": 4, "num_experts": 2}
     assert sweep_table(found).splitlines()[1].split()[-2:] == ["4", "2"]
 
