@@ -40,7 +40,7 @@ REFUSED = {
     "junk.csv": (random.Random(0).randbytes(5000), "not text"),
     "excel.csv": (b"PK\x03\x04" + bytes(100), "Excel"),
     "nul.csv": (b"text,label\nhi,a\nh\0,b\n", "line 3 holds a NUL byte"),
-    "ragged.csv": (b"text,label\nhi,a\nhi, there,b\n", "line 3 has 3 cells, the header 2: where a comma"),
+    "ragged.csv": (b"text,label\nhi,a\nhi, there,b\n", "line 3 has 3 cells, the header 2: if a comma"),
     "open.csv": (b'text,label\nhi,a\n"ho,b\nho,a\n', "line 3: a cell opens with a double quote"),
     "pair.csv": (b'text,label\nhi,a\n"ho,b\nho,a\n"hi,b\n', "line 3: a cell opens with a double quote"),
     "empty.csv": (b"\n", "is empty"),

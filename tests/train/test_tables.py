@@ -241,7 +241,7 @@ def test_classes_that_look_alike_are_told_apart_by_number(tmp_path, other, said)
 def test_texts_that_a_program_wrote_out_are_noticed(tmp_path, text):
     rows = [(text.replace("he", f"he{n}"), "ab"[n % 2]) for n in range(1200)]
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "rows.csv", index=False)
-    assert "1,200 texts look like a list" in data_report(DataSource(str(tmp_path / "rows.csv"))).warnings[0]
+    assert "1,200 texts look like a printed list" in data_report(DataSource(str(tmp_path / "rows.csv"))).warnings[0]
 
 
 def test_class_names_are_one_line_and_obey_no_terminal(tmp_path, capsys):

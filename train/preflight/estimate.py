@@ -131,22 +131,29 @@ def estimate(
     elif timed:
         untimed = "it is too large to be tried out here"
     if timing is not None:
-        per_step, per_token = timing
-        batch = max(train.batch_size, 64)
-        evaluated = work.validation if train.eval_iters is None else min(train.eval_iters * batch, work.validation)
-        evaluation = evaluated / train.batch_size * per_step * EVALUATION_SHARE
-        if task.paired:
-            # An untrained model generates up to the maximum length.
-            evaluation += math.ceil(evaluated / batch) * data.seq_len * per_token
-        elif task.streamed:
-            evaluation += SHOWN_SAMPLES * STORY_TOKENS * per_token
         evaluations = max(steps / (train.eval_steps or updates_per_epoch), 1)
         preparation = PREPARATION + PREPARATION_PER_ROW * rows
-        seconds = preparation + steps * accumulated * per_step + evaluations * evaluation
+        evaluating = evaluations * _evaluation_seconds(arguments, work.validation, *timing)
+        seconds = preparation + steps * accumulated * timing[0] + evaluating
         if train.max_minutes is not None:
             seconds = min(seconds, 60 * train.max_minutes)
     epochs = steps / updates_per_epoch
     return Estimate(total, active, start is not None, steps, epochs, ended_by, tokens, task.row, seconds, untimed)
+
+
+def _evaluation_seconds(arguments: Arguments, rows: int, per_step: float, per_token: float) -> float:
+    """Seconds of one evaluation on `rows` validation rows, generated samples included. `per_step` and `per_token` in
+    seconds, from `_time`."""
+    train, task = arguments.train, TASKS[arguments.train.task]
+    batch = max(train.batch_size, 64)
+    evaluated = rows if train.eval_iters is None else min(train.eval_iters * batch, rows)
+    seconds = evaluated / train.batch_size * per_step * EVALUATION_SHARE
+    if task.paired:
+        # An untrained model generates up to the maximum length.
+        seconds += math.ceil(evaluated / batch) * arguments.data.seq_len * per_token
+    elif task.streamed:
+        seconds += SHOWN_SAMPLES * STORY_TOKENS * per_token
+    return seconds
 
 
 def _config(
