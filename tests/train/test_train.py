@@ -395,7 +395,7 @@ def test_config_file_presets_and_flags_give_way_in_that_order(toy_run, tmp_path,
     file.write_text("lr: null\npreset: tiny\noptimizer: adafactor\nnum_samples: 60\nepochs: 1\n")
     assert main(["--config", str(file), "--lr", "none", "--compile", "false", "--output_dir", str(tmp_path / "c")]) == 0
     third = Run.open(tmp_path / "c").arguments()
-    assert third.train.lr is None and third.model.d_model == 64 and third.train.compile is False
+    assert third.train.lr is None and third.model.d_model == 32 and third.train.compile is False
     command = ["--config", str(tmp_path / "c" / "arguments.json"), "--preset", "small", "--num_samples", "60"]
     assert main([*command, "--epochs", "0.1", "--output_dir", str(tmp_path / "d")]) == 0
     assert Run.open(tmp_path / "d").arguments().model.d_model == 128
