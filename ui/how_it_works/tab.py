@@ -14,6 +14,7 @@ from switch_model import CheckpointError, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from ui.components.routing_film import create_routing_film, film_value
+from ui.components.training_record import create_training_record, read_record
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.look.html import heading, quiet, render, signed, visible
@@ -22,6 +23,11 @@ from ui.views.changes import own_factor
 from ui.views.view import View
 
 _NOTHING = quiet("Route a text with a sparse model in Explore: its numbers appear here.")
+_RECORDED = (
+    "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
+    "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "
+    "the gate."
+)
 SHOWN = 16
 
 # What each parameter of a Switch layer does: field -> words.
@@ -167,6 +173,11 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
         steps = gr.HTML(_NOTHING, apply_default_css=False, elem_id="how-steps")
     with gr.Column(elem_classes="card"):
         parameters = gr.HTML("", apply_default_css=False, elem_id="how-parameters")
+    recorded = read_record()
+    with gr.Column(elem_classes="card", visible=recorded is not None):
+        gr.HTML(heading("How experts form while a model trains"), apply_default_css=False)
+        gr.HTML(quiet(_RECORDED), apply_default_css=False)
+        training = create_training_record()
     scaling = read_scaling()
     with gr.Column(elem_classes="card", visible=scaling is not None):
         gr.HTML(scaling_html(scaling), apply_default_css=False, elem_id="how-scaling")
@@ -197,6 +208,7 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
     hidden = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(explain, [explore.view], [film, steps, parameters], **hidden)
     explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **hidden)
+    tab.select(lambda: recorded, None, [training], **hidden)
     film.look(look, [explore.view], [steps], trigger_mode="always_last", **hidden)
     if scaling is not None:
 
