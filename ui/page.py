@@ -17,6 +17,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import SampleLibrary
 from ui.compare.tab import create_compare_tab
 from ui.components.failures import say_failures
+from ui.components.tab_address import connect_tabs
 from ui.explore.handlers import Explorer
 from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
@@ -50,18 +51,19 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
         private = PrivateModels(shelf)
         gr.HTML(render("look/page_head.html"), apply_default_css=False)
         with gr.Tabs(elem_id="pages") as pages:
-            with gr.Tab("Explore", id="explore"):
+            with gr.Tab("Explore", id="explore") as exploring:
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workspace.data_dir)))
             with gr.Tab("Analyse", id="analyse", elem_id="analyse-page") as analyse:
                 create_analyse_tab(demo, Analyst(shelf, workspace), private, analyse, pages, explore)
             with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
                 create_compare_tab(private, workspace, explore.view, compare)
-            with gr.Tab("Models", id="models", elem_id="models-page"):
+            with gr.Tab("Models", id="models", elem_id="models-page") as models:
                 create_models_tab(demo, private, pages, explore)
             with gr.Tab("Train", id="train", elem_id="train-page") as train:
                 create_train_tab(demo, workspace, train, pages, explore)
             with gr.Tab("How it works", id="how") as how:
                 create_how_it_works(how, pages, explore)
+        connect_tabs(demo, pages, {tab.id: tab for tab in (exploring, analyse, compare, models, train, how)})
     say_failures(demo)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)
@@ -90,7 +92,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [STYLE_SHEET],
-        "head": render("look/shortcuts.html"),
+        "head": render("look/tab_address.html") + render("look/shortcuts.html"),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,

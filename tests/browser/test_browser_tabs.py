@@ -52,3 +52,26 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     page.get_by_role("tab", name="Explore").click()
     page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 4")
     page.wait_for_function("document.querySelector('#model input').value === 'tiny'")
+
+
+def test_back_a_reload_and_a_pasted_address_keep_the_tab(new_page, address):
+    page = new_page()
+
+    def wait_for_tab(name, fragment):
+        page.wait_for_function(
+            "([name, fragment]) => location.hash === fragment"
+            " && document.querySelector('#pages [role=tab][aria-selected=true]')?.textContent.trim() === name",
+            arg=[name, fragment],
+        )
+
+    page.goto(address)
+    page.get_by_role("tab", name="Analyse").click()
+    wait_for_tab("Analyse", "#tab=analyse")
+    page.get_by_role("tab", name="Compare").click()
+    wait_for_tab("Compare", "#tab=compare")
+    page.go_back()
+    wait_for_tab("Analyse", "#tab=analyse")
+    page.reload()
+    wait_for_tab("Analyse", "#tab=analyse")
+    page.evaluate("location.hash = '#tab=models'")
+    wait_for_tab("Models", "#tab=models")
