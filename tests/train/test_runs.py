@@ -171,7 +171,7 @@ def test_two_runs_queue_and_outlive_who_started_them(tmp_path):
     assert third.state().name == "finished"
     assert "starts from the beginning" in third.log_tail() and third.metrics() and third.best.exists()
     shutil.rmtree(third.checkpoints)
-    with pytest.raises(RunError, match="any more"):
+    with pytest.raises(RunError, match="no checkpoint to resume from"):
         go_on(third)
     whole = third.log_tail()
     resume(third.folder)
