@@ -139,7 +139,7 @@ def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("ui.analyse.handlers.PUBLIC_ROWS", 7)
     public = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path, limits=VisitorLimits()))
     analysis = [*public.run("tiny", "toy", None, "", 0)][-1][0]
-    assert len(analysis.corpus.texts) == 7 and "7 rows at most" in analysis.note
+    assert len(analysis.corpus.texts) == 7 and "at most 7 rows" in analysis.note
 
 
 def test_tables_hold_every_token(analysis):

@@ -148,7 +148,7 @@ class Analyst:
             self.reach.failed(source, error)
             yield gr.skip(), notice(page_words(error, source))
             return
-        capped = f" A public page takes {most:,} rows at most." if most and len(corpus.texts) >= most else ""
+        capped = f" A public page reads at most {most:,} rows." if most and len(corpus.texts) >= most else ""
         if len(corpus.texts) < THIN_TEXTS:
             capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
         title = f"{self.shelf.load(model).title} on {Path(source).name}"

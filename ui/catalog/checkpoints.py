@@ -51,7 +51,7 @@ class CheckpointShelf:
             raise CheckpointError(str(error)) from error
         folder = run.kept_checkpoints().get(step)
         if folder is None:
-            raise CheckpointError(f"{name} keeps no checkpoint of step {step:,} (any more).")
+            raise CheckpointError(f"{name} has no checkpoint of step {step:,}: it was deleted, or never saved.")
         with self._lock:
             # A run of the same name may have been trained anew.
             known = (key, run.state().started)

@@ -128,7 +128,7 @@ class SampleLibrary:
         from train.data.source import DataSource
 
         if name not in DATASET_NAMES:
-            raise DataError(f"There is no data set {name!r}: known are {', '.join(DATASET_NAMES)}.")
+            raise DataError(f"There is no data set {name!r}. Choose one of {', '.join(DATASET_NAMES)}.")
         try:
             rows, labels = load_split(DataSource(name, self._data_dir))
         except DataError as error:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from switch_model import CheckpointError
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
+from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.flow import draw_flow
 from ui.cards.of_view import closer_cards, elsewhere_card
 from ui.cards.votes import votes_card
@@ -61,8 +62,7 @@ class Explorer:
             sample: the sample picked last; its label counts as long as the text is still that sample's.
             view: what was shown before; its layer stays chosen.
         """
-        # Half of a character pair can be pasted but has no UTF-8 form: it could not be sent back to the browser.
-        text = (text or "").encode("utf-8", "replace").decode("utf-8")
+        text = replace_surrogates(text or "")
         kind = self.shelf.kind(model)
         if not text.strip():
             return blank_outputs(EMPTY_TEXT if kind is CLASSIFIER else kind.asks, kind.answers)

@@ -53,10 +53,10 @@ class Workspace:
         return [run.folder.relative_to(self.root).as_posix() for run in list_runs(self.root)]
 
     def run(self, name: str | None) -> Run:
-        """Raises RunError when there is no such run (any more)."""
+        """Raises RunError when there is no such run."""
         # The browser sends names: they must not lead anywhere else.
         if not name or name not in self.names():
-            raise RunError(f"There is no run {name!r} (any more)." if name else "Choose a run.")
+            raise RunError(f"There is no run {name!r}: it was deleted or renamed." if name else "Choose a run.")
         return Run(self.root / name)
 
     def waits(self, run: Run) -> bool:

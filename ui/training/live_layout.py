@@ -69,7 +69,7 @@ def _create_learning() -> dict[str, Any]:
         curves = _plot("curves")
         note = gr.HTML("", apply_default_css=False)
     with gr.Column(elem_classes="card", visible=False, elem_id="written") as written:
-        gr.HTML(heading("What it writes"), apply_default_css=False)
+        gr.HTML(heading("Sample output"), apply_default_css=False)
         samples = gr.HTML(NONE_YET, apply_default_css=False, elem_id="samples-written")
     with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
         with gr.Column(elem_classes="card", min_width=300):

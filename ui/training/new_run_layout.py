@@ -68,7 +68,7 @@ def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str
         probe = gr.Textbox(
             "",
             label="Probe text",
-            placeholder="routed anew at every evaluation",
+            placeholder="routed at every evaluation",
             lines=2,
             max_lines=6,
             elem_id="probe",

@@ -245,7 +245,7 @@ def _create_actions(words: gr.HTML) -> tuple[Chosen, _Renaming, _Deleting]:
         buttons = {
             "watch": gr.Button("Watch", elem_id="watch", **small),
             "explore": gr.Button("Open in Explore", **small),
-            "go_on": gr.Button("Go on with other arguments", elem_id="go-on", **small),
+            "go_on": gr.Button("Continue with other arguments", elem_id="go-on", **small),
             "download": gr.Button("Download", elem_id="download-run", **small),
             "rename": gr.Button("Rename …", elem_id="rename-run", **small),
             "delete": gr.Button("Delete …", elem_id="delete-run", **small),
