@@ -46,7 +46,7 @@ def test_every_number_is_the_tokens_own(explorer):
     for token in (dropped[0], kept[0]):
         said = steps_html(look(view, token, 1)[0], config)
         expert = int(record.expert[0, token])
-        assert f"expert {expert} alone" in said and f"{float(record.logits[0, token, expert]):+.2f}" in said
+        assert f"expert {expert} alone" in said and signed(float(record.logits[0, token, expert]), 2) in said
         assert f"position {int(record.slot[0, token]) + 1} in its expert’s buffer: " in said
         assert ("beyond the last one: it is dropped" in said) == (token in dropped)
         assert f"= {int(record.capacity)} tokens of this text at most" in said

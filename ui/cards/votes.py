@@ -14,7 +14,7 @@ from markupsafe import Markup
 from switch_model.analysis.layer_names import layer_title
 from train.formatting import counted
 from ui.components.routing_grid import classes_shown, digits_of
-from ui.look.html import empty_card, render, signed
+from ui.look.html import empty_card, heading, quiet, render, signed
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 
@@ -30,7 +30,7 @@ def create_votes(value: str = "") -> gr.HTML:
 
 
 def votes_card(view: View | None, still: bool = False) -> Markup | str:
-    """A row per expert of the layer that votes, a column per class, their sums; "" for a model without classes.
+    """A row per expert of the layer that votes, a column per class, their sums; a sentence for a model without classes.
 
     Args:
         still: nothing in it can be clicked.
@@ -38,7 +38,7 @@ def votes_card(view: View | None, still: bool = False) -> Markup | str:
     if view is None:
         return empty_card(TITLE)
     if not view.classifies:
-        return ""
+        return heading(TITLE) + quiet("Votes are for classes: this model predicts tokens.")
     prediction = view.answer
     if prediction.votes is None:
         return render("cards/no_votes.html", title=TITLE, routed=bool(prediction.routing))

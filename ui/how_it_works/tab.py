@@ -26,7 +26,7 @@ _NOTHING = quiet("Route a text with a sparse model in Explore: its numbers appea
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
     "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "
-    "the gate."
+    "the gate. Without the loss two of eight experts take over 90 % of the tokens by step 22; later some come back."
 )
 SHOWN = 16
 
@@ -94,7 +94,7 @@ def _router(view: View, record: Routing, config: SwitchConfig | None) -> dict[st
             {
                 "expert": one,
                 "colour": one % MAX_COLOURS,
-                "logit": f"{logits[one]:+.2f}" if math.isfinite(logits[one]) else "off",
+                "logit": signed(logits[one], 2) if math.isfinite(logits[one]) else "off",
                 "prob": f"{probs[one]:.2f}",
             }
             for one in order[:SHOWN]

@@ -108,7 +108,8 @@ def signed(value: float, digits: int) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    """A share in percent; what is not all is not said to be."""
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 class Before(NamedTuple):
