@@ -62,7 +62,7 @@ def test_a_full_queue_is_said_in_words_and_passes(served, monkeypatch):
             return str(refused.value), answer
 
     said, answer = asyncio.run(ask())
-    assert said == BUSY and answer.values[0][3]["tokens"] == ["oil", "prices", "rose"]
+    assert said == BUSY and answer.values[0][4]["tokens"] == ["oil", "prices", "rose"]
 
 
 def test_the_data_set_of_a_visitor_who_left_goes_at_once(served):
