@@ -109,7 +109,7 @@ function drawMoment(g, film, place, time, chosen, look, tints) {
   film.tokens.forEach((_, t) => t !== chosen && drawDot(g, dotAt(place, slots, layer, t, tokens, ways[t], film.residual), 3, look, tints));
   const own = dotAt(place, slots, layer, chosen, tokens, ways[chosen], film.residual);
   drawDot(g, own, 7, look, tints, film.tokens[chosen]);
-  drawGhost(g, film, place, ways[chosen], look, tints, layer.expert[chosen], Boolean(layer.dropped[chosen]));
+  if (!layer.dropped[chosen]) drawResidual(g, film, place, ways[chosen], look, tints);
   drawSaid(g, place, ended && film.answer ? film.answer : said(film, index, chosen, phaseOf(ways[chosen])), look);
   return areas;
 }
@@ -157,11 +157,11 @@ function drawLayer(g, film, place, slots, index, inLayer, look, tints) {
   g.textAlign = "center";
   box(g, place.router - 16, place.top, 32, place.bottom - place.top, 8, look.track);
   g.fillStyle = look.dim;
-  label(g, "router", place.router, place.bottom + 10);
+  g.fillText("router", place.router, place.bottom + 10);
   const limit = layer.capacity === null ? ", no limit" : ` of ${layer.capacity}`;
-  label(g, place.narrow ? "buffers" : `buffers${limit}`, (place.buffer + place.bufferEnd) / 2, place.bottom + 10);
-  label(g, "experts", (place.expert + place.expertEnd) / 2, place.bottom + 10);
-  label(g, "gate", place.gate, place.bottom + 10);
+  g.fillText(place.narrow ? "buffers" : `buffers${limit}`, (place.buffer + place.bufferEnd) / 2, place.bottom + 10);
+  g.fillText("experts", (place.expert + place.expertEnd) / 2, place.bottom + 10);
+  g.fillText("gate", place.gate, place.bottom + 10);
   for (let e = 0; e < film.experts; e++) {
     const y = rowOf(place, e);
     // The way to the expert, on which its buffer lies.
@@ -261,10 +261,10 @@ function drawDot(g, dot, radius, look, tints, name = "") {
 }
 
 // What goes along the residual while the experts work.
-function drawGhost(g, film, place, way, look, tints, expert, dropped) {
-  if (!film.residual || dropped || way < ENDS[0] || way >= 1) return;
+function drawResidual(g, film, place, way, look, tints) {
+  if (!film.residual || way < ENDS[0] || way >= 1) return;
   const share = (way - ENDS[0]) / (1 - ENDS[0]);
-  drawDot(g, { x: between(place.enter, place.leave, share), y: place.lane, light: 0.6 * film.residual, expert: undefined }, 4, look, tints);
+  drawDot(g, { x: between(place.enter, place.leave, share), y: place.lane, light: 0.6 * film.residual }, 4, look, tints);
 }
 
 function drawSaid(g, place, words, look) {
@@ -293,32 +293,31 @@ function node(g, x, y, sign, look) {
   g.textAlign = "left";
 }
 
-const label = (g, text, x, y) => g.fillText(text, x, y);
-
 function note(g, text, x, y, look) {
   g.fillStyle = look.dim;
   g.fillText(text, x, y);
   return x + g.measureText(text).width;
 }
 
-function box(g, x, y, width, height, radius, colour, light = 1) {
-  g.save();
-  g.globalAlpha = light;
-  g.fillStyle = colour;
+function rounded(g, x, y, width, height, radius) {
   g.beginPath();
   g.roundRect(x, y, width, height, radius);
+}
+
+function box(g, x, y, width, height, radius, colour, light = 1) {
+  const before = g.globalAlpha;
+  g.globalAlpha = light;
+  g.fillStyle = colour;
+  rounded(g, x, y, width, height, radius);
   g.fill();
-  g.restore();
+  g.globalAlpha = before;
 }
 
 function frame(g, x, y, width, height, radius, colour, line) {
-  g.save();
   g.strokeStyle = colour;
   g.lineWidth = line;
-  g.beginPath();
-  g.roundRect(x, y, width, height, radius);
+  rounded(g, x, y, width, height, radius);
   g.stroke();
-  g.restore();
 }
 
 // ---- words ---------------------------------------------------------------------------------------------------------
