@@ -3,6 +3,7 @@
 Try it: in_a_child(print, "work", memory=10**9, work_seconds=5.0, seconds=60.0)
 """
 
+import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -19,49 +20,72 @@ START_SECONDS = 120.0
 PRELOADED = ["switch_model.inference.factory", "train.preflight.estimate"]
 
 
+MAX_ANSWER_BYTES = 1_000_000
+
+
 class TooMuch(Exception):
-    """The work took more memory or time than it may, or ended its process."""
+    """The work took more than it may, or ended its process.
+
+    Attributes:
+        what: "start" (the machine is too busy to begin it), "work" (of a processor), "clock" or "memory".
+    """
+
+    def __init__(self, what: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.what = what
 
 
-def in_a_child(work: Callable[..., Any], *given: Any, memory: int, work_seconds: float, seconds: float) -> Any:
-    """What `work(*given)` returns; both travel as pickles of our own.
+def in_a_child(
+    work: Callable[..., Any],
+    *given: Any,
+    memory: int,
+    work_seconds: float,
+    seconds: float,
+    file_bytes: int | None = None,
+) -> Any:
+    """What `work(*given)` returns, which must be JSON: what reads a stranger's file answers in nothing that can run.
 
     Args:
         memory: bytes beyond what the bare process has.
         work_seconds: of a processor, that it may take.
         seconds: of the clock.
+        file_bytes: most that it may write into one file.
 
     Raises:
         TooMuch: with which of them it took.
-        ValueError: as the work did, for anything else that it raised.
+        ValueError: with the message of anything else that the work raised.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sender, memory, work, given), daemon=True)
+    limits = {} if file_bytes is None else {"FSIZE": file_bytes}
+    child = context.Process(target=_child, args=(sender, memory, limits, work, given), daemon=True)
     child.start()
     sender.close()
     try:
+        # Its first message says that it has begun: starting the first child takes some seconds by itself.
         if not receiver.poll(START_SECONDS):
-            raise TooMuch("this machine is too busy")
-        receiver.recv()
-        begun, end = work_of(child.pid), time.monotonic() + seconds
+            raise TooMuch("start", "this machine is too busy")
+        receiver.recv_bytes(MAX_ANSWER_BYTES)
+        begun, end = _work_of(child.pid), time.monotonic() + seconds
         while not receiver.poll(LOOK_SECONDS):
-            if work_of(child.pid) - begun > work_seconds or time.monotonic() > end:
-                raise TooMuch("it takes too long")
-        done, answer = receiver.recv()
+            if _work_of(child.pid) - begun > work_seconds:
+                raise TooMuch("work", "it takes too long")
+            if time.monotonic() > end:
+                raise TooMuch("clock", "it takes too long")
+        answer = json.loads(receiver.recv_bytes(MAX_ANSWER_BYTES))
     except (EOFError, OSError) as error:
-        raise TooMuch(_memory(memory)) from error
+        raise _out_of(memory) from error
     finally:
         child.kill()
         child.join()
         receiver.close()
-    if done:
-        return answer
-    raise TooMuch(_memory(memory)) if answer is None else ValueError(answer)
+    if "done" in answer:
+        return answer["done"]
+    raise _out_of(memory) if answer["failed"] is None else ValueError(answer["failed"])
 
 
-def work_of(process: int) -> float:
+def _work_of(process: int) -> float:
     """Seconds that a processor has worked for it; 0 when it has ended."""
     try:
         times = psutil.Process(process).cpu_times()
@@ -70,12 +94,12 @@ def work_of(process: int) -> float:
     return times.user + times.system
 
 
-def take_little(memory: int, **others: int) -> None:
+def _take_little(memory: int, **others: int) -> None:
     """Bound what this process may take, where the system can (Linux).
 
     Args:
         memory: bytes of data beyond what it has now.
-        others: FSIZE, bytes of a file; CPU, seconds.
+        others: FSIZE, bytes of a file.
     """
     try:
         import resource
@@ -89,19 +113,19 @@ def take_little(memory: int, **others: int) -> None:
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _memory(memory: int) -> str:
-    return f"it takes more than {memory / 1e9:g} GB of memory"
+def _out_of(memory: int) -> TooMuch:
+    return TooMuch("memory", f"it takes more than {memory / 1e9:g} GB of memory")
 
 
-def _child(sender: Connection, memory: int, work: Callable[..., Any], given: tuple) -> None:
-    sender.send(None)
-    take_little(memory)
+def _child(sender: Connection, memory: int, limits: dict[str, int], work: Callable[..., Any], given: tuple) -> None:
+    sender.send_bytes(b"begun")
+    _take_little(memory, **limits)
     try:
-        answer = True, work(*given)
+        answer = {"done": work(*given)}
     except MemoryError:
-        answer = False, None
+        answer = {"failed": None}
     except Exception as error:
         # What torch says when it gets no more memory.
-        answer = False, None if "allocate memory" in str(error) else str(error) or type(error).__name__
-    sender.send(answer)
+        answer = {"failed": None if "allocate memory" in str(error) else str(error) or type(error).__name__}
+    sender.send_bytes(json.dumps(answer).encode())
     sender.close()

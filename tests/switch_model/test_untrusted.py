@@ -214,7 +214,7 @@ def test_a_child_that_works_or_waits_too_long_is_given_up(good, tmp_path, monkey
     # What the checks let through is bounded all the same: so little is too little even for a good one.
     folder = tmp_path / "folder"
     folder.mkdir()
-    monkeypatch.setattr("ui.catalog.sandbox.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("train.bounded_process.LOOK_SECONDS", 0.0)
     for bound, words in (("WORK_SECONDS", "0.001 seconds of work"), ("SECONDS", "more than 0.001 seconds:")):
         with monkeypatch.context() as little, pytest.raises(CheckpointError, match=words):
             little.setattr(f"ui.catalog.sandbox.{bound}", 0.001)

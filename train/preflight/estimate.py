@@ -216,9 +216,10 @@ def _counts(task: str, config: str) -> tuple[int, int]:
     if (shape["num_layers"] or 0) + (shape["num_decoder_layers"] or 0) <= MOST_COUNTED_HERE:
         return _count(task, config)
     try:
-        return in_a_child(_count, task, config, memory=MEMORY, work_seconds=WORK_SECONDS, seconds=SECONDS)
+        total, active = in_a_child(_count, task, config, memory=MEMORY, work_seconds=WORK_SECONDS, seconds=SECONDS)
     except TooMuch as error:
         raise ValueError(f"--num_layers: so many layers can't be counted here, {error}.") from error
+    return total, active
 
 
 def _count(task: str, config: str) -> tuple[int, int]:
@@ -234,9 +235,10 @@ def _seconds(
     first."""
     bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS}
     try:
-        return in_a_child(_time_model, task, config, batch_size, tokens, target_tokens, **bounds), ""
+        step, token = in_a_child(_time_model, task, config, batch_size, tokens, target_tokens, **bounds)
     except (TooMuch, ValueError) as error:
         return None, str(error)
+    return (step, token), ""
 
 
 def _time_model(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:

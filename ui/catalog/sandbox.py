@@ -5,19 +5,16 @@ eat memory, it does so there. What comes out is a folder that is known to open, 
 Try it: examine([Path("my_model.zip")], Path("an/empty/folder"))
 """
 
-import json
-import multiprocessing
 import shutil
 import threading
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from switch_model import CheckpointError
 from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
 from switch_model.storage.hub import is_unreachable, lacks_revision, no_revision, split_revision, without_pickles
-from train.bounded_process import LOOK_SECONDS, PRELOADED, START_SECONDS, take_little, work_of
+from train.bounded_process import TooMuch, in_a_child
 
 # What one checkpoint may take: seconds of a processor's work, bytes of memory beyond the bare process and on disk. A
 # busy machine takes long over a good one, so that seconds of the clock only bound what waits: for the Hub, or for ever.
@@ -72,55 +69,33 @@ def _check_names(uploaded: list[Path]) -> None:
 
 
 def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sender, uploaded, folder, hub_id), daemon=True)
-    child.start()
-    sender.close()
+    bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS, "file_bytes": FILE_BYTES}
     try:
-        # Its first message says that it has begun: starting the first child takes some seconds by itself.
-        if not receiver.poll(START_SECONDS):
-            raise CheckpointError("This machine is too busy to open it just now. Try again in some minutes.")
-        receiver.recv_bytes(10)
-        _await_answer(receiver, child.pid)
-        answer = json.loads(receiver.recv_bytes(1_000_000))
-    except (EOFError, OSError) as error:
+        answer = in_a_child(_open_or_say_why_not, uploaded, folder, hub_id, **bounds)
+    except TooMuch as error:
         raise CheckpointError(
-            f"Opening it took more than {MEMORY / 1e9:g} GB of memory, or made the process end: it was given up."
+            {
+                "start": "This machine is too busy to open it just now. Try again in some minutes.",
+                "work": f"Opening it took more than {WORK_SECONDS:g} seconds of work: it was given up.",
+                "clock": f"Opening it took more than {SECONDS:g} seconds: it was given up.",
+                "memory": f"Opening it took more than {MEMORY / 1e9:g} GB of memory, or made the process end: it was "
+                "given up.",
+            }[error.what]
         ) from error
-    finally:
-        child.kill()
-        child.join()
-        receiver.close()
     if "error" in answer:
         raise CheckpointError(answer["error"])
     return answer
 
 
-def _await_answer(receiver: Connection, child: int) -> None:
-    """Come back when there is something to read: an answer, or the end of the child. Raises CheckpointError when it has
-    taken too much by then."""
-    begun, end = work_of(child), time.monotonic() + SECONDS
-    while not receiver.poll(LOOK_SECONDS):
-        if work_of(child) - begun > WORK_SECONDS:
-            raise CheckpointError(f"Opening it took more than {WORK_SECONDS:g} seconds of work: it was given up.")
-        if time.monotonic() > end:
-            raise CheckpointError(f"Opening it took more than {SECONDS:g} seconds: it was given up.")
-
-
-def _child(sender: Connection, uploaded: list[Path], folder: Path, hub_id: str | None) -> None:
-    sender.send_bytes(b"begun")
+def _open_or_say_why_not(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
     try:
-        answer = _open(uploaded, folder, hub_id)
-    except CheckpointError as error:
-        answer = {"error": str(error)}
+        return _open(uploaded, folder, hub_id)
     except MemoryError:
-        answer = {"error": f"Opening it takes more than {MEMORY / 1e9:g} GB of memory."}
+        raise
+    except CheckpointError as error:
+        return {"error": str(error)}
     except Exception as error:  # Whatever a parser raises must reach its owner as words, not as a stack trace.
-        answer = {"error": f"It can't be opened ({type(error).__name__})."}
-    sender.send_bytes(json.dumps(answer).encode())
-    sender.close()
+        return {"error": f"It can't be opened ({type(error).__name__})."}
 
 
 def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
@@ -130,7 +105,6 @@ def _open(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, A
     from switch_model.inference.factory import open_pipeline, try_out
 
     torch.set_num_threads(1)
-    take_little(MEMORY, FSIZE=FILE_BYTES, CPU=SECONDS)
     begun = time.perf_counter()
     if hub_id:
         _fetch(hub_id, folder)
