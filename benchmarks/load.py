@@ -150,8 +150,8 @@ class Visitor:
             return await self.page.act("routing-grid", "look", place)
         if kind == "switch off":
             off = [[self.random.randrange(self.layers), self.random.randrange(self.experts)]]
-            wish = {"kind": "change", "off": off, "capacity": None, "serial": 1}
-            return await self.page.act("expert-panel", "intervene", wish)
+            asked = {"kind": "change", "off": off, "capacity": None, "serial": 1}
+            return await self.page.act("expert-panel", "intervene", asked)
         self.round += 1
         text = f"{marker(self.number, self.round)} {self.random.choice(self.texts)}"
         answer = await self.page.act("route", "click", text=text)

@@ -79,10 +79,10 @@ def measurements() -> list[Measurement]:
     sparse, dense = in_a_process(**size), in_a_process(**size, sparse=False)
     # Weights, gradients and AdamW's two averages, 4 bytes each.
     allowed = dense["peak"] + 4 * 4 * sparse["extra_weights"]
-    note = f"{sparse['peak'] / 1e6:,.0f} MB; dense twin {dense['peak'] / 1e6:,.0f} MB"
+    note = f"{sparse['peak'] / 1e6:,.0f} MB; dense baseline {dense['peak'] / 1e6:,.0f} MB"
     found = [
         Measurement(
-            "peak memory of training / dense twin + its experts' state", sparse["peak"] / allowed, 1.15, 1.05, note=note
+            "peak memory of training / dense baseline + its experts' state", sparse["peak"] / allowed, 1.15, 1.05, note=note
         )
     ]
     curves = {name: [in_a_process(**START | {name: value}) for value in values] for name, values in GROWTH.items()}

@@ -26,8 +26,8 @@ def explorer(checkpoint):
 def test_changes_are_what_the_predictor_says_of_them_and_can_be_taken_back(explorer, predictor):
     view, *_ = explorer.route("tiny", TEXT, None)
     view, *_ = look(view, 2, 1)
-    wish = {"kind": "change", "off": [[0, 3], [1, 0]], "capacity": 0.25}
-    changed, card, _, _, grid, panel, *_ = explorer.intervene(view, wish)
+    asked = {"kind": "change", "off": [[0, 3], [1, 0]], "capacity": 0.25}
+    changed, card, _, _, grid, panel, *_ = explorer.intervene(view, asked)
     expected = predictor(TEXT, Interventions({("encoder.1", 3), ("encoder.3", 0)}, capacity_factor=0.25))
     assert changed.prediction.scores == pytest.approx(expected.scores) and changed.base is view.base
     assert (changed.token, changed.layer) == (2, 1) and "with your changes" in card
@@ -48,8 +48,8 @@ def test_changes_are_what_the_predictor_says_of_them_and_can_be_taken_back(explo
 def test_a_sliding_capacity_is_one_step_back(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     for index, factor in enumerate((2.0, 1.5, 0.5, "none")):
-        wish = {"kind": "change", "off": [], "capacity": factor, "sliding": index > 0}
-        view, *_ = explorer.intervene(view, wish)
+        asked = {"kind": "change", "off": [], "capacity": factor, "sliding": index > 0}
+        view, *_ = explorer.intervene(view, asked)
     assert math.isinf(view.changes.capacity_factor) and view.past == (Interventions(),)
     assert not any(record.dropped.any() for record in view.prediction.routing)
     # A second slide, and a click that calls itself one, are steps of their own.
@@ -59,7 +59,7 @@ def test_a_sliding_capacity_is_one_step_back(explorer):
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "asked",
     [
         {},
         {"kind": "change", "off": [[9, 9], "x", [0], None, [0, -1], [True, 0.5]], "capacity": "much"},
@@ -68,10 +68,10 @@ def test_a_sliding_capacity_is_one_step_back(explorer):
         {"kind": "undo"},
     ],
 )
-def test_wishes_that_make_no_sense_change_nothing(explorer, wish):
+def test_wishes_that_make_no_sense_change_nothing(explorer, asked):
     view, *_ = explorer.route("tiny", TEXT, None)
-    assert explorer.intervene(view, wish)[0].changes == Interventions()
-    assert explorer.intervene(None, wish)[0] is None
+    assert explorer.intervene(view, asked)[0].changes == Interventions()
+    assert explorer.intervene(None, asked)[0] is None
 
 
 def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
@@ -101,8 +101,8 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     everything = [[0, expert] for expert in range(4)]
     slots = explorer.intervene(view, {"kind": "none"}).panel["slots"]
-    wish = {"kind": "change", "off": everything, "capacity": None}
-    view, _, _, _, grid, panel, token, _ = explorer.intervene(view, wish)
+    asked = {"kind": "change", "off": everything, "capacity": None}
+    view, _, _, _, grid, panel, token, _ = explorer.intervene(view, asked)
     assert panel["slots"] == slots > 0  # Those of the layers that are left.
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
     assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]

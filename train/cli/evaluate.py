@@ -29,7 +29,7 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument(
         "--output_dir",
         type=as_path,
-        help="folder for evaluation.json and figures of the confusion matrix and class distribution",
+        help="folder for evaluation.json and plots of the confusion matrix and class distribution",
     )
     options = parser.parse_args(argv)
     output_dir = options.output_dir

@@ -1,7 +1,7 @@
 """The expert panel: every expert of every layer as a switch, the capacity as a slider, and steps back.
 
 The component's value is plain data, drawn by its script (as in routing_grid.py). Its event `intervene` tells what a
-person did: evt.kind "change" with the whole wish (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one at
+person did: evt.kind "change" with the whole request (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one at
 a time, numbered (evt.serial), and waits some seconds for a value with that number; one without a number shows something
 else, and ends the waiting. evt.sliding = the capacity slides on, which is no step of its own: of several quick moves of
 the slider the last one counts.
@@ -82,36 +82,36 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
     return value
 
 
-def changes_from_panel(view: View, changes: Interventions, config: SwitchConfig, wish: dict[str, Any]) -> Interventions:
+def changes_from_panel(view: View, changes: Interventions, config: SwitchConfig, request: dict[str, Any]) -> Interventions:
     """The changes after what a person asked for. A browser may ask for anything: what makes no sense is left out.
 
     Args:
         view: what is looked at.
         changes: those before.
     """
-    kind, layers = wish.get("kind"), config.sparse_layers
+    kind, layers = request.get("kind"), config.sparse_layers
     if kind == "reset":
         return Interventions()
     if kind == "force" and view.record is not None:
         place = (view.record.name, view.token)
-        expert = _whole(wish.get("expert"), config.num_experts)
+        expert = _whole(request.get("expert"), config.num_experts)
         force = {other: chosen for other, chosen in changes.force.items() if other != place}
         if expert is not None and (place[0], expert) not in changes.ablate:
             force[place] = expert
         return replace(changes, force=force)
     if kind == "change":
-        off = wish.get("off") if isinstance(wish.get("off"), list) else []
+        off = request.get("off") if isinstance(request.get("off"), list) else []
         places = [place for place in off if isinstance(place, list) and len(place) == 2]
         indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
         ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
         force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
-        return Interventions(ablate, force, _factor(wish.get("capacity")))
+        return Interventions(ablate, force, _factor(request.get("capacity")))
     return changes
 
 
-def serial_of(wish: dict[str, Any]) -> int:
-    """The number of the event that tells a wish; 0 where it has none."""
-    return _whole(wish.get("serial"), 2**53) or 0
+def serial_of(request: dict[str, Any]) -> int:
+    """The number of the event that tells a request; 0 where it has none."""
+    return _whole(request.get("serial"), 2**53) or 0
 
 
 def _whole(value: Any, below: int) -> int | None:
