@@ -82,7 +82,11 @@ def measurements() -> list[Measurement]:
     note = f"{sparse['peak'] / 1e6:,.0f} MB; dense baseline {dense['peak'] / 1e6:,.0f} MB"
     found = [
         Measurement(
-            "peak memory of training / dense baseline + its experts' state", sparse["peak"] / allowed, 1.15, 1.05, note=note
+            "peak memory of training / dense baseline + its experts' state",
+            sparse["peak"] / allowed,
+            1.15,
+            1.05,
+            note=note,
         )
     ]
     curves = {name: [in_a_process(**START | {name: value}) for value in values] for name, values in GROWTH.items()}

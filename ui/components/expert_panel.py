@@ -1,12 +1,10 @@
 """The expert panel: every expert of every layer as a switch, the capacity as a slider, and steps back.
 
 The component's value is plain data, drawn by its script (as in routing_grid.py). Its event `intervene` tells what a
-person did: evt.kind "change" with the whole request (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one at
-a time, numbered (evt.serial), and waits some seconds for a value with that number; one without a number shows something
-else, and ends the waiting. evt.sliding = the capacity slides on, which is no step of its own: of several quick moves of
-the slider the last one counts.
-Try it: create_expert_panel(panel_value(view, config))
-"""
+person did: evt.kind "change" with all it asks for (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one
+at a time, numbered (evt.serial), and waits some seconds for a value with that number; one without a number shows
+something else, and ends the waiting. evt.sliding = the capacity slides on, which is no step of its own: of several
+quick moves of the slider the last one counts. Try it: create_expert_panel(panel_value(view, config))"""
 
 import math
 from dataclasses import replace
@@ -82,7 +80,9 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
     return value
 
 
-def changes_from_panel(view: View, changes: Interventions, config: SwitchConfig, request: dict[str, Any]) -> Interventions:
+def changes_from_panel(
+    view: View, changes: Interventions, config: SwitchConfig, request: dict[str, Any]
+) -> Interventions:
     """The changes after what a person asked for. A browser may ask for anything: what makes no sense is left out.
 
     Args:

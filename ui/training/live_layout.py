@@ -104,7 +104,7 @@ def _create_probe() -> dict[str, Any]:
 def _create_partners() -> dict[str, Any]:
     """The run beside its twins."""
     with gr.Column(elem_classes="card run-plots", visible=False, elem_id="partners") as partners:
-        gr.HTML(heading("Beside its baselines: validation loss against steps, time and tokens"), apply_default_css=False)
+        gr.HTML(heading("Its baselines: validation loss against steps, time and tokens"), apply_default_css=False)
         with gr.Row(elem_id="partners-plots"):
             found = {f"by_{over}": _plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")}
         with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson:
