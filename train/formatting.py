@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MAX_NAME = 40
+# Between a number and its unit.
+NO_BREAK = "\u00a0"
 # Terminal escape sequences, control characters, and marks that change the text direction.
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?")
 _UNSEEN = {code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and not chr(code).isspace()}
@@ -30,6 +32,24 @@ def quoted(names: list[str]) -> str:
 def counted(count: int, one: str, several: str | None = None) -> str:
     """A number with its noun: "1 row", "3 rows"; `several` is an irregular plural."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
+def percent(share: float) -> str:
+    """A share as every page, report, card and command shows it: "91.9 %" with one decimal and a no-break space.
+
+    "0 %" and "100 %" are exact: what is next to nothing, or not quite all, is "< 0.1 %", "> 99.9 %".
+    """
+    if share in (0, 1):
+        return f"{100 * share:.0f}{NO_BREAK}%"
+    if 0 < share < 0.0005 or 0.9995 <= share < 1:
+        return f"{'<' if share < 0.5 else '>'}{NO_BREAK}{0.1 if share < 0.5 else 99.9}{NO_BREAK}%"
+    return f"{100 * share:.1f}{NO_BREAK}%"
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a minus as wide as the plus; "±" where nothing is left of it."""
+    value = round(value, digits)
+    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.{digits}f}"
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib import font_manager, ft2font
 
-from train.formatting import one_line, shortened
+from train.formatting import NO_BREAK, one_line, shortened
 
 LONGEST_NAME = 30
 # Included in matplotlib.
@@ -38,6 +38,11 @@ def text_as_written() -> AbstractContextManager[None]:
 def as_written() -> dict[str, Any]:
     """The same for a single text, as arguments of matplotlib's text: thread-safe."""
     return {"parse_math": False, "family": [FONT, *_letters()]}
+
+
+def as_percent(share: float, place: int | None = None) -> str:
+    """A share at a tick of an axis or a colour bar, as matplotlib asks for it."""
+    return f"{100 * share:.4g}{NO_BREAK}%"
 
 
 def drawable(text: str) -> bool:

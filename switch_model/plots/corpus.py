@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
-from switch_model.plots.style import COLOUR_BAR, LINES, SHARES, plain, styled
+from switch_model.plots.style import COLOUR_BAR, HOVER_PERCENT, IN_PERCENT, LINES, SHARES, plain, styled
 
 # Less often than over all texts, as often, more often.
 _LIFT = ((0.0, "rgba(201,138,43,1)"), (0.5, "rgba(128,128,128,0.06)"), (1.0, "rgba(64,120,176,1)"))
@@ -70,15 +70,15 @@ def drops_by_position(corpus: Corpus) -> go.Figure:
         stretches = drop_rate_by_position(corpus, layer)
         figure.add_scatter(
             x=[(first + last) / 2 for first, last, _ in stretches],
-            y=[rate for *_, rate in stretches],
+            y=[100 * rate for *_, rate in stretches],
             name=layer_title(layer),
             mode="lines+markers",
             line={"color": LINES[index % len(LINES)], "width": 2},
             marker={"size": 5},
             customdata=[f"tokens {first} to {last}" for first, last, _ in stretches],
-            hovertemplate="%{customdata}: %{y:.1%}<extra>%{fullData.name}</extra>",
+            hovertemplate=f"%{{customdata}}: {HOVER_PERCENT}<extra>%{{fullData.name}}</extra>",
         )
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero", title="dropped")
+    figure.update_yaxes(rangemode="tozero", title="dropped", **IN_PERCENT)
     return _with_legend(figure, 240, x="position in the text")
 
 
@@ -86,8 +86,10 @@ def right_and_wrong_loads(loads: np.ndarray) -> go.Figure:
     """Bars of (2, E) expert loads over correctly and wrongly predicted texts, side by side."""
     figure = go.Figure()
     for name, load, colour in zip(("right", "wrong"), loads, (LINES[0], LINES[1]), strict=True):
-        figure.add_bar(x=[str(expert) for expert in range(len(load))], y=load, name=name, marker={"color": colour})
-    figure.update_yaxes(tickformat=".0%", title="share of tokens")
+        experts = [str(expert) for expert in range(len(load))]
+        hover = f"expert %{{x}}: {HOVER_PERCENT}<extra>{name}</extra>"
+        figure.add_bar(x=experts, y=100 * load, name=name, marker={"color": colour}, hovertemplate=hover)
+    figure.update_yaxes(title="share of tokens", **IN_PERCENT)
     return _with_legend(figure, 220, x="expert")
 
 

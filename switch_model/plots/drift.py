@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
-from switch_model.plots.style import LINES, plain, styled
+from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, LINES, plain, styled
 from switch_model.routing import Routing
 
 # Classes that get a line: more can't be distinguished.
@@ -51,14 +51,14 @@ def _line(
 ) -> go.Scatter:
     return go.Scatter(
         x=list(steps),
-        y=[round(share, 4) for share in shares],
+        y=[round(100 * share, 2) for share in shares],
         name=name,
         legendgroup=name,
         showlegend=not faint,
         mode="lines" if faint else "lines+markers",
         line={"color": colour, "width": 1.2 if faint else 2.2, "dash": "dot" if faint else "solid"},
         marker={"size": 5},
-        hovertemplate=f"{name}, step %{{x:,}}<br>{what}: %{{y:.1%}}<extra></extra>",
+        hovertemplate=f"{name}, step %{{x:,}}<br>{what}: {HOVER_PERCENT}<extra></extra>",
         cliponaxis=False,
     )
 
@@ -66,4 +66,4 @@ def _line(
 def _over_steps(figure: go.Figure) -> go.Figure:
     figure = styled(figure, height=300, hovermode="closest").update_layout(showlegend=True)
     figure.update_xaxes(title="step", showgrid=False, tickformat=",d")
-    return figure.update_yaxes(range=[0, 1], tickformat=".0%")
+    return figure.update_yaxes(range=[0, 100], **IN_PERCENT)

@@ -16,6 +16,9 @@ FONT = {"color": INK, "size": 12, "family": "system-ui, sans-serif"}
 LINES = ("#4078b0", "#c98a2b", "#3fae8c", "#d07aa8", "#8c6bb1", "#b4543f", "#7d8590", "#a3a000")
 # Heat maps from 0 to 1: transparent near 0.
 SHARES = ((0.0, "rgba(64,120,176,0.05)"), (0.5, "rgba(64,120,176,0.55)"), (1.0, "rgba(64,120,176,1)"))
+# An axis or colour bar of shares times 100, and such a number on hovering: as train.formatting.percent writes it.
+IN_PERCENT = {"ticksuffix": "\u00a0%"}
+HOVER_PERCENT = "%{y:.1f}\u00a0%"
 COLOUR_BAR = {"thickness": 8, "outlinewidth": 0, "ticks": "", "tickfont": {"size": 11}}
 
 

@@ -52,7 +52,9 @@ def test_a_hand_made_model_needs_its_experts_or_does_not(decide):
     assert found.shuffled["accuracy"].high < 0.9 if decide else found.shuffled["accuracy"].low == 1.0
     said = " ".join(sentences(found))
     expected = (
-        ("this model is at chance: without them 50.0 %", "It matters which") if decide else ("hardly needs", "hardly")
+        ("this model is at chance: without them 50.0\u00a0%", "It matters which")
+        if decide
+        else ("hardly needs", "hardly")
     )
     assert all(words in said for words in expected), said
 

@@ -125,18 +125,18 @@ WARNED = {
     "one class": (_mixed(1000, "a"), ["All rows have one class (a)"]),
     "few": ([*_mixed(1000), ("x", "c"), ("y", "d"), ("z", "d")], ["2 classes have fewer than 5 rows (c: 1, d: 2)"]),
     "case": (_mixed(1000, ["a", "A"]), ["upper and lower case only (a and A)"]),
-    "no text": ([*_mixed(997), ("", "a"), (" ", "b"), (None, "a")], ["3 rows have no text (0.3%)"]),
-    "no class": ([*_mixed(999), ("x", None)], ["1 row has no class (0.1%), and is excluded"]),
-    "repeated": ([*_mixed(1000), ("WORD  4", "a")], ["1 row repeats the text of an earlier one (under 0.1%)"]),
+    "no text": ([*_mixed(997), ("", "a"), (" ", "b"), (None, "a")], ["3 rows have no text (0.3\u00a0%)"]),
+    "no class": ([*_mixed(999), ("x", None)], ["1 row has no class (0.1\u00a0%), and is excluded"]),
+    "repeated": ([*_mixed(1000), ("WORD  4", "a")], ["1 row repeats the text of an earlier one (0.1\u00a0%)"]),
     "contradicting": (
         [*_mixed(1000), ("word 4", "b")],
         ["1 row repeats", "1 text has different classes in different rows (“word 4” as a and b)"],
     ),
     "sorted": (sorted(_mixed(1000), key=lambda row: row[1]), ["The rows are sorted by class"]),
-    "one large class": (_mixed(1000, "aaaaaaaaab"), ["90% of the rows have the class a"]),
+    "one large class": (_mixed(1000, "aaaaaaaaab"), ["90.0\u00a0% of the rows have the class a"]),
     "one small class": (_mixed(1000, "ab" * 20 + "c"), ["a has 488 rows, c 24"]),
     "few rows": (_mixed(200), ["Of 200 rows, 10 are held out"]),
-    "long": (_mixed(1000, words="long " * 150), ["100% of the texts have more than 128 words"]),
+    "long": (_mixed(1000, words="long " * 150), ["100\u00a0% of the texts have more than 128 words"]),
 }
 
 
@@ -153,7 +153,7 @@ def test_a_report_counts_rows_to_report_on_that_are_trained_on(tmp_path):
     for split, rows in (("train", _mixed(1000)), ("test", [*_mixed(4), ("new", "a")])):
         pd.DataFrame(rows, columns=["text", "label"]).to_parquet(tmp_path / "mine" / f"{split}.parquet")
     (warning,) = data_report(DataSource("mine", str(tmp_path))).warnings
-    assert warning.startswith("4 of the 5 rows that are used for testing (80.0%) are among the training rows")
+    assert warning.startswith("4 of the 5 rows that are used for testing (80.0\u00a0%) are among the training rows")
 
 
 def test_one_class_is_refused_where_a_report_only_warns(tmp_path):
@@ -167,4 +167,4 @@ def test_pairs_that_are_too_long_are_counted(tmp_path):
     path = tmp_path / "pairs.csv"
     pd.DataFrame(rows, columns=["source", "target"]).to_csv(path, index=False)
     (warning,) = data_report(DataSource(str(path)), task="translation").warnings
-    assert warning.startswith("About 30 pairs are longer than 32 tokens on one side (2.5%)")
+    assert warning.startswith("About 30 pairs are longer than 32 tokens on one side (2.5\u00a0%)")

@@ -280,6 +280,6 @@ def test_the_plots_hold_the_finished_trials_and_tell_the_best(tmp_path, higher_i
     assert sorted(slices(found).data[0].customdata) == [1, 2, 3]
     write_plots(found, tmp_path)
     page = (tmp_path / "parallel_coordinates.html").read_text()
-    best = "trial, 2, validation accuracy 90.00%" if higher_is_better else "trial, 1, validation loss 0.7000"
+    best = "trial, 2, validation accuracy 90.0\u00a0%" if higher_is_better else "trial, 1, validation loss 0.7000"
     assert best in page and "3 trials compared" in page and "1 without a metric not shown" in page
     assert "<script src=" not in page and (tmp_path / "parallel_coordinates.png").stat().st_size > 10_000

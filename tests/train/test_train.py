@@ -17,6 +17,7 @@ from train.data.loading import load_split
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize, train_tokenizer
 from train.evaluation.metrics import calibration_error, classification_metrics
+from train.formatting import percent
 from train.runs.run import Run
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, MaskingCollator
@@ -35,7 +36,7 @@ def test_a_toy_run_learns_and_leaves_a_whole_folder(toy_run):
     # What is said in words, and nothing as the Trainer prints it.
     said = toy_run.log_path.read_text()
     assert re.search(r"^step \d+ of \d+ · loss \d\.\d{4} · accuracy .* · learning rate \S+ · 0:\d\d:\d\d$", said, re.M)
-    assert re.search(r"^step \d+ of \d+ · validation: loss .* · macro-F1 \d\d\.\d\d% · ", said, re.M)
+    assert re.search(r"^step \d+ of \d+ · validation: loss .* · macro-F1 \d\d\.\d\s% · ", said, re.M)
     assert "{" not in said
     line = toy_run.metrics("train")[0]
     assert {"loss", "accuracy", "learning_rate", "step", "epoch"} <= set(line)
@@ -141,7 +142,9 @@ def test_package_writes_half_precision_and_a_card_with_its_metrics(toy_run, tmp_
     weights = load_file(tmp_path / "small" / "model.safetensors")
     assert all(weight.dtype == torch.float16 for weight in weights.values())
     card = (tmp_path / "small" / "README.md").read_text()
-    assert f"**{figures['accuracy']:.2%}**" in card and "--dataset toy --split test" in card and "on 2 cores" in card
+    assert (
+        f"**{percent(figures['accuracy'])}**" in card and "--dataset toy --split test" in card and "on 2 cores" in card
+    )
     assert json.loads((tmp_path / "small" / "training.json").read_text())["evaluation"] == figures
 
 

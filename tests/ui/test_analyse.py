@@ -79,7 +79,7 @@ def test_every_text_found_is_on_some_page(analysis, monkeypatch):
 def test_an_experts_card_is_cautious_and_measures_when_asked(analyst, analysis):
     plain, measured = (analyst.card(analysis, "encoder.1", 1, asked) for asked in (False, True))
     assert "Thin evidence" in plain and "without it" not in plain and "without it" in measured
-    assert re.search(r"the class changes in \d+ % of 12 texts", measured)
+    assert re.search(r"the class changes in [\d.]+\s% of 12 texts", measured)
     # The command line says the same.
     figures = importances(analyst.shelf.load("tiny").predictor, analysis.corpus)
     assert expert_card(analysis.corpus, "encoder.1", 1, tuple(figures[0, 1])) == measured

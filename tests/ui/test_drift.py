@@ -107,8 +107,8 @@ def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace
     for layer, here, there in zip(shown[0]["grid"]["layers"], first.routing, last.routing, strict=True):
         differs = ((here.expert != there.expert) | (here.dropped != there.dropped))[0].tolist()
         assert [route is not None for route in layer["before"]] == differs
-    assert all(line.y[-1] == 1 for line in saturated.data if line.showlegend) and len(saturated.data) == 4
-    assert classes.data[0].y[0] == round(first.scores["class 0"], 4)
+    assert all(line.y[-1] == 100 for line in saturated.data if line.showlegend) and len(saturated.data) == 4
+    assert classes.data[0].y[0] == round(100 * first.scores["class 0"], 2)
 
 
 def test_runs_without_much_to_see_say_how_to_get_more(workspace, tmp_path):

@@ -4,13 +4,13 @@ import pytest
 
 from switch_model.routing import load_balancing_loss, router_z_loss, sequence_balance_loss
 from tests.support.pages import save_tiny_checkpoint
+from train.formatting import percent, signed
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.components.routing_film import film_value
 from ui.explore.handlers import Explorer, look
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.how_it_works.tab import parameters_html, steps_html
-from ui.look.html import signed
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_more_experts_bring_is_told_from_the_bundled_results(tmp_path):
     dense, *sparse = results["rows"]
     best = min((row for row in sparse if row["share_of_steps"]), key=lambda row: row["share_of_steps"])
     said = scaling_html(results)
-    assert f"{best['experts']} experts" in said and f"{100 * best['share_of_steps']:.0f} %" in said
+    assert f"{best['experts']} experts" in said and percent(best["share_of_steps"]) in said
     assert f"{dense['loss']:.3f}" in said and f"{best['speed_up_in_time']:.2f}" in said
     drawn = [line.name for line in loss_plot(results).data]
     assert drawn == ["dense", *(f"{row['experts']} experts" for row in sparse)]

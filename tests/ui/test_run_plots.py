@@ -76,8 +76,8 @@ def test_learning_curves_hold_both_losses_and_both_accuracies():
     assert curves == {
         "training loss": ((10, 20), (0.2, 0.1), "y"),
         "validation loss": ((10, 20), (0.1, 0.05), "y"),
-        "training accuracy": ((10, 20), (0.5, 0.5), "y2"),
-        "validation accuracy": ((10, 20), (0.75, 0.75), "y2"),
+        "training accuracy": ((10, 20), (50, 50), "y2"),
+        "validation accuracy": ((10, 20), (75, 75), "y2"),
     }
 
 
@@ -112,7 +112,7 @@ def test_a_watched_text_of_a_dense_model_has_words_and_no_picture(tmp_path):
     for record in (*DENSE, {"kind": "probe", "step": 10, "pieces": ["a"], "layers": [], "label": "b", "score": 0.5}):
         run.append_metrics(record)
     drawn = LiveRun(Workspace(tmp_path)).draw("dense", None)
-    assert drawn.probe is None and "A dense model routes nothing. Predicted b (50 %)." in drawn.probe_words
+    assert drawn.probe is None and "A dense model routes nothing. Predicted b (50.0\u00a0%)." in drawn.probe_words
 
 
 def test_probe_shows_experts_in_their_colours_and_marks_what_was_dropped():
@@ -133,10 +133,10 @@ def test_probe_words_say_how_many_tokens_changed_and_when_they_settled():
     ]
     assert run_summary.probe_words(records[:2]) == (
         "From step 50 to 100, 2 of 3 tokens changed their expert in layer 1. "
-        "Predicted Business (83 %), after Sports (83 %)."
+        "Predicted Business (83.0\u00a0%), after Sports (83.0\u00a0%)."
     )
     assert run_summary.probe_words(records) == (
-        "No token has changed its expert in layer 1 since step 100. Predicted Business (83 %)."
+        "No token has changed its expert in layer 1 since step 100. Predicted Business (83.0\u00a0%)."
     )
 
 
@@ -165,8 +165,8 @@ def test_dead_experts_are_called_out_by_layer_and_number():
         "The balance loss is 3.1 (1 = even): raise --aux_loss_coef, or lower --lr."
     )
     collapsed = run_summary.dead_experts([train_line(5, routing([0.93, 0.07, 0, 0], drop_rate=0.5))])
-    assert "Layer 0: expert 0 takes 93 % of all tokens; experts 2 and 3 receive next to nothing" in collapsed
-    assert "50 % of the tokens are dropped" in collapsed and "--capacity_factor." in collapsed
+    assert "Layer 0: expert 0 takes 93.0\u00a0% of all tokens; experts 2 and 3 receive next to nothing" in collapsed
+    assert "50.0\u00a0% of the tokens are dropped" in collapsed and "--capacity_factor." in collapsed
     # A line of long ago says nothing about now, and of two experts one may well take 60 %.
     recovered = [train_line(5, routing(starved)), *(train_line(step, routing([0.61, 0.39])) for step in (10, 15, 20))]
     assert run_summary.dead_experts(recovered) == "All experts are in use."

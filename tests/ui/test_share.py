@@ -88,7 +88,7 @@ def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
     again = opened.view
     assert opened.grid == explorer.intervene(measured, {"kind": "none"}).grid and "What moves" in opened.notice
     assert torch.equal(again.importance.experts, measured.importance.experts)
-    values = [re.findall(r"[\d.]+ %|[+−±][\d.]+", html) for html in (card, empty.look_closer(again).elsewhere)]
+    values = [re.findall(r"[\d.]+\s%|[+−±][\d.]+", html) for html in (card, empty.look_closer(again).elsewhere)]
     assert len(values[0]) >= 3 and values[0] == values[1]
     assert "Not available in saved views" in empty.look_closer(look(again, 0, 0).view).elsewhere
 

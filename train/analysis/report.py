@@ -22,7 +22,7 @@ from switch_model.analysis.specialization import (
     vocabulary,
 )
 from train.evaluation.reliance import html as reliance_html
-from train.formatting import counted
+from train.formatting import counted, percent, signed
 from train.templates import render
 
 SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
@@ -38,14 +38,14 @@ def layer_table(corpus: Corpus) -> str:
     for index, name in enumerate(corpus.layers):
         one, told = corpus.measures[index], class_information(corpus, name)
         numbers = [f"{one[key]:.2f}" for key in ("load_cv", "load_entropy", "token_entropy", "balance_loss")]
-        numbers += [f"{one['drop_rate']:.1%}", told_in_words(told)]
+        numbers += [percent(one["drop_rate"]), told_in_words(told)]
         rows.append((layer_title(name), *numbers))
     return render("evaluation/number_table.html", head=head, rows=rows)
 
 
 def told_in_words(told: AgainstChance) -> str:
-    """A metric beside its chance level: "2.31 % (shuffled 0.12 %)"."""
-    return f"{100 * told.value:.2f} % (shuffled {100 * told.chance:.2f} %)"
+    """A metric beside its chance level: "2.3 % (shuffled 0.1 %)"."""
+    return f"{percent(told.value)} (shuffled {percent(told.chance)})"
 
 
 def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float, float, float] | None) -> str:
@@ -57,14 +57,14 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
     """
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     count, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
-    facts = f"{count:,} tokens ({count / len(corpus.token):.1%}) of {counted(texts, 'text', 'texts')}"
+    facts = f"{count:,} tokens ({percent(count / len(corpus.token))}) of {counted(texts, 'text', 'texts')}"
     if importance is not None:
         change, flipped, tried = importance
-        points = f"{100 * change:+.2f}".replace("-", "−")
+        points = signed(100 * change, 1)
         facts += (
             f" · without it the predicted class’s probability changes by {points} points on average, and the class "
         )
-        facts += f"changes in {100 * flipped:.0f} % of {tried:.0f} texts"
+        facts += f"changes in {percent(flipped)} of {tried:.0f} texts"
     lifts = lift(class_counts(corpus, layer))[:, expert]
     order = [index for index in np.argsort(-np.abs(lifts)) if not np.isnan(lifts[index])][:SHOWN_CLASSES]
     return render(
@@ -75,7 +75,7 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
         caution=caution(corpus, layer, expert),
         tokens=[one for one in vocabulary(corpus, layer, expert) if one.lift > 0][:SHOWN_TOKENS],
         kind="classes" if corpus.labelled else "predicted classes",
-        lifts=" · ".join(f"{corpus.classes[index]} {lifts[index]:+.2f}" for index in order),
+        lifts=" · ".join(f"{corpus.classes[index]} {signed(lifts[index], 2)}" for index in order),
         contexts=contexts(corpus, layer, expert, 3),
     )
 
@@ -143,7 +143,7 @@ def facts_in_words(corpus: Corpus) -> str:
     """Size and accuracy in a sentence."""
     known = int((corpus.true >= 0).sum())
     which = "the texts" if known == len(corpus.texts) else f"the {known:,} texts with a known class"
-    right = "" if corpus.accuracy is None else f" {corpus.accuracy:.1%} of {which} are classified correctly."
+    right = "" if corpus.accuracy is None else f" {percent(corpus.accuracy)} of {which} are classified correctly."
     size = [
         counted(len(corpus.texts), "text", "texts"),
         counted(len(corpus.token), "token", "tokens"),
@@ -169,7 +169,5 @@ def right_wrong_in_words(corpus: Corpus, layer: str) -> tuple[str, np.ndarray | 
     except ValueError as error:
         return str(error), None
     verdict = "more than chance" if apart.beyond_chance else "no more than chance"
-    said = (
-        f"Wrongly predicted texts use other experts than correctly predicted ones for {apart.value:.1%} of their tokens"
-    )
-    return f"{said} (shuffled {apart.chance:.1%}): {verdict}.", loads
+    said = "Wrongly predicted texts use other experts than correctly predicted ones for"
+    return f"{said} {percent(apart.value)} of their tokens (shuffled {percent(apart.chance)}): {verdict}.", loads

@@ -8,6 +8,7 @@ from switch_model.storage.whole_files import check_writable, folder_written_asid
 from train.cli.common import RELIANCE, REVISION, add_source_flags, progress_line
 from train.cli.parser import as_path, command_parser, natural, positive
 from train.data.source import DataSource
+from train.formatting import percent
 
 
 def evaluate_command(argv: list[str]) -> None:
@@ -61,5 +62,5 @@ def evaluate_command(argv: list[str]) -> None:
                 from train.evaluation.pictures import write_pictures
 
                 title = f"{short_name(metrics['checkpoint'])} on {metrics['dataset']}, {metrics['split']}"
-                write_pictures(metrics, f"{title}: accuracy {metrics['accuracy']:.2%}", folder)
+                write_pictures(metrics, f"{title}: accuracy {percent(metrics['accuracy'])}", folder)
     print(text)

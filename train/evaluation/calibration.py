@@ -29,7 +29,7 @@ from train.data.tokenizers import tokenize
 from train.evaluation.classification import load_rows
 from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.metrics import calibration_error
-from train.formatting import counted
+from train.formatting import counted, percent
 from train.tasks.collators import PaddingCollator
 
 LOWEST, HIGHEST = 0.2, 5.0
@@ -73,9 +73,10 @@ class Calibration:
 
     @property
     def words(self) -> str:
+        error = f"{percent(self.error_before)} → {percent(self.error_after)}"
         return (
             f"Calibrated on {self.rows:,} rows held out: logits divided by {self.temperature:.3f}; calibration error "
-            f"{self.error_before:.2%} → {self.error_after:.2%}, loss {self.loss_before:.4f} → {self.loss_after:.4f}."
+            f"{error}, loss {self.loss_before:.4f} → {self.loss_after:.4f}."
         )
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from switch_model.plots.style import plain
-from train.formatting import one_line, shortened
-from train.picture_text import drawable_only, names_for_picture, text_as_written, told_by_number
+from switch_model.plots.style import IN_PERCENT, plain
+from train.formatting import one_line, percent, shortened
+from train.picture_text import as_percent, drawable_only, names_for_picture, text_as_written, told_by_number
 
 # In inches. For hundreds of classes use the .html, which can zoom.
 LARGEST_PICTURE = 14
@@ -77,9 +77,9 @@ def _confusion_png(matrix: np.ndarray, shares: np.ndarray, labels: list[str], ti
     if len(labels) <= 20:
         for row, column in np.ndindex(*matrix.shape):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            text = f"{matrix[row, column]:,}\n{shares[row, column]:.1%}"
+            text = f"{matrix[row, column]:,}\n{percent(shares[row, column])}"
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(picture, ax=axis, label="share of the true class")
+    figure.colorbar(picture, ax=axis, label="share of the true class", format=as_percent)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -94,16 +94,17 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
     names, shown = _in_page(labels)
     figure = go.Figure(
         go.Heatmap(
-            z=shares,
+            z=100 * shares,
             x=names,
             y=names,
             customdata=matrix,
             colorscale="Blues",
             zmin=0,
-            zmax=1,
+            zmax=100,
             texttemplate="%{customdata:,}" if len(labels) <= 20 else None,
-            hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata:,} rows, %{z:.1%} of the class<extra></extra>",
-            colorbar={"title": "share of the<br>true class"},
+            hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata:,} rows, %{z:.1f}\u00a0% of the class"
+            "<extra></extra>",
+            colorbar={"title": "share of the<br>true class", **IN_PERCENT},
         )
     )
     figure.update_layout(title=title, template="plotly_white", xaxis_title="predicted", yaxis_title="true", height=620)

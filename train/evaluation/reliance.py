@@ -13,7 +13,7 @@ from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
 from switch_model.models.pretrained import SwitchPreTrainedModel
-from train.formatting import counted
+from train.formatting import counted, percent, signed
 from train.templates import render
 
 # Thresholds for the lost share of a metric beyond chance: below the first, the model hardly needs its experts (or the
@@ -67,10 +67,10 @@ def sentences(found: Reliance) -> list[str]:
     said = [_without(found), _shuffled(found)]
     busiest = found.busiest_off
     if "class_changes" in busiest:
-        points = f"{100 * busiest['probability_change'].value:+.1f}".replace("-", "−")
+        points = signed(100 * busiest["probability_change"].value, 1)
         said.append(
             "With the busiest expert of each layer off in each text, the predicted class changes in "
-            f"{_percent(busiest['class_changes'].value)} of the texts, and its probability changes by {points} points "
+            f"{percent(busiest['class_changes'].value)} of the texts, and its probability changes by {points} points "
             "on average."
         )
     else:
@@ -84,7 +84,7 @@ def _without(found: Reliance) -> str:
     with_them, off = found.as_it_is[found.figure], found.all_off[found.figure]
     beside = f"without them {_result(found, found.all_off)}, with them {_value(found, with_them)}"
     if found.chance is not None:
-        chance = f"always predicting the most frequent class gives {_percent(found.chance)}"
+        chance = f"always predicting the most frequent class gives {percent(found.chance)}"
         if found.figure == "accuracy" and with_them.low <= found.chance:
             return f"With its experts and without, this model is at chance: {beside}; {chance}."
         if off.low <= found.chance:
@@ -145,15 +145,11 @@ def _result(found: Reliance, effect: Effect) -> str:
         return f"{value} of the texts are classified correctly"
     if found.figure == "agreement":
         return f"{value} of the texts keep their class"
-    return f"the perplexity is {value} and {_percent(effect['accuracy'].value)} of the tokens are predicted"
+    return f"the perplexity is {value} and {percent(effect['accuracy'].value)} of the tokens are predicted"
 
 
 def _value(found: Reliance, one: Estimate) -> str:
-    return f"{one.value:,.2f}" if found.figure == "perplexity" else _percent(one.value)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{one.value:,.2f}" if found.figure == "perplexity" else percent(one.value)
 
 
 def facts(found: Reliance) -> str:
@@ -172,7 +168,7 @@ def facts(found: Reliance) -> str:
 def _with_interval(found: Reliance, one: Estimate) -> str:
     if found.figure == "perplexity":
         return f"{one.value:,.2f} ({one.low:,.2f} to {one.high:,.2f})"
-    return f"{_percent(one.value)} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+    return f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})"
 
 
 def table(found: Reliance) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from train.data.cells import is_word_for_missing, look, spelled
 from train.data.pairs import too_long
-from train.formatting import counted, listed, shortened
+from train.formatting import counted, listed, percent, shortened
 
 # A class with fewer rows can be neither learned nor evaluated.
 FEW_ROWS = 5
@@ -58,8 +58,8 @@ def about_classes(labels: dict[str, int]) -> Iterator[str]:
     smallest, least = min(labels.items(), key=lambda item: item[1] if item[1] >= FEW_ROWS else most)
     if most >= LARGE_SHARE * total:
         yield (
-            f"{most / total:.0%} of the rows have the class {largest}: always predicting it has the same accuracy. Use "
-            "macro-F1 instead of accuracy, or collect more rows of the other classes."
+            f"{percent(most / total)} of the rows have the class {largest}: always predicting it has the same "
+            "accuracy. Use macro-F1 instead of accuracy, or collect more rows of the other classes."
         )
     elif most >= LARGE_RATIO * least:
         yield (
@@ -101,7 +101,7 @@ def about_texts(texts: list[str]) -> Iterator[str]:
     if written:
         yield (
             f"{counted(len(written), 'text looks', 'texts look')} like a printed list, object or bytes "
-            f"(“{shortened(written[0], 40)}”, {_share(len(written), len(texts))}): brackets and quotes would be "
+            f"(“{shortened(written[0], 40)}”, {percent(len(written) / len(texts))}): brackets and quotes would be "
             "learned as words. Write the text itself into the file."
         )
     if all(map(NUMBER.fullmatch, texts)):
@@ -113,7 +113,7 @@ def about_texts(texts: list[str]) -> Iterator[str]:
     if missing:
         yield (
             f"{counted(len(missing), 'text is', 'texts are')} a word that often means a missing value "
-            f"(“{missing[0].strip()}”, {_share(len(missing), len(texts))}). They are learned as texts: leave these "
+            f"(“{missing[0].strip()}”, {percent(len(missing) / len(texts))}). They are learned as texts: leave these "
             "cells empty if there is no text."
         )
 
@@ -123,7 +123,7 @@ def about_missing(rows: int, missing: dict[tuple[str, str], int]) -> Iterator[st
     for (what, column), count in missing.items():
         if count:
             yield (
-                f"{counted(count, 'row has', 'rows have')} no {what} ({_share(count, rows)}), and {_are(count)} "
+                f"{counted(count, 'row has', 'rows have')} no {what} ({percent(count / rows)}), and {_are(count)} "
                 f"excluded. If you expect fewer, check the file, and the choice of the column of {column}."
             )
 
@@ -133,8 +133,8 @@ def about_repeated(texts: list[str], what: str, metric: str) -> Iterator[str]:
     repeated = len(texts) - len(set(map(key, texts)))
     if repeated:
         yield (
-            f"{counted(repeated, 'row repeats', 'rows repeat')} {what} ({_share(repeated, len(texts))}): if copies are "
-            f"in both training and validation, {metric} looks better than it is. Remove repeated rows."
+            f"{counted(repeated, 'row repeats', 'rows repeat')} {what} ({percent(repeated / len(texts))}): if copies "
+            f"are in both training and validation, {metric} looks better than it is. Remove repeated rows."
         )
 
 
@@ -162,7 +162,7 @@ def about_overlap(texts: list[str], others: dict[str, list[str]]) -> Iterator[st
         overlap = sum(key(text) in trained for text in held_out)
         if overlap:
             yield (
-                f"{overlap:,} of the {len(held_out):,} rows that {purpose} ({_share(overlap, len(held_out))}) "
+                f"{overlap:,} of the {len(held_out):,} rows that {purpose} ({percent(overlap / len(held_out))}) "
                 f"{_are(overlap)} among the training rows too, so metrics on them are too optimistic. Remove them from "
                 "the training rows."
             )
@@ -173,8 +173,8 @@ def about_pairs(texts: list[str], targets: list[str]) -> Iterator[str]:
     same = sum(key(text) == key(target) for text, target in zip(texts, targets, strict=True))
     if same:
         yield (
-            f"{counted(same, 'pair has', 'pairs have')} the same text on both sides ({_share(same, len(texts))}): the "
-            "model learns to copy. Remove those that should differ."
+            f"{counted(same, 'pair has', 'pairs have')} the same text on both sides ({percent(same / len(texts))}): "
+            "the model learns to copy. Remove those that should differ."
         )
     distinct = len(set(targets))
     if len(targets) >= FEW_HELD_OUT and distinct < FEW_TARGETS * len(targets):
@@ -189,7 +189,7 @@ def about_long_pairs(words: np.ndarray, target_words: np.ndarray, seq_len: int) 
     if left_out:
         yield (
             f"About {counted(left_out, 'pair is', 'pairs are')} longer than {seq_len} tokens on one side "
-            f"({_share(left_out, len(words))}): with this seq_len, training excludes them. Increase it to keep them, "
+            f"({percent(left_out / len(words))}): with this seq_len, training excludes them. Increase it to keep them, "
             "which makes training slower."
         )
 
@@ -206,7 +206,9 @@ def about_few_blocks(words: int, seq_len: int) -> Iterator[str]:
 
 def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
     if held_out < FEW_HELD_OUT:
-        why = f"one prediction changes their accuracy by {1 / held_out:.1%}" if classes else "too few to be reliable"
+        why = (
+            f"one prediction changes their accuracy by {percent(1 / held_out)}" if classes else "too few to be reliable"
+        )
         yield (
             f"Of {counted(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out for validation: {why}. Hold "
             "out a larger share (validation_size), or collect more rows."
@@ -218,8 +220,8 @@ def about_long(words: np.ndarray, seq_len: int) -> Iterator[str]:
     share = float((words > seq_len).mean())
     if share > 0.5:
         yield (
-            f"{share:.0%} of the texts have more than {seq_len} words, and are truncated to {seq_len} tokens. If the "
-            f"rest matters, increase seq_len, which makes training slower: the median is {int(np.median(words)):,} "
+            f"{percent(share)} of the texts have more than {seq_len} words, and are truncated to {seq_len} tokens. If "
+            f"the rest matters, increase seq_len, which makes training slower: the median is {int(np.median(words)):,} "
             "words."
         )
 
@@ -241,7 +243,3 @@ def key(text: str) -> int:
 
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if part >= 0.001 * whole else "under 0.1%"

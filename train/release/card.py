@@ -6,7 +6,7 @@ from typing import Any
 from switch_model.config import SwitchConfig
 from train.arguments.groups import DEFAULT_TASK
 from train.evaluation.reliance import known, markdown
-from train.formatting import counted, one_line
+from train.formatting import counted, one_line, percent
 from train.templates import render
 
 LICENCES = {
@@ -32,13 +32,14 @@ def metrics_in_words(metrics: dict[str, Any]) -> str:
         "chrf": "chrF {:.1f}",
         "perplexity": "perplexity **{:.2f}** per token",
         "bits_per_character": "{:.3f} bits per character",
-        "accuracy": "accuracy **{:.2%}**",
-        "macro_f1": "macro-F1 {:.2%}",
+        "accuracy": "accuracy **{}**",
+        "macro_f1": "macro-F1 {}",
         "loss": "loss {:.4f}",
     }
-    said = [text.format(metrics[name]) for name, text in words.items() if name in metrics]
+    shown = metrics | {name: percent(metrics[name]) for name in ("accuracy", "macro_f1") if name in metrics}
+    said = [text.format(shown[name]) for name, text in words.items() if name in metrics]
     if "hidden_share" in metrics:
-        said.append(f"{metrics['hidden_share']:.0%} of the tokens masked")
+        said.append(f"{percent(metrics['hidden_share'])} of the tokens masked")
     return ", ".join(said) + (f" ({metrics['bleu_signature']})" if "bleu_signature" in metrics else "")
 
 
@@ -98,5 +99,6 @@ def model_card(
         data_note=training.get("data_note", as_written(arguments["dataset"])).rstrip("."),
         as_written=as_written,
         counted=counted,
+        percent=percent,
         metrics_in_words=metrics_in_words,
     )

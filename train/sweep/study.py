@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from train.arguments.arguments import Arguments
+from train.formatting import percent
 from train.runs.run import Run
 from train.sweep.search_space import Dimension
 
@@ -96,7 +97,7 @@ class Sweep:
         )
 
     def metric_text(self, value: float) -> str:
-        return f"{value:.2%}" if self.figure == "accuracy" else f"{value:.4f}"
+        return percent(value) if self.figure == "accuracy" else f"{value:.4f}"
 
     def plan(self) -> dict[str, Any]:
         """What must be the same to resume a sweep."""

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from train.formatting import percent
+
+# The number format of what is a share of 1.
+SHARE = "%"
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -14,7 +19,7 @@ class Measure:
 
     Attributes:
         word: its name on the page and in the log.
-        number: format specification of its values.
+        number: format specification of its values, or SHARE.
         top: its maximum, if it has one.
         wide: whether it spans orders of magnitude, so that an axis should be logarithmic.
     """
@@ -26,17 +31,17 @@ class Measure:
 
     def words(self, value: float) -> str:
         """Name and number: "BLEU 31.4"."""
-        return f"{self.word} {value:{self.number}}"
+        return f"{self.word} {percent(value) if self.number == SHARE else f'{value:{self.number}}'}"
 
 
 MEASURES = {
     "loss": Measure("loss", ".4f"),
-    "accuracy": Measure("accuracy", ".2%", top=1.0),
+    "accuracy": Measure("accuracy", SHARE, top=1.0),
     "bleu": Measure("BLEU", ".1f"),
     "chrf": Measure("chrF", ".1f"),
     "perplexity": Measure("perplexity", ".2f", wide=True),
     "bits_per_character": Measure("bits per character", ".3f"),
-    "macro_f1": Measure("macro-F1", ".2%", top=1.0),
+    "macro_f1": Measure("macro-F1", SHARE, top=1.0),
 }
 
 

@@ -11,16 +11,16 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from switch_model.plots.style import plain
+from switch_model.plots.style import IN_PERCENT, plain
 from switch_model.storage.whole_files import folder_written_aside
-from train.picture_text import as_written, drawable_only
+from train.picture_text import as_percent, as_written, drawable_only
 from train.runs.run import Run
-from train.tasks.metrics import MEASURES
+from train.tasks.metrics import MEASURES, SHARE
 from train.tasks.registry import TASKS
 
 # Okabe-Ito, ordered by contrast between neighbours on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
-PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropped tokens (share)")
+PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropped tokens")
 
 
 def curve_series(
@@ -54,42 +54,51 @@ def curve_series(
 
 def write_curves(run: Run) -> None:
     """Write training_curve.png and training_curve.html into the run's folder."""
-    panels = curve_series(run.metrics(), TASKS[run.arguments().train.task].curves)
+    metrics = TASKS[run.arguments().train.task].curves
+    panels = curve_series(run.metrics(), metrics)
+    in_percent = [False, all(MEASURES[name].number == SHARE for name in metrics), False, True]
     title = run.folder.name
     with folder_written_aside(run.folder) as aside:
-        _write_png(panels, drawable_only(title), aside / "training_curve.png")
-        _write_html(panels, title, aside / "training_curve.html")
+        _write_png(panels, in_percent, drawable_only(title), aside / "training_curve.png")
+        _write_html(panels, in_percent, title, aside / "training_curve.html")
 
 
-def _write_png(panels, title: str, path: Path) -> None:
+def _write_png(panels, in_percent: Sequence[bool], title: str, path: Path) -> None:
     # Fixed margins: an automatic layout draws everything twice. Only the title may need the fonts of all scripts, which
     # would otherwise be searched for every tick.
     figure = Figure(figsize=(11, 6.5))
     axes = figure.subplots(2, 2)
     figure.subplots_adjust(left=0.065, right=0.985, bottom=0.08, top=0.9, wspace=0.15, hspace=0.33)
     figure.suptitle(title, **as_written())
-    for axis, name, curves in zip(axes.flat, PANELS, panels, strict=True):
+    for axis, name, curves, shares in zip(axes.flat, PANELS, panels, in_percent, strict=True):
         for index, (label, steps, values) in enumerate(curves):
             marker = "o" if len(steps) < 15 else None
             axis.plot(steps, values, label=label, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
+        if shares:
+            axis.yaxis.set_major_formatter(as_percent)
         if curves:
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=120)
 
 
-def _write_html(panels, title: str, path: Path) -> None:
+def _write_html(panels, in_percent: Sequence[bool], title: str, path: Path) -> None:
     figure = make_subplots(rows=2, cols=2, subplot_titles=PANELS)
-    for panel, curves in enumerate(panels):
+    for panel, (curves, shares) in enumerate(zip(panels, in_percent, strict=True)):
+        place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
+        figure.update_yaxes(IN_PERCENT | {"hoverformat": ".1f"} if shares else {}, **place)
         for index, (label, steps, values) in enumerate(curves):
             figure.add_trace(
                 go.Scatter(
-                    x=steps, y=values, name=label, line={"color": COLOURS[index % len(COLOURS)]}, mode="lines+markers"
+                    x=steps,
+                    y=[100 * value for value in values] if shares else values,
+                    name=label,
+                    line={"color": COLOURS[index % len(COLOURS)]},
+                    mode="lines+markers",
                 ),
-                row=panel // 2 + 1,
-                col=panel % 2 + 1,
+                **place,
             )
     figure.update_layout(
         title=plain(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"

@@ -22,6 +22,7 @@ from switch_model.layers.word_counts import NO_FEATURE, WordCounts, text_feature
 from switch_model.models.pretrained import real_tokens
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.evaluation.calibration import FEWEST_HELD_OUT
+from train.formatting import percent
 from train.runs.run import Run
 from train.tasks.collators import PaddingCollator
 from train.tasks.registry import accuracy_and_f1
@@ -76,7 +77,7 @@ def join_counts(run: Run, train: Dataset, validation: Dataset, device: str) -> J
     accuracy = float((encoder_NC.argmax(-1) == labels_N).float().mean())
     words = (
         f"Log-odds of {len(features):,} words and word pairs added with weight {weight:g}, chosen by the loss on "
-        f"{len(labels_N):,} validation rows: accuracy {accuracy:.2%} → {metrics['accuracy']:.2%}."
+        f"{len(labels_N):,} validation rows: accuracy {percent(accuracy)} → {percent(metrics['accuracy'])}."
     )
     return Joined(counted, before | metrics, words)
 

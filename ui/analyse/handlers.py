@@ -19,7 +19,7 @@ from switch_model.analysis.corpus import Corpus, route_in_steps
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find
 from switch_model.counterfactuals import mean_importance
-from train.formatting import counted
+from train.formatting import counted, percent
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach
 from ui.catalog.samples import DATASET_NAMES
@@ -291,7 +291,7 @@ def cell_texts(analysis: Analysis | None, true: int, predicted: int, page: int =
     rows = [
         {
             "index": index,
-            "head": f"{corpus.probability[index]:.0%}",
+            "head": percent(float(corpus.probability[index])),
             "place": None,
             "text": corpus.texts[index][:SHOWN_CHARACTERS],
         }

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
-from ui.look.html import bar_scale, empty_card, percent, render, signed, visible
+from train.formatting import percent, signed
+from ui.look.html import bar_scale, empty_card, render, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import PredictionView, View
 

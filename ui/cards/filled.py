@@ -6,9 +6,10 @@ Try it: filled_card(view)
 
 from markupsafe import Markup
 
+from train.formatting import percent
 from ui.cards.written import MAX_NEXT, drops_of
 from ui.catalog.kinds import FILLER
-from ui.look.html import bar, part, percent
+from ui.look.html import bar, part
 from ui.views.view import FilledView
 
 _TEMPLATE = "cards/filled.html"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from train.formatting import percent
 from ui.look.html import facts, quiet
 from ui.look.palette import MAX_COLOURS, expert_colour
 from ui.views.view import View
@@ -47,8 +48,8 @@ def draw_flow(view: View | None, opened: bool) -> Flow:
     told, (chance, high) = shared_information(counts), shuffled_information(here, there)
     verdict = "more than chance" if told > high else "no more than chance"
     said = (
-        f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {100 * told:.0f} % "
-        f"of its expert there; with shuffled tokens it would be {100 * chance:.0f} %: {verdict}."
+        f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {percent(told)} "
+        f"of its expert there; with shuffled tokens it would be {percent(chance)}: {verdict}."
     )
     return Flow(facts(said), expert_flow(records, colours), transition_matrix(here, there))
 

@@ -10,10 +10,10 @@ from markupsafe import Markup
 from switch_model import Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED
-from train.formatting import counted
+from train.formatting import counted, percent, signed
 from ui.cards.importance import importance_in_words
 from ui.components.routing_grid import MAX_CLASSES, digits_of
-from ui.look.html import bar, notice, percent, render, signed
+from ui.look.html import bar, notice, render
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import PredictionView
 

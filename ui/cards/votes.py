@@ -12,9 +12,9 @@ import torch
 from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
-from train.formatting import counted
+from train.formatting import counted, signed
 from ui.components.routing_grid import classes_shown, digits_of
-from ui.look.html import empty_card, heading, quiet, render, signed
+from ui.look.html import empty_card, heading, quiet, render
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
 

@@ -13,6 +13,7 @@ import gradio as gr
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
+from train.formatting import percent
 from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards.prediction import prediction_card
@@ -156,7 +157,7 @@ def plots(trail: Trail) -> list[dict[str, Any]]:
     found = []
     for step, here in zip(trail.steps, trail.predictions, strict=True):
         shares = zip(here.routing, saturation(here.routing, last.routing), strict=True)
-        alike = ", ".join(f"{share:.0%} in {layer_title(record.name)}" for record, (share, _) in shares)
+        alike = ", ".join(f"{percent(share)} in {layer_title(record.name)}" for record, (share, _) in shares)
         said = f"Step {step:,}, the last one: what the others are compared with." if here is last else f"Step {step:,}."
         said += f" Routed as at step {end:,}: {alike}." if alike and here is not last else ""
         grid = grid_value(here.trace, (0, 0), last.trace) | {"still": True, "otherwise": "at the last step"}
@@ -170,7 +171,7 @@ def _in_words(trail: Trail, kept: int) -> str:
     count += f", evenly chosen of {kept}" if kept > len(trail.steps) else ""
     said = f"{count}, step {trail.steps[0]:,} to {trail.steps[-1]:,}. "
     before = first.scores.get(last.label, 0.0)
-    said += f"{last.label} went from {before:.1%} to {last.scores[last.label]:.1%}. "
+    said += f"{last.label} went from {percent(before)} to {percent(last.scores[last.label])}. "
     said += "The text was longer than the model reads: its start was routed. " if last.truncated else ""
     said += "" if last.routing else "This model has no sparse layer: there are no routes to follow. "
     if len(last.tokens) < 20 and last.routing:

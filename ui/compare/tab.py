@@ -12,6 +12,7 @@ from markupsafe import Markup
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import routed_alike
+from train.formatting import percent
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import CheckpointShelf, same_run
 from ui.catalog.models import ModelShelf
@@ -93,7 +94,7 @@ def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, 
     for one, two in zip(here.routing, there.routing, strict=True):
         places, others = zip(*pairs, strict=True)
         alike, chance = routed_alike(one.expert[0, list(places)], two.expert[0, list(others)], one.num_experts)
-        rows.append((layer_title(one.name), f"{alike:.0%}", f"{chance:.0%}"))
+        rows.append((layer_title(one.name), percent(alike), percent(chance)))
     return render("compare/agreement.html", rows=rows)
 
 
@@ -102,9 +103,9 @@ def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]])
     if set(here.scores) != set(there.scores):
         said += f"The first says {here.label}, the second, which has other classes, {there.label}."
     elif here.label == there.label:
-        chances = [100 * one.scores[here.label] for one in (here, there)]
-        change = in_points(chances[1] - chances[0])
-        said += f"Both say {here.label}: the first with {chances[0]:.1f} %, the second with {chances[1]:.1f} % "
+        chances = [one.scores[here.label] for one in (here, there)]
+        change = in_points(100 * (chances[1] - chances[0]))
+        said += f"Both say {here.label}: the first with {percent(chances[0])}, the second with {percent(chances[1])} "
         said += f"({change} points)."
     else:
         said += f"The first says {here.label}, the second {there.label}."

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Routing, SwitchConfig
+from train.formatting import percent
 from ui.components.routing_grid import grid_value
 from ui.views.view import View
 
@@ -70,5 +71,5 @@ def _answer(view: View) -> str:
     """The answer in one line."""
     if view.classifies:
         prediction = view.answer
-        return f"Prediction: {prediction.label} {100 * prediction.scores[prediction.label]:.1f} %"
+        return f"Prediction: {prediction.label} {percent(prediction.scores[prediction.label])}"
     return ""

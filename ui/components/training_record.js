@@ -11,7 +11,12 @@ const make = (tag, className, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+// As train.formatting.percent.
+const percent = (share) => {
+  if (share === 0 || share === 1) return `${100 * share}\u00a0%`;
+  if (share < 0.0005 || share >= 0.9995) return share < 0.5 ? "<\u00a00.1\u00a0%" : ">\u00a099.9\u00a0%";
+  return `${(100 * share).toFixed(1)}\u00a0%`;
+};
 let data = null, layer = 0, timer = null, parts = [];
 
 function show() {

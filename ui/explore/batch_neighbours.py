@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model import CheckpointError, Interventions, Prediction, Predictor
+from train.formatting import percent
 from ui.catalog.models import ModelShelf
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import facts, quiet
@@ -67,7 +68,7 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
     except (CheckpointError, ValueError) as error:
         return facts(str(error)), None
     drops = [sum(int(record.dropped.sum()) for record in one.routing) for one in (alone, together)]
-    chances = [f"{alone.label} {100 * one.scores[alone.label]:.1f} %" for one in (alone, together)]
+    chances = [f"{alone.label} {percent(one.scores[alone.label])}" for one in (alone, together)]
     moved = sum(
         int(((one.dropped != two.dropped) | (one.expert != two.expert)).sum())
         for one, two in zip(alone.routing, together.routing, strict=True)

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from train.formatting import percent
 from ui.look.html import render
 
 RESULTS = Path(__file__).parent / "scaling_experts.json"
@@ -25,12 +26,14 @@ def scaling_html(results: dict[str, Any] | None) -> str:
         return ""
     setup, rows = results["setup"], results["rows"]
     sparse = [row for row in rows[1:] if row["share_of_steps"] is not None]
+    best = min(sparse, key=lambda row: row["share_of_steps"], default=None)
     return render(
         "how_it_works/scaling.html",
         setup=setup,
         millions=setup["steps"] * setup["tokens_per_step"] / 1e6,
         dense=rows[0],
-        best=min(sparse, key=lambda row: row["share_of_steps"], default=None),
+        best=best,
+        share_of_steps=best and percent(best["share_of_steps"]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from train.formatting import percent, signed
 from train.templates import templates_of
 from ui.look.palette import MAX_COLOURS
 
@@ -99,17 +100,6 @@ BAR_SCALES = (0.05, 0.2, 1.0)
 def bar_scale(largest: float) -> float:
     """The shortest of the scales that holds a change."""
     return next(scale for scale in BAR_SCALES if largest <= scale or scale == BAR_SCALES[-1])
-
-
-def signed(value: float, digits: int) -> str:
-    """A number with its sign; "±" where nothing is left of it."""
-    value = round(value, digits)
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.{digits}f}"
-
-
-def percent(share: float) -> str:
-    """A share in percent; what is not all is not said to be."""
-    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 class Before(NamedTuple):

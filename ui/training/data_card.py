@@ -3,6 +3,7 @@
 Try it: report_html(data_report("toy"))
 """
 
+from train.formatting import percent
 from train.preflight.data_report import DataReport
 from ui.look.html import render
 
@@ -13,7 +14,7 @@ def report_html(report: DataReport) -> str:
     """The card's HTML."""
     total, most = max(sum(report.labels.values()), 1), max(report.labels.values(), default=1)
     classes = [
-        {"name": name, "width": f"{100 * count / most:.1f}", "share": f"{count / total:.1%}"}
+        {"name": name, "width": f"{100 * count / most:.1f}", "share": percent(count / total)}
         for name, count in list(report.labels.items())[:MAX_LABELS]
     ]
     return render(

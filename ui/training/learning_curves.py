@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.analysis.layer_names import layer_titles
-from switch_model.plots.style import INK, empty, plain, styled
-from train.tasks.metrics import MEASURES
+from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, INK, empty, plain, styled
+from train.tasks.metrics import MEASURES, SHARE
 from ui.training.run_summary import Records, finite, lines_of, routing_lines
 
 LOSS, ACCURACY = "#3d86c6", "#cf6a2f"
@@ -28,7 +28,7 @@ MAX_POINTS = 300
 HEALTH = (
     ("balance_loss", "balance loss (1 = even)", ".3f"),
     ("z_loss", "z-loss", ".3f"),
-    ("drop_rate", "dropped tokens", ".1%"),
+    ("drop_rate", "dropped tokens", SHARE),
     ("token_entropy", "entropy (1 = undecided)", ".3f"),
 )
 # The same measure over each text by itself, on the same axis: dotted.
@@ -146,8 +146,8 @@ def _scale(value: str) -> dict[str, Any]:
     measure = MEASURES[value]
     if measure.wide:
         return {"type": "log", "nticks": 6}
-    limits = {"range": [0, measure.top]} if measure.top else {} if value == "loss" else {"rangemode": "tozero"}
-    return limits | {"tickformat": ".0%" if measure.number.endswith("%") else None}
+    limits = {} if value == "loss" else {"rangemode": "tozero"}
+    return limits if measure.number != SHARE else IN_PERCENT | {"range": [0, 100 * measure.top]}
 
 
 def _unit(over: str, values: Iterable[Any]) -> tuple[str, float]:
@@ -208,7 +208,8 @@ def routing_health(records: Records) -> go.Figure:
         # From what is ideal to a little above what is there: noise in a healthy run shall not look like a storm.
         lowest, least = {"balance_loss": (0.9, 1.6), "drop_rate": (0, 0.1), "token_entropy": (0, 1)}.get(key, (0, 0.1))
         top = least if key == "token_entropy" else max(least, 1.06 * highest)
-        figure.update_yaxes(range=[lowest, top], tickformat=".0%" if key == "drop_rate" else None, nticks=5, **place)
+        axis = IN_PERCENT | {"range": [0, 100 * top]} if number == SHARE else {"range": [lowest, top]}
+        figure.update_yaxes(axis | {"nticks": 5}, **place)
         figure.update_xaxes(
             title="step" if panel >= 2 else None, nticks=5, tickvals=steps if len(steps) == 1 else None, **place
         )
@@ -260,17 +261,17 @@ def _line(
     dash: str = "solid",
 ) -> go.Scatter:
     """Strong with markers, or thin and faint. `where`: how a point names its place, unless the hover's title does."""
-    few = len(xs) <= 40
+    few, shares = len(xs) <= 40, number == SHARE
     # A single point has no line.
     marked = strong or len(xs) == 1
     return go.Scatter(
         x=xs,
-        y=ys,
+        y=[100 * y for y in ys] if shares else ys,
         name=name,
         mode="lines+markers" if marked else "lines",
         opacity=1 if strong else 0.7,
         line={"color": colour, "width": 2.4 if strong else 1.2, "dash": dash},
         marker={"size": 6 if few else 3.5, "color": colour, "symbol": symbol},
-        hovertemplate=f"{name}: %{{y:{number}}}{where}<extra></extra>",
+        hovertemplate=f"{name}: {HOVER_PERCENT if shares else f'%{{y:{number}}}'}{where}<extra></extra>",
         cliponaxis=False,
     )

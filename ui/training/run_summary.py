@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_titles
+from train.formatting import percent
 from ui.look.html import part, progress_bar, quiet
 
 Records = Sequence[Mapping[str, Any]]
@@ -99,7 +100,7 @@ def _least_used(lines: Records) -> str:
     if share >= FEW_SHARE:
         return ""
     title = layer_titles(loads)[name]
-    return f", but expert {expert} of {title} takes only {100 * share:.0f} % of an even share"
+    return f", but expert {expert} of {title} takes only {percent(share)} of an even share"
 
 
 def _recent(lines: Records, name: str) -> list[Mapping[str, Any]]:
@@ -114,7 +115,7 @@ def _layer_warning(recent: list[Mapping[str, Any]], title: str, trained: bool) -
         dead = [expert for expert, share in enumerate(load_E) if share < DEAD_SHARE * even]
         busiest = max(range(len(load_E)), key=load_E.__getitem__)
         if load_E[busiest] > max(COLLAPSED_SHARE, COLLAPSED_TIMES_EVEN * even):
-            said.append(f"expert {busiest} takes {load_E[busiest]:.0%} of all tokens".replace("%", " %"))
+            said.append(f"expert {busiest} takes {percent(load_E[busiest])} of all tokens")
         if dead:
             verb = "receives" if len(dead) == 1 else "receive"
             said.append(f"{_experts(dead, len(load_E))} {verb} next to nothing (under 1 % of an even share)")
@@ -128,7 +129,7 @@ def _layer_warning(recent: list[Mapping[str, Any]], title: str, trained: bool) -
     if drops is not None and drops > MANY_DROPS:
         flag = "--capacity_factor" if trained else "--capacity_factor_eval"
         where = "" if said else f"{title}: "
-        words = f"{100 * drops:.0f} % of the tokens are dropped, because their expert is full: raise {flag}."
+        words = f"{percent(drops)} of the tokens are dropped, because their expert is full: raise {flag}."
         sentences.append(where + words)
     return " ".join(sentences)
 
@@ -222,7 +223,7 @@ def _predicted(line: Mapping[str, Any]) -> str:
     score = finite(line.get("score"))
     if line.get("label") is None:
         return ""
-    return f"{line['label']}" + ("" if score is None else f" ({100 * score:.0f} %)")
+    return f"{line['label']}" + ("" if score is None else f" ({percent(score)})")
 
 
 # ---- how far a run is ----
