@@ -8,6 +8,7 @@ from switch_model.config import SwitchConfig
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.mask_filler import Filling, MaskFiller
 from switch_model.inference.text_generator import Generation, TextGenerator
+from switch_model.inference.token_classifier import TokenClassifier, TokenPrediction
 from switch_model.interventions import Interventions
 from switch_model.models.auto import register
 from switch_model.models.causal_lm import SwitchForCausalLM
@@ -17,6 +18,7 @@ from switch_model.models.encoder_decoder import SwitchModel
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.routing import Routing
+from switch_model.topk_routing import TopKRouting
 
 register()
 
@@ -37,6 +39,9 @@ __all__ = [
     "SwitchForSequenceClassification",
     "SwitchModel",
     "TextGenerator",
+    "TokenClassifier",
+    "TokenPrediction",
+    "TopKRouting",
     "load_checkpoint",
     "save_checkpoint",
 ]

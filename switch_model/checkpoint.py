@@ -94,9 +94,9 @@ def load_checkpoint(
     return _load_folder(folder, device)
 
 
-def require_classifier(model: SwitchPreTrainedModel) -> None:
+def require_classifier(model: Any) -> None:
     """Raise CheckpointError for a model that was not trained to classify."""
-    if not isinstance(model, SwitchForSequenceClassification):
+    if not (isinstance(model, SwitchForSequenceClassification) or getattr(model, "classifies", False)):
         raise CheckpointError(
             f"This checkpoint is a {type(model).__name__}: it predicts tokens, not classes. Train a classifier from it "
             "with python -m train --init_from."

@@ -20,6 +20,14 @@ def _counts(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
+def _frozen(choice: int | Sequence[int]) -> int | tuple[int, ...]:
+    return tuple(choice) if isinstance(choice, Sequence) else choice
+
+
+def _flat(choices: Iterable[int | Sequence[int]]) -> Iterable[int]:
+    return (expert for one in choices for expert in (one if isinstance(one, tuple) else (one,)))
+
+
 @dataclass(frozen=True)
 class Interventions:
     """Changes to the routing of one forward pass.
@@ -28,26 +36,35 @@ class Interventions:
         ablate: {(layer name, expert)} that can't be chosen; the other experts' probabilities are renormalised.
         force: {(layer name, token index): expert}; tokens are counted from 0 without padding. The gate is that expert's
             own probability.
-        choices: {layer name: expert of each token}, one per token of the text. Each token keeps the gate of the
-            router's own choice: in the record, the logits of the two experts are swapped.
+        choices: {layer name: expert of each token}, one per token of the text, or K where a layer has K choices. Each
+            token keeps the gate of the router's own choice: in a `Routing`, the logits of the two experts are swapped.
         capacity_factor: overrides the model's; None = unchanged, math.inf = dropless.
         capacity_group: "sequence" or "batch", overrides the model's; None = unchanged.
+        top_k: number of experts for each token, in all layers or {layer name: number}; only for models with several.
+            None = unchanged.
 
     Raises:
-        ValueError: for a bad factor or group, a token sent to an ablated expert, or a layer both in `force` and in
-            `choices`.
+        ValueError: for a bad factor, group or number, a token sent to an ablated expert, or a layer both in `force` and
+            in `choices`.
     """
 
     ablate: Set[tuple[str, int]] = frozenset()
     force: Mapping[tuple[str, int], int] = field(default_factory=dict)
     capacity_factor: float | None = None
     capacity_group: str | None = None
-    choices: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    choices: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] = field(default_factory=dict)
+    top_k: int | Mapping[str, int] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "ablate", frozenset(self.ablate))
         object.__setattr__(self, "force", dict(self.force))
-        object.__setattr__(self, "choices", {layer: tuple(own) for layer, own in self.choices.items()})
+        object.__setattr__(self, "choices", {layer: tuple(map(_frozen, own)) for layer, own in self.choices.items()})
+        if isinstance(self.top_k, Mapping):
+            object.__setattr__(self, "top_k", dict(self.top_k))
+        for layer, number in self.numbers.items():
+            if not _counts(number) or number == 0:
+                where = f" of {layer}" if layer else ""
+                raise ValueError(f"top_k={number!r}{where} is not allowed: it must be a whole number from 1, or None.")
         named = [*self.experts, *self.force]
         if not all(isinstance(layer, str) and _counts(number) for layer, number in named):
             raise ValueError("Interventions name layers as text, experts and tokens as whole numbers from 0.")
@@ -65,21 +82,33 @@ class Interventions:
             if layer in self.choices:
                 raise ValueError(f"{layer} is both in `force` and in `choices`: name it in one of the two.")
         for layer, expert in self.ablate:
-            if expert in self.choices.get(layer, ()):
+            if expert in _flat(self.choices.get(layer, ())):
                 raise ValueError(f"Tokens are assigned to expert {expert} of {layer}, which is ablated.")
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """`top_k` by layer; "" = all layers."""
+        return {} if self.top_k is None else self.top_k if isinstance(self.top_k, dict) else {"": self.top_k}
 
     @property
     def experts(self) -> set[tuple[str, int]]:
         """Every (layer, expert) that is named."""
         forced = ((layer, expert) for (layer, _), expert in self.force.items())
-        assigned = ((layer, expert) for layer, own in self.choices.items() for expert in set(own))
+        assigned = ((layer, expert) for layer, own in self.choices.items() for expert in set(_flat(own)))
         return {*self.ablate, *forced, *assigned}
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise ValueError for a layer that is not among `layers`."""
-        for layer in {*(layer for layer, _ in self.experts), *self.choices}:
+        for layer in {*(layer for layer, _ in self.experts), *self.choices, *filter(None, self.numbers)}:
             if layer not in layers:
                 raise ValueError(f"The model has no sparse layer {layer!r}: it has {', '.join(layers) or 'none'}.")
+
+    def check_one_choice(self) -> None:
+        """Raise ValueError for changes that only a model with several experts for each token can follow."""
+        if any(number != 1 for number in self.numbers.values()):
+            raise ValueError(f"top_k={self.top_k!r} is not allowed: a Switch model sends each token to one expert.")
+        if any(isinstance(one, tuple) for own in self.choices.values() for one in own):
+            raise ValueError("`choices` name several experts for a token: a Switch model sends each token to one.")
 
     def check_experts(self, num_experts: int) -> None:
         """Raise ValueError for an expert number of `num_experts` or above."""

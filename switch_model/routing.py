@@ -57,6 +57,21 @@ class Routing:
         return self.logits.gather(-1, self.expert.unsqueeze(-1)).squeeze(-1)
 
     @property
+    def experts(self) -> Tensor:
+        """(B, T, 1) the chosen expert, as in a record with several choices (`TopKRouting`)."""
+        return self.expert.unsqueeze(-1)
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, T, 1) what the expert's output is multiplied with: the gate, 0 for a dropped token and for padding."""
+        return (self.gate * self.kept).unsqueeze(-1)
+
+    @property
+    def chosen(self) -> Tensor:
+        """(B, T, 1) True where a real token chose an expert, dropped or not."""
+        return (self.mask & self.chosen_logit.isfinite()).unsqueeze(-1)
+
+    @property
     def kept(self) -> Tensor:
         """(B, T) True where the expert had a slot for the token."""
         return self.mask & (self.slot < self.capacity.unsqueeze(-1))
@@ -116,11 +131,8 @@ class Routing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers for JSON. An ablated expert's logit of -inf becomes null."""
-        values = {key: getattr(self, key).detach().cpu().tolist() for key in _TENSORS}
-        values["logits"] = [
-            [[logit if math.isfinite(logit) else None for logit in token] for token in row] for row in values["logits"]
-        ]
-        return {"name": self.name, **values}
+        values = {key: getattr(self, key).detach().cpu().tolist() for key in _TENSORS if key != "logits"}
+        return {"name": self.name, "logits": json_logits(self.logits), **values}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Routing":
@@ -128,12 +140,9 @@ class Routing:
         missing = [key for key in ("name", *_TENSORS) if key not in values]
         if missing:
             raise ValueError(f"A routing record lacks {', '.join(missing)}.")
-        logits = [
-            [[-math.inf if logit is None else logit for logit in token] for token in row] for row in values["logits"]
-        ]
         record = cls(
             name=values["name"],
-            logits=torch.tensor(logits, dtype=torch.float32),
+            logits=logits_of_json(values["logits"]),
             expert=torch.tensor(values["expert"], dtype=torch.int64),
             slot=torch.tensor(values["slot"], dtype=torch.int64),
             mask=torch.tensor(values["mask"], dtype=torch.bool),
@@ -154,6 +163,20 @@ class Routing:
 _TENSORS = ("logits", "expert", "slot", "mask", "capacity")
 
 
+def json_logits(logits: Tensor) -> list[list[list[float | None]]]:
+    """(B, T, E) logits as plain numbers for JSON, null for one that is not finite."""
+    return [
+        [[logit if math.isfinite(logit) else None for logit in token] for token in row]
+        for row in logits.detach().cpu().tolist()
+    ]
+
+
+def logits_of_json(values: list[list[list[float | None]]]) -> Tensor:
+    """The inverse of `json_logits`: null is -inf."""
+    logits = [[[-math.inf if logit is None else logit for logit in token] for token in row] for row in values]
+    return torch.tensor(logits, dtype=torch.float32)
+
+
 def load_balancing_loss(routing: Routing) -> Tensor:
     """E · Σ fᵢPᵢ of one layer: 1 when uniform, E when collapsed. Scalar; its gradient flows through P alone."""
     return routing.num_experts * (routing.load * routing.importance).sum()  # eq. 4
@@ -162,10 +185,11 @@ def load_balancing_loss(routing: Routing) -> Tensor:
 def sequence_balance(routing: Routing) -> Tensor:
     """(B,) E · Σ fᵢPᵢ of one layer over each sequence by itself; 0 for one without tokens."""
     count_B1 = routing.mask.sum(dim=1, keepdim=True).clamp(min=1)
-    chose_BT = routing.mask & routing.chosen_logit.isfinite()
-    load_BE = routing.logits.new_zeros(len(routing.mask), routing.num_experts)
-    load_BE = load_BE.scatter_add(1, routing.expert, chose_BT.to(load_BE.dtype)) / count_B1
-    importance_BE = (routing.probs * routing.mask.unsqueeze(-1)).sum(dim=1) / count_B1
+    probs_BTE = routing.probs
+    load_BE = probs_BTE.new_zeros(len(routing.mask), routing.num_experts)
+    load_BE = load_BE.scatter_add(1, routing.experts.flatten(1), routing.chosen.flatten(1).to(load_BE.dtype))
+    load_BE = load_BE / (count_B1 * routing.experts.shape[-1])
+    importance_BE = (probs_BTE * routing.mask.unsqueeze(-1)).sum(dim=1) / count_B1
     return routing.num_experts * (load_BE * importance_BE).sum(dim=1)
 
 

@@ -22,11 +22,12 @@ PARTS = {
             "config_fields",
             "config",
             "routing",
+            "topk_routing",
             "interventions",
             "layers",
             "sparse_mlp",
         ),
-        *("storage", "models", "checkpoint", "inference", "counterfactuals", "analysis", "plots"),
+        *("storage", "models", "checkpoint", "adapters", "inference", "counterfactuals", "analysis", "plots"),
     ],
     "train": [
         *("formatting", "templates", "names", "requirements", "launch", "bounded_process", "picture_text"),

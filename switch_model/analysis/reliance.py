@@ -14,8 +14,8 @@ import numpy as np
 
 from switch_model.analysis.scoring import Scores, batches_of, score
 from switch_model.config import SwitchConfig
+from switch_model.inference.pipeline import AnyModel
 from switch_model.interventions import Interventions
-from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.stepping import to_the_end
 
 # Default number of texts.
@@ -128,7 +128,7 @@ def _effect(values: Any) -> dict[str, Estimate]:
 
 
 def reliance(
-    model: SwitchPreTrainedModel,
+    model: AnyModel,
     rows: Sequence[Mapping[str, Any]],
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -148,7 +148,7 @@ def reliance(
 
 
 def reliance_in_steps(
-    model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int = 0
+    model: AnyModel, rows: Sequence[Mapping[str, Any]], seed: int = 0
 ) -> Generator[tuple[int, int], None, Reliance]:
     """`reliance` as a generator, to show progress or to cancel: yields (passes done, total)."""
     config, layers, experts = model.config, model.config.sparse_layers, range(model.config.num_experts)
@@ -225,7 +225,9 @@ def _questions(
 
     def busiest_off() -> list[Interventions]:
         pairs = [list(zip(layers, (own[row] for own in choices), strict=True)) for row in texts]
-        busiest = [{(layer, int(np.bincount(own).argmax())) for layer, own in pair if len(own)} for pair in pairs]
+        busiest = [
+            {(layer, int(np.bincount(own.ravel()).argmax())) for layer, own in pair if len(own)} for pair in pairs
+        ]
         return [Interventions(ablate=named, capacity_group=config.capacity_group) for named in busiest]
 
     def shuffled(*named: str) -> list[Interventions]:

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from switch_model.analysis.corpus import TOKENS_PER_BATCH, batches_by_length
+from switch_model.inference.classifier import CLASSIFIERS
+from switch_model.inference.pipeline import AnyModel
+from switch_model.inference.text_generator import ENCODER_DECODERS, WRITERS
 from switch_model.interventions import Interventions
-from switch_model.models.causal_lm import SwitchForCausalLM
-from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.models.masked_lm import SwitchForMaskedLM
-from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.models.sequence_classification import SwitchForSequenceClassification
+from switch_model.models.pretrained import IGNORED_LABEL
 
 # Fewer tokens per batch for a model with logits over a vocabulary.
 VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
@@ -43,7 +43,8 @@ class Scores:
         right: (N,) number of labels that the model predicts.
         nats: (N,) negative log-likelihood of the labels, summed, in nats.
         probs: (N, C) class probabilities; None for a model without classes.
-        choices: per sparse layer and text, the experts of its tokens; None if not requested.
+        choices: per sparse layer and text, the experts of its T tokens, (T,), or (T, K) where each has several; None if
+            not requested.
         dropped: whether any token was dropped.
     """
 
@@ -55,7 +56,7 @@ class Scores:
     dropped: bool = False
 
 
-def batches_of(model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
+def batches_of(model: AnyModel, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
     """Batches of texts of similar length.
 
     Args:
@@ -65,8 +66,8 @@ def batches_of(model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]]) 
     Raises:
         ValueError: for a model without a head.
     """
-    classifies = isinstance(model, SwitchForSequenceClassification)
-    if not classifies and not isinstance(model, SwitchForMaskedLM | SwitchForCausalLM | SwitchForConditionalGeneration):
+    classifies = isinstance(model, CLASSIFIERS)
+    if not classifies and not isinstance(model, (SwitchForMaskedLM, *WRITERS)):
         raise ValueError(f"A {type(model).__name__} has no head: there is nothing to measure it by.")
     ids = [torch.as_tensor(row["input_ids"]) for row in rows]
     asked = [torch.as_tensor(row.get("labels", row["input_ids"])) for row in rows]
@@ -86,7 +87,7 @@ def batches_of(model: SwitchPreTrainedModel, rows: Sequence[Mapping[str, Any]]) 
 
 @torch.inference_mode()
 def score(
-    model: SwitchPreTrainedModel,
+    model: AnyModel,
     batches: Sequence[Batch],
     interventions: Interventions | Sequence[Interventions] | None = None,
     choices_wanted: bool = False,
@@ -115,30 +116,32 @@ def score(
         for total, one_M in ((asked, known_M), (right, found_M), (nats, given_M)):
             sums_B = torch.zeros(size, dtype=torch.float64).index_add(0, text_M.cpu(), one_M.double().cpu())
             total[batch.rows] = sums_B.numpy()
-        if isinstance(model, SwitchForSequenceClassification):
+        if isinstance(model, CLASSIFIERS):
             probs = np.zeros((texts, logits_MC.shape[1])) if probs is None else probs
             probs[batch.rows] = log_probs_MC.exp().cpu().numpy()
         for layer, record in enumerate(output.routing if choices_wanted else ()):
             dropped |= bool(record.dropped.any())
-            expert_BT, mask_BT = record.expert.cpu().numpy(), record.mask.cpu().numpy()
+            several = record.experts.shape[-1] > 1
+            expert_BT = (record.experts if several else record.expert).cpu().numpy()
+            mask_BT = record.mask.cpu().numpy()
             for place, row in enumerate(batch.rows):
                 choices[layer][row] = expert_BT[place, mask_BT[place]]
     return Scores(asked, right, nats, probs, choices if choices_wanted else None, dropped)
 
 
 def _answers(
-    model: SwitchPreTrainedModel, batch: Batch, interventions: Any, records_wanted: bool
+    model: AnyModel, batch: Batch, interventions: Any, records_wanted: bool
 ) -> tuple[Any, Tensor, Tensor, Tensor]:
     """The model's output, and for every label: logits (M, C or V), labels (M,), and its text's index in the batch."""
     inputs = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
-    if isinstance(model, SwitchForSequenceClassification):
+    if isinstance(model, CLASSIFIERS):
         output = model(**inputs)
         return output, output.logits, batch.labels, torch.arange(len(batch.rows))
     if isinstance(model, SwitchForMaskedLM):
         output = model(**inputs, labels=batch.labels)  # Logits of the labelled positions only.
         chosen_BT = batch.labels != IGNORED_LABEL
         return output, output.logits, batch.labels[chosen_BT], chosen_BT.nonzero()[:, 0]
-    if isinstance(model, SwitchForConditionalGeneration):
+    if isinstance(model, ENCODER_DECODERS):
         ids_BT, mask_BT = model.shift_right(batch.labels)
         output = model(**inputs, decoder_input_ids=ids_BT, decoder_attention_mask=mask_BT)
         logits_BTV, labels_BT = output.logits, batch.labels

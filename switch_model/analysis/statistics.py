@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from switch_model.routing import Routing, sequence_balance
+from switch_model.analysis.coactivation import beside_chance, expert_weights, pair_counts
+from switch_model.routing import Routing, router_z_loss, sequence_balance
+from switch_model.topk_routing import AnyRouting, TopKRouting
+
+# Pairs of experts that are named.
+SHOWN_PAIRS = 5
 
 
 @dataclass
@@ -30,10 +35,36 @@ class LayerTotals:
     squared_z: Tensor
     sequence_balance: Tensor
     sequences: Tensor
+    weight: Tensor
+    pairs: Tensor
+    choices_of_token: int = 1
+
+    @classmethod
+    def of(cls, record: AnyRouting) -> "LayerTotals":
+        return cls._of_choices(record) if isinstance(record, TopKRouting) else cls._of_one_choice(record)
 
     @classmethod
     @torch.no_grad()
-    def of(cls, record: Routing) -> "LayerTotals":
+    def _of_choices(cls, record: TopKRouting) -> "LayerTotals":
+        mask_BT = record.mask
+        none = torch.zeros((), device=mask_BT.device)
+        return cls(
+            tokens=mask_BT.sum(),
+            choices=record.choices,
+            probability=(record.probs * mask_BT.unsqueeze(-1)).sum(dim=(0, 1)),
+            dropped=none,
+            entropy=record.token_entropy.sum(),
+            squared_z=none if record.logits is None else router_z_loss(record) * mask_BT.sum(),
+            sequence_balance=sequence_balance(record).sum(),
+            sequences=mask_BT.any(dim=1).sum(),
+            weight=expert_weights(record),
+            pairs=pair_counts(record),
+            choices_of_token=record.experts.shape[-1],
+        )
+
+    @classmethod
+    @torch.no_grad()
+    def _of_one_choice(cls, record: Routing) -> "LayerTotals":
         logits_BTE, mask_BT = record.logits.detach(), record.mask
         logsumexp_BT1 = logits_BTE.logsumexp(dim=-1, keepdim=True)
         logprobs_BTE = logits_BTE - logsumexp_BT1
@@ -50,21 +81,26 @@ class LayerTotals:
             squared_z=z_BT.square().sum(),
             sequence_balance=sequence_balance(record).sum(),
             sequences=mask_BT.any(dim=1).sum(),
+            weight=record.choices,
+            pairs=record.choices.new_zeros(()),
         )
 
     def __iadd__(self, other: "LayerTotals") -> "LayerTotals":
         for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+            if field.name != "choices_of_token":
+                setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         return self
 
     def summary(self) -> dict[str, Any]:
         """Metrics as plain numbers: tokens, balance_loss, sequence_balance_loss, z_loss, load (per expert), load_cv,
-        load_entropy, token_entropy, drop_rate. Rates are shares (0 to 1)."""
-        tokens = max(int(self.tokens), 1)
-        load_E = self.choices.double().cpu() / tokens
+        load_entropy, token_entropy, drop_rate. Rates are shares (0 to 1). With k > 1 choices of a token also what
+        `_of_several` gives."""
+        tokens, chosen = max(int(self.tokens), 1), self.choices_of_token
+        load_E = self.choices.double().cpu() / (tokens * chosen)
         importance_E = self.probability.double().cpu() / tokens
         experts = len(load_E)
         scale = math.log(experts) if experts > 1 else 1.0
+        entropy_scale = scale if chosen == 1 else 1.0  # A TopKRouting divides by log k itself.
         return {
             "tokens": int(self.tokens),
             "balance_loss": float(experts * (load_E * importance_E).sum()),
@@ -73,8 +109,28 @@ class LayerTotals:
             "load": [round(share, 6) for share in load_E.tolist()],
             "load_cv": float(load_E.std(correction=0) / load_E.mean()) if load_E.sum() > 0 else 0.0,
             "load_entropy": float(torch.special.entr(load_E).sum()) / scale,
-            "token_entropy": float(self.entropy) / tokens / scale,
+            "token_entropy": float(self.entropy) / tokens / entropy_scale,
             "drop_rate": float(self.dropped) / tokens,
+            **(self._of_several(experts, tokens) if chosen > 1 else {}),
+        }
+
+    def _of_several(self, experts: int, tokens: int) -> dict[str, Any]:
+        """choices (k), load_cv_chance, weight_mass (per expert) and coactivation (the pairs of experts with the highest
+        lift: experts, tokens, expected)."""
+        chosen, weight_E = self.choices_of_token, self.weight.double().cpu()
+        found = beside_chance(self.pairs.cpu(), self.choices.cpu())
+        return {
+            "choices": chosen,
+            "load_cv_chance": math.sqrt(max(experts - chosen, 0) / (tokens * chosen)),
+            "weight_mass": [round(share, 6) for share in (weight_E / weight_E.sum().clamp(min=1e-30)).tolist()],
+            "coactivation": [
+                {
+                    "experts": [i, j],
+                    "tokens": int(found.counts[i, j]),
+                    "expected": round(float(found.expected[i, j]), 3),
+                }
+                for i, j in found.strongest(SHOWN_PAIRS)
+            ],
         }
 
 
@@ -84,7 +140,7 @@ class RoutingTotals:
     def __init__(self):
         self.layers: dict[str, LayerTotals] = {}
 
-    def add(self, records: tuple[Routing, ...]) -> None:
+    def add(self, records: tuple[AnyRouting, ...]) -> None:
         for record in records:
             totals = LayerTotals.of(record)
             if record.name in self.layers:

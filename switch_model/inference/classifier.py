@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from switch_model.adapters.model import AdaptedClassifier
 from switch_model.checkpoint import require_classifier
-from switch_model.inference.pipeline import TextPipeline, padded
+from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
 from switch_model.inference.traces import TokenTrace
 from switch_model.interventions import AnyInterventions
-from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from switch_model.routing import Routing
+from switch_model.topk_routing import AnyRouting
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Prediction:
         return self.trace.truncated
 
     @property
-    def routing(self) -> tuple[Routing, ...]:
+    def routing(self) -> tuple[AnyRouting, ...]:
         """One record per sparse layer, for this text alone, on the CPU."""
         return self.trace.routing
 
     @property
-    def voters(self) -> Routing:
+    def voters(self) -> AnyRouting:
         """The record of the layer whose experts vote: the last sparse MLP."""
         return next(record for record in reversed(self.routing) if not record.name.endswith(".attention"))
 
@@ -101,13 +101,16 @@ class Prediction:
         return self.votes, self.bias
 
 
+CLASSIFIERS = (SwitchForSequenceClassification, AdaptedClassifier)
+
+
 class Predictor(TextPipeline):
     """Classifies texts with a loaded model."""
 
-    model: SwitchForSequenceClassification
+    model: SwitchForSequenceClassification | AdaptedClassifier
 
     @classmethod
-    def check_kind(cls, model: SwitchPreTrainedModel) -> None:
+    def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model is a classifier."""
         require_classifier(model)
 

@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.checkpoint import load_checkpoint
+from switch_model.adapters.loading import load_any
+from switch_model.adapters.model import AdaptedModel
 from switch_model.inference.traces import TokenTrace
 from switch_model.models.pretrained import SwitchPreTrainedModel
-from switch_model.routing import Routing
+from switch_model.topk_routing import AnyRouting
+
+AnyModel = SwitchPreTrainedModel | AdaptedModel
 
 # Far above any model's maximum length: a pasted book costs no more than a long text.
 MAX_CHARACTERS = 200_000
@@ -57,7 +60,7 @@ class ReadText:
     unknown: list[bool]
     truncated: bool
 
-    def trace(self, routing: tuple[Routing, ...]) -> TokenTrace:
+    def trace(self, routing: tuple[AnyRouting, ...]) -> TokenTrace:
         """These tokens with an encoder's records."""
         return TokenTrace(
             stack="encoder",
@@ -77,7 +80,7 @@ class TextPipeline:
     # Side on which a text that is too long is cut.
     truncated_end = "right"
 
-    def __init__(self, model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerFast):
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
         config, limit = model.config, tokenizer.model_max_length
@@ -85,21 +88,28 @@ class TextPipeline:
         self.added = int(config.cls_token and "encoder" in model.stacks)
         if config.position == "learned":
             limit = min(limit, config.max_positions - self.added)
+        # A tokenizer without a limit of its own has one that is too large for its backend.
+        limit = min(limit, MAX_CHARACTERS)
         # Once, not per call: truncation is state of the backend, which threads share.
         tokenizer.backend_tokenizer.enable_truncation(limit, direction=self.truncated_end)
 
     @classmethod
     def from_checkpoint(
-        cls, folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
+        cls,
+        folder_zip_or_hub_id: str | Path,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        dtype: str | None = None,
     ) -> Self:
-        """Open a checkpoint; arguments as `load_checkpoint`. Raises CheckpointError (switch_model.checkpoint) when it
-        can't be opened, or holds another kind of model."""
-        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
+        """Open a checkpoint of this package, or of a mixture-of-experts family of transformers (docs/adapters.md);
+        arguments as `load_any`. Raises CheckpointError (switch_model.checkpoint) when it can't be opened, or holds
+        another kind of model. Never for files that a visitor sent: those go through `load_checkpoint`."""
+        model, tokenizer = load_any(folder_zip_or_hub_id, device, revision, dtype)
         cls.check_kind(model)
         return cls(model, tokenizer)
 
     @classmethod
-    def check_kind(cls, model: SwitchPreTrainedModel) -> None:
+    def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError for a model that this pipeline can't use."""
         raise NotImplementedError
 

@@ -24,18 +24,20 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from switch_model.adapters.model import AdaptedCausalLM, AdaptedEncoderDecoder
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, TokenStreamer
-from switch_model.inference.pipeline import ReadText, TextPipeline
+from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.traces import CUT, TokenTrace, token_word, written_tokens
 from switch_model.interventions import Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
-from switch_model.models.pretrained import SwitchPreTrainedModel
-from switch_model.routing import Routing
 from switch_model.storage.tokenizer_io import target_of
+from switch_model.topk_routing import AnyRouting
 
+ENCODER_DECODERS = (SwitchForConditionalGeneration, AdaptedEncoderDecoder)
+WRITERS = (*ENCODER_DECODERS, SwitchForCausalLM, AdaptedCausalLM)
 # Candidates for each next token.
 MAX_NEXT = 10
 START = "<start>"
@@ -91,10 +93,10 @@ class Generation:
 class TextGenerator(TextPipeline):
     """Generates text with a causal or encoder-decoder language model."""
 
-    model: SwitchForConditionalGeneration | SwitchForCausalLM
+    model: SwitchForConditionalGeneration | SwitchForCausalLM | AdaptedCausalLM | AdaptedEncoderDecoder
 
-    def __init__(self, model: SwitchForConditionalGeneration | SwitchForCausalLM, tokenizer: PreTrainedTokenizerFast):
-        self.has_encoder = isinstance(model, SwitchForConditionalGeneration)
+    def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerFast):
+        self.has_encoder = isinstance(model, ENCODER_DECODERS)
         # A prompt keeps its end.
         self.truncated_end = "right" if self.has_encoder else "left"
         super().__init__(model, tokenizer)
@@ -102,11 +104,13 @@ class TextGenerator(TextPipeline):
         self.writer = target_of(tokenizer)
         eos = model.config.eos_token_id
         self.end = self.writer.eos_token_id if eos is None else eos
+        # Some models have several tokens that end a text.
+        self.ends = {self.end, *getattr(model.config, "eos_token_ids", ())} - {None}
 
     @classmethod
-    def check_kind(cls, model: SwitchPreTrainedModel) -> None:
+    def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model generates text."""
-        if not isinstance(model, (SwitchForConditionalGeneration, SwitchForCausalLM)):
+        if not isinstance(model, WRITERS):
             raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not generate text.")
 
     def __call__(
@@ -259,9 +263,8 @@ class TextGenerator(TextPipeline):
         )
         written = output[0].tolist()[1 if self.has_encoder else len(ids) :]
         # Shorter beams are padded at the end.
-        if self.end is not None and self.end in written:
-            written = written[: written.index(self.end) + 1]
-        return written
+        last = next((place for place, token_id in enumerate(written) if token_id in self.ends), len(written))
+        return written[: last + 1]
 
     @torch.inference_mode()
     def _finished(self, prompt: ReadText, written: list[int], interventions: Interventions | None) -> Generation:
@@ -298,7 +301,7 @@ class TextGenerator(TextPipeline):
             next_tokens=next_tokens,
             chances=chances,
             log_probability=log_probability,
-            finished=bool(written) and written[-1] == self.end,
+            finished=bool(written) and written[-1] in self.ends,
         )
 
     def _restored(self, prompt: ReadText, written: list[int]) -> str | None:
@@ -328,7 +331,7 @@ def _cut(read: ReadText, kept: slice) -> ReadText:
     return replace(read, **own)
 
 
-def _records_of(stack: str, records: list[Routing]) -> tuple[Routing, ...]:
+def _records_of(stack: str, records: list[AnyRouting]) -> tuple[AnyRouting, ...]:
     return tuple(record for record in records if record.name.startswith(stack))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.routing import Routing
+from switch_model.topk_routing import AnyRouting
 
 # Decoded form of an incomplete UTF-8 character.
 CUT = "\ufffd"
@@ -35,7 +35,7 @@ class TokenTrace:
     offsets: list[tuple[int, int]]
     unknown: list[bool]
     truncated: bool
-    routing: tuple[Routing, ...]
+    routing: tuple[AnyRouting, ...]
     written: int
 
 

@@ -161,6 +161,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
         """Raise ValueError when interventions name a layer that the model lacks, or are not one per row."""
         for row in rows_of(interventions, batch):
             row.check_layers(self.config.sparse_layers)
+            row.check_one_choice()
 
     def rebalance(self, choices: Mapping[str, Tensor]) -> None:
         """Update the routers' balance biases by one step, with balance="bias"; call it after every optimizer step, as

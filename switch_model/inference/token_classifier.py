@@ -1,0 +1,98 @@
+"""TokenClassifier: a model of transformers that gives each token a class; text -> classes and routing of its tokens.
+
+Legend: T tokens, C classes.
+Try it: TokenClassifier.from_checkpoint("a/privacy-filter")("Call Ada at noon.").labels
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from switch_model.adapters.model import AdaptedTokenClassifier
+from switch_model.checkpoint import CheckpointError
+from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
+from switch_model.inference.traces import TokenTrace
+from switch_model.interventions import AnyInterventions
+from switch_model.topk_routing import AnyRouting
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPrediction:
+    """The classes of one text's tokens.
+
+    Attributes:
+        labels: T classes, each its token's most probable one.
+        classes: C names, in the model's order.
+        scores: (T, C) class probabilities.
+        trace: the tokens and their routing.
+    """
+
+    labels: list[str]
+    classes: list[str]
+    scores: Tensor
+    trace: TokenTrace
+
+    @property
+    def traces(self) -> tuple[TokenTrace, ...]:
+        return (self.trace,)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Readable tokens: the text's own characters, or a special token's name."""
+        return self.trace.tokens
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """(start, end) character offsets of each token in the text."""
+        return self.trace.offsets
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the model's maximum length."""
+        return self.trace.truncated
+
+    @property
+    def routing(self) -> tuple[AnyRouting, ...]:
+        """One record per sparse layer, for this text alone, on the CPU."""
+        return self.trace.routing
+
+
+class TokenClassifier(TextPipeline):
+    """Classifies the tokens of texts."""
+
+    model: AdaptedTokenClassifier
+
+    @classmethod
+    def check_kind(cls, model: AnyModel) -> None:
+        """Raise CheckpointError unless the model classifies tokens."""
+        if not isinstance(model, AdaptedTokenClassifier):
+            name = type(getattr(model, "library", model)).__name__
+            raise CheckpointError(f"This checkpoint is a {name}: it does not classify tokens.")
+
+    def __call__(self, text: str, interventions: AnyInterventions = None) -> TokenPrediction:
+        """Classify the tokens of one text. Raises ValueError when it has none, or when interventions do not fit."""
+        return self.batch([text], interventions)[0]
+
+    @torch.inference_mode()
+    def batch(self, texts: Sequence[str], interventions: AnyInterventions = None) -> list[TokenPrediction]:
+        """The same for several texts, in one padded pass."""
+        read = [self.read(text) for text in texts]
+        for index, one in enumerate(read):
+            if not one.ids:
+                raise ValueError(f"Text {index} is empty, or has no visible character: there is nothing to classify.")
+        if not read:
+            return []
+        config, device = self.model.config, self.model.device
+        input_ids_BT, mask_BT = padded([one.ids for one in read], config.pad_token_id)
+        output = self.model(input_ids_BT.to(device), mask_BT.to(device), interventions, output_routing=True)
+        scores_BTC = output.logits.float().softmax(-1).cpu()
+        records = [record.detached() for record in output.routing or ()]
+        predictions = []
+        for row, one in enumerate(read):
+            scores_TC = scores_BTC[row, : len(one.tokens)]
+            labels = [config.labels[index] for index in scores_TC.argmax(-1).tolist()]
+            trace = one.trace(tuple(record.example(row) for record in records))
+            predictions.append(TokenPrediction(labels, config.labels, scores_TC, trace))
+        return predictions

@@ -1,0 +1,172 @@
+"""TopKRouting: the record of a sparse layer that sends each token to several experts, as the model's router chose them.
+
+Legend: B batch, T tokens, E experts, K choices of a token.
+It has everything that a `Routing` has; `AnyRouting` is either of the two.
+Try it: TextGenerator.from_checkpoint("a/mixtral")("Once upon").routing[0].experts
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from switch_model.routing import UNLIMITED, Routing, json_logits, logits_of_json
+
+
+@dataclass(frozen=True, eq=False)  # Tensors have no single truth value to compare by.
+class TopKRouting:
+    """What one sparse layer with K choices decided, as its router returned it. Nothing is computed from its logits:
+    what they mean differs by family.
+
+    Attributes:
+        name: stack and block, counted from 0: "decoder.3".
+        experts: (B, T, K) int64, the chosen experts: the largest weight first, but a forced expert before it.
+        weights: (B, T, K) float32, what the experts' outputs are multiplied with; 0 = not used, such as an ablated
+            expert where fewer than K are left.
+        mask: (B, T) bool, True = a real token.
+        num_experts: E, without shared experts, which every token goes through.
+        logits: (B, T, E) the router's scores of all experts as it gives them (in some families probabilities); -inf for
+            an ablated expert. None where there are none.
+    """
+
+    name: str
+    experts: Tensor
+    weights: Tensor
+    mask: Tensor
+    num_experts: int
+    logits: Tensor | None = None
+
+    @property
+    def expert(self) -> Tensor:
+        """(B, T) the first choice."""
+        return self.experts[..., 0]
+
+    @property
+    def gate(self) -> Tensor:
+        """(B, T) weight of the first choice."""
+        return self.weights[..., 0]
+
+    @property
+    def chosen(self) -> Tensor:
+        """(B, T, K) True where a real token's choice is used."""
+        return self.mask.unsqueeze(-1) & (self.weights != 0)
+
+    @property
+    def choices(self) -> Tensor:
+        """(E,) number of real tokens that chose each expert, as whichever of their K choices."""
+        counts_E = torch.zeros(self.num_experts, dtype=torch.int64, device=self.experts.device)
+        return counts_E.index_add(0, self.experts.flatten(), self.chosen.flatten().to(torch.int64))
+
+    @property
+    def load(self) -> Tensor:
+        """(E,) share of all assignments, K for each real token, that go to each expert."""
+        return self.choices / (self.mask.sum() * self.experts.shape[-1]).clamp(min=1)
+
+    @property
+    def probs(self) -> Tensor:
+        """(B, T, E) share of each expert in a token's weights: they sum to 1, or are all 0 where no expert is used."""
+        sizes_BTK = self.weights.float().abs()
+        shares_BTK = sizes_BTK / sizes_BTK.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        empty_BTE = shares_BTK.new_zeros(*self.mask.shape, self.num_experts)
+        return empty_BTE.scatter_add(-1, self.experts, shares_BTK)
+
+    @property
+    def importance(self) -> Tensor:
+        """(E,) mean of `probs` over real tokens."""
+        return (self.probs * self.mask.unsqueeze(-1)).sum(dim=(0, 1)) / self.mask.sum().clamp(min=1)
+
+    @property
+    def chosen_logit(self) -> Tensor:
+        """(B, T) the first choice's logit, its weight where there are no logits; -inf where no expert is used."""
+        logits = self.logits
+        first_BT = self.gate if logits is None else logits.gather(-1, self.experts[..., :1]).squeeze(-1)
+        return torch.where((self.weights != 0).any(-1), first_BT, -math.inf)
+
+    @property
+    def token_entropy(self) -> Tensor:
+        """(B, T) H(probs) / log K: 1 = all K choices weigh the same, 0 = one has all the weight; 0 at padding."""
+        choices = self.experts.shape[-1]
+        if choices == 1:
+            return torch.zeros_like(self.mask, dtype=torch.float32)
+        return torch.special.entr(self.probs).sum(-1) / math.log(choices) * self.mask
+
+    @property
+    def entropy(self) -> Tensor:
+        """Scalar: mean of `token_entropy` over real tokens."""
+        return self.token_entropy.sum() / self.mask.sum().clamp(min=1)
+
+    @property
+    def slot(self) -> Tensor:
+        """(B, T) 0, and -1 at padding: experts have no buffers."""
+        return self.mask.to(torch.int64) - 1
+
+    @property
+    def capacity(self) -> Tensor:
+        """(B,) UNLIMITED: nothing is dropped."""
+        return torch.full(self.mask.shape[:1], UNLIMITED, dtype=torch.int64, device=self.mask.device)
+
+    @property
+    def kept(self) -> Tensor:
+        """(B, T) every real token."""
+        return self.mask
+
+    @property
+    def dropped(self) -> Tensor:
+        """(B, T) no token."""
+        return torch.zeros_like(self.mask)
+
+    def detached(self) -> "TopKRouting":
+        """A copy on the CPU, outside the autograd graph."""
+        return self._with(lambda tensor: tensor.detach().cpu())
+
+    def example(self, index: int) -> "TopKRouting":
+        """Sequence `index` alone, without its padding: a record with B = 1 and every token real."""
+        real_T = self.mask[index]
+        return self._with(lambda tensor: tensor[index, real_T].unsqueeze(0))
+
+    def _with(self, changed: Any) -> "TopKRouting":
+        own = {name: getattr(self, name) for name in ("experts", "weights", "mask", "logits")}
+        return replace(self, **{name: changed(tensor) for name, tensor in own.items() if tensor is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers for JSON. A logit that is not finite becomes null."""
+        values = {name: getattr(self, name).detach().cpu().tolist() for name in ("experts", "weights", "mask")}
+        logits = {} if self.logits is None else {"logits": json_logits(self.logits)}
+        return {"name": self.name, "num_experts": self.num_experts, **values, **logits}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TopKRouting":
+        """The inverse of `to_dict`. Raises ValueError when a field is missing, shapes disagree or an expert is none."""
+        missing = [key for key in ("name", "num_experts", "experts", "weights", "mask") if key not in values]
+        if missing:
+            raise ValueError(f"A routing record lacks {', '.join(missing)}.")
+        logits = values.get("logits")
+        record = cls(
+            name=values["name"],
+            experts=torch.tensor(values["experts"], dtype=torch.int64),
+            weights=torch.tensor(values["weights"], dtype=torch.float32),
+            mask=torch.tensor(values["mask"], dtype=torch.bool),
+            num_experts=int(values["num_experts"]),
+            logits=None if logits is None else logits_of_json(logits),
+        )
+        shape_BT, experts = record.mask.shape, record.experts
+        if (
+            experts.dim() != 3
+            or experts.shape[:2] != shape_BT
+            or record.weights.shape != experts.shape
+            or (record.logits is not None and record.logits.shape != (*shape_BT, record.num_experts))
+        ):
+            raise ValueError(f"The tensors of routing record {record.name!r} do not fit together.")
+        if experts.numel() and not 0 <= int(experts.min()) <= int(experts.max()) < record.num_experts:
+            raise ValueError(f"Routing record {record.name!r} names experts beyond its {record.num_experts}.")
+        return record
+
+
+AnyRouting = Routing | TopKRouting
+
+
+def record_of_dict(values: dict[str, Any]) -> AnyRouting:
+    """A record of either kind from its `to_dict`. Raises ValueError as their `from_dict` does."""
+    return TopKRouting.from_dict(values) if "experts" in values else Routing.from_dict(values)

@@ -1,0 +1,387 @@
+"""Mixture-of-experts models of transformers: read and changed through hooks, against the library and by hand."""
+
+import json
+import threading
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from switch_model import CheckpointError, Interventions, Predictor, TextGenerator, TokenClassifier, load_checkpoint
+from switch_model.adapters import families
+from switch_model.adapters.loading import load_any
+from switch_model.adapters.model import adapt
+from switch_model.analysis.corpus import route_corpus
+from switch_model.analysis.reliance import reliance
+from switch_model.counterfactuals import importance, leave_one_out, what_if
+from tests.support import moe_models
+from tests.support.moe_models import CHOICES, EXPERTS, FAMILIES, filled, save_tiny, tiny, tiny_filter, tiny_tokenizer
+from tests.support.their_models import make_theirs
+
+pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
+
+TEXT = "the team won oil prices rose"
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+# Their routers take the largest logits; others add a bias, choose groups, or take random draws into account.
+BY_LOGITS = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "gpt_oss", "granitemoe", "minimax", "jamba")
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Each family's model, made once."""
+    return {family: tiny(family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def adapted(made):
+    return {family: adapt(model, tiny_tokenizer()) for family, model in made.items()}
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(4, 24, (2, 9), generator=torch.Generator().manual_seed(1))
+
+
+def run(model, ids, interventions=None, mask=None):
+    with torch.inference_mode():
+        return model(ids, mask, interventions, output_routing=True)
+
+
+def hooks_of(model) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@EVERY
+def test_nothing_changes_what_the_library_computes(family, made, tmp_path):
+    folder = save_tiny(tmp_path, made[family])
+    generator = TextGenerator.from_checkpoint(folder, "cpu")
+    found = generator(TEXT, max_new_tokens=6)
+    ids = torch.tensor([tiny_tokenizer()(TEXT)["input_ids"]])
+    with torch.inference_mode():
+        written = made[family].generate(ids, max_new_tokens=6, do_sample=False)
+        logits = made[family](written).logits
+    assert found.text.split() == tiny_tokenizer().decode(written[0, ids.shape[1] :], skip_special_tokens=True).split()
+    assert torch.equal(run(generator.model, written).logits, logits)
+    assert found.answer.tokens[: ids.shape[1]] == TEXT.split() and len(found.answer.tokens) == written.shape[1]
+    assert [record.name for record in found.routing] == list(generator.model.config.sparse_layers)
+    assert all(record.experts.shape == (1, written.shape[1], CHOICES) for record in found.routing)
+    assert generator.model.config.num_experts == EXPERTS
+
+
+def by_hand(family: str, router, hidden: torch.Tensor):
+    """Weights and experts from what goes into the router, as each family's paper or card says."""
+    logits = nn.functional.linear(hidden, router.weight, getattr(router, "bias", None)).float()
+    if family == "gpt_oss":
+        best = logits.topk(CHOICES)
+        return best.values.softmax(-1), best.indices
+    if family == "deepseek_v3":
+        scores = logits.sigmoid()
+        asked = scores + router.e_score_correction_bias
+        groups = asked.unflatten(-1, (2, EXPERTS // 2))
+        best_group = groups.topk(2).values.sum(-1).argmax(-1)
+        outside = torch.arange(EXPERTS) // (EXPERTS // 2) != best_group.unsqueeze(-1)
+        experts = asked.masked_fill(outside, -torch.inf).topk(CHOICES).indices
+        weights = scores.gather(-1, experts)
+        return 2.5 * weights / weights.sum(-1, keepdim=True), experts
+    best = logits.softmax(-1).topk(CHOICES)
+    return (best.values if family == "olmoe" else best.values / best.values.sum(-1, keepdim=True)), best.indices
+
+
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "qwen3_moe", "gpt_oss", "deepseek_v3"])
+def test_records_are_what_the_hidden_states_give(family, adapted, made, ids):
+    inputs = {}
+    routers = {router.name: router.module for router in adapted[family].routers}
+    handles = [
+        module.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0]}))
+        for name, module in routers.items()
+    ]
+    records = run(adapted[family], ids).routing
+    for handle in handles:
+        handle.remove()
+    for record in records:
+        with torch.inference_mode():
+            weights, experts = by_hand(family, routers[record.name], inputs[record.name].reshape(-1, 32))
+        order = weights.argsort(-1, descending=True)
+        torch.testing.assert_close(record.weights.flatten(0, 1), weights.gather(-1, order))
+        assert torch.equal(record.experts.flatten(0, 1), experts.gather(-1, order))
+
+
+@pytest.mark.parametrize("family", BY_LOGITS)
+def test_loads_are_those_of_the_librarys_router_logits(family, adapted, made, ids):
+    records = run(adapted[family], ids).routing
+    with torch.inference_mode():
+        theirs = made[family](ids, output_router_logits=True).router_logits
+    if theirs is None or len(theirs) != len(records):
+        theirs = [logits for logits in theirs or () if logits.shape[-1] == EXPERTS]
+    assert len(theirs) == len(records)
+    for record, logits in zip(records, theirs, strict=True):
+        counts = torch.bincount(logits.reshape(-1, EXPERTS).topk(CHOICES).indices.flatten(), minlength=EXPERTS)
+        assert torch.equal(record.choices, counts)
+        torch.testing.assert_close(record.load, counts / counts.sum())
+
+
+@EVERY
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing_and_counts_nowhere(family, side, adapted, ids):
+    if side == "left" and family in ("jamba", "lfm2_moe", "minimax"):
+        pytest.skip("The library itself lets padding on the left reach the text here.")
+    own, missing = ids[:1, :6], ids.shape[1] - 6
+    place = (missing, 0) if side == "left" else (0, missing)
+    together = torch.cat([nn.functional.pad(own, place), ids[1:]])
+    mask = torch.cat([nn.functional.pad(torch.ones_like(own), place), torch.ones_like(ids[1:])])
+    alone, batch = run(adapted[family], own).routing, run(adapted[family], together, mask=mask).routing
+    for one, two in zip(alone, batch, strict=True):
+        assert torch.equal(one.experts, two.example(0).experts) and int(two.choices.sum()) == 2 * (6 + 9)
+        torch.testing.assert_close(one.weights, two.example(0).weights, rtol=1e-3, atol=1e-4)
+
+
+@EVERY
+def test_an_ablated_expert_gets_no_token_and_the_rest_is_chosen_anew(family, adapted, ids):
+    model, layer = adapted[family], adapted[family].config.sparse_layers[-1]
+    plain = run(model, ids)
+    named = plain.routing[-1].experts[0, 0].tolist()
+    changes = Interventions(ablate={(layer, expert) for expert in named})
+    off = run(model, ids, changes)
+    record = off.routing[-1]
+    assert record.choices[named].tolist() == [0, 0] and int(record.choices.sum()) == CHOICES * ids.numel()
+    assert record.logits[..., named].isneginf().all() and not torch.equal(off.logits, plain.logits)
+    # Tokens that had none of the two keep their experts, unless groups are chosen first, or biases weigh more now.
+    if family not in ("deepseek_v2", "deepseek_v3", "glm4_moe", "dots1", "phimoe", "ernie4_5_moe"):
+        kept = ~torch.isin(plain.routing[-1].experts, torch.tensor(named)).any(-1)
+        assert torch.equal(record.experts[kept], plain.routing[-1].experts[kept])
+    alone = run(model, ids, [Interventions(), changes])
+    torch.testing.assert_close(alone.logits, torch.stack([plain.logits[0], off.logits[1]]), rtol=1e-3, atol=1e-4)
+
+
+def test_ablation_is_a_router_whose_row_is_minus_infinity(adapted, ids):
+    for family, name in (("gpt_oss", "bias"), ("deepseek_v3", "e_score_correction_bias")):
+        changed = tiny(family)
+        router = adapt(changed, tiny_tokenizer()).routers[-1].module
+        with torch.no_grad():
+            getattr(router, name)[3] = -torch.inf
+        layer = adapted[family].config.sparse_layers[-1]
+        with torch.inference_mode():
+            expected = changed(ids).logits
+        assert torch.equal(run(adapted[family], ids, Interventions(ablate={(layer, 3)})).logits, expected), family
+
+
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "gpt_oss", "phimoe"])
+def test_too_few_experts_left_and_none(family, adapted, ids):
+    model, layer = adapted[family], adapted[family].config.sparse_layers[0]
+    one = run(model, ids, Interventions(ablate={(layer, expert) for expert in range(1, EXPERTS)})).routing[0]
+    assert one.choices.tolist() == [ids.numel(), *[0] * (EXPERTS - 1)] and one.expert.eq(0).all()
+    none = run(model, ids, Interventions(ablate={(layer, expert) for expert in range(EXPERTS)}))
+    assert none.routing[0].choices.sum() == 0 and none.logits.isfinite().all()
+
+
+@EVERY
+def test_a_forced_expert_comes_first_and_other_tokens_stay(family, adapted, ids):
+    model, layer = adapted[family], adapted[family].config.sparse_layers[-1]
+    plain, changed = run(model, ids).routing[-1], run(model, ids, Interventions(force={(layer, 4): 6})).routing[-1]
+    assert changed.experts[:, 4, 0].tolist() == [6, 6] and (changed.weights[:, 4, 0] > 0).all()
+    others = [0, 1, 2, 3, 5, 6, 7, 8]
+    assert torch.equal(changed.experts[:, others], plain.experts[:, others])
+    with pytest.raises(ValueError, match="9 tokens"):
+        run(model, ids, Interventions(force={(layer, 9): 6}))
+    if family == "mixtral":  # Its weights are the softmax over the two.
+        pair = plain.logits[:, 4].gather(-1, changed.experts[:, 4])
+        torch.testing.assert_close(changed.weights[:, 4], pair.softmax(-1))
+
+
+@EVERY
+def test_another_k_is_the_model_with_another_k(family, adapted, made, ids):
+    if family == "phimoe":
+        with pytest.raises(ValueError, match="another number of experts"):
+            run(adapted[family], ids, Interventions(top_k=3))
+        return
+    name = {"ernie4_5_moe": "moe_k", "hunyuan_v1_moe": "moe_topk"}.get(family, "num_experts_per_tok")
+    other = tiny(family, **{name: 3})
+    other.load_state_dict(made[family].state_dict())
+    found = run(adapted[family], ids, Interventions(top_k=3))
+    with torch.inference_mode():
+        torch.testing.assert_close(found.logits, other(ids).logits)
+    layer = adapted[family].config.sparse_layers[-1]
+    rows = run(adapted[family], ids, [Interventions(top_k=1), Interventions(top_k={layer: 3})]).routing[-1]
+    assert (rows.weights[0] != 0).sum(-1).unique().tolist() == [1] and (rows.weights[1] != 0).all()
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3", "jamba"])
+def test_changes_hold_during_generation_with_a_cache(family, adapted):
+    generator = TextGenerator(adapted[family], tiny_tokenizer())
+    layer = adapted[family].config.sparse_layers[-1]
+    changes = Interventions(ablate={(layer, 0)}, force={(layer, 2): 7, (layer, 8): 5}, top_k={layer: 3})
+    found = generator(TEXT, max_new_tokens=6, interventions=changes)
+    ids = tiny_tokenizer()(TEXT)["input_ids"]
+    for _ in range(found.new_tokens):  # The same without a cache, token by token.
+        forced = {place: expert for place, expert in changes.force.items() if place[1] < len(ids)}
+        step = Interventions(changes.ablate, forced, top_k=changes.top_k)
+        ids.append(int(run(adapted[family], torch.tensor([ids]), step).logits[0, -1].argmax()))
+    assert found.text.strip() == tiny_tokenizer().decode(ids[6:], skip_special_tokens=True)
+    record = found.routing[-1]
+    assert record.choices[0] == 0 and record.expert[0, 2] == 7 and record.experts.shape[-1] == 3
+
+
+def test_hooks_are_gone_after_a_call_and_after_an_error(adapted, made, ids):
+    model, layer = adapted["mixtral"], adapted["mixtral"].config.sparse_layers[1]
+    plain, before = run(model, ids).logits, hooks_of(adapt(tiny("mixtral"), tiny_tokenizer()).library)
+    assert hooks_of(made["mixtral"]) >= before == 0
+    before = hooks_of(made["mixtral"])  # The library has its own, once it has been asked for router logits.
+
+    def fail(*_):
+        raise RuntimeError("broken")
+
+    for module in (model.routers[1].module, made["mixtral"].lm_head):
+        handle = module.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="broken"):
+            run(model, ids, Interventions(ablate={(layer, 1)}, top_k=1))
+        handle.remove()
+        assert hooks_of(made["mixtral"]) == before and torch.equal(run(model, ids).logits, plain)
+
+
+def test_another_thread_keeps_its_own_choices(adapted, ids):
+    model, layer = adapted["mixtral"], adapted["mixtral"].config.sparse_layers[1]
+    plain, found = run(model, ids), []
+
+    def elsewhere(*_):
+        if not found:
+            found.append(None)
+            thread = threading.Thread(target=lambda: found.append(run(model, ids)))
+            thread.start()
+            thread.join()
+
+    handle = model.library.lm_head.register_forward_pre_hook(elsewhere)
+    before = model.library.model.layers[0].register_forward_pre_hook(elsewhere)
+    changed = run(model, ids, Interventions(ablate={(layer, 1)}))
+    handle.remove()
+    before.remove()
+    assert torch.equal(found[1].logits, plain.logits) and changed.routing[1].choices[1] == 0
+
+
+def test_classifiers_and_their_analyses(tmp_path):
+    model = tiny("mixtral", "ForSequenceClassification", num_labels=3)
+    predictor = Predictor.from_checkpoint(save_tiny(tmp_path, model), "cpu")
+    texts = [TEXT, "rain fell", "oil prices fell the rain rose"]
+    found = predictor.batch(texts)
+    with torch.inference_mode():
+        theirs = model(torch.tensor([tiny_tokenizer()(texts[1])["input_ids"]])).logits.softmax(-1)[0]
+    assert list(found[1].scores.values()) == pytest.approx(theirs.tolist(), abs=1e-5)
+    assert found[1].tokens == ["rain", "fell"] and found[1].routing[0].experts.shape == (1, 2, CHOICES)
+
+    layer = predictor.model.config.sparse_layers[0]
+    answer = what_if(predictor, TEXT, 0, layer)
+    forced = predictor(TEXT, Interventions(force={(layer, 0): answer.best})).scores[answer.label]
+    assert forced == pytest.approx(answer.probability[answer.best], abs=1e-5)
+    assert importance(predictor, TEXT)[2].shape == (3, EXPERTS) and leave_one_out(predictor, TEXT)[1].shape == (6,)
+    corpus = route_corpus(predictor, texts)
+    assert corpus.measures[0]["choices"] == CHOICES and corpus.expert.shape == (3, 14)
+    rows = [{"input_ids": predictor.token_ids(text), "labels": 0} for text in texts]
+    measured = reliance(predictor.model, rows)
+    assert measured.all_off["class_changes"].value >= 0 and len(measured.layers[0].experts_off) == EXPERTS
+
+
+def test_shuffling_the_choices_by_their_own_order_changes_nothing(adapted, ids):
+    for family in ("mixtral", "deepseek_v3", "llama4"):
+        plain = run(adapted[family], ids)
+        own = [{record.name: record.experts[row].tolist() for record in plain.routing} for row in (0, 1)]
+        same = run(adapted[family], ids, [Interventions(choices=choices) for choices in own])
+        torch.testing.assert_close(same.logits, plain.logits)
+        others = run(adapted[family], ids, [Interventions(choices=choices) for choices in reversed(own)])
+        assert torch.equal(others.routing[0].experts, plain.routing[0].experts.flip(0))
+        torch.testing.assert_close(others.routing[0].weights, plain.routing[0].weights)
+
+
+def test_without_a_padding_token_each_text_is_read_alone(tmp_path):
+    model = tiny("mixtral", "ForSequenceClassification", num_labels=3, pad_token_id=None)
+    predictor = Predictor.from_checkpoint(save_tiny(tmp_path, model), "cpu")
+    together, alone = predictor.batch([TEXT, "rain fell"]), predictor("rain fell")
+    assert together[1].scores == pytest.approx(alone.scores, abs=1e-5) and len(together[1].tokens) == 2
+
+
+def test_classes_of_tokens(tmp_path):
+    model = tiny_filter()
+    classifier = TokenClassifier.from_checkpoint(save_tiny(tmp_path, model), "cpu")
+    long, short = classifier.batch([TEXT, "rain fell"])
+    with torch.inference_mode():
+        theirs = model(torch.tensor([tiny_tokenizer()("rain fell")["input_ids"]])).logits[0].softmax(-1)
+    torch.testing.assert_close(short.scores, theirs, rtol=1e-3, atol=1e-4)
+    assert short.labels == [model.config.id2label[index] for index in theirs.argmax(-1).tolist()]
+    assert short.tokens == ["rain", "fell"] and long.routing[0].name == "encoder.0" and len(long.labels) == 6
+    with pytest.raises(CheckpointError, match="does not classify tokens"):
+        TokenClassifier.from_checkpoint(save_tiny(tmp_path / "other", tiny("mixtral")))
+    with pytest.raises(CheckpointError, match="not classes"):
+        Predictor.from_checkpoint(tmp_path / "other")
+
+
+@pytest.mark.parametrize("make", [moe_models.tiny_nllb, lambda: make_theirs(expert_capacity=64)])
+def test_encoder_decoders_with_routers_of_their_own(make, tmp_path):
+    model = make()
+    generator = TextGenerator.from_checkpoint(save_tiny(tmp_path, model), "cpu")
+    found = generator(TEXT, max_new_tokens=5)
+    ids = torch.tensor([tiny_tokenizer()(TEXT)["input_ids"]])
+    with torch.inference_mode():
+        written = model.generate(ids, max_new_tokens=5, do_sample=False)[0, 1:]
+    assert found.text.split() == tiny_tokenizer().decode(written, skip_special_tokens=True).split()
+    names = [record.name for record in found.routing]
+    assert names == list(generator.model.config.sparse_layers) and {name[:7] for name in names} == {
+        "encoder",
+        "decoder",
+    }
+    for layer, token in ((names[0], 3), (names[-1], 0)):
+        changes = Interventions(ablate={(layer, 1)}, force={(layer, token): 2})
+        changed = generator(TEXT, max_new_tokens=5, interventions=changes).routing[names.index(layer)]
+        assert changed.choices[1] == 0 and changed.expert[0, token] == 2
+    with pytest.raises(ValueError, match="always chooses"):
+        generator(TEXT, interventions=Interventions(top_k=3))
+
+
+def test_what_can_not_be_changed_says_so(adapted, ids):
+    model, layer = adapted["mixtral"], adapted["mixtral"].config.sparse_layers[0]
+    for changes, said in (
+        (Interventions(top_k=9), "has 8 experts"),
+        (Interventions(ablate={(layer, 8)}), "experts are 0 to 7"),
+        (Interventions(ablate={("encoder.0", 0)}), "no sparse layer"),
+        (Interventions(capacity_factor=0.5), "no capacity"),
+        (Interventions(choices={layer: [0] * 9}), "2 experts for each token"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(model, ids, changes)
+
+
+def test_what_is_refused_and_why(tmp_path, monkeypatch):
+    def config(**values):
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        return tmp_path
+
+    for family in families.REFUSED:
+        with pytest.raises(CheckpointError, match=f"The family {family} can't be opened: .* mixtral"):
+            load_any(config(model_type=family))
+    with pytest.raises(CheckpointError, match="code of its own, which is never run"):
+        load_any(config(model_type="mine", architectures=["MyForCausalLM"], auto_map={"AutoModel": "x.Y"}))
+    folder = config(model_type="mixtral", architectures=["MixtralForCausalLM"])
+    with pytest.raises(CheckpointError, match=r"no \.safetensors.*pickle|Pickled"):
+        load_any(folder)
+    dense = transformers.LlamaForCausalLM(transformers.LlamaConfig(**moe_models.SIZES))
+    with pytest.raises(CheckpointError, match="The family llama has no router"):
+        load_any(save_tiny(tmp_path / "dense", filled(dense)))
+    # What a visitor sends is never opened by transformers.
+    with pytest.raises(CheckpointError, match="model_type='llama'"):
+        load_checkpoint(tmp_path / "dense")
+    with pytest.raises(CheckpointError, match="dtype='int8'"):
+        load_any(tmp_path / "dense", dtype="int8")
+    monkeypatch.setattr(families.transformers, "__version__", "5.23.1")
+    with pytest.raises(CheckpointError, match=r"5\.24 or newer"):
+        load_any(tmp_path / "dense")
+
+
+def test_half_precision_and_missing_weights(tmp_path, ids):
+    folder = save_tiny(tmp_path, tiny("olmoe"))
+    half, _ = load_any(folder, "cpu", dtype="bfloat16")
+    assert half.library.dtype == torch.bfloat16 and run(half, ids).routing[0].weights.dtype == torch.float32
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lack model\.norm\.weight"):
+        load_any(folder)
