@@ -30,7 +30,8 @@ PARTS = {
         *("storage", "models", "checkpoint", "adapters", "inference", "counterfactuals", "analysis", "plots"),
     ],
     "train": [
-        *("formatting", "templates", "names", "requirements", "launch", "bounded_process", "picture_text"),
+        *("formatting", "templates", "definitions", "names", "requirements", "launch", "bounded_process"),
+        "picture_text",
         *("data", "arguments", "tasks"),
         *("runs", "evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
     ],

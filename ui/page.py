@@ -10,6 +10,7 @@ import gradio as gr
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 
+from train.definitions import definitions_script
 from ui.analyse.handlers import Analyst
 from ui.analyse.tab import create_analyse_tab
 from ui.catalog.models import ModelShelf
@@ -92,7 +93,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [STYLE_SHEET],
-        "head": render("look/tab_address.html") + render("look/shortcuts.html"),
+        "head": definitions_script() + render("look/tab_address.html") + render("look/shortcuts.html"),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,

@@ -6,6 +6,7 @@ Try it: class_information(corpus, "encoder.1")
 
 import itertools
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +37,25 @@ class AgainstChance:
 
 @dataclass(frozen=True)
 class TokenShare:
-    """A token and an expert: the token's number of occurrences, the share of them that chose the expert, and the log2
-    ratio of that share to the expert's share of all tokens."""
+    """A token and an expert.
+
+    Attributes:
+        token, number: its readable name and its id.
+        count: its occurrences; `taken` of them chose the expert, which is the share `share`.
+        lift: log2 of that share over the expert's share of all tokens.
+        score: taken · lift, by which tokens are ranked: frequent and specific ones first.
+    """
 
     token: str
+    number: int
     count: int
+    taken: int
     share: float
     lift: float
+
+    @property
+    def score(self) -> float:
+        return self.taken * self.lift
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,11 @@ def class_information(corpus: Corpus, layer: str, seed: int = 0) -> AgainstChanc
     return AgainstChance(value, float(np.mean(chance)), float(np.quantile(chance, 0.95)))
 
 
+def most_telling(told: Mapping[str, AgainstChance]) -> str:
+    """Of layers with their `class_information`, the one farthest above its chance level: the first to look at."""
+    return max(told, key=lambda layer: told[layer].value - told[layer].chance)
+
+
 def drop_rate_by_position(corpus: Corpus, layer: str, bins: int = 10) -> list[tuple[int, int, float]]:
     """(first position, last position, drop rate) of `bins` position ranges with similar numbers of tokens."""
     dropped = corpus.dropped[corpus.layer_index(layer)]
@@ -106,7 +124,7 @@ def drop_rate_by_position(corpus: Corpus, layer: str, bins: int = 10) -> list[tu
 
 
 def vocabulary(corpus: Corpus, layer: str, expert: int, least: int = LEAST_OCCURRENCES) -> list[TokenShare]:
-    """The tokens with at least `least` occurrences, sorted by lift for the expert, highest first."""
+    """The tokens with at least `least` occurrences, ranked by occurrences that chose the expert times lift."""
     takes = corpus.expert[corpus.layer_index(layer)] == expert
     size = int(corpus.token.max()) + 1
     counts, taken = (np.bincount(corpus.token[chosen], minlength=size) for chosen in (slice(None), takes))
@@ -117,22 +135,28 @@ def vocabulary(corpus: Corpus, layer: str, expert: int, least: int = LEAST_OCCUR
         # A pseudocount keeps the lift of a share of 0 finite.
         raised = (taken[number] + PSEUDOCOUNT * overall) / (counts[number] + PSEUDOCOUNT)
         ratio = float(np.log2(raised / overall)) if overall else 0.0
-        found.append(TokenShare(corpus.names[number], int(counts[number]), float(share), ratio))
-    # Among equal lifts, more occurrences are stronger evidence.
-    return sorted(found, key=lambda one: (-round(one.lift, 1), -one.count))
+        here = int(taken[number])
+        found.append(TokenShare(corpus.names[number], number, int(counts[number]), here, float(share), ratio))
+    return sorted(found, key=lambda one: (-one.score, -one.count))
 
 
-def contexts(corpus: Corpus, layer: str, expert: int, count: int = 5, around: int = 40, seed: int = 0) -> list[Context]:
-    """Random tokens that chose the expert, at most one per text, with `around` characters of context on either side."""
-    places = np.flatnonzero(corpus.expert[corpus.layer_index(layer)] == expert)
-    places = np.random.default_rng(seed).permutation(places)
+def listed_tokens(corpus: Corpus, layer: str, expert: int, most: int) -> list[TokenShare]:
+    """What page, report and command line list of an expert: the first of its `vocabulary` with a lift above 0."""
+    return [one for one in vocabulary(corpus, layer, expert) if one.lift > 0][:most]
+
+
+def contexts(
+    corpus: Corpus, layer: str, expert: int, tokens: Sequence[TokenShare], count: int = 5, around: int = 40
+) -> list[Context]:
+    """Occurrences of these tokens that chose the expert, with `around` characters on either side: of the first tokens
+    one each, sampled at random with a fixed seed; more of them where there are fewer. At most one per text."""
+    here = (corpus.expert[corpus.layer_index(layer)] == expert) & (corpus.end > corpus.start)
+    places = np.random.default_rng(0).permutation(np.flatnonzero(here))
+    of_each = [places[corpus.token[places] == one.number][: 20 * count].tolist() for one in tokens[:count]]
     found: dict[int, Context] = {}
-    for place in places[: 20 * count].tolist():
-        text, start, end = int(corpus.text[place]), int(corpus.start[place]), int(corpus.end[place])
-        if text not in found and end > start:
-            found[text] = _context(corpus, text, start, end, around)
-        if len(found) == count:
-            break
+    for place in itertools.chain.from_iterable(itertools.zip_longest(*of_each)):
+        if place is not None and len(found) < count and (text := int(corpus.text[place])) not in found:
+            found[text] = _context(corpus, text, int(corpus.start[place]), int(corpus.end[place]), around)
     return list(found.values())
 
 

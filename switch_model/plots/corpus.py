@@ -3,13 +3,16 @@
 Try it: class_lift(corpus, "encoder.1").show()
 """
 
+import math
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
-from switch_model.plots.style import COLOUR_BAR, HOVER_PERCENT, IN_PERCENT, LINES, SHARES, plain, styled
+from switch_model.plots.style import COLOUR_BAR, HOVER_PERCENT, IN_PERCENT, LINES, SHARES, plain, styled, three_ticks
 
 # Less often than over all texts, as often, more often.
 _LIFT = ((0.0, "rgba(201,138,43,1)"), (0.5, "rgba(128,128,128,0.06)"), (1.0, "rgba(64,120,176,1)"))
@@ -18,20 +21,21 @@ _LIFT = ((0.0, "rgba(201,138,43,1)"), (0.5, "rgba(128,128,128,0.06)"), (1.0, "rg
 def layer_loads(corpus: Corpus) -> go.Figure:
     """Heat map of every expert's load in every layer, as a multiple of an even share."""
     load = np.array([one["load"] for one in corpus.measures]) * corpus.num_experts
+    highest = max(2, math.ceil(load.max()))
     figure = go.Figure(
         go.Heatmap(
             z=load.round(3),
             x=[str(expert) for expert in range(corpus.num_experts)],
             y=[layer_title(name) for name in corpus.layers],
             zmin=0,
-            zmax=max(2.0, float(load.max())),
+            zmax=highest,
             colorscale=SHARES,
             xgap=1,
             ygap=1,
             texttemplate="%{z:.1f}" if corpus.num_experts <= 16 else None,
             hovertemplate="%{y}, expert %{x}: %{z:.2f} × an even share<extra></extra>",
             showscale=corpus.num_experts > 16,
-            colorbar=COLOUR_BAR,
+            colorbar=COLOUR_BAR | three_ticks(0, highest),
         )
     )
     return _over_experts(figure, 30 * len(corpus.layers) + 60)
@@ -41,7 +45,7 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
     """Heat map of log2 lift: a row per class, a column per expert; 0 = as over all texts."""
     counts = class_counts(corpus, layer)
     values = lift(counts)
-    most = max(1.0, float(np.nanmax(np.abs(values))))
+    most = max(1, math.ceil(np.nanmax(np.abs(values))))
     figure = go.Figure(
         go.Heatmap(
             z=values.round(3),
@@ -52,11 +56,13 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             colorscale=_LIFT,
             xgap=1,
             ygap=1,
-            customdata=counts,
-            text=[["" if np.isnan(value) else f"{value:+.1f}" for value in row] for row in values],
+            customdata=[[*zip(*row, strict=True)] for row in zip(counts.tolist(), _signed(values, 2), strict=True)],
+            text=_signed(values, 1),
             texttemplate="%{text}" if corpus.num_experts <= 16 else None,
-            hovertemplate="%{y}, expert %{x}: log2 lift %{z:+.2f} (%{customdata:,} tokens)<extra></extra>",
-            colorbar=COLOUR_BAR | {"title": {"text": "log2 lift", "side": "top", "font": {"size": 11}}},
+            hovertemplate="%{y}, expert %{x}: log2 lift %{customdata[1]} (%{customdata[0]:,} tokens)<extra></extra>",
+            colorbar=COLOUR_BAR
+            | three_ticks(-most, most)
+            | {"title": {"text": "log2 lift", "side": "right", "font": {"size": 11}}},
         )
     )
     # As categories even where the names are numbers or dates.
@@ -90,15 +96,23 @@ def right_and_wrong_loads(loads: np.ndarray) -> go.Figure:
         hover = f"expert %{{x}}: {HOVER_PERCENT}<extra>{name}</extra>"
         figure.add_bar(x=experts, y=100 * load, name=name, marker={"color": colour}, hovertemplate=hover)
     figure.update_yaxes(title="share of tokens", **IN_PERCENT)
-    return _with_legend(figure, 220, x="expert")
+    return _with_legend(figure.update_xaxes(_experts(loads.shape[1])), 220, x="expert")
+
+
+def _signed(values: np.ndarray, digits: int) -> list[list[str]]:
+    """Numbers with a sign, a minus as wide as the plus; "" for NaN."""
+    return [["" if np.isnan(one) else f"{one:+.{digits}f}".replace("-", "−") for one in row] for row in values]
 
 
 def _over_experts(figure: go.Figure, height: int) -> go.Figure:
     """A heat map with a column per expert, its first row on top."""
-    figure.update_xaxes(title="expert").update_yaxes(autorange="reversed")
-    if len(figure.data[0].x) <= 16:
-        figure.update_xaxes(dtick=1)  # Every expert's number, however narrow the page.
+    figure.update_xaxes(_experts(len(figure.data[0].x)), title="expert").update_yaxes(autorange="reversed")
     return styled(figure, height, hovermode="closest", grid=False)
+
+
+def _experts(count: int) -> dict[str, Any]:
+    """An axis of experts. As names, plotly shows every one if there is room, but packs many too closely."""
+    return {"type": "category", "tickangle": 0} if count <= 16 else {"tickangle": 0}
 
 
 def _with_legend(figure: go.Figure, height: int, x: str) -> go.Figure:

@@ -14,17 +14,20 @@ from typing import Any
 import plotly.graph_objects as go
 
 from switch_model.analysis.layer_names import layer_label, layer_title
-from switch_model.plots.style import COLOUR_BAR, INK, SHARES, ground, plain, styled
+from switch_model.plots.style import COLOUR_BAR, IN_PERCENT, INK, SHARES, ground, plain, styled, three_ticks
 from switch_model.routing import Routing, transitions
 
-# With more tokens, their names do not fit below the columns.
-MAX_NAMED_TOKENS = 80
-# With more, names are rotated.
-MAX_LEVEL_NAMES = 12
+# With more tokens, their names do not fit below the columns, where these have 480 pixels; with more than the second,
+# only in small letters.
+MAX_NAMED_TOKENS, MAX_LARGE_NAMES = 44, 34
+# With longer names, in pixels together, they are rotated.
+LEVEL_WIDTH = 420
 # Longer names are cut.
 MAX_NAME = 14
 # With more columns, layer names are shortened.
 MAX_COLUMN_NAMES = 6
+# Of the flow, in pixels: above and below it, and between two experts at most.
+TOP, BOTTOM, MAX_GAP = 26, 8, 8
 
 
 def router_probabilities(record: Routing, tokens: Sequence[str], selected: int | None = None) -> go.Figure:
@@ -65,7 +68,7 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
         "ygap": 1,
         "customdata": [names] * record.num_experts,
         "hovertemplate": "%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
-        "colorbar": COLOUR_BAR | {"tickvals": [0, highest / 2, highest], "tickformat": ".2~f"},
+        "colorbar": COLOUR_BAR | three_ticks(0, highest),
     }
     # A token whose experts are all ablated chose none.
     chosen_T = record.chosen_logit[0].isfinite().nonzero().flatten().tolist()
@@ -84,11 +87,7 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
 
 
 def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected: int | None) -> dict[str, Any]:
-    count = len(names)
-    named, size = count <= MAX_NAMED_TOKENS, 11 if count <= 45 else 9
-    # Bottom margin: the longest name if rotated, else one line (or the axis title).
-    upright = named and count > MAX_LEVEL_NAMES
-    bottom = 14 + round(0.6 * size * max(len(unescape(name)) for name in names)) if upright else 28 if named else 40
+    count, (ticks, bottom) = len(names), token_ticks(names)
     # Tall enough to see each expert's row, yet never taller than a screen.
     rows = min(max(24 * experts, 140), 560)
     frame = {
@@ -108,12 +107,8 @@ def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected:
         "showlegend": False,
         "shapes": [] if selected is None else [frame],
         "xaxis": axis
+        | ticks
         | {
-            "tickvals": list(range(count)) if named else None,
-            "ticktext": names if named else None,
-            "tickangle": -90 if upright else 0,
-            "tickfont": {"size": size},
-            "title": {"text": None if named else "token", "standoff": 15},
             # Right-to-left text has its columns from the right, as in the grid.
             "range": [count - 0.5, -0.5] if from_right else [-0.5, count - 0.5],
         },
@@ -124,6 +119,23 @@ def _heat_map_layout(experts: int, names: list[str], from_right: bool, selected:
             "title": {"text": "expert", "standoff": 15},
         },
     }
+
+
+def token_ticks(names: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """(settings of an axis with a tick per token, pixels that these need): rotated, small, or left out where there are
+    many.
+
+    Args:
+        names: escaped and cut (`plain`).
+    """
+    count = len(names)
+    if count > MAX_NAMED_TOKENS:
+        return {"tickangle": 0, "title": {"text": "token", "standoff": 15}}, 40
+    size = 11 if count <= MAX_LARGE_NAMES else 9
+    longest = 0.6 * size * max(len(unescape(name)) for name in names)
+    upright = count * (longest + 6) > LEVEL_WIDTH
+    ticks = {"tickvals": list(range(count)), "ticktext": list(names), "tickangle": -90 if upright else 0}
+    return ticks | {"tickfont": {"size": size}}, 14 + round(longest) if upright else 28
 
 
 def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure:
@@ -150,6 +162,9 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
         for counts in [transitions(here, there)]
         for i, j in counts.nonzero().tolist()
     ]
+    height = min(max(30 * records[0].num_experts, 220), 560)
+    columns = [[count for count in record.choices.tolist() if count] for record in records]
+    places, gap = stacked_places(columns, height - TOP - BOTTOM) if nodes else ([], 0)
     figure = go.Figure(
         go.Sankey(
             arrangement="snap",
@@ -157,10 +172,10 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
                 "label": [str(expert) for _, expert in nodes],
                 "color": [colours[expert % len(colours)] for _, expert in nodes],
                 "x": [0.001 + 0.998 * layer / (len(records) - 1) for layer, _ in nodes],
-                "y": _stacked_places(records, nodes),
+                "y": places,
                 "customdata": [f"{layer_title(records[layer].name)}, expert {expert}" for layer, expert in nodes],
                 "hovertemplate": "%{customdata}: %{value} tokens<extra></extra>",
-                "pad": 8,
+                "pad": gap,
                 "thickness": 16,
                 "line": {"width": 0},
             },
@@ -173,8 +188,7 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
             },
         )
     )
-    height = min(max(30 * records[0].num_experts, 220), 560)
-    figure.update_layout(ground(height, left=10, right=10, top=26, bottom=8), annotations=_column_names(records))
+    figure.update_layout(ground(height, left=10, right=10, top=TOP, bottom=BOTTOM), annotations=_column_names(records))
     return figure
 
 
@@ -202,18 +216,18 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
     chance = (counts.sum(dim=0) / counts.sum().clamp(min=1)).tolist()
     figure = go.Figure(
         go.Heatmap(
-            z=(counts / totals)[rows].numpy().round(3),
+            z=(100 * counts / totals)[rows].numpy().round(1),
             x=[str(expert) for expert in range(there.num_experts)],
             y=[str(expert) for expert in rows],
             zmin=0,
-            zmax=1,
+            zmax=100,
             colorscale=SHARES,
             xgap=1,
             ygap=1,
-            customdata=[[(int(counts[i, j]), chance[j]) for j in range(there.num_experts)] for i in rows],
-            hovertemplate="expert %{y} → expert %{x}: %{z:.2f} (%{customdata[0]} tokens)<br>"
-            "of all tokens: %{customdata[1]:.2f}<extra></extra>",
-            colorbar=COLOUR_BAR | {"tickvals": [0, 0.5, 1]},
+            customdata=[[(int(counts[i, j]), 100 * chance[j]) for j in range(there.num_experts)] for i in rows],
+            hovertemplate="expert %{y} → expert %{x}: %{z:.1f}\u00a0% (%{customdata[0]} tokens)<br>"
+            "of all tokens: %{customdata[1]:.1f}\u00a0%<extra></extra>",
+            colorbar=COLOUR_BAR | IN_PERCENT | {"tickvals": [0, 50, 100]},
         )
     )
     figure.update_xaxes(title=f"expert in {layer_title(there.name)}", type="category")
@@ -222,16 +236,24 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
     return styled(figure, min(max(26 * len(rows), 120), 480) + 60, hovermode="closest", grid=False)
 
 
-def _stacked_places(records: Sequence[Routing], nodes: list[tuple[int, int]]) -> list[float]:
-    """Vertical centre of each node, from the top: experts in order, with heights proportional to their tokens."""
+def stacked_places(columns: Sequence[Sequence[int]], height: int) -> tuple[list[float], float]:
+    """(vertical centre of each node as a share of the height, from the top; pixels between two nodes): the experts of
+    each column in order, as high as plotly draws them. Without that space the lowest would leave the figure.
+
+    Args:
+        columns: the tokens of each node, column by column.
+    """
+    most = max(map(len, columns))
+    gap = min(MAX_GAP, height / 3 / max(most - 1, 1))
+    # The fullest column fills the height.
+    scale = min((height - gap * (len(counts) - 1)) / sum(counts) for counts in columns if counts)
     places = []
-    for layer, record in enumerate(records):
-        counts = [int(record.choices[expert]) for one, expert in nodes if one == layer]
-        total, above = max(sum(counts), 1), 0.0
+    for counts in columns:
+        above = 0.0
         for count in counts:
-            places.append(min(max((above + count / 2) / total, 0.001), 0.999))
-            above += count
-    return places
+            places.append(min(max((above + scale * count / 2) / height, 0.001), 0.999))
+            above += scale * count + gap
+    return places, gap
 
 
 def _see_through(colour: str) -> str:

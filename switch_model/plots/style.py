@@ -22,6 +22,12 @@ HOVER_PERCENT = "%{y:.1f}\u00a0%"
 COLOUR_BAR = {"thickness": 8, "outlinewidth": 0, "ticks": "", "tickfont": {"size": 11}}
 
 
+def three_ticks(lowest: float, highest: float) -> dict[str, Any]:
+    """Both ends and the middle of a colour bar: as many numbers as the lowest figure has room for."""
+    values = [lowest, (lowest + highest) / 2, highest]
+    return {"tickvals": values, "ticktext": [f"{value:.3g}".replace("-", "−") for value in values]}
+
+
 def ground(height: int, left: int = 44, right: int = 12, top: int = 8, bottom: int = 36) -> dict[str, Any]:
     """A layout's size in pixels and its colours. Dragging is off, so that a finger scrolls the page."""
     return {

@@ -13,6 +13,7 @@ from switch_model.analysis.specialization import (
     drop_rate_by_position,
     find,
     lift,
+    listed_tokens,
     right_against_wrong,
     vocabulary,
 )
@@ -104,13 +105,31 @@ def test_vocabulary_and_contexts_show_where_a_token_went(corpus):
         one.share for expert in range(4) for one in vocabulary(corpus, "encoder.1", expert, 3) if one.token == "oil"
     ]
     assert sum(shares) == pytest.approx(1)
-    for one in contexts(corpus, "encoder.1", 0):
+    listed = vocabulary(corpus, "encoder.1", 0, least=1)
+    for one in contexts(corpus, "encoder.1", 0, listed):
         assert one.token and one.before.lstrip("…") + one.token in corpus.texts[one.text]
     places = [place for expert in range(4) for place in find(corpus, "encoder.3", expert, "OIL")]
     assert len(places) == 5 and {place.token.lower() for place in places} == {"oil"}
     assert len(find(corpus, "encoder.3", None)) == len(corpus.token)
     with pytest.raises(ValueError, match=r"encoder\.9"):
         find(corpus, "encoder.9", 0)
+
+
+def test_an_experts_tokens_are_ranked_by_occurrences_times_lift_and_shown_in_context(corpus):
+    # Of texts of one token each, expert 0 gets a quarter: all of 10 "rare", 60 of 80 "common", 30 of 310 others.
+    token = np.repeat([0, 1, 2], [10, 80, 310])
+    names, expert = {0: "rare", 1: "common", 2: "other"}, np.ones((2, 400), dtype=np.int64)
+    expert[:, [*range(70), *range(90, 120)]] = 0
+    words = [names[one] for one in token.tolist()]
+    changed = {"texts": words, "names": names, "text": np.arange(400), "token": token, "expert": expert}
+    places = {"start": np.zeros(400, dtype=np.int64), "end": np.array([*map(len, words)])}
+    made = type(corpus)(**vars(corpus) | changed | places)
+    first, second = listed = listed_tokens(made, "encoder.1", 0, 5)
+    assert (first.token, second.token) == ("common", "rare") and first.lift < second.lift
+    assert first.score == pytest.approx(60 * np.log2(60.125 / 80.5 / 0.25))
+    shown = contexts(made, "encoder.1", 0, listed, 4)
+    assert [one.token for one in shown] == ["common", "rare", "common", "rare"]
+    assert len({one.text for one in shown}) == 4 and not contexts(made, "encoder.1", 0, [])
 
 
 def test_words_and_phrases_are_found_however_they_are_split(predictor):

@@ -7,7 +7,7 @@ import pytest
 
 from switch_model import Interventions
 from switch_model.counterfactuals import importance
-from switch_model.plots.routing import router_heat_map
+from switch_model.plots.routing import router_heat_map, stacked_places
 from ui.cards.flow import draw_flow
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
@@ -141,3 +141,17 @@ def test_what_is_switched_off_stays_off_for_the_next_text(explorer, predictor):
     kept = Interventions(ablate={("encoder.1", 3)}, capacity_factor=0.5)
     assert after.changes == kept and after.prediction.scores == pytest.approx(predictor("The team won.", kept).scores)
     assert not explorer.intervene(after, {"kind": "undo"})[0].changed
+
+
+@pytest.mark.parametrize("columns", [[[30, 1, 4], [5] * 7], [[1] * 64, [64]], [[3], [2, 1]]])
+def test_the_experts_of_a_flow_lie_apart_and_within_the_figure(columns):
+    height = 200
+    places, gap = stacked_places(columns, height)
+    scale = min((height - gap * (len(counts) - 1)) / sum(counts) for counts in columns)
+    for counts in columns:
+        ends = []
+        for count in counts:
+            centre = height * places.pop(0)
+            assert centre - scale * count / 2 >= (ends[-1] + gap if ends else 0) - 0.5
+            ends.append(centre + scale * count / 2)
+        assert ends[-1] <= height + 0.5

@@ -50,8 +50,10 @@ def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     assert "12 texts" in facts and "tiny on news.csv" in facts and "layer 1" in layers and shown["visible"]
     assert loads.data[0].z.shape == (2, 4) and [value for _, value in picker["choices"]] == ["encoder.1", "encoder.3"]
     assert matrix.count("data-true") == 16 and sought == picker and len(experts["choices"]) == 5
-    told, lifts, *_ = layer_view(analysis, "encoder.3")
-    assert "shuffled" in told and lifts.data[0].z.shape == (4, 4)
+    told, lifts, *_ = layer_view(analysis, picker["value"])
+    above = {name: one.value - one.chance for name, one in analysis.told.items()}
+    assert picker["value"] == max(above, key=above.get)
+    assert "shuffled" in told and "ayer" in told.rpartition("chance.")[2] and lifts.data[0].z.shape == (4, 4)
     few = [*analyst.run("tiny", "toy", str(table), "", 5)][-1][0]
     assert len(few.corpus.texts) == 5
 

@@ -15,7 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from switch_model.analysis.corpus import Corpus
-from switch_model.analysis.specialization import class_counts, class_information, lift, right_against_wrong, vocabulary
+from switch_model.analysis.specialization import (
+    class_counts,
+    class_information,
+    lift,
+    listed_tokens,
+    right_against_wrong,
+)
 from switch_model.counterfactuals import mean_importance
 from switch_model.inference.classifier import Predictor
 from switch_model.storage.whole_files import folder_written_aside
@@ -113,14 +119,14 @@ def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TE
 
 def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, Any]) -> dict[str, Any]:
     """All metrics of a report, for JSON: per layer those of `Corpus.measures`, mutual information with the classes,
-    lift, right against wrong, and per expert the tokens of highest lift and its importance; and `found`, from
+    lift, right against wrong, and per expert its tokens (`listed_tokens`) and its importance; and `found`, from
     `train.evaluation.reliance.measured`."""
     layers = []
     for index, name in enumerate(corpus.layers):
         experts = [
             {
                 "expert": expert,
-                "tokens": [asdict(one) for one in vocabulary(corpus, name, expert)[:10]],
+                "tokens": [asdict(one) | {"score": one.score} for one in listed_tokens(corpus, name, expert, 10)],
                 "importance": None if importance is None else float(importance[index, expert, 0]),
                 "changes_class": None if importance is None else float(importance[index, expert, 1]),
             }

@@ -4,6 +4,7 @@ The templates are report.html and expert_card.html; values are escaped automatic
 Try it: report_html(corpus, None, "AG News, test", "")
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,39 @@ from switch_model.analysis.specialization import (
     class_information,
     contexts,
     lift,
+    listed_tokens,
+    most_telling,
     right_against_wrong,
-    vocabulary,
 )
+from train.definitions import definitions_script, header
 from train.evaluation.reliance import html as reliance_html
 from train.formatting import counted, percent, signed
 from train.templates import render
 
-SHOWN_TOKENS, SHOWN_CLASSES = 10, 8
+SHOWN_TOKENS, SHOWN_CLASSES, SHOWN_CONTEXTS = 10, 8, 3
 # Confusion matrices with more classes are not shown.
 MAX_MATRIX = 40
 
 
-def layer_table(corpus: Corpus) -> str:
+# The class information of every layer, by its name.
+Told = Mapping[str, AgainstChance]
+
+
+def told_of_class(corpus: Corpus) -> Told:
+    return {layer: class_information(corpus, layer) for layer in corpus.layers}
+
+
+def layer_table(corpus: Corpus, told: Told) -> str:
     """A row per sparse layer: load, entropies, drops, and mutual information with the classes."""
     information = "mutual information with the class (normalised)"
-    head = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", information)
+    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", information)
     rows = []
     for index, name in enumerate(corpus.layers):
-        one, told = corpus.measures[index], class_information(corpus, name)
+        one = corpus.measures[index]
         numbers = [f"{one[key]:.2f}" for key in ("load_cv", "load_entropy", "token_entropy", "balance_loss")]
-        numbers += [percent(one["drop_rate"]), told_in_words(told)]
+        numbers += [percent(one["drop_rate"]), told_in_words(told[name])]
         rows.append((layer_title(name), *numbers))
-    return render("evaluation/number_table.html", head=head, rows=rows)
+    return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
 
 
 def told_in_words(told: AgainstChance) -> str:
@@ -65,6 +76,7 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
             f" · without it the predicted class’s probability changes by {points} points on average, and the class "
         )
         facts += f"changes in {percent(flipped)} of {tried:.0f} texts"
+    listed = listed_tokens(corpus, layer, expert, SHOWN_TOKENS)
     lifts = lift(class_counts(corpus, layer))[:, expert]
     order = [index for index in np.argsort(-np.abs(lifts)) if not np.isnan(lifts[index])][:SHOWN_CLASSES]
     return render(
@@ -73,10 +85,15 @@ def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float
         layer=layer_title(layer),
         facts=facts,
         caution=caution(corpus, layer, expert),
-        tokens=[one for one in vocabulary(corpus, layer, expert) if one.lift > 0][:SHOWN_TOKENS],
+        head=[*map(header, ("token", "count", "share here", "lift", "score"))],
+        rows=[
+            (one.token, f"{one.count:,}", percent(one.share), signed(one.lift, 1), f"{one.score:,.1f}")
+            for one in listed
+        ],
+        chance=percent(count / len(corpus.token)),
         kind="classes" if corpus.labelled else "predicted classes",
         lifts=" · ".join(f"{corpus.classes[index]} {signed(lifts[index], 2)}" for index in order),
-        contexts=contexts(corpus, layer, expert, 3),
+        contexts=contexts(corpus, layer, expert, listed, SHOWN_CONTEXTS),
     )
 
 
@@ -106,13 +123,14 @@ def report_html(
         measured = [None] * corpus.num_experts if importance is None else list(map(tuple, importance[index]))
         return {
             "title": layer_title(layer).capitalize(),
-            "information": information_in_words(corpus, layer),
+            "information": information_in_words(corpus, layer, told),
             "lift": html_of(class_lift(corpus, layer)),
             "right_and_wrong": said,
             "right_and_wrong_loads": "" if loads is None else html_of(right_and_wrong_loads(loads)),
             "cards": [expert_card(corpus, layer, expert, measured[expert]) for expert in range(corpus.num_experts)],
         }
 
+    told = told_of_class(corpus)
     matrix = confusion(corpus)
     drawn = matrix is not None and len(matrix) <= MAX_MATRIX
     return render(
@@ -121,7 +139,8 @@ def report_html(
         plotly=get_plotlyjs(),
         facts=facts_in_words(corpus),
         note=note,
-        layer_table=layer_table(corpus),
+        layer_table=layer_table(corpus, told),
+        most_telling=most_telling_in_words(told),
         loads=html_of(layer_loads(corpus)),
         drops=html_of(drops_by_position(corpus)),
         reliance=found and reliance_html(found),
@@ -130,6 +149,8 @@ def report_html(
         classes=corpus.classes,
         layers=[described(index, layer) for index, layer in enumerate(corpus.layers)],
         no_names=NO_NAMES,
+        definitions=definitions_script(),
+        corner=header("true class"),
     )
 
 
@@ -152,14 +173,25 @@ def facts_in_words(corpus: Corpus) -> str:
     return f"{', '.join(size)}.{right}"
 
 
-def information_in_words(corpus: Corpus, layer: str) -> str:
-    """Mutual information of expert and class, beside chance."""
-    told = class_information(corpus, layer)
-    verdict = "more than chance" if told.beyond_chance else "no more than chance"
+def information_in_words(corpus: Corpus, layer: str, told: Told) -> str:
+    """Mutual information of expert and class, beside chance, and whether any layer's is higher."""
+    here = told[layer]
+    verdict = "more than chance" if here.beyond_chance else "no more than chance"
     kind = "class" if corpus.labelled else "predicted class"
-    return (
-        f"Mutual information of a token’s expert with the text’s {kind}, normalised: {told_in_words(told)}, {verdict}."
+    said = (
+        f"Mutual information of a token’s expert with the text’s {kind}, normalised: {told_in_words(here)}, {verdict}."
     )
+    return f"{said} {most_telling_in_words(told)}" if layer == most_telling(told) else said
+
+
+def most_telling_in_words(told: Told) -> str:
+    """Which layer is looked at first, and why; "" where there is one only."""
+    layer = most_telling(told)
+    if len(told) < 2:
+        return ""
+    if not told[layer].beyond_chance:
+        return f"No layer tells more of the class than chance; {layer_title(layer)} comes closest."
+    return f"Of all layers, {layer_title(layer)} tells most of the class."
 
 
 def right_wrong_in_words(corpus: Corpus, layer: str) -> tuple[str, np.ndarray | None]:

@@ -34,7 +34,7 @@ def analyze_command(argv: list[str]) -> None:
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.classifier import Predictor
     from train.analysis.analyze import importances, rows_to_analyze, with_overlap, write_report
-    from train.analysis.report import facts_in_words
+    from train.analysis.report import facts_in_words, most_telling_in_words, told_of_class
     from train.evaluation.reliance import measured, rows_of
 
     predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
@@ -49,7 +49,7 @@ def analyze_command(argv: list[str]) -> None:
     )
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
     write_report(corpus, importance, title, rows.note, Path(options.output), found)
-    print(f"{facts_in_words(corpus)} {rows.note}".rstrip())
+    print(f"{facts_in_words(corpus)} {most_telling_in_words(told_of_class(corpus))} {rows.note}".rstrip())
     if found:
         print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")

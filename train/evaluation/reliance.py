@@ -13,6 +13,7 @@ from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from train.definitions import header
 from train.formatting import counted, percent, signed
 from train.templates import render
 
@@ -23,7 +24,7 @@ HARDLY, SOME = 0.05, 0.5
 # Called with (passes done, total).
 Progress = Callable[[int, int], None] | None
 
-HEAD = ("", "experts off", "choices shuffled", "most important expert off")
+HEAD = ("layer", "experts off", "choices shuffled", "most important expert off")
 
 
 def drawn(rows: Sequence[Any], count: int) -> list[Any]:
@@ -196,4 +197,6 @@ def markdown(found: Reliance) -> list[str]:
 def html(found: Reliance) -> str:
     """The same for the page and for reports."""
     said = " ".join(sentences(found))
-    return render("evaluation/reliance.html", head=HEAD, rows=table(found), said=said, facts=facts(found))
+    return render(
+        "evaluation/reliance.html", head=[*map(header, HEAD)], rows=table(found), said=said, facts=facts(found)
+    )

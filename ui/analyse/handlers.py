@@ -6,8 +6,9 @@ Try it: [*Analyst(shelf, workspace).run("ag_news", "toy", None, "", 100)][-1]
 
 import csv
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from markupsafe import Markup
 from switch_model import CheckpointError
 from switch_model.analysis.corpus import Corpus, route_in_steps
 from switch_model.analysis.layer_names import layer_title
-from switch_model.analysis.specialization import THIN_TEXTS, Context, find
+from switch_model.analysis.specialization import THIN_TEXTS, AgainstChance, Context, find, most_telling
 from switch_model.counterfactuals import mean_importance
+from train.definitions import header
 from train.formatting import counted, percent
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach
@@ -53,6 +55,13 @@ class Analysis:
     model: str
     title: str
     note: str
+
+    @cached_property
+    def told(self) -> Mapping[str, AgainstChance]:
+        """What each layer's experts tell of the class."""
+        from train.analysis.report import told_of_class
+
+        return told_of_class(self.corpus)
 
 
 class Analyst:
@@ -212,15 +221,15 @@ def summary(analysis: Analysis | None) -> Summary:
     from train.analysis.report import facts_in_words, layer_table
 
     corpus = analysis.corpus
-    layers = [(layer_title(name), name) for name in corpus.layers]
+    layers, first = [(layer_title(name), name) for name in corpus.layers], most_telling(analysis.told)
     return Summary(
         facts=heading(analysis.title) + quiet(f"{facts_in_words(corpus)} {analysis.note}"),
-        layers=piece("wide", Markup(layer_table(corpus))),
+        layers=piece("wide", Markup(layer_table(corpus, analysis.told))),
         loads=layer_loads(corpus),
         drops=drops_by_position(corpus),
         # Two updates: Gradio takes each one apart.
-        layer=gr.update(choices=layers, value=layers[0][1]),
-        sought_layer=gr.update(choices=layers, value=layers[0][1]),
+        layer=gr.update(choices=layers, value=first),
+        sought_layer=gr.update(choices=layers, value=first),
         sought_expert=gr.update(choices=[(ANY_EXPERT, -1), *_experts(corpus)], value=-1),
         matrix=confusion_html(corpus),
         shown=gr.update(visible=True),
@@ -238,7 +247,7 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> LayerView:
     said, loads = right_wrong_in_words(corpus, layer)
     busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
     return LayerView(
-        words=quiet(information_in_words(corpus, layer)),
+        words=quiet(information_in_words(corpus, layer, analysis.told)),
         classes=class_lift(corpus, layer),
         right_words=quiet(said),
         right_loads=None if loads is None else right_and_wrong_loads(loads),
@@ -310,7 +319,9 @@ def confusion_html(corpus: Corpus) -> str:
     if len(matrix) > MAX_MATRIX:
         return quiet(f"{len(matrix)} classes are more than a matrix can show.")
     most = max(int(matrix.max()), 1)
-    return render("analyse/confusion.html", classes=corpus.classes, matrix=matrix.tolist(), most=most)
+    return render(
+        "analyse/confusion.html", corner=header("true class"), classes=corpus.classes, matrix=matrix.tolist(), most=most
+    )
 
 
 def tables(analysis: Analysis | None) -> list[str]:

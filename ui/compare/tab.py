@@ -12,6 +12,7 @@ from markupsafe import Markup
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import routed_alike
+from train.definitions import header
 from train.formatting import percent
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import CheckpointShelf, same_run
@@ -95,7 +96,7 @@ def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, 
         places, others = zip(*pairs, strict=True)
         alike, chance = routed_alike(one.expert[0, list(places)], two.expert[0, list(others)], one.num_experts)
         rows.append((layer_title(one.name), percent(alike), percent(chance)))
-    return render("compare/agreement.html", rows=rows)
+    return render("compare/agreement.html", head=[*map(header, ("layer", "routed alike", "by chance"))], rows=rows)
 
 
 def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> Markup:

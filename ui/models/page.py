@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
 from switch_model.storage.tokenizer_io import target_of
+from train.definitions import header, is_defined
 from train.evaluation.reliance import known, sentences
 from train.formatting import counted
 from ui.catalog.kinds import CLASSIFIER
@@ -34,11 +35,22 @@ def model_page(shelf: ModelShelf, key: str | None) -> ModelPage:
         loaded = shelf.load(key)
     except CheckpointError as error:
         return ModelPage(notice(str(error)))
+    rows = [(header(name), value) for name, value in _rows(loaded).items()]
     return ModelPage(
-        render("models/facts.html", rows=_rows(loaded), reliance=_reliance(loaded, shelf.evaluation(key))),
-        shelf.card(key),
+        render("models/facts.html", rows=rows, reliance=_reliance(loaded, shelf.evaluation(key))),
+        with_headers(shelf.card(key)),
         json.dumps(loaded.config.to_dict(), indent=2, default=str),
     )
+
+
+def with_headers(card: str) -> str:
+    """A card's Markdown, in whose tables the columns tell what they mean."""
+    lines = card.split("\n")
+    for index, line in enumerate(lines[1:]):
+        if line.startswith("|---"):
+            cells = (cell.strip() for cell in lines[index].split("|"))
+            lines[index] = "|".join(header(cell) if is_defined(cell) else cell for cell in cells)
+    return "\n".join(lines)
 
 
 def _rows(loaded: LoadedModel) -> dict[str, str]:

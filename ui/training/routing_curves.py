@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.analysis.layer_names import layer_titles
-from switch_model.plots.routing import MAX_LEVEL_NAMES, MAX_NAME, MAX_NAMED_TOKENS, reads_from_the_right
+from switch_model.plots.routing import MAX_NAME, reads_from_the_right, token_ticks
 from switch_model.plots.style import empty, plain, styled
 from ui.look.palette import CELL_INK, MAX_COLOURS, expert_colour
 from ui.training.learning_curves import HEALTH_HEIGHT, in_chunks, mean
@@ -172,15 +172,9 @@ def probe_plot(records: Records, layer: str | None = None) -> go.Figure:
     rows, count = len(lines), len(names)
     dropped = [[not kept for kept in routed.get("kept") or ()] or [False] * count for routed in layers]
     figure = go.Figure(_probe_cells(lines, layers, dropped, names))
-    named = count <= MAX_NAMED_TOKENS
-    upright = named and count > MAX_LEVEL_NAMES
-    size = 11 if count <= 45 else 9
+    ticks, bottom = token_ticks(names)
     figure.update_xaxes(
-        tickvals=list(range(count)) if named else None,
-        ticktext=names if named else None,
-        tickangle=-90 if upright else 0,
-        tickfont={"size": size},
-        title=None if named else "token",
+        ticks,
         range=[count - 0.5, -0.5] if reads_from_the_right(lines[-1]["pieces"]) else [-0.5, count - 0.5],
         showgrid=False,
     )
@@ -196,9 +190,7 @@ def probe_plot(records: Records, layer: str | None = None) -> go.Figure:
             text="× dropped: the expert was full", x=1, y=1, xref="paper", yref="paper",
             xanchor="right", yanchor="bottom", showarrow=False, font={"size": 11},
         )  # fmt: skip
-    longest = min(max(len(str(piece)) for piece in lines[-1]["pieces"]), MAX_NAME)
-    bottom = 20 + round(0.72 * size * longest) if upright else 28 if named else 40
-    return styled(figure, height=max(22 * rows, 44) + bottom + 24, top=22, hovermode="closest")
+    return styled(figure, height=max(22 * rows, 44) + bottom + 30, top=22, hovermode="closest")
 
 
 def _probe_cells(lines: Records, layers: list[Any], dropped: list[list[bool]], names: list[str]) -> go.Heatmap:

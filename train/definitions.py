@@ -1,0 +1,91 @@
+"""What the columns of tables mean: one sentence or two for each, in the words of docs/metrics.md.
+
+A column's header is a button; the script in definitions.html, once in a page or report, shows its meaning on hover, on
+focus and on a tap. Try it: header("load CV")
+"""
+
+import json
+
+from markupsafe import Markup, escape
+
+from train.templates import render
+
+DEFINITIONS = {
+    "layer": "A layer with experts, counted from 0; layers without experts are counted too.",
+    "load CV": "Standard deviation of the experts’ shares of the tokens over the mean of these shares. 0 = even.",
+    "load entropy": (
+        "How evenly the experts are used: entropy of their shares of the tokens, over the log of their number. "
+        "1 = even."
+    ),
+    "token entropy": (
+        "How uncertain the router is about one token: entropy of its probabilities over the log of the number of "
+        "experts, mean over tokens. 0 = certain."
+    ),
+    "balance loss": (
+        "Number of experts times the sum, over experts, of share of the tokens times mean router probability. "
+        "1 = even, the number of experts = all tokens to one."
+    ),
+    "dropped": "Share of the tokens that found their expert’s buffer full: no expert read them.",
+    "mutual information with the class (normalised)": (
+        "How much of a text’s class the expert of one token tells: mutual information over the entropy of the class. "
+        "0 % = nothing, 100 % = all. Shuffled: the mean when the classes are permuted over texts."
+    ),
+    "token": "A token of the vocabulary that occurs at least 10 times in these texts.",
+    "count": "Occurrences of the token in these texts.",
+    "share here": "Share of these occurrences that chose this expert.",
+    "lift": (
+        "log2 of that share over this expert’s share of all tokens, with half an occurrence added. 0 = by chance, "
+        "1 = twice as often."
+    ),
+    "score": (
+        "Occurrences that chose this expert, times lift. The list is ranked by it: first what is both frequent and "
+        "typical of the expert."
+    ),
+    "true class": "A row for each true class, a column for each predicted class: the number of such texts.",
+    "experts off": "The metric when no expert of the layer can be chosen: its sparse MLP adds nothing.",
+    "choices shuffled": (
+        "The metric when the choices are permuted among the tokens of all texts: each expert keeps its load, and reads "
+        "tokens that were meant for others."
+    ),
+    "most important expert off": (
+        "The metric without the one expert whose absence costs most: its tokens go to the most probable of the others."
+    ),
+    "routed alike": "Share of the aligned tokens that chose the same expert both times, dropped or not.",
+    "by chance": "The same share were experts sampled by their two loads: the sum over experts of load times load.",
+    "expert": "Share of the tokens that chose this expert, before drops.",
+    "size": "Layers with experts, experts in each, and parameters: those that one token uses, and all.",
+    "sparse layers": "The layers with experts, by their names in files and commands.",
+    "widths": "Numbers per token between layers (hidden), inside an expert, and in the heads of attention.",
+    "capacity in evaluation": (
+        "How many tokens one expert takes at most; the rest are dropped. An even share is tokens over experts."
+    ),
+    "classes": "What the model can answer.",
+    "kind": "What the model does with a text.",
+    "tokenizer": "Splits a text into tokens: its algorithm, its number of tokens, and how many the model reads.",
+    "target tokenizer": "The tokenizer of the output, which has a vocabulary of its own.",
+}
+
+
+def is_defined(name: str) -> bool:
+    return _known(name) in DEFINITIONS
+
+
+def header(name: str) -> Markup:
+    """A column's header: a button that shows what the column means; a name without a definition stays text."""
+    if not is_defined(name):
+        return escape(name)
+    return Markup(render("definition.html", name=name, anchor=_anchor(_known(name))).strip())
+
+
+def definitions_script() -> Markup:
+    """The meanings and the script that shows them, for the head of a page."""
+    meanings = {_anchor(name): meaning for name, meaning in DEFINITIONS.items()}
+    return Markup(render("definitions.html", meanings=Markup(json.dumps(meanings, ensure_ascii=False))))
+
+
+def _known(name: str) -> str:
+    return "expert" if name.removeprefix("expert ").isdecimal() else name
+
+
+def _anchor(name: str) -> str:
+    return "means-" + "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
