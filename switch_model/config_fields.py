@@ -47,7 +47,7 @@ class SwitchFields(PreTrainedConfig):
     d_model: int = option(128, "width of the residual stream", low=1, largest=MAX_WIDTH)
     d_kv: int = option(32, "width of one attention head", low=1, largest=MAX_WIDTH)
     d_ff: int = option(512, "hidden width of one expert, and of a dense MLP", low=1, largest=MAX_WIDTH)
-    num_heads: int = option(4, "attention heads", low=1, largest=MAX_WIDTH)
+    num_heads: int = option(4, "attention heads per block", low=1, largest=MAX_WIDTH)
     num_layers: int = option(4, "blocks", low=1, largest=MAX_LAYERS)
     num_experts: int = option(8, "experts per sparse layer", low=1, largest=MAX_EXPERTS)
     bigram_buckets: int = option(
@@ -88,7 +88,7 @@ class SwitchFields(PreTrainedConfig):
     )
     position: Position = option(
         "relative",
-        "position encoding",
+        "how positions are encoded: a bias on attention scores, or vectors added to the embeddings",
         '"relative" = T5\'s bias on attention scores; "sinusoidal" (1706.03762, section 3.5) and "learned" = vectors '
         "added to the embeddings.",
     )

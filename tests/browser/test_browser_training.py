@@ -11,6 +11,7 @@ from tests.support.pages import running_app, save_tiny_checkpoint
 from tests.support.waits import wait_until
 from train.data.toy import make_toy
 from train.runs.run import Run
+from ui.training.argument_form import BASIC, NAMES
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def wait_for_state(page, state: str) -> None:
 
 def choose_size(page, label, preset):
     """Its arguments have arrived in the form then: what is typed before would be lost."""
-    page.get_by_label(label).check()
+    page.locator("#preset").get_by_label(label).check()
     wait_for_command(page, f"--preset {preset}")
 
 
@@ -51,6 +52,41 @@ def uploaded(page, address, table, said):
     return page
 
 
+BASICS = ("train-data", "task", "text-column", "label-column", "preset", "argument-epochs", "argument-lr")
+BASICS += ("argument-num_experts", "run-name")
+SHOWN = "[...document.querySelectorAll('#advanced .argument')].filter(one => one.offsetHeight).map(one => one.id)"
+# Of boxes, buttons and choices; the arrow and the box of a list are parts of a larger one.
+SMALL = """[...document.querySelectorAll('#train-page :is(.buttons button, .checkbox-container, .argument input:not(' +
+'[type=checkbox], [type=radio], [role=combobox]), .wrap:has(> .wrap-inner), #preset label, #task label)')].filter(
+one => one.offsetHeight && one.getBoundingClientRect().height < 40).map(one => one.outerHTML)"""
+
+
+def test_basics_are_in_view_and_a_search_finds_the_rest_on_a_phone_too(new_page, workspace):
+    address, _ = workspace
+    page = new_page(width=390, height=844)
+    page.goto(f"{address}#tab=train")
+    for name in BASICS:
+        page.wait_for_selector(f"#{name} .info-text em", state="visible")
+    assert not page.evaluate(SHOWN)
+    page.click("#advanced > .label-wrap")
+    page.wait_for_selector("#argument-seed")
+    everything = page.evaluate(SHOWN)
+    assert len(everything) == len(NAMES) - len(BASIC) and page.locator("#advanced .info-text em:visible").count() > 80
+    assert page.evaluate("document.documentElement.scrollWidth") == 390 and not page.evaluate(SMALL)
+
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    for words, found in (
+        ("lr_sch", ["argument-lr_schedule"]),
+        ("FACTOR capacity train", ["argument-capacity_factor"]),
+        ("no such thing", []),
+        ("", everything),
+    ):
+        page.fill("#advanced input[type=search]", words)
+        assert page.evaluate(SHOWN) == found
+    assert not [data for data in sent if "capacity train" in data]
+
+
 def test_train_reload_stop_resume_and_open_in_explore(new_page, workspace, tmp_path):
     address, runs = workspace
     rows, names = make_toy(300, num_classes=2)
@@ -60,9 +96,9 @@ def test_train_reload_stop_resume_and_open_in_explore(new_page, workspace, tmp_p
         writer.writerows((row["text"], names[row["label"]]) for row in rows)
 
     page = uploaded(new_page(), address, tmp_path / "my words.csv", "300")
-    choose_size(page, "none · no preset", "none")
+    choose_size(page, "none", "none")
     page.fill("#run-name input, #run-name textarea", "mine")
-    page.locator(".argument-group .label-wrap", has_text="Training").click()
+    page.click("#advanced > .label-wrap")
     for name, value in {"epochs": "30", "logging_steps": "5", "eval_steps": "25"}.items():
         page.fill(f"#argument-{name} input, #argument-{name} textarea", value)
         page.keyboard.press("Tab")
@@ -114,7 +150,7 @@ def test_a_translation_from_an_upload_shows_what_it_writes(new_page, workspace, 
     page = uploaded(new_page(), address, tmp_path / "cats.csv", "60 pairs")
     assert page.get_by_label("translate").is_checked() and page.locator("#target-column").is_visible()
     choose_size(page, "tiny · a first look", "tiny")
-    page.locator(".argument-group .label-wrap", has_text="Training").click()
+    page.click("#advanced > .label-wrap")
     for name, value in {"max_steps": "4", "eval_steps": "2"}.items():
         page.fill(f"#argument-{name} input, #argument-{name} textarea", value)
         page.keyboard.press("Tab")

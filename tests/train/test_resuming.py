@@ -109,7 +109,7 @@ def test_a_run_without_a_whole_checkpoint_says_what_is_damaged(run_of_two_saves,
     assert not run.can_resume() and main(["resume", str(run.folder)]) == 2
     said = capsys.readouterr().err
     assert "checkpoint-4 is damaged (optimizer.pt is empty or incomplete), and there is no other" in said
-    assert "start again with" in said and len(run.kept_checkpoints()) == 2
+    assert "start again. The command:" in said and len(run.kept_checkpoints()) == 2
 
 
 @pytest.fixture(scope="module")

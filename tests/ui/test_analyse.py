@@ -123,7 +123,7 @@ def test_what_can_not_be_reached_is_listed_last_and_said_without_flags(checkpoin
     page = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path, str(tmp_path)))
     offered = page.offer()
     assert [name for _, name in offered][:3] == ["mini_news", "mini_reviews", "toy"]
-    assert all("not reachable: it is not in the folder" in title for title, _ in offered[3:])
+    assert all("not available here: it is not in the folder" in title for title, _ in offered[3:])
     for data_dir in (str(tmp_path), None):
         page = Analyst(page.shelf, Workspace(tmp_path, data_dir))
         *_, (_, said) = page.run("tiny", "imdb", None, "", 0)
@@ -134,7 +134,7 @@ def test_what_can_not_be_reached_is_listed_last_and_said_without_flags(checkpoin
     assert titles["sst2"] == "sst2 · from the Hugging Face Hub" and next(iter(titles)) == "mini_news"
     reach = DataReach()
     reach.failed("sst2", Unreachable("no", "the Hugging Face Hub does not answer"))
-    assert reach.choices(["sst2"])[0][0] == "sst2 · not reachable: the Hugging Face Hub does not answer"
+    assert reach.choices(["sst2"])[0][0] == "sst2 · not available here: the Hugging Face Hub does not answer"
 
 
 def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):

@@ -244,7 +244,7 @@ def test_unreachable_data_set_says_what_to_do(explorer):
     table = SamplePicker(explorer).search_samples("tiny", "imdb", "")
     assert 'role="alert"' in table and "imdb is not reachable: it is not in the folder of data sets." in table
     titles = {name: title for title, name in explorer.library.choices()}
-    assert "not reachable" in titles["imdb"] and [*titles].index("imdb") > [*titles].index("mini_news") == 1
+    assert "not available here" in titles["imdb"] and [*titles].index("imdb") > [*titles].index("mini_news") == 1
     # Random still gives a text.
     assert SamplePicker(explorer).draw_sample("tiny", "imdb", "", None).text
 

@@ -162,11 +162,11 @@ def test_dead_experts_are_called_out_by_layer_and_number():
     words = run_summary.dead_experts([train_line(5, routing(EVEN, starved, balance_loss=3.1))])
     assert words == (
         "Layer 1: expert 3 receives next to nothing (under 1 % of an even share). "
-        "The balance loss is 3.1 (1 = even): raise --aux_loss_coef, or lower --lr."
+        "The balance loss is 3.1 (1 = even): raise “Balance loss weight”, or lower “Learning rate”."
     )
     collapsed = run_summary.dead_experts([train_line(5, routing([0.93, 0.07, 0, 0], drop_rate=0.5))])
     assert "Layer 0: expert 0 takes 93.0\u00a0% of all tokens; experts 2 and 3 receive next to nothing" in collapsed
-    assert "50.0\u00a0% of the tokens are dropped" in collapsed and "--capacity_factor." in collapsed
+    assert "50.0\u00a0% of the tokens are dropped" in collapsed and "raise “Capacity factor in training”." in collapsed
     # A line of long ago says nothing about now, and of two experts one may well take 60 %.
     recovered = [train_line(5, routing(starved)), *(train_line(step, routing([0.61, 0.39])) for step in (10, 15, 20))]
     assert run_summary.dead_experts(recovered) == "All experts are in use."

@@ -16,6 +16,7 @@ from switch_model import load_checkpoint
 from tests.support.pages import save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
 from train.arguments.arguments import Arguments
 from train.arguments.presets import default_task
+from train.arguments.values import HINTS
 from train.cli.parser import read_flags
 from train.data.loading import read_rows
 from train.data.toy import make_toy
@@ -39,8 +40,8 @@ from ui.training.run_history import RunHistory
 from ui.training.tab import open_run
 from ui.training.written_samples import NONE_YET, samples_html
 
-# Where the form begins among the tab's inputs: after the data, the preset, the name and the text to watch.
-FIRST = 9
+# Where the form begins among the tab's inputs: after the data, the preset and the name.
+FIRST = 8
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def workspace(toy_run, tmp_path) -> Workspace:
 def inputs(dataset: str = "toy", preset: str = "none", name: str = "", **form) -> list:
     values = dict(zip(NAMES, values_of(Arguments.resolve({"dataset": dataset, "preset": preset})), strict=True))
     data = [dataset, default_task(dataset), *NONE_CHOSEN]
-    return [*data, preset, name, "", *(values | form).values()]
+    return [*data, preset, name, *(values | form).values()]
 
 
 @pytest.mark.parametrize("preset", ["none", "tiny", "small", "base"])
@@ -63,7 +64,10 @@ def test_the_form_holds_every_argument_and_changes_none(preset):
     assert back == {name: value for name, value in arguments.to_dict().items() if name in NAMES} | {
         "capacity_factor": float("inf")
     }
-    assert all(item.metadata["help"] for _, items in FORM for item in items)
+    assert all(item.metadata["help"] and item.metadata["label"] for _, items in FORM for item in items)
+    # Every argument of the command line is asked for, but for the folder of data sets, which is the page's own.
+    chosen = {"dataset", "task", "text_column", "label_column", "target_column", "language", "preset", "output_dir"}
+    assert {*NAMES} | chosen == {*HINTS} - {"data_dir"} and not {*NAMES} & chosen
 
 
 def test_the_command_shown_is_the_command_that_the_shell_reads(workspace):
@@ -76,10 +80,8 @@ def test_the_command_shown_is_the_command_that_the_shell_reads(workspace):
     assert Path(read.train.output_dir) == workspace.root / "ber-mich-2"
     assert page.preview(*inputs(lr="fast")) == (
         "",
-        '<p class="notice" role="alert">--lr &#39;fast&#39; is not allowed: it must be a number or none.</p>',
-    )
-    assert (
-        "--num_heads" in page.preview(*inputs(num_heads="0"))[1] and "--epochs" in page.preview(*inputs(epochs=""))[1]
+        '<p class="notice" role="alert">“Learning rate” &#39;fast&#39; is not allowed: it must be a number or none.'
+        "</p>",
     )
 
 
@@ -371,18 +373,53 @@ def test_few_values_in_a_column_without_a_telling_name_are_classes(workspace, tm
     assert "<b>3</b> classes" in card
 
 
-def test_unclear_columns_are_chosen_by_content_and_refused_without_flags(workspace, tmp_path):
+@pytest.mark.parametrize(
+    "columns, chosen",
+    [
+        ("nr,kind,words", ("words", "kind")),
+        ("nr,kind,text", ("text", "kind")),  # What a name says stays; only the rest is guessed.
+        ("nr,topic,words", ("words", "topic")),
+    ],
+)
+def test_unclear_columns_are_chosen_by_content_and_a_sentence_says_so(workspace, tmp_path, columns, chosen):
+    path = tmp_path / "odd.csv"
+    path.write_text(columns + "\n" + "".join(f"a{n},k{n % 3},these are {n}\n" for n in range(400)))
+    _, _, card, text, label, *_ = NewRun(workspace).upload(str(path))
+    assert (text["value"], label["value"], 'role="alert"' in card) == (*chosen, False)
+    assert f"“{chosen[0]}” for texts and “{chosen[1]}” for classes" in card
+
+
+def test_unclear_columns_are_refused_without_flags_and_what_is_missing_is_listed_last(workspace, tmp_path):
     page, path = NewRun(workspace), tmp_path / "odd.csv"
-    path.write_text("nr,kind,words\n" + "".join(f"a{n},k{n % 3},these are {n}\n" for n in range(400)))
-    _, _, card, text, label, *_ = page.upload(str(path))
-    assert (text["value"], label["value"], 'role="alert"' in card) == ("words", "kind", False)
     for content, words in (("a,b\nx y z,1\n", "Column of"), ("text,label\nx,[1]\n" * 1, "")):
         path.write_text(content)
         said = page.data.look_at(str(path), "classification", *NONE_CHOSEN)[0]
         assert words in said and not re.search(r"--\w", said)
     assert "imdb is not reachable" in page.data.choose("imdb", "classification").card
     titles = [title for title, _ in page.data.choices()]
-    assert titles[:3] == ["toy", "mini_news", "mini_reviews"] and "not reachable" in titles[-1]
+    assert (
+        titles[:3] == ["toy", "mini_news", "mini_reviews"]
+        and "not available here: the Hugging Face Hub is" in titles[-1]
+    )
+
+
+@pytest.mark.parametrize("limits", [None, VisitorLimits()])
+def test_no_error_of_the_form_speaks_of_flags(workspace, limits):
+    """Each field with nonsense in it, and with numbers that no rule allows; then what an estimate and a run find."""
+    workspace.limits = limits
+    page, said = NewRun(workspace), []
+    for name in NAMES:
+        for value in ("nonsense", "-1", "", "1e9"):
+            asked = inputs(**{name: value})
+            command, words = page.preview(*asked)
+            said += [] if command else [words, page.start(None, *asked).wrong]
+    other_shape = inputs(init_from=str(workspace.root / "toy" / "best"), num_experts="6")
+    said += page.estimate({"rows": 9, "classes": 2, "words": [3]}, *other_shape)
+    assert len(said) > len(NAMES) and all('role="alert"' in words for words in said)
+    assert not [words for words in said if re.search(r"--\w|[A-Z]_[A-Z]|can&#39;t be used here", words)]
+    run = Run.create(Arguments.resolve({"dataset": "toy", "output_dir": str(workspace.root / "gone")}))
+    run.set_state("failed", "The loss became nan at step 3: try a lower --lr.")
+    assert "lower “Learning rate”." in LiveRun(workspace).tick("gone", "").head
 
 
 def test_each_task_has_its_card_columns_command_and_estimate(workspace, tmp_path):
@@ -401,7 +438,7 @@ def test_each_task_has_its_card_columns_command_and_estimate(workspace, tmp_path
         assert target["visible"] == (task == "translation") and text["choices"] == [NO_COLUMN, "en", "de"]
         small = {"d_model": "16", "d_ff": "32", "num_layers": "1", "num_heads": "2", "vocab_size": "200"}
         form = dict(zip(NAMES, page.choose_preset("tiny", path, task), strict=True)) | small
-        asked = [path, task, column, "kind", "de", "", "tiny", "", "", *form.values()]
+        asked = [path, task, column, "kind", "de", "", "tiny", "", *form.values()]
         command, wrong = page.preview(*asked)
         assert f"--task {task}" in command and not wrong and "--label_column" not in command
         assert ("--target_column" in command) == (task == "translation")

@@ -49,7 +49,8 @@ def in_flags(error: ValueError) -> str:
     """SwitchConfig's error message, with the flag's name instead of the field's."""
     field_name, _, rest = str(error).partition("=")
     flag = FLAGS.get(field_name, field_name)
-    return f"--{flag} {rest.replace('or None (', 'or inf (')}" if rest else str(error)
+    none = "inf" if flag.startswith("capacity_factor") else "none"
+    return f"--{flag} {rest.replace('or None (', f'or {none} (')}" if rest else str(error)
 
 
 def adopt_shape(model: ModelArguments, implied: ModelArguments, source: SwitchConfig) -> None:
@@ -62,7 +63,9 @@ def adopt_shape(model: ModelArguments, implied: ModelArguments, source: SwitchCo
         own, theirs = getattr(model, name), getattr(source, field_name)
         asked = own is not None and own != getattr(implied, name)
         if asked and own != theirs:
-            raise ValueError(f"--{name} {own} does not fit --init_from: that model has {theirs}. Leave the flag out.")
+            raise ValueError(
+                f"--{name} {own} does not fit --init_from: that model has {theirs}. Leave it out, or give {theirs}."
+            )
         setattr(model, name, theirs)
     # It does not change the shape of any weight, so a flag may differ.
     if model.expert_residual is None:

@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 
 from switch_model.storage.hub import with_revision
 from train.arguments.arguments import Arguments
-from train.arguments.groups import GROUPS
+from train.arguments.groups import FOR_THE_FORM, GROUPS
 from train.arguments.presets import default_task, preset
 from train.arguments.values import HINTS, read_path, read_value
 
@@ -45,6 +45,10 @@ class Parser(argparse.ArgumentParser):
 
 class _TrainParser(Parser, HfArgumentParser):
     """The flags of training."""
+
+    def add_argument(self, *flags: str, **options: Any) -> argparse.Action:
+        # HfArgumentParser passes all metadata of a field to argparse.
+        return super().add_argument(*flags, **{key: options[key] for key in options if key not in FOR_THE_FORM})
 
 
 def in_words(message: str) -> str:

@@ -56,13 +56,13 @@ def choose_columns(source: DataSource, names: list[str], labelled: bool = True) 
     label_column = label_column and column_named(label_column, names, dataset)
     if not texts and usual and set(usual) <= set(names):
         texts = usual
-    texts = texts or _usual_texts(names, other_than=label_column)
+    texts = texts or usual_texts(names, other_than=label_column)
     if not labelled:
         label = None
         own = [name for name in names if name.lower() not in ROW_NUMBERS]
         texts = texts or (tuple(own) if len(own) == 1 else ())
     else:
-        label = label_column or next(iter(_first_of(LABEL_COLUMNS, names, other_than=texts)), None)
+        label = label_column or usual_label(names, other_than=texts)
         # Of two columns, the one that is not the other.
         left = [name for name in names if name not in (*texts, label) and name.lower() not in ROW_NUMBERS]
         if len(left) == 1 and bool(texts) != bool(label):
@@ -102,7 +102,12 @@ def split_columns(wanted: str | None, names: list[str], dataset: str) -> tuple[s
     return tuple(column_named(part, names, dataset) for part in parts)
 
 
-def _usual_texts(names: list[str], other_than: str | None) -> tuple[str, ...]:
+def usual_label(names: list[str], other_than: Sequence[str]) -> str | None:
+    """The column with the most usual name for classes."""
+    return next(iter(_first_of(LABEL_COLUMNS, names, other_than=other_than)), None)
+
+
+def usual_texts(names: list[str], other_than: str | None = None) -> tuple[str, ...]:
     """The column with the most usual name for texts; for instruction data both columns."""
     found = _first_of(TEXT_COLUMNS, names, other_than=(other_than,))
     task = instruction_columns(names)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet
 
 from train.arguments.arguments import Arguments
-from train.arguments.groups import DEFAULT_TASK
+from train.arguments.groups import DEFAULT_TASK, DataArguments
 from train.data.columns import choose_columns, classes_of, names_in, texts_of
 from train.data.errors import DataError
 from train.data.loading import read_rows
@@ -110,23 +110,31 @@ class _Asked:
 
     source: DataSource
     task: str
-    validation_size: float
+    wanted_validation_size: float | None
     wanted_seq_len: int | None
 
     @property
     def seq_len(self) -> int:
-        asked = {"dataset": self.source.dataset, "task": self.task}
-        return self.wanted_seq_len or Arguments.resolve(asked).data.seq_len
+        return self.wanted_seq_len or self._default.seq_len
+
+    @property
+    def validation_size(self) -> float:
+        return self.wanted_validation_size or self._default.validation_size
+
+    @property
+    def _default(self) -> DataArguments:
+        return Arguments.resolve({"dataset": self.source.dataset, "task": self.task}).data
 
 
 def data_report(
-    source: DataSource, *, task: str = DEFAULT_TASK, validation_size: float = 0.05, seq_len: int | None = None
+    source: DataSource, *, task: str = DEFAULT_TASK, validation_size: float | None = None, seq_len: int | None = None
 ) -> DataReport:
     """A report on the rows that a run would use for training and validation. Cached until a file changes.
 
     Args:
         task: a name of train.tasks.registry.TASKS.
-        seq_len: maximum number of tokens per text; None = the default for the data set.
+        validation_size, seq_len: share of rows held out, maximum number of tokens per text; None = the default for the
+            data set.
 
     Raises:
         DataError: when they can't be read, with what to do. A single class is only a warning here.

@@ -7,7 +7,16 @@ from typing import Any
 
 from train.arguments.groups import DEFAULT_TASK
 from train.arguments.presets import default_task
-from train.data.columns import ROW_NUMBERS, cells_of, choose_columns, classes_of, names_in, texts_of
+from train.data.columns import (
+    ROW_NUMBERS,
+    cells_of,
+    choose_columns,
+    classes_of,
+    names_in,
+    texts_of,
+    usual_label,
+    usual_texts,
+)
 from train.data.errors import DataError
 from train.data.loading import read_rows
 from train.data.pairs import choose_pair
@@ -69,10 +78,8 @@ def columns_by_content(source: DataSource) -> tuple[str, str] | None:
 
 
 def likely_columns(source: DataSource) -> tuple[str, str | None] | None:
-    """(the column with the longest texts, one with few values for classes) of a table whose names leave a doubt; None
-    of any other data set, and of one without texts."""
-    if not source.is_file:
-        return None
+    """(the column of texts, the one of classes) of a data set whose names leave a doubt: what a name does not say, the
+    content does: the longest texts, and few values. None of one without texts."""
     try:
         rows, _ = read_rows(source.at("train"))
     except DataError:
@@ -81,12 +88,12 @@ def likely_columns(source: DataSource) -> tuple[str, str | None] | None:
     lengths = {
         name: sum(len(cell) for cell in rows[name][:] if isinstance(cell, str)) for name in names if len(rows[name])
     }
-    texts = max(lengths, key=lengths.get, default=None)
+    texts = next(iter(usual_texts(names)), None) or max(lengths, key=lengths.get, default=None)
     if texts is None or not lengths[texts]:
         return None
     others = ((name, rows[name][:]) for name in names if name != texts)
     few = (name for name, cells in others if _few_values(cells) and len(set(map(str, cells))) > 1)
-    return texts, next(few, None)
+    return texts, usual_label(names, other_than=(texts,)) or next(few, None)
 
 
 def _few_values(cells: list[Any]) -> bool:

@@ -142,7 +142,7 @@ def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerpr
     raise DataError(
         f"{dataset} has changed since this run began: {changed}. "
         f"{leaks + 'it was trained on. ' if leaked else ''}Restore the old rows to resume, or start a new run from its "
-        f"weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
+        f"weights. The command: python -m train --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
     )
 
 
@@ -152,7 +152,8 @@ def check_digests(run: Run, arguments: Arguments, told: dict[str, str], now: Fin
         raise DataError(
             f"{arguments.data.dataset} has changed since this run began, and {run.rows_path}, which would show what "
             "has changed, is missing or damaged: restore the old rows to resume, or start a new run from its "
-            f"weights: python -m train --init_from {pasted(run.folder)} --dataset {pasted(arguments.data.dataset)}"
+            "weights. The command: "
+            f"python -m train --init_from {pasted(run.folder)} --dataset {pasted(arguments.data.dataset)}"
         )
 
 

@@ -268,10 +268,11 @@ def _make_room(run: Run) -> str:
     last = run.last_checkpoint()
     if last is None:
         return (
-            "The disk is full. There is no checkpoint yet: free some space, then start it from the beginning with: "
+            "The disk is full. There is no checkpoint yet: free some space, then resume the run, which starts from the "
+            "beginning. The command: "
             f"python -m train resume {run.folder}"
         )
     return (
-        f"The disk is full. The last checkpoint, {last.name}, is complete: free some space, then resume with: "
+        f"The disk is full. The last checkpoint, {last.name}, is complete: free some space, then resume. The command: "
         f"python -m train resume {pasted(run.folder)}"
     )

@@ -133,7 +133,7 @@ class Run:
             return error
         return RunError(
             f"{self.folder} already contains a run. "
-            f"Choose another --output_dir, or resume it: python -m train resume {pasted(self.folder)}"
+            f"Choose another --output_dir, or resume it. The command: python -m train resume {pasted(self.folder)}"
         )
 
     @classmethod

@@ -114,10 +114,10 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
         newest, why = list(damaged.items())[-1]
         raise RunError(
             f"{folder} can't be resumed: {newest.name} is damaged ({why}), and there is no other complete checkpoint. "
-            f"Restore that file, or start again with\n  {arguments.again()}"
+            f"Restore that file, or start again. The command:\n  {arguments.again()}"
         )
     if not run.can_resume():
-        raise RunError(f"{folder} has no complete checkpoint: start again with\n  {arguments.again()}")
+        raise RunError(f"{folder} has no complete checkpoint: start again. The command:\n  {arguments.again()}")
     if checkpoint and (began := Fingerprint.load(run.rows_path)):
         check_arguments(run, began)
     arguments.check_reporters()

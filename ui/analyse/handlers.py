@@ -184,7 +184,7 @@ class Analyst:
                     return
                 yield _bar(done, total, f"{done} of {total} passes over {counted(len(rows), 'text')}")
         except (CheckpointError, ValueError) as error:
-            yield notice(str(error))
+            yield notice(page_words(error))
 
     def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
         """An expert's card; `measured` = with its importance, which takes a moment."""
@@ -200,7 +200,7 @@ class Analyst:
                 texts = texts_to_try(corpus)
                 importance = *mean_importance(predictor, texts, layer, expert), len(texts)
             except (CheckpointError, ValueError) as error:
-                return notice(str(error))
+                return notice(page_words(error))
         return expert_card(corpus, layer, expert, importance)
 
 

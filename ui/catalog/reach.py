@@ -12,12 +12,15 @@ from pathlib import Path
 
 import psutil
 
-from train.data.errors import NOT_IN_FOLDER, OFFLINE, Unreachable
+from train.data.errors import NO_ANSWER, NOT_IN_FOLDER, OFFLINE, Unreachable
 from train.data.source import LOCAL_SPLITS, DataSource
 
 # How long what could not be reached is said not to be.
 REMEMBERED_SECONDS = 120.0
+_HUB = ""
 FROM_HUB = "from the Hugging Face Hub"
+# The style sheet dims what is called so in a list.
+MISSING = "not available here"
 
 
 class DataReach:
@@ -38,7 +41,7 @@ class DataReach:
         for name in names:
             source = DataSource(name, self.data_dir)
             if reason := self.why_not(name):
-                missing.append((f"{name} · not reachable: {reason}", name))
+                missing.append((f"{name} · {MISSING}: {reason}", name))
             elif source.on_hub and not _is_cached(source):
                 fetched.append((f"{name} · {FROM_HUB}", name))
             else:
@@ -57,13 +60,14 @@ class DataReach:
             return "it is in no folder here"
         if _is_cached(source):
             return ""
-        return _no_network() or self._remembered(name)
+        return _no_network() or self._remembered(_HUB) or self._remembered(name)
 
     def failed(self, name: str, error: Exception) -> None:
         """Remember that somebody tried in vain."""
         if isinstance(error, Unreachable):
             with self._lock:
-                self._failed[name] = time.monotonic(), error.why
+                # Where the hub does not answer, it does not for any of its data sets.
+                self._failed[_HUB if error.why in (NO_ANSWER, OFFLINE) else name] = time.monotonic(), error.why
 
     def _remembered(self, name: str) -> str:
         when, reason = self._failed.get(name, (float("-inf"), ""))

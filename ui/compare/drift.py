@@ -21,6 +21,7 @@ from ui.catalog.checkpoints import classifier_runs
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import facts, heading, note, notice, quiet
+from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -82,7 +83,7 @@ class Drift:
                 trail.predictions.append(prediction)
                 yield facts(progress), None
         except (RunError, CheckpointError, ValueError) as error:
-            yield notice(str(error)), None
+            yield notice(page_words(error)), None
             return
         if len(trail.steps) < 2:
             kept = f"{name} has one checkpoint, of step {trail.steps[0]:,}" if trail.steps else f"{name} has none"

@@ -21,6 +21,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.compare.drift import Drift, create_drift
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import facts, heading, in_points, message_card, note, quiet, render
+from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -55,7 +56,7 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
         one, two = shelf.load(first), shelf.load(second)
         predictions = one.predictor(text or ""), two.predictor(other or "")
     except (CheckpointError, ValueError) as error:
-        return Compared(message_card("Compare", str(error)))
+        return Compared(message_card("Compare", page_words(error)))
     here, there = predictions
     pairs = aligned(here.tokens, there.tokens)
     comparable = [record.name for record in here.routing] == [record.name for record in there.routing] and (

@@ -14,6 +14,7 @@ from ui.components.sample_table import failure_html, rows_html, waiting_html
 from ui.explore.handlers import Explorer
 from ui.explore.kind_layout import begins
 from ui.explore.outputs import Sampled, Shown
+from ui.look.page_words import page_words
 from ui.views.view import View
 
 
@@ -55,7 +56,7 @@ class SamplePicker:
         try:
             return rows_html(self.library.search(source, query))
         except DataError as error:
-            return failure_html(str(error))
+            return failure_html(page_words(error))
 
     def _source(self, model: str | None, chosen: str) -> str:
         """The source of samples: only where they have labels, there are several to choose from."""

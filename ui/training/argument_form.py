@@ -1,5 +1,6 @@
 """The form of all training arguments, made from the dataclasses that the command line is made from.
 
+What a run cannot do without is always in view; all others stand in a drawer with a search.
 Try it: values_of(Arguments.resolve({"dataset": "toy"}))
 """
 
@@ -12,14 +13,16 @@ import gradio as gr
 from train.arguments.arguments import Arguments
 from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
 from train.arguments.values import HINTS, choices_of, kinds_of, read_value, takes_none, takes_number
+from ui.components.field_search import create_field_search
 from ui.components.outputs import outputs
+from ui.look.html import heading
+from ui.look.page_words import LABELS, in_labels
 from ui.server.limits import LOCAL_ONLY
 
-TITLES = {DataArguments: "Texts and tokens", ModelArguments: "Model and routing", TrainArguments: "Training"}
-# Asked for elsewhere in the tab: the data, the task, the preset, the name of the run, the text to watch.
+TITLES = {DataArguments: "Data and tokenizer", ModelArguments: "Model and routing", TrainArguments: "Training"}
+# Asked for elsewhere in the tab: the data, the task, the size, the name of the run.
 ELSEWHERE = (
     "dataset", "data_dir", "task", "text_column", "label_column", "target_column", "language", "preset", "output_dir",
-    "probe",
 )  # fmt: skip
 FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
     (group, tuple(item for item in fields(group) if item.name not in ELSEWHERE)) for group in GROUPS
@@ -27,18 +30,44 @@ FORM: tuple[tuple[type, tuple[Field, ...]], ...] = tuple(
 # How the form shows what is on, off, or left open.
 SWITCH = {"auto": None, "on": True, "off": False}
 NAMES = tuple(item.name for _, items in FORM for item in items)
+BASIC = tuple(item.name for _, items in FORM for item in items if item.metadata["basic"])
+HELP = {item.name: item.metadata["help"] for group in GROUPS for item in fields(group)}
 # A component, or a value, of each argument that the form asks for.
 Form = outputs("Form", *NAMES)
 
 
-def create_form(start: Arguments, public: bool) -> Form:
-    """One component per argument, below a heading per group. Its help is a tool tip."""
-    values, made = start.to_dict(), []
-    for group, items in FORM:
-        with gr.Accordion(TITLES[group], open=False, elem_classes="argument-group"), gr.Row(elem_classes="arguments"):
-            for item in items:
-                made.append(_component(item, values[item.name], visible=not (public and item.name in LOCAL_ONLY)))
-    return Form(*made)
+def create_basics(start: Arguments) -> dict[str, gr.components.Component]:
+    """The arguments that are always in view, by name."""
+    values = start.to_dict()
+    return {name: _component(name, values[name]) for name in BASIC}
+
+
+def create_advanced(start: Arguments, public: bool) -> dict[str, gr.components.Component]:
+    """A drawer with all others, below a heading per group, by name."""
+    values, made = start.to_dict(), {}
+    with gr.Accordion(
+        f"Advanced · {len(NAMES) - len(BASIC)} more arguments", open=False, elem_id="advanced", elem_classes="card"
+    ):
+        create_field_search("advanced", "Search by name, flag or help")
+        for group, items in FORM:
+            with gr.Column(elem_classes="argument-group"):
+                gr.HTML(heading(TITLES[group]), apply_default_css=False)
+                with gr.Row(elem_classes="arguments"):
+                    for name in (item.name for item in items if item.name not in BASIC):
+                        made[name] = _component(name, values[name], visible=not (public and name in LOCAL_ONLY))
+    return made
+
+
+def field_of(name: str, help: str | None = None) -> dict[str, Any]:
+    """What every field of the form has: its label, with the flag and the help in view.
+
+    Args:
+        help: in place of the argument's own.
+    """
+    # Markdown: the style sheet puts what is code beside the label, and what is emphasised below the box.
+    said = in_labels(help or HELP[name]).rstrip(".").replace("*", r"\*")
+    info = f"`{name}` *{said}*"
+    return {"label": LABELS[name], "info": info, "elem_classes": "argument"}
 
 
 def values_of(arguments: Arguments) -> Form:
@@ -84,22 +113,15 @@ def _shown(name: str, value: Any) -> Any:
     return value
 
 
-def _component(item: Field, value: Any, visible: bool) -> gr.components.Component:
-    common = {
-        # A long one breaks at its underscores, which only a space without width allows.
-        "label": item.name.replace("_", "_\u200b"),
-        "info": item.metadata["help"],
-        "visible": visible,
-        "min_width": 150,
-        "elem_classes": "argument",
-        "elem_id": f"argument-{item.name}",
-    }
-    shown = _shown(item.name, value)
-    if choices := choices_of(item.name):
+def _component(name: str, value: Any, visible: bool = True) -> gr.components.Component:
+    common = field_of(name) | {"visible": visible, "min_width": 150, "elem_id": f"argument-{name}"}
+    shown = _shown(name, value)
+    if choices := choices_of(name):
         return gr.Dropdown(choices, value=shown, filterable=False, **common)
-    if _is_switch(item.name):
+    if _is_switch(name):
         return gr.Dropdown(list(SWITCH), value=shown, filterable=False, **common)
-    if bool in kinds_of(item.name):
+    if bool in kinds_of(name):
         return gr.Checkbox(value=shown, **common)
     # A box of text for numbers too: a number's own box knows neither "inf" nor 1e-3.
-    return gr.Textbox(shown, placeholder="none" if takes_none(item.name) else None, max_lines=1, **common)
+    lines = {"lines": 2, "max_lines": 6} if name == "probe" else {"max_lines": 1}
+    return gr.Textbox(shown, placeholder="none" if takes_none(name) else None, **lines, **common)

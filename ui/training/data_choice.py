@@ -26,12 +26,21 @@ from ui.components.outputs import outputs
 from ui.look.html import heading, notice
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
+from ui.training.argument_form import field_of
 from ui.training.data_card import report_html
 
 # What the page begins with: there wherever the page is, and trained on in seconds.
 START = "mini_news"
 NO_COLUMN = "found by name"
 NONE_CHOSEN = (NO_COLUMN, NO_COLUMN, NO_COLUMN, "")
+# Help of what is asked for otherwise than on the command line.
+OFFERED = "one of these, or a CSV, TSV, JSONL or parquet file of your own"
+HUB_TOO = f"{OFFERED}; also a Hugging Face Hub id such as owner/name"
+COLUMNS = {
+    "text_column": "what the model reads; two columns, comma-separated, for pairs",
+    "label_column": "what the model predicts",
+    "target_column": "what the model writes",
+}
 
 
 # What is chosen: data set, task, and the columns and the language that the task reads.
@@ -83,10 +92,12 @@ class DataChoice:
 
     def choose(self, dataset: str, task: str) -> LookedAt:
         """Another data set, or task: its columns are found anew."""
-        text, label = self._columns_by_content(dataset, task) or (NO_COLUMN, NO_COLUMN)
-        looked = self.look_at(dataset, task, text, label, *NONE_CHOSEN[2:])
-        if looked.facts is None and text == NO_COLUMN and (likely := self._likely_columns(dataset, task)):
-            return self.look_at(dataset, task, *likely, *NONE_CHOSEN[2:])
+        guessed = self._columns_by_content(dataset, task)
+        looked = self.look_at(dataset, task, *(guessed or NONE_CHOSEN[:2]), *NONE_CHOSEN[2:])
+        if looked.facts is None and not guessed and (guessed := self._likely_columns(dataset, task)):
+            looked = self.look_at(dataset, task, *guessed, *NONE_CHOSEN[2:])
+        if guessed:
+            looked = looked._replace(card=notice(guess_in_words(*guessed, task), "status") + looked.card)
         return looked
 
     def task_of(self, dataset: str) -> str:
@@ -187,9 +198,18 @@ class DataChoice:
             return []
 
 
+def guess_in_words(text: str, label: str, task: str) -> str:
+    """What was chosen by the content of columns, whose names leave a doubt."""
+    classes = f" and “{label}” for classes" if label != NO_COLUMN and TASKS[task].labelled else ""
+    return (
+        f"The names of the columns do not say which to read. Chosen by what they hold: “{text}” for texts{classes}. If "
+        "that is wrong, choose others above."
+    )
+
+
 def task_update(task: str) -> Any:
     """The picker of tasks with what the chosen one learns."""
-    return gr.update(value=task, info=TASKS[task].learns)
+    return gr.update(value=task, info=field_of("task", TASKS[task].learns)["info"])
 
 
 def _column(value: str | None) -> str | None:
@@ -210,10 +230,9 @@ def create_data_choice(choice: DataChoice, start_with: Arguments) -> tuple[Chose
     dataset = gr.Dropdown(
         choice.choices(),
         value=START,
-        label="Data set",
-        info="a name, a hub id such as owner/name, or your own CSV, TSV, JSONL or parquet file",
         allow_custom_value=not choice.workspace.public,
         elem_id="train-data",
+        **field_of("dataset", HUB_TOO if not choice.workspace.public else OFFERED),
     )
     with gr.Row(elem_classes="buttons"):
         upload = gr.UploadButton(
@@ -228,21 +247,24 @@ def create_data_choice(choice: DataChoice, start_with: Arguments) -> tuple[Chose
     learned = gr.Radio(
         [(known.title, name) for name, known in TASKS.items()],
         value=task,
-        label="Task",
-        info=TASKS[task].learns,
         elem_id="task",
+        **field_of("task", TASKS[task].learns),
     )
-    with gr.Row(elem_classes="columns"):
-        picker = {"allow_custom_value": True, "min_width": 130}
-        text_column = gr.Dropdown(columns, value=NO_COLUMN, label="Column of texts", elem_id="text-column", **picker)
-        label_column = gr.Dropdown(
-            columns, value=NO_COLUMN, label="Column of classes", elem_id="label-column", **picker
-        )
-        target_column = gr.Dropdown(
-            columns, value=NO_COLUMN, label="Column to write", visible=False, elem_id="target-column", **picker
+    with gr.Row(elem_classes="arguments"):
+        text_column, label_column, target_column = (
+            gr.Dropdown(
+                columns,
+                value=NO_COLUMN,
+                visible=name != "target_column",
+                allow_custom_value=True,
+                min_width=150,
+                elem_id=name.replace("_", "-"),
+                **field_of(name, help),
+            )
+            for name, help in COLUMNS.items()
         )
         language = gr.Textbox(
-            "", label="Language, or part of it", placeholder="hi", max_lines=1, visible=False, min_width=130
+            "", placeholder="hi", max_lines=1, visible=False, min_width=150, elem_id="language", **field_of("language")
         )
     card = gr.HTML(start.card, apply_default_css=False, elem_id="data-report")
     chosen = Chosen(dataset, learned, text_column, label_column, target_column, language)

@@ -72,7 +72,7 @@ def learning_curves(records: Records, metrics: Sequence[str] = ("accuracy",)) ->
                 figure.add_trace(line, secondary_y=key != "loss")
     if not any(drawn.values()):
         return empty("Appears with the first lines of metrics.")
-    figure.update_yaxes(title="loss", secondary_y=False)
+    figure.update_yaxes(title="loss", secondary_y=False, **_scale("loss"))
     # Its own grid would cross the other one's.
     figure.update_yaxes(
         title=", ".join(MEASURES[key].word for key in metrics),
@@ -146,7 +146,7 @@ def _scale(value: str) -> dict[str, Any]:
     measure = MEASURES[value]
     if measure.wide:
         return {"type": "log", "nticks": 6}
-    limits = {} if value == "loss" else {"rangemode": "tozero"}
+    limits = {"rangemode": "nonnegative" if value == "loss" else "tozero"}
     return limits if measure.number != SHARE else IN_PERCENT | {"range": [0, 100 * measure.top]}
 
 

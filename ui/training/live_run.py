@@ -19,6 +19,7 @@ from train.runs.run import Run, RunError, State
 from train.tasks.registry import TASKS, Task
 from ui.components.outputs import outputs
 from ui.look.html import notice, part, quiet
+from ui.look.page_words import page_words
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.partners import LESSON, ON_EDGE, TWIN, dense, first_of, may_have, on_edge, stays_even, unbalanced
 from ui.training.run_summary import PIECES, STARTING, Records, dead_experts, probe_words, progress_html, state_badge
@@ -95,7 +96,7 @@ class LiveRun:
             if seen == str(error):
                 return Tick()
             off = dict.fromkeys(("stop", "resume", "explore", "twin", "lesson"), gr.update(interactive=False))
-            head = NOTHING_YET if not self.workspace.names() else quiet(str(error))
+            head = NOTHING_YET if not self.workspace.names() else quiet(page_words(error))
             return Tick(head=head, progress="", log="", **off, seen=str(error), drawn=str(error))
         shown = STARTING if state.name == "queued" and not self.workspace.waits(run) else state.name
         now = f"{name} {shown} {progress.get('phase')} {progress.get('step')} {_stamp(run, 'log_path')}"
@@ -189,7 +190,7 @@ class LiveRun:
         try:
             self._changeable(name, request).request_stop()
         except RunError as error:
-            return notice(str(error))
+            return notice(page_words(error))
         return ""
 
     def resume(self, name: str | None, request: gr.Request = None) -> str:
@@ -197,7 +198,7 @@ class LiveRun:
         try:
             go_on(self._changeable(name, request), self.workspace.max_runs)
         except RunError as error:
-            return notice(str(error))
+            return notice(page_words(error))
         return ""
 
     def start_twin(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
@@ -210,7 +211,7 @@ class LiveRun:
         try:
             toy = stays_even(self.workspace.run(name).arguments())
         except (RunError, ValueError) as error:
-            return notice(str(error)), gr.skip()
+            return notice(page_words(error)), gr.skip()
         if toy:
             wrong, picker = self._start_partner(name, ON_EDGE, request, on_edge)
             if wrong:
@@ -235,7 +236,7 @@ class LiveRun:
             folder = self.workspace.root / partner
             run = start(change(arguments), folder.parent, folder.name, self.workspace.max_runs)
         except (RunError, ValueError) as error:
-            return notice(str(error)), gr.skip()
+            return notice(page_words(error)), gr.skip()
         partner = run.folder.relative_to(self.workspace.root).as_posix()
         self.workspace.started(partner, visitor)
         return "", gr.update(choices=self.workspace.names(), value=partner)
@@ -249,7 +250,7 @@ class LiveRun:
 def head_html(run: Run, state: State, shown: str) -> Markup:
     """The run's state, as it is shown, what it trains on, and why it ended."""
     arguments = run.arguments()
-    said = quiet(state.message) if state.message else ""
+    said = quiet(page_words(state.message, arguments.data.dataset)) if state.message else ""
     data = arguments.data.dataset.rsplit("/", 1)[-1]
     width = "dense" if arguments.model.is_dense else f"{arguments.model.num_experts} experts"
     size = f"{arguments.model.num_layers} layers · {width}"

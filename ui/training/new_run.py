@@ -36,15 +36,15 @@ PRESETS = [
     ("tiny · a first look", "tiny"),
     ("small · the default", "small"),
     ("base · larger", "base"),
-    ("none · no preset", "none"),
+    ("none", "none"),
 ]
 # Until the new estimate is there, the old one would be wrong.
 TIMING = quiet("Timing a few steps …")
 READING = facts("Reading the data …")
 
 
-# What the page asks for: the data, the preset, name and text to watch, and every argument of the form.
-Inputs = outputs("Inputs", *Chosen._fields, "preset", "name", "probe", *Form._fields)
+# What the page asks for: the data, the preset, the name, and every argument of the form.
+Inputs = outputs("Inputs", *Chosen._fields, "preset", "name", *Form._fields)
 # Other data, or another task: what is known of it, and what follows from it.
 Followed = outputs("Followed", "dataset", "task", *LookedAt._fields, "estimate", "preset", *Form._fields)
 # What is wrong, the inner tabs, the run to watch, and the command of the next one, whose folder is another.
@@ -122,9 +122,13 @@ class NewRun:
 
     def _followed(self, dataset: str, task: str, preset: str, start_from: str, turn: Turn | None) -> Followed:
         looked = self.data.choose(dataset, task)
+        # What was tried in vain is not offered as if it were there.
+        picker = self.data.refresh(dataset) if looked.facts is None else gr.skip()
         preset = (turn.close() if turn else None) or preset
         form = self.choose_preset(preset, dataset, task, start_from)
-        return Followed(task=task_update(task), **looked._asdict(), estimate=TIMING, preset=preset, **form._asdict())
+        return Followed(
+            dataset=picker, task=task_update(task), **looked._asdict(), estimate=TIMING, preset=preset, **form._asdict()
+        )
 
     # -- arguments ----------------------------------------------------------------------------------------------------
 
@@ -133,9 +137,7 @@ class NewRun:
         asked = Inputs(*inputs)
         data = self.data.values(*(getattr(asked, name) for name in Chosen._fields))
         form = given(Form(**{name: getattr(asked, name) for name in Form._fields}))
-        arguments = Arguments.from_dict(
-            form | data | {"preset": asked.preset, "probe": (asked.probe or "").strip() or None}
-        )
+        arguments = Arguments.from_dict(form | data | {"preset": asked.preset})
         arguments.check()
         if self.workspace.limits is not None:
             start = arguments.train.init_from
@@ -154,7 +156,7 @@ class NewRun:
             unusual = " ".join(argument_warnings(arguments))
             return self.command(arguments), notice(unusual, "status") if unusual else ""
         except ValueError as error:
-            return "", notice(str(error))
+            return "", notice(page_words(error, asked_for(inputs)))
 
     def command(self, arguments: Arguments) -> str:
         return shlex.join([*train_command(arguments), "--max_runs", str(self.workspace.max_runs)])
@@ -177,7 +179,7 @@ class NewRun:
             if not busy:
                 yield estimate_html(estimate(arguments, **facts))
         except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
-            yield notice(str(error))
+            yield notice(page_words(error, asked_for(inputs)))
         except (OverflowError, RuntimeError, MemoryError):
             yield ""
 
@@ -192,7 +194,7 @@ class NewRun:
             folder = Path(arguments.train.output_dir)
             run = start(arguments, folder.parent, folder.name, self.workspace.max_runs)
         except (ValueError, RunError) as error:
-            return Started(wrong=notice(str(error)))
+            return Started(wrong=notice(page_words(error, asked_for(inputs))))
         self.workspace.started(run.name, visitor_of(request))
         watched = gr.update(choices=self.workspace.names(), value=run.name)
         return Started("", gr.Tabs(selected="live"), watched, self.preview(*inputs)[0])
@@ -204,7 +206,7 @@ class NewRun:
         try:
             arguments = self.arguments(*inputs)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(page_words(error, asked_for(inputs)), print_exception=False) from error
         path = fresh_path(f"{Path(arguments.train.output_dir).name}.json")
         path.write_text(json.dumps(arguments.to_dict(), indent=2) + "\n", encoding="utf-8")
         return str(path)
@@ -219,7 +221,7 @@ class NewRun:
             arguments.check()
             self.data.allowed(arguments.data.dataset)
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise gr.Error(f"This file can't be used: {error}", print_exception=False) from error
+            raise gr.Error(f"This file can't be used: {page_words(error)}", print_exception=False) from error
         return self.fill(arguments)
 
     def fill(self, arguments: Arguments) -> Inputs:
@@ -228,7 +230,6 @@ class NewRun:
             **self.data.fill(arguments)._asdict(),
             preset=arguments.train.preset or "none",
             name="",
-            probe=arguments.train.probe or "",
             **values_of(arguments)._asdict(),
         )
 
@@ -240,13 +241,18 @@ class NewRun:
                 raise RunError(f"{name} has no checkpoint to start from yet.")
             arguments = run.arguments()
         except (RunError, CheckpointError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(page_words(error), print_exception=False) from error
         arguments.train.init_from = run.best.as_posix()
         # The model brings its tokenizer and its shape along.
         for brought in ("vocab_size", "tokenizer", "target_tokenizer"):
             setattr(arguments.data, brought, getattr(DataArguments(), brought))
         arguments.train.preset = "none"
         return [*self.fill(arguments), gr.Tabs(selected="new")]
+
+
+def asked_for(inputs: Any) -> str:
+    """The data set among the page's inputs."""
+    return Inputs(*inputs).dataset or ""
 
 
 def estimate_html(found: Estimate, untimed: str = "") -> Markup:

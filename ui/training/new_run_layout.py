@@ -12,10 +12,13 @@ from train.arguments.arguments import Arguments
 from ui.look.html import heading, note
 from ui.server.downloads import hand_over
 from ui.server.workspace import Workspace
-from ui.training.argument_form import Form, create_form
+from ui.training.argument_form import Form, create_advanced, create_basics, field_of
 from ui.training.data_choice import START, Chosen, LookedAt, create_data_choice
 from ui.training.new_run import PRESETS, Followed, Inputs, NewRun, Started
 
+# Help of what is asked for otherwise than on the command line.
+SIZES = "sets all fields at once; change any of them afterwards"
+NAME = "its folder; if empty, the name of the data"
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -31,9 +34,8 @@ def create_new_run(
     with gr.Row(elem_classes="pair"):
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             data, known, upload = create_data_choice(handlers.data, start_with)
-        with gr.Column(elem_classes="card", scale=5, min_width=280):
-            asked, form = _create_arguments(handlers, start_with)
-            actions = _create_actions(handlers.workspace)
+        with gr.Column(scale=5, min_width=280, elem_id="new-run"):
+            asked, form, actions = _create_arguments(handlers, start_with)
     inputs = Inputs(**data._asdict(), **asked, **form._asdict())
     following = _following(handlers, inputs, data, known, actions)
     _connect_data(handlers, inputs, known, upload, form, actions, following)
@@ -41,7 +43,7 @@ def create_new_run(
     looked, shown, timed = following
     columns = [getattr(data, name) for name in Chosen._fields[2:]]
     gr.on(_edits(columns), **looked).then(**shown).then(**timed)
-    gr.on(_edits((inputs.name, inputs.probe)), trigger_mode="always_last", **shown)
+    gr.on(_edits([inputs.name]), trigger_mode="always_last", **shown)
     gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
     opened.select(handlers.data.refresh, [data.dataset], [data.dataset], **_QUIET)
     opened.select(**shown).then(**timed)
@@ -59,21 +61,22 @@ class _Actions(NamedTuple):
     load: gr.UploadButton
 
 
-def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str, Any], Form]:
-    """Preset, name and text to watch by their names, and the form."""
-    gr.HTML(heading("Model and training"), apply_default_css=False)
-    preset = gr.Radio(PRESETS, value=start_with.train.preset or "none", label="Size", elem_id="preset")
-    with gr.Row(elem_classes="columns"):
-        name = gr.Textbox("", label="Name of the run", placeholder="that of the data", max_lines=1, elem_id="run-name")
-        probe = gr.Textbox(
-            "",
-            label="Probe text",
-            placeholder="routed at every evaluation",
-            lines=2,
-            max_lines=6,
-            elem_id="probe",
+def _create_arguments(handlers: NewRun, start_with: Arguments) -> tuple[dict[str, Any], Form, _Actions]:
+    """A card of size, basic arguments, name and buttons; below it the drawer of all other arguments. Size and name come
+    by their names."""
+    with gr.Column(elem_classes="card"):
+        gr.HTML(heading("Model and training"), apply_default_css=False)
+        preset = gr.Radio(
+            PRESETS, value=start_with.train.preset or "none", elem_id="preset", **field_of("preset", SIZES)
         )
-    return {"preset": preset, "name": name, "probe": probe}, create_form(start_with, handlers.workspace.public)
+        with gr.Row(elem_classes="arguments"):
+            basics = create_basics(start_with)
+            name = gr.Textbox(
+                "", placeholder="that of the data", max_lines=1, elem_id="run-name", **field_of("output_dir", NAME)
+            )
+        actions = _create_actions(handlers.workspace)
+    form = Form(**basics, **create_advanced(start_with, handlers.workspace.public))
+    return {"preset": preset, "name": name}, form, actions
 
 
 def _create_actions(workspace: Workspace) -> _Actions:

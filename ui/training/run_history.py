@@ -19,6 +19,7 @@ from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
 from ui.components.outputs import outputs
 from ui.look.html import facts, heading, note, part, quiet
+from ui.look.page_words import page_words
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, clean_name, visitor_of
 from ui.training.run_summary import PIECES, STARTING, arguments_diff_html, duration
@@ -89,13 +90,13 @@ class RunHistory:
             run = self.workspace.run(name)
             state = run.state()
         except RunError as error:
-            return _choice(None, facts(str(error)))
+            return _choice(None, facts(page_words(error)))
         idle = not state.active
         try:
             run.arguments()
         except RunError as error:  # All that can be done with it is to remove it.
-            return _choice(name, facts(str(error)), delete=idle)
-        said = part(PIECES, "run_head", name, state.message or state.name, None)
+            return _choice(name, facts(page_words(error)), delete=idle)
+        said = part(PIECES, "run_head", name, page_words(state.message or state.name), None)
         best = run.best.is_dir()
         return _choice(name, said, watch=True, explore=best, go_on=best, download=best, rename=idle, delete=idle)
 
@@ -135,7 +136,7 @@ class RunHistory:
         try:
             run = rename(self._mine(name, request), clean_name(wanted))
         except RunError as error:
-            return name, facts(str(error)), gr.skip()
+            return name, facts(page_words(error)), gr.skip()
         return run.folder.relative_to(self.workspace.root).as_posix(), facts(f"Renamed to {run.name}."), self.table()
 
     def ask_to_rename(self, name: str | None) -> tuple[Any, Any, Any]:
@@ -151,7 +152,7 @@ class RunHistory:
         try:
             delete(self._mine(name, request))
         except RunError as error:
-            return Chosen(name, facts(str(error)), renaming=_HIDDEN, deleting=_HIDDEN)
+            return Chosen(name, facts(page_words(error)), renaming=_HIDDEN, deleting=_HIDDEN)
         return _choice(None, facts(f"Deleted {name}."))
 
     def download(self, name: str | None) -> str:
@@ -160,7 +161,7 @@ class RunHistory:
             run = self.workspace.run(name)
             return str(archive(run, fresh_path(f"{run.name}.zip")))
         except RunError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(page_words(error), print_exception=False) from error
 
     def publish(self, name: str | None, repository: str, private: bool, request: gr.Request = None) -> str:
         """Put the best checkpoint with its card on the Hub."""

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from switch_model.analysis.layer_names import layer_titles
 from train.formatting import percent
 from ui.look.html import part, progress_bar, quiet
+from ui.look.page_words import LABELS
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -123,13 +124,13 @@ def _layer_warning(recent: list[Mapping[str, Any]], title: str, trained: bool) -
     if said:
         balance = _mean(recent, "balance_loss")
         known = "" if balance is None else f"The balance loss is {balance:.1f} (1 = even): "
-        advice = "raise --aux_loss_coef, or lower --lr."
+        advice = f"raise “{LABELS['aux_loss_coef']}”, or lower “{LABELS['lr']}”."
         sentences.append(known + advice if known else advice.capitalize())
     drops = _mean(recent, "drop_rate")
     if drops is not None and drops > MANY_DROPS:
-        flag = "--capacity_factor" if trained else "--capacity_factor_eval"
+        label = LABELS["capacity_factor" if trained else "capacity_factor_eval"]
         where = "" if said else f"{title}: "
-        words = f"{percent(drops)} of the tokens are dropped, because their expert is full: raise {flag}."
+        words = f"{percent(drops)} of the tokens are dropped, because their expert is full: raise “{label}”."
         sentences.append(where + words)
     return " ".join(sentences)
 

@@ -13,6 +13,7 @@ from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.run_samples import validation_samples
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
+from ui.look.page_words import page_words
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.live_layout import create_live_run
 from ui.training.live_run import LiveRun
@@ -34,7 +35,7 @@ def open_run(workspace: Workspace, explore: ExploreTab, name: str | None, visito
         key = explore.shelf.add(run.best, f"run {name}")
         kind, data = explore.shelf.kind(key), run.arguments().data.source
     except (RunError, CheckpointError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(page_words(error), print_exception=False) from error
     moved = Opened(gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key))
     # What a stranger uploaded is shown to nobody else.
     may_see = workspace.may_change(name, visitor) or not data.is_file
