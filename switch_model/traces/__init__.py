@@ -1,0 +1,1 @@
+"""Routing recorded elsewhere, read and compared without the model."""
