@@ -11,6 +11,7 @@ target_tokenizer/     tokenizer of target texts, if separate
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
 training_curve.png, training_curve.html
+watched.json          only of a run that another program trains, with switch_model.monitor.RoutingMonitor
 
 The folder is the same for runs from the command line and from the page. Only the run's own process writes its state.
 """
@@ -67,10 +68,16 @@ class Run:
         # An empty file there is a stop request.
         self.stop_path = self.folder / "stop"
         self.reserve_path = self.folder / ".reserve"
+        self.watched_path = self.folder / "watched.json"
 
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def watched(self) -> bool:
+        """Whether another program trains it: it can be looked at and stopped, not resumed."""
+        return self.watched_path.is_file()
 
     @classmethod
     def create(cls, arguments: Arguments, state: str = "running") -> "Run":
@@ -294,6 +301,8 @@ class Run:
     def can_resume(self) -> bool:
         """Whether there is a checkpoint to resume from, or the run has barely begun. A checkpoint follows each
         evaluation: a run with several evaluations, or a finished one, without checkpoints has lost them."""
+        if self.watched:
+            return False
         barely_begun = self._written_state().name != "finished" and len(self.metrics("eval")) <= 1
         return self.last_checkpoint() is not None or (barely_begun and not self.kept_checkpoints())
 

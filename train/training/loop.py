@@ -116,6 +116,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             f"{folder} can't be resumed: {newest.name} is damaged ({why}), and there is no other complete checkpoint. "
             f"Restore that file, or start again. The command:\n  {arguments.again()}"
         )
+    if run.watched:
+        raise RunError(f"{folder} is trained by another program, which alone can go on with it.")
     if not run.can_resume():
         raise RunError(f"{folder} has no complete checkpoint: start again. The command:\n  {arguments.again()}")
     if checkpoint and (began := Fingerprint.load(run.rows_path)):

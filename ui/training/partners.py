@@ -40,6 +40,8 @@ def on_edge(arguments: Arguments) -> Arguments:
 
 def may_have(run: Run, suffix: str) -> bool:
     """Whether a partner of that kind can be trained: of a sparse run, and a dense one only with weights of its own."""
+    if run.watched:
+        return False
     arguments = run.arguments()
     own = suffix == LESSON or arguments.train.init_from is None
     return not arguments.model.is_dense and own and not run.name.endswith(suffix)
