@@ -1,7 +1,7 @@
 """RoutingMonitor: the routing of any mixture-of-experts model of transformers while a Trainer trains it.
 
-What it writes is a run's folder as `python app.py --runs_dir` lists it: metrics.jsonl, progress.json, state.json and a small
-arguments.json. Hooks on the routers read what they return; nothing of the model or of the training changes.
+What it writes is a run's folder as `python app.py --runs_dir` lists it: metrics.jsonl, progress.json, state.json and a
+small arguments.json. Hooks on the routers read what they return; nothing of the model or of the training changes.
 Try it: Trainer(model, args, train_dataset=rows, callbacks=[RoutingMonitor("runs/olmoe")]).train()
 """
 
@@ -127,9 +127,7 @@ class RoutingMonitor(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        found = {
-            key.removeprefix("eval_"): float(value) for key, value in (metrics or {}).items() if _is_finite(value)
-        }
+        found = {key.removeprefix("eval_"): float(value) for key, value in (metrics or {}).items() if _is_finite(value)}
         kept = {key: found[key] for key in ("loss", "accuracy") if key in found}
         if "loss" in kept and "accuracy" not in kept:
             kept["perplexity"] = math.exp(min(kept["loss"], 100.0))
@@ -167,11 +165,12 @@ class RoutingMonitor(TrainerCallback):
             return
         line = {"kind": phase, "step": state.global_step, "epoch": state.epoch, "seconds": self._seconds()}
         self._append(line | found | {"routing": routing})
-        self._report(phase, state.global_step, routing_keys(routing, "routing" if phase == "train" else "eval_routing"), args)
+        prefix = "routing" if phase == "train" else "eval_routing"
+        self._report(state.global_step, routing_keys(routing, prefix), args)
 
     # Where it writes
 
-    def _report(self, phase: str, step: int, keys: dict[str, float], args: TrainingArguments) -> None:
+    def _report(self, step: int, keys: dict[str, float], args: TrainingArguments) -> None:
         for key, value in keys.items() if self._writer else ():
             self._writer.add_scalar(key, value, step)
         if "wandb" in args.report_to:

@@ -84,7 +84,10 @@ _SOFTMAX = (
     "Double softmax: the router's probabilities go through a second softmax, which makes them nearly even and the loss "
     "nearly constant.",
 )
-_PADDING = ("", "Padding is counted: tokens that mean nothing pull the routing of real ones. Pass the attention mask on.")
+_PADDING = (
+    "",
+    "Padding is counted: tokens that mean nothing pull the routing of real ones. Pass the attention mask on.",
+)
 _LAYERS = (
     "",
     "All layers are pooled: shares are summed over the layers before they are multiplied, so that a layer that "

@@ -1,13 +1,16 @@
 """A routing trace: which experts each token went to in each layer, without the model that chose them.
 
 Legend: L layers, T tokens of all texts, K experts per token, E experts of a layer.
-Try it: open_trace("answer.json", num_layers=48, top_k=8).load
+Try it: open_trace("answer.json", num_layers=48, top_k=8).experts.shape
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+
+from switch_model.topk_routing import TopKRouting
 
 
 class TraceError(ValueError):
@@ -48,34 +51,21 @@ class RoutingTrace:
     def top_k(self) -> int:
         return self.experts.shape[-1]
 
-    @property
-    def choices(self) -> np.ndarray:
-        """(L, E) number of times that each expert was assigned a token."""
-        return np.stack([np.bincount(layer.ravel(), minlength=self.num_experts) for layer in self.experts])
-
-    @property
-    def load(self) -> np.ndarray:
-        """(L, E) share of the assignments; sums to 1 in each layer."""
-        return self.choices / self.experts[0].size
-
-    @property
-    def weight_mass(self) -> np.ndarray | None:
-        """(L, E) share of the weights given to each expert; None where no weights were recorded."""
-        if self.weights is None:
-            return None
-        mass = np.stack(
-            [
-                np.bincount(layer.ravel(), weights.ravel(), minlength=self.num_experts)
-                for layer, weights in zip(self.experts, self.weights, strict=True)
-            ]
-        )
-        return mass / np.maximum(mass.sum(-1, keepdims=True), np.finfo(np.float64).tiny)
-
-    def assigned(self, layer: int) -> np.ndarray:
-        """(T, E) bool: whether the token went to the expert."""
-        found = np.zeros((self.experts.shape[1], self.num_experts), dtype=bool)
-        np.put_along_axis(found, self.experts[layer], True, axis=-1)
-        return found
+    def texts(self) -> Iterator[tuple[TopKRouting, ...]]:
+        """The records of each text, one for each layer, as a model that is at hand would give them. Weights that were
+        not recorded are taken to be even."""
+        for text in np.unique(self.text):
+            own = self.text == text
+            mask = torch.ones(1, int(own.sum()), dtype=torch.bool)
+            for_layer = []
+            for index, layer in enumerate(self.layers):
+                experts = torch.from_numpy(self.experts[index, own].astype(np.int64)).unsqueeze(0)
+                if self.weights is None:
+                    weights = torch.full(experts.shape, 1 / self.top_k)
+                else:
+                    weights = torch.from_numpy(self.weights[index, own]).unsqueeze(0)
+                for_layer.append(TopKRouting(layer, experts, weights, mask, self.num_experts))
+            yield tuple(for_layer)
 
 
 def checked(trace: RoutingTrace, known_experts: int | None = None) -> RoutingTrace:

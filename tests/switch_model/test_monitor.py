@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-
 from tests.support.their_moe import needs_adapters
 
 pytestmark = needs_adapters

@@ -1,5 +1,6 @@
 """python -m train analyze: routing of a whole data set."""
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from switch_model.storage.hub import short_name, with_revision
@@ -11,10 +12,11 @@ from train.data.source import DataSource
 
 def analyze_command(argv: list[str]) -> None:
     parser = command_parser("analyze", "Analyse the routing of a whole data set: HTML report and tables.")
-    parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--checkpoint", type=as_path, help="folder, run folder, zip or hub id")
     parser.add_argument("--revision", help=REVISION)
     add_source_flags(
         parser,
+        required=False,
         without=("target_column",),
         dataset="as in training; classes are used if there are any",
         split="as in evaluate; default: test",
@@ -28,8 +30,13 @@ def analyze_command(argv: list[str]) -> None:
     parser.add_argument(
         "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
     )
+    _add_trace_flags(parser)
     options = parser.parse_args(argv)
     check_writable(options.output, folder=True)
+    if options.from_trace:
+        return _analyze_trace(options)
+    if not options.checkpoint or not options.dataset:
+        parser.error("give --checkpoint and --dataset, or --from_trace")
     options.checkpoint = with_revision(options.checkpoint, options.revision)
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.classifier import Predictor
@@ -53,3 +60,32 @@ def analyze_command(argv: list[str]) -> None:
     if found:
         print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")
+
+
+def _add_trace_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--from_trace",
+        type=as_path,
+        help="instead of a checkpoint: routing recorded elsewhere, by vLLM, SGLang, llama.cpp or others "
+        "(docs/trace-format.md)",
+    )
+    parser.add_argument("--compare_with", type=as_path, help="a second trace of the same tokens: how far they agree")
+    parser.add_argument("--num_layers", type=positive, help="layers of the model, for a trace that does not say it")
+    parser.add_argument("--top_k", type=positive, help="experts per token, for a trace that does not say it")
+    parser.add_argument("--num_experts", type=positive, help="experts of a layer; none = as the trace says")
+
+
+def _analyze_trace(options: Namespace) -> None:
+    from switch_model.traces.agreement import agreement
+    from switch_model.traces.opening import open_trace
+    from train.analysis.trace import write_trace_report
+
+    shape = {name: getattr(options, name) for name in ("num_layers", "top_k", "num_experts")}
+    trace, folder = open_trace(options.from_trace, **shape), Path(options.output)
+    found, other = [], ""
+    if options.compare_with:
+        found, other = agreement(trace, open_trace(options.compare_with, **shape)), Path(options.compare_with).name
+    print(write_trace_report(trace, f"Routing of {Path(options.from_trace).name}", folder, found, other))
+    for note in trace.notes:
+        print(note)
+    print(f"Report: {folder / 'report.html'}")

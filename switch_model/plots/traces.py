@@ -1,0 +1,44 @@
+"""Figures of routing traces: pure functions -> plotly Figure.
+
+Try it: load_map([one["load"] for one in layer_measures(trace)], trace.layers).show()
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from switch_model.plots.style import COLOUR_BAR, LINES, SHARES, plain, styled
+from switch_model.traces.agreement import LayerAgreement
+
+
+def load_map(load: Sequence[Sequence[float]], layers: Sequence[str]) -> go.Figure:
+    """Heat map, a row per layer and a column per expert: load as a multiple of an even share, (L, E)."""
+    values = np.array(load) * len(load[0])
+    figure = go.Figure(
+        go.Heatmap(
+            z=values.round(3),
+            y=[plain(name) for name in layers],
+            zmin=0,
+            zmax=max(2.0, float(np.quantile(values, 0.99))),
+            colorscale=SHARES,
+            colorbar=COLOUR_BAR,
+            hovertemplate="%{y}, expert %{x}: %{z:.2f} × an even share<extra></extra>",
+        )
+    )
+    figure = styled(figure, height=min(max(14 * len(load), 120), 700) + 60, hovermode="closest", grid=False)
+    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(title="expert")
+
+
+def agreement_by_layer(found: Sequence[LayerAgreement]) -> go.Figure:
+    """Overlap of the chosen experts over the layers, and chance."""
+    figure = go.Figure()
+    names = [plain(one.layer) for one in found]
+    for index, (values, name) in enumerate(
+        (([one.overlap for one in found], "same experts"), ([one.same_first for one in found], "same first choice"))
+    ):
+        figure.add_scatter(x=names, y=values, name=name, mode="lines+markers", line={"color": LINES[index]})
+    chance = [one.overlap_chance for one in found]
+    figure.add_scatter(x=names, y=chance, name="same experts by chance", line={"color": LINES[6], "dash": "dot"})
+    figure = styled(figure, height=300, top=34, hovermode="x unified")
+    return figure.update_yaxes(range=[0, 1.02], tickformat=".0%").update_xaxes(type="category")

@@ -1,0 +1,108 @@
+"""Routing recorded elsewhere, analysed: a trace in, a folder with report and measures out.
+
+Try it: python -m train analyze --from_trace capture.csv --top_k 8 --output report
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from switch_model.storage.whole_files import folder_written_aside
+from switch_model.traces.agreement import LayerAgreement
+from switch_model.traces.measures import layer_measures
+from switch_model.traces.trace import RoutingTrace
+from train.data.errors import DataError
+from train.formatting import counted, percent
+from train.templates import render
+
+
+def write_trace_report(
+    trace: RoutingTrace, title: str, folder: Path, found: Sequence[LayerAgreement] = (), other: str = ""
+) -> str:
+    """Write report.html and measures.json; `found` is the agreement with `other`. Returns the facts in a sentence.
+    Raises DataError when that fails."""
+    measures = layer_measures(trace)
+    try:
+        with folder_written_aside(folder) as aside:
+            values = {"layers": measures, "notes": trace.notes, "agreement": [_plain(one) for one in found]}
+            (aside / "measures.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+            (aside / "report.html").write_text(_report(trace, measures, title, found, other), "utf-8")
+    except OSError as error:
+        raise DataError(f"{folder} can't be written: {error.strerror}.") from error
+    return facts_in_words(trace)
+
+
+def facts_in_words(trace: RoutingTrace) -> str:
+    """Size of a trace in a sentence."""
+    return (
+        f"{counted(int(trace.text.max()) + 1, 'text')}, {counted(len(trace.text), 'token')}, "
+        f"{counted(len(trace.layers), 'layer')} of {counted(trace.num_experts, 'expert')}, "
+        f"{trace.top_k} for each token."
+    )
+
+
+def _report(
+    trace: RoutingTrace, measures: list[dict[str, Any]], title: str, found: Sequence[LayerAgreement], other: str
+) -> str:
+    from plotly.offline import get_plotlyjs
+
+    from switch_model.plots.traces import agreement_by_layer, load_map
+
+    def html_of(figure: Any) -> Markup:
+        return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
+
+    return render(
+        "analysis/trace_report.html",
+        title=title,
+        plotly=get_plotlyjs(),
+        facts=facts_in_words(trace),
+        notes=trace.notes,
+        layers=_layer_table(measures),
+        loads=html_of(load_map([one["load"] for one in measures], trace.layers)),
+        agreement=_agreement_table(found) if found else "",
+        agreement_plot=html_of(agreement_by_layer(found)) if found else "",
+        other=other,
+        top_k=trace.top_k,
+    )
+
+
+def _layer_table(measures: list[dict[str, Any]]) -> Markup:
+    head = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
+    rows = []
+    for one in measures:
+        pairs = one.get("coactivation") or []
+        strongest = "–"
+        if pairs:
+            (i, j), tokens, expected = pairs[0]["experts"], pairs[0]["tokens"], pairs[0]["expected"]
+            strongest = f"{i} and {j}: {counted(tokens, 'token')} ({expected:.1f})"
+        repeated = "–"
+        if one["repeated"] is not None:
+            repeated = f"{percent(one['repeated'])} ({percent(one['repeated_chance'])})"
+        by_chance = one.get("load_cv_chance")
+        cv = f"{one['load_cv']:.2f}" + ("" if by_chance is None else f" ({by_chance:.2f})")
+        rows.append((one["layer"], cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
+    return Markup(render("evaluation/number_table.html", head=head, rows=rows))
+
+
+def _agreement_table(found: Sequence[LayerAgreement]) -> Markup:
+    head = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
+    rows = [
+        (
+            one.layer,
+            f"{percent(one.overlap)} ({percent(one.overlap_chance)})",
+            f"{percent(one.rank)} ({percent(one.rank_chance)})",
+            f"{percent(one.same_first)} ({percent(one.same_first_chance)})",
+        )
+        for one in found
+    ]
+    return Markup(render("evaluation/number_table.html", head=head, rows=rows))
+
+
+def _plain(one: LayerAgreement) -> dict[str, Any]:
+    values = asdict(one)
+    values["by_position"] = [None if value != value else round(float(value), 4) for value in one.by_position]
+    return {key: round(float(value), 6) if isinstance(value, float) else value for key, value in values.items()}
