@@ -69,7 +69,7 @@ class RoutingMonitor(TrainerCallback):
         self._begun, self._writes = time.time(), state.is_world_process_zero
         if not self._writes:
             return
-        self.folder = self.folder or Path(args.output_dir)
+        self.folder = self.folder or Path(args.output_dir or "runs/watched")
         self.folder.mkdir(parents=True, exist_ok=True)
         layers = len({router.name for router in routers})
         task = "classification" if type(model).__name__.endswith("Classification") else "clm"
@@ -86,7 +86,7 @@ class RoutingMonitor(TrainerCallback):
         )
         self._write("watched.json", {"model": type(model).__name__, "family": model.config.model_type})
         self._write_state("running")
-        if "tensorboard" in args.report_to:
+        if "tensorboard" in (args.report_to or ()):
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(os.environ.get("TENSORBOARD_LOGGING_DIR") or str(self.folder / "tensorboard"))
@@ -128,7 +128,7 @@ class RoutingMonitor(TrainerCallback):
         **_: Any,
     ) -> None:
         found = {key.removeprefix("eval_"): float(value) for key, value in (metrics or {}).items() if _is_finite(value)}
-        kept = {key: found[key] for key in ("loss", "accuracy") if key in found}
+        kept: dict[str, float] = {key: found[key] for key in ("loss", "accuracy") if key in found}
         if "loss" in kept and "accuracy" not in kept:
             kept["perplexity"] = math.exp(min(kept["loss"], 100.0))
         self._write_line("eval", state, args, kept)
@@ -173,7 +173,7 @@ class RoutingMonitor(TrainerCallback):
     def _report(self, step: int, keys: dict[str, float], args: TrainingArguments) -> None:
         for key, value in keys.items() if self._writer else ():
             self._writer.add_scalar(key, value, step)
-        if "wandb" in args.report_to:
+        if "wandb" in (args.report_to or ()):
             import wandb
 
             if wandb.run is not None:

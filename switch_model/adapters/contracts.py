@@ -19,6 +19,10 @@ class Choice:
     weights: Tensor
     experts: Tensor
 
+    def detached(self) -> "Choice":
+        """The same outside the autograd graph, which would live as long as it."""
+        return Choice(self.logits.detach(), self.weights.detach(), self.experts)
+
 
 class TopKContract:
     """(logits, weights, experts, …), the order of most families since transformers 5.24."""

@@ -158,7 +158,7 @@ class Hooks:
                     # In some families these are probabilities, or not those that the router chose by.
                     logits = choice.logits.masked_fill(changes.ablated, -torch.inf)
                     choice = replace(choice, logits=logits)
-                self.seen[router.name] = choice
+                self.seen[router.name] = choice.detached()
             except ValueError as error:
                 raise ValueError(f"{router.name} of this model: {error}.") from error
             tokens, expected = len(self.seen[router.name].experts), self.calls[router.stack].mask.numel()

@@ -44,13 +44,10 @@ class AdaptedModel:
 
     def __init__(self, library: Any, tokenizer: Any):
         self.library = library.eval()
-        named = named_routers(library)
+        named, self.stacks = routers_and_stacks(library)
         if not named:
             why = reason_against(library.config.model_type)
             raise CheckpointError(why or f"The family {library.config.model_type} has no router to read. {SUPPORTED}")
-        self.stacks: dict[str, nn.Module] = {named[0].stack: library}
-        if library.config.is_encoder_decoder:
-            self.stacks = {"encoder": library.get_encoder(), "decoder": library.get_decoder()}
         records = self._first_records(named)
         # Some models have layers for training alone, which no text goes through.
         self.routers = [router for router in named if router.name in records]
@@ -242,6 +239,14 @@ def adapt(library: Any, tokenizer: Any) -> AdaptedModel:
             "classify tokens."
         )
     return (AdaptedEncoderDecoder if library.config.is_encoder_decoder else AdaptedCausalLM)(library, tokenizer)
+
+
+def routers_and_stacks(library: Any) -> tuple[list[Router], dict[str, nn.Module]]:
+    """Every router of a model of transformers, and the modules that are called with a stack's tokens, by stack."""
+    named = named_routers(library)
+    if library.config.is_encoder_decoder:
+        return named, {"encoder": library.get_encoder(), "decoder": library.get_decoder()}
+    return named, {named[0].stack: library} if named else {}
 
 
 def named_routers(library: nn.Module) -> list[Router]:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from switch_model.traces.agreement import agreement
+from switch_model.traces.measures import layer_measures
 from switch_model.traces.opening import open_trace
 from switch_model.traces.tables import to_json_lines
 from switch_model.traces.trace import TraceError, one_text
+from train.cli.main import main
 
 T, L, K, E = 7, 3, 2, 16
 
@@ -143,3 +145,25 @@ def test_agreement_stands_beside_chance(experts):
         assert layer.by_position == pytest.approx(np.ones(10))
     with pytest.raises(TraceError, match="not of the same tokens"):
         agreement(one, one_text(experts))
+
+
+def test_measures_stand_beside_chance():
+    random = np.random.default_rng(1)
+    chosen = np.array([[random.permutation(E)[:K] for _ in range(L)] for _ in range(2000)])
+    chosen[1::2, 0] = chosen[::2, 0]  # In the first layer every second token goes where the one before it went.
+    first, second, _ = layer_measures(one_text(chosen))
+    assert first["repeated"] == pytest.approx(0.5 + 0.5 * K / E, abs=0.03)
+    assert second["repeated"] == pytest.approx(second["repeated_chance"], abs=0.02) and second["idle"] == 0
+    assert second["load_cv"] == pytest.approx(second["load_cv_chance"], rel=0.6) and "weight_mass" not in second
+
+
+def test_the_command_writes_a_report_and_says_what_it_left_out(experts, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", np.concatenate([np.zeros((T, 1, K), dtype=int), experts], axis=1))
+    np.save(tmp_path / "two.npy", experts[..., ::-1])
+    command = ["analyze", "--from_trace", str(tmp_path / "one.npy"), "--output", str(tmp_path / "report")]
+    assert main([*command, "--compare_with", str(tmp_path / "two.npy")]) == 0
+    assert "left out: layer 0" in capsys.readouterr().out
+    measures = json.loads((tmp_path / "report" / "measures.json").read_text())
+    assert [one["layer"] for one in measures["layers"]] == ["layer 1", "layer 2", "layer 3"]
+    assert [one["overlap"] for one in measures["agreement"]] == [1.0] * 3
+    assert "<script>" in (tmp_path / "report" / "report.html").read_text()

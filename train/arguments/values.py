@@ -4,6 +4,7 @@ Try it: read_value("lr", "1e-3"), read_value("num_experts", "8"), in_words(kinds
 """
 
 import math
+import os
 import types
 import typing
 from typing import Any, Literal
@@ -99,3 +100,15 @@ def _is_of(value: Any, kind: Any) -> bool:
     if kind is float:
         return value == "inf" or (isinstance(value, (int, float)) and not isinstance(value, bool))
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def anchored(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with absolute local paths, so that a run can be resumed from any folder."""
+    found = dict(values)
+    for name in PATHS:
+        given = found.get(name)
+        # A folder called toy is not the data set, and "own" is not a tokenizer's folder.
+        is_path = os.path.isfile(given or "") if name == "dataset" else os.path.exists(given or "") and given != "own"
+        if given and (is_path or name in ("data_dir", "output_dir")):
+            found[name] = os.path.abspath(given)
+    return found

@@ -32,7 +32,7 @@ from filelock import FileLock
 
 from switch_model.storage.whole_files import WORDS, write_atomically, write_new
 from train.arguments.arguments import Arguments
-from train.arguments.values import PATHS
+from train.arguments.values import anchored
 from train.data.table_file import without_endings
 from train.formatting import pasted
 from train.runs.run_files import ACTIVE, State, checked_arguments, numbers_in, read_line, read_object, what_is_wrong
@@ -369,18 +369,6 @@ def free_folder(root: Path, name: str) -> Path:
     while folder.exists() or folder.is_symlink():
         folder, count = root / f"{name}-{count}", count + 1
     return folder
-
-
-def anchored(values: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with absolute local paths, so that a run can be resumed from any folder."""
-    found = dict(values)
-    for name in PATHS:
-        given = found.get(name)
-        # A folder called toy is not the data set, and "own" is not a tokenizer's folder.
-        is_path = os.path.isfile(given or "") if name == "dataset" else os.path.exists(given or "") and given != "own"
-        if given and (is_path or name in ("data_dir", "output_dir")):
-            found[name] = os.path.abspath(given)
-    return found
 
 
 def named_after(dataset: str, kind: str = "") -> str:

@@ -14,8 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from train.arguments.arguments import PRIVATE, Arguments
 from train.arguments.model_config import SHAPE
-from train.arguments.values import HINTS, read_value, takes_number
-from train.runs.run import anchored
+from train.arguments.values import HINTS, anchored, read_value, takes_number
 from train.tasks.registry import TASKS
 
 SYNTAX = """\

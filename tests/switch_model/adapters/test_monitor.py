@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from tests.support.their_moe import needs_adapters
 
-pytestmark = needs_adapters
+from switch_model.adapters import families
+
+pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
 TOKENS = 12
 
 
@@ -76,7 +77,7 @@ def test_a_watched_run_is_listed_and_can_only_be_looked_at(watched):
     (run,) = list_runs(folder.parent)
     assert run.watched and run.state().name == "finished" and not run.can_resume()
     (row,) = summaries(folder.parent)
-    assert row["dataset"] == "mine" and row["step"] == 4 and "perplexity" in row["best_words"]
+    assert row["dataset"] == "mine" and row["step"] == 4 and "loss" in row["best_words"]
 
 
 def test_keys_for_dashboards_stay_few():
