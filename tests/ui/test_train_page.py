@@ -387,6 +387,9 @@ def test_unclear_columns_are_chosen_by_content_and_a_sentence_says_so(workspace,
     _, _, card, text, label, *_ = NewRun(workspace).upload(str(path))
     assert (text["value"], label["value"], 'role="alert"' in card) == (*chosen, False)
     assert f"“{chosen[0]}” for texts and “{chosen[1]}” for classes" in card
+    pair = NewRun(workspace).choose_task("translation", str(path), "tiny")
+    longest = sorted((columns.split(",")[0], columns.split(",")[2]))
+    assert sorted((pair.text_column["value"], pair.target_column["value"])) == longest and "target texts" in pair.card
 
 
 def test_unclear_columns_are_refused_without_flags_and_what_is_missing_is_listed_last(workspace, tmp_path):

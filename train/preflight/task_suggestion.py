@@ -5,6 +5,8 @@ Try it: fitting_task(DataSource("my.csv")), columns_by_content(DataSource("my.cs
 
 from typing import Any
 
+from datasets import Dataset
+
 from train.arguments.groups import DEFAULT_TASK
 from train.arguments.presets import default_task
 from train.data.columns import (
@@ -80,20 +82,34 @@ def columns_by_content(source: DataSource) -> tuple[str, str] | None:
 def likely_columns(source: DataSource) -> tuple[str, str | None] | None:
     """(the column of texts, the one of classes) of a data set whose names leave a doubt: what a name does not say, the
     content does: the longest texts, and few values. None of one without texts."""
+    if (read := _texts_by_length(source)) is None:
+        return None
+    rows, names, longest = read
+    texts = next(iter(usual_texts(names)), longest[0])
+    others = ((name, rows[name][:]) for name in names if name != texts)
+    few = (name for name, cells in others if _few_values(cells) and len(set(map(str, cells))) > 1)
+    return texts, usual_label(names, other_than=(texts,)) or next(few, None)
+
+
+def likely_pair(source: DataSource) -> tuple[str, str] | None:
+    """The two columns with the longest texts, in the order of the table; None where there are not two."""
+    read = _texts_by_length(source)
+    if read is None or len(read[2]) < 2:
+        return None
+    text, target = sorted(read[2][:2], key=read[1].index)
+    return text, target
+
+
+def _texts_by_length(source: DataSource) -> tuple[Dataset, list[str], list[str]] | None:
+    """(the training rows, their columns but for row numbers, those with texts, the longest first), if there are any."""
     try:
         rows, _ = read_rows(source.at("train"))
     except DataError:
         return None
     names = [name for name in rows.column_names if name.lower() not in ROW_NUMBERS]
-    lengths = {
-        name: sum(len(cell) for cell in rows[name][:] if isinstance(cell, str)) for name in names if len(rows[name])
-    }
-    texts = next(iter(usual_texts(names)), None) or max(lengths, key=lengths.get, default=None)
-    if texts is None or not lengths[texts]:
-        return None
-    others = ((name, rows[name][:]) for name in names if name != texts)
-    few = (name for name, cells in others if _few_values(cells) and len(set(map(str, cells))) > 1)
-    return texts, usual_label(names, other_than=(texts,)) or next(few, None)
+    lengths = {name: sum(len(cell) for cell in rows[name][:] if isinstance(cell, str)) for name in names}
+    longest = sorted(filter(lengths.get, names), key=lengths.get, reverse=True)
+    return (rows, names, longest) if longest else None
 
 
 def _few_values(cells: list[Any]) -> bool:

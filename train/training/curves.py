@@ -77,6 +77,8 @@ def _write_png(panels, in_percent: Sequence[bool], title: str, path: Path) -> No
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
+        # All that is drawn is at least 0; a margin below would show a loss there.
+        axis.set_ylim(bottom=max(axis.get_ylim()[0], 0))
         if shares:
             axis.yaxis.set_major_formatter(as_percent)
         if curves:
@@ -104,4 +106,5 @@ def _write_html(panels, in_percent: Sequence[bool], title: str, path: Path) -> N
         title=plain(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"
     )
     figure.update_xaxes(title_text="step", row=2)
+    figure.update_yaxes(rangemode="nonnegative")
     figure.write_html(path, include_plotlyjs=True, full_html=True)

@@ -19,7 +19,7 @@ from train.data.loading import columns_of
 from train.data.source import DataSource, known_datasets
 from train.data.table_file import UPLOAD_ENDINGS
 from train.preflight.data_report import DataReport, data_report
-from train.preflight.task_suggestion import columns_by_content, fitting_task, likely_columns
+from train.preflight.task_suggestion import columns_by_content, fitting_task, likely_columns, likely_pair
 from train.tasks.registry import TASKS
 from ui.catalog.reach import DataReach
 from ui.components.outputs import outputs
@@ -93,11 +93,11 @@ class DataChoice:
     def choose(self, dataset: str, task: str) -> LookedAt:
         """Another data set, or task: its columns are found anew."""
         guessed = self._columns_by_content(dataset, task)
-        looked = self.look_at(dataset, task, *(guessed or NONE_CHOSEN[:2]), *NONE_CHOSEN[2:])
+        looked = self.look_at(dataset, task, *(guessed or NONE_CHOSEN[:3]), "")
         if looked.facts is None and not guessed and (guessed := self._likely_columns(dataset, task)):
-            looked = self.look_at(dataset, task, *guessed, *NONE_CHOSEN[2:])
+            looked = self.look_at(dataset, task, *guessed, "")
         if guessed:
-            looked = looked._replace(card=notice(guess_in_words(*guessed, task), "status") + looked.card)
+            looked = looked._replace(card=notice(guess_in_words(*guessed), "status") + looked.card)
         return looked
 
     def task_of(self, dataset: str) -> str:
@@ -171,21 +171,26 @@ class DataChoice:
     def _takes_language(self, dataset: str, task: str) -> bool:
         return TASKS[task].takes_language and DataSource(dataset, self.workspace.data_dir).on_hub
 
-    def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str] | None:
-        """The columns of texts and classes where their names don't say which they are, but what stands in them does."""
+    def _columns_by_content(self, dataset: str, task: str) -> tuple[str, str, str] | None:
+        """The columns of texts, classes and target texts where their names don't say which they are, but what stands in
+        them does."""
         try:
-            return columns_by_content(self._named(dataset)) if TASKS[task].labelled else None
+            found = columns_by_content(self._named(dataset)) if TASKS[task].labelled else None
         except ValueError:
             return None
+        return found and (*found, NO_COLUMN)
 
-    def _likely_columns(self, dataset: str, task: str) -> tuple[str, str] | None:
-        """(the longest column, one that may hold classes) where the names of columns leave a doubt."""
+    def _likely_columns(self, dataset: str, task: str) -> tuple[str, str, str] | None:
+        """The same where the names of columns leave a doubt, as far as content tells."""
         try:
             source = self._named(dataset)
             self.report(dataset, task, *NONE_CHOSEN)
         except UnclearColumns:
+            if TASKS[task].paired:
+                pair = likely_pair(source)
+                return pair and (pair[0], NO_COLUMN, pair[1])
             text, label = likely_columns(source) or (None, None)
-            return text and (text, label or NO_COLUMN)
+            return text and (text, (TASKS[task].labelled and label) or NO_COLUMN, NO_COLUMN)
         except (DataError, ValueError, OSError):
             pass
         return None
@@ -198,12 +203,13 @@ class DataChoice:
             return []
 
 
-def guess_in_words(text: str, label: str, task: str) -> str:
+def guess_in_words(text: str, label: str, target: str) -> str:
     """What was chosen by the content of columns, whose names leave a doubt."""
-    classes = f" and “{label}” for classes" if label != NO_COLUMN and TASKS[task].labelled else ""
+    roles = {"texts": text, "classes": label, "target texts": target}
+    chosen = " and ".join(f"“{column}” for {role}" for role, column in roles.items() if column != NO_COLUMN)
     return (
-        f"The names of the columns do not say which to read. Chosen by what they hold: “{text}” for texts{classes}. If "
-        "that is wrong, choose others above."
+        f"The names of the columns do not say which to read. Chosen by what they hold: {chosen}. If that is wrong, "
+        "choose others above."
     )
 
 
