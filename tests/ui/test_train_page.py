@@ -152,6 +152,7 @@ def test_a_late_answer_is_dropped_and_a_preset_chosen_meanwhile_stays(workspace,
     # Another size, before the data are there: it stays, the form is filled for it, and Train waits.
     said, button = page.begin(me)
     assert "Reading" in said and not button["interactive"] and not page.ready(me, looked)["interactive"]
+    assert not [*page.estimate_in_turn(me, looked, *inputs())] and [*page.estimate_in_turn(other, None, *inputs())]
     assert page.ready(other, looked)["interactive"]
     sizes = []
     meanwhile.append(lambda: sizes.append(page.preset_in_turn(me, "base", "toy", "classification", "")))

@@ -183,6 +183,11 @@ class NewRun:
         except (OverflowError, RuntimeError, MemoryError):
             yield ""
 
+    def estimate_in_turn(self, request: gr.Request, facts: dict[str, Any] | None, *inputs) -> Iterator[Any]:
+        """The same, but nothing while other data are being read, for which another estimate follows."""
+        if not self.turns.waits(request.session_hash):
+            yield from self.estimate(facts, *inputs)
+
     # -- starting -----------------------------------------------------------------------------------------------------
 
     def start(self, request: gr.Request, *inputs) -> Started:

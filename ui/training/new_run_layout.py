@@ -119,7 +119,7 @@ def _following(
         **_QUIET,
     }
     timed = {
-        "fn": handlers.estimate,
+        "fn": handlers.estimate_in_turn,
         "inputs": [known.facts, *inputs],
         "outputs": [actions.estimate],
         "concurrency_id": "estimate",
