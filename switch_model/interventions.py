@@ -88,7 +88,9 @@ class Interventions:
     @property
     def numbers(self) -> dict[str, int]:
         """`top_k` by layer; "" = all layers."""
-        return {} if self.top_k is None else self.top_k if isinstance(self.top_k, dict) else {"": self.top_k}
+        if isinstance(self.top_k, Mapping):
+            return dict(self.top_k)
+        return {} if self.top_k is None else {"": self.top_k}
 
     @property
     def experts(self) -> set[tuple[str, int]]:

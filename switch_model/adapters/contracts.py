@@ -60,7 +60,7 @@ class TopKContract:
 class DenseContract(TopKContract):
     """llama4: (scores (N, E), 0 for the experts that are not chosen; logits)."""
 
-    def __init__(self, router: nn.Module):
+    def __init__(self, router: Any):
         self.top_k = int(router.top_k)
 
     def read(self, output: Any, choices: int | None) -> Choice:

@@ -153,7 +153,7 @@ class Hooks:
             try:
                 output = self._changed(router, output, mode)
                 changes = mode.changes if mode else None
-                choice = router.contract.read(output, changes and changes.top_k)
+                choice = router.contract.read(output, None if changes is None else changes.top_k)
                 if changes is not None and changes.ablated is not None:
                     # In some families these are probabilities, or not those that the router chose by.
                     logits = choice.logits.masked_fill(changes.ablated, -torch.inf)

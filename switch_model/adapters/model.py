@@ -20,6 +20,9 @@ from switch_model.models.pretrained import IGNORED_LABEL
 from switch_model.storage.errors import CheckpointError
 from switch_model.topk_routing import TopKRouting
 
+# Of a text, where neither the tokenizer nor the model has a limit.
+MAX_TOKENS = 200_000
+
 
 @dataclass(frozen=True, eq=False)
 class AdaptedOutput:
@@ -55,6 +58,8 @@ class AdaptedModel:
             raise CheckpointError(f"No router of this {library.config.model_type} was called. {SUPPORTED}")
         choices = max(record.experts.shape[-1] for record in records.values())
         self.config = AdaptedConfig.of(library, tokenizer, self.routers, choices)
+        # A tokenizer without a limit has one that is too large for its backend.
+        tokenizer.model_max_length = min(tokenizer.model_max_length, self.config.max_positions or MAX_TOKENS)
         # Classifiers of the library find a row's last token by its padding token.
         self.lacks_padding = getattr(library.config.get_text_config(), "pad_token_id", None) is None
 
@@ -220,7 +225,7 @@ class AdaptedEncoderDecoder(AdaptedGenerator):
 
     def shift_right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The decoder's input for labels (B, T), and its mask: the start token, then each label but the last."""
-        start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
+        start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id or 0)
         ids_BT = torch.cat([start, labels[:, :-1]], dim=1)
         mask_BT = ids_BT != IGNORED_LABEL
         return ids_BT.masked_fill(~mask_BT, self.config.pad_token_id), mask_BT
@@ -249,7 +254,7 @@ def routers_and_stacks(library: Any) -> tuple[list[Router], dict[str, nn.Module]
     return named, {named[0].stack: library} if named else {}
 
 
-def named_routers(library: nn.Module) -> list[Router]:
+def named_routers(library: Any) -> list[Router]:
     """Every router, named by its stack and block: "decoder.3"; a second one of a block by its module too."""
     found: dict[str, Router] = {}
     for path, module in library.named_modules():
@@ -263,7 +268,7 @@ def named_routers(library: nn.Module) -> list[Router]:
     return list(found.values())
 
 
-def _stack_of(library: nn.Module, path: str) -> str:
+def _stack_of(library: Any, path: str) -> str:
     if library.config.is_encoder_decoder:
         return "encoder" if re.search(r"(^|\.)encoder\.", path) else "decoder"
     # Attention that looks both ways makes an encoder.

@@ -101,7 +101,8 @@ class ChangedScores(TorchFunctionMode):
         if indices is None:
             return None
         values = input.gather(-1, indices)
-        return torch.return_types.max(tuple(one if keepdim else one.squeeze(-1) for one in (values, indices)))
+        first = (values, indices) if keepdim else (values.squeeze(-1), indices.squeeze(-1))
+        return torch.return_types.max(first)
 
     def _argmax(self, input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         indices = None if dim is None else self._first(input, "argmax")

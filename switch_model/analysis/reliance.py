@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from switch_model.analysis.scoring import Scores, batches_of, score
-from switch_model.config import SwitchConfig
 from switch_model.inference.pipeline import AnyModel
 from switch_model.interventions import Interventions
 from switch_model.stepping import to_the_end
@@ -205,7 +204,7 @@ Question = tuple[Any, ...]
 
 
 def _questions(
-    config: SwitchConfig, choices: Sequence[list[np.ndarray]], seed: int
+    config: Any, choices: Sequence[list[np.ndarray]], seed: int
 ) -> dict[Question, Callable[[], Interventions | list[Interventions]]]:
     """The interventions to measure, each made when its turn comes.
 

@@ -133,7 +133,7 @@ def _answers(
     model: AnyModel, batch: Batch, interventions: Any, records_wanted: bool
 ) -> tuple[Any, Tensor, Tensor, Tensor]:
     """The model's output, and for every label: logits (M, C or V), labels (M,), and its text's index in the batch."""
-    inputs = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
+    inputs: dict[str, Any] = batch.inputs | {"interventions": interventions, "output_routing": records_wanted}
     if isinstance(model, CLASSIFIERS):
         output = model(**inputs)
         return output, output.logits, batch.labels, torch.arange(len(batch.rows))

@@ -45,7 +45,7 @@ class LayerTotals:
 
     @classmethod
     @torch.no_grad()
-    def _of_choices(cls, record: TopKRouting) -> "LayerTotals":
+    def _of_choices(cls, record: Any) -> "LayerTotals":
         mask_BT = record.mask
         none = torch.zeros((), device=mask_BT.device)
         return cls(

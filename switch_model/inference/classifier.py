@@ -107,8 +107,6 @@ CLASSIFIERS = (SwitchForSequenceClassification, AdaptedClassifier)
 class Predictor(TextPipeline):
     """Classifies texts with a loaded model."""
 
-    model: SwitchForSequenceClassification | AdaptedClassifier
-
     @classmethod
     def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model is a classifier."""

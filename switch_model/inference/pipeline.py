@@ -7,7 +7,7 @@ Try it: Predictor.from_checkpoint("assets/models/ag_news").read("Oil prices rose
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,12 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.adapters.loading import load_any
-from switch_model.adapters.model import AdaptedModel
 from switch_model.inference.traces import TokenTrace
-from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.topk_routing import AnyRouting
 
-AnyModel = SwitchPreTrainedModel | AdaptedModel
+# A SwitchPreTrainedModel or an AdaptedModel: they are called in the same way, but share no class.
+AnyModel: TypeAlias = Any
 
 # Far above any model's maximum length: a pasted book costs no more than a long text.
 MAX_CHARACTERS = 200_000
@@ -81,15 +80,13 @@ class TextPipeline:
     truncated_end = "right"
 
     def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerFast):
-        self.model: Any = model.eval()
+        self.model: AnyModel = model.eval()
         self.tokenizer = tokenizer
         config, limit = model.config, tokenizer.model_max_length
         # The model's own CLS token has no id, but takes a position.
         self.added = int(config.cls_token and "encoder" in model.stacks)
         if config.position == "learned":
             limit = min(limit, config.max_positions - self.added)
-        # A tokenizer without a limit of its own has one that is too large for its backend.
-        limit = min(limit, MAX_CHARACTERS)
         # Once, not per call: truncation is state of the backend, which threads share.
         tokenizer.backend_tokenizer.enable_truncation(limit, direction=self.truncated_end)
 

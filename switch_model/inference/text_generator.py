@@ -93,8 +93,6 @@ class Generation:
 class TextGenerator(TextPipeline):
     """Generates text with a causal or encoder-decoder language model."""
 
-    model: SwitchForConditionalGeneration | SwitchForCausalLM | AdaptedCausalLM | AdaptedEncoderDecoder
-
     def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerFast):
         self.has_encoder = isinstance(model, ENCODER_DECODERS)
         # A prompt keeps its end.

@@ -62,8 +62,6 @@ class TokenPrediction:
 class TokenClassifier(TextPipeline):
     """Classifies the tokens of texts."""
 
-    model: AdaptedTokenClassifier
-
     @classmethod
     def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model classifies tokens."""

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from switch_model.storage.hub import short_name, with_revision
 from switch_model.storage.whole_files import check_writable
-from train.cli.common import RELIANCE, REVISION, add_source_flags, progress_line
+from train.cli.common import CHECKPOINT, DTYPE, RELIANCE, REVISION, add_source_flags, progress_line
 from train.cli.parser import as_path, command_parser, natural, positive
 from train.data.source import DataSource
 
 
 def analyze_command(argv: list[str]) -> None:
     parser = command_parser("analyze", "Analyse the routing of a whole data set: HTML report and tables.")
-    parser.add_argument("--checkpoint", type=as_path, help="folder, run folder, zip or hub id")
+    parser.add_argument("--checkpoint", type=as_path, help=CHECKPOINT)
     parser.add_argument("--revision", help=REVISION)
     add_source_flags(
         parser,
@@ -23,6 +23,7 @@ def analyze_command(argv: list[str]) -> None:
     )
     parser.add_argument("--num_samples", type=positive, help="number of rows, sampled at random; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--dtype", help=DTYPE)
     parser.add_argument(
         "--importance", type=natural, default=32, help="number of texts for expert importance; 0 = none"
     )
@@ -44,7 +45,7 @@ def analyze_command(argv: list[str]) -> None:
     from train.analysis.report import facts_in_words, most_telling_in_words, told_of_class
     from train.evaluation.reliance import measured, rows_of
 
-    predictor = Predictor.from_checkpoint(options.checkpoint, options.device)
+    predictor = Predictor.from_checkpoint(options.checkpoint, options.device, dtype=options.dtype)
     labels, source = predictor.model.config.labels, DataSource.of(options)
     rows = rows_to_analyze(labels, source, num_samples=options.num_samples, checkpoint=options.checkpoint)
     rows = with_overlap(rows, options.checkpoint)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from train.cli.parser import as_path
 from train.formatting import counted
 
+CHECKPOINT = "folder, run folder, zip or hub id; also of other mixture-of-experts families (docs/adapters.md)"
+DTYPE = "of a model of another family: float32, bfloat16 or float16; none = that of the file"
 RELIANCE = "number of rows, sampled at random, for expert reliance; 0 = none"
 REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, the same as owner/name@REVISION; none = main"
 

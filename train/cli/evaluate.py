@@ -5,7 +5,7 @@ import sys
 
 from switch_model.storage.hub import short_name, with_revision
 from switch_model.storage.whole_files import check_writable, folder_written_aside
-from train.cli.common import RELIANCE, REVISION, add_source_flags, progress_line
+from train.cli.common import CHECKPOINT, DTYPE, RELIANCE, REVISION, add_source_flags, progress_line
 from train.cli.parser import as_path, command_parser, natural, positive
 from train.data.source import DataSource
 from train.formatting import percent
@@ -13,7 +13,7 @@ from train.formatting import percent
 
 def evaluate_command(argv: list[str]) -> None:
     parser = command_parser("evaluate", "Metrics, calibration, confusion matrix and routing of a checkpoint, as JSON.")
-    parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
+    parser.add_argument("--checkpoint", type=as_path, required=True, help=CHECKPOINT)
     parser.add_argument("--revision", help=REVISION)
     add_source_flags(
         parser,
@@ -22,6 +22,7 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument("--batch_size", type=positive, default=64, help="texts per batch")
     parser.add_argument("--num_samples", type=positive, help="number of rows, the first ones; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--dtype", help=DTYPE)
     parser.add_argument("--num_beams", type=positive, default=1, help="beams, for encoder-decoder models; 1 = greedy")
     parser.add_argument(
         "--save_text", type=as_path, help="file for the generated texts, one per line, for encoder-decoder models"
@@ -44,7 +45,7 @@ def evaluate_command(argv: list[str]) -> None:
         **{name: getattr(options, name) for name in names}, progress=progress_line("pass", "passes")
     )
     checkpoint = with_revision(options.checkpoint, options.revision)
-    metrics = evaluate(checkpoint, DataSource.of(options), settings, options.device)
+    metrics = evaluate(checkpoint, DataSource.of(options), settings, options.device, options.dtype)
     if note := metrics.get("note"):
         print(note, file=sys.stderr)
     if (known := metrics["trained_on"]) in ("most", "some"):

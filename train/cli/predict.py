@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from switch_model.storage.hub import with_revision
 from switch_model.storage.whole_files import check_writable
-from train.cli.common import REVISION, add_source_flags
+from train.cli.common import CHECKPOINT, DTYPE, REVISION, add_source_flags
 from train.cli.parser import as_path, as_text, command_parser, natural, positive
 from train.data.source import DataSource
 from train.data.table_file import FILE_ENDINGS, instead_of_a_table, is_table
@@ -19,19 +19,25 @@ def predict_command(argv: list[str]) -> None:
     parser = _parser()
     options = parser.parse_args(argv)
     _check(parser, options)
-    from switch_model.checkpoint import load_checkpoint, require_classifier
+    from switch_model.adapters.loading import load_any
+    from switch_model.adapters.model import AdaptedTokenClassifier
+    from switch_model.checkpoint import require_classifier
     from switch_model.inference.classifier import Predictor
+    from switch_model.inference.token_classifier import TokenClassifier
     from switch_model.models.masked_lm import SwitchForMaskedLM
     from train.evaluation.prediction import (
         fill_texts,
+        label_tokens,
         random_predictor,
         write_texts,
     )
 
     if options.checkpoint:
-        model, tokenizer = load_checkpoint(options.checkpoint, options.device)
+        model, tokenizer = load_any(options.checkpoint, options.device, dtype=options.dtype)
         if model.can_generate():
             return write_texts(model, tokenizer, options)
+        if isinstance(model, AdaptedTokenClassifier):
+            return label_tokens(TokenClassifier(model, tokenizer), options)
         if isinstance(model, SwitchForMaskedLM):
             return fill_texts(model, tokenizer, options)
         require_classifier(model)
@@ -52,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "texts", nargs="*", type=as_text, help="texts, ___ = a blank; none = one per line of standard input"
     )
     parser.add_argument("--revision", help=REVISION)
-    parser.add_argument(
-        "--checkpoint", type=as_path, help="folder, run folder, zip or hub id; none = RANDOM weights, for a first try"
-    )
+    parser.add_argument("--checkpoint", type=as_path, help=f"{CHECKPOINT}; none = RANDOM weights, for a first try")
     parser.add_argument(
         "--file", type=as_path, help="a CSV, TSV, JSONL or parquet file; --output is a copy with the results added"
     )
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trace_file", type=as_path, help="JSON file for texts, tokens and routing records")
     parser.add_argument("--batch_size", type=positive, help="texts per batch; none = 32 (toy: 4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--dtype", help=DTYPE)
     parser.add_argument("--num_beams", type=positive, help="generation: beams; none = no beam search")
     parser.add_argument("--max_new_tokens", type=positive, help="generation: maximum number of tokens; none = no limit")
     parser.add_argument("--temperature", type=float, help="sampling (causal LM): temperature; none = 0.8")
@@ -107,8 +112,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         if getattr(options, name) == "-":
             setattr(options, name, None if name == "output" else "/dev/stdout")
         check_writable(getattr(options, name))
-    if options.revision and not options.checkpoint:
-        parser.error("--revision needs --checkpoint")
+    for name in ("revision", "dtype"):
+        if getattr(options, name) and not options.checkpoint:
+            parser.error(f"--{name} needs --checkpoint")
     if options.checkpoint:
         options.checkpoint = with_revision(options.checkpoint, options.revision)
     if options.output:

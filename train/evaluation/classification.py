@@ -10,9 +10,11 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.adapters.loading import load_any
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.checkpoint import load_checkpoint, read_training
-from switch_model.models.sequence_classification import SwitchForSequenceClassification
+from switch_model.checkpoint import read_training
+from switch_model.inference.classifier import CLASSIFIERS
+from switch_model.inference.pipeline import AnyModel
 from train.data.columns import align_labels
 from train.data.errors import DataError
 from train.data.loading import load_split
@@ -44,10 +46,12 @@ def evaluate(
     source: DataSource,
     settings: EvaluationSettings = DEFAULTS,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate `checkpoint` on a split.
 
     Args:
+        dtype: of a model of another family of transformers, as `load_any`.
         source: if the data have no validation split, its split "validation" means the rows that the checkpoint's run
             held out of them.
 
@@ -61,7 +65,7 @@ def evaluate(
         CheckpointError, DataError: when either can't be read, or the classes do not fit.
     """
     # 1. The model, and the rows that its run held out, if requested.
-    model, tokenizer = load_checkpoint(checkpoint, device)
+    model, tokenizer = load_any(checkpoint, device, dtype=dtype)
     source = source.at(source.split or source.report_split)
     own, held_out, names, note = own_data(checkpoint, source), None, [], ""
     if source.split == "validation" and source.lacks_validation:
@@ -70,7 +74,7 @@ def evaluate(
     note = note or ("" if is_held_out else lost_rows(checkpoint))
 
     # 2. Its metrics.
-    if isinstance(model, SwitchForSequenceClassification):
+    if isinstance(model, CLASSIFIERS):
         if not is_held_out:
             held_out, names = load_rows(checkpoint, source)
         rows = align_labels(held_out, names, model.config.labels)
@@ -89,7 +93,7 @@ def evaluate(
 
 @torch.inference_mode()
 def _classes(
-    model: SwitchForSequenceClassification,
+    model: AnyModel,
     tokenizer: PreTrainedTokenizerFast,
     rows: Dataset,
     source: DataSource,
@@ -99,7 +103,7 @@ def _classes(
     features = tokenize(rows, tokenizer)
     if not len(features):
         raise DataError(f"{source.dataset} ({source.split}) has no text with a token in it.")
-    collate = PaddingCollator(tokenizer.pad_token_id)
+    collate = PaddingCollator(model.config.pad_token_id)
     totals, probabilities, expected = RoutingTotals(), [], []
     for batch in DataLoader(features.sort("length"), batch_size=settings.batch_size, collate_fn=collate):
         labels = batch.pop("labels")

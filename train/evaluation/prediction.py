@@ -17,10 +17,13 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.inference.classifier import Prediction, Predictor
+from switch_model.inference.decoding import MAX_NEW_TOKENS, Decoding
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
-from switch_model.inference.pipeline import replace_surrogates
+from switch_model.inference.pipeline import AnyModel, replace_surrogates
+from switch_model.inference.text_generator import TextGenerator
+from switch_model.inference.token_classifier import TokenClassifier
+from switch_model.inference.traces import TokenTrace
 from switch_model.models.masked_lm import SwitchForMaskedLM
-from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
@@ -33,6 +36,7 @@ from train.data.table_output import write_table
 from train.data.tables import read_table
 from train.data.toy import make_toy_split
 from train.evaluation.classification import load_rows
+from train.evaluation.routing_table import routing_table, token_table
 from train.formatting import counted, one_line
 from train.tasks.generation import STORY, continue_texts, translate
 from train.tasks.rows import make_tokenizer, read_data
@@ -43,7 +47,7 @@ SHOWN_CANDIDATES = 5
 # Flags that only some kinds of models support.
 TRACES, SAMPLING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
 NO_TEXT = "Standard input is empty. Give one text per line, or texts as arguments, --file or --dataset."
-LOOK = "they show the routing of a classifier. Explore this model in the app: python app.py --checkpoint …"
+LOOK = "they don't show the routing of blanks. Explore this model in the app: python app.py --checkpoint …"
 
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
@@ -104,39 +108,6 @@ def _table_and_texts(source: DataSource) -> tuple[Dataset, list[str]]:
     return rows, texts_of(rows, choose_columns(source, names_in(rows), labelled=False))
 
 
-def routing_table(prediction: Prediction) -> str:
-    """A line per token with expert and gate in each sparse layer, in brackets if dropped. If experts vote, also each
-    token's vote for the predicted class, and below them the bias and the logit. The last line is a legend."""
-    records, voted = prediction.routing, prediction.votes is not None
-    votes_T, bias, logit, head = [], 0.0, 0.0, []
-    if voted:
-        label = list(prediction.scores).index(prediction.label)
-        votes_T, bias = prediction.votes[:, label].tolist(), float(prediction.bias[label])
-        logit, head = float(prediction.logits[label]), [f"{'vote':>10}"]
-    lines = [" ".join([f"{'token':16}", *(f"{record.name:>14}" for record in records), *head])]
-    for index, token in enumerate(prediction.tokens):
-        cells = []
-        for record in records:
-            expert, gate = int(record.expert[0, index]), float(record.gate[0, index])
-            name = f"({expert})" if record.dropped[0, index] else str(expert)
-            cells.append(f"{name + f' {gate:.2f}':>14}")
-        if voted:
-            dropped = bool(prediction.voters.dropped[0, index])
-            cells.append(f"{'none' if dropped else f'{votes_T[index]:+.4f}':>10}")
-        lines.append(" ".join([f"{token.strip()[:16]:16}", *cells]))
-    legend = "n 0.48: the token went to expert n, with router probability (gate) 0.48"
-    if any(bool(record.dropped.any()) for record in records):
-        legend += "; (n): the buffer of expert n was full, the token was dropped"
-    if voted:
-        width = 16 + 15 * len(records)
-        lines += [f"{name:{width}} {value:>+10.4f}" for name, value in (("bias", bias), ("logit", logit))]
-        legend += (
-            f"; vote: contribution of its expert of {prediction.voters.name} to the logit of "
-            f"{one_line(prediction.label)}, which is the sum of all votes and the bias"
-        )
-    return "\n".join([*lines, legend])
-
-
 def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
     """A prediction with its routing records, for JSON; with votes, also "votes" (tokens × classes, in the order of
     "scores") and "bias" (one per class), which sum to the logits."""
@@ -170,9 +141,7 @@ def print_texts(
             print(routing_table(prediction))
         if trace_file:
             traced.append(as_json(texts[index], prediction))
-    if trace_file:
-        write_atomically(trace_file, json.dumps(traced) + "\n")
-        print(f"Routing of {counted(len(traced), 'text', 'texts')}: {trace_file}", file=sys.stderr)
+    _write_traces(traced, trace_file)
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
@@ -182,34 +151,86 @@ def refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
         raise ValueError(f"{' and '.join(given)} can't be used here: {why}")
 
 
-def write_texts(model: SwitchPreTrainedModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
-    """Generate text: a line per text, or a table with a new column `written`.
+def write_texts(model: AnyModel, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
+    """Generate text: a line per text, with its routing if that is asked for, or a table with a new column `written`.
 
     Raises DataError when a file or a data set can't be read; ValueError for unsupported flags.
     """
-    refuse(options, TRACES, LOOK)
-    length, beams = options.max_new_tokens, options.num_beams or 1
-    if model.config.is_encoder_decoder:
+    traced = options.trace or options.trace_file
+    length, beams, has_encoder = options.max_new_tokens, options.num_beams or 1, model.config.is_encoder_decoder
+    if has_encoder:
         refuse(options, SAMPLING, "this encoder-decoder model does not sample. Only causal models (clm) do.")
-        rows, texts = asked_texts(options, paired=True)
-        settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
-        answers = translate(model, tokenizer, texts, **settings)
+        asked = {"num_beams": beams, "do_sample": False, "top_k": 0, "max_new_tokens": MAX_NEW_TOKENS}
     else:
-        asked = {"max_new_tokens": length} | {name: getattr(options, name) for name in SAMPLING}
+        asked = {"seed": options.seed} | {name: getattr(options, name) for name in SAMPLING}
         if beams > 1:
             refuse(options, SAMPLING, "they are for sampling, and --num_beams is beam search.")
             asked |= dict(num_beams=beams, do_sample=False)
-        asked = {name: value for name, value in asked.items() if value is not None}
-        decoding = replace(STORY, seed=options.seed, **asked)
-        rows, texts = asked_texts(options)
-        answers = continue_texts(model, tokenizer, texts, decoding)
+    if length is not None:
+        asked["max_new_tokens"] = length
+    asked = {name: value for name, value in asked.items() if value is not None}
+    rows, texts = asked_texts(options, paired=has_encoder)
+    if traced:
+        answers = _written_with_routing(model, tokenizer, texts, replace(STORY, **asked), options)
+    elif has_encoder:
+        settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
+        answers = translate(model, tokenizer, texts, **settings)
+    else:
+        answers = continue_texts(model, tokenizer, texts, replace(STORY, **asked))
     if options.save_text:
         save_lines(answers, options.save_text)
-    if rows is None:
-        if answers:
-            print("\n".join(map(one_line, answers)))
-    else:
+    if rows is not None:
         write_table(rows, [{"written": answer} for answer in answers], options.output)
+    elif answers and not traced:
+        print("\n".join(map(one_line, answers)))
+
+
+def _written_with_routing(
+    model: AnyModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    decoding: Decoding,
+    options: argparse.Namespace,
+) -> list[str]:
+    """The generated texts, each printed with its routing."""
+    generator, answers, traced = TextGenerator(model, tokenizer), [], []
+    for index, text in enumerate(texts):
+        found = generator.write(text, replace(decoding, seed=decoding.seed + index))
+        answers.append(found.text)
+        print(one_line(found.text))
+        if options.trace:
+            print("\n".join(token_table(one.tokens, one.routing) for one in found.traces))
+        traced.append({"text": text, "written": found.text, "traces": [_trace_as_json(one) for one in found.traces]})
+    _write_traces(traced, options.trace_file)
+    return answers
+
+
+def label_tokens(classifier: TokenClassifier, options: argparse.Namespace) -> None:
+    """Classify tokens: a line per text and one per token with its class and probability, then the routing if that is
+    asked for. Raises ValueError for unsupported flags."""
+    refuse(options, ("file", "dataset"), "this model gives classes to tokens. Give it texts.")
+    refuse(options, ("num_beams", "max_new_tokens", "save_text", *SAMPLING), "this model writes no text.")
+    traced = []
+    for text in map(replace_surrogates, options.texts or lines_of_input()):
+        found = classifier(text)
+        print(one_line(text)[:SHOWN_CHARACTERS])
+        shares = found.scores.amax(-1).tolist()
+        for token, label, share in zip(found.tokens, found.labels, shares, strict=True):
+            print(f"  {one_line(token).strip()[:16]:16} {one_line(label)} {share:.3f}")
+        if options.trace:
+            print(token_table(found.tokens, found.routing))
+        traced.append({"text": text, "labels": found.labels, **_trace_as_json(found.trace)})
+    _write_traces(traced, options.trace_file)
+
+
+def _trace_as_json(trace: TokenTrace) -> dict[str, Any]:
+    return {"tokens": trace.tokens, "routing": [record.to_dict() for record in trace.routing]}
+
+
+def _write_traces(traced: list[dict[str, Any]], path: str | None) -> None:
+    if path:
+        write_atomically(path, json.dumps(traced) + "\n")
+        print(f"Routing of {counted(len(traced), 'text', 'texts')}: {path}", file=sys.stderr)
 
 
 def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:

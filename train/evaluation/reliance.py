@@ -12,7 +12,7 @@ from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
-from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.inference.pipeline import AnyModel
 from train.definitions import header
 from train.formatting import counted, percent, signed
 from train.templates import render
@@ -34,7 +34,7 @@ def drawn(rows: Sequence[Any], count: int) -> list[Any]:
 
 
 def measured(
-    model: SwitchPreTrainedModel,
+    model: AnyModel,
     rows: Sequence[Mapping[str, Any]],
     count: int,
     progress: Progress = None,

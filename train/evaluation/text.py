@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.models.causal_lm import SwitchForCausalLM
-from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.inference.pipeline import AnyModel
+from switch_model.inference.text_generator import ENCODER_DECODERS, WRITERS
 from switch_model.models.masked_lm import SwitchForMaskedLM
-from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
+from switch_model.models.pretrained import IGNORED_LABEL
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_atomically
 from train.data.errors import DataError
@@ -37,7 +37,7 @@ HIDDEN = 0.15
 
 
 def measure_texts(
-    model: SwitchPreTrainedModel,
+    model: AnyModel,
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
@@ -48,17 +48,18 @@ def measure_texts(
 
     Raises DataError when the data can't be read or are empty; ValueError for a model without a head.
     """
-    if isinstance(model, SwitchForConditionalGeneration):
+    if isinstance(model, ENCODER_DECODERS):
         return _translation(model, tokenizer, source, settings, held_out)
-    if isinstance(model, SwitchForCausalLM):
+    if isinstance(model, WRITERS):
         return _next_tokens(model, tokenizer, source, settings, held_out)
     if isinstance(model, SwitchForMaskedLM):
         return _hidden_tokens(model, tokenizer, source, settings, held_out)
-    raise ValueError(f"A {type(model).__name__} has no head: there is nothing to measure it by.")
+    name = type(getattr(model, "library", model)).__name__
+    raise ValueError(f"A {name} gives neither classes nor text: there is nothing to measure it by.")
 
 
 def _translation(
-    model: SwitchForConditionalGeneration,
+    model: AnyModel,
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
@@ -79,7 +80,7 @@ def _translation(
 
 @torch.inference_mode()
 def _routing_of_pairs(
-    model: SwitchForConditionalGeneration,
+    model: AnyModel,
     tokenizer: PreTrainedTokenizerFast,
     texts: list[str],
     answers: list[str],
@@ -106,7 +107,7 @@ def _routing_of_pairs(
 
 @torch.inference_mode()
 def _next_tokens(
-    model: SwitchForCausalLM,
+    model: AnyModel,
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
@@ -119,14 +120,15 @@ def _next_tokens(
     if not texts:
         raise DataError(f"{source.dataset} ({source.split}) has no text.")
     ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    stream = np.concatenate([[*own, tokenizer.eos_token_id] for own in ids])
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    stream = np.concatenate([[*own, *end] for own in ids])
     blocks = [torch.as_tensor(stream[start : start + block]) for start in range(0, len(stream), block)]
     blocks = [own for own in blocks if len(own) > 1]
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
     for start in range(0, len(blocks), settings.batch_size):
         own = blocks[start : start + settings.batch_size]
         lengths = torch.tensor([len(part) for part in own])
-        batch_BT = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=tokenizer.pad_token_id)
+        batch_BT = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=model.config.pad_token_id)
         mask_BT = torch.arange(batch_BT.shape[1]) < lengths.unsqueeze(1)
         batch_BT, mask_BT = batch_BT.to(model.device), mask_BT.to(model.device)
         output = model(batch_BT, mask_BT, output_routing=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from switch_model.inference.decoding import Decoding
+from switch_model.inference.decoding import MAX_NEW_TOKENS, Decoding
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.models.pretrained import SwitchPreTrainedModel
@@ -48,7 +48,7 @@ def translate(
         written = model.generate(
             input_ids=batch["input_ids"].to(model.device),
             attention_mask=batch["attention_mask"].to(model.device),
-            max_new_tokens=max_new_tokens or writer.model_max_length,
+            max_new_tokens=max_new_tokens or min(writer.model_max_length, MAX_NEW_TOKENS),
             num_beams=num_beams,
             do_sample=False,
         )
