@@ -399,7 +399,8 @@ def test_unclear_columns_are_refused_without_flags_and_what_is_missing_is_listed
         path.write_text(content)
         said = page.data.look_at(str(path), "classification", *NONE_CHOSEN)[0]
         assert words in said and not re.search(r"--\w", said)
-    assert "imdb is not reachable" in page.data.choose("imdb", "classification").card
+    followed = page.choose_data("imdb")
+    assert "imdb is not reachable" in followed.card and followed.estimate == "" and followed.dataset["choices"]
     titles = [title for title, _ in page.data.choices()]
     assert (
         titles[:3] == ["toy", "mini_news", "mini_reviews"]

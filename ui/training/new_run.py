@@ -122,12 +122,13 @@ class NewRun:
 
     def _followed(self, dataset: str, task: str, preset: str, start_from: str, turn: Turn | None) -> Followed:
         looked = self.data.choose(dataset, task)
+        known = looked.facts is not None
         # What was tried in vain is not offered as if it were there.
-        picker = self.data.refresh(dataset) if looked.facts is None else gr.skip()
+        picker, timing = (gr.skip(), TIMING) if known else (self.data.refresh(dataset), "")
         preset = (turn.close() if turn else None) or preset
         form = self.choose_preset(preset, dataset, task, start_from)
         return Followed(
-            dataset=picker, task=task_update(task), **looked._asdict(), estimate=TIMING, preset=preset, **form._asdict()
+            dataset=picker, task=task_update(task), **looked._asdict(), estimate=timing, preset=preset, **form._asdict()
         )
 
     # -- arguments ----------------------------------------------------------------------------------------------------
