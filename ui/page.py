@@ -64,7 +64,8 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
                 create_train_tab(demo, workspace, train, pages, explore)
             with gr.Tab("How it works", id="how") as how:
                 create_how_it_works(how, pages, explore)
-        connect_tabs(demo, pages, {tab.id: tab for tab in (exploring, analyse, compare, models, train, how)})
+        tabs = {tab.id: tab for tab in (exploring, analyse, compare, models, train, how)}
+        connect_tabs(demo, pages, tabs, explore.restoring, explore.drawing)
     say_failures(demo)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)

@@ -60,9 +60,11 @@ class TokenShare:
 
 @dataclass(frozen=True)
 class Context:
-    """An occurrence of a token or phrase: the text's index, and the characters before, of, and after it."""
+    """An occurrence of a token or phrase: the text's index, the offset in it, and the characters before, of, and after
+    it."""
 
     text: int
+    start: int
     before: str
     token: str
     after: str
@@ -189,6 +191,15 @@ def find(corpus: Corpus, layer: str, expert: int | None, words: str = "") -> lis
     return [_context(corpus, *span, 40) for span in (sorted(spans) if asked else spans)]
 
 
+def token_of(corpus: Corpus, layer: str, expert: int | None, place: Context) -> int:
+    """Position in its text of the token of a place: the first that chose the expert (None = any)."""
+    tokens = np.flatnonzero(corpus.text == place.text)
+    here = (corpus.end[tokens] > place.start) & (corpus.start[tokens] < place.start + max(len(place.token), 1))
+    if expert is not None:
+        here &= corpus.expert[corpus.layer_index(layer), tokens] == expert
+    return int(here.argmax())
+
+
 def _occurrences(corpus: Corpus, asked: list[str]) -> tuple[np.ndarray, ...]:
     """(text, start, end, first token, one after the last token) of each occurrence of these words in sequence, within
     the part of the text that the model read."""
@@ -276,6 +287,7 @@ def _context(corpus: Corpus, text: int, start: int, end: int, around: int) -> Co
     before, after = whole[max(start - around, 0) : start], whole[end : end + around]
     return Context(
         text,
+        start,
         ("…" if start > around else "") + before,
         whole[start:end],
         after + ("…" if end + around < len(whole) else ""),

@@ -26,6 +26,34 @@ def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path)
     assert page.locator("#routing-grid .grid-token").all_text_contents() == words
 
 
+def test_a_text_found_opens_at_its_token_and_a_button_leads_back_to_what_was_found(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Analyse").click()
+    page.click("#analyse")
+    page.wait_for_selector("#layer-table .term")
+    # A column tells what it means to who reaches it by keyboard.
+    page.locator("#layer-table .term").nth(1).focus()
+    assert "Standard deviation" in page.locator(".term-bubble:visible").inner_text()
+    page.fill("#route-word textarea, #route-word input", "the")
+    page.click("#route-find")
+    page.wait_for_selector("#route-hits .sample")
+    found = page.locator("#route-hits .sample").all_inner_texts()
+    page.locator("#route-hits .sample").nth(1).click()
+    page.wait_for_function(
+        "document.querySelector('.grid-token.chosen, .cell.selected') && location.hash.includes('text=')"
+    )
+    place = page.evaluate(
+        "(() => { const cell = document.querySelector('#routing-grid .cell.selected'); return cell.dataset.t; })()"
+    )
+    assert page.locator("#routing-grid .grid-token").nth(int(place)).inner_text().strip().lower() == "the"
+    page.click("#back-to-results")
+    page.wait_for_function(
+        "document.querySelector('#pages [role=tab][aria-selected=true]').textContent.trim() === 'Analyse'"
+    )
+    assert page.locator("#route-hits .sample").all_inner_texts() == found
+    page.locator("#back-to-results").wait_for(state="hidden")
+
+
 def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     page = open_page()
     folder = save_tiny_checkpoint(tmp_path / "mine", num_experts=6)
@@ -54,24 +82,46 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     page.wait_for_function("document.querySelector('#model input').value === 'tiny'")
 
 
+def wait_for_tab(page, name, fragment):
+    page.wait_for_function(
+        "([name, fragment]) => location.hash === fragment"
+        " && document.querySelector('#pages [role=tab][aria-selected=true]')?.textContent.trim() === name",
+        arg=[name, fragment],
+    )
+
+
 def test_back_a_reload_and_a_pasted_address_keep_the_tab(new_page, address):
     page = new_page()
-
-    def wait_for_tab(name, fragment):
-        page.wait_for_function(
-            "([name, fragment]) => location.hash === fragment"
-            " && document.querySelector('#pages [role=tab][aria-selected=true]')?.textContent.trim() === name",
-            arg=[name, fragment],
-        )
-
     page.goto(address)
     page.get_by_role("tab", name="Analyse").click()
-    wait_for_tab("Analyse", "#tab=analyse")
+    wait_for_tab(page, "Analyse", "#tab=analyse")
     page.get_by_role("tab", name="Compare").click()
-    wait_for_tab("Compare", "#tab=compare")
+    wait_for_tab(page, "Compare", "#tab=compare")
     page.go_back()
-    wait_for_tab("Analyse", "#tab=analyse")
+    wait_for_tab(page, "Analyse", "#tab=analyse")
     page.reload()
-    wait_for_tab("Analyse", "#tab=analyse")
+    wait_for_tab(page, "Analyse", "#tab=analyse")
     page.evaluate("location.hash = '#tab=models'")
-    wait_for_tab("Models", "#tab=models")
+    wait_for_tab(page, "Models", "#tab=models")
+
+
+def test_a_reload_back_and_a_pasted_address_keep_text_and_place(open_page, new_page):
+    page = open_page()
+    page.fill("#text textarea", "the team won the winter alert")
+    page.click("#route")
+    page.wait_for_function("document.querySelectorAll('.grid-token').length === 6")
+    page.click("#routing-grid .cell[data-t='4'][data-l='1']")
+    fragment = "#tab=explore&model=tiny&text=the+team+won+the+winter+alert&layer=1&token=4"
+    wait_for_tab(page, "Explore", fragment)
+    page.get_by_role("tab", name="Models").click()
+    wait_for_tab(page, "Models", fragment.replace("explore", "models"))
+    page.go_back()
+    wait_for_tab(page, "Explore", fragment)
+    selected = 'document.querySelector(\'.cell.selected[data-t="4"][data-l="1"]\')'
+    page.reload()
+    page.wait_for_function(selected)
+    wait_for_tab(page, "Explore", fragment)
+    other = open_page(fragment.replace("explore", "analyse"))
+    wait_for_tab(other, "Analyse", fragment.replace("explore", "analyse"))
+    other.wait_for_function(selected)
+    assert other.input_value("#text textarea") == "the team won the winter alert"

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from urllib.parse import urlencode
 
 import gradio as gr
 import pytest
@@ -17,7 +18,7 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.handlers import Explorer, look
 from ui.explore.share_bar import keep, make_link
-from ui.sharing.link import link_of, read_link
+from ui.sharing.link import address_of, link_of, plain_link, read_link
 from ui.sharing.records import read_record, record_of
 from ui.sharing.routing_csv import routing_csv
 
@@ -46,7 +47,25 @@ def test_a_link_brings_back_text_place_and_changes(explorer, view):
     assert again.changes.force == {("encoder.3", 1): 2}
 
 
-@pytest.mark.parametrize("link", ["", "x", "é", "!" * 300_000, "eJyrVkrLz1eyUkpKLFKqBQAdUAQG", "eJwDAAAAAAE"])
+def test_the_address_brings_back_model_text_and_place_and_no_private_model(explorer, view):
+    plain = type(view)(**vars(view) | {"changes": Interventions(), "true_label": "Sports"})
+    assert address_of(plain) == {"model": "tiny", "text": TEXT, "label": "Sports"}
+    again = explorer.restore(plain_link(**address_of(plain), token=1, layer=1)).view
+    assert (again.model, again.text, again.place, again.true_label) == ("tiny", TEXT, (1, 1), "Sports")
+    # Changes and longer texts are packed.
+    again = explorer.restore("#s=?" + urlencode({**address_of(view), "layer": 0, "token": 2})).view
+    assert (again.changes, again.place) == (view.changes, (2, 0))
+    long = type(plain)(**vars(plain) | {"text": "oil " * 300})
+    assert read_link("?" + urlencode(address_of(long))).text == long.text
+    # A visitor's own model is gone after a reload, its text is not.
+    assert address_of(type(plain)(**vars(plain) | {"model": "mine #x"})) == {"text": TEXT, "label": "Sports"}
+    assert explorer.restore("#s=?" + urlencode({"text": TEXT})).model == "tiny"
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["", "x", "é", "!" * 300_000, "eJyrVkrLz1eyUkpKLFKqBQAdUAQG", "eJwDAAAAAAE", "?model=tiny", "?text=a&layer=x"],
+)
 def test_damaged_links_say_so_and_change_nothing_else(explorer, link):
     with pytest.raises(ValueError, match="link"):
         read_link(link)
@@ -76,7 +95,8 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
     assert opened.text == TEXT and "view of Tiny was saved" in opened.notice
     assert "Changed: expert 3 of layer 1 off" in opened.panel["said"] and "with your changes" in opened.answer
     # Grid, cards and changes are those of the live view, but for the model's name.
-    assert (opened.grid, opened.token, opened.load) == (shown.grid, shown.token, shown.load)
+    assert (opened.token, opened.load) == (shown.token, shown.load)
+    assert opened.grid == shown.grid | {"address": None}
     assert again.changes == view.changes and empty.intervene(again, {"kind": "undo"})[0] is again
 
 
@@ -86,7 +106,8 @@ def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
     empty = Explorer(ModelShelf({}), SampleLibrary())
     opened = empty.open_record(keep(explorer, measured, "json"))
     again = opened.view
-    assert opened.grid == explorer.intervene(measured, {"kind": "none"}).grid and "What moves" in opened.notice
+    assert opened.grid == explorer.intervene(measured, {"kind": "none"}).grid | {"address": None}
+    assert "What moves" in opened.notice
     assert torch.equal(again.importance.experts, measured.importance.experts)
     values = [re.findall(r"[\d.]+\s%|[+−±][\d.]+", html) for html in (card, empty.look_closer(again).elsewhere)]
     assert len(values[0]) >= 3 and values[0] == values[1]

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from switch_model import CheckpointError
 from switch_model.analysis.corpus import Corpus, route_in_steps
 from switch_model.analysis.layer_names import layer_title
-from switch_model.analysis.specialization import THIN_TEXTS, AgainstChance, Context, find, most_telling
+from switch_model.analysis.specialization import THIN_TEXTS, AgainstChance, Context, find, most_telling, token_of
 from switch_model.counterfactuals import mean_importance
 from train.definitions import header
 from train.formatting import counted, percent
@@ -270,7 +270,8 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
     corpus = analysis.corpus
     if expert in (None, -1) and not (word or "").strip():
         return message("Name a word or an expert.")
-    places = find(corpus, layer, None if expert in (None, -1) else expert, word or "")
+    expert = None if expert in (None, -1) else expert
+    places = find(corpus, layer, expert, word or "")
     first: dict[int, Context] = {}
     for place in places:
         first.setdefault(place.text, place)
@@ -278,8 +279,15 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
         return message("No text matches: try another word, or any expert.")
     said = f"{counted(len(places), 'place')} in {counted(len(first), 'text')}, {layer_title(layer)}"
     found, page = list(first.items()), _page_within(page, len(first))
+    number = corpus.layer_index(layer)
     rows = [
-        {"index": index, "head": corpus.classes[corpus.predicted[index]], "place": place}
+        {
+            "index": index,
+            "head": corpus.classes[corpus.predicted[index]],
+            "place": place,
+            "token": token_of(corpus, layer, expert, place),
+            "layer": number,
+        }
         for index, place in found[page * PAGE_TEXTS : (page + 1) * PAGE_TEXTS]
     ]
     return _listed(said, rows, page, len(found))

@@ -27,16 +27,27 @@ from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
 from ui.look.html import heading, quiet
 from ui.server.downloads import hand_over
+from ui.sharing.link import plain_link
 
 _PICK = """
 element.addEventListener("click", (event) => {
   const hit = event.target.closest("[data-row], [data-page], [data-true]");
   if (!hit) return;
   const numbers = Object.fromEntries(Object.entries(hit.dataset).map(([name, value]) => [name, Number(value)]));
+  if ("row" in numbers) {
+    document.querySelectorAll("#analyse-page .sample.opened").forEach((one) => one.classList.remove("opened"));
+    hit.classList.add("opened");
+  }
   trigger("page" in numbers ? "turn" : "pick", numbers);
 });
 """
 
+# To the text that was opened last.
+_SCROLL_BACK = """() => {
+  const opened = document.querySelector("#analyse-page .sample.opened");
+  opened?.scrollIntoView({ block: "center" });
+  opened?.focus({ preventScroll: true });
+}"""
 _RELIANCE = (
     "The model anew on some of these rows: without its experts, and with the tokens sent to each other’s experts. "
     "What then stays as it was, its experts did not decide."
@@ -318,19 +329,31 @@ def _connect_visitor(
 def _connect_explore(
     private: PrivateModels, pages: gr.Tabs, explore: ExploreTab, analysis: gr.State, lists: tuple[gr.HTML, ...]
 ) -> None:
-    """A text of a list opens in Explore."""
+    """A text of a list opens in Explore, at the token that was searched for, and a button there leads back to it."""
 
-    def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
+    def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> Any:
         index = int(event.row)
         if analysis is None or not 0 <= index < len(analysis.corpus.texts):
             raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
         if analysis.model not in dict(map(reversed, private.choices(request.session_hash))):
             raise gr.Error("You removed that model: analyse the data set with another one.", print_exception=False)
-        return gr.Tabs(selected="explore"), analysis.model, analysis.corpus.texts[index]
+        place = {name: int(event._data[name]) for name in ("token", "layer") if name in event._data}
+        corpus = analysis.corpus
+        label = corpus.classes[corpus.true[index]] if corpus.true[index] >= 0 else None
+        restored = explore.restoring["fn"](plain_link(analysis.model, corpus.texts[index], label, **place))
+        return gr.Tabs(selected="explore"), gr.update(visible=True), *restored
 
     for listed in lists:
-        opening = listed.pick(open_text, [analysis], [pages, explore.model, explore.text], **_QUIET)
-        opening.success(**explore.choosing, js="(...values) => (window.scrollTo(0, 0), values)").then(**explore.drawing)
+        outputs = [pages, explore.back, *explore.restoring["outputs"]]
+        opening = listed.pick(open_text, [analysis], outputs, **_QUIET)
+        opening.success(None, None, None, js="() => window.scrollTo(0, 0)", **_QUIET).then(**explore.drawing)
+    # What was found is still there: nothing is worked out again.
+    leaving = explore.back.click(_leave, None, [pages, explore.back], **_QUIET)
+    leaving.then(None, None, None, js=_SCROLL_BACK, **_QUIET)
+
+
+def _leave() -> tuple[Any, Any]:
+    return gr.Tabs(selected="analyse"), gr.update(visible=False)
 
 
 def _clean() -> Any:

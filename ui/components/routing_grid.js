@@ -63,6 +63,7 @@ function draw() {
   lit = litLayer = null;
   cells = [];
   if (lines) lines.disconnect();
+  note();
   if (!data || !data.layers || !data.layers.length) {
     root.replaceChildren(make("p", "grid-empty", props.value?.said || "Route a text to see where its tokens go."));
     return;
@@ -260,7 +261,13 @@ function choose(token, layer) {
   data.selected = { token, layer };
   current = [token, layer];
   mark();
+  note();
   trigger("look", { token, layer });
+}
+
+// What is looked at, for the page's address.
+function note() {
+  if (data?.address) window.tabAddress?.viewed(data.address, data.selected);
 }
 
 function writtenBy(layer) {

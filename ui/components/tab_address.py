@@ -1,7 +1,8 @@
-"""The tab in the address: a reload, Back and a pasted address (#tab=analyse) lead to it. The browser's part is
-look/tab_address.html, which runs before anything is drawn.
+"""What is looked at, in the address: a reload, Back and a pasted address (#tab=analyse&model=sst2&text=…) lead to it.
 
-Try it: connect_tabs(demo, pages, {"explore": tab, "analyse": other})
+The browser's part is look/tab_address.html, which runs before anything is drawn, and changes tabs itself: a slow server
+takes nobody from the tab that they chose meanwhile.
+Try it: connect_tabs(demo, pages, {"explore": tab, "analyse": other}, restoring, drawing)
 """
 
 from collections.abc import Mapping
@@ -10,21 +11,32 @@ from typing import Any
 import gradio as gr
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-_FOLLOW = "window.tabAddress.follow((tab) => trigger('move', { tab }));"
+_FOLLOW = """
+window.tabAddress.follow(() => trigger("move", {}), (link) => trigger("reopen", { link }));
+"""
 
 
-def connect_tabs(demo: gr.Blocks, pages: gr.Tabs, tabs: Mapping[str, gr.Tab]) -> None:
-    """Keep the address and the tabs alike. `tabs`: by the names that they have in the address."""
+def connect_tabs(
+    demo: gr.Blocks,
+    pages: gr.Tabs,
+    tabs: Mapping[str, gr.Tab],
+    restoring: Mapping[str, Any],
+    drawing: Mapping[str, Any],
+) -> None:
+    """Keep the address and the page alike.
+
+    Args:
+        tabs: by the names that they have in the address.
+        restoring, drawing: the events that open a link in Explore, but for its input, and what follows.
+    """
     moved = gr.HTML("", html_template="<i></i>", js_on_load=_FOLLOW, visible="hidden", elem_id="tab-moved")
+    restore = restoring["fn"]
 
-    def open_tab(name: str | None) -> Any:
-        return gr.Tabs(selected=name) if name in tabs else gr.skip()
+    def reopen(event: gr.EventData) -> Any:
+        return restore(str(event.link))
 
-    def follow(event: gr.EventData) -> Any:
-        return open_tab(str(event.tab))
-
-    asked = gr.Textbox(visible="hidden", elem_id="tab-asked")
-    demo.load(open_tab, [asked], [pages], js="() => [window.tabAddress.wanted]", **_QUIET)
-    moved.move(follow, None, [pages], **_QUIET)
+    demo.load(None, None, [pages], js="() => window.tabAddress.first()", **_QUIET)
+    moved.move(None, None, [pages], js="() => window.tabAddress.next()", **_QUIET)
+    moved.reopen(**{**restoring, "fn": reopen}, **_QUIET).then(**drawing)
     for name, tab in tabs.items():
         tab.select(None, None, None, js=f"() => window.tabAddress.shown('{name}')", **_QUIET)

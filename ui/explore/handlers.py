@@ -171,19 +171,18 @@ class Explorer:
             return Restored()
         try:
             shared = read_link(link.removeprefix(LINK))
-            loaded = self.shelf.load(shared.model)
+            model = shared.model or self.shelf.default
+            loaded = self.shelf.load(model)
             controls = controls_for(loaded.kind, shared.text)
             if loaded.kind.writes:
                 first, controls = pending_outputs(), controls._replace(begin=link)
             else:
-                view = view_of(loaded, shared.model, shared.text, shared.changes, true_label=shared.true_label)
+                view = view_of(loaded, model, shared.text, shared.changes, true_label=shared.true_label)
                 first = shown(view.looking_at(shared.token, shared.layer), loaded.config)
         except (CheckpointError, ValueError) as error:
             # What was there stays, with a word about the link.
             return Restored(notice=notice(str(error)))
-        return Restored(
-            model=shared.model, caption=Markup.escape(loaded.caption), **first._asdict(), **controls._asdict()
-        )
+        return Restored(model=model, caption=Markup.escape(loaded.caption), **first._asdict(), **controls._asdict())
 
     def open_record(self, file: str) -> Reopened:
         """A saved record."""

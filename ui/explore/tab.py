@@ -38,7 +38,8 @@ _SMALL = {"min_width": 0, "scale": 0}
 @dataclass(frozen=True)
 class ExploreTab:
     """What other tabs need to open a model or a text here: the shelf, picker and box, samples with the picker of their
-    source, what follows a choice, and the button that leads to the film."""
+    source, what follows a choice, what opens a link, the button
+    that leads to the film, and the one that leads back to what a text was found by."""
 
     shelf: ModelShelf
     library: SampleLibrary
@@ -48,8 +49,10 @@ class ExploreTab:
     text: gr.Textbox
     view: gr.State
     choosing: dict[str, Any]
+    restoring: dict[str, Any]
     drawing: dict[str, Any]
     film: gr.Button
+    back: gr.Button
 
 
 class _Text(NamedTuple):
@@ -63,6 +66,7 @@ class _Text(NamedTuple):
     stop: gr.Button
     random: gr.Button
     browse: gr.Button
+    back: gr.Button
     settings: gr.Accordion
     decoding: list[Any]
 
@@ -132,7 +136,10 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
     picked = (explorer.library, sample, samples.source)
-    return ExploreTab(explorer.shelf, *picked, asked.model, asked.text, view, choosing, drawing, film)
+    restoring = {"fn": explorer.restore, "outputs": [*restored]}
+    return ExploreTab(
+        explorer.shelf, *picked, asked.model, asked.text, view, choosing, restoring, drawing, film, asked.back
+    )
 
 
 def _routed_at_start(explorer: Explorer, text: str, sample: Sample) -> tuple[Shown, View | None]:
@@ -165,9 +172,10 @@ def _create_text_card(explorer: Explorer, kind: Kind, first_text: str) -> _Text:
         generate, stop = create_buttons(kind)
         lucky = gr.Button("Random sample", elem_id="random", **_SMALL)
         browse = gr.Button("Samples…", elem_id="browse", **_SMALL)
+        back = gr.Button("Back to results", visible=False, elem_id="back-to-results", **_SMALL)
     settings, decoding = create_settings(kind)
     caption = gr.HTML(explorer.caption(explorer.shelf.default), apply_default_css=False, elem_id="caption")
-    return _Text(model, caption, text, run, generate, stop, lucky, browse, settings, decoding)
+    return _Text(model, caption, text, run, generate, stop, lucky, browse, back, settings, decoding)
 
 
 def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
@@ -266,7 +274,7 @@ def _connect_sharing(
 ) -> None:
     """What a link or a saved record brings back, and the row that makes them."""
     link = gr.Textbox(visible="hidden", elem_id="link")
-    demo.load(explorer.restore, [link], [*restored], js="() => [location.hash]", **_QUIET).then(**drawing)
+    demo.load(explorer.restore, [link], [*restored], js="() => [window.tabAddress.link()]", **_QUIET).then(**drawing)
     opening = {"fn": writing.open_record, "outputs": [*reopened]}
     create_share_bar(explorer, [reopened.view, opened], link, opening, drawing)
 

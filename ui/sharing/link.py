@@ -3,15 +3,16 @@
 import base64
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from switch_model import Interventions
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.pipeline import MAX_CHARACTERS
 from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
 from ui.views.changes import changes_from_json, changes_to_json
-from ui.views.view import PLAIN, View
+from ui.views.view import NO_CHANGES, PLAIN, View
 
 # Of links and records.
 VERSION = 1
@@ -20,11 +21,15 @@ VERSION = 1
 MAX_LINK, MAX_UNPACKED = 200_000, 1_000_000
 # Before a link's content, behind its address.
 LINK = "#s="
+# Instead of packed content: the address of a view in plain words, which the page itself writes.
+PLAIN_LINK = "?"
+# Of a text in the address, and of a packed view: longer ones are left out.
+MAX_TEXT, MAX_PACKED = 500, 6000
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a link holds: enough to make the view again with the model."""
+    """What a link holds: enough to make the view again with the model ("" = the one that the page opens with)."""
 
     model: str
     text: str
@@ -51,11 +56,46 @@ def link_of(view: View) -> str:
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
+def address_of(view: View) -> dict[str, str] | None:
+    """What the page's address keeps of a view, but for the place that is looked at; None where it could not be opened
+    again. A visitor's own model is gone after a reload: its text is kept, for the model that the page opens with."""
+    if not view.model:
+        return None
+    own, known = "#" in view.model, {"label": view.true_label} if view.true_label else {}
+    plain = {} if own else {"model": view.model}
+    if len(view.text) <= MAX_TEXT and (own or not _is_changed(view)):
+        return plain | known | {"text": view.text}
+    packed = "" if own else link_of(view)
+    return plain if not packed or len(packed) > MAX_PACKED else {"s": packed}
+
+
+def _is_changed(view: View) -> bool:
+    return view.changed or not (view.classifies or getattr(view, "decoding", PLAIN) == PLAIN)
+
+
+def _read_address(link: str) -> Shared:
+    """A view's address: what `address_of` gives, and the place."""
+    fields = dict(parse_qsl(link, keep_blank_values=True))
+    place = {name: int(fields[name]) for name in ("token", "layer") if name in fields}
+    if "s" in fields:
+        return replace(read_link(fields["s"]), **place)
+    text, label = fields["text"][:MAX_CHARACTERS], fields.get("label")
+    return replace(Shared(fields.get("model", ""), text, 0, 0, NO_CHANGES, label and label[:200], PLAIN), **place)
+
+
+def plain_link(model: str, text: str, label: str | None = None, token: int = 0, layer: int = 0) -> str:
+    """A link in plain words, which `read_link` reads behind LINK."""
+    fields = {"model": model, "text": text, "token": token, "layer": layer} | ({"label": label} if label else {})
+    return f"{LINK}{PLAIN_LINK}{urlencode(fields)}"
+
+
 def read_link(link: str) -> Shared:
     """The inverse of `link_of`. Raises ValueError for what is no such link."""
     if len(link) > MAX_LINK:
         raise ValueError("This link is too long to be one of this page.")
     try:
+        if link.startswith(PLAIN_LINK):
+            return _read_address(link.removeprefix(PLAIN_LINK))
         packed = base64.urlsafe_b64decode(link + "=" * (-len(link) % 4))
         unpacking = zlib.decompressobj()
         content = json.loads(unpacking.decompress(packed, MAX_UNPACKED))
