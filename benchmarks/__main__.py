@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import memory, serving, sparse_mlp, training
+from benchmarks import adapters, memory, serving, sparse_mlp, training
 from benchmarks.report import table
 
 RESULTS = Path(__file__).parent / "results.md"
@@ -23,6 +23,7 @@ def main() -> None:
         ("Training", training),
         ("Memory and growth", memory),
         ("The app", serving),
+        ("Models of other families", adapters),
     ):
         print(f"{title} …", flush=True)
         text = table(module.measurements())

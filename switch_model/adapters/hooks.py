@@ -99,7 +99,8 @@ class Hooks:
         return tuple(self._record(router) for router in self.routers if router.name in self.seen)
 
     def _record(self, router: Router) -> TopKRouting:
-        choice, mask_BT = self.seen[router.name], self.calls[router.stack].mask
+        choice = self.seen[router.name]
+        mask_BT = self.calls[router.stack].mask.to(choice.experts.device)  # Layers may be on several devices.
         weights_NK, experts_NK, logits_NE = choice.weights.float(), choice.experts.long(), choice.logits.float()
         # The largest weight first: some families return them in no order. A forced expert precedes them.
         ranks_NK = weights_NK
@@ -190,11 +191,12 @@ class Hooks:
 
     def _changes(self, router: Router) -> Changes:
         call = self.calls[router.stack]
-        mask_BT, rows = call.mask, self._rows_of(len(call.mask))
+        device = next(router.module.parameters()).device
+        mask_BT, rows = call.mask.to(device), self._rows_of(len(call.mask))
         ablated = ablated_experts(rows, router.name, router.num_experts, mask_BT.device)
         if ablated is not None:
             ablated = ablated.expand(*mask_BT.shape, -1).flatten(0, 1)
-        past = call.past if self.growing else None
+        past = call.past.to(device) if self.growing else None
         forced = forced_experts(rows, router.name, mask_BT, past)
         self.forced.pop(router.name, None)
         if forced is not None:

@@ -1,6 +1,7 @@
 """python -m train analyze: routing of a whole data set."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from switch_model.storage.hub import short_name, with_revision
@@ -56,6 +57,9 @@ def analyze_command(argv: list[str]) -> None:
         predictor.model, rows_of(corpus, predictor.model.config), options.reliance, progress_line("pass", "passes")
     )
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
+    if (choices := corpus.measures[0].get("choices", 1)) > 1:
+        said = f"Each token has {choices} experts: loads count all of them, everything else the one of largest weight."
+        rows = replace(rows, note=f"{rows.note} {said}".strip())
     write_report(corpus, importance, title, rows.note, Path(options.output), found)
     print(f"{facts_in_words(corpus)} {most_telling_in_words(told_of_class(corpus))} {rows.note}".rstrip())
     if found:

@@ -1,0 +1,84 @@
+"""What recording costs: a forward pass of a model of transformers with its routing recorded, against the library's own.
+
+python -m benchmarks.adapters      a minute or two, with a random model of 512 tokens, 16 layers, 64 experts, k = 8
+"""
+
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+from transformers import OlmoeConfig, OlmoeForCausalLM
+
+from benchmarks.report import Measurement, table
+from benchmarks.timing import compare
+from switch_model import Interventions
+from switch_model.adapters.model import AdaptedCausalLM, adapt
+
+TOKENS, LAYERS, EXPERTS, CHOICES, ROUNDS = 512, 16, 64, 8, 11
+AIM = 1.1
+
+
+class NoTokenizer:
+    """A model of token ids needs no tokenizer."""
+
+    model_max_length = TOKENS
+
+
+def make() -> tuple[AdaptedCausalLM, torch.Tensor]:
+    torch.manual_seed(0)
+    config = OlmoeConfig(
+        vocab_size=1000,
+        hidden_size=256,
+        intermediate_size=128,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=8,
+        num_experts=EXPERTS,
+        num_experts_per_tok=CHOICES,
+        max_position_embeddings=TOKENS,
+    )
+    return adapt(OlmoeForCausalLM(config), NoTokenizer()), torch.randint(1000, (1, TOKENS))
+
+
+@torch.inference_mode()
+def peak(recorded: bool) -> int:
+    """Peak memory in bytes of passes in this process, with or without records."""
+    model, ids = make()
+    for _ in range(3):
+        if recorded:
+            model(ids, output_routing=True)
+        else:
+            model.library(ids, use_cache=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_of_a_process(recorded: bool) -> int:
+    code = f"import json; from benchmarks.adapters import peak; print(json.dumps(peak({recorded})))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@torch.inference_mode()
+def measurements() -> list[Measurement]:
+    model, ids = make()
+    layer = model.config.sparse_layers[3]
+    contestants = {
+        "the library's pass": lambda: model.library(ids, use_cache=False),
+        "with records": lambda: model(ids, output_routing=True),
+        "with records and an expert off": lambda: model(ids, None, Interventions(ablate={(layer, 3)}), True),
+    }
+    ratios = compare(contestants, "the library's pass", rounds=ROUNDS)
+    plain = ratios.pop("the library's pass ms")
+    size = f"{TOKENS} tokens, {LAYERS} layers, {EXPERTS} experts, k = {CHOICES}"
+    found = [
+        Measurement(f"{what} / the library's pass, {size}", ratio, AIM, AIM, note=f"the library's {plain:.0f} ms")
+        for what, ratio in ratios.items()
+    ]
+    bare, recorded = peak_of_a_process(False), peak_of_a_process(True)
+    note = f"{(recorded - bare) / 2**20:+.1f} MiB of {bare / 2**20:,.0f}"
+    return [*found, Measurement("peak memory with records / without", recorded / bare, AIM, AIM, note=note)]
+
+
+if __name__ == "__main__":
+    print(table(measurements()))
