@@ -98,6 +98,8 @@ def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace
     drift = Drift(workspace, "cpu")
     picker, note = drift.refresh(None)
     assert picker["choices"] == [("mine (4 checkpoints)", "mine")] and picker["value"] == "mine" and not note
+    assert drift.first_text("mine", "") and not drift.first_text("mine", "a text of their own")
+    assert not Drift(replace(workspace, limits=VisitorLimits()), "cpu").first_text("mine", "")
     *waiting, (said, trail) = drift.route("mine", "", TEXT)
     assert all(words and one is None for words, one in waiting) and "step 2 to 7" in said
     visible, slider, saturated, classes, shown, *_ = show(trail)

@@ -4,7 +4,7 @@ Try it: list(Drift(Workspace(Path("runs"))).route("toy", "a text"))[-1]
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import classifier_runs
+from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.run_samples import validation_samples
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import facts, heading, note, notice, quiet
@@ -28,6 +30,8 @@ _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Runs on offer; checkpoints of one, evenly chosen; bytes of weights to read; cells of all grids, which a browser holds.
 MAX_RUNS, MAX_CHECKPOINTS = 50, 50
 MAX_BYTES, MAX_CELLS = 4 * 10**9, 100_000
+# Unasked, when the tab opens: a run with so many checkpoints, of which so many are read, of so many bytes.
+FIRST_STEPS, FIRST_CHECKPOINTS, FIRST_BYTES = 3, 8, 300 * 10**6
 
 _HINT = (
     "How a text’s routes and classes settled while a run trained. Saturation: the share of tokens that a checkpoint "
@@ -72,13 +76,31 @@ class Drift:
         value = chosen if chosen in kept else max(kept, key=kept.get)
         return gr.update(choices=choices, value=value), "" if max(kept.values()) > 2 else facts(_HOW_TO_KEEP)
 
-    def route(self, name: str | None, text: str, other: str = "") -> Iterator[tuple[str, Trail | None]]:
-        """(what to say, the trail once it is whole): a text, or where it is empty the other, under every checkpoint."""
+    def first_text(self, name: str | None, text: str) -> str:
+        """The text that the card opens with: one that the run held out, which its model can read; "" where there is
+        none, or nothing worth opening unasked: few checkpoints, large ones, or a public page, which many open."""
+        if (text or "").strip() or not name or self.workspace.limits:
+            return ""
+        try:
+            run = self.workspace.run(name)
+            kept = run.kept_checkpoints()
+            if len(kept) < FIRST_STEPS or FIRST_CHECKPOINTS * max(map(weight_bytes, kept.values())) > FIRST_BYTES:
+                return ""
+            samples = validation_samples(run, name, CLASSIFIER)
+        except RunError:
+            return ""
+        return samples[0].text if samples else ""
+
+    def route(
+        self, name: str | None, text: str, other: str = "", most: int = MAX_CHECKPOINTS
+    ) -> Iterator[tuple[str, Trail | None]]:
+        """(what to say, the trail once it is whole): a text, or where it is empty the other, under every checkpoint,
+        of many under `most`."""
         text = text if (text or "").strip() else other
         try:
             run = self.workspace.run(name)
             trail = Trail([], [])
-            for step, prediction, progress in self._followed(run, text or ""):
+            for step, prediction, progress in self._followed(run, text or "", most):
                 trail.steps.append(step)
                 trail.predictions.append(prediction)
                 yield facts(progress), None
@@ -91,7 +113,7 @@ class Drift:
             return
         yield _in_words(trail, len(run.kept_checkpoints())), trail
 
-    def _followed(self, run: Run, text: str) -> Iterator[tuple[int, Prediction, str]]:
+    def _followed(self, run: Run, text: str, most: int) -> Iterator[tuple[int, Prediction, str]]:
         """(step, prediction, how far it is), as many checkpoints as a page should read and hold."""
         kept = run.kept_checkpoints()
         if not kept:
@@ -100,7 +122,7 @@ class Drift:
         config = predictor.model.config
         cells = len(predictor.token_ids(text)) * max(len(config.sparse_layers), 1)
         size = max(map(weight_bytes, kept.values()))
-        most = min(MAX_CHECKPOINTS, MAX_CELLS // cells, MAX_BYTES // max(size, 1))
+        most = min(most, MAX_CELLS // cells, MAX_BYTES // max(size, 1))
         steps = spread(list(kept), max(most, 2))
         for step, prediction in predictions(run, text, steps, predictor):
             yield step, prediction, f"Routed by {steps.index(step) + 1} of {len(steps)} checkpoints …"
@@ -188,7 +210,8 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
 
     Args:
         other: holds the text that is routed where none is typed here.
-        tab: the tab it is in; the runs are listed anew when it is chosen.
+        tab: the tab it is in; the runs are listed anew when it is chosen. The first time one of them is shown, where
+            that is quick.
     """
     trail = gr.State(None)
     plain = {"apply_default_css": False}
@@ -208,6 +231,23 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
         with gr.Row(elem_classes="buttons"):
             go = gr.Button("Run at every checkpoint", variant="primary", min_width=0, scale=0, elem_id="drift-go")
         said = gr.HTML("", elem_id="drift-said", **plain)
+    followed = _create_results()._replace(trail=trail)
+    opened = gr.State(False)
+    listing = tab.select(drift.refresh, [run], [run, kept], **_QUIET)
+    first = [text, said, opened, *followed]
+    listing.then(_first_look(drift), [run, text, opened], first, concurrency_limit=1, **_QUIET)
+    # One after the other: each reads many files, and holds a model of its own.
+    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **_QUIET)
+    routed.then(show, [trail], [*followed], **_QUIET)
+    # In the browser: nothing to wait for, and no move is lost.
+    followed.place.input(
+        None, [followed.place, followed.shown], [followed.step, followed.card, followed.grid], js=_NEAREST, **_QUIET
+    )
+
+
+def _create_results() -> Followed:
+    """Where curves, and what the slider chooses, are shown."""
+    plain = {"apply_default_css": False}
     with gr.Column(visible=False, elem_id="drift-results") as results:
         with gr.Row(elem_classes="pair", equal_height=True):
             with gr.Column(elem_classes="card run-plots", min_width=300):
@@ -226,11 +266,18 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
             step = gr.HTML("", elem_id="drift-step", **plain)
             card = gr.HTML("", elem_id="drift-card", **plain)
             grid = create_routing_grid(None, elem_id="drift-grid")
+    return Followed(results, place, saturated, classes, shown, step, card, grid)
 
-    followed = Followed(results, place, saturated, classes, shown, step, card, grid, trail)
-    tab.select(drift.refresh, [run], [run, kept], **_QUIET)
-    # One after the other: each reads many files, and holds a model of its own.
-    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **_QUIET)
-    routed.then(show, [trail], [*followed], **_QUIET)
-    # In the browser: nothing to wait for, and no move is lost.
-    place.input(None, [place, shown], [step, card, grid], js=_NEAREST, **_QUIET)
+
+def _first_look(drift: Drift) -> Callable[..., Iterator[Any]]:
+    def look(name: str | None, text: str, opened: bool) -> Iterator[Any]:
+        """(text, what to say, whether it was opened, what is shown): what the card opens with, once."""
+        unchanged = Followed(*[gr.skip()] * len(Followed._fields))
+        found = "" if opened else drift.first_text(name, text)
+        if not found:
+            yield gr.skip(), gr.skip(), opened, *unchanged
+            return
+        for said, trail in drift.route(name, found, most=FIRST_CHECKPOINTS):
+            yield found, said, True, *(show(trail) if trail else unchanged)
+
+    return look

@@ -139,7 +139,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
         view: what Explore shows, whose text it starts with.
     """
     shelf = CheckpointShelf(private.shelf, workspace)
-    boxes, models, cards, grids = [], [], [], []
+    boxes, models = [], []
     with gr.Column(elem_classes="card"):
         gr.HTML(heading("Compare") + quiet(_HINT), apply_default_css=False)
         with gr.Row():
@@ -166,6 +166,32 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
                     )
         with gr.Row(elem_classes="buttons"):
             run = gr.Button("Compare", variant="primary", min_width=0, scale=0, elem_id="compare")
+    shown = _create_compared()
+
+    def route(first: str, text: str, second: str, other: str) -> Compared:
+        return compare(shelf, first, text, second, other)
+
+    def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        kept = shelf.choices()
+        pickers = (private.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
+        return (gr.skip() if text or view is None else view.text), *pickers
+
+    def open_pair(compared: bool, *pair: str) -> tuple[Any, ...]:
+        """The pair that stands in the form, compared unasked the first time that the tab is chosen."""
+        nothing = Compared(*[gr.skip()] * len(Compared._fields))
+        return True, *(nothing if compared else route(*pair))
+
+    compared = gr.State(False)
+    inputs = [models[0], boxes[0], models[1], boxes[1]]
+    begun = tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **_QUIET)
+    begun.then(open_pair, [compared, *inputs], [compared, *shown], **_QUIET)
+    run.click(route, inputs, [*shown], **_QUIET)
+    create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)
+
+
+def _create_compared() -> Compared:
+    """A card of each prediction, what is said of both, a grid of each."""
+    cards, grids = [], []
     with gr.Row(elem_classes="pair"):
         for number in range(2):
             with gr.Column(elem_classes="card prediction", min_width=280):
@@ -176,16 +202,4 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
         with gr.Column(elem_classes="card"):
             gr.HTML(heading(name), apply_default_css=False)
             grids.append(create_routing_grid({"said": "Nothing compared yet."}, elem_id=f"compare-grid-{number}"))
-
-    def route(first: str, text: str, second: str, other: str) -> Compared:
-        return compare(shelf, first, text, second, other)
-
-    def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        kept = shelf.choices()
-        pickers = (private.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
-        return (gr.skip() if text or view is None else view.text), *pickers
-
-    tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **_QUIET)
-    inputs = [models[0], boxes[0], models[1], boxes[1]]
-    run.click(route, inputs, [*Compared(*cards, said, *grids)], **_QUIET)
-    create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)
+    return Compared(*cards, said, *grids)
