@@ -33,6 +33,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", help="also make a public link through gradio.live")
     parser.add_argument("--checkpoint", help="a checkpoint folder, .zip or hub id to offer first")
     parser.add_argument("--revision", help="of that hub id: a branch, tag, commit or refs/pr/N (default: main)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of a model of transformers (default: its file's)"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: CUDA when there is one)")
     parser.add_argument("--data_dir", help="folder with <dataset>/<split>.parquet for more data")
     parser.add_argument("--runs_dir", default="runs", help="folder of training runs (default: %(default)s)")

@@ -60,6 +60,9 @@ DEFINITIONS = {
         "How many tokens one expert takes at most; the rest are dropped. An even share is tokens over experts."
     ),
     "classes": "What the model can answer.",
+    "family": "The architecture, by its name in transformers.",
+    "experts for each token": "How many experts a router chooses for one token: k.",
+    "shared experts": "Experts that every token goes through, beside those that its router chooses.",
     "kind": "What the model does with a text.",
     "tokenizer": "Splits a text into tokens: its algorithm, its number of tokens, and how many the model reads.",
     "target tokenizer": "The tokenizer of the output, which has a vocabulary of its own.",

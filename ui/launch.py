@@ -40,7 +40,7 @@ def serve(options: argparse.Namespace, public: bool) -> None:
     data_folder()  # Of the environment, whose ~ may be nobody's.
     check_device(options.device)
     checkpoint = options.checkpoint and local_path(options.checkpoint)
-    shelf = ModelShelf.find(checkpoint, options.device, revision=options.revision)
+    shelf = ModelShelf.find(checkpoint, options.device, revision=options.revision, dtype=options.dtype)
     if options.checkpoint:
         shelf.load(shelf.default)
     if public:

@@ -11,6 +11,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.adapters.loading import load_any
+from switch_model.adapters.model import (
+    AdaptedCausalLM,
+    AdaptedClassifier,
+    AdaptedEncoderDecoder,
+    AdaptedTokenClassifier,
+)
 from switch_model.checkpoint import CheckpointError, load_checkpoint
 from switch_model.inference.classifier import Predictor
 from switch_model.inference.mask_filler import BLANK, MaskFiller
@@ -28,15 +35,34 @@ PIPELINES: dict[type, Callable[[Any, PreTrainedTokenizerFast], Pipeline]] = {
     SwitchForConditionalGeneration: TextGenerator,
     SwitchForCausalLM: TextGenerator,
     SwitchForMaskedLM: MaskFiller,
+    AdaptedClassifier: Predictor,
+    AdaptedCausalLM: TextGenerator,
+    AdaptedEncoderDecoder: TextGenerator,
 }
 
 
 def open_pipeline(
-    folder_zip_or_hub_id: str | Path, device: str | torch.device | None = None, revision: str | None = None
+    folder_zip_or_hub_id: str | Path,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    dtype: str | None = None,
+    trusted: bool = False,
 ) -> Pipeline:
-    """Open a checkpoint of any kind. Raises CheckpointError when it can't be opened, or has no head."""
-    model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
+    """Open a checkpoint of any kind. Raises CheckpointError when it can't be opened, or has no head.
+
+    Args:
+        dtype: of a model of transformers; None = that of its file.
+        trusted: whether it may be one of transformers' families (docs/adapters.md): never for what a visitor sent.
+    """
+    if trusted:
+        model, tokenizer = load_any(folder_zip_or_hub_id, device, revision, dtype)
+    else:
+        model, tokenizer = load_checkpoint(folder_zip_or_hub_id, device, revision)
     pipeline = PIPELINES.get(type(model))
+    if isinstance(model, AdaptedTokenClassifier):
+        raise CheckpointError(
+            "This checkpoint gives a class to each token, which the page can't show: use TokenClassifier in Python."
+        )
     if pipeline is None:
         raise CheckpointError(
             f"This checkpoint is a {type(model).__name__}, without a head: it gives hidden states only. Train a head "

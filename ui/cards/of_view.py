@@ -66,6 +66,11 @@ def summary(view: View) -> Markup:
     if not view.records:
         return html.quiet("This model has no sparse layer: every token takes the same path.")
     said = "A column is a token, a row a layer; the number is the expert that the layer’s router chose for the token."
+    if (choices := max(record.experts.shape[-1] for record in view.records)) > 1:
+        said = (
+            f"A column is a token, a row a layer; a cell shows the {choices} experts that the layer’s router chose for "
+            "the token, each as wide as its share of their weights."
+        )
     if view.classifies and view.answer.votes is not None:
         answer, record = view.answer, view.answer.voters
         label = list(answer.scores).index(answer.label)

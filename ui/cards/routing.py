@@ -12,6 +12,8 @@ from switch_model import Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED, load_balancing_loss
+from switch_model.topk_routing import AnyRouting
+from train.formatting import percent
 from ui.look.html import message_card, render, visible
 from ui.look.palette import MAX_COLOURS
 from ui.views.view import View
@@ -44,12 +46,14 @@ def token_card(trace: TokenTrace, token: int, layer: int, both: bool = False) ->
     expert, slot, capacity = (
         int(values) for values in (record.expert[0, token], record.slot[0, token], record.capacity)
     )
-    none_on = _none_on(record, token)
+    none_on, several = _none_on(record, token), record.experts.shape[-1] > 1
+    place = _choices_in_words(record, token) if several else _place(expert, slot, capacity)
     return render(
         "cards/token.html",
         token=visible(trace.tokens[token]),
         layer=layer_title(record.name, both),
-        place="Every expert of this layer is off: none reads the token." if none_on else _place(expert, slot, capacity),
+        place="Every expert of this layer is off: none reads the token." if none_on else place,
+        shares="Weights of the chosen experts" if several else "Router probabilities",
         stacks=[
             _stacked(record, probs_LE[index], token, chosen=index == layer)
             for index, record in enumerate(trace.routing)
@@ -62,7 +66,7 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
     record = trace.routing[layer]
     counts, tokens = record.choices.tolist(), len(trace.tokens)
     experts, capacity = record.num_experts, int(record.capacity)
-    even, busiest = tokens / experts, max(counts)
+    even, busiest = tokens * record.experts.shape[-1] / experts, max(counts)
     limited = capacity != UNLIMITED
     # A capacity far above every bar would flatten them all: then words say it.
     in_sight = limited and capacity <= 1.5 * max(busiest, even)
@@ -140,6 +144,14 @@ def _place(expert: int, slot: int, capacity: int) -> str:
     if slot >= capacity:
         return f"Expert {expert} was full: position {slot + 1}, {capacity} slots. Dropped: no expert reads it."
     return f"Expert {expert}, slot {slot + 1} of {capacity}."
+
+
+def _choices_in_words(record: AnyRouting, token: int) -> str:
+    """The experts of a token that has several, and how its weights are shared among them."""
+    probs_E = record.probs[0, token]
+    experts = [one for one in record.experts[0, token].tolist() if probs_E[one] > 0]
+    shown = ", ".join(f"{one} ({percent(float(probs_E[one]))})" for one in experts)
+    return f"Experts {shown}: each one’s share of the token’s weights."
 
 
 def _load_in_words(counts: list[int], capacity: int) -> str:

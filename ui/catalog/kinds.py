@@ -5,6 +5,7 @@ Try it: kind_of("SwitchForCausalLM").word
 
 from dataclasses import dataclass
 
+from switch_model.adapters.model import AdaptedModel
 from switch_model.models.pretrained import SwitchPreTrainedModel
 
 
@@ -75,19 +76,21 @@ FILLER = Kind(
     "blanks",
 )
 
-_BY_CLASS = {
-    "SwitchForConditionalGeneration": TRANSLATOR,
-    "SwitchForCausalLM": STORYTELLER,
-    "SwitchForMaskedLM": FILLER,
+# Of this package's models and of transformers'.
+_BY_ENDING = {
+    "ForConditionalGeneration": TRANSLATOR,
+    "ForCausalLM": STORYTELLER,
+    "ForMaskedLM": FILLER,
 }
 
 
 def kind_of(architecture: str, restores_gaps: bool = False) -> Kind:
     """By what a checkpoint's configuration says: the name of its model class, and whether it was trained on gaps."""
-    kind = _BY_CLASS.get(architecture, CLASSIFIER)
+    kind = next((kind for ending, kind in _BY_ENDING.items() if architecture.endswith(ending)), CLASSIFIER)
     return RESTORER if kind is TRANSLATOR and restores_gaps else kind
 
 
-def kind_of_model(model: SwitchPreTrainedModel) -> Kind:
+def kind_of_model(model: SwitchPreTrainedModel | AdaptedModel) -> Kind:
     """Of an open model."""
-    return kind_of(type(model).__name__, model.config.restores_gaps)
+    named = type(model.library if isinstance(model, AdaptedModel) else model).__name__
+    return kind_of(named, model.config.restores_gaps)

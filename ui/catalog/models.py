@@ -88,8 +88,9 @@ class ModelShelf:
         device: where models go; None = CUDA when there is one, else CPU.
     """
 
-    def __init__(self, sources: dict[str, str | Path], device: str | None = None):
+    def __init__(self, sources: dict[str, str | Path], device: str | None = None, dtype: str | None = None):
         self._sources = dict(sources)
+        self.dtype = dtype
         self.device = device
         self._loaded: dict[str, LoadedModel] = {}
         self._private: dict[str, str] = {}
@@ -102,6 +103,7 @@ class ModelShelf:
         device: str | None = None,
         folder: Path = MODELS_FOLDER,
         revision: str | None = None,
+        dtype: str | None = None,
     ) -> "ModelShelf":
         """`checkpoint` first, when given, then every folder below `folder` that holds a config.json.
 
@@ -123,7 +125,7 @@ class ModelShelf:
                 sources[f"bundled {path.parent.name}"] = path.parent
             else:
                 sources[path.parent.name] = path.parent
-        return cls(sources, device)
+        return cls(sources, device, dtype)
 
     @property
     def default(self) -> str | None:
@@ -227,12 +229,18 @@ class ModelShelf:
         # Under a lock, so that two first visitors don't open the same files at once.
         with self._lock:
             if key not in self._loaded:
-                pipeline = open_pipeline(self._sources[key], self.device)
+                pipeline = self._open(key)
                 # The first pass sets torch up and is slow: no visitor's text should be timed with it.
                 try_out(pipeline)
                 title = self.title(key)
                 self._loaded[key] = LoadedModel(title, f"{title} · {size_of(pipeline)}", pipeline)
             return self._loaded[key]
+
+    def _open(self, key: str) -> Pipeline:
+        """Only what whoever starts the app put here may be a model of transformers."""
+        source, trusted = self._sources[key], key not in self._private
+        own = trusted and self.dtype is not None and source == self._sources.get(self.default or "")
+        return open_pipeline(source, self.device, dtype=self.dtype if own else None, trusted=trusted)
 
 
 def size_of(pipeline: Pipeline) -> str:
@@ -240,10 +248,12 @@ def size_of(pipeline: Pipeline) -> str:
     config: SwitchConfig = pipeline.model.config
     sparse = len(config.sparse_layers)
     total, active = pipeline.model.parameter_counts()
+    choices = getattr(config, "num_choices", 1)
+    chosen = f", {choices} for each token" if choices > 1 else ""
     if not sparse:
         return f"{config.num_layers} dense layers · {_millions(active)} active of {_millions(total)} parameters"
     return (
-        f"{sparse} sparse layer{'s' if sparse != 1 else ''} · {config.num_experts} experts · "
+        f"{sparse} sparse layer{'s' if sparse != 1 else ''} · {config.num_experts} experts{chosen} · "
         f"{_millions(active)} active of {_millions(total)} parameters"
     )
 

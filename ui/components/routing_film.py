@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Routing, SwitchConfig
+from switch_model.topk_routing import TopKRouting
 from train.formatting import percent
 from ui.components.routing_grid import grid_value
 from ui.views.view import View
@@ -40,7 +41,8 @@ def film_value(view: View | None, config: SwitchConfig | None) -> dict[str, Any]
     Args:
         config: of the model; None = a saved view, of which only the record is known.
     """
-    if view is None or view.record is None:
+    # The film is that of a layer with one expert for each token.
+    if view is None or view.record is None or isinstance(view.record, TopKRouting):
         return None
     value = grid_value(view.trace, (view.token, view.layer))
     for layer, record in zip(value["layers"], view.trace.routing, strict=True):

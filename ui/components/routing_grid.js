@@ -69,6 +69,13 @@ function draw() {
     return;
   }
   current = [data.selected.token, data.selected.layer];
+  if (data.matrix) {
+    root.replaceChildren(matrixOf(data, (token, layer) => {
+      trigger("look", { token, layer });
+      openSheet();
+    }).node);
+    return;
+  }
   voteForChosen();
   const words = [];
   data.tokens.forEach((_, t) => (data.joined[t] && words.length ? words[words.length - 1].push(t) : words.push([t])));

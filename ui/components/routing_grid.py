@@ -17,11 +17,16 @@ from switch_model import Prediction, Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED
-from ui.look.html import visible
+from ui.components.grid_tokens import tokens_value
+from ui.components.routing_matrix import matrix_value, needs_matrix
 from ui.views.view import View
 
 # One scope: what the first one names, the second calls.
-_SCRIPTS = (Path(__file__).with_name("grid_bars.js"), Path(__file__).with_suffix(".js"))
+_SCRIPTS = (
+    Path(__file__).with_name("grid_bars.js"),
+    Path(__file__).with_name("routing_matrix.js"),
+    Path(__file__).with_suffix(".js"),
+)
 _READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
 _GOES_ON = "Decoder: the beginning, and what the model wrote"
 # Classes whose votes are shown, the likeliest ones: as many as the card of the prediction has bars.
@@ -48,11 +53,7 @@ def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | 
         base: the same before the routing was changed: where a token went then is told apart.
     """
     records = trace.routing
-    tokens = {
-        "tokens": [visible(token) for token in trace.tokens],
-        "joined": joined_tokens(trace),
-        "unknown": trace.unknown,
-        "special": [start == end for start, end in trace.offsets],
+    tokens = tokens_value(trace) | {
         "selected": {"token": selected[0], "layer": selected[1]},
         "experts": records[0].num_experts if records else 0,
         "matters": None,
@@ -96,6 +97,8 @@ def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | 
 def view_grid(view: View) -> dict[str, Any]:
     """The grid of a view: one stack, with what only a class has (what its tokens matter, votes), or one stack below the
     other."""
+    if needs_matrix(view.records):
+        return matrix_value(view)
     if view.two_stacks or view.trace.stack == "decoder":
         return stacked_value(view)
     value = grid_value(view.trace, view.place, view.base.traces[0])
@@ -193,14 +196,3 @@ def _before(record: Routing, base: Routing) -> list[list[int] | None]:
     same_T = ((record.expert == base.expert) & (record.dropped == base.dropped))[0].tolist()
     routes = zip(same_T, base.expert[0].tolist(), base.dropped[0].int().tolist(), strict=True)
     return [None if same else [expert, dropped] for same, expert, dropped in routes]
-
-
-def joined_tokens(trace: TokenTrace) -> list[int]:
-    """1 where a token continues the word of the one before it: both are letters or digits with nothing between."""
-    joined, previous_end, previous_token = [], -1, ""
-    for (start, end), token in zip(trace.offsets, trace.tokens, strict=True):
-        touches = start == previous_end and end > start and token[:1].isalnum() and previous_token[-1:].isalnum()
-        # Scripts without spaces would make one endless word, which could not wrap.
-        joined.append(int(touches and token[:1] < "\u2e80"))
-        previous_end, previous_token = end, token
-    return joined

@@ -3,7 +3,7 @@
 // value.matrix (see routing_grid.py): k, and as base64 for each layer, token and choice the expert (two bytes, low one
 // first) and its share of the token's weights (one byte, 255 = all); colours: of the experts, where they are few enough to be told apart by colour.
 
-const MATRIX = { width: 56, height: 24, thin: 9, side: 66, head: 30, around: 3, chips: 24 };
+const MATRIX = { height: 24, thin: 9, side: 66, head: 30, around: 3, chips: 24 };
 
 function bytesOf(base64) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
@@ -13,7 +13,7 @@ function bytesOf(base64) {
 
 // Everything of one matrix; `pick(token, layer)` is told of a choice. Returns { node, choose }.
 function matrixOf(value, pick) {
-  const { k } = value.matrix, layers = value.layers.length, tokens = value.tokens.length;
+  const { k } = value.matrix, wide = k > 4 ? 76 : 56, layers = value.layers.length, tokens = value.tokens.length;
   const experts = new Uint16Array(bytesOf(value.matrix.experts).buffer), weights = bytesOf(value.matrix.weights);
   const few = Boolean(value.matrix.colours);
   let chosen = { ...value.selected }, at = { ...value.selected };
@@ -54,18 +54,21 @@ function matrixOf(value, pick) {
   function paint(cell, token, layer) {
     const found = firstOnly ? choicesOf(token, layer).slice(0, 1).map(([expert]) => [expert, 1]) : choicesOf(token, layer);
     const total = found.reduce((sum, [, part]) => sum + part, 0) || 1, stops = [];
-    let from = 0;
+    let from = 0, free = 0;
     cell.replaceChildren();
     for (const [expert, part] of found) {
       const to = from + part / total, colour = fill(expert, part / total, layer);
       stops.push(`${colour} ${(100 * from).toFixed(1)}% calc(${(100 * to).toFixed(1)}% - ${to < 1 ? 1 : 0}px)`);
       if (to < 1) stops.push(`var(--sx-card) calc(${(100 * to).toFixed(1)}% - 1px) ${(100 * to).toFixed(1)}%`);
-      const width = (to - from) * (MATRIX.width - 2);
-      if (heightOf(layer) === MATRIX.height && width >= 7 * String(expert).length + 4) {
+      // The first choice has its number in any case, the others where there is room.
+      const room = (to - from) * (wide - 2) >= 7 * String(expert).length + 4;
+      if (heightOf(layer) === MATRIX.height && from >= free && (room || from === 0)) {
         const number = make("i", "", expert);
         number.style.left = `${100 * from}%`;
-        number.style.width = `${100 * (to - from)}%`;
+        number.style.width = room ? `${100 * (to - from)}%` : "auto";
+        number.style.paddingLeft = room ? 0 : "3px";
         cell.append(number);
+        free = from + (room ? to - from : (7 * String(expert).length + 5) / (wide - 2));
       }
       from = to;
     }
@@ -78,7 +81,7 @@ function matrixOf(value, pick) {
     cell.setAttribute("aria-colindex", token + 2);
     cell.dataset.t = token;
     cell.dataset.l = layer;
-    cell.style.left = `${MATRIX.side + token * MATRIX.width}px`;
+    cell.style.left = `${MATRIX.side + token * wide}px`;
     if (known(token, layer)) paint(cell, token, layer);
     else cell.classList.add("none");
     cell.classList.toggle("selected", token === chosen.token && layer === chosen.layer);
@@ -95,6 +98,7 @@ function matrixOf(value, pick) {
   const uid = `m${Math.random().toString(36).slice(2, 8)}`;
   const node = make("div", `matrix-box${few ? " matrix-few" : ""}`), frame = make("div", "matrix"), inner = make("div", "matrix-inner");
   const head = make("div", "matrix-head"), tip = make("div", "grid-tip");
+  frame.style.setProperty("--wide", `${wide}px`);
   frame.setAttribute("role", "grid");
   frame.setAttribute("aria-label", "Experts by layer and token. Arrow keys move, Enter looks closer.");
   frame.setAttribute("aria-rowcount", layers + 1);
@@ -109,8 +113,8 @@ function matrixOf(value, pick) {
 
   function windowNow() {
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = frame;
-    const first = Math.max(0, Math.floor(scrollLeft / MATRIX.width) - MATRIX.around);
-    const last = Math.min(tokens, Math.ceil((scrollLeft + clientWidth) / MATRIX.width) + MATRIX.around);
+    const first = Math.max(0, Math.floor(scrollLeft / wide) - MATRIX.around);
+    const last = Math.min(tokens, Math.ceil((scrollLeft + clientWidth) / wide) + MATRIX.around);
     const seen = [];
     for (let layer = 0; layer < layers; layer++) {
       const top = topOf(layer);
@@ -131,7 +135,7 @@ function matrixOf(value, pick) {
       name.title = value.tokens[t];
       name.classList.toggle("selected", t === chosen.token);
       name.classList.toggle("written", t >= (value.written ?? tokens));
-      name.style.left = `${MATRIX.side + t * MATRIX.width}px`;
+      name.style.left = `${MATRIX.side + t * wide}px`;
       names.push(name);
     }
     head.replaceChildren(...names);
@@ -162,11 +166,11 @@ function matrixOf(value, pick) {
     return one;
   };
   function size() {
-    inner.style.width = `${MATRIX.side + tokens * MATRIX.width}px`;
+    inner.style.width = `${MATRIX.side + tokens * wide}px`;
     inner.style.height = `${MATRIX.head + topOf(layers - 1) + heightOf(layers - 1)}px`;
   }
   function intoView({ token, layer }) {
-    const left = token * MATRIX.width, top = topOf(layer), right = frame.clientWidth - MATRIX.side - MATRIX.width;
+    const left = token * wide, top = topOf(layer), right = frame.clientWidth - MATRIX.side - wide;
     if (left < frame.scrollLeft) frame.scrollLeft = left;
     else if (left > frame.scrollLeft + right) frame.scrollLeft = left - right;
     const bottom = frame.clientHeight - MATRIX.head - MATRIX.height - 14;
@@ -201,7 +205,7 @@ function matrixOf(value, pick) {
     }
   });
   frame.addEventListener("keydown", (event) => {
-    const page = Math.max(1, Math.floor((frame.clientWidth - MATRIX.side) / MATRIX.width) - 1);
+    const page = Math.max(1, Math.floor((frame.clientWidth - MATRIX.side) / wide) - 1);
     const moves = {
       ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1], Home: [-tokens, 0], End: [tokens, 0],
       PageDown: [page, 0], PageUp: [-page, 0],

@@ -213,7 +213,8 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
         return empty_card("Router probabilities"), None
     from switch_model.plots.routing import router_heat_map
 
-    title = heading(f"Router probabilities, {layer_title(view.record.name, view.two_stacks)}")
+    what = "Weights of the experts" if view.record.experts.shape[-1] > 1 else "Router probabilities"
+    title = heading(f"{what}, {layer_title(view.record.name, view.two_stacks)}")
     return title, _sent(json.dumps(router_heat_map(view.record, view.trace.tokens, view.token)))
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 from switch_model import CheckpointError, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
+from switch_model.topk_routing import TopKRouting
 from train.formatting import signed
 from ui.components.routing_film import create_routing_film, film_value
 from ui.components.training_record import create_training_record, read_record
@@ -24,6 +25,10 @@ from ui.views.changes import own_factor
 from ui.views.view import View
 
 _NOTHING = quiet("Route a text with a sparse model in Explore: its numbers appear here.")
+_SEVERAL = quiet(
+    "These steps are those of a Switch layer, which sends each token to one expert. This model sends each to several: "
+    "choose a Switch model in Explore to see its numbers here."
+)
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
     "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "
@@ -63,6 +68,8 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     this token's numbers."""
     if view is None or view.record is None:
         return _NOTHING
+    if isinstance(view.record, TopKRouting):
+        return _SEVERAL
     record = view.record
     return render(
         "how_it_works/steps.html",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
+from switch_model.adapters.model import AdaptedModel
 from switch_model.storage.tokenizer_io import target_of
 from train.definitions import header, is_defined
 from train.evaluation.reliance import known, sentences
@@ -39,7 +40,7 @@ def model_page(shelf: ModelShelf, key: str | None) -> ModelPage:
     return ModelPage(
         render("models/facts.html", rows=rows, reliance=_reliance(loaded, shelf.evaluation(key))),
         with_headers(shelf.card(key)),
-        json.dumps(loaded.config.to_dict(), indent=2, default=str),
+        json.dumps(_configuration(loaded), indent=2, default=str),
     )
 
 
@@ -53,26 +54,52 @@ def with_headers(card: str) -> str:
     return "\n".join(lines)
 
 
+def _configuration(loaded: LoadedModel) -> dict[str, Any]:
+    model = loaded.pipeline.model
+    return (model.library if isinstance(model, AdaptedModel) else model).config.to_dict()
+
+
 def _rows(loaded: LoadedModel) -> dict[str, str]:
     """Size, layers, routing, classes and tokenizer."""
+    if isinstance(loaded.pipeline.model, AdaptedModel):
+        return _rows_of_adapted(loaded)
     config, reader = loaded.config, loaded.pipeline.tokenizer
-    writer, labels = target_of(reader), config.labels
+    writer = target_of(reader)
     capacity = f"{config.eval_capacity_factor:g} × an even share" if config.eval_capacity_factor else "no limit"
     capacity = f"{config.expert_capacity} slots" if config.expert_capacity else capacity
-    more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
     return {
         "size": size_of(loaded.pipeline),
         "sparse layers": ", ".join(config.sparse_layers) or "none",
         "widths": f"hidden {config.d_model}, expert {config.d_ff}, {config.num_heads} heads of {config.d_kv}",
         "capacity in evaluation": f"{capacity}, counted per {config.capacity_group}",
-        **(
-            {"classes": ", ".join(labels[:MAX_LABELS]) + more}
-            if loaded.kind is CLASSIFIER
-            else {"kind": f"it {loaded.kind.does}"}
-        ),
+        **_answers(loaded),
         "tokenizer": f"{_vocabulary(reader)}, reads {reader.model_max_length:,} of a text",
         **({} if writer is reader else {"target tokenizer": _vocabulary(writer)}),
     }
+
+
+def _rows_of_adapted(loaded: LoadedModel) -> dict[str, str]:
+    """The same of a model of transformers."""
+    config, reader = loaded.config, loaded.pipeline.tokenizer
+    shared = counted(len(config.shared_experts), "module") if config.shared_experts else "none"
+    return {
+        "size": size_of(loaded.pipeline),
+        "family": f"{config.model_type}, a model of transformers",
+        "sparse layers": ", ".join(config.sparse_layers),
+        "experts for each token": str(config.num_choices),
+        "shared experts": shared,
+        **_answers(loaded),
+        "tokenizer": _vocabulary(reader),
+    }
+
+
+def _answers(loaded: LoadedModel) -> dict[str, str]:
+    """Its classes, or what else it does."""
+    if loaded.kind is not CLASSIFIER:
+        return {"kind": f"it {loaded.kind.does}"}
+    labels = loaded.config.labels
+    more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
+    return {"classes": ", ".join(labels[:MAX_LABELS]) + more}
 
 
 def _reliance(loaded: LoadedModel, evaluation: dict[str, Any]) -> str:
