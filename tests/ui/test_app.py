@@ -28,7 +28,8 @@ from ui.cards.routing import load_card, token_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
 from ui.components.failures import say_failures
-from ui.components.routing_grid import grid_value, joined_tokens
+from ui.components.grid_tokens import joined_tokens
+from ui.components.routing_grid import grid_value
 from ui.components.sample_table import rows_html
 from ui.explore.handlers import Explorer, draw_probabilities, look
 from ui.explore.samples import SamplePicker

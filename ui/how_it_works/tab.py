@@ -166,7 +166,7 @@ def _moved(view: View, record: Routing) -> int:
 
 def parameters_html(config: SwitchConfig | None) -> str:
     """A row for each parameter of a Switch layer: its name, its value in this model, what it does."""
-    if config is None:
+    if not isinstance(config, SwitchConfig):
         return ""
     rows = [(name, getattr(config, name), words) for name, words in _PARAMETERS.items() if hasattr(config, name)]
     return render("how_it_works/parameters.html", rows=rows)
