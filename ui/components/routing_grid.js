@@ -359,6 +359,7 @@ function markStale() {
 const cellOf = (event) => event.target.closest?.(".cell[data-t]");
 
 root.addEventListener("click", (event) => {
+  if (data?.matrix) return; // It listens for itself.
   const cell = cellOf(event), chip = event.target.closest("button.chip"), choice = event.target.closest(".layer-choice");
   if (cell) {
     choose(Number(cell.dataset.t), Number(cell.dataset.l));

@@ -1,0 +1,39 @@
+"""The grid of several experts per token in a real Chromium: chosen, moved through by keys, folded."""
+
+import pytest
+
+from switch_model.adapters import families
+from tests.support.moe_models import save_tiny, tiny
+from tests.support.pages import running_app
+
+pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    model = tiny("mixtral", "ForSequenceClassification", num_hidden_layers=20, max_position_embeddings=512)
+    folder = save_tiny(tmp_path_factory.mktemp("models") / "mixtral", model)
+    with running_app(folder, tmp_path_factory.mktemp("none")) as address:
+        yield address
+
+
+def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
+    page = open_page()
+    page.fill("#text textarea", "oil prices rose " * 100)
+    page.click("#route")
+    page.wait_for_function("document.querySelector('.matrix')?.getAttribute('aria-colcount') === '301'")
+    # 300 tokens in 20 layers, of which only those in view are there.
+    assert page.locator(".matrix-cell").count() < 2000
+    page.locator('.matrix-cell[data-t="4"][data-l="2"]').click()
+    page.wait_for_function("document.querySelector('#token').textContent.includes('layer 2')")
+    page.focus(".matrix")
+    for key in ("End", "ArrowDown"):
+        page.keyboard.press(key)
+    page.wait_for_selector('.matrix-cell.current[data-t="299"][data-l="3"]')
+    assert "expert" in page.locator(".matrix-cell.current").get_attribute("aria-label")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#token').textContent.includes('layer 3')")
+    page.get_by_role("button", name="Fold layers").click()
+    page.wait_for_function("document.querySelector('.matrix').scrollHeight < 300")
+    page.locator(".matrix-chip").first.click()
+    assert page.locator(".matrix-chip[aria-pressed=true]").count() == 1
