@@ -18,7 +18,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import SampleLibrary
 from ui.compare.tab import create_compare_tab
 from ui.components.failures import say_failures
-from ui.components.tab_address import connect_tabs
+from ui.components.tab_address import connect_tabs, noted
 from ui.explore.handlers import Explorer
 from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
@@ -52,20 +52,19 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
         private = PrivateModels(shelf)
         gr.HTML(render("look/page_head.html"), apply_default_css=False)
         with gr.Tabs(elem_id="pages") as pages:
-            with gr.Tab("Explore", id="explore") as exploring:
+            with noted(gr.Tab("Explore", id="explore")):
                 explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workspace.data_dir)))
-            with gr.Tab("Analyse", id="analyse", elem_id="analyse-page") as analyse:
+            with noted(gr.Tab("Analyse", id="analyse", elem_id="analyse-page")) as analyse:
                 create_analyse_tab(demo, Analyst(shelf, workspace), private, analyse, pages, explore)
-            with gr.Tab("Compare", id="compare", elem_id="compare-page") as compare:
+            with noted(gr.Tab("Compare", id="compare", elem_id="compare-page")) as compare:
                 create_compare_tab(private, workspace, explore.view, compare)
-            with gr.Tab("Models", id="models", elem_id="models-page") as models:
+            with noted(gr.Tab("Models", id="models", elem_id="models-page")):
                 create_models_tab(demo, private, pages, explore)
-            with gr.Tab("Train", id="train", elem_id="train-page") as train:
+            with noted(gr.Tab("Train", id="train", elem_id="train-page")) as train:
                 create_train_tab(demo, workspace, train, pages, explore)
-            with gr.Tab("How it works", id="how") as how:
+            with noted(gr.Tab("How it works", id="how")) as how:
                 create_how_it_works(how, pages, explore)
-        tabs = {tab.id: tab for tab in (exploring, analyse, compare, models, train, how)}
-        connect_tabs(demo, pages, tabs, explore.restoring, explore.drawing)
+        connect_tabs(demo, pages, explore.restoring, explore.drawing)
     say_failures(demo)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)

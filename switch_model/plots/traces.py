@@ -3,26 +3,28 @@
 Try it: load_map([one["load"] for one in layer_measures(trace)], trace.layers).show()
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
-from switch_model.plots.style import COLOUR_BAR, LINES, SHARES, plain, styled
+from switch_model.plots.style import COLOUR_BAR, IN_PERCENT, LINES, SHARES, plain, styled, three_ticks
 from switch_model.traces.agreement import LayerAgreement
 
 
 def load_map(load: Sequence[Sequence[float]], layers: Sequence[str]) -> go.Figure:
     """Heat map, a row per layer and a column per expert: load as a multiple of an even share, (L, E)."""
     values = np.array(load) * len(load[0])
+    highest = max(2, math.ceil(np.quantile(values, 0.99)))
     figure = go.Figure(
         go.Heatmap(
             z=values.round(3),
             y=[plain(name) for name in layers],
             zmin=0,
-            zmax=max(2.0, float(np.quantile(values, 0.99))),
+            zmax=highest,
             colorscale=SHARES,
-            colorbar=COLOUR_BAR,
+            colorbar=COLOUR_BAR | three_ticks(0, highest),
             hovertemplate="%{y}, expert %{x}: %{z:.2f} × an even share<extra></extra>",
         )
     )
@@ -37,8 +39,9 @@ def agreement_by_layer(found: Sequence[LayerAgreement]) -> go.Figure:
     for index, (values, name) in enumerate(
         (([one.overlap for one in found], "same experts"), ([one.same_first for one in found], "same first choice"))
     ):
+        values = [100 * value for value in values]
         figure.add_scatter(x=names, y=values, name=name, mode="lines+markers", line={"color": LINES[index]})
-    chance = [one.overlap_chance for one in found]
+    chance = [100 * one.overlap_chance for one in found]
     figure.add_scatter(x=names, y=chance, name="same experts by chance", line={"color": LINES[6], "dash": "dot"})
     figure = styled(figure, height=300, top=34, hovermode="x unified")
-    return figure.update_yaxes(range=[0, 1.02], tickformat=".0%").update_xaxes(type="category")
+    return figure.update_yaxes(range=[0, 102], hoverformat=".1f", **IN_PERCENT).update_xaxes(type="category")

@@ -125,3 +125,17 @@ def test_a_reload_back_and_a_pasted_address_keep_text_and_place(open_page, new_p
     wait_for_tab(other, "Analyse", fragment.replace("explore", "analyse"))
     other.wait_for_function(selected)
     assert other.input_value("#text textarea") == "the team won the winter alert"
+
+
+def test_a_tab_chosen_while_the_server_is_slow_stays(new_page, address):
+    page, held, chosen = new_page(), [], []
+    page.route("**/queue/join**", lambda route: route.continue_() if chosen else held.append(route))
+    page.goto(f"{address}#tab=analyse&model=tiny&text=oil+prices+rose")
+    wait_for_tab(page, "Analyse", "#tab=analyse&model=tiny&text=oil+prices+rose")
+    page.get_by_role("tab", name="Models").click()
+    wait_for_tab(page, "Models", "#tab=models&model=tiny&text=oil+prices+rose")
+    chosen.append("Models")
+    for route in held:
+        route.continue_()
+    page.wait_for_function("document.querySelector('#text textarea').value === 'oil prices rose'")
+    wait_for_tab(page, "Models", "#tab=models&model=tiny&text=oil+prices+rose&layer=0&token=0")

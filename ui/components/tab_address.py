@@ -2,7 +2,7 @@
 
 The browser's part is look/tab_address.html, which runs before anything is drawn, and changes tabs itself: a slow server
 takes nobody from the tab that they chose meanwhile.
-Try it: connect_tabs(demo, pages, {"explore": tab, "analyse": other}, restoring, drawing)
+Try it: with noted(gr.Tab("Analyse", id="analyse")): …; connect_tabs(demo, pages, restoring, drawing)
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,22 @@ window.tabAddress.follow(() => trigger("move", {}), (link) => trigger("reopen", 
 """
 
 
+def noted(tab: gr.Tab) -> gr.Tab:
+    """A tab whose id the address tells while it is shown. Before its other events: Gradio has each wait for the one
+    before, and a slow server would delay the address."""
+    tab.select(None, None, None, js=f"() => window.tabAddress.shown('{tab.id}')", **_QUIET)
+    return tab
+
+
 def connect_tabs(
     demo: gr.Blocks,
     pages: gr.Tabs,
-    tabs: Mapping[str, gr.Tab],
     restoring: Mapping[str, Any],
     drawing: Mapping[str, Any],
 ) -> None:
     """Keep the address and the page alike.
 
     Args:
-        tabs: by the names that they have in the address.
         restoring, drawing: the events that open a link in Explore, but for its input, and what follows.
     """
     moved = gr.HTML("", html_template="<i></i>", js_on_load=_FOLLOW, visible="hidden", elem_id="tab-moved")
@@ -38,5 +43,3 @@ def connect_tabs(
     demo.load(None, None, [pages], js="() => window.tabAddress.first()", **_QUIET)
     moved.move(None, None, [pages], js="() => window.tabAddress.next()", **_QUIET)
     moved.reopen(**{**restoring, "fn": reopen}, **_QUIET).then(**drawing)
-    for name, tab in tabs.items():
-        tab.select(None, None, None, js=f"() => window.tabAddress.shown('{name}')", **_QUIET)
