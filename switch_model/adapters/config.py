@@ -80,7 +80,8 @@ class AdaptedConfig:
             num_layers=int(_first("num_hidden_layers", config) or 0),
             shared_experts=tuple(name for name, module in model.named_modules() if _is_shared(name, module)),
             labels=[str(labels[index]) for index in sorted(labels)],
-            problem_type=model.config.problem_type,
+            # One class alone is a number, for the library.
+            problem_type=model.config.problem_type or ("regression" if len(labels) == 1 else None),
             vocab_size=config.vocab_size,
             max_positions=_first("max_position_embeddings", config),
             pad_token_id=0 if pad is None else pad,

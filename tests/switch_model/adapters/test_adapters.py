@@ -175,6 +175,14 @@ def test_too_few_experts_left_and_none(family, adapted, ids):
     assert none.routing[0].choices.sum() == 0 and none.logits.isfinite().all()
 
 
+def test_a_group_is_chosen_by_the_experts_that_are_left_in_it(adapted, ids):
+    model, layer = adapted["deepseek_v3"], adapted["deepseek_v3"].config.sparse_layers[0]
+    scores = run(model, ids).routing[0].logits.sigmoid() + model.routers[0].module.e_score_correction_bias
+    off = {(layer, expert) for expert in range(EXPERTS) if expert not in (0, 4)}
+    record = run(model, ids, Interventions(ablate=off, top_k=1)).routing[0]
+    assert torch.equal(record.expert, torch.where(scores[..., 0] > scores[..., 4], 0, 4))
+
+
 @EVERY
 def test_a_forced_expert_comes_first_and_other_tokens_stay(family, adapted, ids):
     model, layer = adapted[family], adapted[family].config.sparse_layers[-1]
@@ -291,6 +299,11 @@ def test_shuffling_the_choices_by_their_own_order_changes_nothing(adapted, ids):
         torch.testing.assert_close(others.routing[0].weights, plain.routing[0].weights)
 
 
+def test_a_model_of_one_number_is_no_classifier(tmp_path):
+    with pytest.raises(CheckpointError, match="a number"):
+        Predictor.from_checkpoint(save_tiny(tmp_path, tiny("mixtral", "ForSequenceClassification", num_labels=1)))
+
+
 def test_without_a_padding_token_each_text_is_read_alone(tmp_path):
     model = tiny("mixtral", "ForSequenceClassification", num_labels=3, pad_token_id=None)
     predictor = Predictor.from_checkpoint(save_tiny(tmp_path, model), "cpu")
@@ -358,6 +371,14 @@ def test_what_is_refused_and_why(tmp_path, monkeypatch):
             load_any(config(model_type=family))
     with pytest.raises(CheckpointError, match="code of its own, which is never run"):
         load_any(config(model_type="mine", architectures=["MyForCausalLM"], auto_map={"AutoModel": "x.Y"}))
+    # Code beside a known family's weights is not run either.
+    folder = save_tiny(tmp_path / "code", tiny("mixtral"))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Mine: pass\n")
+    values = json.loads((folder / "config.json").read_text())
+    named = {"AutoModelForCausalLM": "mine.Mine", "AutoConfig": "mine.Mine", "AutoTokenizer": ["mine.Mine", None]}
+    (folder / "config.json").write_text(json.dumps(values | {"auto_map": named}))
+    assert type(load_any(folder, "cpu")[0].library).__name__ == "MixtralForCausalLM"
+    assert not (tmp_path / "run").exists()
     folder = config(model_type="mixtral", architectures=["MixtralForCausalLM"])
     with pytest.raises(CheckpointError, match=r"no \.safetensors.*pickle|Pickled"):
         load_any(folder)
