@@ -96,11 +96,11 @@ def browser():
 
 @pytest.fixture
 def new_page(browser):
-    """Pages of a visitor of their own each, closed at the end: new_page(height=844)."""
+    """Pages of a visitor of their own each, closed at the end: new_page(height=844, has_touch=True)."""
     pages = []
 
-    def open_one(width: int = 1200, height: int = 900):
-        page = browser.new_page(viewport={"width": width, "height": height})
+    def open_one(width: int = 1200, height: int = 900, **device):
+        page = browser.new_page(viewport={"width": width, "height": height}, **device)
         page.set_default_timeout(1000 * PATIENCE)
         pages.append(page)
         return page

@@ -38,6 +38,8 @@ QUEUE_SECONDS = 0.01
 # Events of all visitors that may wait. A class that opens the page at once sends three each; the last of so many waits
 # some ten seconds.
 QUEUE_SIZE = 200
+# Scripts for the page's head.
+_HEAD = ("tab_address", "shortcuts", "scrolling")
 BUSY = "Many people are using this page right now. What you typed is kept: try again in a few seconds."
 
 
@@ -93,7 +95,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [STYLE_SHEET],
-        "head": definitions_script() + render("look/tab_address.html") + render("look/shortcuts.html"),
+        "head": definitions_script() + "".join(render(f"look/{name}.html") for name in _HEAD),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,

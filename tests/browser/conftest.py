@@ -28,8 +28,8 @@ def open_page(new_page, address):
     def watch_failure(error):
         wrong.append(f"page error: {error}")
 
-    def open_it(fragment="", theme="light", **size):
-        page = new_page(**size)
+    def open_it(fragment="", theme="light", **device):
+        page = new_page(**device)
         page.on("request", watch_request)
         page.on("console", watch_console)
         page.on("pageerror", watch_failure)

@@ -280,3 +280,37 @@ def test_phone_never_scrolls_sideways(open_page, theme):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (lightness > 128) == (theme == "light")
+
+
+def test_a_tap_on_a_phone_opens_the_details_over_the_page(open_page):
+    page = open_page(width=390, height=844, has_touch=True, is_mobile=True)
+    route(page, TEXT)
+    sheet = page.locator("#detail.sheet")
+    assert sheet.count() == 0
+    cell(page, 4, 1).tap()
+    wait_for_words(page, "#token h2", "oil in layer 3")
+    box = sheet.bounding_box()
+    assert box["y"] > 200 and abs(box["y"] + box["height"] - 844) < 2, (
+        "it leaves the grid in view, and ends with the screen"
+    )
+    for target in (
+        "#routing-grid .cell[data-t]",
+        ".layer-choice",
+        ".sheet-close",
+        "#detail-tabs .tab-container button",
+    ):
+        sizes = page.locator(target).evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect()).filter(box => box.width).map(box => box.height)"
+        )
+        assert sizes and min(sizes) >= 40, target
+    # The heat map is wider than the screen: it fades where it goes on, and the keyboard reaches it.
+    open_detail(page, "Layer")
+    wide = page.locator("#probabilities [data-more=after]")
+    wide.wait_for()
+    wide.focus()
+    assert wide.evaluate("one => one === document.activeElement")
+    wide.evaluate("one => one.scrollTo(1000, 0)")
+    page.wait_for_selector("#probabilities [data-more=before]")
+    page.tap(".sheet-close")
+    sheet.wait_for(state="detached")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

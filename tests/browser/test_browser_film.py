@@ -1,6 +1,9 @@
 """The film of a routing in a real Chromium: it plays, steps, follows a token, and is saved as a video."""
 
+import itertools
+
 from tests.support.explore_page import TEXT, cell, route, wait_for_words
+from ui.components.training_record import read_record
 
 # The film's position, in layers.
 NOW = "Number(document.querySelector('.film-time').value)"
@@ -64,3 +67,30 @@ def test_less_motion_plays_in_steps(open_page):
     moments = sorted(page.evaluate("[...moments]"))
     assert all(later - earlier > 0.05 for earlier, later in zip([before, *moments[1:]], moments[1:], strict=False))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
+    page, record = open_page(), read_record()
+    page.get_by_role("tab", name="How it works").click()
+    page.wait_for_selector("#training-record .born-token")
+    layer = len(record["model"]["layers"]) - 1
+
+    def assert_shown(at):
+        for place, track in enumerate(record["tracks"]):
+            part = page.locator(".born-track").nth(place)
+            colours = part.locator(".born-token").evaluate_all(
+                "all => all.map(one => one.className.match(/x(\\d+)/)[1])"
+            )
+            assert colours == [str(one) for one in itertools.chain(*track["experts"][at][layer])]
+            most = max(track["load"][at][layer])
+            assert f"with {100 * most:.1f} % of the tokens" in part.locator(".facts").inner_text()
+
+    slider = page.locator("#training-record .film-time")
+    assert "random weights" in page.inner_text(".born-step")
+    assert_shown(0)
+    slider.press("End")
+    assert f"step {record['steps'][-1]:,}" in page.inner_text(".born-step")
+    assert_shown(-1)
+    page.locator(".born-layers button").first.click()
+    layer = 0
+    assert_shown(-1)

@@ -65,7 +65,7 @@ def summary(view: View) -> Markup:
     """What the grid shows, in two sentences; for a model whose experts vote, which of them decides."""
     if not view.records:
         return html.quiet("This model has no sparse layer: every token takes the same path.")
-    said = "A column is a token, a row a layer; the number is the expert that the layer’s router chose for the token."
+    said = "A column is a token, a row a layer, a number the expert that the layer’s router chose."
     if (choices := max(record.experts.shape[-1] for record in view.records)) > 1:
         said = (
             f"A column is a token, a row a layer; a cell shows the {choices} experts that the layer’s router chose for "
