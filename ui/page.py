@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
+from markupsafe import Markup
 
 from train.definitions import definitions_script
 from ui.analyse.handlers import Analyst
@@ -95,7 +96,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [STYLE_SHEET],
-        "head": definitions_script() + "".join(render(f"look/{name}.html") for name in _HEAD),
+        "head": definitions_script() + Markup().join(render(f"look/{name}.html") for name in _HEAD),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,

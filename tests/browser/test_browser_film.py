@@ -94,3 +94,18 @@ def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
     page.locator(".born-layers button").first.click()
     layer = 0
     assert_shown(-1)
+
+
+def test_every_token_of_a_long_text_can_be_followed(open_page):
+    page = open_page(width=390, height=844)
+    route(page, "oil prices rose as traders worried about the winter alert the team won " * 3)
+    page.click("#watch-film")
+    page.wait_for_selector(".film-stage", state="visible")
+    page.locator(".film-stage").press("End")
+    wait_for_words(page, ".film-said", "layer 1: The router")
+    last = page.inner_text("#how-steps h2 >> nth=0")
+    # The strip holds a part of the text; what stands before it is paged to at its left end.
+    page.click(".film-stage", position={"x": 30, "y": 18})
+    page.wait_for_function("last => document.querySelector('#how-steps h2').textContent !== last", arg=last)
+    page.locator(".film-stage").press("Home")
+    wait_for_words(page, "#how-steps h2", "oil")

@@ -86,4 +86,6 @@ def test_the_film_has_every_tokens_own_choice_and_its_likeliest_experts(explorer
         assert shares == sorted(shares, reverse=True) and abs(sum(shares) - 1000) < 5
         assert layer["expert"][token] in [expert for expert, _ in likeliest]
     assert value["answer"].startswith(f"Prediction: {forced.answer.label} ")
+    off, *_ = explorer.intervene(view, {"kind": "change", "off": [[1, 2]]})
+    assert [layer["off"] for layer in film_value(off, loaded.config)["layers"]] == [[], [2]]
     assert film_value(None, None) is None

@@ -120,7 +120,7 @@ function drawStrip(g, film, place, index, inLayer, chosen, look, tints) {
   g.font = `12px ${FONT}`;
   const widths = film.tokens.map((token) => Math.min(g.measureText(token).width, 150) + 10);
   // From the chosen one to both sides, as long as two lines hold them.
-  const room = (place.width - 24) * 2 - 120;
+  const room = (place.width - 24) * 2 - 240;
   let first = chosen, last = chosen, used = widths[chosen];
   for (let grew = true; grew; ) {
     grew = false;
@@ -128,7 +128,13 @@ function drawStrip(g, film, place, index, inLayer, chosen, look, tints) {
     if (last < tokens - 1 && used + widths[last + 1] + gap < room) (used += widths[++last] + gap), (grew = true);
   }
   let x = 12, y = 18;
-  if (first > 0) x = note(g, "…", x, y, look) + gap;
+  // What is left out on a side can be paged to.
+  const more = (token, words) => {
+    const end = note(g, words, x, y + 1, look);
+    areas.push({ token, x, y: y - height / 2, width: end - x, height });
+    x = end + 2 * gap;
+  };
+  if (first > 0) more(first - 1, `‹ ${first} more`);
   for (let t = first; t <= last; t++) {
     if (x + widths[t] > place.width - 12) (x = 12), (y += height + gap);
     const through = wayOf(t, tokens, inLayer) >= ENDS[2], seen = through ? index : index - 1;
@@ -141,13 +147,13 @@ function drawStrip(g, film, place, index, inLayer, chosen, look, tints) {
     areas.push({ token: t, x, y: y - height / 2, width: widths[t], height });
     x += widths[t] + gap;
   }
-  if (last < tokens - 1) note(g, "…", x, y, look);
+  if (last < tokens - 1) more(last + 1, `${tokens - 1 - last} more ›`);
   return areas;
 }
 
 // Router, buffers and experts of a layer, the residual below them, and how far through the model this is.
 function drawLayer(g, film, place, slots, index, inLayer, look, tints) {
-  const layer = film.layers[index], tokens = film.tokens.length, small = place.row < 16;
+  const layer = film.layers[index], tokens = film.tokens.length;
   g.font = `600 13px ${FONT}`;
   g.fillStyle = look.ink;
   g.textAlign = "left";
@@ -176,12 +182,7 @@ function drawLayer(g, film, place, slots, index, inLayer, look, tints) {
       if (layer.capacity !== null && slots.side > 3) frame(g, x, y - slots.side / 2, slots.side, slots.side, 2, look.line, 1);
     }
     inBuffer.forEach((slot) => box(g, slotAt(place, slots, slot) - slots.side / 2, y - slots.side / 2, slots.side, slots.side, 2, tints[e], 0.55));
-    const height = Math.min(place.row - 3, 30);
-    box(g, place.expert, y - height / 2, place.expertEnd - place.expert, height, small ? 3 : 7, tints[e]);
-    g.fillStyle = look.onCell;
-    g.font = `600 ${small ? 9 : 12}px ${FONT}`;
-    g.textAlign = "center";
-    if (place.row >= 9) g.fillText(String(e), (place.expert + place.expertEnd) / 2, y + 1);
+    drawExpert(g, place, e, layer.off.includes(e), look, tints);
   }
   // The residual goes around the router and its experts.
   g.save();
@@ -205,6 +206,24 @@ function drawLayer(g, film, place, slots, index, inLayer, look, tints) {
   if (film.residual) node(g, place.leave, place.middle, "+", look);
 }
 
+// An expert; one that is switched off is an empty frame with its number struck through.
+function drawExpert(g, place, expert, off, look, tints) {
+  const y = rowOf(place, expert), height = Math.min(place.row - 3, 30), width = place.expertEnd - place.expert;
+  const small = place.row < 16, radius = small ? 3 : 7, middle = place.expert + width / 2;
+  if (off) {
+    g.setLineDash([3, 3]);
+    frame(g, place.expert, y - height / 2, width, height, radius, look.dim, 1);
+    g.setLineDash([]);
+  } else box(g, place.expert, y - height / 2, width, height, radius, tints[expert]);
+  if (place.row < 9) return;
+  const name = off && !small ? `${expert} off` : String(expert);
+  g.fillStyle = off ? look.dim : look.onCell;
+  g.font = `600 ${small ? 9 : 12}px ${FONT}`;
+  g.textAlign = "center";
+  g.fillText(name, middle, y + 1);
+  if (off) box(g, middle - g.measureText(name).width / 2 - 2, y - 0.5, g.measureText(name).width + 4, 1.5, 0, look.dim);
+}
+
 // While the chosen token is with the router: a line to each likely expert, as wide as its probability.
 function drawFan(g, place, layer, chosen, way, look, tints) {
   const phase = phaseOf(way);
@@ -212,6 +231,7 @@ function drawFan(g, place, layer, chosen, way, look, tints) {
   const grown = phase === 1 ? eased(within(way, 1)) : 1, fade = phase === 3 ? 1 - within(way, 3) : 1;
   g.font = `11px ${FONT}`;
   for (const [expert, thousandths] of layer.likeliest[chosen]) {
+    if (layer.off.includes(expert)) continue;
     const share = thousandths / 1000, y = rowOf(place, expert), won = expert === layer.expert[chosen];
     g.save();
     g.globalAlpha = (phase === 1 || won ? 0.9 : 0.35) * fade;
@@ -329,9 +349,10 @@ function said(film, index, token, phase) {
   if (layer.capacity === 0) return `Every expert of ${layer.title} is off.`;
   if (phase < 0) return `${name} is about to enter ${layer.title}.`;
   if (phase >= PHASES.length) return `${name} is through ${layer.title}; other tokens are still on their way.`;
-  const likeliest = layer.likeliest[token].slice(0, 3).map(([e, p]) => `expert ${e} ${(p / 1000).toFixed(2)}`).join(", ");
+  const likeliest = layer.likeliest[token].filter(([e]) => !layer.off.includes(e)).slice(0, 3).map(([e, p]) => `expert ${e} ${(p / 1000).toFixed(2)}`).join(", ");
   if (PHASES[phase] === "enter") return `${name} enters ${layer.title}${film.width ? ` as ${film.width} numbers` : ""}.`;
-  if (PHASES[phase] === "router") return `The router gives each expert a probability: ${likeliest}${film.experts > 3 ? ", …" : ""}`;
+  if (PHASES[phase] === "router") return `The router gives each expert a probability: ${likeliest}${film.experts - layer.off.length > 3 ? ", …" : ""}${
+    layer.off.length ? `. Off: expert ${layer.off.join(", ")}` : ""}`;
   if (PHASES[phase] === "choice") {
     if (expert !== layer.likeliest[token][0][0]) return `Expert ${expert} is chosen${film.biased ? ", once each expert’s bias is added" : ": you changed the routing"}.`;
     return `One expert alone works on a token: the likeliest, expert ${expert}.`;

@@ -66,7 +66,7 @@ const describe = () => `${data.layers[layerNow()].title}: ` +
 function tell() {
   if (!data) return;
   words.textContent = describe();
-  canvas.setAttribute("aria-label", `Film of the routing. ${describe()}`);
+  canvas.setAttribute("aria-label", `Film of the routing; the arrow keys follow another token. ${describe()}`);
   const key = `${chosen} ${layerNow()}`;
   if (key !== told) trigger("look", { token: chosen, layer: layerNow() });
   told = key;
@@ -108,6 +108,13 @@ function stop() {
   act("play").textContent = "Play";
   if (recorder?.state === "recording") setTimeout(() => recorder?.stop(), 1500); // The last picture stays a moment.
   if (data) tell();
+}
+
+// Another token, at the router of this layer.
+function follow(token) {
+  chosen = token;
+  at(momentOf(chosen, data.tokens.length, layerNow(), 1));
+  if (playing === null) tell();
 }
 
 // To the next or the last phase of the chosen token.
@@ -157,10 +164,16 @@ element.addEventListener("click", (event) => {
     const own = canvas.getBoundingClientRect(), x = event.clientX - own.left, y = event.clientY - own.top;
     const hit = areas.find((one) => x >= one.x && x <= one.x + one.width && y >= one.y && y <= one.y + one.height);
     if (!hit) return playing === null ? play() : stop();
-    chosen = hit.token;
-    at(momentOf(chosen, data.tokens.length, layerNow(), 1));
-    if (playing === null) tell();
+    follow(hit.token);
   }
+});
+// Another token by the keys, as in the grid.
+canvas.addEventListener("keydown", (event) => {
+  const last = data.tokens.length - 1;
+  const wanted = { ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: last }[event.key];
+  if (wanted === undefined) return;
+  event.preventDefault();
+  follow(clamp(wanted, 0, last));
 });
 time.addEventListener("input", () => {
   const moment = Number(time.value);

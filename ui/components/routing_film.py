@@ -47,6 +47,8 @@ def film_value(view: View | None, config: SwitchConfig | None) -> dict[str, Any]
     value = grid_value(view.trace, (view.token, view.layer))
     for layer, record in zip(value["layers"], view.trace.routing, strict=True):
         layer["likeliest"] = likeliest(record)
+        # Switched off, an expert has no probability for any token.
+        layer["off"] = record.logits[0].isneginf().all(0).nonzero().flatten().tolist()
     return value | {
         "text": view.text[:SHOWN_CHARACTERS],
         "answer": _answer(view),
