@@ -3,6 +3,7 @@
 import itertools
 
 from tests.support.explore_page import TEXT, cell, route, wait_for_words
+from train.formatting import percent
 from ui.components.training_record import read_record
 
 # The film's position, in layers.
@@ -83,7 +84,7 @@ def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
             )
             assert colours == [str(one) for one in itertools.chain(*track["experts"][at][layer])]
             most = max(track["load"][at][layer])
-            assert f"with {100 * most:.1f} % of the tokens" in part.locator(".facts").inner_text()
+            assert f"with {percent(most)} of the tokens" in part.locator(".facts").inner_text()
 
     slider = page.locator("#training-record .film-time")
     assert "random weights" in page.inner_text(".born-step")
