@@ -26,9 +26,10 @@ from train.runs.run import Run, RunError
 from train.tasks.rows import read_data
 from train.training.loop import _prepare
 from train.training.probe import make_probe
+from ui.catalog.kinds import STORYTELLER
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
-from ui.models.tab import understood
+from ui.explore.handlers import Explorer
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace, clean_name
 from ui.training.argument_form import FORM, NAMES, Form, given, values_of
@@ -215,14 +216,19 @@ def test_a_run_opens_in_explore_with_a_text_that_it_held_out(workspace, toy_run)
         open_run(workspace, explore, "gone", "")
 
 
-def test_a_model_brings_a_text_of_its_own_classes(checkpoint, toy_run):
-    shelf, library = ModelShelf({"tiny": checkpoint, "toy": toy_run.best}, "cpu"), SampleLibrary()
-    review = library.first_of(["positive"])
-    brought = understood(shelf, library, "tiny", review.text, review)
-    assert brought.label in shelf.load("tiny").labels
-    assert understood(shelf, library, "tiny", brought.text, brought) is None
-    assert understood(shelf, library, "tiny", "my own words", review) is None
-    assert understood(shelf, library, "toy", review.text, review) is None  # No bundled text is of its classes.
+def test_a_model_brings_a_text_of_its_own_kind(checkpoint, toy_run):
+    explorer = Explorer(ModelShelf({"tiny": checkpoint, "toy": toy_run.best}, "cpu"), SampleLibrary())
+    labels = explorer.shelf.load("tiny").labels
+    review = explorer.library.first_of(["positive"])
+    chosen = explorer.choose_model("tiny", review.text, review, None)
+    assert chosen.sample.label in labels and chosen.text["value"] == chosen.sample.text == chosen.view.text
+    assert "value" not in explorer.choose_model("tiny", chosen.sample.text, chosen.sample, None).text
+    # What a visitor typed stays; an example of a kind is nobody's.
+    assert explorer.choose_model("tiny", "my own words", review, None).view.text == "my own words"
+    assert explorer.choose_model("tiny", STORYTELLER.example, review, None).sample.label in labels
+    # A run's classes are those of no bundled text: it brings a row that it held out.
+    held_out = read_data(toy_run.arguments()).validation
+    assert explorer.choose_model("toy", review.text, review, None).view.text == held_out["text"][0]
 
 
 def test_a_run_is_said_to_wait_only_behind_another(workspace):

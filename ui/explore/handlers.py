@@ -24,7 +24,7 @@ from ui.catalog.samples import Sample, SampleLibrary
 from ui.components.expert_panel import changes_from_panel, serial_of
 from ui.explore.batch_neighbours import forget
 from ui.explore.detail_tabs import FLOW, LAYER, TOKEN
-from ui.explore.kind_layout import controls_for, fitting_text
+from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text
 from ui.explore.outputs import (
     Chosen,
     Closer,
@@ -82,12 +82,17 @@ class Explorer:
             return blank_outputs(str(error), kind.answers)
 
     def choose_model(self, model: str | None, text: str, sample: Sample | None, view: View | None) -> Chosen:
-        """Another model for the same text. One that writes shows its text as it comes: the controls begin it."""
+        """Another model for the same text, or for one that it understands where the text is a sample of another kind.
+
+        One that writes shows its text as it comes: the controls begin it.
+        """
         kind = self.shelf.kind(model)
-        fitting = fitting_text(kind, text, sample)
+        brought = fitting_sample(self.shelf, self.library, model, text, sample)
+        sample = brought or sample
+        fitting = brought.text if brought else fitting_text(kind, text, sample)
         first = pending_outputs() if kind.writes else self.route(model, fitting, sample, view)
         controls = controls_for(kind, None if fitting == text else fitting)
-        return Chosen(caption=self.caption(model), **first._asdict(), **controls._asdict())
+        return Chosen(caption=self.caption(model), sample=sample, **first._asdict(), **controls._asdict())
 
     def caption(self, model: str | None) -> Markup | str:
         """The model's size in one line; nothing when it can't be opened, which the answer's card then explains."""

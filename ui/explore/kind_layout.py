@@ -8,25 +8,66 @@ from typing import Any
 
 import gradio as gr
 
+from switch_model import CheckpointError
 from switch_model.inference.mask_filler import has_blank
 from switch_model.inference.sentinels import has_gap
+from train.runs.run import Run, RunError
 from ui.catalog.kinds import CLASSIFIER, FILLER, RESTORER, STORYTELLER, TRANSLATOR, Kind
-from ui.catalog.samples import Sample
+from ui.catalog.models import ModelShelf
+from ui.catalog.run_samples import validation_samples
+from ui.catalog.samples import Sample, SampleLibrary
 from ui.explore.outputs import Controls
+
+_EXAMPLES = [kind.example for kind in (TRANSLATOR, STORYTELLER, RESTORER, FILLER)]
 
 
 def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
     """The text, or an example of the kind where it is none that somebody wrote for it."""
-    examples = [other.example for other in (TRANSLATOR, STORYTELLER, RESTORER, FILLER) if other is not kind]
     borrowed = (
         not (text or "").strip()
-        or text in examples
+        or (text in _EXAMPLES and text != kind.example)
         or (sample is not None and text == sample.text and sample.source != kind.samples)
     )
     if kind is CLASSIFIER:
         return text
     without = (kind is FILLER and not has_blank(text or "")) or (kind is RESTORER and not has_gap(text or ""))
     return kind.example if borrowed or without else text
+
+
+def fitting_sample(
+    shelf: ModelShelf, library: SampleLibrary, model: str | None, text: str, sample: Sample | None
+) -> Sample | None:
+    """A sample of a classifier's own classes, where the text is none that somebody wrote and is of another kind.
+
+    None where the text fits, is a visitor's own, or no such sample is known.
+    """
+    if shelf.kind(model) is not CLASSIFIER:
+        return None
+    try:
+        labels = shelf.load(model).labels
+    except CheckpointError:  # The card of the answer says why it can't be opened.
+        return None
+    is_sample = sample is not None and text == sample.text
+    if (text or "").strip() and text not in _EXAMPLES and not is_sample:
+        return None
+    known = sample is not None and sample.label in labels
+    if known:
+        return None if is_sample else sample
+    return library.first_of(labels) or _held_out(shelf, library, model)
+
+
+def _held_out(shelf: ModelShelf, library: SampleLibrary, model: str) -> Sample | None:
+    """The first row that a run kept from its model; None for the rows of a file, which may be another visitor's."""
+    folder = shelf.folder(model)
+    if folder.name != "best":
+        return None
+    run, source = Run(folder.parent), f"run {folder.parent.name}"
+    try:
+        if run.arguments().data.source.is_file:
+            return None
+    except RunError:
+        return None
+    return next(iter(validation_samples(run, source, CLASSIFIER)), None)
 
 
 def controls_for(kind: Kind, text: str | None) -> Controls:

@@ -78,8 +78,8 @@ class Controls(NamedTuple):
     begin: Any = SKIP
 
 
-# Another model; what a link brings; a sample; a text that comes in steps; a saved record.
-Chosen = outputs("Chosen", "caption", *Shown._fields, *Controls._fields)
+# Another model, with a sample that suits it; what a link brings; a sample; a text that comes in steps; a saved record.
+Chosen = outputs("Chosen", "caption", "sample", *Shown._fields, *Controls._fields)
 Restored = outputs("Restored", "model", "caption", *Shown._fields, *Controls._fields)
 Sampled = outputs("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
 Step = outputs("Step", *Shown._fields, "stop")

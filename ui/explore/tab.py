@@ -123,7 +123,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     choosing = {
         "fn": writing.choose_model,
         "inputs": [asked.model, asked.text, sample, view],
-        "outputs": [*Chosen(caption=asked.caption, **shown._asdict(), **controls._asdict())],
+        "outputs": [*Chosen(caption=asked.caption, sample=sample, **shown._asdict(), **controls._asdict())],
         **_QUIET,
     }
     asked.model.input(**choosing).then(**drawing)

@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from switch_model import CheckpointError
-from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
-from ui.catalog.samples import Sample, SampleLibrary
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
 from ui.explore.tab import ExploreTab
@@ -85,10 +82,8 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
     def leave(request: gr.Request) -> None:
         private.forget(request.session_hash)
 
-    def move(key: str | None, text: str, sample: Sample | None) -> tuple[Any, ...]:
-        known = understood(private.shelf, explore.library, key, text, sample)
-        brought = (gr.skip(), gr.skip()) if known is None else (known.text, known)
-        return gr.Tabs(selected="explore"), gr.update(value=key), *brought
+    def move(key: str | None) -> tuple[Any, Any]:
+        return gr.Tabs(selected="explore"), gr.update(value=key)
 
     showing = {"fn": show, "inputs": [model], "outputs": [*Page(facts, card, config, remove)], **_QUIET}
     _connect_own(private, own, Opened(own.words, model, explore.model), showing)
@@ -96,21 +91,8 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
     model.input(**showing)
     model.focus(refresh, [model], [model], **_QUIET)
     demo.unload(leave)
-    shown = [explore.model, explore.text, explore.sample]
-    moved = to_explore.click(move, [model, explore.text, explore.sample], [pages, *shown], **_QUIET)
+    moved = to_explore.click(move, [model], [pages, explore.model], **_QUIET)
     moved.success(**explore.choosing).then(**explore.drawing)
-
-
-def understood(
-    shelf: ModelShelf, library: SampleLibrary, key: str | None, text: str, sample: Sample | None
-) -> Sample | None:
-    """A sample of a classifier's own classes, where the text in Explore is a sample of others; else None."""
-    try:
-        labels = shelf.load(key).labels
-    except CheckpointError:  # Explore says why it can't be opened.
-        return None
-    own = (text or "").strip() and (sample is None or sample.text != text)
-    return None if own or (sample is not None and sample.label in labels) else library.first_of(labels)
 
 
 def _create_own() -> _Own:
