@@ -52,6 +52,30 @@ DEFINITIONS = {
     ),
     "routed alike": "Share of the aligned tokens that chose the same expert both times, dropped or not.",
     "by chance": "The same share were experts sampled by their two loads: the sum over experts of load times load.",
+    "load CV (by chance)": (
+        "Standard deviation of the experts’ shares of the choices over their mean. In brackets: when every token "
+        "draws its experts at random."
+    ),
+    "idle (by chance)": ("Experts without a token. In brackets: when every token draws its experts at random."),
+    "repeated (by chance)": (
+        "Share of a token’s experts that the token before it in its text had too. In brackets: when all tokens "
+        "are shuffled."
+    ),
+    "strongest pair": (
+        "The two experts that tokens choose together most often, compared with chance, and those tokens. In "
+        "brackets: as many by chance."
+    ),
+    "same experts (by chance)": (
+        "Share of a token’s experts that both traces have. In brackets: when the tokens of one trace are shuffled."
+    ),
+    "rank (by chance)": (
+        "The same share over the first choice, the first two and so on, averaged. In brackets: when the tokens of "
+        "one trace are shuffled."
+    ),
+    "same first choice (by chance)": (
+        "Share of the tokens whose first choice is the same expert. In brackets: when the tokens of one trace are "
+        "shuffled."
+    ),
     "expert": "Share of the tokens that chose this expert, before drops.",
     "size": "Layers with experts, experts in each, and parameters: those that one token uses, and all.",
     "sparse layers": "The layers with experts, by their names in files and commands.",

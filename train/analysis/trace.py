@@ -16,6 +16,7 @@ from switch_model.traces.agreement import LayerAgreement
 from switch_model.traces.measures import layer_measures
 from switch_model.traces.trace import RoutingTrace
 from train.data.errors import DataError
+from train.definitions import definitions_script, header
 from train.formatting import counted, percent
 from train.templates import render
 
@@ -58,6 +59,7 @@ def _report(
     return render(
         "analysis/trace_report.html",
         title=title,
+        definitions=definitions_script(),
         plotly=get_plotlyjs(),
         facts=facts_in_words(trace),
         notes=trace.notes,
@@ -71,7 +73,7 @@ def _report(
 
 
 def _layer_table(measures: list[dict[str, Any]]) -> Markup:
-    head = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
+    names = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
     rows = []
     for one in measures:
         pairs = one.get("coactivation") or []
@@ -85,11 +87,11 @@ def _layer_table(measures: list[dict[str, Any]]) -> Markup:
         by_chance = one.get("load_cv_chance")
         cv = f"{one['load_cv']:.2f}" + ("" if by_chance is None else f" ({by_chance:.2f})")
         rows.append((one["layer"], cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
-    return Markup(render("evaluation/number_table.html", head=head, rows=rows))
+    return Markup(render("evaluation/number_table.html", head=[*map(header, names)], rows=rows))
 
 
 def _agreement_table(found: Sequence[LayerAgreement]) -> Markup:
-    head = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
+    names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
     rows = [
         (
             one.layer,
@@ -99,7 +101,7 @@ def _agreement_table(found: Sequence[LayerAgreement]) -> Markup:
         )
         for one in found
     ]
-    return Markup(render("evaluation/number_table.html", head=head, rows=rows))
+    return Markup(render("evaluation/number_table.html", head=[*map(header, names)], rows=rows))
 
 
 def _plain(one: LayerAgreement) -> dict[str, Any]:
