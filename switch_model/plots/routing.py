@@ -27,7 +27,9 @@ MAX_NAME = 14
 # With more columns, layer names are shortened.
 MAX_COLUMN_NAMES = 6
 # Of the flow, in pixels: above and below it, and between two experts at most.
-TOP, BOTTOM, MAX_GAP = 26, 8, 8
+TOP, BOTTOM, MAX_GAP = 30, 8, 10
+# A line of an expert's number, and its letters.
+LINE, LETTERS = 12, 10
 
 
 def router_probabilities(record: Routing, tokens: Sequence[str], selected: int | None = None) -> go.Figure:
@@ -168,8 +170,9 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
     figure = go.Figure(
         go.Sankey(
             arrangement="snap",
+            textfont={"size": LETTERS},
             node={
-                "label": [str(expert) for _, expert in nodes],
+                "label": labels_apart(nodes, [(height - TOP - BOTTOM) * place for place in places]),
                 "color": [colours[expert % len(colours)] for _, expert in nodes],
                 "x": [0.001 + 0.998 * layer / (len(records) - 1) for layer, _ in nodes],
                 "y": places,
@@ -184,7 +187,8 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
                 "target": [band[1] for band in bands],
                 "value": [band[2] for band in bands],
                 "color": [_see_through(colours[band[3] % len(colours)]) for band in bands],
-                "hovertemplate": "expert %{source.label} → expert %{target.label}: %{value} tokens<extra></extra>",
+                "customdata": [f"expert {band[3]} → expert {band[4]}" for band in bands],
+                "hovertemplate": "%{customdata}: %{value} tokens<extra></extra>",
             },
         )
     )
@@ -192,12 +196,26 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
     return figure
 
 
+def labels_apart(nodes: Sequence[tuple[int, int]], heights: Sequence[float]) -> list[str]:
+    """The experts' numbers, but for those that would overlap the one above: hovering tells them.
+
+    Args:
+        nodes: (layer, expert), column by column; heights: of their centres, in pixels.
+    """
+    labels, above = [], (-1, 0.0)
+    for (layer, expert), height in zip(nodes, heights, strict=True):
+        fits = layer != above[0] or height - above[1] >= LINE
+        labels.append(str(expert) if fits else "")
+        above = (layer, height) if fits else above
+    return labels
+
+
 def _column_names(records: Sequence[Routing]) -> list[dict[str, Any]]:
     """The layer above each of the columns, short where there are many: "layer 3", "L3"."""
     last, names = len(records) - 1, [layer_label(record.name) for record in records]
     if len(names) > MAX_COLUMN_NAMES:
         names = [name[0].upper() + name.rpartition(" ")[2] for name in names]
-    above = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+    above = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 4, "showarrow": False}
     sides = ["left", *["center"] * (last - 1), "right"]
     return [
         {"text": name, "x": column / last, "xanchor": side, "font": {"size": 11}} | above
