@@ -59,6 +59,16 @@ MISTAKES = [
     ("padding on the left moves learned positions", "models/stack", "position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)", "position_BS = (torch.ones_like(mask).cumsum(dim=1) - 1).clamp(min=0)"),
     ("a dropped token keeps its attention", "layers/sparse_attention", "self.o(context_BTI).masked_fill(~routing.kept.unsqueeze(-1), 0.0), routing", "self.o(context_BTI), routing"),
     ("an imported expert lands on another's place", "storage/switch_transformers", "zip(sources, places, strict=True)", "zip(sources, reversed(places), strict=True)"),
+    ("an ablated expert keeps its logit", "adapters/rechoosing", "return logits.masked_fill(self.changes.ablated.view_as(logits), -math.inf)", "return logits"),
+    ("a bias brings an ablated expert back", "adapters/rechoosing", "flat = flat.masked_fill(self.changes.ablated, -math.inf)", "pass"),
+    ("a forced expert is not chosen", "adapters/rechoosing", "flat = flat.masked_fill(first, math.inf)", "pass"),
+    ("an ablated expert spoils its group", "adapters/rechoosing", "scores = values.values.masked_fill((values.values == -math.inf) & left, 0.0)", "scores = values.values"),
+    ("a cache shifts forced tokens", "adapters/hooks", "past = call.past.to(device) if self.growing else None", "past = None"),
+    ("hooks stay on", "adapters/hooks", "                handle.remove()", "                pass"),
+    ("a thread changes another's choices", "adapters/hooks", "return threading.get_ident() != self.thread", "return False"),
+    ("experts stay in no order", "adapters/hooks", "order_NK = ranks_NK.argsort(dim=-1, descending=True, stable=True)", "order_NK = torch.arange(ranks_NK.shape[-1]).expand_as(ranks_NK)"),
+    ("padding on the left counts as text", "adapters/hooks", "real[:, mask.shape[1] - tokens :]", "torch.ones_like(real[:, mask.shape[1] - tokens :])"),
+    ("missing weights are random", "adapters/loading", 'if missing := sorted(report["missing_keys"]):', "if missing := []:"),
 ]  # fmt: skip
 TESTS = [
     "switch_model/test_routing",
@@ -67,6 +77,7 @@ TESTS = [
     "switch_model/test_model",
     "switch_model/test_oracle_heads",
     "switch_model/test_heads",
+    "switch_model/adapters/test_adapters",
 ]
 
 
