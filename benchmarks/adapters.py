@@ -7,14 +7,16 @@ import json
 import resource
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 
 import torch
-from transformers import OlmoeConfig, OlmoeForCausalLM
+from transformers import OlmoeConfig, OlmoeForCausalLM, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.report import Measurement, table
 from benchmarks.timing import compare
 from switch_model import Interventions
 from switch_model.adapters.model import AdaptedCausalLM, adapt
+from switch_model.monitor import RoutingMonitor
 
 TOKENS, LAYERS, EXPERTS, CHOICES, ROUNDS = 512, 16, 64, 8, 11
 AIM = 1.1
@@ -59,8 +61,46 @@ def peak_of_a_process(recorded: bool) -> int:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@torch.inference_mode()
+def monitored() -> Measurement:
+    """A training step of the same model whose routing RoutingMonitor writes, against one that is not watched."""
+    model, ids = make()
+    library = model.library.train()
+    optimizer, state, control = torch.optim.AdamW(library.parameters()), TrainerState(max_steps=1000), TrainerControl()
+
+    def step() -> None:
+        library(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with TemporaryDirectory() as folder:
+        arguments = TrainingArguments(folder, report_to=[], use_cpu=True)
+
+        def watched_step() -> None:
+            # Its hooks are on for each step by itself, so that the other one is free of them.
+            monitor = RoutingMonitor(folder)
+            monitor.on_train_begin(arguments, state, control, model=library)
+            step()
+            monitor.on_step_end(arguments, state, control)
+            monitor.on_log(arguments, state, control, logs={"loss": 1.0})
+            monitor.on_train_end(arguments, state, control)
+
+        ratios = compare({"a step": step, "a step, watched": watched_step}, "a step", rounds=ROUNDS)
+    note = f"a step {ratios['a step ms']:.0f} ms; a line of metrics at every step"
+    return Measurement(
+        "a training step with RoutingMonitor / without", ratios["a step, watched"], 1.03, 1.03, note=note
+    )
+
+
 def measurements() -> list[Measurement]:
+    found = recorded_passes()
+    found.append(monitored())
+    bare, recorded = peak_of_a_process(False), peak_of_a_process(True)
+    note = f"{(recorded - bare) / 2**20:+.1f} MiB of {bare / 2**20:,.0f}"
+    return [*found, Measurement("peak memory with records / without", recorded / bare, AIM, AIM, note=note)]
+
+
+@torch.inference_mode()
+def recorded_passes() -> list[Measurement]:
     model, ids = make()
     layer = model.config.sparse_layers[3]
     contestants = {
@@ -71,13 +111,10 @@ def measurements() -> list[Measurement]:
     ratios = compare(contestants, "the library's pass", rounds=ROUNDS)
     plain = ratios.pop("the library's pass ms")
     size = f"{TOKENS} tokens, {LAYERS} layers, {EXPERTS} experts, k = {CHOICES}"
-    found = [
+    return [
         Measurement(f"{what} / the library's pass, {size}", ratio, AIM, AIM, note=f"the library's {plain:.0f} ms")
         for what, ratio in ratios.items()
     ]
-    bare, recorded = peak_of_a_process(False), peak_of_a_process(True)
-    note = f"{(recorded - bare) / 2**20:+.1f} MiB of {bare / 2**20:,.0f}"
-    return [*found, Measurement("peak memory with records / without", recorded / bare, AIM, AIM, note=note)]
 
 
 if __name__ == "__main__":
