@@ -55,5 +55,8 @@ def test_evaluate_and_analyze_measure_them(tmp_path, data, capsys):
     assert sum(layer["load"]) == pytest.approx(1, abs=1e-4) and layer["coactivation"]
     capsys.readouterr()
     writer = str(save_tiny(tmp_path / "text", tiny("olmoe")))
+    assert main(["analyze", "--checkpoint", writer, "--dataset", data, "--reliance", "4", "--output", str(report)]) == 0
+    assert "12 texts, 60 tokens, 3 layers of 8 experts, 2 for each token" in capsys.readouterr().out
+    assert len(json.loads((report / "measures.json").read_text())["layers"][0]["load"]) == 8
     assert main(["evaluate", "--checkpoint", writer, "--dataset", data, "--reliance", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["perplexity"] > 1

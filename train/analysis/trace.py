@@ -4,14 +4,19 @@ Try it: python -m train analyze --from_trace capture.csv --top_k 8 --output repo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from markupsafe import Markup
 
+from switch_model.analysis.corpus import batches_by_length
+from switch_model.inference.pipeline import TextPipeline, padded
 from switch_model.storage.whole_files import folder_written_aside
+from switch_model.topk_routing import TopKRouting
 from switch_model.traces.agreement import LayerAgreement
 from switch_model.traces.measures import layer_measures
 from switch_model.traces.trace import RoutingTrace
@@ -35,6 +40,37 @@ def write_trace_report(
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror}.") from error
     return facts_in_words(trace)
+
+
+@torch.inference_mode()
+def route_texts(
+    pipeline: TextPipeline, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+) -> RoutingTrace:
+    """The routing of texts by a model that reads them with one stack. Raises DataError when none has a token."""
+    read = [one for one in map(pipeline.read, texts) if one.ids]
+    if not read:
+        raise DataError("None of the texts has a token: there is nothing to analyse.")
+    lengths, model = np.array([len(one.ids) for one in read]), pipeline.model
+    parts: list[list[TopKRouting]] = [[]] * len(read)
+    done = 0
+    for rows in batches_by_length(lengths):
+        ids, mask = padded([read[row].ids for row in rows], model.config.pad_token_id)
+        records = model(ids.to(model.device), mask.to(model.device), output_routing=True).routing
+        for place, row in enumerate(rows):
+            parts[row] = [record.example(place).detached() for record in records]
+        done += len(rows)
+        if progress:
+            progress(done, len(read))
+    layers = list(zip(*parts, strict=True))
+    return RoutingTrace(
+        layers=tuple(own[0].name for own in layers),
+        experts=np.stack([np.concatenate([one.experts[0].numpy() for one in own]) for own in layers]).astype(np.int32),
+        weights=np.stack([np.concatenate([one.weights[0].numpy() for one in own]) for own in layers]),
+        num_experts=model.config.num_experts,
+        text=np.repeat(np.arange(len(read)), lengths),
+        position=np.concatenate([np.arange(length) for length in lengths]),
+        tokens=[token for one in read for token in one.tokens],
+    )
 
 
 def facts_in_words(trace: RoutingTrace) -> str:

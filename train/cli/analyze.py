@@ -3,12 +3,18 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from switch_model.storage.hub import short_name, with_revision
 from switch_model.storage.whole_files import check_writable
 from train.cli.common import CHECKPOINT, DTYPE, RELIANCE, REVISION, add_source_flags, progress_line
 from train.cli.parser import as_path, command_parser, natural, positive
 from train.data.source import DataSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from switch_model.adapters.model import AdaptedModel
 
 
 def analyze_command(argv: list[str]) -> None:
@@ -40,13 +46,20 @@ def analyze_command(argv: list[str]) -> None:
     if not options.checkpoint or not options.dataset:
         parser.error("give --checkpoint and --dataset, or --from_trace")
     options.checkpoint = with_revision(options.checkpoint, options.revision)
+    from switch_model.adapters.loading import load_any
+    from switch_model.adapters.model import AdaptedModel
     from switch_model.analysis.corpus import route_corpus
+    from switch_model.checkpoint import require_classifier
     from switch_model.inference.classifier import Predictor
     from train.analysis.analyze import importances, rows_to_analyze, with_overlap, write_report
     from train.analysis.report import facts_in_words, most_telling_in_words, told_of_class
     from train.evaluation.reliance import measured, rows_of
 
-    predictor = Predictor.from_checkpoint(options.checkpoint, options.device, dtype=options.dtype)
+    model, tokenizer = load_any(options.checkpoint, options.device, dtype=options.dtype)
+    if isinstance(model, AdaptedModel) and not model.classifies:
+        return _analyze_texts(model, tokenizer, options)
+    require_classifier(model)
+    predictor = Predictor(model, tokenizer)
     labels, source = predictor.model.config.labels, DataSource.of(options)
     rows = rows_to_analyze(labels, source, num_samples=options.num_samples, checkpoint=options.checkpoint)
     rows = with_overlap(rows, options.checkpoint)
@@ -64,6 +77,31 @@ def analyze_command(argv: list[str]) -> None:
     print(f"{facts_in_words(corpus)} {most_telling_in_words(told_of_class(corpus))} {rows.note}".rstrip())
     if found:
         print(" ".join(found["reliance"]["in_words"]))
+    print(f"Report: {Path(options.output) / 'report.html'}")
+
+
+def _analyze_texts(model: "AdaptedModel", tokenizer: "PreTrainedTokenizerFast", options: Namespace) -> None:
+    """The routing of texts by a model of another family that gives them no class."""
+    from switch_model.adapters.model import AdaptedCausalLM
+    from switch_model.inference.pipeline import TextPipeline
+    from train.analysis.analyze import rows_to_analyze
+    from train.analysis.trace import route_texts, write_trace_report
+    from train.evaluation.reliance import measured
+
+    if model.config.is_encoder_decoder:
+        raise ValueError(
+            "analyze reads texts with one stack, and this model has an encoder and a decoder: python -m train evaluate "
+            "measures the routing of both."
+        )
+    pipeline, source = TextPipeline(model, tokenizer), DataSource.of(options)
+    texts = rows_to_analyze([], source, num_samples=options.num_samples, checkpoint=options.checkpoint).texts
+    trace = route_texts(pipeline, texts, progress_line("text", "texts"))
+    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
+    print(write_trace_report(trace, title, Path(options.output)))
+    if isinstance(model, AdaptedCausalLM):
+        rows = [{"input_ids": ids} for ids in (pipeline.read(text).ids for text in texts) if len(ids) > 1]
+        if found := measured(model, rows, options.reliance, progress_line("pass", "passes")):
+            print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")
 
 
