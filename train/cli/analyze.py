@@ -18,27 +18,7 @@ if TYPE_CHECKING:
 
 
 def analyze_command(argv: list[str]) -> None:
-    parser = command_parser("analyze", "Analyse the routing of a whole data set: HTML report and tables.")
-    parser.add_argument("--checkpoint", type=as_path, help=CHECKPOINT)
-    parser.add_argument("--revision", help=REVISION)
-    add_source_flags(
-        parser,
-        required=False,
-        without=("target_column",),
-        dataset="as in training; classes are used if there are any",
-        split="as in evaluate; default: test",
-    )
-    parser.add_argument("--num_samples", type=positive, help="number of rows, sampled at random; none = all")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
-    parser.add_argument("--dtype", help=DTYPE)
-    parser.add_argument(
-        "--importance", type=natural, default=32, help="number of texts for expert importance; 0 = none"
-    )
-    parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
-    parser.add_argument(
-        "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
-    )
-    _add_trace_flags(parser)
+    parser = _parser()
     options = parser.parse_args(argv)
     check_writable(options.output, folder=True)
     if options.from_trace:
@@ -78,6 +58,31 @@ def analyze_command(argv: list[str]) -> None:
     if found:
         print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")
+
+
+def _parser() -> ArgumentParser:
+    parser = command_parser("analyze", "Analyse the routing of a whole data set: HTML report and tables.")
+    parser.add_argument("--checkpoint", type=as_path, help=CHECKPOINT)
+    parser.add_argument("--revision", help=REVISION)
+    add_source_flags(
+        parser,
+        required=False,
+        without=("target_column",),
+        dataset="as in training; classes are used if there are any",
+        split="as in evaluate; default: test",
+    )
+    parser.add_argument("--num_samples", type=positive, help="number of rows, sampled at random; none = all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
+    parser.add_argument("--dtype", help=DTYPE)
+    parser.add_argument(
+        "--importance", type=natural, default=32, help="number of texts for expert importance; 0 = none"
+    )
+    parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
+    parser.add_argument(
+        "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
+    )
+    _add_trace_flags(parser)
+    return parser
 
 
 def _analyze_texts(model: "AdaptedModel", tokenizer: "PreTrainedTokenizerFast", options: Namespace) -> None:
