@@ -32,7 +32,7 @@ def layer_label(name: str, both: bool = False) -> str:
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """(stack, number, "attention" or "")."""
+    """(stack, number, "attention" or ""), also of the "layer 3" of a trace."""
     stack, _, rest = name.partition(".") if "." in name else ("", "", name)
-    index, _, part = rest.partition(".")
+    index, _, part = rest.removeprefix("layer ").partition(".")
     return stack, index, part

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from switch_model.analysis.layer_names import layer_title
 from switch_model.plots.style import COLOUR_BAR, IN_PERCENT, LINES, SHARES, plain, styled, three_ticks
 from switch_model.traces.agreement import LayerAgreement
 
@@ -20,7 +21,7 @@ def load_map(load: Sequence[Sequence[float]], layers: Sequence[str]) -> go.Figur
     figure = go.Figure(
         go.Heatmap(
             z=values.round(3),
-            y=[plain(name) for name in layers],
+            y=[plain(layer_title(name)) for name in layers],
             zmin=0,
             zmax=highest,
             colorscale=SHARES,
@@ -35,7 +36,7 @@ def load_map(load: Sequence[Sequence[float]], layers: Sequence[str]) -> go.Figur
 def agreement_by_layer(found: Sequence[LayerAgreement]) -> go.Figure:
     """Overlap of the chosen experts over the layers, and chance."""
     figure = go.Figure()
-    names = [plain(one.layer) for one in found]
+    names = [plain(layer_title(one.layer)) for one in found]
     for index, (values, name) in enumerate(
         (([one.overlap for one in found], "same experts"), ([one.same_first for one in found], "same first choice"))
     ):

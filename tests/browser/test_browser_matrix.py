@@ -21,12 +21,12 @@ def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
     page = open_page()
     page.fill("#text textarea", "oil prices rose " * 100)
     page.click("#route")
-    page.wait_for_function("document.querySelector('.matrix')?.getAttribute('aria-colcount') === '301'")
+    page.wait_for_function("document.querySelector('.matrix-frame')?.getAttribute('aria-colcount') === '301'")
     # 300 tokens in 20 layers, of which only those in view are there.
     assert page.locator(".matrix-cell").count() < 2000
     page.locator('.matrix-cell[data-t="4"][data-l="2"]').click()
     page.wait_for_function("document.querySelector('#token').textContent.includes('layer 2')")
-    page.focus(".matrix")
+    page.focus(".matrix-frame")
     for key in ("End", "ArrowDown"):
         page.keyboard.press(key)
     page.wait_for_selector('.matrix-cell.current[data-t="299"][data-l="3"]')
@@ -34,6 +34,6 @@ def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#token').textContent.includes('layer 3')")
     page.get_by_role("button", name="Fold layers").click()
-    page.wait_for_function("document.querySelector('.matrix').scrollHeight < 300")
+    page.wait_for_function("document.querySelector('.matrix-frame').scrollHeight < 300")
     page.locator(".matrix-chip").first.click()
     assert page.locator(".matrix-chip[aria-pressed=true]").count() == 1

@@ -1,10 +1,12 @@
 """The Compare tab: alignment, agreement beside chance, and framed cells."""
 
+import numpy as np
 import pytest
 
 from tests.support.pages import save_tiny_checkpoint
 from ui.catalog.models import ModelShelf
 from ui.compare.tab import aligned, compare
+from ui.compare.traces import recorded
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,14 @@ def test_models_of_other_shapes_are_shown_without_comparing_routes(shelf):
     assert (first["experts"], second["experts"]) == (4, 6)
     assert "There is no model" in compare(shelf, "first", "oil", "gone", "")[0]
     assert "empty" in compare(shelf, "first", " ", "first", "")[0]
+
+
+def test_a_trace_from_elsewhere_is_shown_and_a_broken_one_is_said_to_be(tmp_path):
+    experts = np.array([[[5, 1], [3, 0]], [[2, 5], [0, 3]]])
+    np.save(tmp_path / "one.npy", experts)
+    np.save(tmp_path / "zeros.npy", np.zeros_like(experts))
+    shown = recorded(str(tmp_path / "one.npy"), str(tmp_path / "one.npy"), 0, 0, 8, 0)
+    assert shown.grid["matrix"]["k"] == 2 and shown.grid["experts"] == 8 and shown.grid["still"]
+    assert "2 layers of 8 experts, 2 for each token" in shown.words and "100" in shown.agreement
+    broken = recorded(str(tmp_path / "zeros.npy"), None, 0, 0, 0, 0)
+    assert "every expert index is 0" in broken.words and broken.grid is None

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from switch_model.analysis.corpus import batches_by_length
 from switch_model.inference.pipeline import TextPipeline, padded
+from switch_model.analysis.layer_names import layer_title
 from switch_model.storage.whole_files import folder_written_aside
 from switch_model.topk_routing import TopKRouting
 from switch_model.traces.agreement import LayerAgreement
@@ -99,16 +100,16 @@ def _report(
         plotly=get_plotlyjs(),
         facts=facts_in_words(trace),
         notes=trace.notes,
-        layers=_layer_table(measures),
+        layers=layer_table(measures),
         loads=html_of(load_map([one["load"] for one in measures], trace.layers)),
-        agreement=_agreement_table(found) if found else "",
+        agreement=agreement_table(found) if found else "",
         agreement_plot=html_of(agreement_by_layer(found)) if found else "",
         other=other,
         top_k=trace.top_k,
     )
 
 
-def _layer_table(measures: list[dict[str, Any]]) -> Markup:
+def layer_table(measures: list[dict[str, Any]]) -> Markup:
     names = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
     rows = []
     for one in measures:
@@ -122,15 +123,15 @@ def _layer_table(measures: list[dict[str, Any]]) -> Markup:
             repeated = f"{percent(one['repeated'])} ({percent(one['repeated_chance'])})"
         by_chance = one.get("load_cv_chance")
         cv = f"{one['load_cv']:.2f}" + ("" if by_chance is None else f" ({by_chance:.2f})")
-        rows.append((one["layer"], cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
+        rows.append((layer_title(one["layer"]), cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
     return Markup(render("evaluation/number_table.html", head=[*map(header, names)], rows=rows))
 
 
-def _agreement_table(found: Sequence[LayerAgreement]) -> Markup:
+def agreement_table(found: Sequence[LayerAgreement]) -> Markup:
     names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
     rows = [
         (
-            one.layer,
+            layer_title(one.layer),
             f"{percent(one.overlap)} ({percent(one.overlap_chance)})",
             f"{percent(one.rank)} ({percent(one.rank_chance)})",
             f"{percent(one.same_first)} ({percent(one.same_first_chance)})",

@@ -243,7 +243,7 @@ def _create_search() -> _Search:
 
 def _create_keep() -> tuple[gr.Button, gr.File]:
     with gr.Column(elem_classes="card"):
-        gr.HTML(heading("Keep"), **_PLAIN)
+        gr.HTML(heading("Export"), **_PLAIN)
         with gr.Row(elem_classes="buttons"):
             save = gr.Button("Tables as parquet and CSV", elem_id="save-tables", **_BUTTON)
         files = gr.File(

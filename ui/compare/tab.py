@@ -19,6 +19,7 @@ from ui.catalog.checkpoints import CheckpointShelf, same_run
 from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
 from ui.compare.drift import Drift, create_drift
+from ui.compare.traces import create_traces
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import facts, heading, in_points, message_card, note, quiet, render
 from ui.look.page_words import page_words
@@ -187,6 +188,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
     begun.then(open_pair, [compared, *inputs], [compared, *shown], **_QUIET)
     run.click(route, inputs, [*shown], **_QUIET)
     create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)
+    create_traces()
 
 
 def _create_compared() -> Compared:

@@ -71,6 +71,7 @@ function draw() {
   current = [data.selected.token, data.selected.layer];
   if (data.matrix) {
     root.replaceChildren(matrixOf(data, (token, layer) => {
+      if (data.still) return; // Nothing below follows it.
       trigger("look", { token, layer });
       openSheet();
     }).node);

@@ -96,7 +96,7 @@ function matrixOf(value, pick) {
   // ---- what is in view
 
   const uid = `m${Math.random().toString(36).slice(2, 8)}`;
-  const node = make("div", `matrix-box${few ? " matrix-few" : ""}`), frame = make("div", "matrix"), inner = make("div", "matrix-inner");
+  const node = make("div", `matrix-box${few ? " matrix-few" : ""}`), frame = make("div", "matrix-frame"), inner = make("div", "matrix-inner");
   const head = make("div", "matrix-head"), tip = make("div", "grid-tip");
   frame.style.setProperty("--wide", `${wide}px`);
   frame.setAttribute("role", "grid");

@@ -6,6 +6,7 @@ Try it: matrix_value(view)["matrix"]["k"]
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.topk_routing import AnyRouting
+from switch_model.traces.trace import RoutingTrace
 from ui.components.grid_tokens import tokens_value
+from ui.look.html import visible
 from ui.look.palette import expert_colour
 from ui.views.view import View
 
@@ -22,6 +25,8 @@ from ui.views.view import View
 MAX_GRID_LAYERS, MAX_GRID_EXPERTS = 12, 32
 # Experts that are told apart by colour there.
 MAX_COLOURED = 16
+# Tokens of a trace that are drawn.
+MAX_TOKENS = 4000
 
 
 def needs_matrix(records: Sequence[AnyRouting]) -> bool:
@@ -32,33 +37,62 @@ def needs_matrix(records: Sequence[AnyRouting]) -> bool:
 
 
 def matrix_value(view: View) -> dict[str, Any]:
-    """What routing_matrix.js draws: tokens and layers counted through all stacks, and every choice, packed, since lists
-    of a long text would be megabytes. A layer has no choice (weight 0) for the tokens of another stack."""
-    records = view.records
-    total, choices = sum(len(trace.tokens) for trace in view.traces), max(one.experts.shape[-1] for one in records)
-    count = max(record.num_experts for record in records)
-    experts = np.zeros((len(records), total, choices), dtype="<u2")
-    shares = np.zeros((len(records), total, choices), dtype="u1")
-    start, layer = 0, 0
-    for trace in view.traces:
-        own = slice(start, start + len(trace.tokens))
-        for record in trace.routing:
-            width = record.experts.shape[-1]
-            experts[layer, own, :width] = record.experts[0].numpy()
-            shares[layer, own, :width] = _in_bytes(record.weights[0])
-            layer += 1
-        start = own.stop
-    token, chosen = view.place
+    """What routing_matrix.js draws of a view: tokens and layers counted through all its stacks."""
     parts = [tokens_value(trace) for trace in view.traces]
     joined = {key: [one for part in parts for one in part[key]] for key in ("tokens", "unknown", "special")}
-    return joined | {
-        "selected": {"token": token, "layer": chosen},
+    token, layer = view.place
+    written = len(joined["tokens"]) - len(view.traces[-1].tokens) + view.traces[-1].written
+    drawn = layers_value([trace.routing for trace in view.traces], [len(trace.tokens) for trace in view.traces])
+    return joined | drawn | {"selected": {"token": token, "layer": layer}, "written": written}
+
+
+def recorded_value(trace: RoutingTrace, text: int) -> dict[str, Any]:
+    """The same of one text of a trace, of which nothing else is known; at most MAX_TOKENS tokens."""
+    own = np.flatnonzero(trace.text == text)[:MAX_TOKENS]
+    names = [trace.tokens[index] for index in own] if trace.tokens else [str(trace.position[index]) for index in own]
+    part = replace(
+        trace,
+        experts=trace.experts[:, own],
+        weights=None if trace.weights is None else trace.weights[:, own],
+        text=trace.text[own],
+        position=trace.position[own],
+    )
+    nothing = [False] * len(names)
+    return layers_value([next(part.texts())], [len(names)]) | {
+        "tokens": [visible(name) for name in names],
+        "unknown": nothing,
+        "special": nothing,
+        "selected": {"token": 0, "layer": 0},
+        "written": len(names),
+        "still": True,
+    }
+
+
+def layers_value(stacks: Sequence[Sequence[AnyRouting]], lengths: Sequence[int]) -> dict[str, Any]:
+    """Layers with every choice, packed, since lists of a long text would be megabytes. A layer has no choice (weight 0)
+    for the tokens of another stack.
+
+    Args:
+        stacks: the records of each stack, each with B = 1.
+        lengths: tokens of each.
+    """
+    records, both = [one for stack in stacks for one in stack], len(stacks) > 1
+    choices, count = max(one.experts.shape[-1] for one in records), max(one.num_experts for one in records)
+    experts = np.zeros((len(records), sum(lengths), choices), dtype="<u2")
+    shares = np.zeros((len(records), sum(lengths), choices), dtype="u1")
+    start, layer = 0, 0
+    for stack, length in zip(stacks, lengths, strict=True):
+        for record in stack:
+            width = record.experts.shape[-1]
+            experts[layer, start : start + length, :width] = record.experts[0].numpy()
+            shares[layer, start : start + length, :width] = _in_bytes(record.weights[0])
+            layer += 1
+        start += length
+    return {
         "experts": count,
         "layers": [
-            {"title": layer_title(one.name, both=view.two_stacks), "label": layer_label(one.name, both=view.two_stacks)}
-            for one in records
+            {"title": layer_title(one.name, both=both), "label": layer_label(one.name, both=both)} for one in records
         ],
-        "written": total - len(view.traces[-1].tokens) + view.traces[-1].written,
         "matrix": {
             "k": choices,
             "experts": base64.b64encode(experts.tobytes()).decode(),
