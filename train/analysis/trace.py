@@ -14,8 +14,8 @@ import torch
 from markupsafe import Markup
 
 from switch_model.analysis.corpus import batches_by_length
-from switch_model.inference.pipeline import TextPipeline, padded
 from switch_model.analysis.layer_names import layer_title
+from switch_model.inference.pipeline import TextPipeline, padded
 from switch_model.storage.whole_files import folder_written_aside
 from switch_model.topk_routing import TopKRouting
 from switch_model.traces.agreement import LayerAgreement
