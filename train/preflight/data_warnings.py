@@ -207,7 +207,7 @@ def about_few_blocks(words: int, seq_len: int) -> Iterator[str]:
 def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
     if held_out < FEW_HELD_OUT:
         why = (
-            f"one prediction changes their accuracy by {percent(1 / held_out)}" if classes else "too few to be reliable"
+            f"one prediction changes their accuracy by {100 / held_out:.1f} points" if classes else "too few to be reliable"
         )
         yield (
             f"Of {counted(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out for validation: {why}. Hold "
