@@ -206,9 +206,8 @@ def about_few_blocks(words: int, seq_len: int) -> Iterator[str]:
 
 def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
     if held_out < FEW_HELD_OUT:
-        why = (
-            f"one prediction changes their accuracy by {100 / held_out:.1f} points" if classes else "too few to be reliable"
-        )
+        step = f"one prediction changes their accuracy by {100 / held_out:.1f} points"
+        why = step if classes else "too few to be reliable"
         yield (
             f"Of {counted(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out for validation: {why}. Hold "
             "out a larger share (validation_size), or collect more rows."
