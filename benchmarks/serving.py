@@ -1,6 +1,8 @@
-"""The app: the time until the page is up, and the overhead of the page's handler over the model's forward pass.
+"""The app: the time until the page is up, the overhead of the page's handler over the model's forward pass, and what a
+browser loads until the grid is there.
 
-python -m benchmarks.serving
+python -m benchmarks.serving            # all
+python -m benchmarks.serving --load     # the first load alone
 """
 
 import json
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -67,17 +70,23 @@ def modules_of_the_app() -> list[str]:
             process.wait()
 
 
+def wait_for(address: str, process: subprocess.Popen) -> None:
+    while process.poll() is None:
+        try:
+            urllib.request.urlopen(address).read()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError("The app ended before its page was up.")
+
+
 def seconds_until_the_page_is_up() -> float:
     port = free_port()
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/").read()
-                return time.perf_counter() - start
-            except OSError:
-                time.sleep(0.02)
+        wait_for(f"http://127.0.0.1:{port}/", process)
+        return time.perf_counter() - start
     finally:
         process.kill()
         process.wait()
@@ -112,6 +121,74 @@ def handler_ratio() -> tuple[float, float]:
     return ratios["handler"], ratios["forward ms"]
 
 
+@dataclass(frozen=True)
+class FirstLoad:
+    """What a browser loads with an empty cache, from the page to the grid and the card of the token.
+
+    Attributes:
+        requests: their number.
+        transferred: bytes, as they come over the network.
+        page: those of the page itself, with its configuration.
+        own: bytes of the page, before compression, that this project wrote: scripts, values, templates, styles.
+        whole: bytes of the page before compression.
+    """
+
+    requests: int
+    transferred: int
+    page: int
+    own: int
+    whole: int
+
+
+def first_load() -> FirstLoad | None:
+    """None where there is no browser (it comes with the tests' requirements)."""
+    try:
+        from playwright.sync_api import sync_playwright
+
+        from tests.support.install_browser import find_chromium
+    except ImportError:
+        return None
+    if (chromium := find_chromium()) is None:
+        return None
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    urls: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    try:
+        wait_for(address, process)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            network = page.context.new_cdp_session(page)
+            network.send("Network.enable")
+            network.on("Network.requestWillBeSent", lambda it: urls.update({it["requestId"]: it["request"]["url"]}))
+            network.on("Network.loadingFinished", lambda it: sizes.update({it["requestId"]: it["encodedDataLength"]}))
+            page.goto(address, timeout=600_000)
+            page.wait_for_selector("#what-if .what-row:not(.what-head)", timeout=600_000)
+            page.wait_for_load_state("load")
+            browser.close()
+        whole = urllib.request.urlopen(address).read()
+        config = json.load(urllib.request.urlopen(f"{address}config"))
+    finally:
+        process.kill()
+        process.wait()
+    ours = ("js_on_load", "html_template", "value", "css_template")
+    own = [config["css"], config["head"]]
+    own += [json.dumps(part["props"].get(name) or "") for part in config["components"] for name in ours]
+    page_bytes = sum(size for one, size in sizes.items() if urls.get(one) == address)
+    return FirstLoad(len(urls), sum(sizes.values()), page_bytes, sum(map(len, own)), len(whole))
+
+
+def first_load_in_words(load: FirstLoad) -> str:
+    return (
+        f"First load, from the page to the grid, empty cache: {load.requests} requests, "
+        f"{load.transferred / 1000:,.0f} kB transferred, of which the page {load.page / 1000:,.0f} kB. Before "
+        f"compression the page has {load.whole / 1000:,.0f} kB, of which {load.own / 1000:,.0f} kB are this project’s "
+        "scripts, values and styles; the rest, and all other requests, are Gradio’s."
+    )
+
+
 def measurements() -> list[Measurement]:
     names = modules_of_the_app()
     seconds_until_the_page_is_up()
@@ -129,4 +206,6 @@ def measurements() -> list[Measurement]:
 
 
 if __name__ == "__main__":
-    print(table(measurements()))
+    if "--load" not in sys.argv:
+        print(table(measurements()), end="\n\n")
+    print(first_load_in_words(load) if (load := first_load()) else "First load: no Chromium.")

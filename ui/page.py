@@ -10,6 +10,7 @@ import gradio as gr
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from markupsafe import Markup
+from starlette.middleware import Middleware
 
 from train.definitions import definitions_script
 from ui.analyse.handlers import Analyst
@@ -19,6 +20,7 @@ from ui.catalog.private_models import PrivateModels
 from ui.catalog.samples import SampleLibrary
 from ui.compare.tab import create_compare_tab
 from ui.components.failures import say_failures
+from ui.components.routing_grid import grid_script
 from ui.components.tab_address import connect_tabs, noted
 from ui.explore.handlers import Explorer
 from ui.explore.tab import create_explore_tab
@@ -27,6 +29,7 @@ from ui.look.html import render
 from ui.look.palette import CELL_INK, palette_css
 from ui.look.theme import STYLE_SHEET, create_theme
 from ui.models.tab import create_models_tab
+from ui.server.compression import CompressedPage
 from ui.server.workspace import Workspace
 from ui.training.tab import create_train_tab
 
@@ -96,7 +99,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [STYLE_SHEET],
-        "head": definitions_script() + Markup().join(render(f"look/{name}.html") for name in _HEAD),
+        "head": definitions_script() + grid_script() + Markup().join(render(f"look/{name}.html") for name in _HEAD),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,
@@ -104,7 +107,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "max_file_size": "20mb" if public else "2gb",
         # Visitors whose state is kept, half a megabyte each. The longest idle one goes first.
         "state_session_capacity": 300,
-        "app_kwargs": {"exception_handlers": {503: say_busy}},
+        "app_kwargs": {"exception_handlers": {503: say_busy}, "middleware": [Middleware(CompressedPage)]},
         "quiet": True,
         # Gradio would ask itself for the page, and break off where a busy machine takes three seconds to draw it.
         "_frontend": False,

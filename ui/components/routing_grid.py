@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import torch
+from markupsafe import Markup
 
 from switch_model import Prediction, Routing
 from switch_model.analysis.layer_names import layer_label, layer_title
@@ -34,12 +35,19 @@ MAX_CLASSES = 12
 _TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"></div>'
 
 
+def grid_script() -> Markup:
+    """The script of all grids, for the head of the page: in each grid it would be sent five times."""
+    code = "\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS)
+    return Markup(f"<script>window.drawRoutingGrid = (element, props, trigger, watch) => {{\n{code}\n}};</script>\n")
+
+
 def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "routing-grid") -> gr.HTML:
     """The component. Its event `look` tells which token and layer a person chose: evt.token, evt.layer."""
     return gr.HTML(
         value,
         html_template=_TEMPLATE,
-        js_on_load="\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS),
+        # Gradio reads here which events there are.
+        js_on_load='drawRoutingGrid(element, props, trigger, watch); // trigger("look", …)',
         apply_default_css=False,
         elem_id=elem_id,
     )
