@@ -29,6 +29,8 @@ def main() -> None:
         text = table(module.measurements())
         print(text, flush=True)
         parts.append(f"## {title}\n\n`python -m {module.__name__}`\n\n{text}\n")
+    if (load := serving.first_load()) is not None:
+        parts.append(f"{serving.first_load_in_words(load)}\n")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
     intro = (

@@ -1,6 +1,8 @@
 """The page with the bundled models in a real Chromium: its first screen at three widths, and no tab that keeps out who
 reads with a screen reader or the keyboard."""
 
+from urllib.request import Request, urlopen
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -110,3 +112,10 @@ def test_the_first_screen_is_whole(open_page, width, height):
     assert page.evaluate(WRONG) == []
     beside = boxes["#detail"]["left"] >= boxes["#grid-card"]["right"]
     assert beside == (width == 1920)
+
+
+def test_the_page_is_sent_compressed(address):
+    plain = urlopen(address).read()
+    with urlopen(Request(address, headers={"Accept-Encoding": "gzip"})) as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert len(answer.read()) < len(plain) / 4
