@@ -20,6 +20,7 @@ from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED
 from ui.components.grid_tokens import tokens_value
 from ui.components.routing_matrix import matrix_value, needs_matrix
+from ui.look.html import render
 from ui.views.view import View
 
 # One scope: what the first one names, the second calls.
@@ -38,7 +39,7 @@ _TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"><
 def grid_script() -> Markup:
     """The script of all grids, for the head of the page: in each grid it would be sent five times."""
     code = "\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS)
-    return Markup(f"<script>window.drawRoutingGrid = (element, props, trigger, watch) => {{\n{code}\n}};</script>\n")
+    return render("components/grid_script.html", code=Markup(code))
 
 
 def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "routing-grid") -> gr.HTML:
