@@ -37,3 +37,7 @@ def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
     page.wait_for_function("document.querySelector('.matrix-frame').scrollHeight < 300")
     page.locator(".matrix-chip").first.click()
     assert page.locator(".matrix-chip[aria-pressed=true]").count() == 1
+    page.locator(".matrix-map summary").click()
+    page.locator(".matrix-map canvas").click(position={"x": 5, "y": 5 * 11 + 3})
+    page.wait_for_selector(".matrix-label.chosen[data-layer='5']")
+    assert page.locator(".matrix-chip[aria-pressed=true] b").inner_text() == "0"

@@ -265,7 +265,9 @@ function matrixOf(value, pick) {
   if (k > 1) bar.append(toggle("First choice only", () => firstOnly, () => (firstOnly = !firstOnly), `Show the largest of the ${k} weights alone`));
   if (layers > 8) bar.append(toggle("Fold layers", () => thin, () => (thin = !thin), "Show all layers but the chosen one as thin rows"));
 
+  const counted = new Map(); // layer → its experts, the one with the most weight first
   function shares(layer) {
+    if (counted.has(layer)) return counted.get(layer);
     const mass = new Float64Array(value.experts), seen = new Uint32Array(value.experts);
     let all = 0;
     for (let t = 0; t < tokens; t++) {
@@ -275,13 +277,61 @@ function matrixOf(value, pick) {
         all += part;
       }
     }
-    return Array.from(mass, (sum, expert) => ({ expert, share: all ? sum / all : 0, tokens: seen[expert] })).sort((a, b) => b.share - a.share);
+    const ranked = Array.from(mass, (sum, expert) => ({ expert, share: all ? sum / all : 0, tokens: seen[expert] }));
+    counted.set(layer, ranked.sort((a, b) => b.share - a.share));
+    return ranked;
   }
   function light(expert) {
     lit = lit && lit.expert === expert && lit.layer === chosen.layer ? null : { expert, layer: chosen.layer };
     render(true);
     list();
+    drawMap();
   }
+
+  // ---- a map of all layers and experts: how much of the text's weight each expert has
+
+  const map = make("details", "matrix-map"), canvas = make("canvas");
+  const tall = 11;
+  let across = 0;
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "Share of the weight of each expert, a row per layer; the list above has the numbers of the chosen layer");
+  map.append(make("summary", "", "Map: all layers and experts"), canvas);
+  function drawMap() {
+    if (!map.open || !canvas.parentNode.clientWidth) return;
+    const dots = devicePixelRatio || 1, style = getComputedStyle(node), paint = canvas.getContext("2d");
+    across = Math.min(26, Math.max(3, Math.floor((map.clientWidth - 4) / value.experts)));
+    canvas.style.width = `${across * value.experts}px`;
+    canvas.width = across * value.experts * dots;
+    canvas.height = tall * layers * dots;
+    canvas.style.height = `${tall * layers}px`;
+    paint.scale(dots, dots);
+    for (let layer = 0; layer < layers; layer++) {
+      for (const one of shares(layer)) {
+        const on = lit && lit.layer === layer && lit.expert === one.expert;
+        // A full colour is four times an even share.
+        paint.globalAlpha = on ? 1 : 0.05 + 0.95 * Math.min(1, (one.share * value.experts) / 4);
+        paint.fillStyle = style.getPropertyValue(on ? "--sx-lit" : "--sx-accent");
+        paint.fillRect(one.expert * across, layer * tall, across - 1, tall - 1);
+      }
+    }
+  }
+  function mapped(event) {
+    const box = canvas.getBoundingClientRect();
+    const layer = Math.min(layers - 1, Math.floor((event.clientY - box.top) / tall));
+    return { layer, ...shares(layer).find(({ expert }) => expert === Math.min(value.experts - 1, Math.floor((event.clientX - box.left) / across))) };
+  }
+  canvas.addEventListener("pointermove", (event) => {
+    const one = mapped(event);
+    canvas.title = `${value.layers[one.layer].title}, expert ${one.expert}: ${inPercent(one.share)} of the weight, ${one.tokens} tokens`;
+  });
+  canvas.addEventListener("click", (event) => {
+    const one = mapped(event);
+    choose(chosen.token, one.layer);
+    pick(chosen.token, one.layer);
+    lit = null;
+    light(one.expert);
+  });
+  map.addEventListener("toggle", drawMap);
   const search = make("input", "matrix-search");
   search.type = "search";
   search.inputMode = "numeric";
@@ -296,7 +346,10 @@ function matrixOf(value, pick) {
   function list() {
     const all = shares(chosen.layer), matching = wanted ? all.filter(({ expert }) => String(expert).startsWith(wanted)) : all;
     title.textContent = `Experts of ${value.layers[chosen.layer].title} by weight in this text; click one to see where it is:`;
-    chips.replaceChildren(...matching.slice(0, wanted ? matching.length : MATRIX.chips).map((one) => {
+    const shown = matching.slice(0, wanted ? matching.length : MATRIX.chips);
+    const marked = lit && lit.layer === chosen.layer && matching.find(({ expert }) => expert === lit.expert);
+    if (marked && !shown.includes(marked)) shown.push(marked);
+    chips.replaceChildren(...shown.map((one) => {
       const chip = button("matrix-chip" + (few ? ` x${one.expert}` : ""), "", `Show only expert ${one.expert}: ${inPercent(one.share)} of the weight, ${one.tokens} tokens`);
       chip.append(make("b", "", one.expert), make("span", "", inPercent(one.share)));
       const on = Boolean(lit && lit.layer === chosen.layer && lit.expert === one.expert);
@@ -304,14 +357,17 @@ function matrixOf(value, pick) {
       chip.addEventListener("click", () => light(one.expert));
       return chip;
     }));
-    if (!wanted && all.length > MATRIX.chips) chips.append(make("span", "grid-hint", `and ${all.length - MATRIX.chips} more`));
+    if (!wanted && all.length > MATRIX.chips) chips.append(make("span", "grid-hint", `and ${all.length - shown.length} more`));
     if (wanted && !matching.length) chips.append(make("span", "grid-hint", `no expert ${wanted}: they are 0 to ${value.experts - 1}`));
   }
 
-  node.append(frame, bar, found, tip);
+  node.append(frame, bar, found, map, tip);
   size();
   list();
-  new ResizeObserver(() => render(true)).observe(frame);
+  new ResizeObserver(() => {
+    render(true);
+    drawMap();
+  }).observe(frame);
   requestAnimationFrame(() => {
     intoView(chosen);
     render(true);
