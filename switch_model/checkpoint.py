@@ -8,7 +8,8 @@ Try it: model, tokenizer = load_checkpoint("assets/models/ag_news")
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def load_checkpoint(
     Raises:
         CheckpointError: with the reason, and what would be accepted.
     """
+    with checkpoint_files(folder_zip_or_hub_id, revision) as folder:
+        return _load_folder(folder, device)
+
+
+@contextmanager
+def checkpoint_files(folder_zip_or_hub_id: str | Path, revision: str | None = None) -> Iterator[Path]:
+    """The folder with a checkpoint's files, unpacked or downloaded; an unpacked one is removed afterwards.
+
+    Nothing in it has been checked. Arguments and errors as `load_checkpoint`.
+    """
     try:
         name = with_revision(local_path(folder_zip_or_hub_id), revision)
         source = Path(name)
@@ -84,14 +95,16 @@ def load_checkpoint(
         raise CheckpointError(f"There is no checkpoint at {str(folder_zip_or_hub_id)!r}: {why}") from error
     if is_file:
         with tempfile.TemporaryDirectory() as scratch:
-            return _load_folder(unzip(source, Path(scratch)), device)
+            yield checkpoint_folder(unzip(source, Path(scratch)))
+        return
     if is_folder:
-        return _load_folder(source, device)
+        yield checkpoint_folder(source)
+        return
     folder = download(name, [*REQUIRED_FILES, *OPTIONAL_FILES, INDEX, SHARDS])
     weights = [file for file in ("model.safetensors", INDEX) if (folder / file).is_file()]
     if (folder / "config.json").is_file() and not weights:
         raise CheckpointError(f"{name} holds no model.safetensors. {without_pickles(name)}")
-    return _load_folder(folder, device)
+    yield checkpoint_folder(folder)
 
 
 def require_classifier(model: Any) -> None:
@@ -179,7 +192,6 @@ def checkpoint_folder(folder: str | Path) -> Path:
 def _load_folder(
     folder: Path, device: str | torch.device | None
 ) -> tuple[SwitchPreTrainedModel, PreTrainedTokenizerFast]:
-    folder = checkpoint_folder(folder)
     present = {path.name for path in folder.iterdir() if path.is_file()}
     if missing := missing_files(present):
         hint = ""

@@ -33,6 +33,7 @@ PARTS = {
             "checkpoint",
             "adapters",
             "inference",
+            "export",
             "counterfactuals",
             "analysis",
             "traces",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RANGES = PROJECT["project"]["dependencies"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-TEST_RANGES = EXTRAS["tensorboard"] + EXTRAS["wandb"] + PROJECT["dependency-groups"]["test"]
+TEST_RANGES = [line for extra in EXTRAS.values() for line in extra] + PROJECT["dependency-groups"]["test"]
 
 
 def lines(name: str) -> list[str]:

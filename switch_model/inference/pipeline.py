@@ -89,6 +89,7 @@ class TextPipeline:
             limit = min(limit, config.max_positions - self.added)
         # Once, not per call: truncation is state of the backend, which threads share.
         tokenizer.backend_tokenizer.enable_truncation(limit, direction=self.truncated_end)
+        self.max_length = limit
 
     @classmethod
     def from_checkpoint(

@@ -23,7 +23,7 @@ from train.cli.main import main
 from train.data.pairs import load_pairs
 from train.data.source import DataSource
 from train.data.tokenizers import load_tokenizer
-from train.release.publish import _shared_copy
+from train.release.shared_copy import shared_copy
 from train.runs.run import Run
 from train.tasks.generation import translate
 from train.tasks.metrics import bleu_and_chrf
@@ -103,7 +103,8 @@ def test_both_tokenizers_come_back_from_folder_zip_loose_files_and_what_is_publi
     model, tokenizer = load_checkpoint(run, "cpu")
     archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", run, "best")
     again = save_checkpoint(model, tokenizer, tmp_path / "again")
-    published = _shared_copy(run / "best", tmp_path / "published")
+    published = tmp_path / "published"
+    shared_copy(run / "best", published)
     for folder in ("own", "loose"):
         (tmp_path / folder).mkdir()
     examine([tmp_path / "zipped.zip"], tmp_path / "own")

@@ -11,6 +11,7 @@ from switch_model.checkpoint import CheckpointError
 from train.cli.analyze import analyze_command
 from train.cli.convert import convert_command, import_command
 from train.cli.evaluate import evaluate_command
+from train.cli.export import export_command
 from train.cli.parser import did_you_mean
 from train.cli.predict import predict_command
 from train.cli.release import calibrate_command, package_command, publish_command
@@ -85,6 +86,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "package": package_command,
     "calibrate": calibrate_command,
     "publish": publish_command,
+    "export": export_command,
     "convert": convert_command,
     "import": import_command,
     "sweep": sweep_command,

@@ -241,6 +241,7 @@ other commands (each has --help):
   python -m train package …        make a small checkpoint folder with a model card from a finished run
   python -m train calibrate …      calibrate a classifier's probabilities by temperature scaling on held-out rows
   python -m train publish …        upload a checkpoint and its model card to the Hugging Face Hub
+  python -m train export …         write a checkpoint in a format that runs elsewhere, such as ONNX
   python -m train convert OLD.pt … convert a state dict into a checkpoint folder
   python -m train import SOURCE …  convert a transformers SwitchTransformers checkpoint, such as google/switch-base-32
   python -m train sweep …          search over any arguments, one run per trial

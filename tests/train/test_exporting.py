@@ -1,0 +1,137 @@
+"""Exported folders answer as their model does, without torch, and what can't be exported is refused."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from switch_model import MaskFiller, Predictor
+from switch_model.inference.pipeline import padded
+from tests.support.pages import (
+    WORDS,
+    save_tiny_checkpoint,
+    save_tiny_mask_filler,
+    save_tiny_storyteller,
+    save_tiny_translator,
+)
+from train.cli.main import main
+from train.release.export import INSTEAD
+
+# A model's own CLS token takes a position, and stands before the tokens in the records.
+CLASSIFIER = dict(cls_token=True, position="learned", max_positions=25, encoder_sparse_step=4)
+
+
+def export(checkpoint, output, *flags, format="onnx") -> int:
+    return main(["export", "--checkpoint", str(checkpoint), "--format", format, "--output", str(output), *flags])
+
+
+@pytest.fixture(scope="module", params=["classifier", "masked"])
+def exported(request, tmp_path_factory):
+    """(pipeline, folder of its export with routing)."""
+    folder = tmp_path_factory.mktemp("exported")
+    if request.param == "classifier":
+        pipeline = Predictor.from_checkpoint(save_tiny_checkpoint(folder / "model", **CLASSIFIER))
+    else:
+        pipeline = MaskFiller.from_checkpoint(save_tiny_mask_filler(folder / "model", num_layers=2))
+    assert export(folder / "model", folder / "onnx", "--with_routing") == 0
+    return pipeline, folder / "onnx"
+
+
+def some_ids(pipeline, texts: int, longest: int) -> list[list[int]]:
+    lengths = torch.linspace(1, longest, texts).long().tolist()
+    random = torch.Generator().manual_seed(texts)
+    return [torch.randint(1, pipeline.model.config.vocab_size, (one,), generator=random).tolist() for one in lengths]
+
+
+def test_a_graph_gives_the_models_logits_and_choices_for_every_batch(exported):
+    pipeline, folder = exported
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    names = [one.name for one in session.get_outputs()]
+    assert [one.name for one in session.get_inputs()] == ["input_ids", "attention_mask"] and names[0] == "logits"
+    longest = 24 if pipeline.added else 128
+    chosen = 0
+    for texts, side in [(1, "right"), (7, "left"), (32, "right"), (32, "left")]:
+        ids, mask = padded(some_ids(pipeline, texts, longest), pipeline.model.config.pad_token_id)
+        if side == "left":
+            ids, mask = ids.flip(1), mask.flip(1)
+        with torch.no_grad():
+            expected = pipeline.model(ids, mask, output_routing=True)
+        found = dict(
+            zip(names, session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}), strict=True)
+        )
+        np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-4)
+        for record in expected.routing:
+            real = record.mask.numpy()
+            assert (found[f"{record.name}.expert"] == record.expert.numpy())[real].all()
+            np.testing.assert_allclose(found[f"{record.name}.gate"][real], record.gate.numpy()[real], atol=1e-4)
+            chosen += record.choices
+    assert (chosen > 0).all()  # Every expert is in the graph: each had tokens.
+
+
+def test_the_script_beside_a_graph_answers_as_the_pipeline_without_torch(exported):
+    pipeline, folder = exported
+    texts = [" ".join(WORDS * 3), f"{WORDS[3]} ___ {WORDS[1]} ___"]
+    if pipeline.added:
+        expected = [
+            {"label": one.label, "scores": pytest.approx(one.scores, abs=1e-4)} for one in pipeline.batch(texts)
+        ]
+    else:
+        texts = texts[1:]
+        blanks = [[word for word, _ in blank.candidates] for blank in pipeline(texts[0]).blanks]
+    code = (
+        "import runpy, sys; sys.argv[0] = sys.argv.pop(1); runpy.run_path(sys.argv[0], run_name='__main__');"
+        "assert not {'torch', 'transformers', 'switch_model'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(folder / "infer.py"), *texts]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    if pipeline.added:
+        assert answers == expected
+    else:
+        special = set(pipeline.tokenizer.all_special_tokens)
+        [found] = [answer["blanks"] for answer in answers]
+        assert len(found) == len(blanks) == 2
+        for words, own in zip(found, blanks, strict=True):
+            words = [word for word in words if word and word not in special]
+            assert words == own[: len(words)]
+
+
+def test_an_exported_folder_is_complete_and_names_no_folder_of_this_machine(exported):
+    _, folder = exported
+    names = {"README.md", "config.json", "infer.py", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    here = str(folder.parent).encode(), sys.prefix.encode(), b"site-packages", b'.py"', b"switch_model/"
+    for path in folder.iterdir():
+        assert not [one for one in here if one in path.read_bytes()], path.name
+    graph = onnx.load(folder / "model.onnx").graph
+    assert [one.dim_param for one in graph.input[0].type.tensor_type.shape.dim] == ["texts", "tokens"]
+
+
+@pytest.mark.parametrize("save", [save_tiny_storyteller, save_tiny_translator])
+def test_a_model_that_writes_text_is_not_made_a_graph(save, tmp_path, capsys):
+    assert export(save(tmp_path / "model"), tmp_path / "onnx") == 2
+    assert "writes text token by token" in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("format", [*INSTEAD, "onxx"])
+def test_a_format_that_is_not_written_is_refused_with_what_to_do(format, tmp_path, capsys):
+    assert export(tmp_path, tmp_path / "out", format=format) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and ("Use " in said or "did you mean onnx?" in said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_folder_a_missing_package_and_a_strange_flag_are_reported(tmp_path, capsys, monkeypatch):
+    model = save_tiny_checkpoint(tmp_path / "model")
+    assert export(model, model) == 2
+    assert "is not empty" in capsys.readouterr().err
+    monkeypatch.setattr("train.release.formats.onnx_folder.PACKAGES", ("no_such_package",))
+    assert export(model, tmp_path / "onnx") == 2
+    assert "pip install no_such_package" in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
