@@ -78,6 +78,7 @@ TESTS = [
     "switch_model/test_oracle_heads",
     "switch_model/test_heads",
     "switch_model/adapters/test_adapters",
+    "switch_model/adapters/test_opening",
 ]
 
 
