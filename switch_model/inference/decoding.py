@@ -63,14 +63,15 @@ class Decoding:
 class GumbelNoise(LogitsProcessor):
     """Gumbel noise on the logits: their argmax is then a sample from the softmax (1611.00712, section 2.1).
 
-    With its own generator: `generate` would sample from the process's, which other threads advance too.
+    With its own generator: `generate` would sample from the process's, which other threads advance too. Texts of a
+    batch get the same noise, so that each is written as if it were alone.
     """
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        noise = torch.empty(scores.shape, dtype=torch.float64).exponential_(generator=self.generator).log_()
+        noise = torch.empty(1, scores.shape[-1], dtype=torch.float64).exponential_(generator=self.generator).log_()
         return scores - noise.to(scores.device, torch.float32)
 
 

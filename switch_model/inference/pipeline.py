@@ -32,11 +32,12 @@ def replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def padded(ids: Iterable[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """(B, T) token ids of B texts, padded on the right, and their attention mask."""
+def padded(ids: Iterable[Sequence[int]], pad_token_id: int, side: str = "right") -> tuple[Tensor, Tensor]:
+    """(B, T) token ids of B texts, padded on the right or left, and their attention mask."""
     own = [torch.tensor(one) for one in ids]
-    input_ids_BT = pad_sequence(own, batch_first=True, padding_value=pad_token_id)
-    return input_ids_BT, pad_sequence([torch.ones_like(own_T) for own_T in own], batch_first=True)
+    input_ids_BT = pad_sequence(own, batch_first=True, padding_value=pad_token_id, padding_side=side)
+    mask_BT = pad_sequence([torch.ones_like(own_T) for own_T in own], batch_first=True, padding_side=side)
+    return input_ids_BT, mask_BT
 
 
 @dataclass(frozen=True)

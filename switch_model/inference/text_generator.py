@@ -8,7 +8,7 @@ decoder drops nothing, as in generation. Try it: TextGenerator.from_checkpoint("
 import math
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,7 +27,7 @@ from transformers.generation.streamers import BaseStreamer
 from switch_model.adapters.model import AdaptedCausalLM, AdaptedEncoderDecoder
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, TokenStreamer
-from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline
+from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline, padded
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.traces import CUT, TokenTrace, token_word, written_tokens
 from switch_model.interventions import Interventions
@@ -139,7 +139,28 @@ class TextGenerator(TextPipeline):
     def write(self, text: str, decoding: Decoding, interventions: Interventions | None = None) -> Generation:
         """As `__call__`, with the settings as one object."""
         prompt = self._prompt(text, decoding)
-        return self._finished(prompt, self._generate(prompt, decoding, interventions), interventions)
+        [written] = self._generate([prompt], decoding, interventions)
+        return self._finished(prompt, written, interventions)
+
+    def batch(self, texts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+        """Write from several texts in one padded pass; each result is the same as for the text alone.
+
+        Raises:
+            ValueError: as `__call__`.
+            TypeError: for anything but a list of texts.
+        """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("Give a list of texts, each a str.")
+        decoding = decoding or Decoding()
+        prompts = [self._prompt(text, decoding) for text in texts]
+        groups: dict[int, list[int]] = {}  # Learned positions leave a longer prompt less room.
+        for index, prompt in enumerate(prompts):
+            groups.setdefault(self._room(prompt, decoding), []).append(index)
+        written: dict[int, list[int]] = {}
+        for group in groups.values():
+            given = self._generate([prompts[index] for index in group], decoding, None)
+            written |= dict(zip(group, given, strict=True))
+        return [self._finished(prompt, written[index], None) for index, prompt in enumerate(prompts)]
 
     def stream(
         self,
@@ -163,7 +184,7 @@ class TextGenerator(TextPipeline):
 
         def work() -> None:
             try:
-                outcome.append(self._generate(prompt, decoding, interventions, TokenStreamer(arrived), stop))
+                outcome.extend(self._generate([prompt], decoding, interventions, TokenStreamer(arrived), stop))
             except Exception as error:  # Raised again in the calling thread.
                 outcome.append(error)
             arrived.put(None)
@@ -217,19 +238,24 @@ class TextGenerator(TextPipeline):
                 read = replace(_cut(read, slice(-kept, None)), truncated=True)
         return read
 
+    def _room(self, prompt: ReadText, decoding: Decoding) -> int:
+        """Most tokens that can be written after a prompt."""
+        config, room = self.model.config, decoding.max_new_tokens
+        if config.position == "learned":
+            room = max(min(room, config.max_positions - (1 if self.has_encoder else len(prompt.ids))), 1)
+        return room
+
     @torch.inference_mode()
     def _generate(
         self,
-        prompt: ReadText,
+        prompts: list[ReadText],
         decoding: Decoding,
         interventions: Interventions | None,
         streamer: BaseStreamer | None = None,
         stop: threading.Event | None = None,
-    ) -> list[int]:
-        """The generated token ids, end of sequence included."""
-        model, config, ids, room = self.model, self.model.config, prompt.ids, decoding.max_new_tokens
-        if config.position == "learned":
-            room = max(min(room, config.max_positions - (1 if self.has_encoder else len(ids))), 1)
+    ) -> list[list[int]]:
+        """The generated token ids of prompts with the same room, end of sequence included."""
+        model, config, room = self.model, self.model.config, self._room(prompts[0], decoding)
         settings = GenerationConfig(
             max_new_tokens=room,
             num_beams=decoding.num_beams,
@@ -249,18 +275,22 @@ class TextGenerator(TextPipeline):
             if decoding.top_p < 1:
                 processors.append(TopPLogitsWarper(decoding.top_p))
             processors.append(GumbelNoise(decoding.seed))
-        input_ids = torch.tensor([ids], device=model.device)
+        # A decoder goes on after its prompt, so padding stands before that.
+        input_ids, mask = padded([prompt.ids for prompt in prompts], config.pad_token_id, self.truncated_end)
         output = model.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
+            input_ids.to(model.device),
+            attention_mask=mask.to(model.device),
             generation_config=settings,
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([StopWhenSet(stop)] if stop else []),
             streamer=streamer if decoding.num_beams == 1 else None,
             **({"interventions": interventions} if interventions else {}),
         )
-        written = output[0].tolist()[1 if self.has_encoder else len(ids) :]
-        # Shorter beams are padded at the end.
+        rows = output[:, 1 if self.has_encoder else input_ids.shape[1] :].tolist()
+        return [self._ended(row) for row in rows]
+
+    def _ended(self, written: list[int]) -> list[int]:
+        """Generated ids without the padding after their end."""
         last = next((place for place, token_id in enumerate(written) if token_id in self.ends), len(written))
         return written[: last + 1]
 

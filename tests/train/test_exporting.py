@@ -135,3 +135,21 @@ def test_a_full_folder_a_missing_package_and_a_strange_flag_are_reported(tmp_pat
     assert export(model, tmp_path / "onnx") == 2
     assert "pip install no_such_package" in capsys.readouterr().err
     assert not (tmp_path / "onnx").exists()
+
+
+def test_int8_is_smaller_and_keeps_names_and_files(exported, tmp_path, capsys):
+    pipeline, folder = exported
+    assert export(folder.parent / "model", tmp_path / "int8", "--with_routing", format="onnx-int8") == 0
+    assert "Weights in int8" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "int8").iterdir()} == {path.name for path in folder.iterdir()}
+    whole, small = (onnxruntime.InferenceSession(at / "model.onnx") for at in (folder, tmp_path / "int8"))
+    assert [one.name for one in small.get_outputs()] == [one.name for one in whole.get_outputs()]
+    weights = onnx.load(tmp_path / "int8/model.onnx").graph.initializer
+    config = pipeline.model.config
+    size = config.d_model * config.d_ff
+    experts = [one for one in weights if one.data_type == onnx.TensorProto.INT8 and np.prod(one.dims) == size]
+    assert len(experts) >= 2 * len(config.sparse_layers) * config.num_experts
+    ids, mask = padded(some_ids(pipeline, 7, 24), pipeline.model.config.pad_token_id)
+    given = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+    one, other = (session.run(["logits"], given)[0] for session in (whole, small))
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9

@@ -13,18 +13,24 @@ from switch_model.adapters.loading import family_of
 from switch_model.checkpoint import CheckpointError, checkpoint_files
 from switch_model.storage.paths import local_path
 from switch_model.storage.whole_files import folder_written_aside
-from train.release.formats.onnx_folder import write_onnx_folder
+from train.release.formats.onnx_folder import write_int8_folder, write_onnx_folder
 from train.release.formats.opened import Opened
+from train.release.formats.with_code import write_endpoint_folder, write_sagemaker_folder
 from train.release.shared_copy import shared_copy
 
 # Format -> what writes its folder, and returns a sentence about it.
-FORMATS: dict[str, Callable[[Opened, Path], str]] = {"onnx": write_onnx_folder}
-WITH_ROUTING = ("onnx",)
+FORMATS: dict[str, Callable[[Opened, Path], str]] = {
+    "onnx": write_onnx_folder,
+    "onnx-int8": write_int8_folder,
+    "endpoint": write_endpoint_folder,
+    "sagemaker": write_sagemaker_folder,
+}
+WITH_ROUTING = ("onnx", "onnx-int8")
 # Formats that are not written -> what to do instead.
 INSTEAD = {
     "tensorrt": "--format onnx, and infer.py --provider tensorrt, or trtexec on its model.onnx",
     "triton": "--format onnx; Triton's onnxruntime backend serves model.onnx as REPOSITORY/NAME/1/model.onnx",
-    "torchao-int8": "torchao's quantize_ on the model opened in Python",
+    "torchao-int8": "--format onnx-int8, or torchao's quantize_ on the model opened in Python",
     "openvino": "--format onnx; openvino.convert_model reads model.onnx",
     "executorch": "--format onnx; ONNX Runtime runs on phones too",
     "litert": "--format onnx; ONNX Runtime runs on phones too",

@@ -1,12 +1,14 @@
-"""--format onnx: model.onnx, and beside it tokenizer, labels, card and a script that runs it without torch."""
+"""--format onnx, onnx-int8: model.onnx and beside it tokenizer, labels, card, a script that runs it without torch."""
 
 import importlib.util
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 from switch_model.checkpoint import CheckpointError, require_classifier
 from switch_model.export import onnx_graph
+from switch_model.export.int8 import quantize
 from switch_model.inference.factory import PIPELINES
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from train.formatting import counted
@@ -34,6 +36,29 @@ def write_onnx_folder(opened: Opened, folder: Path) -> str:
     return compared
 
 
+def write_int8_folder(opened: Opened, folder: Path) -> str:
+    """Write the folder with quantized weights; returns sizes and how the graph compares.
+
+    Raises as `write_onnx_folder`.
+    """
+    check_packages()
+    check_kind(opened)
+    graph = folder / "model.onnx"
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "model.onnx"
+        onnx_graph.write_onnx(opened.model, whole, opened.with_routing)
+        if whole.with_name("model.onnx.data").exists():
+            raise ValueError("This model is above 1.5 GB: its ONNX file can't be quantized here. Use --format onnx.")
+        quantize(whole, graph)
+        sizes = f"{graph.stat().st_size / 1e6:.1f} MB, from {whole.stat().st_size / 1e6:.1f} MB in float32"
+    agreement = onnx_graph.compare(opened.model, graph, opened.with_routing, tolerance=None)
+    said = (
+        f"Weights in int8: {sizes}. {in_words(agreement)} These are random tokens: measure the accuracy on your data."
+    )
+    write_beside(opened, folder, said)
+    return said
+
+
 def check_packages() -> None:
     """Raise ValueError where a package that export needs is missing."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
@@ -49,7 +74,7 @@ def check_kind(opened: Opened) -> None:
     if not isinstance(model, onnx_graph.EXPORTABLE):
         writes = model.can_generate()
         why = "writes text token by token, which one graph does not" if writes else "has no head"
-        instead = "Run it in Python (TextGenerator)" if writes else "Train a head with --init_from"
+        instead = "Use --format endpoint or sagemaker" if writes else "Train a head with --init_from"
         raise CheckpointError(
             f"This checkpoint is a {type(model).__name__}: it {why}. ONNX takes classifiers and masked models. "
             f"{instead}."

@@ -1,0 +1,147 @@
+"""Exported folders answer as the platforms call them, with their own code; bad requests are refused in words."""
+
+import json
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from switch_model.export.inference import input_fn, output_fn
+from switch_model.export.service import Service
+from switch_model.inference.decoding import Decoding
+from switch_model.inference.factory import open_pipeline
+from tests.support.pages import (
+    save_tiny_checkpoint,
+    save_tiny_mask_filler,
+    save_tiny_storyteller,
+    save_tiny_translator,
+)
+from train.cli.main import main
+
+TEXTS = ["oil prices rose", "the team won about winter as traders worried"]
+SAVE = {
+    "classifier": save_tiny_checkpoint,
+    "filler": save_tiny_mask_filler,
+    "storyteller": save_tiny_storyteller,
+    "translator": save_tiny_translator,
+}
+# As a platform calls each folder, in a process that knows no other switch_model: path, requests as JSON -> answers.
+CALLS = {
+    "endpoint": """
+spec = importlib.util.spec_from_file_location("handler", f"{folder}/handler.py")
+handler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(handler)
+answer = handler.EndpointHandler(folder)
+""",
+    "sagemaker": """
+sys.path.insert(0, f"{folder}/code")
+import inference
+model = inference.model_fn(folder)
+def answer(request):
+    data = inference.input_fn(json.dumps(request).encode(), "application/json")
+    return json.loads(inference.output_fn(inference.predict_fn(data, model), "application/json"))
+""",
+}
+
+
+def called(format: str, folder, requests: list) -> list:
+    code = (
+        "import importlib.util, json, sys\nfolder, requests = sys.argv[1], json.loads(sys.argv[2])\n"
+        f"{CALLS[format]}\nprint(json.dumps([answer(request) for request in requests]))\n"
+        "assert sys.modules['switch_model'].__file__.startswith(folder)"
+    )
+    command = [sys.executable, "-I", "-c", code, str(folder), json.dumps(requests)]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def export(checkpoint, format: str, output) -> None:
+    assert main(["export", "--checkpoint", str(checkpoint), "--format", format, "--output", str(output)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "kind"), [("endpoint", "storyteller"), ("endpoint", "classifier"), ("sagemaker", "translator")]
+)
+def test_a_folder_answers_as_its_platform_calls_it(format, kind, tmp_path):
+    checkpoint = SAVE[kind](tmp_path / "model")
+    export(checkpoint, format, tmp_path / "out")
+    folder = tmp_path / "out"
+    if format == "sagemaker":
+        folder = tmp_path / "unpacked"
+        with tarfile.open(tmp_path / "out/model.tar.gz") as tar:
+            assert {(one.uid, one.uname) for one in tar} == {(0, "")}
+            tar.extractall(folder, filter="data")
+        assert {path.name for path in folder.iterdir()} == {one.name for one in (tmp_path / "out").iterdir()} - {
+            "model.tar.gz"
+        }
+    requirements = (folder / ("code" if format == "sagemaker" else ".") / "requirements.txt").read_text()
+    assert {"torch", "transformers", "tokenizers"} <= {line.partition(">")[0] for line in requirements.splitlines()}
+    pipeline = open_pipeline(checkpoint)
+    settings = {"parameters": {"max_new_tokens": 9}} if kind != "classifier" else {}
+    alone, several = called(format, folder, [{"text": TEXTS[0], **settings}, {"inputs": TEXTS, **settings}])
+    if kind == "classifier":
+        own = [pipeline(text) for text in TEXTS]
+        expected = [{"label": one.label, "scores": pytest.approx(one.scores, abs=1e-5)} for one in own]
+    else:
+        expected = [{"generated_text": pipeline(text, max_new_tokens=9).text} for text in TEXTS]
+    assert several == expected and alone == expected[0]
+
+
+def test_routing_and_blanks_are_in_the_answer(tmp_path):
+    service = Service(save_tiny_mask_filler(tmp_path / "model"))
+    answer = service.answer({"inputs": "oil ___ rose", "parameters": {"routing": True}})
+    assert answer["text"].startswith("oil ") and len(answer["blanks"]) == 1
+    assert [record["name"] for record in answer["routing"]] == [
+        record.name for record in service.pipeline("oil ___ rose").routing
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ("oil", "Send an object"),
+        ({}, "Send an object"),
+        ({"inputs": "oil", "text": "oil"}, "Send an object"),
+        ({"inputs": []}, "a text, or a list"),
+        ({"inputs": ["oil", 3]}, "a text, or a list"),
+        ({"inputs": ["oil"] * 257}, "257 texts"),
+        ({"inputs": "oil", "parameters": [1]}, "must be an object"),
+        ({"inputs": "oil", "parameters": {"beams": 2}}, "there is no beams"),
+        ({"inputs": "oil", "parameters": {"num_beams": "2"}}, "must be a number"),
+        ({"inputs": "oil", "parameters": {"num_beams": 200}}, "num_beams=200"),
+        ({"inputs": "oil", "parameters": {"routing": 1}}, "true or false"),
+    ],
+)
+def test_a_request_that_can_not_be_answered_is_refused_in_words(storyteller, request_, said):
+    with pytest.raises(ValueError, match=said):
+        storyteller.answer(request_)
+
+
+@pytest.fixture(scope="module")
+def storyteller(tmp_path_factory):
+    return Service(save_tiny_storyteller(tmp_path_factory.mktemp("models") / "model"))
+
+
+def test_bodies_and_content_types_of_sagemaker():
+    assert input_fn(b"oil", "text/plain; charset=utf-8") == {"inputs": "oil"}
+    assert json.loads(output_fn({"label": "a"}, "application/*, text/html", None)) == {"label": "a"}
+    for body, kind in [(b"{", "application/json"), (b"a,b", "text/csv")]:
+        with pytest.raises(ValueError, match=r"valid JSON|text/csv"):
+            input_fn(body, kind)
+    with pytest.raises(ValueError, match="image/png"):
+        output_fn({}, "image/png")
+
+
+@pytest.mark.parametrize("kind", ["storyteller", "translator"])
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}])
+def test_a_batch_writes_what_each_text_alone_gets(kind, settings, tmp_path):
+    for position in ("relative", "learned"):
+        folder = SAVE[kind](tmp_path / position, position=position, max_positions=24)
+        generator = open_pipeline(folder)
+        texts = ["Once", "Once upon a time there was a cat", "The weather"]
+        alone = [generator(text, max_new_tokens=20, **settings) for text in texts]
+        together = generator.batch(texts, Decoding(max_new_tokens=20, **settings))
+        assert [one.text for one in together] == [one.text for one in alone]
+        assert [one.answer.tokens for one in together] == [one.answer.tokens for one in alone]
