@@ -125,6 +125,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 def _classify(predictor: "Predictor", options: argparse.Namespace) -> None:
     """Classify the texts, or the rows of the file or data set."""
+    from switch_model.analysis.typical_texts import TypicalTexts
     from train.data.table_output import write_table
     from train.evaluation.prediction import SAMPLING, classify_file, lines_of_input, print_texts, refuse, rows_to_show
 
@@ -151,4 +152,5 @@ def _classify(predictor: "Predictor", options: argparse.Namespace) -> None:
             options.num_samples or (1000 if toy else 20),
             None if options.checkpoint else shape,
         )
-    print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file)
+    typical = TypicalTexts.at(options.checkpoint) if options.checkpoint else None
+    print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file, typical)

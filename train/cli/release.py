@@ -31,8 +31,8 @@ def calibrate_command(argv: list[str]) -> None:
     parser = command_parser(
         "calibrate",
         "Calibrate a classifier: one temperature, fitted on the validation rows of its run, is folded into its weights "
-        "and noted in training.json. Predicted classes stay the same. A run does this when it ends; this command is "
-        "for checkpoints of earlier versions, or from elsewhere.",
+        "and noted in training.json, with bounds of the run's training texts. Predicted classes stay the same. A run "
+        "does both; this command adds what checkpoints of earlier versions, or from elsewhere, lack.",
     )
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, or run folder")
     add_source_flags(

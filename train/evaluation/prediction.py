@@ -16,6 +16,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
+from switch_model.analysis.typical_texts import TypicalTexts, unlike_in_words
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.decoding import MAX_NEW_TOKENS, Decoding
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
@@ -130,13 +131,20 @@ def print_texts(
     batch_size: int,
     trace: bool,
     trace_file: str | None,
+    typical: TypicalTexts | None = None,
 ) -> None:
-    """A line per text: class and probability (with true labels: true, predicted); with `trace` also the routing."""
+    """A line per text: class and probability (with true labels: true, predicted); with `trace` also the routing.
+
+    Args:
+        typical: bounds of the training texts: a note on standard error for each text beyond them.
+    """
     traced = []
     for index, prediction in enumerate(predict_all(predictor, texts, batch_size)):
         said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
         cells = [*([true_labels[index]] if true_labels else []), said, one_line(texts[index])[:SHOWN_CHARACTERS]]
         print("\t".join(map(one_line, cells)))
+        if typical and (unlike := typical.reasons(predictor.read(texts[index]).ids, predictor.tokenizer)):
+            print(f"note: “{cells[-1]}” is {unlike_in_words(unlike)}", file=sys.stderr)
         if trace and prediction is not None:
             print(routing_table(prediction))
         if trace_file:

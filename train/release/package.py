@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.analysis.typical_texts import TypicalTexts
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.data.errors import DataError
@@ -19,6 +20,7 @@ from train.data.source import DataSource
 from train.evaluation.calibration import TEMPERATURE, calibrate_checkpoint
 from train.evaluation.classification import evaluate
 from train.evaluation.settings import EvaluationSettings
+from train.evaluation.typical_texts import typical_of_run
 from train.formatting import pasted
 from train.release.card import model_card
 from train.runs.run import Run, RunError
@@ -60,12 +62,28 @@ def package(
             training[key] = value
     source = run.arguments().data.source
     source = replace(source, data_dir=data_dir or source.data_dir)
-    if TASKS[run.arguments().train.task].labelled and TEMPERATURE not in training:  # Trained by an earlier version.
+    if TASKS[run.arguments().train.task].labelled:
+        training |= _lacking(run_folder, training, model, tokenizer, source)
+    return save_measured(model, tokenizer, training, source, output, num_beams)
+
+
+def _lacking(
+    run_folder: str,
+    training: dict[str, Any],
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    source: DataSource,
+) -> dict[str, Any]:
+    """What a classifier trained by an earlier version lacks in training.json; its temperature goes into the model."""
+    added: dict[str, Any] = {}
+    if TEMPERATURE not in training:
         try:
-            training |= calibrate_checkpoint(run_folder, model, tokenizer, source).noted
+            added |= calibrate_checkpoint(run_folder, model, tokenizer, source).noted
         except DataError as error:
             print(f"note: its probabilities are not calibrated: {error}", file=sys.stderr)
-    return save_measured(model, tokenizer, training, source, output, num_beams)
+    if TypicalTexts.noted(training) is None and (typical := typical_of_run(run_folder, tokenizer, source)):
+        added |= typical.to_note()
+    return added
 
 
 def save_measured(

@@ -4,6 +4,7 @@ The Trainer's own checkpoints stay as trained, so that a resumed run does not tr
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.arguments.arguments import Arguments
 from train.data.fingerprint import Fingerprint
 from train.evaluation.calibration import FEWEST_HELD_OUT, TEMPERATURE, Calibration, calibrate_model
+from train.evaluation.typical_texts import typical_of_rows
 from train.release.card import model_card
 from train.runs.run import Run
 from train.tasks.registry import TASKS
@@ -32,6 +34,14 @@ class BestCheckpoint:
     rows: Rows
     fingerprint: Fingerprint
 
+    @cached_property
+    def typical_texts(self) -> dict[str, Any]:
+        """Bounds of a classifier's training texts, for training.json; {} for other tasks, or too few texts."""
+        if not TASKS[self.arguments.train.task].labelled:
+            return {}
+        typical = typical_of_rows(self.rows.train, self.tokenizer)
+        return typical.to_note() if typical else {}
+
     def keep(
         self,
         model: SwitchPreTrainedModel,
@@ -39,7 +49,7 @@ class BestCheckpoint:
         seconds: float,
         calibration: Calibration | None = None,
     ) -> None:
-        """Write weights, tokenizer, card, and training.json (arguments, rows, metrics)."""
+        """Write weights, tokenizer, card, and training.json (arguments, rows, metrics, typical texts)."""
         rows, arguments = self.rows, self.arguments
         training = {
             "arguments": arguments.portable(),
@@ -49,7 +59,8 @@ class BestCheckpoint:
             "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
             "seconds": round(seconds, 1),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        } | (calibration.noted if calibration else {})
+        }
+        training |= self.typical_texts | (calibration.noted if calibration else {})
         aside = self.run.folder / "best.new"
         card = model_card(model.config, training, model.parameter_counts())
         self.run.replace_best(save_checkpoint(model, self.tokenizer, aside, training=training, card=card))

@@ -3,12 +3,14 @@
 Try it: prediction_card(prediction, true_label="Business")
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from switch_model import Prediction
 from switch_model.analysis.layer_names import layer_title
+from switch_model.analysis.typical_texts import unlike_in_words
 from switch_model.routing import UNLIMITED
 from train.formatting import counted, percent, signed
 from ui.cards.importance import importance_in_words
@@ -91,11 +93,16 @@ def _mark(prediction: Prediction, true_label: str | None) -> dict[str, str]:
 
 def prediction_notice(view: PredictionView) -> Markup | str:
     """What the model read, and once it was measured what the class rests on."""
-    return reading_notice(view.prediction) + importance_in_words(view)
+    return reading_notice(view.prediction, view.unlike) + importance_in_words(view)
 
 
-def reading_notice(prediction: Prediction) -> Markup | str:
-    """Sentences where the model read only the beginning of the text, or knew little of it; else nothing."""
+def reading_notice(prediction: Prediction, unlike: Sequence[str] = ()) -> Markup | str:
+    """Sentences where the model read only the beginning of the text, knew little of it, or was trained on others; else
+    nothing.
+
+    Args:
+        unlike: what makes the text unlike the training texts, in words.
+    """
     said, tokens, unknown = [], len(prediction.tokens), sum(prediction.unknown)
     if prediction.truncated:
         end = max(end for _, end in prediction.offsets)
@@ -105,4 +112,6 @@ def reading_notice(prediction: Prediction) -> Markup | str:
     if 2 * unknown >= tokens:
         share = "None" if unknown == tokens else f"Only {tokens - unknown} of {tokens}"
         said.append(f"{share} of the tokens are in this model's vocabulary: the class is a guess.")
+    elif unlike:
+        said.append(f"This text is {unlike_in_words(unlike)}")
     return notice(" ".join(said), "status") if said else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from switch_model import CheckpointError, Filling, Generation, Interventions, Prediction, Predictor, SwitchConfig
+from switch_model.analysis.typical_texts import TypicalTexts
 from switch_model.checkpoint import read_training
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.factory import Pipeline, architecture, open_pipeline, try_out
@@ -46,11 +47,13 @@ class LoadedModel:
         title: its name for people.
         caption: its size in one line.
         pipeline: what asks it, by its kind.
+        typical: bounds of a classifier's training texts; None = unknown.
     """
 
     title: str
     caption: str
     pipeline: Pipeline
+    typical: TypicalTexts | None = None
 
     @property
     def kind(self) -> Kind:
@@ -74,6 +77,10 @@ class LoadedModel:
             decoding: how it writes, where it does.
         """
         return self.pipeline.write(text, decoding, changes) if self.kind.writes else self.pipeline(text, changes)
+
+    def unlike(self, text: str) -> tuple[str, ...]:
+        """What makes a text unlike the training texts, in words; () where nothing does, or where that is unknown."""
+        return self.typical.reasons(self.pipeline.read(text).ids, self.pipeline.tokenizer) if self.typical else ()
 
     @property
     def labels(self) -> list[str]:
@@ -233,7 +240,8 @@ class ModelShelf:
                 # The first pass sets torch up and is slow: no visitor's text should be timed with it.
                 try_out(pipeline)
                 title = self.title(key)
-                self._loaded[key] = LoadedModel(title, f"{title} · {size_of(pipeline)}", pipeline)
+                typical = TypicalTexts.at(self.folder(key)) if isinstance(pipeline, Predictor) else None
+                self._loaded[key] = LoadedModel(title, f"{title} · {size_of(pipeline)}", pipeline, typical)
             return self._loaded[key]
 
     def _open(self, key: str) -> Pipeline:

@@ -173,12 +173,14 @@ class PredictionView(View):
 
     Attributes:
         true_label: of the sample that the text is; None = unknown.
+        unlike: what makes the text unlike the model's training texts, in words.
         importance: what was measured of this very prediction; None = nothing yet.
         asked: whether a person chose the token: what other experts would make of it is worked out unasked then.
         answers: of a saved view, what other experts would have made of a token, by (token, layer).
     """
 
     true_label: str | None = None
+    unlike: tuple[str, ...] = ()
     importance: TokenImportance | None = None
     asked: bool = False
     answers: Mapping[tuple[int, int], WhatIf] = field(default_factory=dict)
@@ -257,7 +259,7 @@ def view_of(
     """
     answer = loaded.answer(text, NO_CHANGES, decoding)
     if loaded.kind is CLASSIFIER:
-        view = PredictionView.showing(model, text, answer, layer, true_label=true_label)
+        view = PredictionView.showing(model, text, answer, layer, true_label=true_label, unlike=loaded.unlike(text))
     elif loaded.kind.writes:
         view = WrittenView.showing(model, text, answer, decoding=decoding)
     else:
