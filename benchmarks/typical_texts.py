@@ -13,6 +13,7 @@ from switch_model.analysis.typical_texts import TypicalTexts
 from train.data.loading import load_split
 from train.data.pairs import load_pairs
 from train.data.source import DataSource
+from train.formatting import percent
 
 ROOT = Path(__file__).parent.parent
 # Evaluated rows that no bundled classifier was trained on.
@@ -65,7 +66,7 @@ def main(model: str, data_dir: str | None = None) -> None:
     print(f"{model}: {typical}\n\n| texts | number | said to be unlike |\n|---|---|---|")
     for kind, texts in kinds_of_texts(data_dir).items():
         said = sum(bool(typical.reasons(predictor.read(text).ids, predictor.tokenizer)) for text in texts)
-        print(f"| {kind} | {len(texts):,} | {said / len(texts):.1%} |")
+        print(f"| {kind} | {len(texts):,} | {percent(said / len(texts))} |")
 
 
 if __name__ == "__main__":

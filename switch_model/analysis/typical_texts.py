@@ -3,14 +3,14 @@
 Four numbers of a text have bounds that all but one in 400 training texts keep to; training.json has them. A text beyond
 a bound is unlike the training texts. One within all of them may still be about anything: fluent English is not told
 from other fluent English.
-Legend: N texts.
+Legend: N texts, with 4 numbers each.
 Try it: TypicalTexts.at("assets/models/ag_news").reasons(predictor.token_ids("Hi"), predictor.tokenizer)
 """
 
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,14 @@ class TypicalTexts:
             return None
         fewest = np.quantile(numbers_N4[:, 0], BEYOND)
         largest = np.quantile(numbers_N4[:, 1:], 1 - BEYOND, axis=0)
-        return cls(*(round(float(bound), 4) for bound in (fewest, *largest)))
+        return cls(*map(float, (fewest, *largest)))
 
     @classmethod
     def noted(cls, training: Mapping[str, Any]) -> "TypicalTexts | None":
         """The bounds in training.json; None where it has none, or damaged ones."""
         found = training.get(TYPICAL)
-        bounds = [found.get(field.name) for field in fields(cls)] if isinstance(found, dict) else [None]
-        return cls(*map(float, bounds)) if all(map(_is_bound, bounds)) else None
+        bounds: list[Any] = [found.get(field.name) for field in fields(cls)] if isinstance(found, dict) else []
+        return cls(*bounds) if bounds and all(map(_is_bound, bounds)) else None
 
     @classmethod
     def at(cls, checkpoint: str | Path) -> "TypicalTexts | None":
@@ -90,14 +90,14 @@ class TypicalTexts:
                 f"{tokens} token{'s' if tokens > 1 else ''}, where nearly all of them have {self.tokens:.0f} or more"
             )
         if unknown > max(self.unknown, FEW_UNKNOWN):
-            said.append(f"{100 * unknown:.0f} % of its tokens are unknown to the model")
+            said.append(f"{100 * unknown:.3g}\u00a0% of its tokens are unknown to the model")
         # A few tokens make neither an average nor a share.
         if pieces > self.pieces and not short:
-            said.append(f"{pieces:.1f} tokens per word, where nearly all of them have {self.pieces:.1f} or fewer")
+            said.append(f"{pieces:.3g} tokens per word, where nearly all of them have {self.pieces:.3g} or fewer")
         if punctuation > self.punctuation and not short:
             said.append(
-                f"{100 * punctuation:.0f} % of its tokens are punctuation, where nearly all of them have "
-                f"{100 * self.punctuation:.0f} % or less"
+                f"{100 * punctuation:.3g}\u00a0% of its tokens are punctuation, where nearly all of them have "
+                f"{100 * self.punctuation:.3g}\u00a0% or less"
             )
         return tuple(said)
 

@@ -1,12 +1,15 @@
 """A temperature, fitted on rows held out: as sure as it is right, once, and the same answers as before."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from switch_model import SwitchConfig, SwitchForSequenceClassification, load_checkpoint, save_checkpoint
+from switch_model.analysis.typical_texts import TYPICAL
 from switch_model.checkpoint import checkpoint_folder, read_training
 from train.cli.main import main
 from train.data.source import DataSource
@@ -61,6 +64,7 @@ def test_a_run_of_before_is_calibrated_when_packaged_or_when_asked_for_once(toy_
     training = read_training(run.best)
     temperature = training.pop(TEMPERATURE)
     del training[CALIBRATION]
+    typical = training.pop(TYPICAL)
     model, tokenizer = load_checkpoint(run.best, "cpu")
     model.fold_temperature(1 / temperature)
     save_checkpoint(model, tokenizer, run.best, training=training)
@@ -72,10 +76,27 @@ def test_a_run_of_before_is_calibrated_when_packaged_or_when_asked_for_once(toy_
     capsys.readouterr()
     for again in (run.folder, tmp_path / "small"):
         noted = read_training(again)
-        assert noted[TEMPERATURE] == pytest.approx(temperature, rel=1e-3)
+        assert noted[TEMPERATURE] == pytest.approx(temperature, rel=1e-3) and noted[TYPICAL] == typical
         assert f"divided by {noted[TEMPERATURE]:.3f}" in (checkpoint_folder(again) / "README.md").read_text()
         assert main(["calibrate", "--checkpoint", str(again), "--dataset", "toy"]) == 2
         assert "calibrated already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_calibrated_checkpoint_gets_the_bounds_of_its_training_texts_and_changes_in_nothing_else(
+    toy_run, tmp_path, elsewhere
+):
+    folder = Path(shutil.copytree(toy_run.best, tmp_path / "own"))
+    before, path = {file.name: file.read_bytes() for file in folder.iterdir()}, folder / "training.json"
+    training = json.loads(before["training.json"])
+    path.write_text(json.dumps({key: value for key, value in training.items() if key != TYPICAL}))
+    output = tmp_path / "new" if elsewhere else folder
+    flags = ["--output", str(output)] if elsewhere else []
+    assert main(["calibrate", "--checkpoint", str(folder), "--dataset", "toy", *flags]) == 0
+    after = {file.name: file.read_bytes() for file in output.iterdir()}
+    assert json.loads(after.pop("training.json")) == training and training[TYPICAL]["tokens"] > 1
+    del before["training.json"]
+    assert after == before
 
 
 def test_a_run_that_is_stopped_and_resumed_is_calibrated_once(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from switch_model import CheckpointError, Routing
 from switch_model.analysis.layer_names import layer_title
 from switch_model.plots.routing import router_probabilities
 from tests.support.pages import LABELS, MAX_TOKENS, save_tiny_checkpoint
+from train.cli.main import main
 from ui.cards.prediction import prediction_card
 from ui.cards.routing import load_card, token_card
 from ui.catalog.models import ModelShelf
@@ -83,6 +84,18 @@ def test_ten_thousand_words_are_cut_and_said_so(explorer):
     view, _, notice, *_ = explorer.route("tiny", "oil " * 10_000, None)
     assert len(view.prediction.tokens) == MAX_TOKENS
     assert f"first {MAX_TOKENS} tokens" in notice
+
+
+def test_the_news_model_says_that_a_greeting_is_unlike_its_texts_and_nothing_of_the_samples(tmp_path, capsys):
+    shelf = ModelShelf.find(device="cpu")
+    explorer = Explorer(shelf, SampleLibrary(str(tmp_path)))
+    assert "unlike the model&#39;s training texts (2 tokens, where" in explorer.route("ag_news", "Hi", None)[2]
+    loaded = shelf.load("ag_news")
+    texts = [sample.text for sample in SampleLibrary().rows(BUNDLED) if sample.label in loaded.labels]
+    assert texts and not any(map(loaded.unlike, texts))
+    assert main(["predict", "--checkpoint", str(shelf.folder("ag_news")), "Hi", texts[0]]) == 0
+    said = capsys.readouterr()
+    assert "unlike" not in said.out and said.err.count("unlike the model's training texts") == 1 and "“Hi”" in said.err
 
 
 def test_true_label_counts_while_the_text_is_the_samples(explorer, predictor):

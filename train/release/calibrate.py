@@ -22,9 +22,8 @@ from train.release.package import save_measured
 
 
 def calibrate(checkpoint: str, source: DataSource, output: str | None = None) -> dict[str, Any]:
-    """Write the checkpoint with what it lacks. With a temperature, a packaged one is evaluated again, since its card has
-    probabilities; bounds of its training texts, from the data of its run alone, go into training.json and change no
-    other file.
+    """Write the checkpoint with what it lacks. Given a temperature, a packaged one is evaluated again, since its card
+    has probabilities. Bounds of its training texts, from the data of its run alone, change training.json only.
 
     Args:
         output: the folder to write; None = in the checkpoint's place.
