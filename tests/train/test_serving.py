@@ -1,12 +1,17 @@
 """Exported folders answer as the platforms call them, with their own code; bad requests are refused in words."""
 
 import json
+import re
+import socket
 import subprocess
 import sys
 import tarfile
+import urllib.request
 
 import pytest
+import yaml
 
+from app import parse_arguments
 from switch_model.export.inference import input_fn, output_fn
 from switch_model.export.service import Service
 from switch_model.inference.decoding import Decoding
@@ -17,6 +22,7 @@ from tests.support.pages import (
     save_tiny_storyteller,
     save_tiny_translator,
 )
+from tests.support.waits import wait_until
 from train.cli.main import main
 
 TEXTS = ["oil prices rose", "the team won about winter as traders worried"]
@@ -145,3 +151,56 @@ def test_a_batch_writes_what_each_text_alone_gets(kind, settings, tmp_path):
         together = generator.batch(texts, Decoding(max_new_tokens=20, **settings))
         assert [one.text for one in together] == [one.text for one in alone]
         assert [one.answer.tokens for one in together] == [one.answer.tokens for one in alone]
+
+
+def test_the_folder_of_a_space_starts_with_its_model(tmp_path):
+    export(save_tiny_checkpoint(tmp_path / "model"), "space", tmp_path / "space")
+    front = yaml.safe_load((tmp_path / "space/README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert front["app_file"] == "start.py" and front["sdk"] == "gradio" and front["title"] == "model"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "start.py", "--port", str(port), "--device", "cpu"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path / "space", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return urllib.request.urlopen(f"{address}/config", timeout=60).status == 200
+        except OSError:
+            return False
+
+    try:
+        wait_until(answers, process)
+        event = json.load(
+            urllib.request.urlopen(
+                urllib.request.Request(
+                    f"{address}/gradio_api/call/predict",
+                    json.dumps({"data": [TEXTS[0]]}).encode(),
+                    {"Content-Type": "application/json"},
+                )
+            )
+        )["event_id"]
+        said = urllib.request.urlopen(f"{address}/gradio_api/call/predict/{event}").read().decode()
+    finally:
+        process.terminate()
+        process.wait()
+    [answer] = json.loads(re.search(r"event: complete\ndata: (.*)", said)[1])
+    assert answer["label"] == open_pipeline(tmp_path / "model")(TEXTS[0]).label
+
+
+def test_the_folder_of_an_image_holds_what_its_steps_name(tmp_path):
+    export(save_tiny_checkpoint(tmp_path / "model"), "docker", tmp_path / "image")
+    steps = (tmp_path / "image/Dockerfile").read_text(encoding="utf-8")
+    [starts] = re.findall(r"(?m)^CMD (\[.*\])$", steps)
+    program, script, *flags = json.loads(starts)
+    options = parse_arguments(flags)
+    assert program == "python" and (tmp_path / "image" / script).is_file()
+    assert (options.host, options.port, options.public) == ("0.0.0.0", 7860, True)
+    assert re.search(r"(?m)^USER app$", steps) and "HEALTHCHECK" in steps
+    ignored = (tmp_path / "image/.dockerignore").read_text(encoding="utf-8").split()
+    assert not set(ignored) & {"assets", "model", "switch_model", "start.py", "app.py", "requirements.txt"}
+    [service] = yaml.safe_load((tmp_path / "image/compose.yaml").read_text(encoding="utf-8"))["services"].values()
+    assert service["read_only"] and service["volumes"] == ["runs:/app/runs"]

@@ -13,6 +13,7 @@ from switch_model.adapters.loading import family_of
 from switch_model.checkpoint import CheckpointError, checkpoint_files
 from switch_model.storage.paths import local_path
 from switch_model.storage.whole_files import folder_written_aside
+from train.release.formats.app_folder import write_docker_folder, write_space_folder
 from train.release.formats.onnx_folder import write_int8_folder, write_onnx_folder
 from train.release.formats.opened import Opened
 from train.release.formats.with_code import write_endpoint_folder, write_sagemaker_folder
@@ -24,6 +25,8 @@ FORMATS: dict[str, Callable[[Opened, Path], str]] = {
     "onnx-int8": write_int8_folder,
     "endpoint": write_endpoint_folder,
     "sagemaker": write_sagemaker_folder,
+    "docker": write_docker_folder,
+    "space": write_space_folder,
 }
 WITH_ROUTING = ("onnx", "onnx-int8")
 # Formats that are not written -> what to do instead.
