@@ -190,8 +190,9 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
     with gr.Column(elem_classes="card", visible=scaling is not None):
         gr.HTML(scaling_html(scaling), apply_default_css=False, elem_id="how-scaling")
         with gr.Row():
+            # An empty plot names itself where no name may be.
             losses, speed_up = (
-                gr.Plot(show_label=False, container=False, buttons=[], elem_id=name)
+                gr.Plot(show_label=False, container=False, buttons=[], visible=False, elem_id=name)
                 for name in ("how-scaling-loss", "how-scaling-speed")
             )
 
@@ -221,6 +222,6 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
     if scaling is not None:
 
         def picture() -> tuple[Any, Any]:
-            return loss_plot(scaling), speed_up_plot(scaling)
+            return tuple(gr.update(value=plot(scaling), visible=True) for plot in (loss_plot, speed_up_plot))
 
         tab.select(picture, None, [losses, speed_up], **hidden)
