@@ -14,6 +14,7 @@ import torch
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.inference.classifier import Predictor
 from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, padded, replace_surrogates
+from switch_model.routing import UNLIMITED
 from switch_model.stepping import to_the_end
 
 # Tokens per batch, about; its texts have similar lengths.
@@ -37,6 +38,7 @@ class Corpus:
         start, end: (K,) character offsets of the token in its text.
         expert: (L, K) the expert that the token chose.
         dropped: (L, K) whether the token was dropped.
+        may_drop: whether an expert can be full at all.
         measures: per layer, the metrics of `RoutingTotals.summary`.
         names: token id -> readable name, for the tokens that occur.
     """
@@ -55,6 +57,7 @@ class Corpus:
     end: np.ndarray
     expert: np.ndarray
     dropped: np.ndarray
+    may_drop: bool
     measures: list[dict[str, Any]]
     names: dict[int, str]
 
@@ -132,7 +135,7 @@ def route_in_steps(
     first = np.concatenate([[0], np.cumsum(lengths)])
     routes = np.zeros((2, len(config.sparse_layers), first[-1]), dtype=np.int16)
     predicted, probability = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts))
-    totals, done = RoutingTotals(), 0
+    totals, done, may_drop = RoutingTotals(), 0, False
 
     for rows in batches_by_length(lengths):
         ids, mask = padded([encodings[row].ids for row in rows], config.pad_token_id)
@@ -143,6 +146,7 @@ def route_in_steps(
         # Both (L, B, T): all layers at once, then copied text by text.
         expert = torch.stack([record.expert for record in output.routing]).cpu().numpy()
         dropped = torch.stack([record.dropped for record in output.routing]).cpu().numpy()
+        may_drop = may_drop or any(bool((record.capacity < UNLIMITED).any()) for record in output.routing)
         for place, row in enumerate(rows):
             routes[0, :, first[row] : first[row + 1]] = expert[:, place, : lengths[row]]
             routes[1, :, first[row] : first[row + 1]] = dropped[:, place, : lengths[row]]
@@ -168,6 +172,7 @@ def route_in_steps(
         end=offsets[:, 1],
         expert=routes[0],
         dropped=routes[1].astype(bool),
+        may_drop=may_drop,
         measures=totals.summary(),
         names=_names(predictor, texts, token, text, offsets),
     )

@@ -1,19 +1,21 @@
 """The Analyse tab's handlers and `python -m train analyze`: a file in, measures, tables, cards and texts out."""
 
 import json
+import math
 import re
 
 import pyarrow.parquet as pq
 import pytest
 
-from switch_model import Predictor
+from switch_model import Predictor, load_checkpoint
+from switch_model.analysis.corpus import route_corpus
 from train.analysis.analyze import importances, rows_to_analyze
-from train.analysis.report import expert_card
+from train.analysis.report import expert_card, report_html
 from train.cli.main import main
 from train.data.errors import Unreachable
 from train.data.source import DataSource
 from train.evaluation.reliance import html, known, measured, rows_of
-from ui.analyse.handlers import Analyst, cell_texts, layer_view, search, summary, tables
+from ui.analyse.handlers import Analysis, Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach
 from ui.server.limits import VisitorLimits
@@ -46,7 +48,7 @@ def analysis(analyst, table):
 
 def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     assert len(analysis.corpus.texts) == 12 and analysis.corpus.labelled
-    facts, layers, loads, _, picker, sought, experts, matrix, shown = summary(analysis)
+    facts, layers, loads, _, may_drop, picker, sought, experts, matrix, shown = summary(analysis)
     assert "12 texts" in facts and "tiny on news.csv" in facts and "layer 1" in layers and shown["visible"]
     assert loads.data[0].z.shape == (2, 4) and [value for _, value in picker["choices"]] == ["encoder.1", "encoder.3"]
     assert matrix.count("data-true") == 16 and sought == picker and len(experts["choices"]) == 5
@@ -54,8 +56,19 @@ def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     above = {name: one.value - one.chance for name, one in analysis.told.items()}
     assert picker["value"] == max(above, key=above.get)
     assert "shuffled" in told and "ayer" in told.rpartition("chance.")[2] and lifts.data[0].z.shape == (4, 4)
+    assert "dropped" in layers and may_drop["visible"]
     few = [*analyst.run("tiny", "toy", str(table), "", 5)][-1][0]
     assert len(few.corpus.texts) == 5
+
+
+def test_nothing_is_said_of_drops_where_no_expert_can_be_full(checkpoint, tmp_path):
+    model, tokenizer = load_checkpoint(checkpoint, "cpu")
+    model.config.eval_capacity_factor = math.inf
+    predictor = Predictor(type(model)(model.config).eval(), tokenizer)
+    analysis = Analysis(route_corpus(predictor, [text for text, _ in ROWS]), "free", "free", "")
+    shown = summary(analysis)
+    assert "dropped" not in shown.layers and shown.drops is None and not shown.may_drop["visible"]
+    assert "Dropped tokens" not in report_html(analysis.corpus, None, "free", "").split("</script>")[-1]
 
 
 def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from train.arguments.arguments import Arguments
+from train.arguments.groups import ModelArguments
 from train.runs.run import Run
 from ui.look.palette import expert_colour
 from ui.server.workspace import Workspace
@@ -154,6 +155,16 @@ def test_the_balance_of_a_text_is_drawn_beside_the_batchs():
     lines = [train_line(step, routing(EVEN, balance_loss=1.1, sequence_balance_loss=2.5)) for step in (5, 10)]
     drawn = {(line.name, line.xaxis): line.y for line in learning_curves.routing_health(lines).data}
     assert drawn["layer 0", "x"] == (1.1, 1.1) and drawn["layer 0, of a text", "x"] == (2.5, 2.5)
+
+
+def test_the_drop_rate_is_drawn_only_where_an_expert_can_be_full():
+    titles = [
+        {title.text for title in learning_curves.routing_health(RUN, may_drop).layout.annotations}
+        for may_drop in (True, False)
+    ]
+    assert titles[0] - titles[1] == {"dropped tokens"} and len(titles[1]) == 3
+    assert not ModelArguments(capacity_factor=math.inf).drops_in_training
+    assert ModelArguments(capacity_factor=math.inf, expert_capacity=4).drops_in_training
 
 
 def test_dead_experts_are_called_out_by_layer_and_number():

@@ -42,14 +42,16 @@ def told_of_class(corpus: Corpus) -> Told:
 
 
 def layer_table(corpus: Corpus, told: Told) -> str:
-    """A row per sparse layer: load, entropies, drops, and mutual information with the classes."""
+    """A row per sparse layer: load, entropies, drops where there can be any, and mutual information with the
+    classes."""
     information = "mutual information with the class (normalised)"
-    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", "dropped", information)
+    drops = ("dropped",) if corpus.may_drop else ()
+    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", *drops, information)
     rows = []
     for index, name in enumerate(corpus.layers):
         one = corpus.measures[index]
         numbers = [f"{one[key]:.2f}" for key in ("load_cv", "load_entropy", "token_entropy", "balance_loss")]
-        numbers += [percent(one["drop_rate"]), told_in_words(told[name])]
+        numbers += [*(percent(one["drop_rate"]) for _ in drops), told_in_words(told[name])]
         rows.append((layer_title(name), *numbers))
     return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
 
@@ -142,7 +144,7 @@ def report_html(
         layer_table=layer_table(corpus, told),
         most_telling=most_telling_in_words(told),
         loads=html_of(layer_loads(corpus)),
-        drops=html_of(drops_by_position(corpus)),
+        drops=html_of(drops_by_position(corpus)) if corpus.may_drop else "",
         reliance=found and reliance_html(found),
         matrix=matrix.tolist() if drawn else None,
         most=max(int(matrix.max()), 1) if drawn else 1,

@@ -1,5 +1,6 @@
 """Every training argument, declared once: flags, help, form and arguments.json are derived from these dataclasses."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -173,6 +174,12 @@ class ModelArguments:
     def is_dense(self) -> bool:
         """Whether no MLP has several experts."""
         return self.sparse_step == 0 or self.num_experts == 1
+
+    @property
+    def drops_in_training(self) -> bool:
+        """Whether an expert can be full while the model is trained."""
+        factor = self.capacity_factor
+        return self.expert_capacity is not None or (factor is not None and math.isfinite(factor))
 
 
 @dataclass

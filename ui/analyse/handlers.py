@@ -204,10 +204,20 @@ class Analyst:
         return expert_card(corpus, layer, expert, importance)
 
 
-# What is shown of a routed data set: facts, a row per layer, loads, drops, pickers of a layer, of a layer and an expert
-# to search for, the confusion matrix, and whether anything is shown at all.
+# What is shown of a routed data set: facts, a row per layer, loads, drops and whether there can be any, pickers of a
+# layer, of a layer and an expert to search for, the confusion matrix, and whether anything is shown at all.
 Summary = outputs(
-    "Summary", "facts", "layers", "loads", "drops", "layer", "sought_layer", "sought_expert", "matrix", "shown"
+    "Summary",
+    "facts",
+    "layers",
+    "loads",
+    "drops",
+    "may_drop",
+    "layer",
+    "sought_layer",
+    "sought_expert",
+    "matrix",
+    "shown",
 )
 # What is shown of one layer: words, classes, words on right and wrong, their loads, the picker of an expert.
 LayerView = outputs("LayerView", "words", "classes", "right_words", "right_loads", "expert")
@@ -226,7 +236,8 @@ def summary(analysis: Analysis | None) -> Summary:
         facts=heading(analysis.title) + quiet(f"{facts_in_words(corpus)} {analysis.note}"),
         layers=piece("wide", Markup(layer_table(corpus, analysis.told))),
         loads=layer_loads(corpus),
-        drops=drops_by_position(corpus),
+        drops=drops_by_position(corpus) if corpus.may_drop else None,
+        may_drop=gr.update(visible=corpus.may_drop),
         # Two updates: Gradio takes each one apart.
         layer=gr.update(choices=layers, value=first),
         sought_layer=gr.update(choices=layers, value=first),

@@ -113,7 +113,7 @@ def create_analyse_tab(
     with gr.Column(elem_classes="card"):
         choice = _create_choice(analyst)
     with gr.Column(visible=False, elem_id="analysis") as shown:
-        facts, layers, loads, drops = _create_overview()
+        facts, layers, loads, drops, may_drop = _create_overview()
         rely, reliance = _create_reliance()
         layer, words, classes, right_words, right_loads = _create_layer()
         with gr.Row(elem_classes="pair"):
@@ -127,9 +127,7 @@ def create_analyse_tab(
             texts = gr.HTML("", js_on_load=_PICK, elem_id="cell-texts", **_PLAIN)
         save, files = _create_keep()
 
-    summed = Summary(
-        facts, layers, loads, drops, layer, search_for.layer, search_for.expert, matrix=matrix, shown=shown
-    )
+    summed = Summary(facts, layers, loads, drops, may_drop, layer, search_for.layer, search_for.expert, matrix, shown)
     of_layer = LayerView(words, classes, right_words, right_loads, expert.picker)
     relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **_QUIET)
     cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, analysis, shown, files)
@@ -180,8 +178,8 @@ def _create_choice(analyst: Analyst) -> _Choice:
     return _Choice(model, dataset, split, limit, go, upload, cancel, progress, text_column, label_column)
 
 
-def _create_overview() -> tuple[gr.HTML, gr.HTML, gr.Plot, gr.Plot]:
-    """Facts, layers, loads, drops."""
+def _create_overview() -> tuple[gr.HTML, gr.HTML, gr.Plot, gr.Plot, gr.Column]:
+    """Facts, layers, loads, drops, and the column of drops."""
     with gr.Column(elem_classes="card run-plots"):
         facts = gr.HTML("", **_PLAIN)
         layers = gr.HTML("", elem_id="layer-table", **_PLAIN)
@@ -189,10 +187,10 @@ def _create_overview() -> tuple[gr.HTML, gr.HTML, gr.Plot, gr.Plot]:
             with gr.Column(min_width=300):
                 gr.HTML(heading("Load of every expert, as a multiple of an even share", 3), **_PLAIN)
                 loads = _plot("all-loads")
-            with gr.Column(min_width=300):
+            with gr.Column(min_width=300) as may_drop:
                 gr.HTML(heading("Dropped tokens by position in the text", 3), **_PLAIN)
                 drops = _plot("drops")
-    return facts, layers, loads, drops
+    return facts, layers, loads, drops, may_drop
 
 
 def _create_reliance() -> tuple[gr.Button, gr.HTML]:

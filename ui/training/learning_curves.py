@@ -164,9 +164,13 @@ def _unit(over: str, values: Iterable[Any]) -> tuple[str, float]:
 # ---- health of the routing ----
 
 
-def routing_health(records: Records) -> go.Figure:
+def routing_health(records: Records, may_drop: bool = True) -> go.Figure:
     """Balance loss, z-loss, drop rate and token entropy over steps: four panels, a line per sparse layer; beside the
-    balance loss of the batches that of each text by itself, where a run has noted it."""
+    balance loss of the batches that of each text by itself, where a run has noted it.
+
+    Args:
+        may_drop: False leaves the drop rate out, of a run whose experts are never full.
+    """
     lines = routing_lines(records)
     if not lines:
         return empty("Appears with the first lines of metrics of a model with experts.")
@@ -174,15 +178,17 @@ def routing_health(records: Records) -> go.Figure:
     names = list(dict.fromkeys(str(layer.get("layer", "")) for line in lines for layer in line["routing"]))
     titles = layer_titles(names)
     of_text, both = OF_A_TEXT
+    shown = [measure for measure in HEALTH if may_drop or measure[0] != "drop_rate"]
     of_text = of_text if any(of_text in layer for line in lines for layer in line["routing"]) else None
     figure = make_subplots(
         rows=2,
         cols=2,
-        subplot_titles=[both if key == "balance_loss" and of_text else title for key, title, _ in HEALTH],
+        subplot_titles=[both if key == "balance_loss" and of_text else title for key, title, _ in shown],
+        specs=[[{}, {}], [{}, {}] if len(shown) > 3 else [{"colspan": 2}, None]],
         vertical_spacing=0.17,
         horizontal_spacing=0.11,
     )
-    for panel, (key, _, number) in enumerate(HEALTH):
+    for panel, (key, _, number) in enumerate(shown):
         place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
         highest = 0.0
         for index, name in enumerate(names):
@@ -205,19 +211,21 @@ def routing_health(records: Records) -> go.Figure:
                 line = _line(words, xs, ys, colour, strong=False, number=number, where=STEP, dash="dot")
                 line.update(opacity=1, line={"width": 1.6}, legendgroup=name, showlegend=False)
                 figure.add_trace(line, **place)
-        # From what is ideal to a little above what is there: noise in a healthy run shall not look like a storm.
-        lowest, least = {"balance_loss": (0.9, 1.6), "drop_rate": (0, 0.1), "token_entropy": (0, 1)}.get(key, (0, 0.1))
-        top = least if key == "token_entropy" else max(least, 1.06 * highest)
-        axis = IN_PERCENT | {"range": [0, 100 * top]} if number == SHARE else {"range": [lowest, top]}
-        figure.update_yaxes(axis | {"nticks": 5}, **place)
-        figure.update_xaxes(
-            title="step" if panel >= 2 else None, nticks=5, tickvals=steps if len(steps) == 1 else None, **place
-        )
+        figure.update_yaxes(_health_axis(key, number, highest), nticks=5, **place)
+        title = "step" if panel + 2 >= len(shown) else None
+        figure.update_xaxes(title=title, nticks=5, tickvals=steps if len(steps) == 1 else None, **place)
     figure.add_hline(1, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=1)
     figure.update_annotations(font={"size": 12})
     figure = styled(figure, height=HEALTH_HEIGHT, top=30, hovermode="closest")
     # Above the titles of the panels.
     return figure.update_layout(legend={"y": 1.075})
+
+
+def _health_axis(key: str, number: str, highest: float) -> dict[str, Any]:
+    """From what is ideal to a little above what is there: noise in a healthy run shall not look like a storm."""
+    lowest, least = {"balance_loss": (0.9, 1.6), "drop_rate": (0, 0.1), "token_entropy": (0, 1)}.get(key, (0, 0.1))
+    top = least if key == "token_entropy" else max(least, 1.06 * highest)
+    return IN_PERCENT | {"range": [0, 100 * top]} if number == SHARE else {"range": [lowest, top]}
 
 
 # ---- what they share ----

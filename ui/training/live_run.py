@@ -125,10 +125,10 @@ class LiveRun:
 
         try:
             run = self.workspace.run(name)
-            task = TASKS[run.arguments().train.task]
+            arguments = run.arguments()
         except RunError:
             return Plots()
-        records = run.metrics()
+        task, records = TASKS[arguments.train.task], run.metrics()
         layers = _layers(records)
         layer = layer if layer in layers else next(iter(layers), None)
         watched = [record for record in records if record["kind"] == "probe"]
@@ -147,7 +147,7 @@ class LiveRun:
             plots = plots._replace(
                 routing=gr.update(visible=True),
                 load=routing_curves.load_heat_map(records),
-                health=learning_curves.routing_health(records),
+                health=learning_curves.routing_health(records, arguments.model.drops_in_training),
                 layer=gr.update(choices=choices, value=layer, visible=bool(watched)),
             )
         if watched and watched[-1].get("layers"):
