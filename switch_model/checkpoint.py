@@ -159,12 +159,8 @@ def save_checkpoint(
     """
     check_labels(model.config.labels)
     folder = Path(local_path(folder))
-    # Only our own fields and the model class: a trainer leaves others on the config.
-    values = model.config.to_dict()
-    config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
-    config |= {key: values[key] for key in (*OPTIONS, "id2label", "label2id", "transformers_version")}
     with folder_written_aside(folder) as aside:
-        (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (aside / "config.json").write_text(config_text(model), encoding="utf-8")
         write_tensors(aside / "model.safetensors", model.state_dict(), dtype)
         write_tokenizer(tokenizer, aside)
         if model.config.decoder_vocab_size is not None:
@@ -174,6 +170,14 @@ def save_checkpoint(
         if card is not None:
             (aside / "README.md").write_text(card, encoding="utf-8", errors="replace")
     return folder
+
+
+def config_text(model: SwitchPreTrainedModel) -> str:
+    """config.json of a model: our own fields and the model class alone, for a trainer leaves others on the config."""
+    values = model.config.to_dict()
+    config = {"model_type": model.config.model_type, "architectures": [type(model).__name__]}
+    config |= {key: values[key] for key in (*OPTIONS, "id2label", "label2id", "transformers_version")}
+    return json.dumps(config, indent=2) + "\n"
 
 
 def read_training(folder: str | Path) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from switch_model.checkpoint import CheckpointError, require_classifier
+from switch_model.checkpoint import CheckpointError, config_text, require_classifier
 from switch_model.export import onnx_graph
 from switch_model.export.int8 import quantize
 from switch_model.inference.factory import PIPELINES
 from switch_model.models.masked_lm import SwitchForMaskedLM
+from switch_model.storage.tokenizer_io import write_tokenizer
 from train.formatting import counted
 from train.release.formats.opened import Opened
 from train.templates import render
@@ -94,15 +95,14 @@ def in_words(agreement: onnx_graph.Agreement) -> str:
 
 def write_beside(opened: Opened, folder: Path, compared: str) -> None:
     """Write what the graph is used with: tokenizer, config with the labels, card and script."""
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copyfile(opened.files / name, folder / name)
+    # Written anew, since a checkpoint of an earlier version lacks fields that the script reads.
+    (folder / "config.json").write_text(config_text(opened.model), encoding="utf-8")
+    write_tokenizer(opened.tokenizer, folder)
     # The length that the model can read, which may be below the tokenizer's own.
     pipeline = PIPELINES[type(opened.model)](opened.model, opened.tokenizer)
-    path = opened.files / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings["model_max_length"] = pipeline.max_length
-    settings |= {"mask_token": opened.tokenizer.mask_token} if opened.tokenizer.mask_token else {}
-    (folder / path.name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": pipeline.max_length}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
     layers = onnx_graph.output_names(opened.model, opened.with_routing)[1:]
     about = render("release/formats/onnx_card.md.jinja", compared=compared, layers=layers)
