@@ -205,6 +205,13 @@ def test_a_random_sample_suits_the_model():
     assert library.draw(BUNDLED, labels=["ham", "spam"]).label  # No such text: any will do.
 
 
+def test_the_list_begins_with_samples_that_suit_the_model():
+    library = SampleLibrary()
+    rows = library.search(BUNDLED, "", ["positive", "negative"]).rows
+    assert len(rows) == 60 and {row.label for _, row in rows[:20]} == {"positive", "negative"}
+    assert all(library.pick(BUNDLED, index) == row for index, row in rows)
+
+
 def test_search_matches_text_and_label():
     library = SampleLibrary()
     assert library.search(BUNDLED, "").matching == 60

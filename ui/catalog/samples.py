@@ -96,10 +96,12 @@ class SampleLibrary:
                 self._sources[source] = self._read_dataset(source)
             return self._sources[source]
 
-    def search(self, source: str, query: str | None) -> Matches:
-        """Rows whose text or label holds every word of `query`, upper and lower case alike."""
+    def search(self, source: str, query: str | None, labels: Sequence[str] = ()) -> Matches:
+        """Rows whose text or label holds every word of `query`, upper and lower case alike; first those that have one
+        of `labels`."""
         rows, words = self.rows(source), (query or "").lower().split()
         found = [index for index, row in enumerate(rows) if all(_holds(row, word) for word in words)]
+        found.sort(key=lambda index: rows[index].label not in labels)
         return Matches([(index, rows[index]) for index in found[:MAX_ROWS]], len(found), len(rows))
 
     def pick(self, source: str, index: int) -> Sample:

@@ -27,11 +27,7 @@ class SamplePicker:
 
     def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> Sampled:
         """A random sample."""
-        try:
-            labels = self.explorer.shelf.load(model).labels
-        except CheckpointError:  # `route` will say so.
-            labels = []
-        sample = self.library.draw(self._source(model, source), other_than=text, labels=labels)
+        sample = self.library.draw(self._source(model, source), other_than=text, labels=self._labels(model))
         return self._sampled(model, sample, view)
 
     def pick_sample(self, model: str | None, source: str, view: View | None, row: int) -> Sampled:
@@ -47,16 +43,23 @@ class SamplePicker:
         return gr.update(visible=True), self.search_samples(model, source, query)
 
     def search_samples(self, model: str | None, source: str, query: str) -> str:
-        """The table of samples that match."""
-        source = self._source(model, source)
+        """The table of samples that match, those of the model's classes first."""
+        source, labels = self._source(model, source), self._labels(model)
         if source not in DATASET_NAMES:
-            return rows_html(self.library.search(source, query))
+            return rows_html(self.library.search(source, query, labels))
         from train.data.errors import DataError
 
         try:
-            return rows_html(self.library.search(source, query))
+            return rows_html(self.library.search(source, query, labels))
         except DataError as error:
             return failure_html(page_words(error))
+
+    def _labels(self, model: str | None) -> list[str]:
+        """The model's classes; none where it can't be opened, which `route` will say."""
+        try:
+            return self.explorer.shelf.load(model).labels
+        except CheckpointError:
+            return []
 
     def _source(self, model: str | None, chosen: str) -> str:
         """The source of samples: only where they have labels, there are several to choose from."""
