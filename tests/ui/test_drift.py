@@ -118,9 +118,9 @@ def test_runs_without_much_to_see_say_how_to_get_more(workspace, tmp_path):
     for step in STEPS[:-1]:
         shutil.rmtree(run.kept_checkpoints()[step])
     drift = Drift(workspace, "cpu")
-    assert "--save_total_limit" in drift.refresh(None)[1]
+    assert "Checkpoints kept" in drift.refresh(None)[1]
     *_, (said, trail) = drift.route("mine", TEXT)
-    assert trail is None and "one checkpoint, of step 7" in said and "--save_total_limit" in said
+    assert trail is None and "one checkpoint, of step 7" in said and "Checkpoints kept" in said
     assert show(None)[0]["visible"] is False
     for name, text, words in (("mine", " ", "empty"), ("../mine", TEXT, "no run"), (None, TEXT, "Choose a run")):
         assert words in list(drift.route(name, text))[-1][0]

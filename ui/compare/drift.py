@@ -23,7 +23,7 @@ from ui.catalog.run_samples import validation_samples
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid, grid_value
 from ui.look.html import facts, heading, note, notice, quiet
-from ui.look.page_words import page_words
+from ui.look.page_words import LABELS, page_words
 from ui.server.workspace import Workspace
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -38,9 +38,8 @@ _HINT = (
     "sends to the same expert as the last one does, beside what chance would give."
 )
 _HOW_TO_KEEP = (
-    "A run keeps its two newest checkpoints unless told otherwise. To look back further, train with "
-    "--save_total_limit 20 (none keeps all), and --eval_steps for how often one is saved: both are in the form of the "
-    "Train tab too."
+    "A run keeps its two newest checkpoints unless told otherwise. To look back further, ask for more in the form of "
+    f"the Train tab: “{LABELS['save_total_limit']}” says how many, “{LABELS['eval_steps']}” how often one is saved."
 )
 _NO_RUNS = f"No run has a checkpoint to look at yet. {_HOW_TO_KEEP}"
 
