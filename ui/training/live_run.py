@@ -30,7 +30,8 @@ DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 NOTHING_YET = quiet("No run yet. Start one under “New run”.")
 NO_PROBE = quiet("No text is watched. Give one under “New run” (“Probe text”) to see its routing settle.")
-_LOSSES = "Training loss lies higher by what only training has: dropout, hidden tokens, label smoothing."
+# Which of the two lies higher depends on the run: dropout raises the training loss, learning by heart lowers it.
+_LOSSES = "A validation loss that rises while the training loss falls: the model begins to learn by heart."
 LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)
 
