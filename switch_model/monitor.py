@@ -71,6 +71,8 @@ class RoutingMonitor(TrainerCallback):
             return
         self.folder = self.folder or Path(args.output_dir or "runs/watched")
         self.folder.mkdir(parents=True, exist_ok=True)
+        if state.global_step == 0:  # Another training there before; a resumed one goes on with its lines.
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
         layers = len({router.name for router in routers})
         task = "classification" if type(model).__name__.endswith("Classification") else "clm"
         self._write(

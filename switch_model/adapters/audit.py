@@ -30,19 +30,22 @@ class BalanceAudit:
             with f the share of the K assignments).
         coefficient: what the model multiplies it with; None = unknown.
         mistakes: each in a sentence; empty = none was found.
+        scale: what the model multiplies the loss with besides: k, the number of layers, or both; None = unknown.
     """
 
     own: float | None
     expected: float
     coefficient: float | None
     mistakes: tuple[str, ...]
+    scale: float | None = None
 
     @property
     def in_words(self) -> str:
         """All of it, for a person."""
         own = "The model gives no balance loss" if self.own is None else f"The model's balance loss is {self.own:.4f}"
+        scale = f", times {self.scale:g} by its convention" if self.scale not in (None, 1) else ""
         found = self.mistakes or ("No mistake was found.",)
-        return " ".join((f"{own}; from its routing it should be {self.expected:.4f}.", *found))
+        return " ".join((f"{own}; from its routing it should be {self.expected:.4f}{scale}.", *found))
 
 
 def audit_balance(model: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> BalanceAudit:
@@ -104,20 +107,20 @@ def _audited(
     records: tuple[TopKRouting, ...], own: float | None, is_on: bool, coefficient: float | None
 ) -> BalanceAudit:
     expected = _balance(records, twice=False, padding=False, pooled=False)
-    mistakes = []
+    mistakes: list[str] = []
+    scale = None
     if own is not None:
         # Fewest mistakes first; a scale of K, L or both is a convention, not a mistake.
         ways = sorted(itertools.product((False, True), repeat=3), key=sum)
         scales = {1.0, float(records[0].experts.shape[-1]), float(len(records))}
         scales |= {a * b for a in scales for b in scales}
-        found = next(
-            (
-                way
-                for way in ways
-                if any(abs(own - scale * _balance(records, *way)) <= TOLERANCE * max(abs(own), 1) for scale in scales)
-            ),
-            None,
+        agreeing = (
+            (way, scale)
+            for way in ways
+            for scale in sorted(scales)
+            if abs(own - scale * _balance(records, *way)) <= TOLERANCE * max(abs(own), 1)
         )
+        found, scale = next(agreeing, (None, None))
         if found is None:
             mistakes.append(_UNKNOWN)
         else:
@@ -126,7 +129,7 @@ def _audited(
             mistakes.append(_OFF)
         if coefficient == 0:
             mistakes.append("Its coefficient is 0: it changes nothing.")
-    return BalanceAudit(own, float(expected), coefficient, tuple(mistakes))
+    return BalanceAudit(own, float(expected), coefficient, tuple(mistakes), scale)
 
 
 def _balance(records: tuple[TopKRouting, ...], twice: bool, padding: bool, pooled: bool) -> float:

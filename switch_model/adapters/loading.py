@@ -135,8 +135,12 @@ def _weights(model_class: Any, folder: Path, dtype: str | None) -> Any:
         raise CheckpointError(f"The model can't be opened: {_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
-            f"The weights lack {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}, then random."
+            f"The weights lack {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}: they "
+            "would be random. Is this the whole checkpoint, with the head that its config.json names?"
         )
+    for name, weight in library.named_parameters():
+        if not bool(torch.isfinite(weight.sum())) and not bool(torch.isfinite(weight).all()):
+            raise CheckpointError(f"{name} holds numbers that are not finite (NaN or infinite): the file is damaged.")
     return library
 
 

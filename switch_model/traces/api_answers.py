@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from switch_model.routing import Routing
+from switch_model.topk_routing import record_of_dict
 from switch_model.traces.trace import MAX_ASSIGNMENTS, RoutingTrace, TraceError, one_text
 
 _NPY = b"\x93NUMPY"
@@ -141,9 +142,11 @@ def _saved_records(value: Any) -> Iterator[RoutingTrace]:
 
 def _of_record(value: dict[str, Any]) -> RoutingTrace:
     try:
-        records = [Routing.from_dict(one).example(0) for one in value["routing"]]
-        experts = np.stack([record.expert[0].numpy()[:, None] for record in records], axis=1)
-        weights = np.stack([record.gate[0].numpy()[:, None] for record in records], axis=1)
+        records = [record_of_dict(one).example(0) for one in value["routing"]]
+        experts = np.stack([record.experts[0].numpy() for record in records], axis=1)
+        # A dropped token's gate is kept: its expert was chosen.
+        gates = (record.gate.unsqueeze(-1) if isinstance(record, Routing) else record.weights for record in records)
+        weights = np.stack([gate[0].numpy() for gate in gates], axis=1)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise TraceError("The record's routing is damaged.") from error
     tokens = [str(token) for token in value["tokens"]]

@@ -67,6 +67,7 @@ def from_json_lines(text: str) -> tuple[RoutingTrace, int | None]:
     """(a trace, the number of experts where the head says it) of lines {"layer", "experts", …}. Raises TraceError."""
     found, num_experts = _Rows(), None
     counts: dict[Hashable, int] = {}
+    placed: set[Hashable] = set()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -79,12 +80,18 @@ def from_json_lines(text: str) -> tuple[RoutingTrace, int | None]:
             experts = [experts] if isinstance(experts, int) else list(experts)
             weights = entry.get("weights") or [None] * len(experts)
             given = {key: entry[key] for key in ("text", "position", "token") if entry.get(key) is not None}
+            place = (given.get("text"), given.get("position"), layer)
+            if "position" in given and place in placed:
+                raise TraceError(f"Line {number} tells of a token in a layer that an earlier line tells of.")
+            placed.add(place)
             if "position" not in given:  # Lines of one layer follow each other as the tokens do.
                 key = given.get("text"), layer
                 given["position"] = counts[key] = counts.get(key, -1) + 1
             for choice, (expert, weight) in enumerate(zip(experts, weights, strict=True)):
                 extra = {"choice": choice} | ({} if weight is None else {"weight": weight})
                 found.add(layer, _whole(expert), given | extra)
+        except TraceError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TraceError(
                 f"Line {number} is not as it should be: "

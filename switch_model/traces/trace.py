@@ -78,6 +78,8 @@ def checked(trace: RoutingTrace, known_experts: int | None = None) -> RoutingTra
         TraceError: for a capture of zeros or of a fill value alone, and for indices that no router returns.
     """
     experts = trace.experts
+    if known_experts is not None and not 0 < known_experts <= MAX_EXPERTS:
+        raise TraceError(f"{known_experts} experts of a layer are no number of experts: it must be 1 to {MAX_EXPERTS}.")
     if not experts.size:
         raise TraceError("The trace has no token: nothing was captured. Is capturing switched on in the server?")
     distinct = np.unique(experts)

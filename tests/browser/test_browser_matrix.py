@@ -26,6 +26,8 @@ def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
     assert page.locator(".matrix-cell").count() < 2000
     page.locator('.matrix-cell[data-t="4"][data-l="2"]').click()
     page.wait_for_function("document.querySelector('#token').textContent.includes('layer 2')")
+    page.locator('.matrix-cell[data-t="5"][data-l="1"]').hover()
+    page.wait_for_selector(".matrix-box .grid-tip:not([hidden])")
     page.focus(".matrix-frame")
     for key in ("End", "ArrowDown"):
         page.keyboard.press(key)

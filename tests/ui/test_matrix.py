@@ -1,6 +1,7 @@
 """A model of transformers in the page: every choice of its routers is drawn, for who starts the app alone."""
 
 import base64
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,11 +9,15 @@ import pytest
 
 from switch_model import CheckpointError
 from switch_model.adapters import families
+from switch_model.traces.api_answers import traces_in
 from tests.support.moe_models import CHOICES, EXPERTS, save_tiny, tiny
 from ui.cards.of_view import closer_cards, summary
 from ui.catalog.models import ModelShelf
 from ui.components.routing_grid import view_grid
 from ui.models.page import model_page
+from ui.sharing.picture import draw_grid
+from ui.sharing.records import read_record, record_of
+from ui.sharing.report import report_html
 from ui.views.view import view_of
 
 pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
@@ -59,3 +64,14 @@ def test_an_expert_that_is_off_gets_no_token(opened):
     layer = opened.view.record.name
     changed = opened.view.with_changes(opened.loaded, Interventions(ablate=frozenset({(layer, 3)})))
     assert int(changed.record.choices[3]) == 0 and int(changed.record.choices.sum()) > 0
+
+
+def test_pictures_reports_and_records_of_several_experts(opened):
+    for kind, begins in (("svg", b"<?xml"), ("png", b"\x89PNG")):
+        assert draw_grid(opened.view, kind, "Mixtral").startswith(begins)
+    assert "Mixtral" in report_html(opened.view, "Mixtral")
+    raw = json.dumps(record_of(opened.view, "Mixtral")).encode()
+    again = read_record(raw)
+    for one, other in zip(again.records, opened.view.records, strict=True):
+        assert (one.experts == other.experts).all() and one.name == other.name
+    assert traces_in(json.loads(raw))[0].top_k == CHOICES

@@ -23,7 +23,7 @@ def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
     frequency = Counter(word for text in texts for word in set(text.split()))
     sentence_of: dict[str, str] = {}
     holding: dict[str, list[str]] = defaultdict(list)
-    for text in sorted(set(texts), key=len, reverse=True):
+    for text in sorted(set(texts), key=lambda text: (-len(text), text)):
         words = text.split()
         # Few sentences contain the text's rarest word.
         candidates = holding[min(words, key=frequency.__getitem__)]

@@ -13,6 +13,9 @@ from ui.look.html import facts, quiet
 from ui.look.palette import MAX_COLOURS, expert_colour
 from ui.views.view import View
 
+_SEVERAL = facts(
+    "The flow from layer to layer is drawn for models that send each token to one expert; this one sends it to several."
+)
 _NOTHING = quiet("A flow needs a text and a model with two sparse layers at least.")
 
 
@@ -32,6 +35,8 @@ def draw_flow(view: View | None, opened: bool) -> Flow:
     records = view.trace.routing if view else ()
     if len(records) < 2:
         return Flow(_NOTHING)
+    if records[0].experts.shape[-1] > 1:
+        return Flow(_SEVERAL)
     from switch_model.analysis.layer_names import layer_title
     from switch_model.analysis.statistics import shared_information, shuffled_information
     from switch_model.plots.routing import expert_flow, transition_matrix

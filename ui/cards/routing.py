@@ -96,6 +96,8 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
         capacity=capacity if limited else None,
         capacity_at=f"{100 * capacity / top:.1f}" if in_sight else "",
         dropped=dropped,
+        choices=record.experts.shape[-1],
+        most=f"{experts / record.experts.shape[-1]:g}",
         balance=f"{float(load_balancing_loss(record)):.2f}",
     )
 

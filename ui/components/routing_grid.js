@@ -339,6 +339,7 @@ function showTip(cell) {
 }
 
 function hideTip() {
+  if (data?.matrix) return; // Its own.
   const tip = root.querySelector(".grid-tip");
   if (tip) tip.hidden = true;
 }

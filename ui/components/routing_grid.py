@@ -106,8 +106,11 @@ def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | 
 def view_grid(view: View) -> dict[str, Any]:
     """The grid of a view: one stack, with what only a class has (what its tokens matter, votes), or one stack below the
     other."""
-    if needs_matrix(view.records):
-        return matrix_value(view)
+    return matrix_value(view) if needs_matrix(view.records) else plain_grid(view)
+
+
+def plain_grid(view: View) -> dict[str, Any]:
+    """One cell for each token and layer, also where a token has several experts: then its first choice."""
     if view.two_stacks or view.trace.stack == "decoder":
         return stacked_value(view)
     value = grid_value(view.trace, view.place, view.base.traces[0])

@@ -3,7 +3,7 @@
 // value.matrix (see routing_grid.py): k, and as base64 for each layer, token and choice the expert (two bytes, low one
 // first) and its share of the token's weights (one byte, 255 = all); colours: of the experts, where they are few enough to be told apart by colour.
 
-const MATRIX = { height: 24, thin: 9, side: 66, head: 30, around: 3, chips: 24 };
+const MATRIX = { height: 24, thin: 9, side: 74, head: 30, around: 3, chips: 24 };
 
 function bytesOf(base64) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
@@ -245,6 +245,7 @@ function matrixOf(value, pick) {
   }
   frame.addEventListener("pointerover", (event) => tell(event.target.closest(".matrix-cell")));
   frame.addEventListener("pointerleave", () => (tip.hidden = true));
+  addEventListener("scroll", () => (tip.hidden = true), { passive: true, capture: true });
   frame.addEventListener("focusout", () => (tip.hidden = true));
 
   // ---- below the table: how it is shown, and the experts of the chosen layer

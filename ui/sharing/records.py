@@ -16,6 +16,7 @@ from switch_model.counterfactuals import WhatIf
 from switch_model.inference.mask_filler import Blank
 from switch_model.inference.pipeline import MAX_CHARACTERS
 from switch_model.inference.traces import TokenTrace
+from switch_model.topk_routing import record_of_dict
 from ui.sharing.link import VERSION, check_version, decoding_from_json
 from ui.views.changes import changes_from_json, changes_to_json
 from ui.views.view import FilledView, PredictionView, TokenImportance, View, WrittenView
@@ -113,7 +114,7 @@ def _trace_to_json(trace: TokenTrace) -> dict[str, Any]:
 
 def _trace_from_json(content: dict[str, Any]) -> TokenTrace:
     tokens = [str(token) for token in content["tokens"]]
-    routing = tuple(Routing.from_dict(record) for record in content["routing"])
+    routing = tuple(record_of_dict(record) for record in content["routing"])
     trace = TokenTrace(
         stack=str(content["stack"]),
         text=str(content["text"]),

@@ -18,7 +18,7 @@ from ui.cards.importance import importance_in_words, importance_table
 from ui.cards.of_view import answer_card, closer_cards, elsewhere_card
 from ui.cards.routing import load_card
 from ui.cards.votes import strip_bar, votes_card
-from ui.components.routing_grid import view_grid
+from ui.components.routing_grid import plain_grid
 from ui.look.html import in_points, render
 from ui.look.palette import CELL_INK, MAX_COLOURS, palette_css
 from ui.look.theme import STYLE_SHEET
@@ -89,7 +89,7 @@ def _flow(view: View) -> dict[str, str]:
 
 def _static_grid(view: PredictionView) -> dict[str, Any]:
     """The grid without its script: a column per token, a cell per layer."""
-    value = view_grid(view)
+    value = plain_grid(view)
     changes = [None] * len(value["tokens"]) if view.importance is None else view.importance.tokens.tolist()
     most = max(0.001, *(abs(change or 0.0) for change in changes))
     voted, votes = "", [None] * len(value["tokens"])
