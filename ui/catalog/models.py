@@ -35,6 +35,7 @@ _TITLES = {
     "imdb": "IMDB",
     "tiny_stories": "TinyStories",
     "tiny_stories_blanks": "TinyStories, masked",
+    "tiny_stories_olmoe": "TinyStories, OLMoE",
     "en_hi": "English → Hindi",
 }
 
