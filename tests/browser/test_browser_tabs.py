@@ -127,6 +127,19 @@ def test_a_reload_back_and_a_pasted_address_keep_text_and_place(open_page, new_p
     assert other.input_value("#text textarea") == "the team won the winter alert"
 
 
+def test_back_after_another_text_shows_the_first_one_again(open_page):
+    page = open_page()
+    first = page.input_value("#text textarea")
+    for text in ("oil prices rose", "the team won"):
+        page.fill("#text textarea", text)
+        page.click("#route")
+        page.wait_for_function(f"location.hash.includes('text={text.replace(' ', '+')}')")
+    page.go_back()
+    page.wait_for_function(f"document.querySelector('#text textarea').value === {first!r}")
+    page.go_forward()
+    page.wait_for_function("document.querySelector('#text textarea').value === 'the team won'")
+
+
 def test_a_tab_chosen_while_the_server_is_slow_stays(new_page, address):
     page, held, chosen = new_page(), [], []
     page.route("**/queue/join**", lambda route: route.continue_() if chosen else held.append(route))
