@@ -140,6 +140,16 @@ def test_a_late_answer_is_dropped_and_a_preset_chosen_meanwhile_stays(workspace,
     assert "negative" in later[0][1].card and later[0][1].preset == "tiny" and page.ready(me, looked)["interactive"]
 
 
+def test_train_waits_until_the_form_is_filled_for_the_last_preset(workspace):
+    page, me, looked = NewRun(workspace), Namespace(session_hash="me"), {"rows": 3}
+    for preset in ("tiny", "base"):
+        assert not page.begin_size(me, preset)["interactive"]
+    page.preset_in_turn(me, "tiny", "toy", "classification", "")
+    assert not page.ready(me, looked)["interactive"]
+    assert page.preset_in_turn(me, "base", "toy", "classification", "") != Form()
+    assert page.ready(me, looked)["interactive"]
+
+
 def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(workspace, tmp_path):
     """What the page says of a table, and of a run that goes on from another, is what training then prints."""
     rows, names = make_toy(120, num_classes=2)

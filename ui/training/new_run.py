@@ -96,6 +96,11 @@ class NewRun:
         self.turns.open(request.session_hash)
         return READING, gr.update(interactive=False)
 
+    def begin_size(self, request: gr.Request, preset: str) -> Any:
+        """A preset is chosen: the button that waits until the form is filled for it."""
+        self.turns.size(request.session_hash, preset)
+        return gr.update(interactive=False)
+
     def in_turn(self, handler: Callable[..., Followed]) -> Callable[..., Followed]:
         """A handler of other data whose answer is dropped where its visitor has chosen again by then."""
 
@@ -116,8 +121,8 @@ class NewRun:
         return self.choose_preset(preset, dataset, task, start_from)
 
     def ready(self, request: gr.Request, facts: dict[str, Any] | None) -> Any:
-        """The button that starts a run, which waits for data that are being read. No run is started on data that are
-        known not to work; the card says why."""
+        """The button that starts a run, which waits for data that are being read and for a preset's form. No run is
+        started on data that are known not to work; the card says why."""
         return gr.update(interactive=facts is not None and not self.turns.waits(request.session_hash))
 
     def _followed(self, dataset: str, task: str, preset: str, start_from: str, turn: Turn | None) -> Followed:

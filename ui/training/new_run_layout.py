@@ -19,6 +19,8 @@ from ui.training.new_run import PRESETS, Followed, Inputs, NewRun, Started
 # Help of what is asked for otherwise than on the command line.
 SIZES = "sets all fields at once; change any of them afterwards"
 NAME = "its folder; if empty, the name of the data"
+# At once: a slow server shall not start a run on what was chosen before.
+_WAIT = "() => ({ __type__: 'update', interactive: false })"
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -140,7 +142,9 @@ def _connect_data(
 ) -> None:
     """Other data, another task, another preset: what was known anew, the command, the time."""
     _, shown, timed = following
-    ready = {"fn": handlers.ready, "inputs": [known.facts], "outputs": [actions.go], **_QUIET}
+    # What is chosen while another choice is answered is answered after it.
+    last = {"trigger_mode": "always_last", **_QUIET}
+    ready = {"fn": handlers.ready, "inputs": [known.facts], "outputs": [actions.go], **last}
     dataset, task, preset, start_from = inputs.dataset, inputs.task, inputs.preset, form.init_from
     followed = Followed(
         dataset=dataset,
@@ -155,11 +159,15 @@ def _connect_data(
         (task.input, handlers.choose_task, [task, dataset, preset, start_from]),
         (upload.upload, handlers.upload, [upload, start_from]),
     ):
-        begun = event(handlers.begin, None, [actions.estimate, actions.go], **_QUIET)
-        answered = begun.then(handlers.in_turn(handler), given_to, [*followed], **_QUIET)
+        event(None, None, [actions.go], js=_WAIT, **_QUIET)
+        begun = event(handlers.begin, None, [actions.estimate, actions.go], **last)
+        answered = begun.then(handlers.in_turn(handler), given_to, [*followed], **last)
         answered.then(**ready).then(**shown).then(**timed)
     chosen = [preset, dataset, task, start_from]
-    preset.input(handlers.preset_in_turn, chosen, [*form], **_QUIET).then(**shown).then(**timed)
+    preset.input(None, None, [actions.go], js=_WAIT, **_QUIET)
+    begun = preset.input(handlers.begin_size, [preset], [actions.go], **last)
+    filled = begun.then(handlers.preset_in_turn, chosen, [*form], **last)
+    filled.then(**ready).then(**shown).then(**timed)
     known.facts.change(**ready)
 
 

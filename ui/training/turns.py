@@ -14,11 +14,13 @@ MAX_VISITORS = 1000
 
 @dataclass
 class _Visitor:
-    """The number of the latest choice, whether its answer is still to come, and the preset chosen since."""
+    """The number of the latest choice, whether its answer is still to come, the preset chosen since, and the preset
+    whose arguments are still to come."""
 
     latest: int = 0
     waits: bool = False
     preset: str | None = None
+    sized: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,24 @@ class Turns:
             return Turn(known, known.latest)
 
     def waits(self, visitor: str | None) -> bool:
-        """Whether an answer is still to come."""
+        """Whether an answer is still to come, of data or of a preset."""
         with self._lock:
-            return self._known(visitor).waits
+            known = self._known(visitor)
+            return known.waits or known.sized is not None
+
+    def size(self, visitor: str | None, preset: str) -> None:
+        """A preset was chosen, and will be asked for."""
+        with self._lock:
+            self._known(visitor).sized = preset
 
     def meanwhile(self, visitor: str | None, preset: str) -> bool:
-        """A preset was chosen. Whether the answer that is still to come will bring its arguments."""
+        """A preset is asked for. Whether the answer that is still to come will bring its arguments."""
         with self._lock:
             known = self._known(visitor)
             if known.waits:
                 known.preset = preset
+            if known.sized == preset:
+                known.sized = None
             return known.waits
 
     def _known(self, visitor: str | None) -> _Visitor:
