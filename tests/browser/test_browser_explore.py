@@ -132,8 +132,11 @@ def test_switch_force_and_slide_then_take_it_back(open_page):
     page.click('[data-act="reset"]')
     page.wait_for_function("!document.querySelector('#prediction .changed-bars')")
     wait_for_cells(page, before)
-    page.click('[data-act="measure"]')
+    open_detail(page, "Attribution")
+    page.click("[data-measure]")
     page.wait_for_selector(".grid-matter")
+    page.wait_for_selector("#votes .matters td")
+    open_detail(page, "Experts")
     page.wait_for_function("document.querySelectorAll('.panel-bar').length === 2 * 4")
 
 

@@ -23,6 +23,7 @@ from switch_model.analysis.statistics import RoutingTotals
 from switch_model.routing import sequence_balance_loss
 from tests.support.pages import save_tiny_checkpoint
 from train.cli.main import main
+from ui.cards.importance import attribution
 from ui.cards.votes import votes_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
@@ -198,14 +199,22 @@ def test_below_each_word_stands_its_vote(explorer):
 def test_a_residual_model_says_why_it_has_no_votes(explorer):
     view, *_, grid, _, _, _ = explorer.route("residual", TEXT, None)
     card = explorer.look_closer(view).votes
-    assert "no votes" in card and "--readout experts" in card and "<table" not in card and grid["votes"] is None
+    assert (
+        "no votes" in card
+        and "--readout" not in card
+        and "data-measure" in card
+        and "<table" not in card
+        and grid["votes"] is None
+    )
+    card = explorer.look_closer(explorer.intervene(view, {"kind": "measure"}).view).votes
+    assert "data-measure" not in card and card.count("<th>layer") == len(view.records)
 
 
 def test_records_reports_and_tables_keep_the_votes(explorer):
     view = explorer.route("tiny", TEXT, None)[0]
     view = explorer.intervene(view, {"kind": "change", "off": [[1, 0]], "capacity": None})[0]
     again = read_record(json.dumps(record_of(view, "Tiny")).encode())
-    assert votes_card(again) == votes_card(view) and votes_card(again).count("<td") > 8
+    assert votes_card(again) == votes_card(view).removesuffix(attribution(view)) and votes_card(again).count("<td") > 8
     assert torch.equal(again.prediction.votes, view.prediction.votes)
     report = Path(keep(explorer, view, "html")).read_text(encoding="utf-8")
     assert votes_card(view, still=True) in report and report.count('class="grid-vote') == len(view.prediction.tokens)

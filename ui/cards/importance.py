@@ -33,6 +33,13 @@ def importance_in_words(view: PredictionView) -> Markup | str:
     )
 
 
+def attribution(view: PredictionView) -> Markup | str:
+    """What was measured of the experts; before that a button that asks for it, where there is a model and an expert."""
+    if view.importance is not None:
+        return part(_TEMPLATE, "above_table", view.importance.label) + importance_table(view)
+    return part(_TEMPLATE, "ask") if view.model and view.records else ""
+
+
 def importance_table(view: PredictionView) -> Markup:
     """A row per layer, a column per expert: the points that the class gains or loses without it."""
     changes_LE = (100 * view.importance.experts).tolist()

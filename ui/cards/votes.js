@@ -1,7 +1,8 @@
 // The card of votes (see votes.py): what is clicked in it is told to the grid, which shows the tokens behind the number.
-// gr.HTML gives: element.
+// gr.HTML gives: element, trigger.
 
 element.addEventListener("click", (event) => {
+  if (event.target.closest("[data-measure]")) return trigger("measure", { kind: "measure" });
   const button = event.target.closest("button[data-expert]");
   if (!button) return;
   const detail = { expert: Number(button.dataset.expert), name: button.dataset.name ?? null };

@@ -13,10 +13,11 @@ from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from train.formatting import counted, signed
+from ui.cards.importance import attribution
 from ui.components.routing_grid import classes_shown, digits_of
 from ui.look.html import empty_card, heading, quiet, render
 from ui.look.palette import MAX_COLOURS
-from ui.views.view import View
+from ui.views.view import PredictionView, View
 
 TITLE = "Who voted for what"
 # Rows that a person still reads; the experts with the least to say are summed up in one.
@@ -24,21 +25,29 @@ MAX_VOTERS = 16
 
 
 def create_votes(value: str = "") -> gr.HTML:
-    """The component. A click needs no handler: the script tells the grid, which looks at the token."""
+    """The component. Its event `measure` asks what the class rests on (evt.kind "measure", as in Explorer.intervene).
+
+    Another click needs no handler: the script tells the grid, which looks at the token.
+    """
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     return gr.HTML(value, js_on_load=script, apply_default_css=False, elem_id="votes")
 
 
 def votes_card(view: View | None, still: bool = False) -> Markup | str:
     """A row per expert of the layer that votes, a column per class, their sums; a sentence for a model without classes.
+    Below it what was measured of the experts, or a button that measures it.
 
     Args:
-        still: nothing in it can be clicked.
+        still: the votes alone, and nothing in them can be clicked.
     """
     if view is None:
         return empty_card(TITLE)
     if not view.classifies:
         return heading(TITLE) + quiet("Votes are for classes: this model predicts tokens.")
+    return _votes(view, still) + ("" if still else attribution(view))
+
+
+def _votes(view: PredictionView, still: bool) -> Markup:
     prediction = view.answer
     if prediction.votes is None:
         return render("cards/no_votes.html", title=TITLE, routed=bool(prediction.routing))

@@ -152,7 +152,6 @@ function acts() {
   buttons.append(
     act("undo", "Undo", data.undo),
     act("reset", "Reset", data.said.length > 0),
-    ...(data.classes === false ? [] : [act("measure", "Measure attribution")]),
   );
   node.append(said, buttons);
   return node;

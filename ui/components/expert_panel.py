@@ -1,7 +1,7 @@
 """The expert panel: every expert of every layer as a switch, the capacity as a slider, and steps back.
 
 The component's value is plain data, drawn by its script (as in routing_grid.py). Its event `intervene` tells what a
-person did: evt.kind "change" with all it asks for (evt.off, evt.capacity), "undo", "reset" or "measure". It sends one
+person did: evt.kind "change" with all it asks for (evt.off, evt.capacity), "undo" or "reset". It sends one
 at a time, numbered (evt.serial), and waits some seconds for a value with that number; one without a number shows
 something else, and ends the waiting. evt.sliding = the capacity slides on, which is no step of its own: of several
 quick moves of the slider the last one counts. Try it: create_expert_panel(panel_value(view, config))"""
@@ -71,7 +71,6 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
         "slots": None if open_layer is None or int(open_layer.capacity) == UNLIMITED else int(open_layer.capacity),
         "said": words_of_changes(view),
         "undo": bool(view.past),
-        "classes": view.classifies,
         "writes": view.writes,
         "serial": serial,
     }  # fmt: skip

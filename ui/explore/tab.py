@@ -242,6 +242,7 @@ def _connect_routing(
     shown.panel.intervene(explorer.on_intervene, seen, outputs, trigger_mode="multiple", **_IN_TURN)
     looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
     shown.grid.look(writing.on_look, seen, looked, trigger_mode="always_last", **_IN_TURN)
+    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN)
     elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN)
     elsewhere.force(explorer.on_force, seen, outputs, trigger_mode="multiple", **_IN_TURN)
 
