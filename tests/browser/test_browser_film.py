@@ -15,9 +15,20 @@ def opened(open_page, **size):
     route(page, TEXT)
     cell(page, 4, 1).click()
     page.wait_for_function("document.querySelector('#token h2').textContent.includes('layer 3')")
-    page.click("#watch-film")
+    page.get_by_role("tab", name="How it works").click()
     page.wait_for_selector(".film-stage", state="visible")
     return page
+
+
+def test_the_button_plays_the_film_from_its_beginning_each_time(open_page):
+    page = opened(open_page)
+    for _ in range(2):  # The second time the film has the same value.
+        page.get_by_role("tab", name="Explore").click()
+        page.click("#watch-film")
+        page.wait_for_function("document.querySelector('[data-do=play]').textContent === 'Pause'")
+        assert page.evaluate(NOW) < 1  # The place in view is in the second layer.
+        page.wait_for_function(f"{NOW} > 0.02")
+        page.click("[data-do=play]")
 
 
 def test_the_film_shows_the_token_in_view_and_steps_through_its_layers(open_page):
@@ -100,7 +111,7 @@ def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
 def test_every_token_of_a_long_text_can_be_followed(open_page):
     page = open_page(width=390, height=844)
     route(page, "oil prices rose as traders worried about the winter alert the team won " * 3)
-    page.click("#watch-film")
+    page.get_by_role("tab", name="How it works").click()
     page.wait_for_selector(".film-stage", state="visible")
     page.locator(".film-stage").press("End")
     wait_for_words(page, ".film-said", "layer 1: The router")

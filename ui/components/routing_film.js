@@ -30,6 +30,15 @@ function show() {
   time.max = data.layers.length;
   at(momentOf(chosen, data.tokens.length, data.selected.layer, 1));
   tell();
+  if (window.filmWanted) playWanted();
+}
+
+// Who came by the button that plays the film (see WANT_FILM in routing_film.py) sees it from its beginning.
+function playWanted() {
+  window.filmWanted = false;
+  stop();
+  at(0);
+  play();
 }
 
 function draw() {

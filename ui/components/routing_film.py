@@ -20,6 +20,8 @@ SHOWN_EXPERTS = 8
 # Characters of a text that stand in the picture's title.
 SHOWN_CHARACTERS = 400
 _SCRIPTS = ("film_stage.js", "routing_film.js")
+# What a button runs in the browser: the film plays as soon as it has its next value.
+WANT_FILM = "() => { window.filmWanted = true; }"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 

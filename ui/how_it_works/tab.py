@@ -5,6 +5,7 @@ Try it: steps_html(view, config)
 """
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from switch_model.topk_routing import TopKRouting
 from train.formatting import signed
-from ui.components.routing_film import create_routing_film, film_value
+from ui.components.routing_film import WANT_FILM, create_routing_film, film_value
 from ui.components.training_record import create_training_record, read_record
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
@@ -204,7 +205,10 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
 
     def explain(view: View | None) -> tuple[dict[str, Any] | None, str, str]:
         config = config_of(view)
-        return film_value(view, config), steps_html(view, config), parameters_html(config)
+        film = film_value(view, config)
+        # The script is told of a value only where it is another one.
+        film = film and film | {"opened": time.monotonic()}
+        return film, steps_html(view, config), parameters_html(config)
 
     def look(view: View | None, event: gr.EventData) -> str:
         """The formulas for the place that the film shows."""
@@ -216,6 +220,7 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
 
     hidden = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(explain, [explore.view], [film, steps, parameters], **hidden)
+    explore.film.click(None, None, None, js=WANT_FILM, **hidden)
     explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **hidden)
     tab.select(lambda: recorded, None, [training], **hidden)
     film.look(look, [explore.view], [steps], trigger_mode="always_last", **hidden)
