@@ -17,6 +17,7 @@ from ui.analyse.handlers import Analyst
 from ui.analyse.tab import create_analyse_tab
 from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
+from ui.catalog.reach import HUB
 from ui.catalog.samples import SampleLibrary
 from ui.compare.tab import create_compare_tab
 from ui.components.failures import say_failures
@@ -54,6 +55,7 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
         shelf: the models on offer; an empty one gives a page that says what to do.
         workspace: where runs and data sets lie, and what visitors may ask for.
     """
+    HUB.ask()
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         private = PrivateModels(shelf)
         gr.HTML(render("look/page_head.html"), apply_default_css=False)

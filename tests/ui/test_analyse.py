@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +19,7 @@ from train.data.source import DataSource
 from train.evaluation.reliance import html, known, measured, rows_of
 from ui.analyse.handlers import Analysis, Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
-from ui.catalog.reach import DataReach
+from ui.catalog.reach import DataReach, _Hub
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
 
@@ -127,6 +129,9 @@ def test_a_table_whose_columns_leave_a_doubt_is_read_by_its_longest_texts(analys
     chosen = texts["value"], classes["value"]
     analysis = [*analyst.run("tiny", offered["value"], str(path), "", 0, *chosen)][-1][0]
     assert analysis.corpus.texts[0] == "oil prices rose 0"
+    assert "Texts: words; classes: kind, chosen by content." in summary(analysis).facts
+    other = [*analyst.run("tiny", offered["value"], str(path), "", 0, "nr", "")][-1][0]
+    assert "Texts: nr; classes: none." in summary(other).facts
     *_, (_, said) = analyst.run("tiny", "toy", str(path), "", 0)
     assert "Column of texts" in said and "--" not in said
     assert [update["visible"] for update in analyst.leave("toy", str(path))[1:]] == [False, False]
@@ -148,6 +153,31 @@ def test_what_can_not_be_reached_is_listed_last_and_said_without_flags(checkpoin
     reach = DataReach()
     reach.failed("sst2", Unreachable("no", "the Hugging Face Hub does not answer"))
     assert reach.choices(["sst2"])[0][0] == "sst2 · not available here: the Hugging Face Hub does not answer"
+
+
+@pytest.mark.parametrize("status, reason", [(None, "the Hugging Face Hub does not answer"), (200, "")])
+def test_a_hub_that_does_not_answer_is_known_before_anybody_tries(status, reason, monkeypatch):
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *said):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("ui.catalog.reach._no_network", lambda: "")
+        monkeypatch.setattr("ui.catalog.reach.HUB", hub := _Hub())
+        if status is None:
+            server.server_close()
+        else:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub.ask().join()
+        assert DataReach().why_not("sst2") == reason
+        if status is not None:
+            server.shutdown()
 
 
 def test_a_public_page_takes_so_many_rows(checkpoint, tmp_path, monkeypatch):

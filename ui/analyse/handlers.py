@@ -22,6 +22,7 @@ from switch_model.analysis.specialization import THIN_TEXTS, AgainstChance, Cont
 from switch_model.counterfactuals import mean_importance
 from train.definitions import header
 from train.formatting import counted, percent
+from ui.analyse.table_columns import columns_of_table, read_from_columns
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach
 from ui.catalog.samples import DATASET_NAMES
@@ -87,21 +88,7 @@ class Analyst:
     def take(self, upload: Any) -> tuple[Any, Any, Any]:
         """(picker of data sets, pickers of columns) for a table of a visitor's own, with the columns chosen that it is
         read with: where names leave a doubt, the one with the longest texts."""
-        from train.data.columns import choose_columns
-        from train.data.errors import DataError, UnclearColumns
-        from train.data.loading import columns_of
-        from train.data.source import DataSource
-        from train.preflight.task_suggestion import columns_by_content, likely_columns
-
-        source, names, texts, label = DataSource(_path(upload)), [], None, None
-        try:
-            names = columns_of(source)
-            found = choose_columns(source, names)
-            texts, label = ",".join(found.texts), found.label
-        except UnclearColumns:
-            texts, label = columns_by_content(source) or likely_columns(source) or (None, None)
-        except DataError:  # Reading the table says what is wrong.
-            pass
+        names, texts, label, _ = columns_of_table(_path(upload))
         return (
             gr.update(choices=self.offer(upload), value=UPLOADED),
             gr.update(choices=list(dict.fromkeys([*names, *([texts] if texts else [])])), value=texts, visible=True),
@@ -161,7 +148,8 @@ class Analyst:
         if len(corpus.texts) < THIN_TEXTS:
             capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
         title = f"{self.shelf.load(model).title} on {Path(source).name}"
-        analysis = Analysis(corpus, model, title, found.note + capped)
+        read_from = "" if source == dataset else read_from_columns(source, text_column, label_column)
+        analysis = Analysis(corpus, model, title, read_from + found.note + capped)
         self._held.add(analysis)
         yield analysis, ""
 

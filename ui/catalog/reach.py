@@ -1,7 +1,7 @@
-"""Which data sets that are known by name can be read from here, as far as this machine alone can tell.
+"""Which data sets that are known by name can be read from here.
 
-Nothing is asked over the network for it: files are looked for, the machine's interfaces and environment are read, and
-what somebody tried in vain is remembered for a while.
+Nobody waits for it: files are looked for, the machine's interfaces and environment are read, what somebody tried in
+vain is remembered for a while, and whether the hub answers is asked in the background.
 Try it: DataReach().choices(["imdb", "mini_news"])
 """
 
@@ -17,10 +17,51 @@ from train.data.source import LOCAL_SPLITS, DataSource
 
 # How long what could not be reached is said not to be.
 REMEMBERED_SECONDS = 120.0
+# How long the hub may take to answer.
+ANSWER_SECONDS = 4.0
 _HUB = ""
 FROM_HUB = "from the Hugging Face Hub"
 # The style sheet dims what is called so in a list.
 MISSING = "not available here"
+
+
+class _Hub:
+    """Whether the Hugging Face Hub answers: asked by a page that is built, and again when that is long ago."""
+
+    def __init__(self) -> None:
+        self.why_not = ""
+        self._asked: float | None = None
+        self._lock = threading.Lock()
+
+    def ask(self) -> threading.Thread | None:
+        """Ask in the background, but for a hub that is known not to be there."""
+        if _no_network():
+            return None
+        with self._lock:
+            self._asked = time.monotonic()
+        asking = threading.Thread(target=self._ask, name="hub", daemon=True)
+        asking.start()
+        return asking
+
+    def ask_again(self) -> None:
+        """Where a page asked, and its answer is old."""
+        with self._lock:
+            old = self._asked is not None and time.monotonic() - self._asked > REMEMBERED_SECONDS
+        if old:
+            self.ask()
+
+    def _ask(self) -> None:
+        from huggingface_hub import constants
+        from huggingface_hub.utils import get_session
+
+        try:
+            answers = get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS).status_code < 500
+        except Exception:  # The client and the network raise many types; each means that nothing came back.
+            answers = False
+        self.why_not = "" if answers else NO_ANSWER
+
+
+HUB = _Hub()
 
 
 class DataReach:
@@ -37,6 +78,7 @@ class DataReach:
 
     def choices(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """(title, name) for a picker: first what is here, then what can be fetched, last what can't, and why."""
+        HUB.ask_again()
         here, fetched, missing = [], [], []
         for name in names:
             source = DataSource(name, self.data_dir)
@@ -60,7 +102,7 @@ class DataReach:
             return "it is in no folder here"
         if _is_cached(source):
             return ""
-        return _no_network() or self._remembered(_HUB) or self._remembered(name)
+        return _no_network() or HUB.why_not or self._remembered(_HUB) or self._remembered(name)
 
     def failed(self, name: str, error: Exception) -> None:
         """Remember that somebody tried in vain."""

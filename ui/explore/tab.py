@@ -291,6 +291,8 @@ def _connect_samples(
     model, source = asked.model, samples.source
     asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **_QUIET).then(**drawing)
     samples.table.pick(picker.on_pick, [model, source, view], sampled, **_QUIET).then(**drawing)
+    # What can be reached is known better than when the page was built.
+    asked.browse.click(lambda: gr.update(choices=picker.library.choices()), None, [samples.source], **_QUIET)
     asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **_QUIET)
     samples.close.click(close_samples, None, [samples.panel], **_QUIET)
     searching = {"fn": picker.search_samples, "inputs": [model, source, samples.query], "outputs": [samples.table]}
