@@ -15,9 +15,20 @@ def opened(open_page, **size):
     route(page, TEXT)
     cell(page, 4, 1).click()
     page.wait_for_function("document.querySelector('#token h2').textContent.includes('layer 3')")
-    page.get_by_role("tab", name="How it works").click()
-    page.wait_for_selector(".film-stage", state="visible")
+    open_film(page)
     return page
+
+
+def open_film(page):
+    """By its tab, which shows the place in view; on a phone, whose tab is in a menu, by its button, and paused."""
+    tab = page.get_by_role("tab", name="How it works")
+    if tab.is_visible():
+        tab.click()
+        page.wait_for_selector(".film-stage", state="visible")
+    else:
+        page.click("#watch-film")
+        page.wait_for_function("document.querySelector('[data-do=play]')?.textContent === 'Pause'")
+        page.click("[data-do=play]")
 
 
 def test_the_button_plays_the_film_from_its_beginning_each_time(open_page):
@@ -111,8 +122,7 @@ def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
 def test_every_token_of_a_long_text_can_be_followed(open_page):
     page = open_page(width=390, height=844)
     route(page, "oil prices rose as traders worried about the winter alert the team won " * 3)
-    page.get_by_role("tab", name="How it works").click()
-    page.wait_for_selector(".film-stage", state="visible")
+    open_film(page)
     page.locator(".film-stage").press("End")
     wait_for_words(page, ".film-said", "layer 1: The router")
     last = page.inner_text("#how-steps h2 >> nth=0")
