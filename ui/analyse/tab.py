@@ -166,7 +166,6 @@ def _create_choice(analyst: Analyst) -> _Choice:
         dataset = gr.Dropdown(analyst.offer(), value="mini_news", label="Data set", elem_id="analyse-data", **_PICKER)
         split = gr.Textbox(label="Split", placeholder="default: test", max_lines=1, min_width=140)
         limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
-    with gr.Row(elem_classes="columns"):
         own = {"visible": False, "filterable": False, "min_width": 140}
         text_column = gr.Dropdown([], label="Column of texts", elem_id="analyse-texts", **own)
         label_column = gr.Dropdown([], label="Column of classes", elem_id="analyse-classes", **own)
