@@ -1,7 +1,6 @@
 """The film of a routing in a real Chromium: it plays, steps, follows a token, and is saved as a video."""
 
 import itertools
-from itertools import pairwise
 
 from tests.support.explore_page import TEXT, cell, route, wait_for_words
 from train.formatting import percent
@@ -90,7 +89,7 @@ def test_less_motion_plays_in_steps(open_page):
     # Between two pictures of a film there would be hundreds of moments; steps are a tenth of a layer apart.
     # The first goes from wherever the film was paused.
     steps = [moment for moment in sorted(page.evaluate("[...moments]")) if moment != before]
-    assert all(later - earlier > 0.05 for earlier, later in pairwise(steps))
+    assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(steps))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
