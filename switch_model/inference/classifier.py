@@ -14,14 +14,14 @@ from torch import Tensor
 from switch_model.adapters.model import AdaptedClassifier
 from switch_model.checkpoint import require_classifier
 from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
-from switch_model.inference.traces import TokenTrace
+from switch_model.inference.traces import OneTrace, TokenTrace
 from switch_model.interventions import AnyInterventions
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.topk_routing import AnyRouting
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(OneTrace):
     """The prediction for one text.
 
     Attributes:
@@ -38,36 +38,6 @@ class Prediction:
     trace: TokenTrace
     votes: Tensor | None = None
     bias: Tensor | None = None
-
-    @property
-    def traces(self) -> tuple[TokenTrace, ...]:
-        """One per stack, as in a Generation."""
-        return (self.trace,)
-
-    @property
-    def tokens(self) -> list[str]:
-        """Readable tokens: the text's own characters, or a special token's name."""
-        return self.trace.tokens
-
-    @property
-    def offsets(self) -> list[tuple[int, int]]:
-        """(start, end) character offsets of each token in the text."""
-        return self.trace.offsets
-
-    @property
-    def unknown(self) -> list[bool]:
-        """For each token, whether the model reads it as the unknown token."""
-        return self.trace.unknown
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the text was longer than the model's maximum length."""
-        return self.trace.truncated
-
-    @property
-    def routing(self) -> tuple[AnyRouting, ...]:
-        """One record per sparse layer, for this text alone, on the CPU."""
-        return self.trace.routing
 
     @property
     def voters(self) -> AnyRouting:

@@ -13,13 +13,12 @@ from torch import Tensor
 from switch_model.adapters.model import AdaptedTokenClassifier
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
-from switch_model.inference.traces import TokenTrace
+from switch_model.inference.traces import OneTrace, TokenTrace
 from switch_model.interventions import AnyInterventions
-from switch_model.topk_routing import AnyRouting
 
 
 @dataclass(frozen=True, eq=False)
-class TokenPrediction:
+class TokenPrediction(OneTrace):
     """The classes of one text's tokens.
 
     Attributes:
@@ -33,30 +32,6 @@ class TokenPrediction:
     classes: list[str]
     scores: Tensor
     trace: TokenTrace
-
-    @property
-    def traces(self) -> tuple[TokenTrace, ...]:
-        return (self.trace,)
-
-    @property
-    def tokens(self) -> list[str]:
-        """Readable tokens: the text's own characters, or a special token's name."""
-        return self.trace.tokens
-
-    @property
-    def offsets(self) -> list[tuple[int, int]]:
-        """(start, end) character offsets of each token in the text."""
-        return self.trace.offsets
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the text was longer than the model's maximum length."""
-        return self.trace.truncated
-
-    @property
-    def routing(self) -> tuple[AnyRouting, ...]:
-        """One record per sparse layer, for this text alone, on the CPU."""
-        return self.trace.routing
 
 
 class TokenClassifier(TextPipeline):

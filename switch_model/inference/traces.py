@@ -94,3 +94,39 @@ def token_word(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:
     if kind == "WordLevel":
         return f" {piece}"
     return piece.replace("\u2581", " ")
+
+
+class OneTrace:
+    """What an answer has of its only trace."""
+
+    trace: TokenTrace
+
+    @property
+    def traces(self) -> tuple[TokenTrace, ...]:
+        """One per stack, as in a Generation."""
+        return (self.trace,)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Readable tokens: the text's own characters, or a special token's name."""
+        return self.trace.tokens
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """(start, end) character offsets of each token in the text."""
+        return self.trace.offsets
+
+    @property
+    def unknown(self) -> list[bool]:
+        """For each token, whether the model reads it as the unknown token."""
+        return self.trace.unknown
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the model's maximum length."""
+        return self.trace.truncated
+
+    @property
+    def routing(self) -> tuple[AnyRouting, ...]:
+        """One record per sparse layer, for this text alone, on the CPU."""
+        return self.trace.routing
