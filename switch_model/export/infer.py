@@ -6,39 +6,53 @@ import re
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
+class Texts:
+    """Texts as the graph's inputs, and its logits as answers. Raises ValueError for a text without a token."""
+
+    def __init__(self, folder: Path):
+        names = ("config.json", "tokenizer_config.json")
+        self.config, self.reading = (json.loads((folder / name).read_text("utf-8")) for name in names)
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(self.reading["model_max_length"])
+        self.tokenizer.enable_padding(pad_id=self.config["pad_token_id"])
+
+    def inputs(self, texts: list[str]) -> dict[str, np.ndarray]:
+        texts = [re.sub("_{3,}", self.reading.get("mask_token", "___"), text) for text in texts]
+        encoded = self.tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
+        if not all(any(one.attention_mask) for one in encoded):
+            raise ValueError("a text is empty, or has no visible character.")
+        rows = {"input_ids": [one.ids for one in encoded], "attention_mask": [one.attention_mask for one in encoded]}
+        return {name: np.array(row, dtype=np.int64) for name, row in rows.items()}
+
+    def answers(self, logits: np.ndarray, input_ids: np.ndarray) -> list[dict]:
+        if self.config["problem_type"] == "multi_label_classification":
+            scores = 1 / (1 + np.exp(-logits))
+        else:
+            scores = np.exp(logits - logits.max(-1, keepdims=True))
+            scores /= scores.sum(-1, keepdims=True)
+        if logits.ndim == 2:  # (texts, classes)
+            labels = [self.config["id2label"][str(index)] for index in range(logits.shape[1])]
+            named = [dict(zip(labels, row.tolist(), strict=True)) for row in scores]
+            return [{"label": max(one, key=one.__getitem__), "scores": one} for one in named]
+        blanks = input_ids == self.tokenizer.token_to_id(self.reading["mask_token"])
+        best = [(-row[places]).argsort(-1)[:, :5] for row, places in zip(scores, blanks, strict=True)]
+        return [{"blanks": [[self.tokenizer.decode([index]) for index in blank] for blank in one]} for one in best]
+
+
 def run(folder: Path, texts: list[str], provider: str = "cpu") -> list[dict]:
+    import onnxruntime
+
     if PROVIDERS[provider] not in onnxruntime.get_available_providers():
-        raise SystemExit(f"error: this onnxruntime has no {PROVIDERS[provider]}. Install onnxruntime-gpu.")
-    names = ("config.json", "tokenizer_config.json")
-    config, reading = (json.loads((folder / name).read_text("utf-8")) for name in names)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(reading["model_max_length"])
-    tokenizer.enable_padding(pad_id=config["pad_token_id"])
-    texts = [re.sub("_{3,}", reading.get("mask_token", "___"), text) for text in texts]
-    encoded = tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
-    if not all(any(one.attention_mask) for one in encoded):
-        raise SystemExit("error: a text is empty, or has no visible character.")
-    inputs = {"input_ids": [one.ids for one in encoded], "attention_mask": [one.attention_mask for one in encoded]}
+        raise ValueError(f"this onnxruntime has no {PROVIDERS[provider]}. Install onnxruntime-gpu.")
+    reader = Texts(folder)
+    inputs = reader.inputs(texts)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=[PROVIDERS[provider]])
-    logits = session.run(["logits"], {name: np.array(rows, dtype=np.int64) for name, rows in inputs.items()})[0]
-    if config["problem_type"] == "multi_label_classification":
-        scores = 1 / (1 + np.exp(-logits))
-    else:
-        scores = np.exp(logits - logits.max(-1, keepdims=True))
-        scores /= scores.sum(-1, keepdims=True)
-    if logits.ndim == 2:  # (texts, classes)
-        labels = [config["id2label"][str(index)] for index in range(logits.shape[1])]
-        named = [dict(zip(labels, row.tolist(), strict=True)) for row in scores]
-        return [{"label": max(one, key=one.__getitem__), "scores": one} for one in named]
-    masked = [np.array(one.ids) == tokenizer.token_to_id(reading["mask_token"]) for one in encoded]
-    best = [(-row[places]).argsort(-1)[:, :5] for row, places in zip(scores, masked, strict=True)]
-    return [{"blanks": [[tokenizer.decode([index]) for index in blank] for blank in blanks]} for blanks in best]
+    return reader.answers(session.run(["logits"], inputs)[0], inputs["input_ids"])
 
 
 if __name__ == "__main__":
@@ -46,5 +60,9 @@ if __name__ == "__main__":
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--provider", choices=PROVIDERS, default="cpu")
     given = parser.parse_args()
-    for answer in run(Path(__file__).resolve().parent, given.texts, given.provider):
+    try:
+        found = run(Path(__file__).resolve().parent, given.texts, given.provider)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    for answer in found:
         print(json.dumps(answer, ensure_ascii=False))
