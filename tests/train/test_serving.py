@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tarfile
 import urllib.request
+from pathlib import Path
 
+import onnxruntime
 import pytest
 import yaml
 
@@ -22,6 +24,7 @@ from tests.support.pages import (
     save_tiny_storyteller,
     save_tiny_translator,
 )
+from tests.support.triton import Triton, read_config, served
 from tests.support.waits import wait_until
 from train.cli.main import main
 
@@ -138,6 +141,55 @@ def test_bodies_and_content_types_of_sagemaker():
             input_fn(body, kind)
     with pytest.raises(ValueError, match="image/png"):
         output_fn({}, "image/png")
+
+
+@pytest.fixture
+def own_path(monkeypatch):
+    """What an exported file adds to sys.path and to the loaded modules goes with the test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "infer", raising=False)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", None)
+    yield
+    sys.modules.pop("infer", None)
+
+
+def test_a_repository_for_triton_batches_texts_and_answers_the_documented_client(tmp_path, own_path):
+    checkpoint = save_tiny_checkpoint(tmp_path / "ag_news")
+    export(checkpoint, "triton", tmp_path / "models")
+    texts, graph = (read_config(tmp_path / "models" / name / "config.pbtxt") for name in ("ag_news", "ag_news-graph"))
+    assert (texts.name, graph.name) == ("ag_news", "ag_news-graph")
+    assert texts.HasField("dynamic_batching") and texts.max_batch_size == graph.max_batch_size > 1
+    session = onnxruntime.InferenceSession(tmp_path / "models/ag_news-graph/1/model.onnx")
+    assert [one.name for one in graph.input] == [one.name for one in session.get_inputs()]
+    assert all(list(one.dims) == [-1] for one in graph.input)
+    pipeline = open_pipeline(checkpoint)
+    assert [(one.name, *one.dims) for one in graph.output] == [("logits", len(pipeline.model.config.labels))]
+
+    triton = Triton(tmp_path / "models", "ag_news")
+    answers = triton.ask({"TEXT": TEXTS[:1]}, {"TEXT": TEXTS[1:] + TEXTS[:1]}, {"TEXT": [" "]})
+    own = [{"label": one.label, "scores": pytest.approx(one.scores, abs=1e-4)} for one in map(pipeline, TEXTS)]
+    assert answers[:2] == [own[:1], [own[1], own[0]]] and "a text is empty" in answers[2]
+    page = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
+    [client] = [code for code in re.findall(r"(?s)```python\n(.*?)```", page) if "/v2/models/" in code]
+    with served(triton, "ag_news") as address:
+        known: dict = {}
+        exec(client.replace("http://127.0.0.1:8000", address), known)
+    assert [one["label"] for one in known["answers"]] == [pipeline(text).label for text in known["texts"]]
+    assert subprocess.run(["bash", "-n", tmp_path / "models/run_triton.sh"]).returncode == 0
+
+
+def test_triton_writes_texts_of_like_parameters_in_one_pass(tmp_path, own_path):
+    checkpoint = save_tiny_storyteller(tmp_path / "model")
+    export(checkpoint, "triton", tmp_path / "models")
+    assert "PARAMETERS" in {one.name for one in read_config(tmp_path / "models/model/config.pbtxt").input}
+    short, wrong = [json.dumps({"max_new_tokens": 5})], ["{"]
+    answers = Triton(tmp_path / "models", "model").ask(
+        {"TEXT": TEXTS[:1], "PARAMETERS": short},
+        {"TEXT": TEXTS[:1], "PARAMETERS": wrong},
+        {"TEXT": TEXTS[1:], "PARAMETERS": short},
+    )
+    own = [[{"generated_text": open_pipeline(checkpoint)(text, max_new_tokens=5).text}] for text in TEXTS]
+    assert [answers[0], answers[2]] == own and "Expecting" in answers[1]
 
 
 @pytest.mark.parametrize("kind", ["storyteller", "translator"])

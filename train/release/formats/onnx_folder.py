@@ -95,6 +95,14 @@ def in_words(agreement: onnx_graph.Agreement) -> str:
 
 def write_beside(opened: Opened, folder: Path, compared: str) -> None:
     """Write what the graph is used with: tokenizer, config with the labels, card and script."""
+    write_reader(opened, folder)
+    layers = onnx_graph.output_names(opened.model, opened.with_routing)[1:]
+    about = render("release/formats/onnx_card.md.jinja", compared=compared, layers=layers)
+    (folder / "README.md").write_text(f"{opened.card().rstrip()}\n\n{about}", encoding="utf-8")
+
+
+def write_reader(opened: Opened, folder: Path) -> None:
+    """Write what reads texts for a graph and names its answers: tokenizer, config with the labels, script."""
     # Written anew, since a checkpoint of an earlier version lacks fields that the script reads.
     (folder / "config.json").write_text(config_text(opened.model), encoding="utf-8")
     write_tokenizer(opened.tokenizer, folder)
@@ -104,6 +112,3 @@ def write_beside(opened: Opened, folder: Path, compared: str) -> None:
     settings = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": pipeline.max_length}
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
-    layers = onnx_graph.output_names(opened.model, opened.with_routing)[1:]
-    about = render("release/formats/onnx_card.md.jinja", compared=compared, layers=layers)
-    (folder / "README.md").write_text(f"{opened.card().rstrip()}\n\n{about}", encoding="utf-8")

@@ -22,19 +22,19 @@ CALLED = Path(service.__file__).parent
 
 def write_endpoint_folder(opened: Opened, folder: Path) -> str:
     """Write the folder of a Hugging Face Inference Endpoint; returns a sentence about it."""
-    _write_model(opened, folder)
+    write_model(opened, folder)
     shutil.copyfile(CALLED / "handler.py", folder / "handler.py")
-    _write_code(folder)
+    write_code(folder)
     return "push it to the Hub as a model repository and make an endpoint of it: handler.py answers the requests."
 
 
 def write_sagemaker_folder(opened: Opened, folder: Path) -> str:
     """Write the folder of a SageMaker model, and model.tar.gz of it; returns a sentence about it."""
-    _write_model(opened, folder)
+    write_model(opened, folder)
     code = folder / "code"
     code.mkdir()
     shutil.copyfile(CALLED / "inference.py", code / "inference.py")
-    _write_code(code)
+    write_code(code)
     archive = folder / "model.tar.gz"
     contents = sorted(path for path in folder.iterdir())
     with tarfile.open(archive, "w:gz") as tar:
@@ -43,13 +43,14 @@ def write_sagemaker_folder(opened: Opened, folder: Path) -> str:
     return "model.tar.gz is what SageMaker's model data points to; code/inference.py answers the requests."
 
 
-def requirements() -> str:
-    """requirements.txt, with this package's ranges."""
+def requirements(*packages: str) -> str:
+    """requirements.txt, with this package's ranges; without names, of all that switch_model needs."""
     ranges = {re.split(r"[^\w-]", line)[0].lower().replace("-", "_"): line for line in needed()}
-    return "".join(f"{ranges[name]}\n" for name in PACKAGES if name in ranges)
+    return "".join(f"{ranges[name]}\n" for name in packages or PACKAGES if name in ranges)
 
 
-def _write_model(opened: Opened, folder: Path) -> None:
+def write_model(opened: Opened, folder: Path) -> None:
+    """The checkpoint's files. Raises CheckpointError for one without a head."""
     if type(opened.model) not in PIPELINES:
         raise CheckpointError(
             f"This checkpoint is a {type(opened.model).__name__}, without a head: it can't answer requests. Train "
@@ -59,7 +60,7 @@ def _write_model(opened: Opened, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _write_code(folder: Path) -> None:
+def write_code(folder: Path) -> None:
     """requirements.txt and a copy of switch_model."""
     (folder / "requirements.txt").write_text(requirements(), encoding="utf-8")
     source = Path(switch_model.__file__).parent
