@@ -1,6 +1,8 @@
 """Exported folders answer as their model does, without torch, and what can't be exported is refused."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -32,9 +34,11 @@ def export(checkpoint, output, *flags, format="onnx") -> int:
 
 @pytest.fixture(scope="module", params=["classifier", "masked"])
 def exported(request, tmp_path_factory):
-    """(pipeline, folder of its export with routing)."""
+    """(pipeline, folder of its export with routing); the classifier's is TensorRT's: that of ONNX and two scripts."""
+    format = "onnx"
     folder = tmp_path_factory.mktemp("exported")
     if request.param == "classifier":
+        format = "tensorrt"
         pipeline = Predictor.from_checkpoint(save_tiny_checkpoint(folder / "model", **CLASSIFIER))
     else:
         config = save_tiny_mask_filler(folder / "model", num_layers=2) / "config.json"
@@ -42,7 +46,7 @@ def exported(request, tmp_path_factory):
         del known["problem_type"]  # As earlier versions wrote it.
         config.write_text(json.dumps(known), encoding="utf-8")
         pipeline = MaskFiller.from_checkpoint(folder / "model")
-    assert export(folder / "model", folder / "onnx", "--with_routing") == 0
+    assert export(folder / "model", folder / "onnx", "--with_routing", format=format) == 0
     return pipeline, folder / "onnx"
 
 
@@ -106,14 +110,35 @@ def test_the_script_beside_a_graph_answers_as_the_pipeline_without_torch(exporte
 
 
 def test_an_exported_folder_is_complete_and_names_no_folder_of_this_machine(exported):
-    _, folder = exported
+    pipeline, folder = exported
     names = {"README.md", "config.json", "infer.py", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
+    names |= {"build_engine.sh", "infer_trt.py"} if pipeline.added else set()
     assert {path.name for path in folder.iterdir()} == names
     here = str(folder.parent).encode(), sys.prefix.encode(), b"site-packages", b'.py"', b"switch_model/"
     for path in folder.iterdir():
         assert not [one for one in here if one in path.read_bytes()], path.name
     graph = onnx.load(folder / "model.onnx").graph
     assert [one.dim_param for one in graph.input[0].type.tensor_type.shape.dim] == ["texts", "tokens"]
+
+
+def test_tensorrts_script_asks_for_shapes_that_the_graph_takes(exported, tmp_path):
+    pipeline, folder = exported
+    if not pipeline.added:
+        return
+    shutil.copyfile(folder / "model.onnx", tmp_path / "model.onnx")
+    shutil.copyfile(folder / "build_engine.sh", tmp_path / "build_engine.sh")
+    (tmp_path / "trtexec").write_text('#!/bin/sh\necho "--stronglyTyped" "$@"\n')  # Names its arguments.
+    (tmp_path / "trtexec").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    command = ["bash", str(tmp_path / "build_engine.sh"), "--verbose"]
+    done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True)
+    flags = dict(word.partition("=")[::2] for word in done.stdout.split())
+    assert {"--stronglyTyped", "--verbose"} <= set(flags) and "--noTF32" not in flags
+    session = onnxruntime.InferenceSession(tmp_path / flags["--onnx"])
+    for kind in ("min", "opt", "max"):
+        shapes = dict(one.split(":") for one in flags[f"--{kind}Shapes"].split(","))
+        given = {name: np.ones([int(size) for size in shape.split("x")], np.int64) for name, shape in shapes.items()}
+        assert len(session.run(["logits"], given)[0]) == len(given["input_ids"])
 
 
 @pytest.mark.parametrize("save", [save_tiny_storyteller, save_tiny_translator])
@@ -145,7 +170,8 @@ def test_int8_is_smaller_and_keeps_names_and_files(exported, tmp_path, capsys):
     pipeline, folder = exported
     assert export(folder.parent / "model", tmp_path / "int8", "--with_routing", format="onnx-int8") == 0
     assert "Weights in int8" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "int8").iterdir()} == {path.name for path in folder.iterdir()}
+    scripts = {"build_engine.sh", "infer_trt.py"}
+    assert {path.name for path in (tmp_path / "int8").iterdir()} == {path.name for path in folder.iterdir()} - scripts
     whole, small = (onnxruntime.InferenceSession(at / "model.onnx") for at in (folder, tmp_path / "int8"))
     assert [one.name for one in small.get_outputs()] == [one.name for one in whole.get_outputs()]
     weights = onnx.load(tmp_path / "int8/model.onnx").graph.initializer

@@ -16,6 +16,7 @@ from switch_model.storage.whole_files import folder_written_aside
 from train.release.formats.app_folder import write_docker_folder, write_space_folder
 from train.release.formats.onnx_folder import write_int8_folder, write_onnx_folder
 from train.release.formats.opened import Opened
+from train.release.formats.tensorrt_folder import write_tensorrt_folder
 from train.release.formats.triton_folder import write_triton_folder
 from train.release.formats.with_code import write_endpoint_folder, write_sagemaker_folder
 from train.release.shared_copy import shared_copy
@@ -24,16 +25,16 @@ from train.release.shared_copy import shared_copy
 FORMATS: dict[str, Callable[[Opened, Path], str]] = {
     "onnx": write_onnx_folder,
     "onnx-int8": write_int8_folder,
+    "tensorrt": write_tensorrt_folder,
     "triton": write_triton_folder,
     "endpoint": write_endpoint_folder,
     "sagemaker": write_sagemaker_folder,
     "docker": write_docker_folder,
     "space": write_space_folder,
 }
-WITH_ROUTING = ("onnx", "onnx-int8")
+WITH_ROUTING = ("onnx", "onnx-int8", "tensorrt")
 # Formats that are not written -> what to do instead.
 INSTEAD = {
-    "tensorrt": "--format onnx, and infer.py --provider tensorrt, or trtexec on its model.onnx",
     "torchao-int8": "--format onnx-int8, or torchao's quantize_ on the model opened in Python",
     "openvino": "--format onnx; openvino.convert_model reads model.onnx",
     "executorch": "--format onnx; ONNX Runtime runs on phones too",
