@@ -33,6 +33,7 @@ PARTS = {
             "checkpoint",
             "adapters",
             "inference",
+            "attribution",
             "export",
             "counterfactuals",
             "analysis",

@@ -71,6 +71,7 @@ class ReadText:
             truncated=self.truncated,
             routing=routing,
             written=len(self.tokens),
+            ids=self.ids,
         )
 
 

@@ -321,6 +321,7 @@ class TextGenerator(TextPipeline):
             truncated=prompt.truncated and not self.has_encoder,
             routing=_records_of("decoder", records),
             written=len(head),
+            ids=[*head, *written],
         )
         return Generation(
             text=self._restored(prompt, written) or text,

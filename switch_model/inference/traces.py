@@ -4,7 +4,7 @@ Legend: T tokens of the stack.
 Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.tokens
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerFast
 
@@ -27,6 +27,7 @@ class TokenTrace:
         truncated: whether the text was longer than the model's maximum length.
         routing: one record per sparse layer of the stack, (1, T) each, on the CPU.
         written: index of the first generated token; T when there is none.
+        ids: token ids, without one for a model's own CLS token; empty in a saved record.
     """
 
     stack: str
@@ -37,6 +38,7 @@ class TokenTrace:
     truncated: bool
     routing: tuple[AnyRouting, ...]
     written: int
+    ids: list[int] = field(default_factory=list)
 
 
 def written_tokens(

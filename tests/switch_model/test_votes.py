@@ -28,6 +28,7 @@ from ui.cards.votes import votes_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.api import Endpoints
+from ui.explore.detail_tabs import ATTRIBUTION
 from ui.explore.handlers import Explorer
 from ui.explore.share_bar import keep
 from ui.sharing.records import read_record, record_of
@@ -196,16 +197,10 @@ def test_below_each_word_stands_its_vote(explorer):
     assert shown == pytest.approx(view.prediction.votes[:, label].tolist(), abs=1e-5)
 
 
-def test_a_residual_model_says_why_it_has_no_votes(explorer):
+def test_a_residual_model_says_what_its_experts_write(explorer):
     view, *_, grid, _, _, _ = explorer.route("residual", TEXT, None)
-    card = explorer.look_closer(view).votes
-    assert (
-        "no votes" in card
-        and "--readout" not in card
-        and "data-measure" in card
-        and "<table" not in card
-        and grid["votes"] is None
-    )
+    card = explorer.look_closer(view, ATTRIBUTION).votes
+    assert "What each expert writes" in card and "data-measure" in card and grid["votes"] is None
     card = explorer.look_closer(explorer.intervene(view, {"kind": "measure"}).view).votes
     assert "data-measure" not in card and card.count("<th>layer") == len(view.records)
 

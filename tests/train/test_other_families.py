@@ -38,6 +38,8 @@ def test_predict_shows_the_experts_of_every_token(tmp_path, capsys):
         assert main(["predict", *asked]) == 0
         printed = capsys.readouterr().out
         assert "largest weight comes first" in printed and "coder.1" in printed
+        written = json.loads(path.read_text())[0].get("attribution", [])
+        assert ("experts: what they add to the logit" in printed) == bool(written) == (name != "both")
         for trace in traces(json.loads(path.read_text())[0]):
             records = [record_of_dict(values) for values in trace["routing"]]
             assert records and all(record.experts.shape == (1, len(trace["tokens"]), CHOICES) for record in records)

@@ -11,9 +11,13 @@ from switch_model import CheckpointError
 from switch_model.adapters import families
 from switch_model.traces.api_answers import traces_in
 from tests.support.moe_models import CHOICES, EXPERTS, save_tiny, tiny
+from train.formatting import signed
 from ui.cards.of_view import closer_cards, summary
 from ui.catalog.models import ModelShelf
+from ui.catalog.samples import SampleLibrary
 from ui.components.routing_grid import view_grid
+from ui.explore.detail_tabs import ATTRIBUTION
+from ui.explore.handlers import Explorer
 from ui.models.page import model_page
 from ui.sharing.picture import draw_grid
 from ui.sharing.records import read_record, record_of
@@ -51,6 +55,21 @@ def test_cards_speak_of_several_experts(opened):
     assert f"the {CHOICES} experts that the layer’s router chose" in summary(opened.view)
     page = model_page(opened.shelf, opened.shelf.default)
     assert "mixtral, a model of transformers" in page.facts and '"num_local_experts"' in page.config
+
+
+def test_what_each_expert_writes_is_a_card_and_is_kept(opened):
+    explorer = Explorer(opened.shelf, SampleLibrary())
+    card = explorer.look_closer(opened.view, ATTRIBUTION).votes
+    found = explorer.attribution(opened.view)
+    assert "What each expert writes" in card and card.count('<th scope="row">') >= len(found.experts)
+    assert signed(found.experts[0].values[0], 2 if max(map(abs, found.logits)) >= 1 else 3) in card
+    kept = record_of(opened.view, "A", attribution=found)
+    again = read_record(json.dumps(kept).encode())
+    assert Explorer(opened.shelf, SampleLibrary()).attribution(again) == found
+    assert "What each expert writes" in report_html(again, "A", attribution=found)
+    kept["attribution"]["terms"][0]["values"][0] += 1
+    with pytest.raises(ValueError, match="no record"):
+        read_record(json.dumps(kept).encode())
 
 
 def test_what_a_visitor_sends_is_never_opened_by_transformers(opened):

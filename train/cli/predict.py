@@ -76,8 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         label_column="the data set's column of classes; none = found by name",
     )
     parser.add_argument("--num_samples", type=positive, help="rows of the data set; none = 20 (toy: 1000)")
-    parser.add_argument("--trace", action="store_true", help="also print each token's routing")
-    parser.add_argument("--trace_file", type=as_path, help="JSON file for texts, tokens and routing records")
+    parser.add_argument(
+        "--trace", action="store_true", help="also print each token's routing, and what each expert writes"
+    )
+    parser.add_argument(
+        "--trace_file", type=as_path, help="JSON file for texts, tokens, routing records and what each expert writes"
+    )
     parser.add_argument("--batch_size", type=positive, help="texts per batch; none = 32 (toy: 4)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
     parser.add_argument("--dtype", help=DTYPE)

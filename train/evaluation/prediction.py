@@ -17,10 +17,11 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.analysis.typical_texts import TypicalTexts, unlike_in_words
+from switch_model.attribution.direct import direct_attributions
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.decoding import MAX_NEW_TOKENS, Decoding
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
-from switch_model.inference.pipeline import AnyModel, replace_surrogates
+from switch_model.inference.pipeline import AnyModel, TextPipeline, replace_surrogates
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.inference.token_classifier import TokenClassifier
 from switch_model.inference.traces import TokenTrace
@@ -37,7 +38,7 @@ from train.data.table_output import write_table
 from train.data.tables import read_table
 from train.data.toy import make_toy_split
 from train.evaluation.classification import load_rows
-from train.evaluation.routing_table import routing_table, token_table
+from train.evaluation.routing_table import routing_table, token_table, writes_table
 from train.formatting import counted, one_line
 from train.tasks.generation import STORY, continue_texts, translate
 from train.tasks.rows import make_tokenizer, read_data
@@ -147,8 +148,9 @@ def print_texts(
             print(f"note: “{cells[-1]}” is {unlike_in_words(unlike)}", file=sys.stderr)
         if trace and prediction is not None:
             print(routing_table(prediction))
+        wrote = {} if prediction is None or not (trace or trace_file) else _writes(predictor, prediction, [None], trace)
         if trace_file:
-            traced.append(as_json(texts[index], prediction))
+            traced.append(as_json(texts[index], prediction) | wrote)
     _write_traces(traced, trace_file)
 
 
@@ -164,7 +166,7 @@ def write_texts(model: AnyModel, tokenizer: PreTrainedTokenizerFast, options: ar
 
     Raises DataError when a file or a data set can't be read; ValueError for unsupported flags.
     """
-    traced = options.trace or options.trace_file
+    traced = _is_traced(options)
     length, beams, has_encoder = options.max_new_tokens, options.num_beams or 1, model.config.is_encoder_decoder
     if has_encoder:
         refuse(options, SAMPLING, "this encoder-decoder model does not sample. Only causal models (clm) do.")
@@ -208,7 +210,10 @@ def _written_with_routing(
         print(one_line(found.text))
         if options.trace:
             print("\n".join(token_table(one.tokens, one.routing) for one in found.traces))
-        traced.append({"text": text, "written": found.text, "traces": [_trace_as_json(one) for one in found.traces]})
+        followed = range(found.answer.written - 1, len(found.answer.tokens) - 1)
+        wrote = _writes(generator, found, followed, options.trace)
+        traces = [_trace_as_json(one) for one in found.traces]
+        traced.append({"text": text, "written": found.text, "traces": traces, **wrote})
     _write_traces(traced, options.trace_file)
     return answers
 
@@ -227,8 +232,28 @@ def label_tokens(classifier: TokenClassifier, options: argparse.Namespace) -> No
             print(f"  {one_line(token).strip()[:16]:16} {one_line(label)} {share:.3f}")
         if options.trace:
             print(token_table(found.tokens, found.routing))
-        traced.append({"text": text, "labels": found.labels, **_trace_as_json(found.trace)})
+        wrote = _writes(classifier, found, range(len(found.tokens)), options.trace) if _is_traced(options) else {}
+        traced.append({"text": text, "labels": found.labels, **_trace_as_json(found.trace), **wrote})
     _write_traces(traced, options.trace_file)
+
+
+def _is_traced(options: argparse.Namespace) -> bool:
+    return bool(options.trace or options.trace_file)
+
+
+def _writes(pipeline: TextPipeline, answer: Any, tokens: Sequence[int | None], shown: bool) -> dict[str, Any]:
+    """What each expert writes, for JSON: a list under "attribution"; `shown` prints it too. Nothing where there are
+    votes; where it can't be told, standard error says why."""
+    if not answer.routing or not len(tokens) or getattr(answer, "votes", None) is not None:
+        return {}
+    try:
+        found = direct_attributions(pipeline, answer, tokens)
+    except ValueError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return {}
+    if shown:
+        print(writes_table(found, answer.traces[-1].tokens))
+    return {"attribution": [one.to_dict() for one in found]}
 
 
 def _trace_as_json(trace: TokenTrace) -> dict[str, Any]:

@@ -5,12 +5,13 @@ Try it: print(routing_table(Predictor.from_checkpoint("assets/models/ag_news")("
 
 from collections.abc import Sequence
 
+from switch_model.attribution.direct import DirectAttribution
 from switch_model.inference.classifier import Prediction
 from switch_model.topk_routing import AnyRouting
 from train.formatting import one_line
 
-# Least width of a layer's column.
-WIDTH = 14
+# Least width of a layer's column, and experts named for each prediction.
+WIDTH, SHOWN_EXPERTS = 14, 3
 
 
 def routing_table(prediction: Prediction) -> str:
@@ -54,6 +55,25 @@ def token_table(tokens: Sequence[str], records: Sequence[AnyRouting], votes: Seq
         legend = "n 0.48: the token went to expert n, with router probability (gate) 0.48"
     if any(bool(record.dropped.any()) for record in records):
         legend += "; (n): the buffer of expert n was full, the token was dropped"
+    return "\n".join([*lines, legend])
+
+
+def writes_table(found: Sequence[DirectAttribution], tokens: Sequence[str]) -> str:
+    """A line per prediction: its output, the logit, what all experts together write of it, and those that write most.
+    The last line is a legend.
+
+    Args:
+        tokens: of the trace.
+    """
+    lines = [f"{'at':16} {'output':16} {'logit':>8} {'experts':>8}  most"]
+    for one in found:
+        at = "text" if one.token is None else tokens[one.token].strip()[:16]
+        most = ", ".join(
+            f"{term.layer} expert {term.expert} {term.values[0]:+.2f}" for term in one.experts[:SHOWN_EXPERTS]
+        )
+        written, output = sum(term.values[0] for term in one.experts), one_line(one.outputs[0]).strip()[:16]
+        lines.append(f"{one_line(at):16} {output:16} {one.logits[0]:>+8.2f} {written:>+8.2f}  {most}")
+    legend = "experts: what they add to the logit themselves, through the final norm with its scale held fixed"
     return "\n".join([*lines, legend])
 
 

@@ -9,15 +9,20 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
+from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card
-from ui.cards.importance import importance_in_words, importance_table
+from ui.cards.importance import attribution, importance_in_words, importance_table
 from ui.cards.prediction import prediction_card, prediction_notice
 from ui.cards.routing import look_cards
+from ui.cards.votes import votes_card
+from ui.cards.writes import TITLE as WRITES
+from ui.cards.writes import writes_card
 from ui.cards.written import answer_notice, next_tokens, written_card
 from ui.components.routing_grid import digits_of
 from ui.look import html
+from ui.look.html import empty_card
 from ui.views.changes import words_of_changes
 from ui.views.view import FilledView, PredictionView, View, WrittenView
 
@@ -94,6 +99,27 @@ def saved_in_words(view: View) -> str:
 def closer_cards(view: View) -> tuple[Markup, Markup]:
     """(token card, load card) of the place that is looked at."""
     return look_cards(view, _CARDS[type(view)].followers(view))
+
+
+def attribution_card(view: View | None, found: DirectAttribution | str | None = None, still: bool = False) -> Markup:
+    """What the answer rests on: the votes of a classifier that reads its experts alone, else what each expert writes;
+    for a class, also what was measured without each expert.
+
+    Args:
+        found: what each part wrote, or why that can't be told; None = not worked out.
+        still: nothing in it can be clicked.
+    """
+    if view is None:
+        return empty_card(WRITES)
+    if votes_instead(view):
+        return votes_card(view, still)
+    measured = attribution(view) if view.classifies and not still else ""
+    return writes_card(view, found) + measured
+
+
+def votes_instead(view: View) -> bool:
+    """Whether the answer has votes, which are exact, or no expert that could write."""
+    return view.classifies and (view.answer.votes is not None or not view.records)
 
 
 def elsewhere_card(view: View | None, answer: WhatIf | None, still: bool = False) -> Markup:

@@ -15,8 +15,9 @@ from switch_model.analysis.layer_names import layer_title
 from train.formatting import counted, signed
 from ui.cards.importance import attribution
 from ui.components.routing_grid import classes_shown, digits_of
-from ui.look.html import empty_card, heading, quiet, render
+from ui.look.html import empty_card, render
 from ui.look.palette import MAX_COLOURS
+from ui.look.sums import cells_of
 from ui.views.view import PredictionView, View
 
 TITLE = "Who voted for what"
@@ -34,7 +35,7 @@ def create_votes(value: str = "") -> gr.HTML:
 
 
 def votes_card(view: View | None, still: bool = False) -> Markup | str:
-    """A row per expert of the layer that votes, a column per class, their sums; a sentence for a model without classes.
+    """A row per expert of the layer that votes, a column per class, their sums, of a classifier.
     Below it what was measured of the experts, or a button that measures it.
 
     Args:
@@ -42,15 +43,13 @@ def votes_card(view: View | None, still: bool = False) -> Markup | str:
     """
     if view is None:
         return empty_card(TITLE)
-    if not view.classifies:
-        return heading(TITLE) + quiet("Votes are for classes: this model predicts tokens.")
     return _votes(view, still) + ("" if still else attribution(view))
 
 
 def _votes(view: PredictionView, still: bool) -> Markup:
     prediction = view.answer
     if prediction.votes is None:
-        return render("cards/no_votes.html", title=TITLE, routed=bool(prediction.routing))
+        return render("cards/no_votes.html", title=TITLE)
     record, votes_EC, layer = prediction.voters, prediction.votes_of_experts, layer_title(prediction.voters.name)
     classes, digits, names = classes_shown(prediction), digits_of(prediction), list(prediction.scores)
     kept_E = torch.bincount(record.expert[0][record.kept[0]], minlength=record.num_experts).tolist()
@@ -61,7 +60,7 @@ def _votes(view: PredictionView, still: bool) -> Markup:
     widest = max([1e-9, *(abs(row[c]) for row in [*(votes[expert] for expert in shown), bias] for c in classes)])
 
     def cells(values_C: list[float], bars: bool = True) -> list[dict[str, Any]]:
-        return [_cell(values_C[c], c, names[c], widest if bars else None, digits) for c in classes]
+        return cells_of(values_C, classes, names, widest if bars else None, digits)
 
     rows = [
         {
@@ -103,15 +102,6 @@ def _facts(layer: str, more: int, dropped: int, still: bool) -> list[str]:
         *([f"{dropped} token{'s were' if dropped > 1 else ' was'} dropped: no vote."] if dropped else []),
         *([f"{more} less likely class{'es' if more > 1 else ''} not shown."] if more else []),
     ]
-
-
-def _cell(vote: float, index: int, name: str, widest: float | None, digits: int) -> dict[str, Any]:
-    """A number with its class; its bar, where it has one, goes right for the class and left against it."""
-    cell = {"index": index, "name": name, "number": signed(vote, digits), "side": ""}
-    if widest is not None:
-        side, at = ("helps", "left") if vote >= 0 else ("harms", "right")
-        cell |= {"side": side, "at": at, "width": f"{50 * abs(vote) / widest:.1f}"}
-    return cell
 
 
 def strip_bar(vote: float | None, name: str, most: float, digits: int) -> dict[str, Any]:

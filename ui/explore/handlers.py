@@ -13,17 +13,17 @@ from markupsafe import Markup
 
 from switch_model import CheckpointError
 from switch_model.analysis.layer_names import layer_title
+from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.flow import draw_flow
-from ui.cards.of_view import closer_cards, elsewhere_card
-from ui.cards.votes import votes_card
+from ui.cards.of_view import attribution_card, closer_cards, elsewhere_card, votes_instead
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import LoadedModel, ModelShelf
 from ui.catalog.samples import Sample, SampleLibrary
 from ui.components.expert_panel import changes_from_panel, serial_of
 from ui.explore.batch_neighbours import forget
-from ui.explore.detail_tabs import FLOW, LAYER, TOKEN
+from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER, TOKEN
 from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text
 from ui.explore.outputs import (
     Chosen,
@@ -148,7 +148,8 @@ class Explorer:
         # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
         answer = self.what_if(view) if opened == TOKEN and view is not None and view.asked else None
         drawn = draw_probabilities(view if opened == LAYER else None)
-        return Closer(*drawn, votes_card(view), elsewhere_card(view, answer, still=saved))
+        found = self.attribution(view) if opened == ATTRIBUTION else None
+        return Closer(*drawn, attribution_card(view, found), elsewhere_card(view, answer, still=saved))
 
     def on_ask(self, view: View | None) -> tuple[View | None, str]:
         """What a click on the token that is looked at already would give: (view, what-if card)."""
@@ -161,6 +162,15 @@ class Explorer:
             return view.what_if(self.shelf.load(view.model) if view.model else None)
         except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
             return None
+
+    def attribution(self, view: View | None) -> DirectAttribution | str | None:
+        """What each part of the model wrote there, or why that can't be told; None where there are votes instead."""
+        if view is None or votes_instead(view):
+            return None
+        try:
+            return view.attribution(self.shelf.load(view.model) if view.model else None)
+        except CheckpointError as error:
+            return str(error)
 
     def draw(self, view: View | None, opened: str, neighbours_of: Any) -> Drawn:
         """What follows a view."""

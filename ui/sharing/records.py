@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from switch_model import Filling, Generation, Prediction, Routing
+from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.inference.mask_filler import Blank
 from switch_model.inference.pipeline import MAX_CHARACTERS
@@ -43,12 +44,15 @@ class _Form(NamedTuple):
     read_own: Callable[[Any, dict[str, Any]], View]
 
 
-def record_of(view: View, title: str, answer: WhatIf | None = None) -> dict[str, Any]:
+def record_of(
+    view: View, title: str, answer: WhatIf | None = None, attribution: DirectAttribution | str | None = None
+) -> dict[str, Any]:
     """Everything on screen as plain data: text, answer before and after the changes, the routing records, votes (T, C)
     and bias (C,) where the model has them (classes as the scores have them), and what matters once it was measured.
 
     Args:
         answer: what the card “what if” holds of the token that is looked at; None = nothing.
+        attribution: what each part wrote there, kept under "attribution"; anything else = nothing.
     """
     kind = next(kind for kind, form in _FORMS.items() if form.view is type(view))
     form, (token, layer) = _FORMS[kind], view.place
@@ -68,6 +72,8 @@ def record_of(view: View, title: str, answer: WhatIf | None = None) -> dict[str,
         record["before"] = form.write(view.base)
     if answer is not None:
         record["what_if"] = {"probability": answer.probability, "labels": answer.labels}
+    if isinstance(attribution, DirectAttribution):
+        record["attribution"] = attribution.to_dict()
     return record
 
 
@@ -92,7 +98,11 @@ def read_record(raw: bytes) -> View:
             changes=changes_from_json(content),
             saved_from=str(content["model"])[:200] or "a model",
         )
-        return form.read_own(view.looking_at(int(content["token"]), int(content["layer"])), content)
+        view = form.read_own(view.looking_at(int(content["token"]), int(content["layer"])), content)
+        if "attribution" in content:
+            found = DirectAttribution.from_dict(content["attribution"])
+            view = replace(view, attributions={view.place: found})
+        return view
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise ValueError("This is no record of this page: save one with “Record (JSON)”, and open that.") from error
 
@@ -108,7 +118,7 @@ def _shape(answer: Prediction | Generation | Filling) -> list[Any]:
 
 
 def _trace_to_json(trace: TokenTrace) -> dict[str, Any]:
-    plain = {name: value for name, value in vars(trace).items() if name != "routing"}
+    plain = {name: value for name, value in vars(trace).items() if name not in ("routing", "ids")}
     return plain | {"routing": [record.to_dict() for record in trace.routing]}
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
+from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.plots.routing import router_probabilities
 from ui.cards.flow import draw_flow
 from ui.cards.importance import importance_in_words, importance_table
-from ui.cards.of_view import answer_card, closer_cards, elsewhere_card
+from ui.cards.of_view import answer_card, attribution_card, closer_cards, elsewhere_card, votes_instead
 from ui.cards.routing import load_card
-from ui.cards.votes import strip_bar, votes_card
+from ui.cards.votes import strip_bar
 from ui.components.routing_grid import plain_grid
 from ui.look.html import in_points, render
 from ui.look.palette import CELL_INK, MAX_COLOURS, palette_css
@@ -27,13 +28,20 @@ from ui.views.changes import words_of_changes
 from ui.views.view import PredictionView, View
 
 
-def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool = False) -> Markup:
+def report_html(
+    view: View,
+    title: str,
+    answer: WhatIf | None = None,
+    flow: bool = False,
+    attribution: DirectAttribution | str | None = None,
+) -> Markup:
     """The whole file, with the page's own looks.
 
     Args:
         title: the model's name for people.
         answer: what the chosen token would do elsewhere; None = the model can't be asked.
         flow: whether the flow from layer to layer is on screen.
+        attribution: what each part of the model wrote; None = that is not on screen.
     """
     style = f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}\n{STYLE_SHEET.read_text(encoding='utf-8')}"
     parts: dict[str, Any] = dict.fromkeys(
@@ -46,6 +54,8 @@ def report_html(view: View, title: str, answer: WhatIf | None = None, flow: bool
         parts["closer"] = closer_cards(view)
     elif view.record is not None:
         parts |= _routing_of_class(view, answer, flow)
+    if attribution is not None:
+        parts["votes"] = attribution_card(view, attribution, still=True)
     return render(
         "sharing/report.html",
         style=Markup(style),
@@ -63,7 +73,7 @@ def _routing_of_class(view: PredictionView, answer: WhatIf | None, flow: bool) -
     probabilities = router_probabilities(view.record, view.trace.tokens, view.token)
     return {
         "grid": _static_grid(view),
-        "votes": votes_card(view, still=True),
+        "votes": attribution_card(view, still=True) if votes_instead(view) else "",
         "importance": found,
         "elsewhere": elsewhere_card(view, answer, still=True) if answer else "",
         "closer": [token, *(load_card(view.trace, layer) for layer in range(len(view.records)))],

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from switch_model import Filling, Generation, Interventions, Prediction, Routing
+from switch_model.attribution.direct import DirectAttribution, direct_attribution
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.traces import TokenTrace
@@ -56,6 +57,7 @@ class View:
         changes: to the routing.
         past: the changes before, the last one at the end.
         saved_from: title of the model that a saved view was made with; its model's key is "".
+        attributions: of a saved view, what each part wrote, by the place that was looked at.
     """
 
     model: str
@@ -68,6 +70,7 @@ class View:
     changes: Interventions = NO_CHANGES
     past: tuple[Interventions, ...] = ()
     saved_from: str = ""
+    attributions: Mapping[tuple[int, int], DirectAttribution] = field(default_factory=dict)
 
     # What only one kind of answer has; a subclass that has it makes a field of it.
     true_label: ClassVar[str | None] = None
@@ -155,6 +158,22 @@ class View:
     def measured(self, loaded: LoadedModel) -> Self:
         """With what the class rests on, where there is a class."""
         return self
+
+    def attribution(self, loaded: LoadedModel | None) -> DirectAttribution | str | None:
+        """What each part of the model adds to the logits of the prediction that is looked at; or why that can't be
+        told. `loaded`: None for a saved view, of which it was kept or not."""
+        if loaded is None:
+            return self.attributions.get(self.place, "It was not kept in this record: ask the model itself.")
+        if self.stack != len(self.traces) - 1:
+            return (
+                "Experts of the encoder write to no logit themselves: the decoder reads what they left through its "
+                "cross-attention. Choose a token that the decoder wrote, or switch an expert off to see what changes."
+            )
+        token = None if self.classifies else self.token
+        try:
+            return direct_attribution(loaded.pipeline, self.answer, token, self.changes)
+        except ValueError as error:
+            return str(error)
 
     def what_if(self, loaded: LoadedModel | None) -> WhatIf | None:
         """What the answer would be with the token under each expert; None where that can't be asked."""

@@ -10,6 +10,7 @@ from switch_model import CheckpointError, Interventions, TextGenerator
 from switch_model.adapters import families
 from switch_model.adapters.loading import load_any
 from switch_model.adapters.model import adapt
+from switch_model.attribution.direct import direct_attribution
 from tests.support.moe_models import CHOICES, EXPERTS, FAMILIES, save_tiny, tiny, tiny_tokenizer
 
 pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
@@ -112,6 +113,39 @@ def test_loads_are_those_of_the_librarys_router_logits(family, adapted, made, id
         counts = torch.bincount(logits.reshape(-1, EXPERTS).topk(CHOICES).indices.flatten(), minlength=EXPERTS)
         assert torch.equal(record.choices, counts)
         torch.testing.assert_close(record.load, counts / counts.sum())
+
+
+# Adds up in another way; weighs what goes into its experts.
+NOT_SEPARABLE = {"minimax": "does not add up", "llama4": "take something else"}
+
+
+@EVERY
+def test_what_each_expert_writes_adds_up_to_the_logits(family, adapted):
+    generator = TextGenerator(adapted[family], tiny_tokenizer())
+    answer = generator(TEXT, max_new_tokens=4)
+    if family in NOT_SEPARABLE:
+        with pytest.raises(
+            ValueError, match=f"can't be told for this {family}.*{NOT_SEPARABLE[family]}.*switch it off"
+        ):
+            direct_attribution(generator, answer)
+        return
+    found = direct_attribution(generator, answer)
+    *parts, _ = found.terms
+    for index, logit in enumerate(found.logits):
+        assert sum(part.values[index] for part in parts) == pytest.approx(logit, abs=1e-4)
+    token = len(answer.answer.tokens) - 2
+    chosen = {(one.name, expert) for one in answer.routing for expert in one.experts[0, token].tolist()}
+    assert {(part.layer, part.expert) for part in found.experts} == chosen
+    shared = family in (
+        "qwen2_moe",
+        "ernie4_5_moe",
+        "hunyuan_v1_moe",
+        "deepseek_v2",
+        "deepseek_v3",
+        "glm4_moe",
+        "dots1",
+    )
+    assert ("shared experts" in found.others) == shared and hooks_of(adapted[family].library) == 0
 
 
 @EVERY
