@@ -16,6 +16,8 @@ def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path)
     page.get_by_role("tab", name="Analyse").click()
     page.set_input_files("[data-testid='Your own table…-upload-button']", str(table))
     page.wait_for_selector("#confusion [data-true]:enabled")
+    chosen = [page.input_value(f"#analyse-{name} input") for name in ("data", "texts", "classes")]
+    assert chosen == ["news.csv", "text", "label"]
     page.locator("#confusion [data-true]:enabled").first.click()
     page.wait_for_selector("#cell-texts .sample")
     text = page.locator("#cell-texts .sample span").first.inner_text()

@@ -262,9 +262,9 @@ def _connect_choice(analyst: Analyst, choice: _Choice, analysis: gr.State, clean
     columns = [choice.text_column, choice.label_column]
     inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit, *columns]
     hide, found = gr.update(visible=False), []
-    for source in (choice.go.click, choice.upload.upload):
+    for source, brings_table in ((choice.go.click, False), (choice.upload.upload, True)):
         begun = source(_clean, None, [*cleaned], cancels=[relying], **_QUIET)
-        if source is choice.upload.upload:
+        if brings_table:
             begun = begun.then(analyst.take, [choice.upload], [choice.dataset, *columns], **_QUIET)
         running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **_QUIET)
         found.append(running.then(lambda: hide, None, [choice.cancel], **_QUIET))
