@@ -1,6 +1,7 @@
 """The form of the Train tab, without a browser: arguments, data and their columns, estimates, errors without flags."""
 
 import gzip
+import json
 import re
 import shlex
 from argparse import Namespace
@@ -10,7 +11,7 @@ import gradio as gr
 import psutil
 import pytest
 
-from switch_model import load_checkpoint
+from switch_model import SwitchConfig, load_checkpoint
 from tests.support.train_inputs import FIRST, inputs
 from train.arguments.arguments import Arguments
 from train.arguments.values import HINTS
@@ -18,6 +19,7 @@ from train.cli.parser import read_flags
 from train.data.loading import read_rows
 from train.data.toy import make_toy
 from train.preflight import data_report
+from train.preflight import estimate as preflight
 from train.preflight.estimate import estimate
 from train.runs.run import Run
 from train.training.loop import _prepare
@@ -97,7 +99,19 @@ def test_an_estimate_takes_no_memory_of_the_page_and_gives_up_in_time(monkeypatc
     assert psutil.Process().memory_info().rss - before < 100_000_000
     monkeypatch.setattr("train.preflight.estimate.WORK_SECONDS", 0.0)
     monkeypatch.setattr("train.preflight.estimate.MEMORY", 4_000_000_000)
-    assert "too long" in estimate(arguments, rows=1000, classes=3, words=[5]).untimed
+    assert "more than 0 seconds" in estimate(arguments, rows=1000, classes=3, words=[5]).untimed
+
+
+@pytest.mark.parametrize("every", [(1, None, 1), (2, 3, 2), (3, 0, 1)])
+def test_a_deep_models_parameters_come_from_shallow_ones(every, monkeypatch):
+    names = ("encoder_sparse_step", "decoder_sparse_step", "attention_sparse_step")
+    small = {"vocab_size": 50, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_heads": 2, "num_experts": 3}
+    shape = small | dict(zip(names, every, strict=True)) | {"num_layers": 23, "num_decoder_layers": 17}
+    config = SwitchConfig(**shape, attention_experts="projections").to_json_string(use_diff=False)
+    count, built = preflight._count, []
+    monkeypatch.setattr(preflight, "_count", lambda task, made: built.append(json.loads(made)) or count(task, made))
+    assert preflight._counts("translation", config) == count("translation", config)
+    assert built and all(one["num_layers"] < 20 for one in built)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,8 +33,8 @@ TOKENS_PER_WORD = 1.3
 TIMED_STEPS, WARM_UP = 4, 2
 # Limits for timing, in parameters and tokens per batch: larger ones would take too much memory.
 LARGEST_TIMED, LARGEST_BATCH = 200_000_000, 100_000
-# Limits of timing, and of counting a deep model's parameters: bytes, processor seconds, seconds.
-MEMORY, WORK_SECONDS, SECONDS = 4_000_000_000, 30.0, 120.0
+# Limits of timing, and of counting parameters that no formula gives: bytes, processor seconds, seconds.
+MEMORY, WORK_SECONDS, SECONDS = 4_000_000_000, 10.0, 30.0
 # With more layers, even a model without weights takes much memory.
 MOST_COUNTED_HERE = 48
 # Time of a forward pass without gradients / time of forward and backward.
@@ -211,8 +212,30 @@ def _work(
 @functools.lru_cache(maxsize=64)
 def _counts(task: str, config: str) -> tuple[int, int]:
     """(parameters, active per token), without allocating them. Raises ValueError if there are too many layers to
-    count."""
+    count.
+
+    Which layers are sparse repeats itself, so that from some depth on each repetition adds as many parameters as the
+    one before: a deep model is counted as a shallow one and that difference.
+    """
     shape = json.loads(config)
+    steps = (shape[name] or 1 for name in ("encoder_sparse_step", "decoder_sparse_step", "attention_sparse_step"))
+    period = math.lcm(*steps)
+    depths = {name: shape[name] for name in ("num_layers", "num_decoder_layers") if shape[name]}
+    shallow = {name: depth - max((depth - 2) // period - 1, 0) * period for name, depth in depths.items()}
+    total, active = _count_within(task, shape | shallow)
+    for name, depth in depths.items():
+        if more := (depth - shallow[name]) // period:
+            deeper = _count_within(task, shape | shallow | {name: shallow[name] + period})
+            first = _count_within(task, shape | shallow)
+            total, active = (
+                count + more * (added - before)
+                for count, added, before in zip((total, active), deeper, first, strict=True)
+            )
+    return total, active
+
+
+def _count_within(task: str, shape: dict[str, Any]) -> tuple[int, int]:
+    config = json.dumps(shape)
     if (shape["num_layers"] or 0) + (shape["num_decoder_layers"] or 0) <= MOST_COUNTED_HERE:
         return _count(task, config)
     try:
@@ -227,18 +250,25 @@ def _count(task: str, config: str) -> tuple[int, int]:
         return _model(task, config).parameter_counts()
 
 
-@functools.lru_cache(maxsize=64)
 def _seconds(
     task: str, config: str, batch_size: int, tokens: int, target_tokens: int
 ) -> tuple[tuple[float, float] | None, str]:
-    """(result of `_time`, "") or (None, why there is none), cached: every visitor of the page requests the same shape
-    first."""
-    bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS}
+    """(result of `_time`, "") or (None, why there is none)."""
     try:
-        step, token = in_a_child(_time_model, task, config, batch_size, tokens, target_tokens, **bounds)
-    except (TooMuch, ValueError) as error:
+        return _timed_in_a_child(task, config, batch_size, tokens, target_tokens), ""
+    except TooMuch as error:
+        slow = error.what in ("work", "clock")
+        return None, f"a few steps take more than {WORK_SECONDS:g} seconds here" if slow else str(error)
+    except ValueError as error:
         return None, str(error)
-    return (step, token), ""
+
+
+@functools.lru_cache(maxsize=64)
+def _timed_in_a_child(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:
+    """Cached: every visitor of the page requests the same shape first."""
+    bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS}
+    step, token = in_a_child(_time_model, task, config, batch_size, tokens, target_tokens, **bounds)
+    return step, token
 
 
 def _time_model(task: str, config: str, batch_size: int, tokens: int, target_tokens: int) -> tuple[float, float]:

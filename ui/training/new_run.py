@@ -19,7 +19,7 @@ from train.arguments.groups import DataArguments
 from train.arguments.presets import default_preset
 from train.data.errors import DataError
 from train.preflight.argument_warnings import argument_warnings
-from train.preflight.estimate import Estimate, estimate
+from train.preflight.estimate import SECONDS, Estimate, estimate
 from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from ui.components.outputs import outputs
@@ -181,7 +181,8 @@ class NewRun:
         busy = any(Run(self.workspace.root / name).state().active for name in self.workspace.names())
         try:
             counted = estimate(arguments, **facts, timed=False)
-            yield estimate_html(counted, "not timed while a run trains" if busy else "timing a few steps …")
+            timing = f"timing a few steps, for {SECONDS:g} seconds at most …"
+            yield estimate_html(counted, "not timed while a run trains" if busy else timing)
             if not busy:
                 yield estimate_html(estimate(arguments, **facts))
         except (ValueError, CheckpointError) as error:  # As of a model to start from that has another shape.
