@@ -34,6 +34,7 @@ class Interventions:
 
     Args:
         ablate: {(layer name, expert)} that can't be chosen; the other experts' probabilities are renormalised.
+        ablate_at: {(layer name, token index): experts} that this one token can't choose.
         force: {(layer name, token index): expert}; tokens are counted from 0 without padding. The gate is that expert's
             own probability.
         choices: {layer name: expert of each token}, one per token of the text, or K where a layer has K choices. Each
@@ -54,9 +55,11 @@ class Interventions:
     capacity_group: str | None = None
     choices: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] = field(default_factory=dict)
     top_k: int | Mapping[str, int] | None = None
+    ablate_at: Mapping[tuple[str, int], Set[int]] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "ablate", frozenset(self.ablate))
+        object.__setattr__(self, "ablate_at", {place: frozenset(own) for place, own in self.ablate_at.items()})
         object.__setattr__(self, "force", dict(self.force))
         object.__setattr__(self, "choices", {layer: tuple(map(_frozen, own)) for layer, own in self.choices.items()})
         if isinstance(self.top_k, Mapping):
@@ -65,7 +68,7 @@ class Interventions:
             if not _counts(number) or number == 0:
                 where = f" of {layer}" if layer else ""
                 raise ValueError(f"top_k={number!r}{where} is not allowed: it must be a whole number from 1, or None.")
-        named = [*self.experts, *self.force]
+        named = [*self.experts, *self.force, *self.ablate_at]
         if not all(isinstance(layer, str) and _counts(number) for layer, number in named):
             raise ValueError("Interventions name layers as text, experts and tokens as whole numbers from 0.")
         factor = self.capacity_factor
@@ -77,7 +80,7 @@ class Interventions:
                 f"capacity_group={self.capacity_group!r} is not allowed: it must be one of {groups}, or None."
             )
         for (layer, token), expert in self.force.items():
-            if (layer, expert) in self.ablate:
+            if (layer, expert) in self.ablate or expert in self.ablate_at.get((layer, token), ()):
                 raise ValueError(f"Token {token} is forced to expert {expert} of {layer}, which is ablated.")
             if layer in self.choices:
                 raise ValueError(f"{layer} is both in `force` and in `choices`: name it in one of the two.")
@@ -97,7 +100,8 @@ class Interventions:
         """Every (layer, expert) that is named."""
         forced = ((layer, expert) for (layer, _), expert in self.force.items())
         assigned = ((layer, expert) for layer, own in self.choices.items() for expert in set(_flat(own)))
-        return {*self.ablate, *forced, *assigned}
+        off = ((layer, expert) for (layer, _), own in self.ablate_at.items() for expert in own)
+        return {*self.ablate, *forced, *assigned, *off}
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise ValueError for a layer that is not among `layers`."""
@@ -135,10 +139,42 @@ def rows_of(interventions: AnyInterventions, batch: int) -> list[Interventions]:
     return rows
 
 
-def ablated_experts(rows: Iterable[Interventions], layer: str, num_experts: int, device: torch.device) -> Tensor | None:
-    """(R, 1, E) bool, True where an expert of `layer` is ablated; None when none is."""
+def ablated_experts(
+    rows: Sequence[Interventions], layer: str, num_experts: int, mask: Tensor, past_tokens: Tensor | None = None
+) -> Tensor | None:
+    """(R, 1, E) bool, or (B, T, E) where single tokens differ: True where an expert of `layer` is ablated; None when
+    none is. `mask` and `past_tokens` as in `forced_experts`; raises ValueError as it does."""
     off = [[(layer, expert) in row.ablate for expert in range(num_experts)] for row in rows]
-    return torch.tensor(off, device=device).unsqueeze(1) if any(map(any, off)) else None
+    alone = [
+        (index, token, expert)
+        for index, row in enumerate(rows)
+        for (name, token), own in row.ablate_at.items()
+        if name == layer
+        for expert in own
+    ]
+    off_R1E = torch.tensor(off, device=mask.device).unsqueeze(1) if alone or any(map(any, off)) else None
+    if off_R1E is None or not alone:
+        return off_R1E
+    batch, tokens = mask.shape
+    # One row is for all sequences.
+    named = alone if len(rows) > 1 else [(index, *one[1:]) for index in range(batch) for one in alone]
+    row_M, token_M, expert_M = torch.tensor(named, device=mask.device).unbind(1)
+    if past_tokens is not None:
+        token_M = token_M - past_tokens[row_M]
+    # Where each token of a sequence, counted without padding, stands in it; -1 beyond its last one.
+    where_BT = torch.full(mask.shape, -1, device=mask.device)
+    index_N, position_N = mask.nonzero().unbind(1)
+    where_BT[index_N, (mask.cumsum(dim=1) - 1)[mask]] = position_N
+    position_M = where_BT[row_M, token_M.clamp(0, tokens - 1)]
+    there_M = (token_M >= 0) & (token_M < tokens) & (position_M >= 0)
+    if past_tokens is None and not is_traced() and not bool(there_M.all()):
+        first = int((~there_M).nonzero()[0])
+        raise ValueError(
+            f"Token {int(token_M[first])} can't lose an expert: the text has {int(mask[row_M[first]].sum())} tokens."
+        )
+    off_BTE = off_R1E.repeat(batch // len(rows), tokens, 1)
+    off_BTE[row_M[there_M], position_M[there_M], expert_M[there_M]] = True
+    return off_BTE
 
 
 def forced_experts(

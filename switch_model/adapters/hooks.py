@@ -193,10 +193,10 @@ class Hooks:
         call = self.calls[router.stack]
         device = next(router.module.parameters()).device
         mask_BT, rows = call.mask.to(device), self._rows_of(len(call.mask))
-        ablated = ablated_experts(rows, router.name, router.num_experts, mask_BT.device)
+        past = call.past.to(device) if self.growing else None
+        ablated = ablated_experts(rows, router.name, router.num_experts, mask_BT, past)
         if ablated is not None:
             ablated = ablated.expand(*mask_BT.shape, -1).flatten(0, 1)
-        past = call.past.to(device) if self.growing else None
         forced = forced_experts(rows, router.name, mask_BT, past)
         self.forced.pop(router.name, None)
         if forced is not None:

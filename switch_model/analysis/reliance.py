@@ -19,8 +19,8 @@ from switch_model.stepping import to_the_end
 
 # Default number of texts.
 ROWS = 256
-# Total number of texts for the ablations of single experts, shared among them, and the minimum for each.
-EXPERT_TEXTS, LEAST_EXPERT_TEXTS = 32 * ROWS, 16
+# Total number of texts, and of tokens, for the ablations of single experts, shared among them; minimum texts for each.
+EXPERT_TEXTS, EXPERT_TOKENS, LEAST_EXPERT_TEXTS = 32 * ROWS, 2**21, 16
 # Bootstrap samples of the texts; digits to which metrics are rounded.
 DRAWS, DIGITS = 1000, 6
 
@@ -162,7 +162,7 @@ def reliance_in_steps(
     if plain.dropped:
         free = score(model, batches, Interventions(capacity_factor=math.inf), choices_wanted=True)
     compare = _Comparison(plain, seed)
-    few = rows[: max(LEAST_EXPERT_TEXTS, EXPERT_TEXTS // (len(layers) * len(experts)))]
+    few = rows[: _texts_for_each(rows, len(layers) * len(experts))]
     some, compare_some = batches, compare
     if len(few) < len(rows):
         some = batches_of(model, few)
@@ -197,6 +197,13 @@ def reliance_in_steps(
             for layer in layers
         ),
     )
+
+
+def _texts_for_each(rows: Sequence[Mapping[str, Any]], experts: int) -> int:
+    """On how many of the rows each single expert is measured."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    of_tokens = int(np.searchsorted(np.cumsum(lengths), EXPERT_TOKENS // experts, side="right"))
+    return max(LEAST_EXPERT_TEXTS, min(EXPERT_TEXTS // experts, of_tokens))
 
 
 # Key of an intervention: ("off" | "shuffled" | "busiest"[, layer[, expert]]).

@@ -91,9 +91,10 @@ class Top1Router(nn.Module):
         # 2. Interventions act before the choice.
         forced_BT = None
         if rows:
-            off_R1E = ablated_experts(rows, self.name, self.config.num_experts, hidden.device)
-            if off_R1E is not None:
-                logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)
+            # (R, 1, E), or (B, T, E) where single tokens differ.
+            off = ablated_experts(rows, self.name, self.config.num_experts, mask, past_tokens)
+            if off is not None:
+                logits_BTE = logits_BTE.masked_fill(off, -math.inf)
             forced_BT = forced_experts(rows, self.name, mask, past_tokens)
 
         # 3. The choice.
@@ -112,9 +113,9 @@ class Top1Router(nn.Module):
             capacity_B = self._capacity(mask, rows, per_batch)
         else:
             capacity_B = torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
-        if rows and off_R1E is not None:
+        if rows and off is not None:
             # With every expert of the layer ablated, every token is dropped: the residual alone is left.
-            capacity_B = capacity_B.masked_fill(off_R1E.all(dim=-1).squeeze(-1), 0)
+            capacity_B = capacity_B.masked_fill(off.all(dim=-1).all(dim=-1), 0)
 
         slot_BT = positions.position.view(mask.shape)
         return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B), positions

@@ -305,6 +305,15 @@ def test_an_ablated_expert_is_never_chosen_and_the_rest_is_renormalised():
     assert torch.equal(other_layer.expert, plain.expert)
 
 
+def test_a_token_alone_loses_an_expert_wherever_padding_puts_it():
+    rows = [Interventions(ablate_at={("encoder.0", 1): {1}}), Interventions(ablate={("encoder.0", 1)})]
+    own, whole = route("..0123|..0123", interventions=rows), route("..0123|..0123", interventions=rows[1])
+    assert own.expert[0, [2, 4, 5]].tolist() == [0, 2, 3] and torch.equal(own.logits[1], whole.logits[1])
+    assert own.expert[0, 3] == whole.expert[0, 3] != 1 and own.gate[0, 3] == whole.gate[0, 3]
+    with pytest.raises(ValueError, match="has 4 tokens"):
+        route("..0123", interventions=Interventions(ablate_at={("encoder.0", 4): {1}}))
+
+
 def test_with_all_experts_ablated_the_residual_alone_is_left():
     torch.manual_seed(0)
     layer = SparseMLP(config(), "encoder.0").eval()

@@ -2,16 +2,18 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Collection
 
 from train.cli.parser import as_path
-from train.formatting import counted
+from train.formatting import clock, counted
 
 CHECKPOINT = "folder, run folder, zip or hub id; also of other mixture-of-experts families (docs/adapters.md)"
 DTYPE = "of a model of another family: float32, bfloat16 or float16; none = that of the file"
 RELIANCE = "number of rows, sampled at random, for expert reliance; 0 = none"
 REVISION = "of a hub id: a branch, tag, commit or refs/pr/N, the same as owner/name@REVISION; none = main"
-
+# Where stderr is no terminal, a log should show that something is going on, and not much more.
+SECONDS_BETWEEN_LINES = 10.0
 
 # The flags of a DataSource, and their help.
 SOURCE_FLAGS = {
@@ -43,11 +45,21 @@ def add_source_flags(
 
 
 def progress_line(one: str, many: str) -> Callable[[int, int], None]:
-    """A callback that prints progress to stderr, if that is a terminal."""
+    """A callback that prints to stderr how far the work is and about how long the rest takes: on a terminal one line,
+    which changes; else a line from time to time."""
+    begun = said = 0.0
 
     def progress(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r{done:,} of {counted(total, one, many)}", end=end, file=sys.stderr, flush=True)
+        nonlocal begun, said
+        now, on_terminal = time.monotonic(), sys.stderr.isatty()
+        begun = begun or now  # What was done before the first call is no part of the rest.
+        if not on_terminal and now - said < SECONDS_BETWEEN_LINES:
+            return
+        said = now
+        line = f"{done:,} of {counted(total, one, many)}"
+        if 0 < done < total and now - begun > 1:
+            line += f", about {clock((now - begun) * (total - done) / done)} left"
+        begin, end = ("\r", "\x1b[K" + "\n" * (done == total)) if on_terminal else ("", "\n")
+        print(f"{begin}{line}", end=end, file=sys.stderr, flush=True)
 
     return progress

@@ -179,6 +179,9 @@ def test_an_ablated_expert_gets_no_token_and_the_rest_is_chosen_anew(family, ada
         assert torch.equal(record.experts[kept], plain.routing[-1].experts[kept])
     alone = run(model, ids, [Interventions(), changes])
     torch.testing.assert_close(alone.logits, torch.stack([plain.logits[0], off.logits[1]]), rtol=1e-3, atol=1e-4)
+    token = run(model, ids, Interventions(ablate_at={(layer, 4): set(named)})).routing[-1]
+    assert torch.equal(token.experts[:, 4], record.experts[:, 4])
+    assert torch.equal(token.experts[:, :4], plain.routing[-1].experts[:, :4])
 
 
 def test_ablation_is_a_router_whose_row_is_minus_infinity(adapted, ids):
@@ -320,6 +323,11 @@ def test_what_can_not_be_changed_says_so(adapted, ids):
 def test_half_precision_and_missing_weights(tmp_path, ids):
     folder = save_tiny(tmp_path, tiny("olmoe"))
     half, _ = load_any(folder, "cpu", dtype="bfloat16")
+    tiny("olmoe").half().save_pretrained(folder / "half")
+    tiny_tokenizer().save_pretrained(folder / "half")
+    # A CPU is slow in float16; whoever asks for it has it.
+    kinds = [load_any(folder / "half", "cpu", dtype=dtype)[0].library.dtype for dtype in (None, "float16")]
+    assert kinds == [torch.float32, torch.float16]
     assert half.library.dtype == torch.bfloat16 and run(half, ids).routing[0].weights.dtype == torch.float32
     from safetensors.torch import load_file, save_file
 
