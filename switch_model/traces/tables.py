@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ _COLUMNS = {
     "weight": ("weight", "gate", "prob"),
     "token": ("token", "piece"),
 }
-FORMAT = "routing-trace"
+FORMAT, VERSION = "routing-trace", 1
 
 
 def from_csv(text: str, top_k: int | None = None) -> tuple[RoutingTrace, int | None]:
@@ -73,16 +74,25 @@ def from_json_lines(text: str) -> tuple[RoutingTrace, int | None]:
             continue
         try:
             entry = json.loads(line)
-            if entry.get("format") == FORMAT:
-                num_experts = int(entry["num_experts"]) if entry.get("num_experts") is not None else None
+            if "format" in entry and "experts" not in entry:
+                num_experts = _experts_of_head(entry)
                 continue
             layer, experts = str(entry["layer"]), entry["experts"]
             experts = [experts] if isinstance(experts, int) else list(experts)
-            weights = entry.get("weights") or [None] * len(experts)
+            weights = [None] * len(experts) if entry.get("weights") is None else entry["weights"]
+            weights = [weights] if isinstance(weights, int | float) else list(weights)
+            if len(weights) != len(experts):
+                raise TraceError(
+                    f"Line {number} has {len(experts)} experts and {len(weights)} weights: give one weight for each "
+                    "expert, in the same order, or no weights at all."
+                )
             given = {key: entry[key] for key in ("text", "position", "token") if entry.get(key) is not None}
             place = (given.get("text"), given.get("position"), layer)
             if "position" in given and place in placed:
-                raise TraceError(f"Line {number} tells of a token in a layer that an earlier line tells of.")
+                raise TraceError(
+                    f"Line {number} tells of position {given['position']} of a text in {layer}, and so does an earlier "
+                    "line: give each text a number of its own (text), or write the file once."
+                )
             placed.add(place)
             if "position" not in given:  # Lines of one layer follow each other as the tokens do.
                 key = given.get("text"), layer
@@ -101,9 +111,20 @@ def from_json_lines(text: str) -> tuple[RoutingTrace, int | None]:
     return found.placed(), num_experts
 
 
+def _experts_of_head(head: Mapping[str, Any]) -> int | None:
+    """The number of experts that the first line says. Raises TraceError for another format, or a later version."""
+    version = head.get("version", VERSION)
+    if head["format"] != FORMAT or version != VERSION or isinstance(version, bool):
+        raise TraceError(
+            f"The file is of the format {head['format']!r}, version {version!r}; {FORMAT!r}, version {VERSION}, is "
+            "read. Write it in that version, or read it with a newer version of this package."
+        )
+    return None if head.get("num_experts") is None else int(head["num_experts"])
+
+
 def to_json_lines(trace: RoutingTrace) -> Iterator[str]:
     """The lines of a trace in this project's own format, head first."""
-    yield json.dumps({"format": FORMAT, "version": 1, "num_experts": trace.num_experts})
+    yield json.dumps({"format": FORMAT, "version": VERSION, "num_experts": trace.num_experts})
     for token, layer in itertools.product(range(trace.experts.shape[1]), range(len(trace.layers))):
         line: dict[str, Any] = {"text": int(trace.text[token]), "position": int(trace.position[token])}
         if trace.tokens:
@@ -112,6 +133,10 @@ def to_json_lines(trace: RoutingTrace) -> Iterator[str]:
         if trace.weights is not None:
             line["weights"] = [round(weight, 6) for weight in trace.weights[layer, token].tolist()]
         yield json.dumps(line, ensure_ascii=False)
+
+
+# Its place among the choices of a token, the expert, and its weight, if any.
+_Choice = tuple[float, int, float | None]
 
 
 class _Rows:
@@ -125,17 +150,18 @@ class _Rows:
 
     def placed(self) -> RoutingTrace:
         """Rows with positions. Every token needs the same number of experts in every layer."""
-        texts: dict[Hashable, dict[tuple[int, str], list[tuple[float, int, float]]]] = {}
+        texts: dict[Hashable, dict[tuple[int, str], list[_Choice]]] = {}
         names: dict[Hashable, dict[int, str]] = {}
         for order, (layer, expert, entry) in enumerate(self._rows):
             position, text = _number(entry["position"]), entry.get("text", 0)
-            choice, weight = float(entry.get("choice", order)), float(entry.get("weight", math.nan))
+            choice = _real(entry.get("choice", order), "choice")
+            weight = None if entry.get("weight") in (None, "") else _real(entry["weight"], "weight")
             texts.setdefault(text, {}).setdefault((position, layer), []).append((choice, expert, weight))
             if "token" in entry:
                 names.setdefault(text, {})[position] = str(entry["token"])
         if not texts:
             raise TraceError("The file has no row: nothing was captured.")
-        return joined([_one(cells, names.get(text, {})) for text, cells in texts.items()])
+        return joined([_one(cells, names.get(text, {}), str(text)) for text, cells in texts.items()])
 
     def in_order(self, top_k: int | None) -> RoutingTrace:
         """Rows without positions, in llama.cpp's order."""
@@ -167,20 +193,38 @@ class _Rows:
         )
 
 
-def _one(cells: Mapping[tuple[int, str], list[tuple[float, int, float]]], names: Mapping[int, str]) -> RoutingTrace:
+def _one(cells: Mapping[tuple[int, str], list[_Choice]], names: Mapping[int, str], text: str) -> RoutingTrace:
     layers = sorted({layer for _, layer in cells}, key=_by_number)
     positions = sorted({position for position, _ in cells})
     top_k = len(next(iter(cells.values())))
+    for (position, layer), cell in cells.items():
+        if len({choice for choice, _, _ in cell}) < len(cell):
+            raise TraceError(
+                f"Position {position} of text {text} has one choice twice in {layer}: two texts have the same number, "
+                "or the capture was written twice. Give each text a number of its own."
+            )
     if len(cells) != len(layers) * len(positions) or any(len(cell) != top_k for cell in cells.values()):
         raise TraceError(
             "Not every token has the same number of experts in every layer: the file is cut off, or two texts have the "
             "same number."
         )
-    ordered = [[sorted(cells[position, layer]) for layer in layers] for position in positions]
+    ordered = [[sorted(cells[position, layer], key=lambda one: one[0]) for layer in layers] for position in positions]
     experts = np.array([[[expert for _, expert, _ in cell] for cell in token] for token in ordered])
-    weights = np.array([[[weight for _, _, weight in cell] for cell in token] for token in ordered])
+    weights = [[[weight for _, _, weight in cell] for cell in token] for token in ordered]
+    given = [weight is not None for token in weights for cell in token for weight in cell]
+    if any(given) and not all(given):
+        raise TraceError(
+            f"Of text {text} some choices have weights and others none: give a weight for each, or none at all."
+        )
     tokens = [names[position] for position in positions] if len(names) == len(positions) else None
-    return one_text(experts, None if np.isnan(weights).any() else weights, layers, tokens=tokens)
+    trace = one_text(experts, np.array(weights, dtype=np.float32) if all(given) else None, layers, tokens=tokens)
+    missing = positions[-1] + 1 - len(positions)
+    first = next((place for place, position in enumerate(positions) if place != position), 0)
+    note = (
+        f"Text {text} lacks {missing:,} of the positions up to {positions[-1]:,}, {first:,} the first of them: the "
+        "capture left them out (a server's prefix cache does). The tokens around a gap count as no neighbours."
+    )
+    return replace(trace, position=np.array(positions), notes=(note,) if missing else ())
 
 
 def _by_number(layer: str) -> tuple[int, float, str]:
@@ -200,8 +244,18 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _real(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TraceError(f"{value!r} is no {name}: it must be a number.") from error
+
+
 def _number(value: Any) -> int:
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError) as error:
-        raise TraceError(f"{value!r} is no position: it must be a whole number.") from error
+        raise TraceError(f"{value!r} is no position: it must be a whole number from 0.") from error
+    if number < 0:
+        raise TraceError(f"{value!r} is no position: it must be a whole number from 0.")
+    return number

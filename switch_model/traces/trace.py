@@ -120,11 +120,22 @@ def _without_dense_layers(trace: RoutingTrace) -> RoutingTrace:
 def _refuse_wrong_indices(trace: RoutingTrace, known_experts: int | None) -> None:
     experts, most = trace.experts, known_experts or MAX_EXPERTS
     for wrong, said in (
-        (experts < 0, "a negative index: the capture is incomplete"),
-        (experts >= most, f"an index beyond {most - 1}" + ("" if known_experts else ", which no model has")),
+        (experts < 0, "a negative expert, which stands for what was not captured: capture this text again"),
+        (
+            experts >= most,
+            f"an expert beyond {most - 1}"
+            + ("" if known_experts else ", which no model has")
+            + ": give the model's own number of experts, or capture it again",
+        ),
     ):
         if wrong.any():
-            raise TraceError(f"{_where(trace, wrong)} has {said}. Is the number of experts right?")
+            raise TraceError(f"{_where(trace, wrong)} has {said}.")
+    if trace.weights is not None and not np.isfinite(trace.weights).all():
+        where = _where(trace, ~np.isfinite(trace.weights))
+        raise TraceError(
+            f"{where} has a weight that is no finite number (NaN or infinite): the model or the capture is broken. "
+            "Leave the weights out, and the rest is read."
+        )
     if trace.top_k > 1:
         ordered = np.sort(experts, axis=-1)
         twice = (ordered[..., 1:] == ordered[..., :-1]).any(-1, keepdims=True)

@@ -109,7 +109,26 @@ WRONG = {
     "one.csv": ("layer,expert\n0,1\n0,2\n0,3", "which rows are one token's"),
     "cut.csv": ("layer,expert,position\n0,1,0\n1,2,0\n0,3,1", "cut off"),
     "line.jsonl": ('{"layer": 0, "experts": "many"}', "Line 1"),
+    "later.jsonl": ('{"format": "routing-trace", "version": 2}', "version 2"),
+    "other.jsonl": ('{"format": "routing-log"}', "'routing-log'"),
+    "fewer.jsonl": ('{"layer": 0, "experts": [1, 2], "weights": [0.5]}', "2 experts and 1 weights"),
+    "nan.jsonl": ('{"layer": 0, "experts": [1, 2], "weights": [0.5, NaN]}', "no finite number"),
+    "some.jsonl": ('{"layer": 0, "experts": [1], "weights": [1]}\n{"layer": 0, "experts": [2]}', "and others none"),
+    "again.jsonl": ('{"layer": 0, "experts": [1], "position": 3}\n' * 2, "Line 2 tells of position 3"),
+    "before.jsonl": ('{"layer": 0, "experts": [1], "position": -1}', "-1 is no position"),
+    "negative.jsonl": ('{"layer": 0, "experts": [1, -1]}', "negative expert"),
+    "weighs.csv": ("layer,expert,position,weight\n0,1,0,much", "'much' is no weight"),
+    "again.csv": ("layer,expert,position,choice\n0,1,0,0\n0,2,0,0", "one choice twice"),
 }
+
+
+def test_a_gap_in_a_text_is_said_and_makes_no_neighbours(tmp_path):
+    lines = [{"layer": 0, "experts": [5 + (place > 1), 1], "position": place} for place in (0, 1, 3, 4)]
+    (tmp_path / "gap.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    trace = open_trace(tmp_path / "gap.jsonl")
+    assert trace.position.tolist() == [0, 1, 3, 4] and "lacks 1 of the positions up to 4, 2 the first" in trace.notes[0]
+    # Between 1 and 3 one of the two experts differs.
+    assert layer_measures(trace)[0]["repeated"] == 1
 
 
 @pytest.mark.parametrize("name", WRONG)
