@@ -3,6 +3,7 @@
 # make bench  speed, into benchmarks/results.md (about ten minutes on an idle machine)
 # Each sets up .venv first, with the versions in the lock; nothing is needed beyond make and Python 3.11 or newer.
 #
+# make wheel        dist/switch_explorer-….whl, for pip install anywhere
 # make lock         requirements.txt anew, from the ranges in pyproject.toml
 # make test-latest  all tests with the newest versions that the ranges allow
 # make test-oldest  all tests with the oldest
@@ -17,7 +18,7 @@ ARGS ?=
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test bench lint lock install-latest install-oldest test-latest test-oldest clean
+.PHONY: demo test bench lint wheel lock install-latest install-oldest test-latest test-oldest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -35,6 +36,10 @@ lint: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	git grep -Ilz '' -- ':!assets' | xargs -0 $(BIN)/python tests/support/file_ends.py
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf build switch_explorer.egg-info
 
 # A virtual environment with torch in it, of which pip takes the newest build in its range that suits the machine.
 define make_venv

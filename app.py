@@ -23,10 +23,9 @@ ON_A_SPACE = "SPACE_ID" in os.environ
 HOST = os.environ.pop("GRADIO_SERVER_NAME", "") or ("0.0.0.0" if ON_A_SPACE else "127.0.0.1")
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="app.py", description="Explore where a Switch Transformer routes each token.", allow_abbrev=False
-    )
+def parse_arguments(arguments: list[str] | None = None, program: str = "app.py") -> argparse.Namespace:
+    description = "Explore where a Switch Transformer routes each token."
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     host = "address to listen on (default: %(default)s, this machine only)"
     parser.add_argument("--host", type=host_name, default=HOST, help=host)
     parser.add_argument("--port", type=port_number, help="port to listen on (default: the first free one from 7860 on)")
@@ -44,13 +43,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def fail(message: object) -> None:
-    print(f"app.py: {message}", file=sys.stderr)
-    sys.exit(2)
+def main(arguments: list[str] | None = None, program: str = "app.py") -> None:
+    def fail(message: object) -> None:
+        print(f"{program}: {message}", file=sys.stderr)
+        sys.exit(2)
 
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse_arguments(arguments)
+    options = parse_arguments(arguments, program)
     if problem := bind_error(options.host, options.port):
         fail(problem)
     try:

@@ -185,7 +185,7 @@ def test_the_page_about_tests_names_every_test_file():
 
 
 PAGES = sorted({ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")})
-FOLDERS = ("switch_model", "train", "ui", "tests", "benchmarks", "docs", ".ci")
+FOLDERS = ("switch_explorer", "switch_model", "train", "ui", "tests", "benchmarks", "docs", ".ci")
 
 
 @functools.cache

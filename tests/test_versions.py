@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import switch_explorer
+from train.cli.main import COMMANDS
 from ui.look.theme import STYLE_SHEET
 
 ROOT = Path(__file__).parent.parent
@@ -59,18 +61,45 @@ def test_a_space_is_given_the_gradio_of_the_lock():
     assert re.search(r"^sdk_version: (.+)$", front, re.MULTILINE)[1] == pins(python)["gradio"].removeprefix("==")
 
 
-def test_the_wheel_holds_every_file_of_its_packages(tmp_path):
-    packages = [name.rstrip("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
-    for name in [*packages, "pyproject.toml", "README.md", "LICENSE"]:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
+def test_the_wheel_holds_every_file_and_only_names_of_its_own(tmp_path):
+    inside = "switch_explorer/inside"
+    places = {name: f"{inside}/{name}" for name in ("train", "ui", "assets/models")}
+    places |= {name: name for name in ("switch_model", "switch_explorer")}
+    files = {
+        name: f"{inside}/{name}" for name in ("app.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
+    }
+    for name in places:
+        large = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.json.gz")
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=large)
+    for name in (*files, "setup.py"):
+        shutil.copyfile(ROOT / name, tmp_path / "source" / name)
     # In a process and a copy of its own: setuptools changes folders, and leaves its own behind.
     build = "import setuptools.build_meta; print(setuptools.build_meta.build_wheel('.'))"
-    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=True)
-    with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
+    command = [sys.executable, "-c", build]
+    done = subprocess.run(command, cwd=tmp_path / "source", capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(tmp_path / "source" / done.stdout.splitlines()[-1]) as wheel:
         held = set(wheel.namelist())
+        wheel.extractall(tmp_path / "installed")
+    tops = {name.partition("/")[0] for name in held}
+    assert {name for name in tops if not name.endswith(".dist-info")} == {"switch_explorer", "switch_model"}
     assert STYLE_SHEET.is_relative_to(ROOT / "ui")
-    for package in packages:
-        for path in (ROOT / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                assert path.relative_to(ROOT).as_posix() in held
+    assert set(files.values()) <= held
+    for name, place in places.items():
+        for path in (tmp_path / "source" / name).rglob("*"):
+            if path.is_file():
+                assert f"{place}/{path.relative_to(tmp_path / 'source' / name).as_posix()}" in held
+
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import switch_explorer\n"
+        "try: switch_explorer.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "from train.requirements import ROOT, needed\n"
+        "assert needed() and str(ROOT) == sys.argv[1] + '/switch_explorer/inside' and 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-I", "-c", code, str(tmp_path / "installed")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "usage: switch-explorer" in done.stdout, done.stderr
+
+
+def test_the_installed_command_has_every_command():
+    assert set(switch_explorer.COMMANDS) == {"train", *COMMANDS}

@@ -11,7 +11,7 @@ from train.requirements import why_it_failed
 from train.runs.signals import HANGUP, INTERRUPTED, answer, ended_by_signals
 
 
-def run() -> int:
+def run(arguments: list[str] | None = None) -> int:
     prepare_streams()
     if said := one_of_several():
         print(f"error: {said}", file=sys.stderr)
@@ -22,7 +22,7 @@ def run() -> int:
         # Afterwards SIGTERM, and a terminal that closes, end with a word as Ctrl-C does.
         answer(signal.SIGTERM, signal.default_int_handler)
         answer(HANGUP, signal.default_int_handler)
-        return main()
+        return main(arguments)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return INTERRUPTED

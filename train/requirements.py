@@ -12,7 +12,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 # This project's own packages: an error in them is not the installation's fault.
-OWN = ("app", "benchmarks", "switch_model", "train", "ui", "__main__")
+OWN = ("app", "benchmarks", "switch_explorer", "switch_model", "train", "ui", "__main__")
 REMEDY = "pip install -r requirements.txt"
 SHOWN_CHARACTERS = 200
 

@@ -4,13 +4,14 @@ import re
 import shutil
 from pathlib import Path
 
+import switch_model
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.factory import PIPELINES
 from train.release.formats.opened import Opened
 from train.requirements import ROOT
 from train.templates import render
 
-FOLDERS = ("assets", "switch_model", "train", "ui")
+FOLDERS = ("assets", "train", "ui")
 FILES = ("app.py", "pyproject.toml", "requirements.txt", "LICENSE")
 # The Hub takes larger files through Git LFS only.
 LARGE = ("*.safetensors", "*.parquet", "*.png", "*.gif", "*.json.gz")
@@ -55,8 +56,9 @@ def _write_app(opened: Opened, folder: Path) -> None:
         raise ValueError(
             f"The app's files are not all here ({', '.join(missing)}): run this command in a checkout of the project."
         )
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    # Installed, switch_model lies elsewhere than the app.
+    for source in (Path(switch_model.__file__).parent, *(ROOT / name for name in FOLDERS)):
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     for name in FILES:
         shutil.copyfile(ROOT / name, folder / name)
     shutil.copytree(opened.files, folder / "model")
