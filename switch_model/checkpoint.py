@@ -22,7 +22,7 @@ from switch_model.models.auto import MODEL_CLASSES
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, SHARDS, missing_files, unzip
-from switch_model.storage.errors import CheckpointError
+from switch_model.storage.errors import CheckpointError, a_class, opened_by
 from switch_model.storage.hub import download, with_revision, without_pickles
 from switch_model.storage.json_file import MAX_JSON_BYTES, read_json
 from switch_model.storage.paths import local_path
@@ -111,8 +111,8 @@ def require_classifier(model: Any) -> None:
     """Raise CheckpointError for a model that was not trained to classify."""
     if not (isinstance(model, SwitchForSequenceClassification) or getattr(model, "classifies", False)):
         raise CheckpointError(
-            f"This checkpoint is a {type(model).__name__}: it predicts tokens, not classes. Train a classifier from it "
-            "with python -m train --init_from."
+            f"This checkpoint is {a_class(model)}: it predicts tokens, not classes.{opened_by(model)}"
+            + ("" if hasattr(model, "library") else " Train a classifier from it with python -m train --init_from.")
         )
     if model.config.problem_type == "regression":
         raise CheckpointError("This checkpoint predicts a number (problem_type='regression'), not a class.")

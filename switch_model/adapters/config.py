@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from switch_model.adapters.families import FIXED_CHOICES
 from switch_model.adapters.hooks import Router
 
 
@@ -20,6 +21,7 @@ class AdaptedConfig:
     Attributes:
         model_type: the family.
         num_choices: K, experts of each token.
+        any_choices: whether another number of them can be asked for.
         shared_experts: modules of experts that every token goes through; they are in no record.
         eos_token_ids: all tokens that end a text; `eos_token_id` is the first.
     """
@@ -47,6 +49,7 @@ class AdaptedConfig:
     capacity_factor: float | None = None
     eval_capacity_factor: float | None = None
     readout: str = "tokens"
+    any_choices: bool = True
     expert_residual: float = 1.0
 
     @property
@@ -89,6 +92,7 @@ class AdaptedConfig:
             eos_token_ids=tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (ends,),
             decoder_start_token_id=_first("decoder_start_token_id", generation, model.config),
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
+            any_choices=config.model_type not in FIXED_CHOICES and all(router.contract.any_k for router in routers),
         )
 
 

@@ -22,6 +22,9 @@ SUPPORTED = (
     f"as {EXAMPLES}, and also nllb_moe, llama4 and switch_transformers (docs/adapters.md has the list)."
 )
 
+# Their routers choose one expert after the other, always as many.
+FIXED_CHOICES = ("phimoe", "inkling")
+
 REFUSED = {
     "jetmoe": "it routes attention too, and its router returns sorted assignments without their tokens",
     "dbrx": "its router returns logits alone",

@@ -136,9 +136,18 @@ def _weights(model_class: Any, folder: Path, dtype: str | None) -> Any:
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            # Reported below: the library's own error names an argument of a function that nobody here calls.
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:  # Of a broken file, a wrong shape, or a missing package: of any type.
         raise CheckpointError(f"The model can't be opened: {_line(error)}") from error
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, expected = mismatched[0]
+        others = f", and {len(mismatched) - 1} more do not fit" if len(mismatched) > 1 else ""
+        raise CheckpointError(
+            f"{name} has the shape {tuple(found)} in the weights, but {tuple(expected)} by config.json{others}: "
+            "one of the two files belongs to another model. Take both from the same checkpoint."
+        )
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"The weights lack {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}: they "

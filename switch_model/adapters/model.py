@@ -240,7 +240,7 @@ def adapt(library: Any, tokenizer: Any) -> AdaptedModel:
         return AdaptedTokenClassifier(library, tokenizer)
     if not library.can_generate():
         raise CheckpointError(
-            f"A {name} has no head that this package can use: it opens models that write text, classify texts, or "
+            f"{name} has no head that this package can use: it opens models that write text, classify texts, or "
             "classify tokens."
         )
     return (AdaptedEncoderDecoder if library.config.is_encoder_decoder else AdaptedCausalLM)(library, tokenizer)

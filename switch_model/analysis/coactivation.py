@@ -56,6 +56,21 @@ def pair_counts(record: AnyRouting) -> Tensor:
     return (chose_TE.T @ chose_TE).double().fill_diagonal_(0.0)
 
 
+def weight_flow(here: AnyRouting, there: AnyRouting) -> Tensor:
+    """(E, E') weight that flows from each expert of one layer to each of another, in tokens: every token hands on what
+    it has from each of its experts to each of its next ones in proportion to both weights. Sums to the tokens."""
+    shares_TE, shares_TF = weight_shares(here), weight_shares(there)
+    return shares_TE.T @ shares_TF
+
+
+def weight_shares(record: AnyRouting) -> Tensor:
+    """(T, E) share of each expert in each real token's weights."""
+    sizes_TK = record.weights[record.mask].double().abs()
+    shares_TK = sizes_TK / sizes_TK.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    empty_TE = shares_TK.new_zeros(len(shares_TK), record.num_experts)
+    return empty_TE.scatter_add(-1, record.experts[record.mask], shares_TK)
+
+
 def expert_weights(record: AnyRouting) -> Tensor:
     """(E,) sum of each expert's weights over real tokens."""
     weights_BTK = record.weights.float().abs() * record.mask.unsqueeze(-1)

@@ -20,6 +20,7 @@ from switch_model.inference.text_generator import ENCODER_DECODERS, WRITERS
 from switch_model.interventions import Interventions
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL
+from switch_model.storage.errors import class_name
 
 # Fewer tokens per batch for a model with logits over a vocabulary.
 VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
@@ -68,7 +69,7 @@ def batches_of(model: AnyModel, rows: Sequence[Mapping[str, Any]]) -> list[Batch
     """
     classifies = isinstance(model, CLASSIFIERS)
     if not classifies and not isinstance(model, (SwitchForMaskedLM, *WRITERS)):
-        raise ValueError(f"A {type(model).__name__} has no head: there is nothing to measure it by.")
+        raise ValueError(f"{class_name(model)} has no head: there is nothing to measure it by. Give a model with one.")
     ids = [torch.as_tensor(row["input_ids"]) for row in rows]
     asked = [torch.as_tensor(row.get("labels", row["input_ids"])) for row in rows]
     lengths = np.array([max(len(own), 0 if classifies else len(label)) for own, label in zip(ids, asked, strict=True)])

@@ -26,6 +26,7 @@ from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
+from switch_model.storage.errors import a_class
 
 Pipeline = Predictor | TextGenerator | MaskFiller
 
@@ -65,7 +66,7 @@ def open_pipeline(
         )
     if pipeline is None:
         raise CheckpointError(
-            f"This checkpoint is a {type(model).__name__}, without a head: it gives hidden states only. Train a head "
+            f"This checkpoint is {a_class(model)}, without a head: it gives hidden states only. Train a head "
             "with python -m train --init_from."
         )
     return pipeline(model, tokenizer)

@@ -16,6 +16,7 @@ from switch_model.inference.traces import TokenTrace, token_word
 from switch_model.interventions import Interventions
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.errors import a_class, opened_by
 
 # Candidates per blank.
 MAX_CANDIDATES = 10
@@ -83,7 +84,9 @@ class MaskFiller(TextPipeline):
     def check_kind(cls, model: SwitchPreTrainedModel) -> None:
         """Raise CheckpointError unless the model is a masked language model."""
         if not isinstance(model, SwitchForMaskedLM):
-            raise CheckpointError(f"This checkpoint is a {type(model).__name__}, not a masked language model.")
+            raise CheckpointError(
+                f"This checkpoint is {a_class(model)}, not a masked language model.{opened_by(model)}"
+            )
 
     @torch.inference_mode()
     def __call__(self, text: str, interventions: Interventions | None = None) -> Filling:

@@ -33,6 +33,7 @@ from switch_model.inference.traces import CUT, TokenTrace, token_word, written_t
 from switch_model.interventions import Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
+from switch_model.storage.errors import a_class, opened_by
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.topk_routing import AnyRouting
 
@@ -109,7 +110,7 @@ class TextGenerator(TextPipeline):
     def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model generates text."""
         if not isinstance(model, WRITERS):
-            raise CheckpointError(f"This checkpoint is a {type(model).__name__}: it does not generate text.")
+            raise CheckpointError(f"This checkpoint is {a_class(model)}: it does not generate text.{opened_by(model)}")
 
     def __call__(
         self,

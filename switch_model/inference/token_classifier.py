@@ -15,6 +15,7 @@ from switch_model.checkpoint import CheckpointError
 from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
 from switch_model.inference.traces import OneTrace, TokenTrace
 from switch_model.interventions import AnyInterventions
+from switch_model.storage.errors import a_class, opened_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,9 @@ class TokenClassifier(TextPipeline):
     def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model classifies tokens."""
         if not isinstance(model, AdaptedTokenClassifier):
-            name = type(getattr(model, "library", model)).__name__
-            raise CheckpointError(f"This checkpoint is a {name}: it does not classify tokens.")
+            raise CheckpointError(
+                f"This checkpoint is {a_class(model)}: it does not classify tokens.{opened_by(model)}"
+            )
 
     def __call__(self, text: str, interventions: AnyInterventions = None) -> TokenPrediction:
         """Classify the tokens of one text. Raises ValueError when it has none, or when interventions do not fit."""

@@ -12,10 +12,14 @@ from html import unescape
 from typing import Any
 
 import plotly.graph_objects as go
+import torch
+from torch import Tensor
 
+from switch_model.analysis.coactivation import weight_flow
 from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.plots.style import COLOUR_BAR, IN_PERCENT, INK, SHARES, ground, plain, styled, three_ticks
 from switch_model.routing import Routing, transitions
+from switch_model.topk_routing import AnyRouting
 
 # With more tokens, their names do not fit below the columns, where these have 480 pixels; with more than the second,
 # only in small letters.
@@ -28,6 +32,8 @@ MAX_NAME = 14
 MAX_COLUMN_NAMES = 6
 # Of the flow, in pixels: above and below it, and between two experts at most.
 TOP, BOTTOM, MAX_GAP = 30, 8, 10
+# Of two layers with several experts for each token, the bands that are drawn.
+MAX_BANDS = 40
 # A line of an expert's number, and its letters.
 LINE, LETTERS = 12, 10
 
@@ -140,8 +146,11 @@ def token_ticks(names: Sequence[str]) -> tuple[dict[str, Any], int]:
     return ticks | {"tickfont": {"size": size}}, 14 + round(longest) if upright else 28
 
 
-def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure:
+def expert_flow(records: Sequence[AnyRouting], colours: Sequence[str]) -> go.Figure:
     """Sankey diagram of one text's tokens through the experts of its sparse layers, left to right.
+
+    With several experts for each token it is the weight that flows (`weight_flow`), and of each two layers the
+    MAX_BANDS strongest bands.
 
     Args:
         records: at least two, of the same tokens.
@@ -152,20 +161,24 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
     """
     if len(records) < 2:
         raise ValueError(f"A flow needs two sparse layers at least: there {'is' if records else 'are'} {len(records)}.")
-    # 1. A node for each expert that any token chose; with fixed positions, so that experts keep their order.
-    nodes = [
-        (layer, expert) for layer, one in enumerate(records) for expert in one.choices.nonzero().flatten().tolist()
-    ]
+    # 1. What flows between neighbouring layers, and how high each expert is.
+    flows, several = [flow_table(here, there) for here, there in itertools.pairwise(records)], _several(records)
+    sizes: list[Tensor] = [record.choices for record in records]
+    if several:
+        flows = [flow * (flow >= flow.flatten().topk(min(MAX_BANDS, flow.numel())).values[-1]) for flow in flows]
+        sizes = _sizes(flows)
+    # 2. A node for each expert that any token chose, with fixed positions, so that experts keep their order; a band for
+    # each pair of experts in neighbouring layers with common tokens.
+    nodes = [(layer, expert) for layer, one in enumerate(sizes) for expert in one.nonzero().flatten().tolist()]
     number = {node: index for index, node in enumerate(nodes)}
-    # 2. A band for each pair of experts in neighbouring layers with common tokens.
     bands = [
-        (number[layer, i], number[layer + 1, j], int(counts[i, j]), i, j)
-        for layer, (here, there) in enumerate(itertools.pairwise(records))
-        for counts in [transitions(here, there)]
+        (number[layer, i], number[layer + 1, j], round(float(counts[i, j]), 2), i, j)
+        for layer, counts in enumerate(flows)
         for i, j in counts.nonzero().tolist()
     ]
     height = min(max(30 * records[0].num_experts, 220), 560)
-    columns = [[count for count in record.choices.tolist() if count] for record in records]
+    columns = [[size for size in one.tolist() if size] for one in sizes]
+    unit = "tokens’ weight" if several else "tokens"
     places, gap = stacked_places(columns, height - TOP - BOTTOM) if nodes else ([], 0)
     figure = go.Figure(
         go.Sankey(
@@ -177,7 +190,7 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
                 "x": [0.001 + 0.998 * layer / (len(records) - 1) for layer, _ in nodes],
                 "y": places,
                 "customdata": [f"{layer_title(records[layer].name)}, expert {expert}" for layer, expert in nodes],
-                "hovertemplate": "%{customdata}: %{value} tokens<extra></extra>",
+                "hovertemplate": f"%{{customdata}}: %{{value}} {unit}<extra></extra>",
                 "pad": gap,
                 "thickness": 16,
                 "line": {"width": 0},
@@ -188,7 +201,7 @@ def expert_flow(records: Sequence[Routing], colours: Sequence[str]) -> go.Figure
                 "value": [band[2] for band in bands],
                 "color": [_see_through(colours[band[3] % len(colours)]) for band in bands],
                 "customdata": [f"expert {band[3]} → expert {band[4]}" for band in bands],
-                "hovertemplate": "%{customdata}: %{value} tokens<extra></extra>",
+                "hovertemplate": f"%{{customdata}}: %{{value}} {unit}<extra></extra>",
             },
         )
     )
@@ -223,14 +236,29 @@ def _column_names(records: Sequence[Routing]) -> list[dict[str, Any]]:
     ]
 
 
-def transition_matrix(here: Routing, there: Routing) -> go.Figure:
+def _several(records: Sequence[AnyRouting]) -> bool:
+    return any(record.experts.shape[-1] > 1 for record in records)
+
+
+def _sizes(flows: Sequence[Tensor]) -> list[Tensor]:
+    """(E,) of each layer: what flows into each expert, or out of it where that is more."""
+    into, out = [flow.sum(0) for flow in flows], [flow.sum(1) for flow in flows]
+    return [out[0], *(torch.maximum(a, b) for a, b in zip(into, out[1:], strict=False)), into[-1]]
+
+
+def flow_table(here: AnyRouting, there: AnyRouting) -> Tensor:
+    """(E, E') tokens that go from each expert to each of the next layer, or their weight where they have several."""
+    return weight_flow(here, there) if _several([here, there]) else transitions(here, there)
+
+
+def transition_matrix(here: AnyRouting, there: AnyRouting) -> go.Figure:
     """Heat map of P(expert of the later layer | expert of the earlier one): a row per earlier expert that has tokens.
 
     Hovering shows the later expert's share of all tokens: the expected value for shuffled tokens.
     """
-    counts = transitions(here, there)
+    counts = flow_table(here, there)
     rows = counts.sum(dim=1).nonzero().flatten().tolist()
-    totals = counts.sum(dim=1, keepdim=True).clamp(min=1)
+    totals = counts.sum(dim=1, keepdim=True).clamp(min=1e-9)
     chance = (counts.sum(dim=0) / counts.sum().clamp(min=1)).tolist()
     figure = go.Figure(
         go.Heatmap(
@@ -242,7 +270,9 @@ def transition_matrix(here: Routing, there: Routing) -> go.Figure:
             colorscale=SHARES,
             xgap=1,
             ygap=1,
-            customdata=[[(int(counts[i, j]), 100 * chance[j]) for j in range(there.num_experts)] for i in rows],
+            customdata=[
+                [(round(float(counts[i, j]), 1), 100 * chance[j]) for j in range(there.num_experts)] for i in rows
+            ],
             hovertemplate="expert %{y} → expert %{x}: %{z:.1f}\u00a0% (%{customdata[0]} tokens)<br>"
             "of all tokens: %{customdata[1]:.1f}\u00a0%<extra></extra>",
             colorbar=COLOUR_BAR | IN_PERCENT | {"tickvals": [0, 50, 100]},

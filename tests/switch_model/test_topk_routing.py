@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from switch_model import Interventions
-from switch_model.analysis.coactivation import coactivation, weight_mass
-from switch_model.analysis.statistics import LayerTotals
+from switch_model.analysis.coactivation import coactivation, weight_flow, weight_mass
+from switch_model.analysis.statistics import LayerTotals, shuffled_flow
 from switch_model.routing import Routing, sequence_balance
 from switch_model.topk_routing import TopKRouting, record_of_dict
 
@@ -24,6 +25,14 @@ def record() -> TopKRouting:
         num_experts=4,
         logits=torch.tensor([[[2.0, 1.0, 0.0, -math.inf]] * 4]),
     )
+
+
+def test_weight_flows_from_each_expert_to_each_of_the_next(record):
+    # Token by token: 3/4 and 1/4 to halves; halves to 3/4 and 1/4; one expert to itself.
+    there = replace(record, experts=record.experts[:, [1, 0, 2, 3]], weights=record.weights[:, [1, 0, 2, 3]])
+    flow = weight_flow(record, there)
+    assert flow[:2, :2].flatten().tolist() == pytest.approx([0.75, 0.5, 0.5, 0.25]) and flow[2, 2] == 1
+    assert float(flow.sum()) == 3 and 0 <= shuffled_flow(record, there)[0] <= 1
 
 
 def test_numbers_of_a_record_by_hand(record):

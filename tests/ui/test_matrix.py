@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from switch_model import CheckpointError
+from switch_model import CheckpointError, Interventions
 from switch_model.adapters import families
 from switch_model.traces.api_answers import traces_in
 from tests.support.moe_models import CHOICES, EXPERTS, save_tiny, tiny
@@ -15,13 +15,16 @@ from train.formatting import signed
 from ui.cards.of_view import closer_cards, summary
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
+from ui.components.expert_panel import changes_from_panel, panel_value
 from ui.components.routing_grid import view_grid
-from ui.explore.detail_tabs import ATTRIBUTION
+from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER
 from ui.explore.handlers import Explorer
 from ui.models.page import model_page
+from ui.sharing.link import link_of, read_link
 from ui.sharing.picture import draw_grid
 from ui.sharing.records import read_record, record_of
 from ui.sharing.report import report_html
+from ui.views.changes import changes_from_json, changes_to_json, words_of_changes
 from ui.views.view import view_of
 
 pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
@@ -70,6 +73,38 @@ def test_what_each_expert_writes_is_a_card_and_is_kept(opened):
     kept["attribution"]["terms"][0]["values"][0] += 1
     with pytest.raises(ValueError, match="no record"):
         read_record(json.dumps(kept).encode())
+
+
+def test_another_number_of_experts_is_asked_for_kept_and_taken_back(opened):
+    explorer = Explorer(opened.shelf, SampleLibrary())
+    panel = panel_value(opened.view, opened.loaded.config)
+    assert panel["choices"] == {"own": CHOICES, "at": CHOICES, "most": EXPERTS}
+    config, view = opened.loaded.config, opened.view
+    wish = {"kind": "change", "off": [], "capacity": None}
+    for number, meant in ((1, 1), (CHOICES, None), (0, None), (EXPERTS + 1, None), (True, None), ("3", None)):
+        assert changes_from_panel(view, view.changes, config, wish | {"top_k": number}).top_k == meant
+    one = changes_from_panel(view, view.changes, config, wish | {"top_k": 1})
+    assert changes_from_panel(view, one, config, wish | {"off": [[0, 3]]}).top_k == 1  # Other switches leave it.
+    changed = view.with_changes(opened.loaded, one)
+    assert {record.experts.shape[-1] for record in changed.records} == {1} and changed.undone(opened.loaded).records
+    assert words_of_changes(changed) == ["1 expert for each token"]
+    assert (
+        read_link(link_of(changed)).changes == one == read_record(json.dumps(record_of(changed, "A")).encode()).changes
+    )
+    assert "top_k" not in json.loads(json.dumps(record_of(view, "A")))
+    layer = config.sparse_layers[1]
+    by_layer = changes_from_json(changes_to_json(Interventions(top_k={layer: 1})))
+    assert by_layer == Interventions(top_k={layer: 1})
+    with pytest.raises(ValueError):
+        changes_from_json({"top_k": 3})
+    assert explorer.draw(changed, FLOW, None).sankey
+
+
+def test_pairs_and_flow_of_several_experts_are_drawn(opened):
+    explorer = Explorer(opened.shelf, SampleLibrary())
+    closer, drawn = explorer.look_closer(opened.view, LAYER), explorer.draw(opened.view, FLOW, None)
+    assert "Pairs of experts" in closer.pairs_words and json.loads(closer.pairs.plot)["data"][0]["z"]
+    assert "how a token’s weight is split here tells" in drawn.flow_words and drawn.sankey and drawn.matrix
 
 
 def test_what_a_visitor_sends_is_never_opened_by_transformers(opened):

@@ -18,6 +18,7 @@ from switch_model.inference.pipeline import AnyModel
 from switch_model.inference.text_generator import ENCODER_DECODERS, WRITERS
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL
+from switch_model.storage.errors import class_name
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_atomically
 from train.data.errors import DataError
@@ -54,8 +55,10 @@ def measure_texts(
         return _next_tokens(model, tokenizer, source, settings, held_out)
     if isinstance(model, SwitchForMaskedLM):
         return _hidden_tokens(model, tokenizer, source, settings, held_out)
-    name = type(getattr(model, "library", model)).__name__
-    raise ValueError(f"A {name} gives neither classes nor text: there is nothing to measure it by.")
+    raise ValueError(
+        f"{class_name(model)} gives neither classes nor text: there is nothing to measure it by. Give a model with a "
+        "head for one of the two."
+    )
 
 
 def _translation(

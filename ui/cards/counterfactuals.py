@@ -3,6 +3,7 @@
 Try it: what_if_card(view, what_if(predictor, view.text, view.token, "encoder.1", view.changes))
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
 from train.formatting import percent, signed
 from ui.look.html import bar_scale, empty_card, render, visible
-from ui.look.palette import MAX_COLOURS
+from ui.look.palette import shade_of
 from ui.views.view import PredictionView, View
 
 _TITLE = "What if this token went elsewhere?"
@@ -73,7 +74,7 @@ def what_if_card(view: PredictionView, answer: WhatIf | None, still: bool = Fals
     scale = bar_scale(max(map(abs, on.values())))
     rows = [
         {
-            **_row(expert, expert == answer.expert, probs_E[expert]),
+            **_row(expert, expert == answer.expert, probs_E),
             "side": "harms" if change < 0 else "helps",
             "width": f"{100 * abs(change) / scale:.1f}",
             "value": percent(now) if expert == answer.expert else f"{signed(100 * change, 2)} points",
@@ -115,8 +116,8 @@ def _router_card(view: View, before: str, after: str, words: str, still: bool, a
     probs, own = record.probs[0, view.token].tolist(), int(record.expert[0, view.token])
     off = {expert for layer, expert in view.changes.ablate if layer == record.name}
     rows = [
-        {**_row(expert, expert == own, prob), "width": None, "value": "", "label": ""}
-        for expert, prob in sorted(enumerate(probs), key=lambda item: -item[1])
+        {**_row(expert, expert == own, probs), "width": None, "value": "", "label": ""}
+        for expert in sorted(range(len(probs)), key=lambda one: -probs[one])
         if expert not in off
     ]
     return render(
@@ -139,13 +140,13 @@ def no_text_card() -> Markup:
     return empty_card(_TITLE, _NO_TEXT)
 
 
-def _row(expert: int, own: bool, prob: float) -> dict[str, Any]:
+def _row(expert: int, own: bool, probs: Sequence[float]) -> dict[str, Any]:
     return {
         "expert": expert,
-        "colour": expert % MAX_COLOURS,
+        "colour": shade_of(expert, len(probs)),
         "own": own,
-        "share": f"{100 * prob:.1f}",
-        "prob": f"{prob:.2f}",
+        "share": f"{100 * probs[expert]:.1f}",
+        "prob": f"{probs[expert]:.2f}",
     }
 
 

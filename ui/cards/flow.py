@@ -10,12 +10,11 @@ import gradio as gr
 
 from train.formatting import percent
 from ui.look.html import facts, quiet
-from ui.look.palette import MAX_COLOURS, expert_colour
+from ui.look.palette import MAX_COLOURS, expert_colour, shade_of
 from ui.views.view import View
 
-_SEVERAL = facts(
-    "The flow from layer to layer is drawn for models that send each token to one expert; this one sends it to several."
-)
+# Layers of a model with several experts for each token that are drawn at once.
+MAX_LAYERS = 6
 _NOTHING = quiet("A flow needs a text and a model with two sparse layers at least.")
 
 
@@ -35,28 +34,37 @@ def draw_flow(view: View | None, opened: bool) -> Flow:
     records = view.trace.routing if view else ()
     if len(records) < 2:
         return Flow(_NOTHING)
-    if records[0].experts.shape[-1] > 1:
-        return Flow(_SEVERAL)
     from switch_model.analysis.layer_names import layer_title
-    from switch_model.analysis.statistics import shared_information, shuffled_information
-    from switch_model.plots.routing import expert_flow, transition_matrix
-    from switch_model.routing import transitions
+    from switch_model.analysis.statistics import shared_information, shuffled_flow, shuffled_information
+    from switch_model.plots.routing import MAX_BANDS, expert_flow, flow_table, transition_matrix
 
+    several = any(record.experts.shape[-1] > 1 for record in records)
     first = min(view.layer, len(records) - 2)
     here, there = records[first], records[first + 1]
-    counts = transitions(here, there)
-    colours = [expert_colour(expert) for expert in range(min(here.num_experts, MAX_COLOURS))]
+    begin = min(max(first - MAX_LAYERS // 2 + 1, 0), max(len(records) - MAX_LAYERS, 0)) if several else 0
+    drawn = records[begin : begin + MAX_LAYERS] if several else records
+    counts = flow_table(here, there)
+    colours = [
+        expert_colour(shade_of(expert, here.num_experts)) for expert in range(min(here.num_experts, MAX_COLOURS))
+    ]
     if not counts.any():
         off = there if here.choices.any() else here
         said = f"All experts of {layer_title(off.name)} are off: none reads a token."
-        return Flow(facts(said), expert_flow(records, colours))
-    told, (chance, high) = shared_information(counts), shuffled_information(here, there)
+        return Flow(facts(said), expert_flow(drawn, colours))
+    told, (chance, high) = shared_information(counts), (shuffled_flow if several else shuffled_information)(here, there)
     verdict = "more than chance" if told > high else "no more than chance"
+    whose = "how a token’s weight is split" if several else "a token’s expert"
     said = (
-        f"From {layer_title(here.name)} to {layer_title(there.name)}: a token’s expert here tells {percent(told)} "
+        f"From {layer_title(here.name)} to {layer_title(there.name)}: {whose} here tells {percent(told)} "
         f"of its expert there; with shuffled tokens it would be {percent(chance)}: {verdict}."
     )
-    return Flow(facts(said), expert_flow(records, colours), transition_matrix(here, there))
+    if several:
+        part = f", and {len(drawn)} of {len(records)} layers around the chosen one" if len(drawn) < len(records) else ""
+        said += (
+            " Bands are weight: each token hands on what it has from each of its experts to each of its next ones, in "
+            f"proportion to both weights. Drawn are the {MAX_BANDS} widest between two layers{part}."
+        )
+    return Flow(facts(said), expert_flow(drawn, colours), transition_matrix(here, there))
 
 
 def create_flow() -> Flow:

@@ -16,7 +16,7 @@ from train.formatting import counted, percent, signed
 from ui.cards.importance import importance_in_words
 from ui.components.routing_grid import MAX_CLASSES, digits_of
 from ui.look.html import bar, notice, render
-from ui.look.palette import MAX_COLOURS
+from ui.look.palette import shade_of
 from ui.views.view import PredictionView
 
 # Experts whose votes stand in one line.
@@ -76,7 +76,8 @@ def votes_line(prediction: Prediction) -> dict[str, Any] | None:
     return {
         "layer": layer_title(prediction.voters.name),
         "experts": [
-            {"expert": e, "colour": e % MAX_COLOURS, "number": signed(voted_E[e], digits)} for e in order[:MAX_VOTERS]
+            {"expert": e, "colour": shade_of(e, len(voted_E)), "number": signed(voted_E[e], digits)}
+            for e in order[:MAX_VOTERS]
         ],
         "rest": f"{len(rest)} more {signed(sum(voted_E[e] for e in rest), digits)}" if rest else "",
         "bias": signed(float(prediction.bias[label]), digits),

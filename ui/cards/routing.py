@@ -15,11 +15,13 @@ from switch_model.routing import UNLIMITED, load_balancing_loss
 from switch_model.topk_routing import AnyRouting
 from train.formatting import percent
 from ui.look.html import message_card, render, visible
-from ui.look.palette import MAX_COLOURS
+from ui.look.palette import shade_of
 from ui.views.view import View
 
 # Above this many experts, bars are too thin for numbers.
 MAX_NUMBERED = 16
+# Of many experts, so many have their number below the bars at most.
+MAX_MARKS = 9
 # Shares below this are no segment of their own.
 MIN_SEGMENT = 0.015
 
@@ -77,7 +79,7 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
         bars.append(
             {
                 "expert": expert,
-                "colour": expert % MAX_COLOURS,
+                "colour": shade_of(expert, experts),
                 "count": count,
                 "dropped": over,
                 "over": f"{100 * over / top:.1f}",
@@ -91,6 +93,9 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
         bars=bars,
         tokens=tokens,
         numbered=experts <= MAX_NUMBERED,
+        marks=range(0, experts, -(-experts // MAX_MARKS)),
+        experts=experts,
+        extremes="" if experts <= MAX_NUMBERED else _extremes(counts),
         even=f"{even:.1f}",
         even_at=f"{100 * even / top:.1f}",
         capacity=capacity if limited else None,
@@ -125,7 +130,9 @@ def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) ->
         "words": f"{layer_title(record.name)}: {chosen_one}",
         "chosen": chosen,
         "parts": [
-            _Segment(index, index % MAX_COLOURS, index == expert, prob >= 0.12, f"{prob:.4f}", f"{prob:.2f}")
+            _Segment(
+                index, shade_of(index, record.num_experts), index == expert, prob >= 0.12, f"{prob:.4f}", f"{prob:.2f}"
+            )
             for index, prob in sorted(enumerate(probs_E), key=lambda item: -item[1])
             if prob >= MIN_SEGMENT
         ],
@@ -154,6 +161,15 @@ def _choices_in_words(record: AnyRouting, token: int) -> str:
     experts = [one for one in record.experts[0, token].tolist() if probs_E[one] > 0]
     shown = ", ".join(f"{one} ({percent(float(probs_E[one]))})" for one in experts)
     return f"Experts {shown}: each one’s share of the token’s weights."
+
+
+def _extremes(counts: list[int]) -> str:
+    """The busiest of many experts by number, and how many have nothing to do."""
+    busiest = sorted(range(len(counts)), key=lambda expert: -counts[expert])[:5]
+    idle = [str(expert) for expert, count in enumerate(counts) if not count]
+    said = "Busiest: " + ", ".join(f"expert {expert} with {counts[expert]}" for expert in busiest if counts[expert])
+    named = f": {', '.join(idle[:10])}{' …' if len(idle) > 10 else ''}" if idle else ""
+    return f"{said}. Without a token: {len(idle)}{named}."
 
 
 def _load_in_words(counts: list[int], capacity: int) -> str:

@@ -16,7 +16,7 @@ from train.formatting import counted, signed
 from ui.cards.importance import attribution
 from ui.components.routing_grid import classes_shown, digits_of
 from ui.look.html import empty_card, render
-from ui.look.palette import MAX_COLOURS
+from ui.look.palette import shade_of
 from ui.look.sums import cells_of
 from ui.views.view import PredictionView, View
 
@@ -65,7 +65,7 @@ def _votes(view: PredictionView, still: bool) -> Markup:
     rows = [
         {
             "expert": expert,
-            "colour": expert % MAX_COLOURS,
+            "colour": shade_of(expert, record.num_experts),
             "tokens": counted(kept_E[expert], "token"),
             "kind": "",
             "cells": cells(votes[expert]),

@@ -11,7 +11,7 @@ from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution, Term
 from train.formatting import signed
 from ui.look.html import empty_card, heading, quiet, render, visible
-from ui.look.palette import MAX_COLOURS
+from ui.look.palette import shade_of
 from ui.look.sums import cells_of
 from ui.views.view import View
 
@@ -80,7 +80,7 @@ def _verdict(view: View, found: DirectAttribution) -> str:
 def _named(view: View, term: Term) -> dict[str, Any]:
     return {
         "expert": term.expert,
-        "colour": (term.expert or 0) % MAX_COLOURS,
+        "colour": shade_of(term.expert or 0, view.records[-1].num_experts),
         "layer": layer_title(term.layer or ""),
         "weight": "" if term.weight is None else f"weight {term.weight:.2f}",
     }

@@ -39,15 +39,15 @@ function draw() {
   // While a newer wish waits to be sent, an older answer does not take it back.
   if (!waiting.length) {
     const off = data.layers.flatMap((layer, l) => layer.off.flatMap((isOff, e) => (isOff ? [`${l} ${e}`] : [])));
-    wish = { off: new Set(off), at: sliding ? wish.at : data.at };
+    wish = { off: new Set(off), at: sliding ? wish.at : data.at, k: data.choices?.at ?? null };
   }
-  const rows = make("div", "panel-rows");
   const most = Math.max(1, ...data.layers.flatMap((layer) => (layer.matters || []).map(Math.abs)));
-  data.layers.forEach((layer, l) => rows.append(row(layer, l, most)));
+  const rows = needsMap(data) ? expertMap(data, wish, most, toggle) : make("div", "panel-rows");
+  if (!needsMap(data)) data.layers.forEach((layer, l) => rows.append(row(layer, l, most)));
   if (sliding) slider(root.querySelector(".panel-capacity"));
   const capacity = sliding ? root.querySelector(".panel-capacity") : slider(make("div", "panel-capacity"));
   capacity.hidden = data.stops.length < 2; // Where nothing is ever dropped there is nothing to slide.
-  const parts = [rows, ...(data.layers[0].matters ? [key()] : []), capacity, acts()];
+  const parts = [rows, ...(data.layers[0].matters ? [key()] : []), capacity, ...(data.choices ? [choices()] : []), acts()];
   if (sliding) {
     // The slider under the finger must stay the same element.
     [...root.children].forEach((child) => child !== capacity && child.remove());
@@ -67,7 +67,7 @@ function row(layer, l, most) {
   label.title = layer.title;
   const experts = make("div", "panel-experts");
   layer.off.forEach((_, e) => {
-    const chip = make("button", `cell chip switch x${e % 256}`, e);
+    const chip = make("button", `cell chip switch x${e}`, e);
     chip.type = "button";
     chip.dataset.l = l;
     chip.dataset.e = e;
@@ -141,12 +141,36 @@ function slider(node) {
   return node;
 }
 
+// How many experts a token has, in all layers.
+function choices() {
+  const { own, at, most } = data.choices, node = make("div", "panel-capacity panel-choices"), input = make("input"), output = make("output");
+  input.type = "range";
+  input.dataset.key = "choices";
+  input.min = 1;
+  input.max = most;
+  input.value = wish.k ?? own;
+  input.setAttribute("aria-label", "experts for each token");
+  const say = (number) => {
+    const words = number === null ? "by layer" : `${number} for each token${number === own ? " (the model’s own)" : ""}`;
+    output.textContent = words;
+    input.setAttribute("aria-valuetext", words);
+  };
+  say(wish.k ?? (at === null ? null : own));
+  input.oninput = () => say(Number(input.value));
+  input.onchange = () => {
+    wish.k = Number(input.value);
+    sendWish({ top_k: wish.k });
+  };
+  node.append(make("span", "panel-label", "experts"), input, output);
+  return node;
+}
+
 function acts() {
   const node = make("div", "panel-acts"), said = make("p", "facts");
   said.setAttribute("role", "status");
   said.textContent = data.said.length
     ? `Changed: ${data.said.join(" · ")}.`
-    : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}. `
+    : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}${data.choices ? ", or choose another number of them" : ""}. `
       + "The Token tab sends a single token elsewhere.";
   const buttons = make("div", "panel-buttons");
   buttons.append(
@@ -159,7 +183,8 @@ function acts() {
 
 function sendWish(more) {
   const off = [...wish.off].map((place) => place.split(" ").map(Number));
-  send({ kind: "change", off, capacity: wish.at === data.own ? null : data.stops[wish.at], ...more });
+  const chosen = data.choices && wish.k !== null ? { top_k: wish.k } : {};
+  send({ kind: "change", off, capacity: wish.at === data.own ? null : data.stops[wish.at], ...chosen, ...more });
 }
 
 function send(message) {
@@ -200,16 +225,22 @@ function settled() {
   answered();
 }
 
+function toggle(l, e) {
+  const place = `${l} ${e}`, off = !wish.off.has(place);
+  if (off) wish.off.add(place);
+  else wish.off.delete(place);
+  sendWish();
+  return off;
+}
+
 root.addEventListener("click", (event) => {
   const chip = event.target.closest("button.switch"), button = event.target.closest("button.panel-act");
   if (chip) {
-    const place = `${chip.dataset.l} ${chip.dataset.e}`, off = !wish.off.has(place);
-    if (off) wish.off.add(place);
-    else wish.off.delete(place);
-    show(chip, off, data.layers[chip.dataset.l].tokens[chip.dataset.e]);
-    sendWish();
+    const { l, e } = chip.dataset;
+    show(chip, toggle(l, e), data.layers[l].tokens[e]);
   } else if (button) {
-    if (button.dataset.act === "reset") wish = { off: new Set(), at: data.own }; // A quick click starts from there.
+    // A quick click starts from there.
+    if (button.dataset.act === "reset") wish = { off: new Set(), at: data.own, k: data.choices?.own ?? null };
     send({ kind: button.dataset.act });
   }
 });

@@ -1,7 +1,7 @@
 """The expert panel: every expert of every layer as a switch, the capacity as a slider, and steps back.
 
 The component's value is plain data, drawn by its script (as in routing_grid.py). Its event `intervene` tells what a
-person did: evt.kind "change" with all it asks for (evt.off, evt.capacity), "undo" or "reset". It sends one
+person did: evt.kind "change" with all it asks for (evt.off, evt.capacity, evt.top_k), "undo" or "reset". It sends one
 at a time, numbered (evt.serial), and waits some seconds for a value with that number; one without a number shows
 something else, and ends the waiting. evt.sliding = the capacity slides on, which is no step of its own: of several
 quick moves of the slider the last one counts. Try it: create_expert_panel(panel_value(view, config))"""
@@ -19,7 +19,8 @@ from switch_model.routing import UNLIMITED
 from ui.views.changes import own_factor, words_of_changes
 from ui.views.view import View
 
-_SCRIPT = Path(__file__).with_suffix(".js")
+# One scope: what the first one names, the second calls.
+_SCRIPTS = (Path(__file__).with_name("expert_map.js"), Path(__file__).with_suffix(".js"))
 # Where the slider stops; the model's own factor is added.
 CAPACITY_STOPS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, math.inf)
 
@@ -29,7 +30,7 @@ def create_expert_panel(value: dict[str, Any] | None = None) -> gr.HTML:
     return gr.HTML(
         value,
         html_template='<h2>Change the routing</h2><div class="panel-root"></div>',
-        js_on_load=_SCRIPT.read_text(encoding="utf-8"),
+        js_on_load="\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS),
         apply_default_css=False,
         elem_id="expert-panel",
     )
@@ -69,6 +70,7 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
         "own": stops.index(own),
         "at": min(range(len(stops)), key=lambda index: _apart(stops[index], factor)),
         "slots": None if open_layer is None or int(open_layer.capacity) == UNLIMITED else int(open_layer.capacity),
+        "choices": _choices(view, config),
         "said": words_of_changes(view),
         "undo": bool(view.past),
         "writes": view.writes,
@@ -77,6 +79,17 @@ def panel_value(view: View, config: SwitchConfig, serial: int = 0) -> dict[str, 
     if both and drops:
         value["capacity_note"] = "Acts on the encoder: the decoder always has room for every token."
     return value
+
+
+def _choices(view: View, config: SwitchConfig) -> dict[str, Any] | None:
+    """How many experts a token has: the model's own number, the one asked for (None = by layer) and the most; None
+    where that can't be changed."""
+    own = getattr(config, "num_choices", 1)
+    if own == 1 or not config.any_choices:
+        return None
+    numbers = view.changes.numbers
+    at = numbers.get("", own) if set(numbers) <= {""} else None
+    return {"own": own, "at": at, "most": min(record.num_experts for record in view.records)}
 
 
 def changes_from_panel(
@@ -104,7 +117,12 @@ def changes_from_panel(
         indices = [(_whole(layer, len(layers)), _whole(expert, config.num_experts)) for layer, expert in places]
         ablate = {(layers[layer], expert) for layer, expert in indices if None not in (layer, expert)}
         force = {place: expert for place, expert in changes.force.items() if (place[0], expert) not in ablate}
-        return Interventions(ablate, force, _factor(request.get("capacity")))
+        top_k = changes.top_k
+        if "top_k" in request and getattr(config, "num_choices", 1) > 1 and config.any_choices:
+            most = min((record.num_experts for record in view.records), default=0)
+            top_k = _whole(request["top_k"], most + 1) or None
+            top_k = None if top_k == config.num_choices else top_k
+        return Interventions(ablate, force, _factor(request.get("capacity")), top_k=top_k)
     return changes
 
 
@@ -114,7 +132,7 @@ def serial_of(request: dict[str, Any]) -> int:
 
 
 def _whole(value: Any, below: int) -> int | None:
-    return value if isinstance(value, int) and 0 <= value < below else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
 
 
 def _factor(value: Any) -> float | None:

@@ -24,7 +24,8 @@ const button = (className, text, label) => {
   if (label) node.setAttribute("aria-label", label);
   return node;
 };
-const shade = (expert) => "x" + (expert % 256);
+// As shade_of in palette.py.
+const shade = (expert) => "x" + (data.experts > 16 ? Math.floor((expert * 8) / data.experts) : expert);
 
 // ---- words for one cell ------------------------------------------------------------------------------------------
 

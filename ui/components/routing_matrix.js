@@ -133,6 +133,7 @@ function matrixOf(value, pick) {
       name.setAttribute("role", "columnheader");
       name.setAttribute("aria-colindex", t + 2);
       name.title = value.tokens[t];
+      name.dataset.t = t;
       name.classList.toggle("selected", t === chosen.token);
       name.classList.toggle("written", t >= (value.written ?? tokens));
       name.style.left = `${MATRIX.side + t * wide}px`;
@@ -187,21 +188,44 @@ function matrixOf(value, pick) {
   // ---- what is chosen
 
   function choose(token, layer) {
+    const folded = thin && layer !== chosen.layer, of = layer === chosen.layer;
     chosen = { token, layer };
     at = { token, layer };
-    size();
+    if (folded) size();
     intoView(at);
-    render(true);
-    list();
+    if (folded) render(true);
+    else remark();
+    if (!of) afterPaint(list);
   }
+  // Only what is marked: to draw every cell in view again would take longer than a click may.
+  function remark() {
+    for (const cell of inner.querySelectorAll(".matrix-cell.selected, .matrix-cell.current")) {
+      cell.classList.remove("selected", "current");
+      cell.setAttribute("aria-selected", "false");
+      cell.removeAttribute("aria-label");
+    }
+    const cell = document.getElementById(`${uid}-${at.layer}-${at.token}`);
+    if (!cell) return void render(true); // It was not in view.
+    cell.classList.add("selected", "current");
+    cell.setAttribute("aria-selected", "true");
+    cell.setAttribute("aria-label", describe(at.token, at.layer));
+    frame.setAttribute("aria-activedescendant", cell.id);
+    for (const one of head.children) one.classList.toggle("selected", Number(one.dataset.t) === chosen.token);
+    for (const one of inner.querySelectorAll(".matrix-label")) one.classList.toggle("chosen", Number(one.dataset.layer) === chosen.layer);
+  }
+  // What a person need not see at once, and the page's own work, wait until the mark is on screen.
+  function afterPaint(act) {
+    requestAnimationFrame(() => setTimeout(act));
+  }
+  const tellPage = () => afterPaint(() => pick(chosen.token, chosen.layer));
   frame.addEventListener("click", (event) => {
     const cell = event.target.closest(".matrix-cell"), label = event.target.closest(".matrix-label");
     if (cell && !cell.classList.contains("none")) {
       choose(Number(cell.dataset.t), Number(cell.dataset.l));
-      pick(chosen.token, chosen.layer);
+      tellPage();
     } else if (label) {
       choose(chosen.token, Number(label.dataset.layer));
-      pick(chosen.token, chosen.layer);
+      tellPage();
     }
   });
   frame.addEventListener("keydown", (event) => {
@@ -212,7 +236,7 @@ function matrixOf(value, pick) {
     };
     if (event.key === "Enter" || event.key === " ") {
       choose(at.token, at.layer);
-      pick(chosen.token, chosen.layer);
+      tellPage();
     } else if (event.key === "Escape") {
       tip.hidden = true;
       if (lit) light(lit.expert);
@@ -271,12 +295,11 @@ function matrixOf(value, pick) {
     if (counted.has(layer)) return counted.get(layer);
     const mass = new Float64Array(value.experts), seen = new Uint32Array(value.experts);
     let all = 0;
-    for (let t = 0; t < tokens; t++) {
-      for (const [expert, part] of known(t, layer) ? choicesOf(t, layer) : []) {
-        mass[expert] += part;
-        seen[expert] += 1;
-        all += part;
-      }
+    for (let i = place(0, layer); i < place(0, layer + 1); i++) {
+      if (!weights[i]) continue;
+      mass[experts[i]] += weights[i];
+      seen[experts[i]] += 1;
+      all += weights[i];
     }
     const ranked = Array.from(mass, (sum, expert) => ({ expert, share: all ? sum / all : 0, tokens: seen[expert] }));
     counted.set(layer, ranked.sort((a, b) => b.share - a.share));
@@ -284,9 +307,11 @@ function matrixOf(value, pick) {
   }
   function light(expert) {
     lit = lit && lit.expert === expert && lit.layer === chosen.layer ? null : { expert, layer: chosen.layer };
-    render(true);
+    for (const [layer, row] of rows) {
+      for (const cell of row.querySelectorAll(".matrix-cell:not(.none)")) paint(cell, Number(cell.dataset.t), layer);
+    }
     list();
-    drawMap();
+    afterPaint(drawMap);
   }
 
   // ---- a map of all layers and experts: how much of the text's weight each expert has
@@ -328,7 +353,7 @@ function matrixOf(value, pick) {
   canvas.addEventListener("click", (event) => {
     const one = mapped(event);
     choose(chosen.token, one.layer);
-    pick(chosen.token, one.layer);
+    tellPage();
     lit = null;
     light(one.expert);
   });

@@ -18,13 +18,11 @@ from switch_model.topk_routing import AnyRouting
 from switch_model.traces.trace import RoutingTrace
 from ui.components.grid_tokens import tokens_value
 from ui.look.html import visible
-from ui.look.palette import expert_colour
+from ui.look.palette import MAX_COLOURED, expert_colour
 from ui.views.view import View
 
 # Beyond this many layers, or experts, or with several for each token, the grid is a table that scrolls.
 MAX_GRID_LAYERS, MAX_GRID_EXPERTS = 12, 32
-# Experts that are told apart by colour there.
-MAX_COLOURED = 16
 # Tokens of a trace that are drawn.
 MAX_TOKENS = 4000
 

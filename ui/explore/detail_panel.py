@@ -45,6 +45,9 @@ def create_detail_panel(start: Shown, closer: Closer) -> DetailPanel:
                 title = gr.HTML(heading("Router probabilities"), apply_default_css=False)
                 plot = gr.Plot(buttons=[], show_label=False, container=False)
                 gr.HTML(quiet(_PROBABILITIES), apply_default_css=False)
+            with gr.Column(elem_id="pairs"):
+                pairs_words = gr.HTML("", apply_default_css=False)
+                pairs = gr.Plot(buttons=[], show_label=False, container=False)
         with gr.Tab("Experts", id=EXPERTS) as experts_tab:
             experts = create_expert_panel(start.panel)
         with gr.Tab("Attribution", id=ATTRIBUTION, elem_id="votes-card") as attribution_tab:
@@ -58,7 +61,9 @@ def create_detail_panel(start: Shown, closer: Closer) -> DetailPanel:
         ATTRIBUTION: attribution_tab,
         FLOW: flow_tab,
     }
-    return DetailPanel(token, load, experts, Closer(title, plot, votes, elsewhere), flow, opened, tabs)
+    return DetailPanel(
+        token, load, experts, Closer(title, plot, pairs_words, pairs, votes, elsewhere), flow, opened, tabs
+    )
 
 
 def connect_tabs(panel: DetailPanel, drawing: dict[str, Any]) -> None:

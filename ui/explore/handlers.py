@@ -18,6 +18,7 @@ from switch_model.counterfactuals import WhatIf
 from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.flow import draw_flow
 from ui.cards.of_view import attribution_card, closer_cards, elsewhere_card, votes_instead
+from ui.cards.pairs import pairs_card
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import LoadedModel, ModelShelf
 from ui.catalog.samples import Sample, SampleLibrary
@@ -43,6 +44,8 @@ from ui.sharing.link import LINK, read_link
 from ui.sharing.records import read_record
 from ui.views.view import PLAIN, View, kept_changes, view_of
 
+# Experts times tokens: "What if?" passes the whole text once for each expert.
+MAX_UNASKED = 16_384
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
 
 
@@ -142,19 +145,26 @@ class Explorer:
     def _drawn(self, first: Shown | Looked, opened: str, neighbours_of: Any) -> tuple[Any, ...]:
         return *first, *self.draw(first.view, opened, neighbours_of)
 
-    def look_closer(self, view: View | None, opened: str = TOKEN) -> Closer:
-        """What the open tab of the detail panel shows, and nothing of the dear parts of the others."""
+    def look_closer(self, view: View | None, opened: str = TOKEN, asked: bool = False) -> Closer:
+        """What the open tab of the detail panel shows, and nothing of the dear parts of the others.
+
+        Args:
+            asked: whether a person asked what other experts would make of the token; in a long text with many experts
+                nothing less works that out.
+        """
         saved = view is not None and not view.model
         # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
-        answer = self.what_if(view) if opened == TOKEN and view is not None and view.asked else None
-        drawn = draw_probabilities(view if opened == LAYER else None)
+        wanted = opened == TOKEN and view is not None and view.asked and (asked or _is_cheap(view))
+        answer = self.what_if(view) if wanted else None
+        of_layer = view if opened == LAYER else None
+        drawn = *draw_probabilities(of_layer), *draw_pairs(of_layer)
         found = self.attribution(view) if opened == ATTRIBUTION else None
         return Closer(*drawn, attribution_card(view, found), elsewhere_card(view, answer, still=saved))
 
     def on_ask(self, view: View | None) -> tuple[View | None, str]:
         """What a click on the token that is looked at already would give: (view, what-if card)."""
         view = view and view.looking_at(*view.place)
-        return view, self.look_closer(view).elsewhere
+        return view, self.look_closer(view, asked=True).elsewhere
 
     def what_if(self, view: View) -> WhatIf | None:
         """What other experts would make of the token; None where that can't be asked."""
@@ -231,6 +241,21 @@ def draw_probabilities(view: View | None) -> tuple[str, Any]:
     what = "Weights of the experts" if view.record.experts.shape[-1] > 1 else "Router probabilities"
     title = heading(f"{what}, {layer_title(view.record.name, view.two_stacks)}")
     return title, _sent(json.dumps(router_heat_map(view.record, view.trace.tokens, view.token)))
+
+
+def draw_pairs(view: View | None) -> tuple[str, Any]:
+    """Which experts of the chosen layer are chosen together: (words, figure); nothing with one expert per token."""
+    if view is None or view.record is None or view.record.experts.shape[-1] == 1:
+        return "", None
+    from switch_model.plots.pairs import pair_heat_map
+
+    return pairs_card(view), _sent(json.dumps(pair_heat_map(view.record)))
+
+
+def _is_cheap(view: View) -> bool:
+    """Whether a pass of the text for each expert takes no longer than a click may."""
+    saved = not view.model  # What was worked out then is there.
+    return saved or view.record is None or view.record.num_experts * len(view.trace.tokens) <= MAX_UNASKED
 
 
 def _sent(figure: str) -> Any:

@@ -40,10 +40,13 @@ class Looked(NamedTuple):
 
 
 class Closer(NamedTuple):
-    """A closer look at a view: title and heat map of the router's probabilities, votes, what if."""
+    """A closer look at a view: title and heat map of the router's probabilities, words and heat maps of pairs of
+    experts, what the answer rests on, what if."""
 
     title: Any
     plot: Any
+    pairs_words: Any
+    pairs: Any
     votes: Any
     elsewhere: Any
 
@@ -53,6 +56,8 @@ class Drawn(NamedTuple):
 
     title: Any
     plot: Any
+    pairs_words: Any
+    pairs: Any
     votes: Any
     elsewhere: Any
     flow_words: Any

@@ -21,15 +21,11 @@ from ui.components.training_record import create_training_record, read_record
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.look.html import heading, quiet, render, visible
-from ui.look.palette import MAX_COLOURS
+from ui.look.palette import shade_of
 from ui.views.changes import own_factor
 from ui.views.view import View
 
 _NOTHING = quiet("Route a text with a sparse model in Explore: its numbers appear here.")
-_SEVERAL = quiet(
-    "These steps are those of a Switch layer, which sends each token to one expert. This model sends each to several: "
-    "choose a Switch model in Explore to see its numbers here."
-)
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
     "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "
@@ -70,7 +66,7 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     if view is None or view.record is None:
         return _NOTHING
     if isinstance(view.record, TopKRouting):
-        return _SEVERAL
+        return _several(view, config)
     record = view.record
     return render(
         "how_it_works/steps.html",
@@ -88,6 +84,36 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
     )
 
 
+def _several(view: View, config: SwitchConfig | None) -> str:
+    """The steps of a layer with several experts for each token."""
+    record = view.record
+    experts, weights = (one[0, view.token].tolist() for one in (record.experts, record.weights))
+    scores = None if record.logits is None else record.logits[0, view.token].tolist()
+    shown = [
+        {
+            "expert": expert,
+            "colour": shade_of(expert, record.num_experts),
+            "score": "" if scores is None else signed(scores[expert], 2) if math.isfinite(scores[expert]) else "off",
+            "weight": f"{weight:.2f}",
+        }
+        for expert, weight in list(zip(experts, weights, strict=True))[:SHOWN]
+    ]
+    return render(
+        "how_it_works/several.html",
+        token=visible(view.trace.tokens[view.token]),
+        layer=layer_title(record.name, view.two_stacks),
+        experts=record.num_experts,
+        choices=len(experts),
+        shown=shown,
+        scored=scores is not None,
+        forced=view.changes.force.get((record.name, view.token)) is not None,
+        sum=f"{sum(weights):.2f}",
+        shared=bool(getattr(config, "shared_experts", ())),
+        balance=f"{float(load_balancing_loss(record)):.2f}",
+        most=f"{record.num_experts / len(experts):g}",
+    )
+
+
 def _router(view: View, record: Routing, config: SwitchConfig | None) -> dict[str, Any]:
     """The router's numbers for the token: `shown` are the experts whose numbers are shown, the chosen one first."""
     logits, probs = record.logits[0, view.token].tolist(), record.probs[0, view.token].tolist()
@@ -102,7 +128,7 @@ def _router(view: View, record: Routing, config: SwitchConfig | None) -> dict[st
         "shown": [
             {
                 "expert": one,
-                "colour": one % MAX_COLOURS,
+                "colour": shade_of(one, experts),
                 "logit": signed(logits[one], 2) if math.isfinite(logits[one]) else "off",
                 "prob": f"{probs[one]:.2f}",
             }

@@ -11,6 +11,9 @@ CELL_INK = "#16181b"
 # Okabe and Ito's set, lightened until dark text reads on all of them.
 BASE_COLOURS = ("#e8a33d", "#6db6e8", "#3fae8c", "#efe06a", "#5b8fd0", "#e07b53", "#d69ac2", "#b4b8bf")
 
+# Experts that are told apart by colour.
+MAX_COLOURED = 16
+
 # Classes in the style sheet. Experts beyond them share colours; the number in the cell always tells them apart.
 MAX_COLOURS = 256
 
@@ -25,6 +28,12 @@ def expert_colour(expert: int) -> str:
         return BASE_COLOURS[expert]
     # Neighbours differ in hue by the golden angle and in lightness, so that next to each other they never look alike.
     return _oklch(_LIGHTNESS[expert % 3], 0.09, (expert * _GOLDEN_ANGLE) % 360)
+
+
+def shade_of(expert: int, experts: int) -> int:
+    """The number of an expert's colour among `experts`: its own while they are few; of many, that of its family, eight
+    runs of neighbouring numbers, for nobody tells dozens of colours apart. The number beside it is what tells."""
+    return expert if experts <= MAX_COLOURED else expert * len(BASE_COLOURS) // experts
 
 
 def palette_css(experts: int = MAX_COLOURS) -> str:

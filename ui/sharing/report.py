@@ -21,7 +21,7 @@ from ui.cards.routing import load_card
 from ui.cards.votes import strip_bar
 from ui.components.routing_grid import plain_grid
 from ui.look.html import in_points, render
-from ui.look.palette import CELL_INK, MAX_COLOURS, palette_css
+from ui.look.palette import CELL_INK, palette_css, shade_of
 from ui.look.theme import STYLE_SHEET
 from ui.sharing.picture import draw_grid
 from ui.views.changes import words_of_changes
@@ -114,7 +114,7 @@ def _static_grid(view: PredictionView) -> dict[str, Any]:
             "points": in_points(100 * (changes[index] or 0.0)),
             "height": _height(changes[index], most),
             "vote": votes[index],
-            "cells": [_cell(layer, index) for layer in value["layers"]],
+            "cells": [_cell(layer, index, value["experts"]) for layer in value["layers"]],
         }
         for index, token in enumerate(value["tokens"])
     ]
@@ -126,11 +126,11 @@ def _height(change: float | None, most: float) -> int:
     return 0 if change is None or abs(change) < 0.0005 else max(round(20 * abs(change) / most), 1)
 
 
-def _cell(layer: dict[str, Any], index: int) -> dict[str, Any]:
+def _cell(layer: dict[str, Any], index: int, experts: int) -> dict[str, Any]:
     """`capacity` 0 = all experts are off."""
     expert = None if layer["capacity"] == 0 else layer["expert"][index]
     marks = [
-        *([] if expert is None else [f"x{expert % MAX_COLOURS}"]),
+        *([] if expert is None else [f"x{shade_of(expert, experts)}"]),
         *(["dropped"] if layer["dropped"][index] else []),
         *(["changed"] if layer["before"] and layer["before"][index] else []),
     ]

@@ -5,13 +5,14 @@ Try it: words_of_changes(view)
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from switch_model import Interventions, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing
+from train.formatting import counted
 from ui.views.view import View
 
 
@@ -24,8 +25,9 @@ def words_of_changes(view: View) -> list[str]:
         ablate = {place for place in changes.ablate if place[0].startswith(prefix)}
         force = {place: expert for place, expert in changes.force.items() if place[0].startswith(prefix)}
         said += changes_in_words(Interventions(ablate, force), trace.tokens, trace.routing, both)
-    rest = changes_in_words(replace(changes, ablate=frozenset(), force={}), [], [])
-    return said + [f"{words} in the encoder" if both else words for words in rest]
+    rest = changes_in_words(replace(changes, ablate=frozenset(), force={}, top_k=None), [], [])
+    said += [f"{words} in the encoder" if both else words for words in rest]
+    return said + numbers_in_words(changes.numbers, both)
 
 
 def changes_in_words(
@@ -54,7 +56,15 @@ def changes_in_words(
         said.append("no capacity limit" if math.isinf(factor) else f"capacity factor {factor:g}")
     if changes.capacity_group is not None:
         said.append(f"capacity counted per {changes.capacity_group}")
-    return said
+    return said + numbers_in_words(changes.numbers, both)
+
+
+def numbers_in_words(numbers: Mapping[str, int], both: bool) -> list[str]:
+    """A phrase for each other number of experts; "" = all layers."""
+    return [
+        f"{counted(number, 'expert')} for each token" + (f" in {layer_title(layer, both)}" if layer else "")
+        for layer, number in sorted(numbers.items())
+    ]
 
 
 def own_factor(record: Routing, config: SwitchConfig) -> float:
@@ -73,15 +83,20 @@ def changes_to_json(changes: Interventions) -> dict[str, Any]:
         "force": [[layer, token, expert] for (layer, token), expert in sorted(changes.force.items())],
         "capacity": "none" if factor is not None and math.isinf(factor) else factor,
         "group": changes.capacity_group,
+        # Models with one expert for each token have no such key, as before there were others.
+        **({"top_k": changes.numbers} if changes.numbers else {}),
     }
 
 
 def changes_from_json(content: dict[str, Any]) -> Interventions:
     """The inverse. Raises ValueError, TypeError for what is no such thing."""
-    factor = content.get("capacity")
+    factor, numbers = content.get("capacity"), content.get("top_k")
+    if numbers is not None and not isinstance(numbers, dict):
+        raise ValueError("top_k is no table of layers")
     return Interventions(
         ablate={(layer, expert) for layer, expert in content.get("ablate", [])},
         force={(layer, token): expert for layer, token, expert in content.get("force", [])},
         capacity_factor=math.inf if factor == "none" else factor,
         capacity_group=content.get("group"),
+        top_k=numbers[""] if numbers and set(numbers) == {""} else numbers or None,
     )

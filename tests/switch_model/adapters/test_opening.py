@@ -63,7 +63,7 @@ def test_classes_of_tokens(tmp_path):
     torch.testing.assert_close(short.scores, theirs, rtol=1e-3, atol=1e-4)
     assert short.labels == [model.config.id2label[index] for index in theirs.argmax(-1).tolist()]
     assert short.tokens == ["rain", "fell"] and long.routing[0].name == "encoder.0" and len(long.labels) == 6
-    with pytest.raises(CheckpointError, match="does not classify tokens"):
+    with pytest.raises(CheckpointError, match="is a MixtralForCausalLM: it does not classify tokens"):
         TokenClassifier.from_checkpoint(save_tiny(tmp_path / "other", tiny("mixtral")))
     with pytest.raises(CheckpointError, match="not classes"):
         Predictor.from_checkpoint(tmp_path / "other")
@@ -109,6 +109,9 @@ def test_what_is_refused_and_why(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps(values | {"auto_map": named}))
     assert type(load_any(folder, "cpu")[0].library).__name__ == "MixtralForCausalLM"
     assert not (tmp_path / "run").exists()
+    (folder / "config.json").write_text(json.dumps(values | {"vocab_size": 30}))
+    with pytest.raises(CheckpointError, match=r"has the shape \(24, 32\) in the weights, but \(30, 32\) by config"):
+        load_any(folder)
     folder = config(model_type="mixtral", architectures=["MixtralForCausalLM"])
     with pytest.raises(CheckpointError, match=r"no \.safetensors.*pickle|Pickled"):
         load_any(folder)

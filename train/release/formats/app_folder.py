@@ -7,6 +7,7 @@ from pathlib import Path
 import switch_model
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.factory import PIPELINES
+from switch_model.storage.errors import a_class
 from train.release.formats.opened import Opened
 from train.requirements import ROOT
 from train.templates import render
@@ -49,7 +50,7 @@ def _write_app(opened: Opened, folder: Path) -> None:
     """The app, and `start.py`, which serves it with the checkpoint in `model`."""
     if type(opened.model) not in PIPELINES:
         raise CheckpointError(
-            f"This checkpoint is a {type(opened.model).__name__}, without a head: the app can't show it. Train a head "
+            f"This checkpoint is {a_class(opened.model)}, without a head: the app can't show it. Train a head "
             "from it with python -m train --init_from."
         )
     if missing := [name for name in (*FOLDERS, *FILES) if not (ROOT / name).exists()]:

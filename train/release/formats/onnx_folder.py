@@ -11,6 +11,7 @@ from switch_model.export import onnx_graph
 from switch_model.export.int8 import quantize
 from switch_model.inference.factory import PIPELINES
 from switch_model.models.masked_lm import SwitchForMaskedLM
+from switch_model.storage.errors import a_class
 from switch_model.storage.tokenizer_io import write_tokenizer
 from train.formatting import counted
 from train.release.formats.opened import Opened
@@ -77,8 +78,7 @@ def check_kind(opened: Opened) -> None:
         why = "writes text token by token, which one graph does not" if writes else "has no head"
         instead = "Use --format endpoint or sagemaker" if writes else "Train a head with --init_from"
         raise CheckpointError(
-            f"This checkpoint is a {type(model).__name__}: it {why}. ONNX takes classifiers and masked models. "
-            f"{instead}."
+            f"This checkpoint is {a_class(model)}: it {why}. ONNX takes classifiers and masked models. {instead}."
         )
     if not isinstance(model, SwitchForMaskedLM):
         require_classifier(model)

@@ -12,6 +12,7 @@ import switch_model
 from switch_model.checkpoint import CheckpointError
 from switch_model.export import service
 from switch_model.inference.factory import PIPELINES
+from switch_model.storage.errors import a_class
 from train.release.formats.opened import Opened
 from train.requirements import needed
 
@@ -53,7 +54,7 @@ def write_model(opened: Opened, folder: Path) -> None:
     """The checkpoint's files. Raises CheckpointError for one without a head."""
     if type(opened.model) not in PIPELINES:
         raise CheckpointError(
-            f"This checkpoint is a {type(opened.model).__name__}, without a head: it can't answer requests. Train "
+            f"This checkpoint is {a_class(opened.model)}, without a head: it can't answer requests. Train "
             "a head from it with python -m train --init_from."
         )
     for path in opened.files.iterdir():
