@@ -28,9 +28,9 @@ AIM, PORT = 100, 7979
 # Resolves with milliseconds from the click to the frame in which `shown` is there.
 MEASURE = """
 ([selector, shown]) => new Promise((done) => {
-  const element = typeof selector === "string" ? document.querySelector(selector) : selector;
   let began = null;
-  element.addEventListener("click", (event) => (began = event.timeStamp), { capture: true, once: true });
+  const note = (event) => (began = event.timeStamp);
+  document.querySelector(selector).addEventListener("click", note, { capture: true, once: true });
   const look = () => {
     if (began === null || !document.querySelector(shown)) return requestAnimationFrame(look);
     const channel = new MessageChannel();
@@ -38,7 +38,6 @@ MEASURE = """
     channel.port2.postMessage(0);
   };
   requestAnimationFrame(look);
-  window.measuring = true;
 })
 """
 
@@ -114,6 +113,7 @@ def measured(address: str) -> dict[str, list[float]]:
 
 
 def _click(page, selector: str, shown: str) -> float:
+    page.locator(selector).first.scroll_into_view_if_needed()
     box = page.locator(selector).first.bounding_box()
     handle = page.evaluate_handle(f"(given) => ({{ waited: ({MEASURE})(given) }})", [selector, shown])
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

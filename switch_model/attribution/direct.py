@@ -105,8 +105,8 @@ class DirectAttribution:
             [float(one) for one in values["logits"]],
             terms,
         )
-        size = len(found.outputs)
-        if not size or any(len(one) != size for one in (found.ids, found.logits, *(term.values for term in terms))):
+        sizes = {len(found.outputs), len(found.ids), len(found.logits), *(len(term.values) for term in terms)}
+        if len(sizes) > 1 or not found.outputs:
             raise ValueError("the parts of the logits do not fit together")
         for index, logit in enumerate(found.logits):
             if not abs(sum(term.values[index] for term in terms) - logit) < 1e-3 * max(1.0, abs(logit)):
@@ -181,7 +181,8 @@ def direct_attributions(
     try:
         places = [place for head in heads for place in head.places]
         added, normed, constant, output = _passed(model, answer, places, interventions)
-        found, start = [], 0
+        found: list[DirectAttribution] = []
+        start = 0
         for head, token in zip(heads, tokens, strict=True):
             own = slice(start, start := start + len(head.places))
             linear = head.linearised(normed[own], output)
@@ -224,12 +225,8 @@ def _blocks(model: AnyModel, stack: str) -> tuple[Any, list[Any], str, list[Any]
     """(what holds them and the final norm, the blocks, the stack's name, routers) of a stack."""
     if not isinstance(model, AdaptedModel):
         owner = getattr(model, stack)
-        return (
-            owner,
-            list(owner.blocks),
-            stack,
-            [block.mlp.router for block in owner.blocks if hasattr(block.mlp, "router")],
-        )
+        routers = [block.mlp.router for block in owner.blocks if hasattr(block.mlp, "router")]
+        return owner, list(owner.blocks), stack, routers
     routers = [router for router in model.routers if router.stack == stack]
     if not routers:
         raise NotSeparable(f"its {stack} has no experts")
@@ -278,7 +275,8 @@ def _names(pipeline: TextPipeline, answer: Any) -> Callable[[int], str]:
 
 
 def _dtype(model: AnyModel) -> torch.dtype:
-    return next(getattr(model, "library", model).parameters()).dtype
+    library: Any = getattr(model, "library", model)
+    return next(library.parameters()).dtype
 
 
 def _terms(
@@ -289,7 +287,8 @@ def _terms(
     names: Callable[[int], str],
     dtype: torch.dtype,
 ) -> list[Term]:
-    places, terms, total = len(added[0][1]), [], torch.zeros_like(linear.logits)
+    places, total = len(added[0][1]), torch.zeros_like(linear.logits)
+    terms: list[Term] = []
 
     def term(
         name: str, layer: str | None, values: Tensor, expert: int | None = None, weight: float | None = None

@@ -147,10 +147,8 @@ class Watched:
         sparse = self._sparse(block.module)
         if sparse is None and self.routers & set(block.module.modules()):
             raise NotSeparable("its experts are no module of their own")
-        ends, fed = [], {id(one) for one in calls if _passes(one)}
-        for source in calls:
-            if id(source) not in fed and source.left.shape == block.left.shape:
-                ends.append((source, *_followed(source, calls)))
+        sources = [one for one in calls if not _passes(one) and one.left.shape == block.left.shape]
+        ends = [(source, *_followed(source, calls)) for source in sources]
         found = factors(
             block.left, [block.entered, *(end for _, end, _ in ends)], block.dtype, of=block.left - block.entered
         )
@@ -212,8 +210,8 @@ class Watched:
                 factors(sparse.left[p], [total[p], *(one[p] for one in beside)], sparse.dtype)
                 for p in range(len(total))
             ]
-            share = None if None in each else [one[0] for one in each]
-            if share and max(share) - min(share) > 0.02 * max(map(abs, share)):
+            share = [one[0] for one in each if one is not None]
+            if len(share) < len(each) or max(share) - min(share) > 0.02 * max(map(abs, share)):
                 share = None
         if share is None:
             raise NotSeparable("its experts' outputs are not what their block gives")
@@ -247,7 +245,8 @@ def _passes(one: Seen) -> bool:
 
 def _followed(source: Seen, calls: Sequence[Seen]) -> tuple[Tensor, LinearMap]:
     """(P, D) what a part's output became through the norms that follow it, and how, linearised."""
-    end, norms = source.left, []
+    end = source.left
+    norms: list[LinearMap] = []
     for one in calls[calls.index(source) + 1 :]:
         if _passes(one) and one.entered.shape == end.shape and torch.equal(one.entered, end):
             if "Norm" in type(one.module).__name__:

@@ -223,7 +223,7 @@ def labels_apart(nodes: Sequence[tuple[int, int]], heights: Sequence[float]) -> 
     return labels
 
 
-def _column_names(records: Sequence[Routing]) -> list[dict[str, Any]]:
+def _column_names(records: Sequence[AnyRouting]) -> list[dict[str, Any]]:
     """The layer above each of the columns, short where there are many: "layer 3", "L3"."""
     last, names = len(records) - 1, [layer_label(record.name) for record in records]
     if len(names) > MAX_COLUMN_NAMES:
@@ -248,7 +248,9 @@ def _sizes(flows: Sequence[Tensor]) -> list[Tensor]:
 
 def flow_table(here: AnyRouting, there: AnyRouting) -> Tensor:
     """(E, E') tokens that go from each expert to each of the next layer, or their weight where they have several."""
-    return weight_flow(here, there) if _several([here, there]) else transitions(here, there)
+    if isinstance(here, Routing) and isinstance(there, Routing):
+        return transitions(here, there)
+    return weight_flow(here, there)
 
 
 def transition_matrix(here: AnyRouting, there: AnyRouting) -> go.Figure:
@@ -260,13 +262,16 @@ def transition_matrix(here: AnyRouting, there: AnyRouting) -> go.Figure:
     rows = counts.sum(dim=1).nonzero().flatten().tolist()
     totals = counts.sum(dim=1, keepdim=True).clamp(min=1e-9)
     chance = (counts.sum(dim=0) / counts.sum().clamp(min=1)).tolist()
+    # The weight of several experts is spread over many: the colour scale ends at the largest part.
+    spread = _several([here, there])
+    highest = 10 * max(math.ceil(10 * float((counts / totals).max())), 1) if spread else 100
     figure = go.Figure(
         go.Heatmap(
             z=(100 * counts / totals)[rows].numpy().round(1),
             x=[str(expert) for expert in range(there.num_experts)],
             y=[str(expert) for expert in rows],
             zmin=0,
-            zmax=100,
+            zmax=highest,
             colorscale=SHARES,
             xgap=1,
             ygap=1,
@@ -275,7 +280,7 @@ def transition_matrix(here: AnyRouting, there: AnyRouting) -> go.Figure:
             ],
             hovertemplate="expert %{y} → expert %{x}: %{z:.1f}\u00a0% (%{customdata[0]} tokens)<br>"
             "of all tokens: %{customdata[1]:.1f}\u00a0%<extra></extra>",
-            colorbar=COLOUR_BAR | IN_PERCENT | {"tickvals": [0, 50, 100]},
+            colorbar=COLOUR_BAR | IN_PERCENT | {"tickvals": [0, highest / 2, highest]},
         )
     )
     figure.update_xaxes(title=f"expert in {layer_title(there.name)}", type="category")

@@ -168,8 +168,10 @@ def _extremes(counts: list[int]) -> str:
     busiest = sorted(range(len(counts)), key=lambda expert: -counts[expert])[:5]
     idle = [str(expert) for expert, count in enumerate(counts) if not count]
     said = "Busiest: " + ", ".join(f"expert {expert} with {counts[expert]}" for expert in busiest if counts[expert])
-    named = f": {', '.join(idle[:10])}{' …' if len(idle) > 10 else ''}" if idle else ""
-    return f"{said}. Without a token: {len(idle)}{named}."
+    if not idle:
+        return f"{said}. Every expert has a token."
+    more = f" and {len(idle) - MAX_MARKS} more" if len(idle) > MAX_MARKS else ""
+    return f"{said}. Without a token: {', '.join(idle[:MAX_MARKS])}{more}."
 
 
 def _load_in_words(counts: list[int], capacity: int) -> str:

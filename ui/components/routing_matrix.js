@@ -204,12 +204,14 @@ function matrixOf(value, pick) {
       cell.setAttribute("aria-selected", "false");
       cell.removeAttribute("aria-label");
     }
-    const cell = document.getElementById(`${uid}-${at.layer}-${at.token}`);
-    if (!cell) return void render(true); // It was not in view.
-    cell.classList.add("selected", "current");
-    cell.setAttribute("aria-selected", "true");
-    cell.setAttribute("aria-label", describe(at.token, at.layer));
-    frame.setAttribute("aria-activedescendant", cell.id);
+    const cellAt = ({ token, layer }) => document.getElementById(`${uid}-${layer}-${token}`);
+    const here = cellAt(at), picked = cellAt(chosen);
+    if (!here) return void render(true); // It was not in view.
+    here.classList.add("current");
+    here.setAttribute("aria-label", describe(at.token, at.layer));
+    frame.setAttribute("aria-activedescendant", here.id);
+    picked?.classList.add("selected");
+    picked?.setAttribute("aria-selected", "true");
     for (const one of head.children) one.classList.toggle("selected", Number(one.dataset.t) === chosen.token);
     for (const one of inner.querySelectorAll(".matrix-label")) one.classList.toggle("chosen", Number(one.dataset.layer) === chosen.layer);
   }
@@ -248,7 +250,7 @@ function matrixOf(value, pick) {
         layer: Math.min(Math.max(at.layer + down, 0), layers - 1),
       };
       intoView(at);
-      render(true);
+      remark();
       tell(frame.querySelector(".matrix-cell.current"));
     } else return;
     event.preventDefault();
