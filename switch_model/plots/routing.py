@@ -162,11 +162,7 @@ def expert_flow(records: Sequence[AnyRouting], colours: Sequence[str]) -> go.Fig
     if len(records) < 2:
         raise ValueError(f"A flow needs two sparse layers at least: there {'is' if records else 'are'} {len(records)}.")
     # 1. What flows between neighbouring layers, and how high each expert is.
-    flows, several = [flow_table(here, there) for here, there in itertools.pairwise(records)], _several(records)
-    sizes: list[Tensor] = [record.choices for record in records]
-    if several:
-        flows = [flow * (flow >= flow.flatten().topk(min(MAX_BANDS, flow.numel())).values[-1]) for flow in flows]
-        sizes = _sizes(flows)
+    flows, sizes = _flows_and_sizes(records)
     # 2. A node for each expert that any token chose, with fixed positions, so that experts keep their order; a band for
     # each pair of experts in neighbouring layers with common tokens.
     nodes = [(layer, expert) for layer, one in enumerate(sizes) for expert in one.nonzero().flatten().tolist()]
@@ -178,7 +174,7 @@ def expert_flow(records: Sequence[AnyRouting], colours: Sequence[str]) -> go.Fig
     ]
     height = min(max(30 * records[0].num_experts, 220), 560)
     columns = [[size for size in one.tolist() if size] for one in sizes]
-    unit = "tokens’ weight" if several else "tokens"
+    unit = "tokens’ weight" if _several(records) else "tokens"
     places, gap = stacked_places(columns, height - TOP - BOTTOM) if nodes else ([], 0)
     figure = go.Figure(
         go.Sankey(
@@ -240,10 +236,15 @@ def _several(records: Sequence[AnyRouting]) -> bool:
     return any(record.experts.shape[-1] > 1 for record in records)
 
 
-def _sizes(flows: Sequence[Tensor]) -> list[Tensor]:
-    """(E,) of each layer: what flows into each expert, or out of it where that is more."""
+def _flows_and_sizes(records: Sequence[AnyRouting]) -> tuple[list[Tensor], list[Tensor]]:
+    """(E, E') between neighbouring layers, of several experts for each token the strongest; and (E,) of each layer: the
+    tokens of each expert, or where they are several what flows into it, or out of it where that is more."""
+    flows = [flow_table(here, there) for here, there in itertools.pairwise(records)]
+    if not _several(records):
+        return flows, [record.choices for record in records]
+    flows = [flow * (flow >= flow.flatten().topk(min(MAX_BANDS, flow.numel())).values[-1]) for flow in flows]
     into, out = [flow.sum(0) for flow in flows], [flow.sum(1) for flow in flows]
-    return [out[0], *(torch.maximum(a, b) for a, b in zip(into, out[1:], strict=False)), into[-1]]
+    return flows, [out[0], *(torch.maximum(a, b) for a, b in zip(into, out[1:], strict=False)), into[-1]]
 
 
 def flow_table(here: AnyRouting, there: AnyRouting) -> Tensor:
