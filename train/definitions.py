@@ -101,13 +101,13 @@ def header(name: str) -> Markup:
     """A column's header: a button that shows what the column means; a name without a definition stays text."""
     if not is_defined(name):
         return escape(name)
-    return Markup(render("definition.html", name=name, anchor=_anchor(_known(name))).strip())
+    return render("definition.html", name=name, anchor=_anchor(_known(name))).strip()
 
 
 def definitions_script() -> Markup:
     """The meanings and the script that shows them, for the head of a page."""
     meanings = {_anchor(name): meaning for name, meaning in DEFINITIONS.items()}
-    return Markup(render("definitions.html", meanings=Markup(json.dumps(meanings, ensure_ascii=False))))
+    return render("definitions.html", meanings=Markup(json.dumps(meanings, ensure_ascii=False)))
 
 
 def _known(name: str) -> str:

@@ -26,7 +26,7 @@ from switch_model.analysis.specialization import (
 from train.definitions import definitions_script, header
 from train.evaluation.reliance import html as reliance_html
 from train.formatting import counted, percent, signed
-from train.templates import render
+from train.templates import plot_html, plotly_script, render
 
 SHOWN_TOKENS, SHOWN_CLASSES, SHOWN_CONTEXTS = 10, 8, 3
 # Confusion matrices with more classes are not shown.
@@ -113,12 +113,7 @@ def report_html(
     corpus: Corpus, importance: np.ndarray | None, title: str, note: str, found: Reliance | None = None
 ) -> str:
     """The whole report in one file, which includes plotly."""
-    from plotly.offline import get_plotlyjs
-
     from switch_model.plots.corpus import class_lift, drops_by_position, layer_loads, right_and_wrong_loads
-
-    def html_of(figure) -> str:
-        return figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})
 
     def described(index: int, layer: str) -> dict[str, Any]:
         said, loads = right_wrong_in_words(corpus, layer)
@@ -126,9 +121,9 @@ def report_html(
         return {
             "title": layer_title(layer).capitalize(),
             "information": information_in_words(corpus, layer, told),
-            "lift": html_of(class_lift(corpus, layer)),
+            "lift": plot_html(class_lift(corpus, layer)),
             "right_and_wrong": said,
-            "right_and_wrong_loads": "" if loads is None else html_of(right_and_wrong_loads(loads)),
+            "right_and_wrong_loads": "" if loads is None else plot_html(right_and_wrong_loads(loads)),
             "cards": [expert_card(corpus, layer, expert, measured[expert]) for expert in range(corpus.num_experts)],
         }
 
@@ -138,13 +133,13 @@ def report_html(
     return render(
         "analysis/report.html",
         title=title,
-        plotly=get_plotlyjs(),
+        plotly=plotly_script(),
         facts=facts_in_words(corpus),
         note=note,
         layer_table=layer_table(corpus, told),
         most_telling=most_telling_in_words(told),
-        loads=html_of(layer_loads(corpus)),
-        drops=html_of(drops_by_position(corpus)) if corpus.may_drop else "",
+        loads=plot_html(layer_loads(corpus)),
+        drops=plot_html(drops_by_position(corpus)) if corpus.may_drop else "",
         reliance=found and reliance_html(found),
         matrix=matrix.tolist() if drawn else None,
         most=max(int(matrix.max()), 1) if drawn else 1,

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from markupsafe import Markup
 
 from switch_model.analysis.corpus import batches_by_length
 from switch_model.analysis.layer_names import layer_title
@@ -24,7 +23,7 @@ from switch_model.traces.trace import RoutingTrace
 from train.data.errors import DataError
 from train.definitions import definitions_script, header
 from train.formatting import counted, percent
-from train.templates import render
+from train.templates import plot_html, plotly_script, render
 
 
 def write_trace_report(
@@ -86,30 +85,25 @@ def facts_in_words(trace: RoutingTrace) -> str:
 def _report(
     trace: RoutingTrace, measures: list[dict[str, Any]], title: str, found: Sequence[LayerAgreement], other: str
 ) -> str:
-    from plotly.offline import get_plotlyjs
-
     from switch_model.plots.traces import agreement_by_layer, load_map
-
-    def html_of(figure: Any) -> Markup:
-        return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
 
     return render(
         "analysis/trace_report.html",
         title=title,
         definitions=definitions_script(),
-        plotly=get_plotlyjs(),
+        plotly=plotly_script(),
         facts=facts_in_words(trace),
         notes=trace.notes,
         layers=layer_table(measures),
-        loads=html_of(load_map([one["load"] for one in measures], trace.layers)),
+        loads=plot_html(load_map([one["load"] for one in measures], trace.layers)),
         agreement=agreement_table(found) if found else "",
-        agreement_plot=html_of(agreement_by_layer(found)) if found else "",
+        agreement_plot=plot_html(agreement_by_layer(found)) if found else "",
         other=other,
         top_k=trace.top_k,
     )
 
 
-def layer_table(measures: list[dict[str, Any]]) -> Markup:
+def layer_table(measures: list[dict[str, Any]]) -> str:
     names = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
     rows = []
     for one in measures:
@@ -124,10 +118,10 @@ def layer_table(measures: list[dict[str, Any]]) -> Markup:
         by_chance = one.get("load_cv_chance")
         cv = f"{one['load_cv']:.2f}" + ("" if by_chance is None else f" ({by_chance:.2f})")
         rows.append((layer_title(one["layer"]), cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
-    return Markup(render("evaluation/number_table.html", head=[*map(header, names)], rows=rows))
+    return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
 
 
-def agreement_table(found: Sequence[LayerAgreement]) -> Markup:
+def agreement_table(found: Sequence[LayerAgreement]) -> str:
     names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
     rows = [
         (
@@ -138,7 +132,7 @@ def agreement_table(found: Sequence[LayerAgreement]) -> Markup:
         )
         for one in found
     ]
-    return Markup(render("evaluation/number_table.html", head=[*map(header, names)], rows=rows))
+    return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
 
 
 def _plain(one: LayerAgreement) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from train.formatting import counted
 from train.picture_text import text_as_written
 from train.sweep.search_space import written
 from train.sweep.study import Sweep, as_study
-from train.templates import render
+from train.templates import plot_html, plotly_script, render
 
 # Light to dark, and Okabe-Ito's vermilion.
 WORST, BEST, HIGHLIGHT = "#bad1e8", "#08306b", "#d55e00"
@@ -60,20 +60,16 @@ def write_plots(found: Sweep, folder: Path) -> None:
 
 
 def _page(found: Sweep) -> str:
-    from plotly.offline import get_plotlyjs
-
     best, drawn = found.best, len(found.ranked())
     return render(
         "sweep/plots.html",
-        plotly=get_plotlyjs(),
+        plotly=plotly_script(),
         title=f"{counted(drawn, 'trial', 'trials')} compared by {_metric(found)}",
         left_out=len(found.trials) - drawn,
         best=best.number,
         metric=f"{_metric(found)} {found.metric_text(best.figure)}",
         values=", ".join(f"{name} {written(value)}" for name, value in best.values.items()),
-        plots=[
-            one.to_html(full_html=False, include_plotlyjs=False) for one in (parallel_coordinates(found), slices(found))
-        ],
+        plots=[plot_html(one) for one in (parallel_coordinates(found), slices(found))],
     )
 
 

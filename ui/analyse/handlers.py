@@ -168,7 +168,7 @@ class Analyst:
                 try:
                     done, total = next(steps)
                 except StopIteration as end:
-                    yield Markup(html(end.value))
+                    yield html(end.value)
                     return
                 yield _bar(done, total, f"{done} of {total} passes over {counted(len(rows), 'text')}")
         except (CheckpointError, ValueError) as error:
@@ -222,7 +222,7 @@ def summary(analysis: Analysis | None) -> Summary:
     layers, first = [(layer_title(name), name) for name in corpus.layers], most_telling(analysis.told)
     return Summary(
         facts=heading(analysis.title) + quiet(f"{facts_in_words(corpus)} {analysis.note}"),
-        layers=piece("wide", Markup(layer_table(corpus, analysis.told))),
+        layers=piece("wide", layer_table(corpus, analysis.told)),
         loads=layer_loads(corpus),
         drops=drops_by_position(corpus) if corpus.may_drop else None,
         may_drop=gr.update(visible=corpus.may_drop),
