@@ -6,7 +6,7 @@ from typing import Any
 from switch_model.config import SwitchConfig
 from train.arguments.groups import DEFAULT_TASK
 from train.evaluation.reliance import known, markdown
-from train.formatting import counted, one_line, percent
+from train.formatting import counted, listed, one_line, percent
 from train.templates import render
 
 LICENCES = {
@@ -23,6 +23,8 @@ UNKNOWN_LICENCE = "That of the data it was trained on."
 
 # Drop rate from which the card has a remark.
 NOTABLE_DROPS = 0.01
+# Of a layer of 8 experts, each of which would take 12.5 % of the tokens.
+NOTABLE_LOAD = 0.02
 
 
 def metrics_in_words(metrics: dict[str, Any]) -> str:
@@ -62,6 +64,17 @@ def with_own_licence(card: str) -> str:
     return head.replace("\nlicense: apache-2.0", "\nlicense: other") + rule + rest if unknown else card
 
 
+def next_to_idle(evaluation: dict[str, Any] | None) -> list[str]:
+    """The experts that took less than NOTABLE_LOAD of the evaluated tokens, such as "5 of encoder.1"."""
+    layers = [] if evaluation is None else evaluation["routing"]
+    return [
+        f"{expert} of {layer['layer']}"
+        for layer in layers
+        for expert, share in enumerate(layer["load"])
+        if share < NOTABLE_LOAD
+    ]
+
+
 def model_card(
     config: SwitchConfig,
     training: dict[str, Any],
@@ -93,6 +106,8 @@ def model_card(
         # A balanced load over many texts can hide drops within texts.
         drops_much=evaluation is not None
         and max((layer["drop_rate"] for layer in evaluation["routing"]), default=0.0) > NOTABLE_DROPS,
+        idle=listed(next_to_idle(evaluation)),
+        notable_load=NOTABLE_LOAD,
         reliance=None if (found := known(evaluation)) is None else markdown(found),
         classes=[as_written(label) for label in config.labels],
         blocks=sum(map(config.depth, config.stacks)),

@@ -107,7 +107,11 @@ def save_measured(
         aside = save_checkpoint(model, tokenizer, Path(scratch) / "model", training=training, dtype=torch.float16)
         metrics = evaluate(str(aside), source, EvaluationSettings(num_beams=num_beams))
         # Names instead of local paths.
-        metrics |= {"checkpoint": Path(output).resolve().name, "dataset": training["arguments"]["dataset"]}
+        inside = not Path(output).is_absolute() and ".." not in Path(output).parts
+        metrics |= {
+            "checkpoint": Path(output).as_posix() if inside else Path(output).resolve().name,
+            "dataset": training["arguments"]["dataset"],
+        }
         training = training | {"evaluation": metrics}
         command = (
             f"python -m train evaluate --checkpoint {pasted(metrics['checkpoint'])} "
