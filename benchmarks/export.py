@@ -1,9 +1,12 @@
-"""An exported classifier against PyTorch: time of one text, size, and accuracy on a split.
+"""Exported models against PyTorch: time of one text, size, parity over 200 texts, and a classifier's accuracy.
 
-python -m benchmarks.export FOLDER [FOLDER …]                                             time and size
+python -m benchmarks.export FOLDER [FOLDER …] --checkpoint C                              time and size
+python -m benchmarks.export FOLDER … --checkpoint C --parity                              parity too
 python -m benchmarks.export FOLDER … --dataset ag_news --split test --data_dir DATA       accuracy too
 
-Each FOLDER was written by python -m train export --format onnx or onnx-int8, of --checkpoint.
+Each FOLDER was written by python -m train export --format onnx or onnx-int8, of the checkpoint. Parity: 200 random
+texts of 1 to 128 tokens in batches of 1 to 32, padded on either side. A model that writes is timed for a prompt, and
+for one token after 64.
 """
 
 import argparse
@@ -11,58 +14,84 @@ import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
-from benchmarks.timing import compare
-from switch_model import Predictor
+from benchmarks.timing import compare as compare_times
+from switch_model.checkpoint import load_checkpoint
+from switch_model.export.graphs import PAST, SOURCE, TEXTS, TOKENS, Graph, graphs_of
+from switch_model.export.onnx_graph import onnx_runner
+from switch_model.export.parity import Runner, compare, random_batches
+from switch_model.inference.classifier import Predictor
 from switch_model.inference.pipeline import padded
+from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.data.loading import load_split
 from train.data.source import DataSource
 
 LENGTHS = (16, 64, 128)
+# (texts, tokens): each is padded on the left and on the right, 200 texts in all.
+PARITY = ((1, 1), (1, 2), (2, 128), (4, 9), (8, 33), (20, 17), (32, 64), (32, 128))
 BATCH = 32
 
 
-def session_of(folder: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-
-
-def logits_of(session: onnxruntime.InferenceSession, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
-    return session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
-
-
 @torch.inference_mode()
-def time_one_text(predictor: Predictor, sessions: dict[str, onnxruntime.InferenceSession]) -> None:
-    for length in LENGTHS:
-        ids = torch.randint(
-            5, predictor.model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(length)
+def time_one_text(model: SwitchPreTrainedModel, runners: dict[str, Runner]) -> None:
+    for graph in graphs_of(model):
+        lengths = [(tokens, 0) for tokens in LENGTHS] + (
+            [(1, 64)] if any(PAST in one for one in graph.inputs.values()) else []
         )
-        mask = torch.ones_like(ids)
-        contestants = {"PyTorch": lambda ids=ids, mask=mask: predictor.model(ids, mask)}
-        for name, session in sessions.items():
-            contestants[name] = lambda ids=ids, mask=mask, session=session: logits_of(session, ids, mask)
-        found = compare(contestants, baseline="PyTorch")
-        ratios = ", ".join(f"{name} {found[name]:.2f} × its time" for name in sessions)
-        print(f"1 text of {length} tokens: PyTorch {found['PyTorch ms']:.2f} ms, {ratios}", flush=True)
+        for tokens, past in lengths:
+            inputs = inputs_of(graph, model, {TEXTS: 1, TOKENS: tokens, PAST: past, SOURCE: 32})
+            contestants = {"PyTorch": lambda graph=graph, inputs=inputs: graph.run(inputs)}
+            for name, run in runners.items():
+                contestants[name] = lambda run=run, graph=graph, inputs=inputs: run(graph, inputs)
+            found = compare_times(contestants, baseline="PyTorch")
+            ratios = ", ".join(f"{name} {found[name]:.2f} × its time" for name in runners)
+            after = f" after {past}" if past else ""
+            print(f"{graph.name}, {tokens} tokens{after}: PyTorch {found['PyTorch ms']:.2f} ms, {ratios}", flush=True)
+
+
+def inputs_of(graph: Graph, model: SwitchPreTrainedModel, sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+    """Random tokens, nothing masked, random keys and values; a size may be a sum: "past_tokens + tokens"."""
+    random, words = torch.Generator().manual_seed(0), model.config.decoder_vocab_size or model.config.vocab_size
+    given = {}
+    for name in graph.inputs:
+        shape = graph.shape(name, sizes)
+        if name == "input_ids":
+            given[name] = torch.randint(words, shape, generator=random)
+        else:
+            given[name] = (
+                torch.ones(shape, dtype=torch.long) if "mask" in name else torch.randn(shape, generator=random)
+            )
+    return given
+
+
+def parity(model: SwitchPreTrainedModel, runners: dict[str, Runner]) -> None:
+    for name, run in runners.items():
+        found = compare(model, run, random_batches(model, PARITY), tolerance=None)
+        experts = model.config.num_experts * len({layer for layer, _ in found.reached})
+        print(
+            f"{name}: {found.texts} texts in {found.batches} batches, logits differ by at most {found.difference:.1e}, "
+            f"{found.other_words:,} of {found.words:,} likeliest words or classes and {found.other_choices:,} of "
+            f"{found.choices:,} choices of experts differ; {len(found.reached)} of {experts} experts were reached",
+            flush=True,
+        )
 
 
 @torch.inference_mode()
-def accuracy(predictor: Predictor, sessions: dict[str, onnxruntime.InferenceSession], source: DataSource) -> None:
+def accuracy(predictor: Predictor, runners: dict[str, Runner], source: DataSource) -> None:
     rows, names = load_split(source)
+    [graph] = graphs_of(predictor.model)
     if names != predictor.model.config.labels:
         raise SystemExit(f"error: the split's classes are {names}, the model's {predictor.model.config.labels}.")
     read = [predictor.read(text).ids for text in rows["text"]]
     order = sorted((index for index, ids in enumerate(read) if ids), key=lambda index: len(read[index]))
     truth = np.array(rows["label"])[order]
-    chosen: dict[str, list[int]] = {name: [] for name in ("PyTorch", *sessions)}
+    chosen: dict[str, list[int]] = {name: [] for name in ("PyTorch", *runners)}
     for start in range(0, len(order), BATCH):
         ids, mask = padded([read[index] for index in order[start : start + BATCH]], predictor.model.config.pad_token_id)
         chosen["PyTorch"] += predictor.model(ids, mask).logits.argmax(-1).tolist()
-        for name, session in sessions.items():
-            chosen[name] += logits_of(session, ids, mask).argmax(-1).tolist()
+        for name, run in runners.items():
+            chosen[name] += run(graph, {"input_ids": ids, "attention_mask": mask})["logits"].argmax(-1).tolist()
     for name, classes in chosen.items():
         same = np.mean(np.array(classes) == np.array(chosen["PyTorch"]))
         right = np.mean(np.array(classes) == truth)
@@ -73,19 +102,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--checkpoint", default="assets/models/ag_news")
+    parser.add_argument("--parity", action="store_true")
     parser.add_argument("--dataset", help="none = no accuracy")
     parser.add_argument("--split", default="test")
     parser.add_argument("--data_dir")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    predictor = Predictor.from_checkpoint(given.checkpoint, "cpu")
-    sessions = {folder.name: session_of(folder) for folder in given.folders}
+    model, tokenizer = load_checkpoint(given.checkpoint, "cpu")
+    runners = {folder.name: onnx_runner(folder, threads=1) for folder in given.folders}
     for folder in given.folders:
-        print(f"{folder.name}: model.onnx {(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB")
+        sizes = [f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.glob("*.onnx"))]
+        print(f"{folder.name}: {', '.join(sizes)}")
+    if given.parity:
+        parity(model, runners)
     if given.dataset:
-        accuracy(predictor, sessions, DataSource(given.dataset, split=given.split, data_dir=given.data_dir))
+        source = DataSource(given.dataset, split=given.split, data_dir=given.data_dir)
+        accuracy(Predictor(model, tokenizer), runners, source)
     print(f"one thread; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
-    time_one_text(predictor, sessions)
+    time_one_text(model, runners)
 
 
 if __name__ == "__main__":

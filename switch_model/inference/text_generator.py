@@ -106,6 +106,12 @@ class TextGenerator(TextPipeline):
         # Some models have several tokens that end a text.
         self.ends = {self.end, *getattr(model.config, "eos_token_ids", ())} - {None}
 
+    @property
+    def opener(self) -> int | None:
+        """The token that precedes a text's first one, where a prompt is empty."""
+        openers = (self.model.config.bos_token_id, self.tokenizer.bos_token_id, self.end)
+        return next((one for one in openers if one is not None), None)
+
     @classmethod
     def check_kind(cls, model: AnyModel) -> None:
         """Raise CheckpointError unless the model generates text."""
@@ -224,9 +230,7 @@ class TextGenerator(TextPipeline):
             ended -= 1
         read = _cut(read, slice(ended))
         if not read.ids:
-            # An empty prompt: start with the token that precedes a text's first one.
-            openers = (self.model.config.bos_token_id, self.tokenizer.bos_token_id, self.end)
-            first = next((one for one in openers if one is not None), None)
+            first = self.opener
             if first is None:
                 raise ValueError("The prompt is empty: this model needs at least one word.")
             unknown = [first == self.tokenizer.unk_token_id]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,11 @@ import onnxruntime
 import pytest
 import torch
 
-from switch_model import MaskFiller, Predictor
+from switch_model import MaskFiller, Predictor, TextGenerator
+from switch_model.export.int8 import quantize
+from switch_model.export.onnx_graph import onnx_runner
+from switch_model.export.parity import compare, random_batches
+from switch_model.inference.decoding import Decoding
 from switch_model.inference.pipeline import padded
 from tests.support.pages import (
     WORDS,
@@ -141,11 +146,55 @@ def test_tensorrts_script_asks_for_shapes_that_the_graph_takes(exported, tmp_pat
         assert len(session.run(["logits"], given)[0]) == len(given["input_ids"])
 
 
-@pytest.mark.parametrize("save", [save_tiny_storyteller, save_tiny_translator])
-def test_a_model_that_writes_text_is_not_made_a_graph(save, tmp_path, capsys):
-    assert export(save(tmp_path / "model"), tmp_path / "onnx") == 2
-    assert "writes text token by token" in capsys.readouterr().err
-    assert not (tmp_path / "onnx").exists()
+@pytest.fixture(scope="module", params=[save_tiny_storyteller, save_tiny_translator])
+def writing(request, tmp_path_factory):
+    """(generator, folder of its export with routing), of a model that writes text."""
+    folder = tmp_path_factory.mktemp("writing")
+    sizes = {"num_layers": 1, "num_experts": 2}
+    if request.param is save_tiny_storyteller:
+        sizes |= {"position": "learned", "max_positions": 90}
+    else:
+        sizes |= {"cls_token": True, "num_decoder_layers": 1}
+    generator = TextGenerator.from_checkpoint(request.param(folder / "model", **sizes))
+    assert export(folder / "model", folder / "onnx", "--with_routing") == 0
+    return generator, folder / "onnx"
+
+
+def test_no_engine_is_built_of_a_model_that_writes_text(writing, tmp_path, capsys):
+    assert export(writing[1].parent / "model", tmp_path / "trt", format="tensorrt") == 2
+    assert "writes text with a cache" in capsys.readouterr().err and not (tmp_path / "trt").exists()
+
+
+def test_graphs_with_a_cache_give_the_models_logits_and_choices_for_every_batch(writing, tmp_path):
+    generator, folder = writing
+    model, run = generator.model, onnx_runner(folder)
+    found = compare(model, run, random_batches(model, [(1, 1), (7, 3), (32, 80), (5, 128)]))
+    assert found.choices > 3000 and found.other_choices == found.other_words == 0
+    assert len(found.reached) == model.config.num_experts * len(model.stacks)
+    other = {name: torch.randn_like(value) for name, value in model.state_dict().items() if "experts.wo" in name}
+    model.load_state_dict(other, strict=False)
+    with pytest.raises(ValueError, match="logits differ"):
+        compare(model, run, random_batches(model))
+    for path in folder.glob("*.onnx"):
+        quantize(path, tmp_path / path.name)
+        assert path.stat().st_size > (tmp_path / path.name).stat().st_size
+    assert compare(model, onnx_runner(tmp_path), random_batches(model), tolerance=None).choices > 0
+
+
+def test_the_script_beside_graphs_with_a_cache_writes_the_models_text(writing, capsys):
+    generator, folder = writing
+    texts = ["Once upon a time", "The weather is nice"] + ([] if generator.has_encoder else [""])
+    script = runpy.run_path(str(folder / "infer.py"))
+
+    def written(*flags: str) -> list[str]:
+        script["main"](script["parser"].parse_args([*texts, "--max_new_tokens", "12", *flags]))
+        return [json.loads(line)["generated_text"] for line in capsys.readouterr().out.splitlines()]
+
+    assert written() == [one.text for one in generator.batch(texts, Decoding(12))]
+    assert written("--num_beams", "3") == [one.text for one in generator.batch(texts, Decoding(12, num_beams=3))]
+    sample = "--do_sample", "--temperature", "2", "--top_p", "0.9", "--seed"
+    assert written(*sample, "1") == written(*sample, "1") != written(*sample, "2")
+    assert written(*sample, "1", "--top_k", "1") == written()
 
 
 @pytest.mark.parametrize("format", [*INSTEAD, "onxx"])

@@ -1,4 +1,5 @@
-"""--format onnx, onnx-int8: model.onnx and beside it tokenizer, labels, card, a script that runs it without torch."""
+"""--format onnx, onnx-int8: the model's graphs and beside them tokenizer, labels, card, a script that runs them without
+torch."""
 
 import importlib.util
 import json
@@ -8,57 +9,74 @@ from pathlib import Path
 
 from switch_model.checkpoint import CheckpointError, config_text, require_classifier
 from switch_model.export import onnx_graph
+from switch_model.export.graphs import EXPORTABLE, graphs_of
 from switch_model.export.int8 import quantize
+from switch_model.export.parity import TOLERANCE, Agreement, compare, random_batches
 from switch_model.inference.factory import PIPELINES
+from switch_model.inference.text_generator import TextGenerator
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.storage.errors import a_class
-from switch_model.storage.tokenizer_io import write_tokenizer
+from switch_model.storage.tokenizer_io import TARGET, target_of, write_tokenizer
 from train.formatting import counted
 from train.release.formats.opened import Opened
 from train.templates import render
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-SCRIPT = Path(onnx_graph.__file__).with_name("infer.py")
+SCRIPTS = Path(onnx_graph.__file__).parent
+SCRIPT = "infer.py"
 
 
 def write_onnx_folder(opened: Opened, folder: Path) -> str:
-    """Write the folder; returns how the graph compares with the model.
+    """Write the folder; returns how the graphs compare with the model.
 
     Raises:
-        CheckpointError: for a model that no single graph answers for.
-        ValueError: where a package is missing, or the graph's logits differ from the model's.
+        CheckpointError: for a model without a head.
+        ValueError: where a package is missing, or the graphs' logits differ from the model's.
     """
-    check_packages()
-    check_kind(opened)
-    graph = folder / "model.onnx"
-    onnx_graph.write_onnx(opened.model, graph, opened.with_routing)
-    agreement = onnx_graph.compare(opened.model, graph, opened.with_routing)
-    compared = in_words(agreement)
+    compared = write_graphs(opened, folder)
     write_beside(opened, folder, compared)
     return compared
 
 
 def write_int8_folder(opened: Opened, folder: Path) -> str:
-    """Write the folder with quantized weights; returns sizes and how the graph compares.
+    """Write the folder with quantized weights; returns sizes and how the graphs compare.
 
     Raises as `write_onnx_folder`.
     """
-    check_packages()
-    check_kind(opened)
-    graph = folder / "model.onnx"
     with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "model.onnx"
-        onnx_graph.write_onnx(opened.model, whole, opened.with_routing)
-        if whole.with_name("model.onnx.data").exists():
+        whole = write_files(opened, Path(scratch))
+        if any(path.with_name(f"{path.name}.data").exists() for path in whole):
             raise ValueError("This model is above 1.5 GB: its ONNX file can't be quantized here. Use --format onnx.")
-        quantize(whole, graph)
-        sizes = f"{graph.stat().st_size / 1e6:.1f} MB, from {whole.stat().st_size / 1e6:.1f} MB in float32"
-    agreement = onnx_graph.compare(opened.model, graph, opened.with_routing, tolerance=None)
+        small = [folder / path.name for path in whole]
+        for source, target in zip(whole, small, strict=True):
+            quantize(source, target)
+        sizes = [sum(path.stat().st_size for path in paths) / 1e6 for paths in (small, whole)]
+    compared = in_words(compared_in(opened, folder, tolerance=None))
     said = (
-        f"Weights in int8: {sizes}. {in_words(agreement)} These are random tokens: measure the accuracy on your data."
+        f"Weights in int8: {sizes[0]:.1f} MB, from {sizes[1]:.1f} MB in float32. {compared} These are random tokens: "
+        "measure the accuracy on your data."
     )
     write_beside(opened, folder, said)
     return said
+
+
+def write_graphs(opened: Opened, folder: Path) -> str:
+    """Write the model's ONNX files, and compare them with the model; returns how. Raises as `write_onnx_folder`."""
+    write_files(opened, folder)
+    return in_words(compared_in(opened, folder))
+
+
+def write_files(opened: Opened, folder: Path) -> list[Path]:
+    check_packages()
+    check_kind(opened)
+    graphs = graphs_of(opened.model, opened.with_routing)
+    for graph in graphs:
+        onnx_graph.write_onnx(graph, folder / f"{graph.name}.onnx")
+    return [folder / f"{graph.name}.onnx" for graph in graphs]
+
+
+def compared_in(opened: Opened, folder: Path, tolerance: float | None = TOLERANCE) -> Agreement:
+    return compare(opened.model, onnx_graph.onnx_runner(folder), random_batches(opened.model), tolerance)
 
 
 def check_packages() -> None:
@@ -71,33 +89,36 @@ def check_packages() -> None:
 
 
 def check_kind(opened: Opened) -> None:
-    """Raise CheckpointError unless the model is a classifier or a masked model."""
+    """Raise CheckpointError for a model without a head."""
     model = opened.model
-    if not isinstance(model, onnx_graph.EXPORTABLE):
-        writes = model.can_generate()
-        why = "writes text token by token, which one graph does not" if writes else "has no head"
-        instead = "Use --format endpoint or sagemaker" if writes else "Train a head with --init_from"
+    if not isinstance(model, EXPORTABLE):
         raise CheckpointError(
-            f"This checkpoint is {a_class(model)}: it {why}. ONNX takes classifiers and masked models. {instead}."
+            f"This checkpoint is {a_class(model)}: it has no head. Train a head with --init_from."
         )
-    if not isinstance(model, SwitchForMaskedLM):
+    if not model.can_generate() and not isinstance(model, SwitchForMaskedLM):
         require_classifier(model)
 
 
-def in_words(agreement: onnx_graph.Agreement) -> str:
-    """How a graph compares with its model."""
+def in_words(agreement: Agreement) -> str:
+    """How exported files compare with their model."""
     batches = counted(agreement.batches, "batch", "batches")
     chosen = ""
     if agreement.choices:
-        chosen = f"; {agreement.others:,} of {agreement.choices:,} choices of experts differ"
+        chosen = f"; {agreement.other_choices:,} of {agreement.choices:,} choices of experts differ"
     return f"Compared with PyTorch in {batches}: logits differ by at most {agreement.difference:.1g}{chosen}."
 
 
 def write_beside(opened: Opened, folder: Path, compared: str) -> None:
-    """Write what the graph is used with: tokenizer, config with the labels, card and script."""
+    """Write what the graphs are used with: tokenizer, config with the labels, card and script."""
     write_reader(opened, folder)
-    layers = onnx_graph.output_names(opened.model, opened.with_routing)[1:]
-    about = render("release/formats/onnx_card.md.jinja", compared=compared, layers=layers)
+    graphs = graphs_of(opened.model, opened.with_routing)
+    about = render(
+        "release/formats/onnx_card.md.jinja",
+        compared=compared,
+        graphs=graphs,
+        layers=[name for graph in graphs for name in graph.routing],
+        writes=opened.model.can_generate(),
+    )
     (folder / "README.md").write_text(f"{opened.card().rstrip()}\n\n{about}", encoding="utf-8")
 
 
@@ -111,4 +132,10 @@ def write_reader(opened: Opened, folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": pipeline.max_length}
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(SCRIPT, folder / SCRIPT.name)
+    writes = isinstance(pipeline, TextGenerator)
+    shutil.copyfile(SCRIPTS / ("infer_text.py" if writes else SCRIPT), folder / SCRIPT)
+    if writes:
+        if target_of(opened.tokenizer) is not opened.tokenizer:
+            write_tokenizer(target_of(opened.tokenizer), folder, TARGET)
+        tokens = {"eos_token_id": pipeline.end, "bos_token_id": pipeline.opener}
+        (folder / "generation_config.json").write_text(json.dumps(tokens, indent=2) + "\n", encoding="utf-8")

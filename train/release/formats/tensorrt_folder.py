@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from switch_model.checkpoint import CheckpointError
 from switch_model.export.infer_trt import Engine
 from switch_model.inference.factory import PIPELINES
 from train.release.formats.onnx_folder import write_onnx_folder
@@ -26,8 +27,13 @@ UNBUILT = "It was not built here: that takes a GPU with CUDA and TensorRT (trtex
 def write_tensorrt_folder(opened: Opened, folder: Path) -> str:
     """Write the folder; returns how graph, and engine where it was built, compare with the model.
 
-    Raises as `write_onnx_folder`.
+    Raises as `write_onnx_folder`, and CheckpointError for a model that writes text.
     """
+    if opened.model.can_generate():
+        raise CheckpointError(
+            f"This checkpoint is a {type(opened.model).__name__}: it writes text with a cache, for which no engine is "
+            "built. Use --format onnx, and infer.py --provider tensorrt."
+        )
     compared = write_onnx_folder(opened, folder)
     longest = PIPELINES[type(opened.model)](opened.model, opened.tokenizer).max_length
     shapes = {

@@ -9,8 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from switch_model.export import onnx_graph
-from train.release.formats.onnx_folder import check_kind, check_packages, in_words, write_reader
+from train.release.formats.onnx_folder import write_graphs, write_reader
 from train.release.formats.opened import Opened
 from train.release.formats.with_code import CALLED, requirements, write_code, write_model
 from train.templates import render
@@ -46,15 +45,12 @@ def write_triton_folder(opened: Opened, folder: Path) -> str:
 
 def _write_graph(opened: Opened, folder: Path) -> str:
     """The graph as a model of the repository; returns how it compares with PyTorch."""
-    check_packages()
-    check_kind(opened)
-    path = folder / "1" / "model.onnx"
-    path.parent.mkdir(parents=True)
-    onnx_graph.write_onnx(opened.model, path)
-    compared = in_words(onnx_graph.compare(opened.model, path))
+    version = folder / "1"
+    version.mkdir(parents=True)
+    compared = write_graphs(opened, version)
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"])
     inputs, outputs = ([_tensor(one) for one in some] for some in (session.get_inputs(), session.get_outputs()))
     values = {"name": folder.name.removesuffix("-graph"), "most": MOST_TEXTS, "inputs": inputs, "outputs": outputs}
     _write("graph.pbtxt", folder / "config.pbtxt", values)
