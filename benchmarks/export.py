@@ -4,9 +4,9 @@ python -m benchmarks.export FOLDER [FOLDER …] --checkpoint C                  
 python -m benchmarks.export FOLDER … --checkpoint C --parity                              parity too
 python -m benchmarks.export FOLDER … --dataset ag_news --split test --data_dir DATA       accuracy too
 
-Each FOLDER was written by python -m train export --format onnx or onnx-int8, of the checkpoint. Parity: 200 random
-texts of 1 to 128 tokens in batches of 1 to 32, padded on either side. A model that writes is timed for a prompt, and
-for one token after 64.
+Each FOLDER was written by python -m train export, of the checkpoint: --format onnx, onnx-int8 or torchao-int8. Parity:
+200 random texts of 1 to 128 tokens in batches of 1 to 32, padded on either side. A model that writes is timed for a
+prompt, and for one token after 64.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from switch_model.checkpoint import load_checkpoint
 from switch_model.export.graphs import PAST, SOURCE, TEXTS, TOKENS, Graph, graphs_of
 from switch_model.export.onnx_graph import onnx_runner
 from switch_model.export.parity import Runner, compare, random_batches
+from switch_model.export.torchao_int8 import WEIGHTS, open_quantized
 from switch_model.inference.classifier import Predictor
 from switch_model.inference.pipeline import padded
 from switch_model.models.pretrained import SwitchPreTrainedModel
@@ -48,6 +49,13 @@ def time_one_text(model: SwitchPreTrainedModel, runners: dict[str, Runner]) -> N
             ratios = ", ".join(f"{name} {found[name]:.2f} × its time" for name in runners)
             after = f" after {past}" if past else ""
             print(f"{graph.name}, {tokens} tokens{after}: PyTorch {found['PyTorch ms']:.2f} ms, {ratios}", flush=True)
+
+
+def runner_of(folder: Path) -> Runner:
+    if not (folder / WEIGHTS).is_file():
+        return onnx_runner(folder, threads=1)
+    graphs = {graph.name: graph for graph in graphs_of(open_quantized(folder).model)}
+    return lambda graph, inputs: graphs[graph.name].run(inputs)
 
 
 def inputs_of(graph: Graph, model: SwitchPreTrainedModel, sizes: dict[str, int]) -> dict[str, torch.Tensor]:
@@ -109,9 +117,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     model, tokenizer = load_checkpoint(given.checkpoint, "cpu")
-    runners = {folder.name: onnx_runner(folder, threads=1) for folder in given.folders}
+    runners = {folder.name: runner_of(folder) for folder in given.folders}
     for folder in given.folders:
-        sizes = [f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(folder.glob("*.onnx"))]
+        files = sorted([*folder.glob("*.onnx"), *folder.glob(WEIGHTS)])
+        sizes = [f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files]
         print(f"{folder.name}: {', '.join(sizes)}")
     if given.parity:
         parity(model, runners)

@@ -25,8 +25,9 @@ class Service:
     Raises CheckpointError when the folder holds no checkpoint that can be opened.
     """
 
-    def __init__(self, folder: str | Path):
-        self.pipeline: Pipeline = open_pipeline(folder)
+    def __init__(self, opened: str | Path | Pipeline):
+        """A folder, or a pipeline that was opened from one."""
+        self.pipeline: Pipeline = open_pipeline(opened) if isinstance(opened, (str, Path)) else opened
         writes = isinstance(self.pipeline, TextGenerator)
         self.parameters = (ROUTING, *(field.name for field in fields(Decoding))) if writes else (ROUTING,)
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from switch_model import Interventions
 from switch_model.config import SwitchConfig
+from switch_model.export.torchao_int8 import with_linear_experts
 from switch_model.layers import attention, dispatch
 from switch_model.layers.attention import RelativePositionBias
+from switch_model.layers.experts import Experts
 from tests.support.heads import has_decoder_over_encoder, make, tokens
 
 ANY = torch.export.Dim.DYNAMIC
@@ -80,6 +82,16 @@ def test_an_exported_program_and_its_onnx_file_serve_every_length(tmp_path):
         return torch.from_numpy(session.run(None, {name: value.numpy() for name, value in named.items()})[0])
 
     routed_the_same_to_all(model, run, head, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("head", "activation"), [("masked", "gated-gelu"), ("conditional", "relu")])
+def test_experts_as_linear_layers_of_their_own_are_the_same(head, activation):
+    model = Logits(make(head, **SMALL, dense_act_fn=activation))
+    given = texts(head, 5, 9)
+    expected = model(*given)
+    with_linear_experts(model)
+    assert not [module for module in model.modules() if isinstance(module, Experts)]
+    torch.testing.assert_close(model(*given), expected)
 
 
 def test_a_strict_export_serves_every_length():

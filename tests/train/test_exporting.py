@@ -212,6 +212,9 @@ def test_a_full_folder_a_missing_package_and_a_strange_flag_are_reported(tmp_pat
     monkeypatch.setattr("train.release.formats.onnx_folder.PACKAGES", ("no_such_package",))
     assert export(model, tmp_path / "onnx") == 2
     assert "pip install no_such_package" in capsys.readouterr().err
+    monkeypatch.setattr("train.release.formats.torchao_folder.PACKAGE", "no_such_package")
+    assert export(model, tmp_path / "onnx", format="torchao-int8") == 2
+    assert "pip install no_such_package" in capsys.readouterr().err
     assert not (tmp_path / "onnx").exists()
 
 

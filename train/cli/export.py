@@ -9,7 +9,9 @@ def export_command(argv: list[str]) -> None:
     parser = command_parser("export", "Write a checkpoint in a format that runs elsewhere (docs/export.md).")
     parser.add_argument("--checkpoint", type=as_path, required=True, help="folder, run folder, zip or hub id")
     parser.add_argument(
-        "--format", required=True, help="onnx, onnx-int8, tensorrt, triton, endpoint, sagemaker, docker, space"
+        "--format",
+        required=True,
+        help="onnx, onnx-int8, torchao-int8, tensorrt, triton, endpoint, sagemaker, docker, space",
     )
     parser.add_argument("--output", type=as_path, required=True, help="new folder to write")
     parser.add_argument(

@@ -17,6 +17,7 @@ from train.release.formats.app_folder import write_docker_folder, write_space_fo
 from train.release.formats.onnx_folder import write_int8_folder, write_onnx_folder
 from train.release.formats.opened import Opened
 from train.release.formats.tensorrt_folder import write_tensorrt_folder
+from train.release.formats.torchao_folder import write_torchao_folder
 from train.release.formats.triton_folder import write_triton_folder
 from train.release.formats.with_code import write_endpoint_folder, write_sagemaker_folder
 from train.release.shared_copy import shared_copy
@@ -26,6 +27,7 @@ FORMATS: dict[str, Callable[[Opened, Path], str]] = {
     "onnx": write_onnx_folder,
     "onnx-int8": write_int8_folder,
     "tensorrt": write_tensorrt_folder,
+    "torchao-int8": write_torchao_folder,
     "triton": write_triton_folder,
     "endpoint": write_endpoint_folder,
     "sagemaker": write_sagemaker_folder,
@@ -35,7 +37,6 @@ FORMATS: dict[str, Callable[[Opened, Path], str]] = {
 WITH_ROUTING = ("onnx", "onnx-int8", "tensorrt")
 # Formats that are not written -> what to do instead.
 INSTEAD = {
-    "torchao-int8": "--format onnx-int8, or torchao's quantize_ on the model opened in Python",
     "openvino": "--format onnx; openvino.convert_model reads model.onnx",
     "executorch": "--format onnx; ONNX Runtime runs on phones too",
     "litert": "--format onnx; ONNX Runtime runs on phones too",
