@@ -2,8 +2,8 @@
 
 Legend: N = B·T tokens, D d_model.
 torchao quantizes linear layers. It can hold stacked experts in 8 bits, but has none of the products that they are used
-in here: so each expert becomes linear layers of its own. In float32 stay embedding tables (torchao would restore all of a
-table for each look-up), routers (a rounded score sends a token elsewhere), norms and biases.
+in here: so each expert becomes linear layers of its own. In float32 stay embedding tables (of which torchao would
+restore all for each look-up), routers (a rounded score sends a token elsewhere), norms and biases.
 Try it: quantize(model), save(model, folder) beside config.json and tokenizer, open_quantized(folder)("Oil prices")
 """
 
