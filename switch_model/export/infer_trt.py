@@ -64,7 +64,7 @@ class Engine:
 
 
 def run(folder: Path, texts: list[str]) -> list[dict]:
-    from infer import Texts
+    from texts import Texts
 
     reader = Texts(folder)
     inputs = reader.inputs(texts)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE))
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        self.answer = Graph(args["model_name"]).answer if (HERE / "infer.py").is_file() else _service().answer
+        self.answer = Graph(args["model_name"]).answer if (HERE / "texts.py").is_file() else _service().answer
 
     def execute(self, requests: list[Any]) -> list[Any]:
         groups: dict[str, list[tuple[int, list[str]]]] = {}
@@ -47,7 +47,7 @@ class Graph:
     """Asks the graph, a model of this repository."""
 
     def __init__(self, name: str):
-        from infer import Texts
+        from texts import Texts
 
         self.name, self.texts = f"{name}-graph", Texts(HERE)
 

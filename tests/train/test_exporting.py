@@ -117,7 +117,15 @@ def test_the_script_beside_a_graph_answers_as_the_pipeline_without_torch(exporte
 
 def test_an_exported_folder_is_complete_and_names_no_folder_of_this_machine(exported):
     pipeline, folder = exported
-    names = {"README.md", "config.json", "infer.py", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
+    names = {
+        "README.md",
+        "config.json",
+        "infer.py",
+        "texts.py",
+        "model.onnx",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     names |= {"build_engine.sh", "infer_trt.py"} if pipeline.added else set()
     assert {path.name for path in folder.iterdir()} == names
     here = str(folder.parent).encode(), sys.prefix.encode(), b"site-packages", b'.py"', b"switch_model/"

@@ -147,10 +147,10 @@ def test_bodies_and_content_types_of_sagemaker():
 def own_path(monkeypatch):
     """What an exported file adds to sys.path and to the loaded modules goes with the test."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "infer", raising=False)
+    monkeypatch.delitem(sys.modules, "texts", raising=False)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", None)
     yield
-    sys.modules.pop("infer", None)
+    sys.modules.pop("texts", None)
 
 
 def test_a_repository_for_triton_batches_texts_and_answers_the_documented_client(tmp_path, own_path):

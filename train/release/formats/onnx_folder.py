@@ -134,7 +134,9 @@ def write_reader(opened: Opened, folder: Path) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     writes = isinstance(pipeline, TextGenerator)
     shutil.copyfile(SCRIPTS / ("infer_text.py" if writes else SCRIPT), folder / SCRIPT)
-    if writes:
+    if not writes:
+        shutil.copyfile(SCRIPTS / "texts.py", folder / "texts.py")
+    else:
         if target_of(opened.tokenizer) is not opened.tokenizer:
             write_tokenizer(target_of(opened.tokenizer), folder, TARGET)
         tokens = {"eos_token_id": pipeline.end, "bos_token_id": pipeline.opener}
