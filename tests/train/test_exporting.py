@@ -163,7 +163,7 @@ def writing(request, tmp_path_factory):
     if request.param is save_tiny_storyteller:
         sizes |= {"position": "learned", "max_positions": 90}
     else:
-        sizes |= {"cls_token": True, "num_decoder_layers": 1}
+        sizes |= {"cls_token": True, "decoder_sparse_step": 3}
     generator = TextGenerator.from_checkpoint(request.param(folder / "model", **sizes))
     assert export(folder / "model", folder / "onnx", "--with_routing") == 0
     return generator, folder / "onnx"
