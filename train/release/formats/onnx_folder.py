@@ -92,9 +92,7 @@ def check_kind(opened: Opened) -> None:
     """Raise CheckpointError for a model without a head."""
     model = opened.model
     if not isinstance(model, EXPORTABLE):
-        raise CheckpointError(
-            f"This checkpoint is {a_class(model)}: it has no head. Train a head with --init_from."
-        )
+        raise CheckpointError(f"This checkpoint is {a_class(model)}: it has no head. Train a head with --init_from.")
     if not model.can_generate() and not isinstance(model, SwitchForMaskedLM):
         require_classifier(model)
 

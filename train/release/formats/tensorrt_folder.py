@@ -14,6 +14,7 @@ import torch
 from switch_model.checkpoint import CheckpointError
 from switch_model.export.infer_trt import Engine
 from switch_model.inference.factory import PIPELINES
+from switch_model.storage.errors import a_class
 from train.release.formats.onnx_folder import write_onnx_folder
 from train.release.formats.opened import Opened
 from train.release.formats.with_code import CALLED
@@ -31,7 +32,7 @@ def write_tensorrt_folder(opened: Opened, folder: Path) -> str:
     """
     if opened.model.can_generate():
         raise CheckpointError(
-            f"This checkpoint is a {type(opened.model).__name__}: it writes text with a cache, for which no engine is "
+            f"This checkpoint is {a_class(opened.model)}: it writes text with a cache, for which no engine is "
             "built. Use --format onnx, and infer.py --provider tensorrt."
         )
     compared = write_onnx_folder(opened, folder)
