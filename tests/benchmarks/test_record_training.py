@@ -43,3 +43,5 @@ def test_one_track_specialises_and_the_other_collapses():
         # What a token's expert tells of its text's class: at the random start next to nothing.
         assert balanced["told"][-1][layer] > 5 * balanced["told"][0][layer]
         assert max(balanced["load"][-1][layer]) < 0.2 < 0.3 < max(unbalanced["load"][-1][layer])
+    # What the page says of the end.
+    assert balanced["loss"][-1] + 0.1 < unbalanced["loss"][-1] and balanced["told"][-1][1] < unbalanced["told"][-1][1]

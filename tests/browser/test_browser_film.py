@@ -107,7 +107,7 @@ def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
             )
             assert colours == [str(one) for one in itertools.chain(*track["experts"][at][layer])]
             most = max(track["load"][at][layer])
-            assert f"with {percent(most)} of the tokens" in part.locator(".facts").inner_text()
+            assert f", {percent(most)} of the tokens" in part.locator(".born-facts").inner_text()
 
     slider = page.locator("#training-record .film-time")
     assert "random weights" in page.inner_text(".born-step")

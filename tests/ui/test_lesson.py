@@ -1,24 +1,37 @@
 """The lesson of the Train tab: the toy without a balance loss, at a size at which routing then collapses."""
 
+import re
 import shutil
 
 from train.arguments.arguments import Arguments
 from train.training.loop import train
 from ui.server.workspace import Workspace
+from ui.training.lesson_words import cost_of_load, verdict
 from ui.training.live_run import LiveRun
 from ui.training.partners import on_edge, unbalanced
+from ui.training.run_summary import lines_of
 
 
 def test_without_the_balance_loss_the_toy_of_the_lesson_collapses(tmp_path):
-    lesson, loads = on_edge(Arguments.resolve({})), {}
+    lesson, loads, runs = on_edge(Arguments.resolve({})), {}, {}
     for name, arguments in {"with": lesson, "without": unbalanced(lesson)}.items():
         arguments.train.output_dir = str(tmp_path / name)
-        last = train(arguments).metrics("eval")[-1]
+        runs[name] = train(arguments).metrics()
+        last = lines_of(runs[name], "eval")[-1]
         loads[name] = [sorted(layer["load"]) for layer in last["routing"]]
     for idle_to_busiest in loads["without"]:
         assert idle_to_busiest[3] < 0.01 and sum(idle_to_busiest[-2:]) > 0.85
     for idle_to_busiest in loads["with"]:
         assert idle_to_busiest[0] > 0.02 and idle_to_busiest[-1] < 0.35
+    # The balance loss is no part of an evaluation's: with it, the balanced run would have 0.5 more.
+    losses = [float(loss) for loss in re.findall(r" (\d\.\d{3})", verdict(runs["without"], runs["with"]))]
+    assert len(losses) == 2 and abs(losses[0] - losses[1]) < 0.3
+
+
+def test_what_uneven_loads_cost_by_hand():
+    said = cost_of_load([0.5, 0.3, 0.2, 0.0])
+    assert "3 of 4 experts" in said and "30.0\u00a0% of the tokens" in said and "2.0 times" in said
+    assert "0\u00a0% of the tokens" in cost_of_load([0.25] * 4)
 
 
 def test_the_lesson_of_a_toy_that_stays_even_anyway_is_another_pair_of_runs(toy_run, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 Try it: MEASURES["bleu"].words(31.4)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,12 @@ MEASURES = {
     "bits_per_character": Measure("bits per character", ".3f"),
     "macro_f1": Measure("macro-F1", SHARE, top=1.0),
 }
+
+
+def noted(line: Mapping[str, Any], name: str) -> Any:
+    """What a line of metrics.jsonl has of a measure; None if nothing. The loss is that of the task alone, as in an
+    evaluation, where a line of training has it."""
+    return line.get("task_loss", line.get("loss")) if name == "loss" else line.get(name)
 
 
 # sacreBLEU's default tokenizer, which splits Devanagari at spaces and punctuation.

@@ -15,7 +15,7 @@ from switch_model.plots.style import IN_PERCENT, plain
 from switch_model.storage.whole_files import folder_written_aside
 from train.picture_text import as_percent, as_written, drawable_only
 from train.runs.run import Run
-from train.tasks.metrics import MEASURES, SHARE
+from train.tasks.metrics import MEASURES, SHARE, noted
 from train.tasks.registry import TASKS
 
 # Okabe-Ito, ordered by contrast between neighbours on white.
@@ -32,7 +32,7 @@ def curve_series(
 
     def curve(name: str, lines: list[dict[str, Any]], key: str) -> tuple[str, list[float], list[float]]:
         lines = [line for line in lines if key in line]
-        return name, [line["step"] for line in lines], [line[key] for line in lines]
+        return name, [line["step"] for line in lines], [noted(line, key) for line in lines]
 
     def per_layer(key: str) -> list[tuple[str, list[float], list[float]]]:
         curves: dict[str, tuple[list[float], list[float]]] = {}

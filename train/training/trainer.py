@@ -201,11 +201,13 @@ class SwitchTrainer(Trainer):
         return loss if outputs.auxiliary_loss is None else loss - outputs.auxiliary_loss.detach()
 
     def evaluation_loop(self, *args, **kwargs):
-        """The Trainer's, with perplexity, bits per character and metrics of generated texts."""
+        """The Trainer's, with perplexity, bits per character and metrics of generated texts. Its loss is that of the
+        task: with the auxiliary losses, runs that weigh them differently could not be compared."""
         output = super().evaluation_loop(*args, **kwargs)
         metrics: dict[str, float] = {}
+        if self.batches.seen:
+            metrics["loss"] = nats = self.batches.nats
         if not self.task.labelled and self.batches.seen:
-            nats = self.batches.nats
             metrics["perplexity"] = math.exp(min(nats, 700.0))
             if self.characters_per_token is not None:
                 metrics["bits_per_character"] = nats / math.log(2) / self.characters_per_token
@@ -268,6 +270,8 @@ class SwitchTrainer(Trainer):
         record |= {key.removeprefix("eval_"): value for key, value in logs.items() if _is_finite(value)}
         if kind == "train" and self.batches.seen and self.batches.counted:
             record["accuracy"] = self.batches.accuracy
+        if kind == "train" and self.batches.seen:
+            record["task_loss"] = self.batches.nats
         if kind != "end":
             record["routing"] = self.batches.routing.summary()
             self.batches = BatchTotals()

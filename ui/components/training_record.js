@@ -4,6 +4,7 @@
 const root = element.querySelector(".born"), time = element.querySelector(".film-time"), step = element.querySelector(".born-step");
 const layers = element.querySelector(".born-layers"), tracks = element.querySelector(".born-tracks"), play = element.querySelector("[data-do]");
 const FRAME = 250; // Milliseconds that a checkpoint is shown.
+const USED = 0.1; // Of an even share: an expert with less is hardly used.
 const NAMES = { balanced: "With the balance loss", unbalanced: "Without it" };
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -39,7 +40,7 @@ function show() {
 
 // A track's elements, made once: what changes from checkpoint to checkpoint is their colours and numbers.
 function build(track) {
-  const card = make("div", "born-track"), said = make("p", "facts"), bars = make("div", "born-bars");
+  const card = make("div", "born-track"), said = make("dl", "born-facts"), bars = make("div", "born-bars");
   const loads = Array.from({ length: data.model.experts }, (_, e) => {
     const bar = make("span", `born-bar x${e % 256}`), fill = make("u"), name = make("b", "", e);
     bar.append(fill, name);
@@ -73,9 +74,16 @@ function draw() {
       bar.title = `expert ${e}: ${percent(load[e])} of the tokens`;
     });
     bars.setAttribute("aria-label", `Load: ${load.map((share, e) => `expert ${e} ${percent(share)}`).join(", ")}`);
-    said.textContent = `Busiest: expert ${busiest} with ${percent(load[busiest])} of the tokens. `
-      + `Mutual information of a token’s expert with its text’s class (normalised): ${percent(track.told[at][layer])}. `
-      + `Accuracy: ${percent(track.accuracy[at])}.`;
+    // What uneven loads cost, as ui/training/lesson_words.py has it.
+    const even = 1 / load.length, over = load.reduce((sum, share) => sum + Math.max(share - even, 0), 0);
+    const rows = [
+      ["experts in use", `${load.filter((share) => share >= USED * even).length} of ${load.length}`],
+      ["busiest", `expert ${busiest}, ${percent(load[busiest])} of the tokens`],
+      ["dropped, had each room for an even share", percent(over)],
+      ["loss · accuracy", `${track.loss[at].toFixed(3)} · ${percent(track.accuracy[at])}`],
+      ["mutual information of a token’s expert with its text’s class (normalised)", percent(track.told[at][layer])],
+    ];
+    said.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
     cells.forEach((line, s) => line.forEach((cell, t) => {
       const expert = Number(track.experts[at][layer][s][t]), gate = track.gates[at][layer][s][t];
       cell.className = `cell born-token x${expert % 256}`;

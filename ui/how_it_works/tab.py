@@ -29,7 +29,11 @@ _NOTHING = quiet("Route a text with a sparse model in Explore: its numbers appea
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
     "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "
-    "the gate. Without the loss two of eight experts take over 90 % of the tokens by step 22; later some come back."
+    "the gate. Without the loss two of eight experts take over 90 % of the tokens by step 22; later some come back. "
+    "What that costs stands below: experts that are stored for nothing, tokens that buffers of an even share would "
+    "drop, and in the end a higher loss. Mutual information does not tell: a few busy experts can say as much of the "
+    "class as many, and in layer 1 they end with more. (One run each, measured on 128 held-out texts, on which an "
+    "accuracy is known to some 4 points.)"
 )
 SHOWN = 16
 

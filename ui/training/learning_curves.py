@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from switch_model.analysis.layer_names import layer_titles
 from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, INK, empty, plain, styled
-from train.tasks.metrics import MEASURES, SHARE
+from train.tasks.metrics import MEASURES, SHARE, noted
 from ui.training.run_summary import Records, finite, lines_of, routing_lines
 
 LOSS, ACCURACY = "#3d86c6", "#cf6a2f"
@@ -233,7 +233,7 @@ def _health_axis(key: str, number: str, highest: float) -> dict[str, Any]:
 
 def _curve(lines: Records, x: str, y: str) -> Curve:
     """The points of the lines that have both numbers, averaged into at most MAX_POINTS."""
-    points = [(line.get(x), line.get(y)) for line in lines]
+    points = [(line.get(x), noted(line, y)) for line in lines]
     points = sorted(point for point in points if finite(point[0]) is not None and finite(point[1]) is not None)
     together = in_chunks(points, MAX_POINTS)
     xs = [mean(x for x, _ in chunk) if len(chunk) > 1 else chunk[0][0] for chunk in together]

@@ -93,7 +93,7 @@ def _create_probe() -> dict[str, Any]:
     """The text being watched."""
     with gr.Column(elem_classes="card run-plots"):
         with gr.Row(elem_classes="card-head"):
-            gr.HTML(heading("A text being watched"), apply_default_css=False)
+            gr.HTML(heading("Probe text"), apply_default_css=False)
             layer = gr.Dropdown(
                 [], label="Layer", filterable=False, visible=False, min_width=140, elem_id="probe-layer", **_BARE
             )
@@ -107,6 +107,7 @@ def _create_partners() -> dict[str, Any]:
         gr.HTML(heading("Its baselines: validation loss against steps, time and tokens"), apply_default_css=False)
         with gr.Row(elem_id="partners-plots"):
             found = {f"by_{over}": _plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")}
+        found["lesson_words"] = gr.HTML("", apply_default_css=False, elem_id="lesson-words")
         with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson:
             for name, title in (("without", "Load without the balance loss"), ("with", "Load with it")):
                 with gr.Column(min_width=300):

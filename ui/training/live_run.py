@@ -21,6 +21,7 @@ from ui.components.outputs import outputs
 from ui.look.html import notice, part, quiet
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace, visitor_of
+from ui.training.lesson_words import last_cost, verdict
 from ui.training.partners import LESSON, ON_EDGE, TWIN, dense, first_of, may_have, on_edge, stays_even, unbalanced
 from ui.training.run_summary import PIECES, STARTING, Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
@@ -29,7 +30,7 @@ from ui.training.written_samples import NONE_YET, samples_html
 DRAW_SECONDS = (4.0, 32.0)
 # What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 NOTHING_YET = quiet("No run yet. Start one under “New run”.")
-NO_PROBE = quiet("No text is watched. Give one under “New run” (“Probe text”) to see its routing settle.")
+NO_PROBE = quiet("No probe text. Set one under “New run” (“Probe text”) to see its routing settle.")
 # Which of the two lies higher depends on the run: dropout raises the training loss, learning by heart lowers it.
 _LOSSES = "A validation loss that rises while the training loss falls: the model begins to learn by heart."
 LOG_LINES = 40
@@ -60,6 +61,7 @@ class Plots(NamedTuple):
     by_time: Any = None
     by_tokens: Any = None
     lesson: Any = _HIDDEN
+    lesson_words: str = ""
     without_words: str = ""
     without: Any = None
     with_words: str = ""
@@ -162,9 +164,10 @@ class LiveRun:
             without, with_it = partners[lesson], next(iter(partners.values()))
             plots = plots._replace(
                 lesson=gr.update(visible=True),
-                without_words=quiet(dead_experts(without)),
+                lesson_words=quiet(verdict(without, with_it)),
+                without_words=quiet(f"{dead_experts(without)} {last_cost(without)}"),
                 without=routing_curves.load_heat_map(without),
-                with_words=quiet(dead_experts(with_it)),
+                with_words=quiet(f"{dead_experts(with_it)} {last_cost(with_it)}"),
                 with_it=routing_curves.load_heat_map(with_it),
             )
         return plots
@@ -266,7 +269,7 @@ def _note(records: Records, task: Task) -> Markup:
 
 
 def _no_probe(run: Run) -> Markup:
-    """Why there is no plot of a watched text."""
+    """Why there is no plot of a probe text."""
     arguments = run.arguments()
     if arguments.train.probe is None:
         return NO_PROBE
