@@ -44,7 +44,7 @@ QUEUE_SECONDS = 0.01
 # some ten seconds.
 QUEUE_SIZE = 200
 # Scripts for the page's head.
-_HEAD = ("tab_address", "shortcuts", "scrolling")
+_HEAD = ("tab_address", "shortcuts", "scrolling", "presses")
 BUSY = "Many people are using this page right now. What you typed is kept: try again in a few seconds."
 
 
@@ -59,13 +59,14 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
     with gr.Blocks(title="Switch Explorer", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         private = PrivateModels(shelf)
         gr.HTML(render("look/page_head.html"), apply_default_css=False)
+        failed = gr.HTML("", apply_default_css=False, elem_id="link-failed")
         with gr.Tabs(elem_id="pages") as pages:
             with noted(gr.Tab("Explore", id="explore")):
-                explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workspace.data_dir)))
+                explore = create_explore_tab(demo, Explorer(shelf, SampleLibrary(workspace.data_dir)), failed)
             with noted(gr.Tab("Analyse", id="analyse", elem_id="analyse-page")) as analyse:
                 create_analyse_tab(demo, Analyst(shelf, workspace), private, analyse, pages, explore)
             with noted(gr.Tab("Compare", id="compare", elem_id="compare-page")) as compare:
-                create_compare_tab(private, workspace, explore.view, compare)
+                create_compare_tab(private, workspace, explore.view, compare, pages)
             with noted(gr.Tab("Models", id="models", elem_id="models-page")):
                 create_models_tab(demo, private, pages, explore)
             with noted(gr.Tab("Train", id="train", elem_id="train-page")) as train:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
-from switch_model.plots.style import COLOUR_BAR, HOVER_PERCENT, IN_PERCENT, LINES, SHARES, plain, styled, three_ticks
+from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, LINES, SHARES, colour_bar, plain, styled, three_ticks
 
 # Less often than over all texts, as often, more often.
 _LIFT = ((0.0, "rgba(201,138,43,1)"), (0.5, "rgba(128,128,128,0.06)"), (1.0, "rgba(64,120,176,1)"))
@@ -35,7 +35,7 @@ def layer_loads(corpus: Corpus) -> go.Figure:
             texttemplate="%{z:.1f}" if corpus.num_experts <= 16 else None,
             hovertemplate="%{y}, expert %{x}: %{z:.2f} × an even share<extra></extra>",
             showscale=corpus.num_experts > 16,
-            colorbar=COLOUR_BAR | three_ticks(0, highest),
+            colorbar=colour_bar("× an even share") | three_ticks(0, highest),
         )
     )
     return _over_experts(figure, 30 * len(corpus.layers) + 60)
@@ -60,9 +60,7 @@ def class_lift(corpus: Corpus, layer: str) -> go.Figure:
             text=_signed(values, 1),
             texttemplate="%{text}" if corpus.num_experts <= 16 else None,
             hovertemplate="%{y}, expert %{x}: log2 lift %{customdata[1]} (%{customdata[0]:,} tokens)<extra></extra>",
-            colorbar=COLOUR_BAR
-            | three_ticks(-most, most)
-            | {"title": {"text": "log2 lift", "side": "right", "font": {"size": 11}}},
+            colorbar=colour_bar("log2 lift") | three_ticks(-most, most),
         )
     )
     # As categories even where the names are numbers or dates.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from switch_model.analysis.coactivation import weight_flow
 from switch_model.analysis.layer_names import layer_label, layer_title
-from switch_model.plots.style import COLOUR_BAR, IN_PERCENT, INK, SHARES, ground, plain, styled, three_ticks
+from switch_model.plots.style import IN_PERCENT, INK, SHARES, colour_bar, ground, plain, styled, three_ticks
 from switch_model.routing import Routing, transitions
 from switch_model.topk_routing import AnyRouting
 
@@ -76,7 +76,7 @@ def router_heat_map(record: Routing, tokens: Sequence[str], selected: int | None
         "ygap": 1,
         "customdata": [names] * record.num_experts,
         "hovertemplate": "%{customdata}<br>expert %{y}: %{z:.2f}<extra></extra>",
-        "colorbar": COLOUR_BAR | three_ticks(0, highest),
+        "colorbar": colour_bar("weight" if record.experts.shape[-1] > 1 else "probability") | three_ticks(0, highest),
     }
     # A token whose experts are all ablated chose none.
     chosen_T = record.chosen_logit[0].isfinite().nonzero().flatten().tolist()
@@ -281,7 +281,7 @@ def transition_matrix(here: AnyRouting, there: AnyRouting) -> go.Figure:
             ],
             hovertemplate="expert %{y} → expert %{x}: %{z:.1f}\u00a0% (%{customdata[0]} tokens)<br>"
             "of all tokens: %{customdata[1]:.1f}\u00a0%<extra></extra>",
-            colorbar=COLOUR_BAR | IN_PERCENT | {"tickvals": [0, highest / 2, highest]},
+            colorbar=colour_bar("of a row’s tokens") | IN_PERCENT | {"tickvals": [0, highest / 2, highest]},
         )
     )
     figure.update_xaxes(title=f"expert in {layer_title(there.name)}", type="category")

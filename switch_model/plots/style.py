@@ -22,6 +22,11 @@ HOVER_PERCENT = "%{y:.1f}\u00a0%"
 COLOUR_BAR = {"thickness": 8, "outlinewidth": 0, "ticks": "", "tickfont": {"size": 11}}
 
 
+def colour_bar(unit: str) -> dict[str, Any]:
+    """A colour bar with what its numbers are beside it."""
+    return COLOUR_BAR | {"title": {"text": unit, "side": "right", "font": {"size": 11}}}
+
+
 def three_ticks(lowest: float, highest: float) -> dict[str, Any]:
     """Both ends and the middle of a colour bar: as many numbers as the lowest figure has room for."""
     values = [lowest, (lowest + highest) / 2, highest]

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from switch_model.analysis.layer_names import layer_title
-from switch_model.plots.style import COLOUR_BAR, IN_PERCENT, LINES, SHARES, plain, styled, three_ticks
+from switch_model.plots.style import IN_PERCENT, LINES, SHARES, colour_bar, plain, styled, three_ticks
 from switch_model.traces.agreement import LayerAgreement
 
 
@@ -25,7 +25,7 @@ def load_map(load: Sequence[Sequence[float]], layers: Sequence[str]) -> go.Figur
             zmin=0,
             zmax=highest,
             colorscale=SHARES,
-            colorbar=COLOUR_BAR | three_ticks(0, highest),
+            colorbar=colour_bar("× an even share") | three_ticks(0, highest),
             hovertemplate="%{y}, expert %{x}: %{z:.2f} × an even share<extra></extra>",
         )
     )

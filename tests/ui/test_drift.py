@@ -96,7 +96,7 @@ def test_what_goes_while_it_is_read_is_passed_over(workspace):
 
 def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace):
     drift = Drift(workspace, "cpu")
-    picker, note = drift.refresh(None)
+    picker, note, *_ = drift.refresh(None)
     assert picker["choices"] == [("mine (4 checkpoints)", "mine")] and picker["value"] == "mine" and not note
     assert drift.first_text("mine", "") and not drift.first_text("mine", "a text of their own")
     assert not Drift(replace(workspace, limits=VisitorLimits()), "cpu").first_text("mine", "")
@@ -125,7 +125,8 @@ def test_runs_without_much_to_see_say_how_to_get_more(workspace, tmp_path):
     for name, text, words in (("mine", " ", "empty"), ("../mine", TEXT, "no run"), (None, TEXT, "Choose a run")):
         assert words in list(drift.route(name, text))[-1][0]
     empty = Drift(Workspace(tmp_path / "nothing"), "cpu")
-    assert "No run has a checkpoint" in empty.refresh(None)[1]
+    _, said, *asked, recorded = empty.refresh(None)
+    assert "No run has a checkpoint" in said and recorded["visible"] and not any(one["visible"] for one in asked)
 
 
 def test_an_early_and_a_late_checkpoint_can_be_compared(workspace):

@@ -41,7 +41,17 @@ _HOW_TO_KEEP = (
     "A run keeps its two newest checkpoints unless told otherwise. To look back further, ask for more in the form of "
     f"the Train tab: “{LABELS['save_total_limit']}” says how many, “{LABELS['eval_steps']}” how often one is saved."
 )
-_NO_RUNS = f"No run has a checkpoint to look at yet. {_HOW_TO_KEEP}"
+_NO_RUNS = f"No run has a checkpoint to look at yet: a recorded training shows the same. {_HOW_TO_KEEP}"
+# To the recorded training of How it works, once it is drawn there.
+_TO_RECORD = """() => {
+  let tries = 100;
+  const look = () => {
+    const record = document.getElementById("training-record");
+    if (record?.offsetHeight) record.scrollIntoView({ block: "center" });
+    else if (tries--) setTimeout(look, 100);
+  };
+  look();
+}"""
 
 _HIDDEN = gr.update(visible=False)
 # What is shown of the checkpoint nearest to a step.
@@ -66,14 +76,18 @@ class Drift:
         self.workspace = workspace
         self.device = device
 
-    def refresh(self, chosen: str | None) -> tuple[Any, str]:
-        """(picker of runs, the one with most checkpoints chosen; how to get more, where no run has more than two)."""
+    def refresh(self, chosen: str | None) -> tuple[Any, str, Any, Any, Any]:
+        """(picker of runs, the one with most checkpoints chosen; how to get more, where no run has more than two; what
+        is asked, and the button that starts, where there is a run; the one to a recorded training, where there is
+        none)."""
         kept = {name: len(run.kept_checkpoints()) for name, run in classifier_runs(self.workspace, MAX_RUNS)}
         if not kept:
-            return gr.update(choices=[], value=None), facts(_NO_RUNS)
+            return gr.update(choices=[], value=None), facts(_NO_RUNS), _HIDDEN, _HIDDEN, gr.update(visible=True)
         choices = [(f"{name} ({count} checkpoint{'s' if count != 1 else ''})", name) for name, count in kept.items()]
         value = chosen if chosen in kept else max(kept, key=kept.get)
-        return gr.update(choices=choices, value=value), "" if max(kept.values()) > 2 else facts(_HOW_TO_KEEP)
+        said = "" if max(kept.values()) > 2 else facts(_HOW_TO_KEEP)
+        shown = gr.update(visible=True)
+        return gr.update(choices=choices, value=value), said, shown, shown, _HIDDEN
 
     def first_text(self, name: str | None, text: str) -> str:
         """The text that the card opens with: one that the run held out, which its model can read; "" where there is
@@ -204,10 +218,11 @@ def _in_words(trail: Trail, kept: int) -> str:
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
+def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -> None:
     """Lay the card out and connect it.
 
     Args:
+        pages: the page's tabs, to move to a recorded training where there is no run.
         other: holds the text that is routed where none is typed here.
         tab: the tab it is in; the runs are listed anew when it is chosen. The first time one of them is shown, where
             that is quick.
@@ -216,7 +231,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
     plain = {"apply_default_css": False}
     with gr.Column(elem_classes="card", elem_id="drift"):
         gr.HTML(heading("Drift") + quiet(_HINT), **plain)
-        with gr.Row():
+        with gr.Row() as asked:
             run = gr.Dropdown([], label="Run", filterable=False, min_width=280, elem_id="drift-run")
             text = gr.Textbox(
                 label="Text",
@@ -229,10 +244,15 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab) -> None:
         kept = gr.HTML("", elem_id="drift-note", **plain)
         with gr.Row(elem_classes="buttons"):
             go = gr.Button("Run at every checkpoint", variant="primary", min_width=0, scale=0, elem_id="drift-go")
+            recorded = gr.Button(
+                "Watch a recorded training", visible=False, min_width=0, scale=0, elem_id="drift-record"
+            )
         said = gr.HTML("", elem_id="drift-said", **plain)
     followed = _create_results()._replace(trail=trail)
     opened = gr.State(False)
-    listing = tab.select(drift.refresh, [run], [run, kept], **_QUIET)
+    listing = tab.select(drift.refresh, [run], [run, kept, asked, go, recorded], **_QUIET)
+    leaving = recorded.click(lambda: gr.Tabs(selected="how"), None, [pages], **_QUIET)
+    leaving.then(None, None, None, js=_TO_RECORD, **_QUIET)
     first = [text, said, opened, *followed]
     listing.then(_first_look(drift), [run, text, opened], first, concurrency_limit=1, **_QUIET)
     # One after the other: each reads many files, and holds a model of its own.

@@ -131,13 +131,15 @@ def _routes_before(
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.State, tab: gr.Tab) -> None:
+def create_compare_tab(
+    private: PrivateModels, workspace: Workspace, view: gr.State, tab: gr.Tab, pages: gr.Tabs
+) -> None:
     """Lay the tab out and connect it.
 
     Args:
         private: knows the models that a visitor may use.
         workspace: where runs lie, whose checkpoints are models too.
-        view: what Explore shows, whose text it starts with.
+        view, pages: what Explore shows, whose text it starts with, and the page's tabs.
     """
     shelf = CheckpointShelf(private.shelf, workspace)
     boxes, models = [], []
@@ -187,7 +189,7 @@ def create_compare_tab(private: PrivateModels, workspace: Workspace, view: gr.St
     begun = tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **_QUIET)
     begun.then(open_pair, [compared, *inputs], [compared, *shown], **_QUIET)
     run.click(route, inputs, [*shown], **_QUIET)
-    create_drift(Drift(workspace, private.shelf.device), boxes[0], tab)
+    create_drift(Drift(workspace, private.shelf.device), boxes[0], tab, pages)
     create_traces()
 
 
