@@ -1,6 +1,7 @@
 """The app: python app.py [--checkpoint FOLDER] [--data_dir DIR] [--runs_dir DIR] [--port PORT] [--public] …
 
-Opens a page where you type a text and see which expert of a Switch Transformer reads each token, and train your own.
+Opens a page where you type a text and see which experts of a mixture-of-experts model read each token (a Switch
+Transformer, or a model of transformers such as Mixtral or OLMoE), and train your own.
 Needs no network; on Spaces this is the app_file.
 """
 
@@ -24,7 +25,7 @@ HOST = os.environ.pop("GRADIO_SERVER_NAME", "") or ("0.0.0.0" if ON_A_SPACE else
 
 
 def parse_arguments(arguments: list[str] | None = None, program: str = "app.py") -> argparse.Namespace:
-    description = "Explore where a Switch Transformer routes each token."
+    description = "Explore where a mixture of experts routes each token: a Switch Transformer or a model of transformers."
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     host = "address to listen on (default: %(default)s, this machine only)"
     parser.add_argument("--host", type=host_name, default=HOST, help=host)

@@ -190,9 +190,9 @@ def test_a_child_opens_what_is_good_and_names_what_is_not(good, tmp_path):
     folder = tmp_path / "refused"
     folder.mkdir()
     for name, content, words in [
-        ("old.pt", b"\x80\x04evil.", "never is here"),
+        ("old.pt", b"\x80\x04evil.", "never is opened here"),
         ("model.zip", b"PK nonsense", "not a valid checkpoint zip"),
-        ("notes.txt", b"", "no file of a checkpoint"),
+        ("notes.txt", b"", "not a file of a checkpoint"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=words):
@@ -215,7 +215,7 @@ def test_a_child_that_works_or_waits_too_long_is_given_up(good, tmp_path, monkey
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.setattr("train.bounded_process.LOOK_SECONDS", 0.0)
-    for bound, words in (("WORK_SECONDS", "0.001 seconds of work"), ("SECONDS", "more than 0.001 seconds:")):
+    for bound, words in (("WORK_SECONDS", "0.001 seconds of work"), ("SECONDS", "more than 0.001 seconds,")):
         with monkeypatch.context() as little, pytest.raises(CheckpointError, match=words):
             little.setattr(f"ui.catalog.sandbox.{bound}", 0.001)
             examine([zipped(tmp_path, good)], folder)

@@ -225,7 +225,7 @@ def test_records_reports_and_tables_keep_the_votes(explorer):
     ):
         record = record_of(view, "Tiny")
         record["prediction"] |= spoil
-        with pytest.raises(ValueError, match="no record of this page"):
+        with pytest.raises(ValueError, match="not a record of this page"):
             read_record(json.dumps(record).encode())
 
 

@@ -146,7 +146,7 @@ class Analyst:
             return
         capped = f" A public page reads at most {most:,} rows." if most and len(corpus.texts) >= most else ""
         if len(corpus.texts) < THIN_TEXTS:
-            capped += f" {len(corpus.texts)} texts are few: read nothing into what follows."
+            capped += f" {len(corpus.texts)} texts are too few for conclusions."
         title = f"{self.shelf.load(model).title} on {Path(source).name}"
         read_from = "" if source == dataset else read_from_columns(source, text_column, label_column)
         analysis = Analysis(corpus, model, title, read_from + found.note + capped)
@@ -268,7 +268,7 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
         return ""
     corpus = analysis.corpus
     if expert in (None, -1) and not (word or "").strip():
-        return message("Name a word or an expert.")
+        return message("Type a word, or choose an expert.")
     expert = None if expert in (None, -1) else expert
     places = find(corpus, layer, expert, word or "")
     first: dict[int, Context] = {}

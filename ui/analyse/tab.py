@@ -49,8 +49,8 @@ _SCROLL_BACK = """() => {
   opened?.focus({ preventScroll: true });
 }"""
 _RELIANCE = (
-    "The model anew on some of these rows: without its experts, and with the tokens sent to each other’s experts. "
-    "What then stays as it was, its experts did not decide."
+    "The model again on some of these rows: without its experts, and with tokens sent to each other’s experts. "
+    "What stays the same was not decided by the experts."
 )
 _SEARCH = "A word or phrase that is split into tokens is found where any of them went to the expert."
 

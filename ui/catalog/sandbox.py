@@ -55,15 +55,15 @@ def _check_names(uploaded: list[Path]) -> None:
     for path in uploaded:
         if path.suffix.lower() in _PICKLES:
             raise CheckpointError(
-                f"{path.name} is a pickle file: it can run code when it is opened, and so never is here. Turn it into "
-                "a checkpoint folder on your own machine: python -m train convert old.pt --help"
+                f"{path.name} is a pickle file: it can run code when it is opened, so it never is opened here. Turn it "
+                "into a checkpoint folder on your own machine: python -m train convert old.pt --help"
             )
     if len(uploaded) == 1 and uploaded[0].suffix.lower() == ".zip":
         return
     strange = [path.name for path in uploaded if not is_known(path.name)]
     if strange:
         raise CheckpointError(
-            f"{strange[0]} is no file of a checkpoint. Give one zip, or the files {', '.join(REQUIRED_FILES)} "
+            f"{strange[0]} is not a file of a checkpoint. Give one zip, or the files {', '.join(REQUIRED_FILES)} "
             f"(and {', '.join(OPTIONAL_FILES)})."
         )
 
@@ -76,10 +76,10 @@ def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[
         raise CheckpointError(
             {
                 "start": "This machine is too busy to open it just now. Try again in some minutes.",
-                "work": f"Opening it took more than {WORK_SECONDS:g} seconds of work: it was given up.",
-                "clock": f"Opening it took more than {SECONDS:g} seconds: it was given up.",
-                "memory": f"Opening it took more than {MEMORY / 1e9:g} GB of memory, or made the process end: it was "
-                "given up.",
+                "work": f"Opening it took more than {WORK_SECONDS:g} seconds of work, so it was stopped.",
+                "clock": f"Opening it took more than {SECONDS:g} seconds, so it was stopped.",
+                "memory": f"Opening it took more than {MEMORY / 1e9:g} GB of memory, or made the process end, so "
+                "it was stopped.",
             }[error.what]
         ) from error
     if "error" in answer:

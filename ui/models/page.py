@@ -110,7 +110,7 @@ def _reliance(loaded: LoadedModel, evaluation: dict[str, Any]) -> str:
         rows = f"{evaluation.get('dataset', 'its data')}, {evaluation.get('split', 'all rows')}"
         return " ".join([*sentences(found), f"({counted(found.rows, 'row', 'rows')} of {rows})"])
     where = "The Analyse tab measures it, and so does" if loaded.kind is CLASSIFIER else "It is measured by"
-    return f"Nobody has measured it yet. {where} “python -m train evaluate”."
+    return f"It has not been measured yet. {where} “python -m train evaluate”."
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -18,7 +18,9 @@ from ui.views.view import View
 _ABOUT = (
     "A checkpoint is a folder: config.json, model.safetensors, tokenizer.json. Upload it zipped, or its files at once. "
     "It is opened in a process of its own with little memory and time; nothing in it can run code; only you can use "
-    "it, and it is gone when you remove it, or close or reload this page."
+    "it, and it is gone when you remove it, or close or reload this page. Models of transformers with several experts "
+    "for each token (Mixtral, OLMoE, Qwen-MoE, gpt-oss and many more) are offered here when whoever starts this page "
+    "opens one; “TinyStories, OLMoE” is of that kind."
 )
 _PLAIN = {"apply_default_css": False}
 _BUTTON = {"min_width": 0, "scale": 0}

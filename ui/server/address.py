@@ -21,7 +21,7 @@ URL = re.compile(r"(?P<scheme>\w+:/*)?(?P<host>\[[^]]*\]|[^:/]*)(?::(?P<port>\d+
 def port_number(text: str) -> int:
     """A port from the command line. Raises ArgumentTypeError when it is none."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port: ports are 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: ports are 1 to 65535")
     return int(text)
 
 
@@ -51,7 +51,7 @@ def bind_error(host: str, port: int | None) -> str | None:
         if isinstance(error, (socket.gaierror, UnicodeError)):
             return f"can't listen on {host}: it is neither a name nor an address known here. {EXAMPLES}"
         if error.errno == errno.EADDRNOTAVAIL:
-            return f"can't listen on {host}: it is no address of this machine. {EXAMPLES}"
+            return f"can't listen on {host}: it is not an address of this machine. {EXAMPLES}"
         return f"can't listen on {host}: {error.strerror}"
     return None
 

@@ -67,7 +67,7 @@ class VisitorLimits:
             if value > most:
                 raise ValueError(f"--{name} {value} is too large for this public page: at most {most}.")
         if len(train.probe or "") > self.probe:
-            raise ValueError(f"The text to watch is too long for this public page: at most {self.probe:,} characters.")
+            raise ValueError(f"The probe text is too long for this public page: at most {self.probe:,} characters.")
         # The toy makes as many rows as it is asked for, and few when it is not.
         rows = (
             None

@@ -92,7 +92,7 @@ def plain_link(model: str, text: str, label: str | None = None, token: int = 0, 
 def read_link(link: str) -> Shared:
     """The inverse of `link_of`. Raises ValueError for what is no such link."""
     if len(link) > MAX_LINK:
-        raise ValueError("This link is too long to be one of this page.")
+        raise ValueError("This link is too long to be a link of this page.")
     try:
         if link.startswith(PLAIN_LINK):
             return _read_address(link.removeprefix(PLAIN_LINK))

@@ -83,7 +83,7 @@ def read_record(raw: bytes) -> View:
     Raises ValueError for what is no such record.
     """
     if len(raw) > MAX_RECORD:
-        raise ValueError(f"This file is larger than {MAX_RECORD / 1e6:g} MB: it is no record of one text.")
+        raise ValueError(f"This file is larger than {MAX_RECORD / 1e6:g} MB: it is not a record of one text.")
     try:
         content = json.loads(raw)
         check_version(content)
@@ -104,7 +104,7 @@ def read_record(raw: bytes) -> View:
             view = replace(view, attributions={view.place: found})
         return view
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise ValueError("This is no record of this page: save one with “Record (JSON)”, and open that.") from error
+        raise ValueError("This is not a record of this page: save one with “Record (JSON)”, and open that.") from error
 
 
 def _shape(answer: Prediction | Generation | Filling) -> list[Any]:
@@ -193,7 +193,7 @@ def _importance_from_json(content: dict[str, Any], prediction: Prediction) -> To
         and all(-1.0 <= change <= 1.0 for change in itertools.chain(tokens, *experts))
     )
     if not fits:
-        raise ValueError("what matters does not fit the prediction")
+        raise ValueError("the attribution does not fit the prediction")
     return TokenImportance(prediction.label, torch.tensor(experts), torch.tensor(tokens))
 
 

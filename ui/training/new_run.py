@@ -1,4 +1,4 @@
-"""New run: choose data, a size and arguments, see what it will take and the command it stands for, and start it.
+"""New run: choose data, a size and arguments, see what it will take and the equivalent command, and start it.
 
 Handlers take values and return values. Try it: NewRun(Workspace(Path("runs"))).choose_data("toy")
 """

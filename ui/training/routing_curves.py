@@ -163,7 +163,7 @@ def probe_plot(records: Records, layer: str | None = None) -> go.Figure:
     """
     lines = [line for line in probe_lines(records) if probe_layer(line, layer)]
     if not lines:
-        return empty("Appears with the first evaluation of a run that watches a text.")
+        return empty("Appears with the first evaluation of a run with a probe text.")
     # Of many evaluations the first, the last and evenly spread ones between.
     spread = min(len(lines), MAX_ROWS)
     lines = [lines[round(row * (len(lines) - 1) / max(spread - 1, 1))] for row in range(spread)]
