@@ -146,6 +146,17 @@ def test_switch_force_and_slide_then_take_it_back(open_page):
     page.wait_for_function("document.querySelectorAll('.panel-bar').length === 2 * 4")
 
 
+def test_a_press_counts_though_its_switch_is_drawn_anew_before_the_release(open_page):
+    page = open_page()
+    open_detail(page, "Experts")
+    page.hover('.switch[data-l="0"][data-e="1"]')
+    page.mouse.down()
+    page.evaluate('document.querySelector(\'.switch[data-l="0"][data-e="2"]\').click()')
+    page.wait_for_function("document.querySelector('.panel-acts .facts').textContent.includes('Changed')")
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('.panel-acts .facts').textContent.split('layer 1 off').length === 3")
+
+
 def test_each_of_several_quick_clicks_is_a_step_back(open_page):
     page = open_page()
     route(page, TEXT)
@@ -238,8 +249,7 @@ def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
     page = open_page()
     route(page, TEXT)
     open_detail(page, "Experts")
-    # At once, as a fast click is: the panel may be drawn anew between a slow one's press and release.
-    page.dispatch_event('.switch[data-l="0"][data-e="1"]', "click")
+    page.click('.switch[data-l="0"][data-e="1"]')
     page.wait_for_selector("#prediction .changed-bars")
     page.wait_for_selector("#routing-grid .cell.changed")
     experts = page.locator("#routing-grid .cell[data-t]").all_inner_texts()

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from tests.support.explore_page import open_detail
 from tests.support.pages import save_tiny_checkpoint
 
@@ -66,7 +68,7 @@ def test_upload_a_good_checkpoint_and_a_hostile_one(open_page, tmp_path):
     page.wait_for_function("document.querySelector('#model-facts').textContent.includes('6 experts')")
     (tmp_path / "evil.pt").write_bytes(b"\x80\x04evil.")
     page.set_input_files(chooser, str(tmp_path / "evil.pt"))
-    page.wait_for_function("document.querySelector('#own-model-said').textContent.includes('never is here')")
+    page.wait_for_function("document.querySelector('#own-model-said').textContent.includes('never is opened here')")
     page.click("#explore-model")
     open_detail(page, "Experts")
     page.wait_for_function("document.querySelectorAll('.switch[data-l=\"0\"]').length === 6")
@@ -127,6 +129,21 @@ def test_a_reload_back_and_a_pasted_address_keep_text_and_place(open_page, new_p
     wait_for_tab(other, "Analyse", fragment.replace("explore", "analyse"))
     other.wait_for_function(selected)
     assert other.input_value("#text textarea") == "the team won the winter alert"
+
+
+@pytest.mark.parametrize(
+    "fragment, selector, said",
+    [
+        ("#tab=explore&model=gone&text=oil", "#link-failed p", "no model 'gone'"),
+        ("#tab=analyse&text=oil&token=x", "#link-failed p", "damaged"),
+        ("#s=oil", "#link-failed p", "damaged"),
+        ("#tab=gone", "#tab-unknown", "no tab “gone”"),
+    ],
+)
+def test_an_address_that_opens_nothing_says_so_above_all_tabs(open_page, fragment, selector, said):
+    page = open_page(fragment)
+    page.wait_for_selector(f"{selector}:visible")
+    assert said in page.inner_text(selector)
 
 
 def test_back_after_another_text_shows_the_first_one_again(open_page):

@@ -115,6 +115,11 @@ def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
     page.wait_for_function("document.querySelectorAll('button.switch.off').length === 2")
     # The text before stands beside; what is in one of them alone is marked.
     page.wait_for_selector(".versions mark")
+    # All experts and both texts are in view together.
+    tops = page.evaluate(
+        "['#prediction', '.panel-rows'].map((one) => document.querySelector(one).getBoundingClientRect())"
+    )
+    assert tops[1]["bottom"] - tops[0]["top"] < 700 and tops[0]["bottom"] < tops[1]["top"]
     changed, before = page.locator(".versions .answer-text").all_inner_texts()
     assert before != changed
     page.click("[data-act=reset]")

@@ -71,7 +71,7 @@ def test_what_each_expert_writes_is_a_card_and_is_kept(opened):
     assert Explorer(opened.shelf, SampleLibrary()).attribution(again) == found
     assert "What each expert writes" in report_html(again, "A", attribution=found)
     kept["attribution"]["terms"][0]["values"][0] += 1
-    with pytest.raises(ValueError, match="no record"):
+    with pytest.raises(ValueError, match="not a record"):
         read_record(json.dumps(kept).encode())
 
 

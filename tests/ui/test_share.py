@@ -70,13 +70,13 @@ def test_damaged_links_say_so_and_change_nothing_else(explorer, link):
     with pytest.raises(ValueError, match="link"):
         read_link(link)
     kept = explorer.restore("#s=" + link)
-    assert "link" in kept.notice and all(part == gr.skip() for part in kept._replace(notice=gr.skip()))
+    assert "link" in kept.failed and all(part == gr.skip() for part in kept._replace(failed=gr.skip()))
 
 
 def test_a_link_to_an_unknown_model_or_layer_says_which(explorer, view):
-    assert "no model" in explorer.restore("#s=" + link_of(type(view)(**vars(view) | {"model": "gone"}))).notice
+    assert "no model" in explorer.restore("#s=" + link_of(type(view)(**vars(view) | {"model": "gone"}))).failed
     elsewhere = type(view)(**vars(view) | {"changes": Interventions(ablate={("encoder.9", 0)})})
-    assert "encoder.9" in explorer.restore("#s=" + link_of(elsewhere)).notice
+    assert "encoder.9" in explorer.restore("#s=" + link_of(elsewhere)).failed
 
 
 def test_private_models_and_saved_records_have_no_link(view):
@@ -145,7 +145,7 @@ def test_a_damaged_record_is_refused_in_words(view, spoil):
     record = _measured(view)
     read_record(json.dumps(record).encode())
     spoil(record)
-    with pytest.raises(ValueError, match="no record of this page"):
+    with pytest.raises(ValueError, match="not a record of this page"):
         read_record(json.dumps(record).encode())
 
 

@@ -346,7 +346,7 @@ def test_a_link_and_a_record_bring_back_what_was_written(explorer, changed):
     assert saved.answer.next_tokens == changed.answer.next_tokens and saved.traces[1].tokens == changed.traces[1].tokens
     content = json.loads(raw)
     content["output"]["chances"] = content["output"]["chances"][:2]
-    with pytest.raises(ValueError, match="no record"):
+    with pytest.raises(ValueError, match="not a record"):
         read_record(json.dumps(content).encode())
 
 

@@ -22,9 +22,14 @@ MAX_NEXT = 8
 SHOWN_PROMPT = 160
 
 
-def writing_card(prompt: str, text: str, words: str, before: str | None = None) -> Markup:
-    """A text on its way; with `before`, the one that it is then compared with."""
-    return part(_TEMPLATE, "writing", _last_words(prompt), text, words, before)
+def writing_card(prompt: str, text: str, words: str, before: str | None = None, writes_before: bool = False) -> Markup:
+    """A text on its way.
+
+    Args:
+        before: the text that it is compared with; None = none.
+        writes_before: that one is on its way, and `text` is whole.
+    """
+    return part(_TEMPLATE, "writing", _last_words(prompt), text, words, before, writes_before)
 
 
 def written_card(view: WrittenView) -> Markup:

@@ -1,7 +1,7 @@
 // Draws the expert panel from props.value (see expert_panel.py) and reports what a person wishes.
 // gr.HTML gives: element, props, trigger, watch. The template never changes, so Gradio leaves these elements alone.
 
-const root = element.querySelector(".panel-root");
+const root = element.querySelector(".panel-root"), title = element.querySelector(".panel-title");
 let data = null;    // the value being drawn
 let wish = null;    // {off: Set of "layer expert", at: stop}: what the switches show, ahead of the answer
 let sent = 0;       // number of the last message
@@ -29,6 +29,8 @@ function draw() {
   const focused = document.activeElement?.dataset?.key;
   const sliding = root.querySelector("input:active") !== null;
   data = props.value;
+  root.toggleAttribute("data-writes", Boolean(data?.writes));
+  title.textContent = data?.writes ? "Break the model" : "Change the routing";
   // Without a number it is no answer: there is another text, and what waits was about the one before.
   if (!data?.serial || !data.layers?.length) settled();
   if (!data?.layers?.length) {
@@ -65,6 +67,7 @@ function row(layer, l, most) {
   const node = make("div", "panel-row");
   const label = make("span", "panel-label", layer.label);
   label.title = layer.title;
+  label.dataset.short = layer.label[0].toUpperCase() + layer.label.replace(/\D+/g, "");
   const experts = make("div", "panel-experts");
   layer.off.forEach((_, e) => {
     const chip = make("button", `cell chip switch x${e}`, e);
@@ -170,7 +173,8 @@ function acts() {
   said.setAttribute("role", "status");
   said.textContent = data.said.length
     ? `Changed: ${data.said.join(" · ")}.`
-    : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}${data.choices ? ", or choose another number of them" : ""}. `
+    : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}${data.choices ? ", or choose another number of them" : ""}`
+      + `${data.writes ? ": the text is written again, beside the one before" : ""}. `
       + "The Token tab sends a single token elsewhere.";
   const buttons = make("div", "panel-buttons");
   buttons.append(

@@ -29,7 +29,7 @@ def create_expert_panel(value: dict[str, Any] | None = None) -> gr.HTML:
     """The component."""
     return gr.HTML(
         value,
-        html_template='<h2>Change the routing</h2><div class="panel-root"></div>',
+        html_template='<h2 class="panel-title">Change the routing</h2><div class="panel-root"></div>',
         js_on_load="\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS),
         apply_default_css=False,
         elem_id="expert-panel",

@@ -74,7 +74,7 @@ function draw() {
     root.replaceChildren(matrixOf(data, (token, layer) => {
       if (data.still) return; // Nothing below follows it.
       trigger("look", { token, layer });
-      openSheet();
+      openDetails();
     }).node);
     return;
   }
@@ -110,7 +110,7 @@ function stackOf({ title, written }, words, most) {
   });
   const body = make("div", "grid-body");
   body.setAttribute("role", "group");
-  body.setAttribute("aria-label", `${title ? title + ". " : ""}Experts by token and layer. Arrow keys move, Enter looks closer.`);
+  body.setAttribute("aria-label", `${title ? title + ". " : ""}Experts by token and layer. Arrow keys move, Enter shows details.`);
   const gutter = make("div", "grid-gutter");
   gutter.setAttribute("aria-hidden", "true");
   body.append(gutter, flow);
@@ -305,10 +305,14 @@ function focusCell(token, layer) {
   cells[token][layer].focus();
 }
 
-// On a phone what a tap asks about would be far below: the detail panel comes up over the page's end.
-function openSheet() {
+// What is asked about a cell stands in the detail panel. On a phone that is far away: it comes up over the page's end.
+function openDetails() {
   const panel = document.getElementById("detail");
-  if (data.still || !panel || !matchMedia("(max-width: 640px)").matches) return;
+  if (data.still || !panel) return;
+  // The experts are all of a layer's, whatever is clicked.
+  const tab = (name) => [...panel.querySelectorAll("[role=tab]")].find((one) => one.textContent.trim() === name);
+  if (tab("Experts")?.ariaSelected === "true") tab("Token").click();
+  if (!matchMedia("(max-width: 640px)").matches) return;
   if (!panel.querySelector(".sheet-close")) {
     const close = button("sheet-close", "×", "Close the details");
     close.addEventListener("click", () => panel.classList.remove("sheet"));
@@ -349,12 +353,15 @@ function hideTip() {
 
 const sameLines = (text) => text.replace(/\r\n?/g, "\n"); // As a browser's box holds it.
 
+// The button that starts the model, by its name.
+const act = () => document.querySelector("#route, #generate")?.textContent.trim() || "Run";
+
 function markStale() {
   const box = typeof data?.text === "string" && document.querySelector(BOX);
   const edited = Boolean(box) && sameLines(box.value) !== sameLines(data.text);
   if (edited === !stale.hidden) return;
   stale.hidden = !edited;
-  stale.textContent = edited ? "You changed the text: press Run (Ctrl+Enter) to see its routing." : "";
+  stale.textContent = edited ? `You changed the text: press ${act()} (Ctrl+Enter) to see its routing.` : "";
 }
 
 // ---- events: one listener of each kind for the whole grid ---------------------------------------------------------
@@ -366,7 +373,7 @@ root.addEventListener("click", (event) => {
   const cell = cellOf(event), chip = event.target.closest("button.chip"), choice = event.target.closest(".layer-choice");
   if (cell) {
     choose(Number(cell.dataset.t), Number(cell.dataset.l));
-    openSheet();
+    openDetails();
   }
   else if (chip) light(Number(chip.dataset.expert));
   else if (choice && "together" in choice.dataset) {

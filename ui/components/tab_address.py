@@ -5,6 +5,7 @@ takes nobody from the tab that they chose meanwhile.
 Try it: with noted(gr.Tab("Analyse", id="analyse")): …; connect_tabs(demo, pages, restoring, drawing)
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ def connect_tabs(
     def reopen(event: gr.EventData) -> Any:
         return restore(str(event.link))
 
-    demo.load(None, None, [pages], js="() => window.tabAddress.first()", **_QUIET)
+    names = json.dumps([str(tab.id) for tab in pages.children])
+    demo.load(None, None, [pages], js=f"() => window.tabAddress.first({names})", **_QUIET)
     moved.move(None, None, [pages], js="() => window.tabAddress.next()", **_QUIET)
     moved.reopen(**{**restoring, "fn": reopen}, **_QUIET).then(**drawing)

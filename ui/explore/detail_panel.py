@@ -21,7 +21,7 @@ _PROBABILITIES = "A column per token, a row per expert; a dot marks the expert t
 
 
 class DetailPanel(NamedTuple):
-    """The parts of the panel, which tab is open, and the tabs by that name."""
+    """The parts of the panel, which tab is open, all tabs, and each by that name."""
 
     token: gr.HTML
     load: gr.HTML
@@ -29,13 +29,16 @@ class DetailPanel(NamedTuple):
     closer: Closer
     flow: Flow
     opened: gr.State
+    all_tabs: gr.Tabs
     tabs: dict[str, gr.Tab]
 
 
-def create_detail_panel(start: Shown, closer: Closer) -> DetailPanel:
-    """Lay it out, filled with the first view."""
-    opened = gr.State(TOKEN)
-    with gr.Column(elem_classes="card", elem_id="detail"), gr.Tabs(elem_id="detail-tabs"):
+def create_detail_panel(start: Shown, closer: Closer, writes: bool) -> DetailPanel:
+    """Lay it out, filled with the first view. Of a model that writes, its experts come first: each click on one
+    rewrites the text."""
+    opened = gr.State(EXPERTS if writes else TOKEN)
+    all_tabs = gr.Tabs(elem_id="detail-tabs", selected=opened.value, render=False)
+    with gr.Column(elem_classes="card", elem_id="detail"), all_tabs.render():
         with gr.Tab("Token", id=TOKEN) as token_tab, gr.Row(elem_classes="detail-pair"):
             token = gr.HTML(start.token, apply_default_css=False, elem_id="token")
             elsewhere = create_what_if(closer.elsewhere)
@@ -61,9 +64,8 @@ def create_detail_panel(start: Shown, closer: Closer) -> DetailPanel:
         ATTRIBUTION: attribution_tab,
         FLOW: flow_tab,
     }
-    return DetailPanel(
-        token, load, experts, Closer(title, plot, pairs_words, pairs, votes, elsewhere), flow, opened, tabs
-    )
+    closer = Closer(title, plot, pairs_words, pairs, votes, elsewhere)
+    return DetailPanel(token, load, experts, closer, flow, opened, all_tabs, tabs)
 
 
 def connect_tabs(panel: DetailPanel, drawing: dict[str, Any]) -> None:

@@ -205,9 +205,11 @@ class Explorer:
                 view = view_of(loaded, model, shared.text, shared.changes, true_label=shared.true_label)
                 first = shown(view.looking_at(shared.token, shared.layer), loaded.config)
         except (CheckpointError, ValueError) as error:
-            # What was there stays, with a word about the link.
-            return Restored(notice=notice(str(error)))
-        return Restored(model=model, caption=Markup.escape(loaded.caption), **first._asdict(), **controls._asdict())
+            # What was there stays.
+            return Restored(failed=notice(f"This address can’t be opened, and something else is shown. {error}"))
+        return Restored(
+            failed="", model=model, caption=Markup.escape(loaded.caption), **first._asdict(), **controls._asdict()
+        )
 
     def open_record(self, file: str) -> Reopened:
         """A saved record."""

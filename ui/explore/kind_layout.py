@@ -16,6 +16,7 @@ from ui.catalog.kinds import CLASSIFIER, FILLER, RESTORER, STORYTELLER, TRANSLAT
 from ui.catalog.models import ModelShelf
 from ui.catalog.run_samples import validation_samples
 from ui.catalog.samples import Sample, SampleLibrary
+from ui.explore.detail_tabs import EXPERTS
 from ui.explore.outputs import Controls
 
 _EXAMPLES = [kind.example for kind in (TRANSLATOR, STORYTELLER, RESTORER, FILLER)]
@@ -86,6 +87,9 @@ def controls_for(kind: Kind, text: str | None) -> Controls:
         stop=gr.update(visible=writes, interactive=False),
         settings=gr.update(visible=writes),
         neighbours=gr.update(visible=classifies),
+        # What a model writes is where a change of its experts shows best.
+        details=gr.Tabs(selected=EXPERTS) if writes else gr.skip(),
+        opened=EXPERTS if writes else gr.skip(),
         begin=begins(kind),
     )
 

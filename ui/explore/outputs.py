@@ -70,7 +70,8 @@ class Drawn(NamedTuple):
 
 class Controls(NamedTuple):
     """What a kind of model asks of the page: text box, Route, the panel of samples, their source, Generate, Stop, how a
-    text is written, neighbours in the batch, and what begins a text."""
+    text is written, neighbours in the batch, the tabs of the detail panel and which of them is open, and what begins a
+    text."""
 
     text: Any = SKIP
     run: Any = SKIP
@@ -80,12 +81,14 @@ class Controls(NamedTuple):
     stop: Any = SKIP
     settings: Any = SKIP
     neighbours: Any = SKIP
+    details: Any = SKIP
+    opened: Any = SKIP
     begin: Any = SKIP
 
 
 # Another model, with a sample that suits it; what a link brings; a sample; a text that comes in steps; a saved record.
 Chosen = outputs("Chosen", "caption", "sample", *Shown._fields, *Controls._fields)
-Restored = outputs("Restored", "model", "caption", *Shown._fields, *Controls._fields)
+Restored = outputs("Restored", "failed", "model", "caption", *Shown._fields, *Controls._fields)
 Sampled = outputs("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
 Step = outputs("Step", *Shown._fields, "stop")
 Reopened = outputs("Reopened", "text", *Shown._fields, "stop")
@@ -118,4 +121,4 @@ def blank_outputs(message: str, title: str = "Prediction") -> Shown:
 def pending_outputs() -> Shown:
     """Until a model has begun to write."""
     said = {"said": "Appears when the text is written."}
-    return blank_outputs("")._replace(answer=writing_card("", "", ""), grid=said, panel=said)
+    return blank_outputs("")._replace(answer=writing_card("", "", ""), grid=said, panel=said | {"writes": True})

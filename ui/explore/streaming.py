@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,8 +33,8 @@ AT_ONCE, WAITING = 2, 8
 # it: with more of them it would do nothing else, and answer no click.
 STEP_SECONDS = 0.1
 GREEDY, SAMPLE, BEAMS = "greedy", "sampling", "beam search"
-_WRITES, _AGAIN, _BEFORE = "writing …", "writing it again …", "before: the same without your changes …"
-_BEAMS = "Following several texts: the best one appears at once."
+_WRITES, _AGAIN, _BEFORE = "writing …", "rewriting …", "before, without your changes …"
+_BEAMS = "Beam search: the best text appears when it is complete."
 _WAITS = "Others let a model write: yours is next."
 _IDLE = gr.update(interactive=False)
 
@@ -59,6 +60,11 @@ class Wanted:
     place: tuple[int, int] | None = None
     view: WrittenView | None = None
     serial: int = 0
+
+    @property
+    def before(self) -> str | None:
+        """The text that the new one is compared with; None = there are no changes, or it is to be written yet."""
+        return self.base.text if self.base and self.changes != NO_CHANGES else None
 
 
 @dataclass(eq=False)
@@ -201,7 +207,7 @@ class Writing:
         words = _BEAMS if wanted.decoding.num_beams > 1 else _AGAIN if wanted.view else _WRITES
         turn = self._turns.acquire(blocking=False)
         try:
-            card = writing_card(prompt, "", words if turn else _WAITS)
+            card = writing_card(prompt, "", words if turn else _WAITS, wanted.before)
             yield Step(answer=card, notice="", panel=panel, stop=gr.update(interactive=True))
             while not turn:
                 turn = self._turns.acquire(timeout=0.2)
@@ -218,7 +224,7 @@ class Writing:
         output, base = wanted.base, wanted.base
         if changes != NO_CHANGES or base is None:
             stream = generator.stream(text, decoding, None if changes == NO_CHANGES else changes, mine.stop)
-            output = yield from _flow(stream, lambda so_far: writing_card(prompt, so_far, words), mine)
+            output = yield from _flow(stream, lambda so_far: writing_card(prompt, so_far, words, wanted.before), mine)
         if changes == NO_CHANGES:
             base = output
         elif base is None and not mine.over:
@@ -226,7 +232,8 @@ class Writing:
             mine.stop.clear()
             as_long = replace(decoding, max_new_tokens=max(output.new_tokens, 1))
             stream = generator.stream(text, as_long, None, mine.stop)
-            base = yield from _flow(stream, lambda so_far: writing_card(prompt, output.text, _BEFORE, so_far), mine)
+            card = partial(writing_card, prompt, output.text, _BEFORE, writes_before=True)
+            base = yield from _flow(stream, card, mine)
         if mine.over:
             return
         view = WrittenView.showing(wanted.model, text, output, decoding=decoding)

@@ -81,8 +81,12 @@ class _Samples(NamedTuple):
     table: gr.HTML
 
 
-def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
-    """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty."""
+def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> ExploreTab:
+    """Lay the tab out and connect it. It opens with a sample already routed, so that it is never empty.
+
+    Args:
+        failed: says of a link why it could not be opened.
+    """
     first, kind = explorer.library.pick(BUNDLED, 0), explorer.shelf.kind(explorer.shelf.default)
     first_text = fitting_text(kind, first.text, first)
     start, seen_first = _routed_at_start(explorer, first_text, first)
@@ -96,22 +100,12 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             answer = gr.HTML(start.answer, apply_default_css=False, elem_id="prediction")
     samples = _create_samples(explorer, kind)
-    shown, panel, film = _create_cards(view, answer, start, explorer.look_closer(seen_first))
+    shown, panel, film = _create_cards(view, answer, start, explorer.look_closer(seen_first), kind)
     beside, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
     with gr.Accordion("Terms", open=False, elem_classes="card", elem_id="terms"):
         gr.HTML(render("cards/how_to_read.html"), apply_default_css=False)
     begin = gr.Textbox(visible="hidden", elem_id="begin-writing")
-    controls = Controls(
-        text=asked.text,
-        run=asked.run,
-        samples=samples.panel,
-        source=samples.source,
-        generate=asked.generate,
-        stop=asked.stop,
-        settings=asked.settings,
-        neighbours=beside,
-        begin=begin,
-    )
+    controls = _controls_of(asked, samples, panel, beside, begin)
 
     drawn = [*Drawn(*panel.closer, *panel.flow, *neighbours)]
     seen = [view, panel.opened, neighbours.of]
@@ -129,7 +123,9 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer) -> ExploreTab:
     asked.model.input(**choosing).then(**drawing)
     sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
     _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], drawing)
-    restored = Restored(model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict())
+    restored = Restored(
+        failed=failed, model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict()
+    )
     reopened = Reopened(asked.text, **shown._asdict(), stop=asked.stop)
     _connect_sharing(demo, explorer, writing, restored, reopened, panel.opened, drawing)
     endpoints = Endpoints(explorer.shelf)
@@ -150,6 +146,24 @@ def _routed_at_start(explorer: Explorer, text: str, sample: Sample) -> tuple[Sho
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def _controls_of(
+    asked: _Text, samples: _Samples, panel: DetailPanel, beside: gr.Accordion, begin: gr.Textbox
+) -> Controls:
+    return Controls(
+        text=asked.text,
+        run=asked.run,
+        samples=samples.panel,
+        source=samples.source,
+        generate=asked.generate,
+        stop=asked.stop,
+        settings=asked.settings,
+        neighbours=beside,
+        details=panel.all_tabs,
+        opened=panel.opened,
+        begin=begin,
+    )
 
 
 def _create_text_card(explorer: Explorer, kind: Kind, first_text: str) -> _Text:
@@ -208,7 +222,7 @@ def _create_samples(explorer: Explorer, kind: Kind) -> _Samples:
 
 
 def _create_cards(
-    view: gr.State, answer: gr.HTML, start: Shown, closer: Closer
+    view: gr.State, answer: gr.HTML, start: Shown, closer: Closer, kind: Kind
 ) -> tuple[Shown, DetailPanel, gr.Button]:
     """The grid and the panel beside it, filled with the first view, and the button that leads to its film."""
     with gr.Row(elem_id="closer"):
@@ -219,7 +233,7 @@ def _create_cards(
             summary = gr.HTML(start.summary, apply_default_css=False, elem_id="summary")
             notice = gr.HTML(start.notice, apply_default_css=False, elem_id="notice")
             grid = create_routing_grid(start.grid)
-        panel = create_detail_panel(start, closer)
+        panel = create_detail_panel(start, closer, kind.writes)
     return Shown(view, answer, notice, summary, grid, panel.experts, panel.token, panel.load), panel, film
 
 
