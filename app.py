@@ -25,7 +25,7 @@ HOST = os.environ.pop("GRADIO_SERVER_NAME", "") or ("0.0.0.0" if ON_A_SPACE else
 
 
 def parse_arguments(arguments: list[str] | None = None, program: str = "app.py") -> argparse.Namespace:
-    description = "Explore where a mixture of experts routes each token: a Switch Transformer or a model of transformers."
+    description = "Explore where a mixture of experts routes each token: Switch Transformers and others."
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     host = "address to listen on (default: %(default)s, this machine only)"
     parser.add_argument("--host", type=host_name, default=HOST, help=host)
