@@ -3,6 +3,7 @@
 # make bench  speed, into benchmarks/results.md (about ten minutes on an idle machine)
 # Each sets up .venv first, with the versions in the lock; nothing is needed beyond make and Python 3.11 or newer.
 #
+# make notebooks    every notebook of docs/notebooks, in a kernel of its own
 # make wheel        dist/switch_explorer-….whl, for pip install anywhere
 # make lock         requirements.txt anew, from the ranges in pyproject.toml
 # make test-latest  all tests with the newest versions that the ranges allow
@@ -18,7 +19,7 @@ ARGS ?=
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test bench lint wheel lock install-latest install-oldest test-latest test-oldest clean
+.PHONY: demo test bench lint notebooks wheel lock install-latest install-oldest test-latest test-oldest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -36,6 +37,9 @@ lint: $(VENV)/.installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	git grep -Ilz '' -- ':!assets' | xargs -0 $(BIN)/python tests/support/file_ends.py
+
+notebooks: $(VENV)/.installed-tests
+	$(BIN)/python tests/support/notebooks.py
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

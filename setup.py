@@ -18,6 +18,7 @@ setup(
     package_dir={INSIDE: "."},
     package_data={
         INSIDE: ["assets/models/**/*", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"],
+        "switch_model": ["grid/*.js", "grid/*.css"],
         f"{INSIDE}.ui": ["**/*.js", "**/*.css", "**/*.json", "**/*.html"],
         f"{INSIDE}.train": ["**/*.jinja", "**/*.html", "**/*.csv"],
     },

@@ -23,12 +23,25 @@ The app:
 """
 
 
+def root() -> Path:
+    """The folder with the app's packages and the bundled models."""
+    return HERE / "inside" if (HERE / "inside").is_dir() else HERE.parent
+
+
+def bundled_model(name: str) -> Path:
+    """The folder of a model that comes along, such as ag_news. Raises ValueError for another name."""
+    folder = root() / "assets" / "models" / name
+    if not (folder / "config.json").is_file():
+        known = sorted(path.parent.name for path in folder.parent.glob("*/config.json"))
+        raise ValueError(f"There is no bundled model {name}. Bundled: {', '.join(known)}.")
+    return folder
+
+
 def main(arguments: list[str] | None = None) -> int | None:
     """Run the command; returns its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    root = HERE / "inside" if (HERE / "inside").is_dir() else HERE.parent
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    if str(root()) not in sys.path:
+        sys.path.insert(0, str(root()))
     if words and words[0] in COMMANDS:
         from train.__main__ import run
 
@@ -41,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int | None:
     prepare_streams()
     ignore_closed_stdout()
     if words and not words[0].startswith("-"):
-        bundled = root / "assets" / "models" / words[0]
+        bundled = root() / "assets" / "models" / words[0]
         # A name of a bundled model, where nothing here has that name.
         model = str(bundled) if bundled.is_dir() and not Path(words[0]).exists() else words[0]
         words = ["--checkpoint", model, *words[1:]]

@@ -38,6 +38,7 @@ PARTS = {
             "counterfactuals",
             "analysis",
             "traces",
+            "grid",
             "plots",
             "monitor",
         ),
@@ -152,8 +153,8 @@ def test_few_test_files_lie_outside_the_folders():
     assert len(list((ROOT / "tests").glob("test_*.py"))) <= TEST_FILES_IN_ROOT
 
 
-# Documented by Python itself.
-DOCUMENTED = {"_asdict", "_fields", "_exit"}
+# Documented by Python itself, and by anywidget.
+DOCUMENTED = {"_asdict", "_fields", "_exit", "_esm"}
 
 
 def test_no_private_name_of_a_library_is_used_that_the_docs_do_not_list():

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from markupsafe import Markup
 from starlette.middleware import Middleware
 
+from switch_model.grid.drawing import STYLE_SHEET as GRID_STYLE_SHEET
+from switch_model.grid.palette import CELL_INK, palette_css
 from train.definitions import definitions_script
 from ui.analyse.handlers import Analyst
 from ui.analyse.tab import create_analyse_tab
@@ -27,7 +29,6 @@ from ui.explore.handlers import Explorer
 from ui.explore.tab import create_explore_tab
 from ui.how_it_works.tab import create_how_it_works
 from ui.look.html import render
-from ui.look.palette import CELL_INK, palette_css
 from ui.look.theme import STYLE_SHEET, create_theme
 from ui.models.tab import create_models_tab
 from ui.server.compression import CompressedPage
@@ -101,7 +102,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
     return {
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
-        "css_paths": [STYLE_SHEET],
+        "css_paths": [GRID_STYLE_SHEET, STYLE_SHEET],
         "head": definitions_script() + grid_script() + Markup().join(render(f"look/{name}.html") for name in _HEAD),
         "footer_links": [],
         "run_history": False,

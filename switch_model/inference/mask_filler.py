@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.pipeline import TextPipeline
-from switch_model.inference.traces import TokenTrace, token_word
+from switch_model.inference.traces import Shown, TokenTrace, token_word
 from switch_model.interventions import Interventions
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
@@ -43,7 +43,7 @@ class Blank:
 
 
 @dataclass(frozen=True)
-class Filling:
+class Filling(Shown):
     """A text with its blanks filled.
 
     Attributes:

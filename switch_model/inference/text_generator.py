@@ -29,7 +29,7 @@ from switch_model.checkpoint import CheckpointError
 from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, TokenStreamer
 from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline, padded
 from switch_model.inference.sentinels import restored, with_sentinels
-from switch_model.inference.traces import CUT, TokenTrace, token_word, written_tokens
+from switch_model.inference.traces import CUT, Shown, TokenTrace, token_word, written_tokens
 from switch_model.interventions import Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
@@ -45,7 +45,7 @@ START = "<start>"
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Shown):
     """A generated text.
 
     Attributes:

@@ -5,6 +5,8 @@ Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.toke
 """
 
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -98,7 +100,20 @@ def token_word(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:
     return piece.replace("\u2581", " ")
 
 
-class OneTrace:
+class Shown:
+    """A result with traces, which a notebook can draw."""
+
+    def show(self, before: "Shown | None" = None) -> Any:
+        """The routing as a widget for Jupyter, VS Code and Colab. Raises ImportError without anywidget.
+
+        Args:
+            before: the result for the same text before its routing was changed: other routes are marked.
+        """
+        # By name: the grid knows the results that it draws, and they do not know the grid.
+        return import_module("switch_model.grid.widget").show(self, before)
+
+
+class OneTrace(Shown):
     """What an answer has of its only trace."""
 
     trace: TokenTrace

@@ -9,6 +9,9 @@ import torch
 
 from switch_model import CheckpointError, Routing
 from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
+from switch_model.grid.plain import grid_value
+from switch_model.grid.tokens import joined_tokens
 from switch_model.plots.routing import router_probabilities
 from tests.support.pages import LABELS, MAX_TOKENS, save_tiny_checkpoint
 from train.cli.main import main
@@ -16,12 +19,9 @@ from ui.cards.prediction import prediction_card
 from ui.cards.routing import load_card, token_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
-from ui.components.grid_tokens import joined_tokens
-from ui.components.routing_grid import grid_value
 from ui.components.sample_table import rows_html
 from ui.explore.handlers import Explorer, draw_probabilities, look
 from ui.explore.samples import SamplePicker
-from ui.look.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> ${alert(3)} {{7*7}} `C:\\users\\new`"

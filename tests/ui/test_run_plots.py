@@ -5,10 +5,10 @@ import math
 
 import pytest
 
+from switch_model.grid.palette import expert_colour
 from train.arguments.arguments import Arguments
 from train.arguments.groups import ModelArguments
 from train.runs.run import Run
-from ui.look.palette import expert_colour
 from ui.server.workspace import Workspace
 from ui.training import learning_curves, routing_curves, run_summary
 from ui.training.live_run import LiveRun

@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.palette import shade_of
+from switch_model.grid.tokens import visible
 from train.formatting import percent, signed
-from ui.look.html import bar_scale, empty_card, render, visible
-from ui.look.palette import shade_of
+from ui.look.html import bar_scale, empty_card, render
 from ui.views.view import PredictionView, View
 
 _TITLE = "What if this token went elsewhere?"

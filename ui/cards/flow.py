@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from switch_model.grid.palette import MAX_COLOURS, expert_colour, shade_of
 from train.formatting import percent
 from ui.look.html import facts, quiet
-from ui.look.palette import MAX_COLOURS, expert_colour, shade_of
 from ui.views.view import View
 
 # Layers of a model with several experts for each token that are drawn at once.

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.votes import digits_of
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card
 from ui.cards.importance import attribution, importance_in_words, importance_table
@@ -20,7 +21,6 @@ from ui.cards.votes import votes_card
 from ui.cards.writes import TITLE as WRITES
 from ui.cards.writes import writes_card
 from ui.cards.written import answer_notice, next_tokens, written_card
-from ui.components.routing_grid import digits_of
 from ui.look import html
 from ui.look.html import empty_card
 from ui.views.changes import words_of_changes

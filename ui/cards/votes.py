@@ -12,11 +12,11 @@ import torch
 from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.palette import shade_of
+from switch_model.grid.votes import classes_shown, digits_of
 from train.formatting import counted, signed
 from ui.cards.importance import attribution
-from ui.components.routing_grid import classes_shown, digits_of
 from ui.look.html import empty_card, render
-from ui.look.palette import shade_of
 from ui.look.sums import cells_of
 from ui.views.view import PredictionView, View
 

@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution, Term
+from switch_model.grid.palette import shade_of
+from switch_model.grid.tokens import visible
 from train.formatting import signed
-from ui.look.html import empty_card, heading, quiet, render, visible
-from ui.look.palette import shade_of
+from ui.look.html import empty_card, heading, quiet, render
 from ui.look.sums import cells_of
 from ui.views.view import View
 

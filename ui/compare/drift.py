@@ -13,6 +13,7 @@ import gradio as gr
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
+from switch_model.grid.plain import grid_value
 from train.formatting import percent
 from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
@@ -21,7 +22,7 @@ from ui.catalog.checkpoints import classifier_runs
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.run_samples import validation_samples
 from ui.components.outputs import SKIP
-from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, heading, note, notice, quiet
 from ui.look.page_words import LABELS, page_words
 from ui.server.workspace import Workspace

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import routed_alike
+from switch_model.grid.plain import grid_value
 from train.definitions import header
 from train.formatting import percent
 from ui.cards.prediction import prediction_card
@@ -20,7 +21,7 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
 from ui.compare.drift import Drift, create_drift
 from ui.compare.traces import create_traces
-from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, heading, in_points, message_card, note, quiet, render
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace

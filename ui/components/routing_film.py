@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Routing, SwitchConfig
+from switch_model.grid.plain import grid_value
 from switch_model.topk_routing import TopKRouting
 from train.formatting import percent
-from ui.components.routing_grid import grid_value
 from ui.views.view import View
 
 # Probabilities of a token that are shown: the largest ones.

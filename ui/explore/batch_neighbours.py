@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model import CheckpointError, Interventions, Prediction, Predictor
+from switch_model.grid.plain import grid_value
 from train.formatting import percent
 from ui.catalog.models import ModelShelf
-from ui.components.routing_grid import create_routing_grid, grid_value
+from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, quiet
 from ui.views.view import View
 

@@ -13,6 +13,8 @@ import gradio as gr
 
 from switch_model import CheckpointError, SwitchConfig
 from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.palette import shade_of
+from switch_model.grid.tokens import visible
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from switch_model.topk_routing import TopKRouting
 from train.formatting import signed
@@ -20,8 +22,7 @@ from ui.components.routing_film import WANT_FILM, create_routing_film, film_valu
 from ui.components.training_record import create_training_record, read_record
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
-from ui.look.html import heading, quiet, render, visible
-from ui.look.palette import shade_of
+from ui.look.html import heading, quiet, render
 from ui.views.changes import own_factor
 from ui.views.view import View
 

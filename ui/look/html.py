@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from switch_model.grid.palette import MAX_COLOURS
 from train.formatting import percent, signed
 from train.templates import templates_of
-from ui.look.palette import MAX_COLOURS
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -74,11 +74,6 @@ def message_card(title: str, sentence: str) -> Markup:
 def empty_card(title: str, sentence: str = "Appears once a text is routed.") -> Markup:
     """A card that waits for a text, or says why it stays empty."""
     return heading(title) + quiet(sentence)
-
-
-def visible(token: str) -> str:
-    """A token without the space around it; a mark for one that is nothing else. Not escaped."""
-    return token.strip() or "␣"
 
 
 def markdown_without_html(text: str) -> str:

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.drawing import style as grid_style
+from switch_model.grid.palette import shade_of
 from switch_model.plots.routing import router_probabilities
 from ui.cards.flow import draw_flow
 from ui.cards.importance import importance_in_words, importance_table
@@ -21,7 +23,6 @@ from ui.cards.routing import load_card
 from ui.cards.votes import strip_bar
 from ui.components.routing_grid import plain_grid
 from ui.look.html import in_points, render
-from ui.look.palette import CELL_INK, palette_css, shade_of
 from ui.look.theme import STYLE_SHEET
 from ui.sharing.picture import draw_grid
 from ui.views.changes import words_of_changes
@@ -43,7 +44,7 @@ def report_html(
         flow: whether the flow from layer to layer is on screen.
         attribution: what each part of the model wrote; None = that is not on screen.
     """
-    style = f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}\n{STYLE_SHEET.read_text(encoding='utf-8')}"
+    style = f"{grid_style()}\n{STYLE_SHEET.read_text(encoding='utf-8')}"
     parts: dict[str, Any] = dict.fromkeys(
         ("grid", "picture", "votes", "importance", "elsewhere", "probabilities", "flow")
     )

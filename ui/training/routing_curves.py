@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from switch_model.analysis.layer_names import layer_titles
+from switch_model.grid.palette import CELL_INK, MAX_COLOURS, expert_colour
 from switch_model.plots.routing import MAX_NAME, reads_from_the_right, token_ticks
 from switch_model.plots.style import empty, plain, styled
-from ui.look.palette import CELL_INK, MAX_COLOURS, expert_colour
 from ui.training.learning_curves import HEALTH_HEIGHT, in_chunks, mean
 from ui.training.run_summary import Records, finite, layer_load, probe_layer, probe_lines, routing_lines
 

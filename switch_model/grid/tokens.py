@@ -6,7 +6,6 @@ Try it: tokens_value(prediction.trace)["tokens"]
 from typing import Any
 
 from switch_model.inference.traces import TokenTrace
-from ui.look.html import visible
 
 
 def tokens_value(trace: TokenTrace) -> dict[str, Any]:
@@ -28,3 +27,8 @@ def joined_tokens(trace: TokenTrace) -> list[int]:
         joined.append(int(touches and token[:1] < "\u2e80"))
         previous_end, previous_token = end, token
     return joined
+
+
+def visible(token: str) -> str:
+    """A token without the space around it; a mark for one that is nothing else. Not escaped."""
+    return token.strip() or "␣"

@@ -1,0 +1,76 @@
+"""The routing grid as a widget of a notebook: predictor("Oil prices rose.").show()
+
+Runs in Jupyter, VS Code and Colab with anywidget, around the very script of the page.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from switch_model.grid.drawing import TEMPLATE, script, style
+from switch_model.grid.matrix import matrix_value, needs_matrix
+from switch_model.grid.plain import grid_value, stacked_value
+from switch_model.grid.votes import votes_strip
+from switch_model.inference.classifier import Prediction
+from switch_model.inference.traces import Shown, TokenTrace
+
+
+def shown(result: Shown, before: Shown | None = None) -> dict[str, Any]:
+    """What the script draws of a result.
+
+    Args:
+        before: the result for the same text before its routing was changed: other routes are marked.
+    """
+    traces: Sequence[TokenTrace] = result.traces
+    bases = None if before is None else before.traces
+    if needs_matrix(result.routing):
+        return matrix_value(traces, (0, 0))
+    if len(traces) > 1 or traces[0].stack == "decoder":
+        return stacked_value(traces, _first_routed(traces), bases)
+    value = grid_value(traces[0], (0, 0), bases and bases[0])
+    return value | ({"votes": votes_strip(result)} if isinstance(result, Prediction) else {})
+
+
+def _first_routed(traces: Sequence[TokenTrace]) -> tuple[int, int]:
+    """The first token of the first stack with a sparse layer."""
+    start = 0
+    for trace in traces:
+        if trace.routing:
+            break
+        start += len(trace.tokens)
+    return start, 0
+
+
+def show(result: Shown, before: Shown | None = None) -> Any:
+    """The widget. Its `value` is what is drawn; `looked` the place ({"token": …, "layer": …}) that was clicked.
+
+    Raises:
+        ImportError: without anywidget.
+    """
+    return _widget_class()(value=shown(result, before))
+
+
+def module() -> str:
+    """The widget's JavaScript, whole."""
+    parts = {"STYLE": json.dumps(style()), "TEMPLATE": json.dumps(TEMPLATE)}
+    constants = "\n".join(f"const {name} = {text};" for name, text in parts.items())
+    own = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    return f"const draw = (element, props, trigger, watch) => {{\n{script()}\n}};\n{constants}\n{own}"
+
+
+@functools.cache
+def _widget_class() -> type:
+    try:
+        import anywidget
+        import traitlets
+    except ImportError as error:
+        raise ImportError("The grid in a notebook needs anywidget: pip install anywidget") from error
+
+    class RoutingGrid(anywidget.AnyWidget):
+        _esm = module()
+        value = traitlets.Dict().tag(sync=True)
+        looked = traitlets.Dict().tag(sync=True)
+
+    return RoutingGrid
