@@ -251,7 +251,7 @@ def test_the_folder_of_an_image_holds_what_its_steps_name(tmp_path):
     options = parse_arguments(flags)
     assert program == "python" and (tmp_path / "image" / script).is_file()
     assert (options.host, options.port, options.public) == ("0.0.0.0", 7860, True)
-    assert re.search(r"(?m)^USER app$", steps) and "HEALTHCHECK" in steps
+    assert re.search(r"(?m)^USER 1000$", steps) and "HEALTHCHECK" in steps
     ignored = (tmp_path / "image/.dockerignore").read_text(encoding="utf-8").split()
     assert not set(ignored) & {"assets", "model", "switch_model", "start.py", "app.py", "requirements.txt"}
     [service] = yaml.safe_load((tmp_path / "image/compose.yaml").read_text(encoding="utf-8"))["services"].values()
