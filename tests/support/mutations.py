@@ -39,7 +39,7 @@ MISTAKES = [
     ("padding attends", "models/stack", "bias = padding_bias(mask, dtype)\n", "bias = padding_bias(mask, dtype) * 0\n"),
     ("scores are scaled", "layers/attention", "scale=1.0", "scale=None"),
     ("the first slot of a row is its first token", "layers/pooling", "return mask_BT.long().argmax(dim=1)", "return mask_BT.long().argmax(dim=1) * 0"),
-    ("an ablated expert's share is kept", "layers/router", "logits_BTE = logits_BTE.masked_fill(off_R1E, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off_R1E, 0.0)"),
+    ("an ablated expert's share is kept", "layers/router", "logits_BTE = logits_BTE.masked_fill(off, -math.inf)", "logits_BTE = logits_BTE.masked_fill(off, 0.0)"),
     ("a forced token counts padding", "interventions", "positions = mask[index].nonzero().flatten()", "positions = torch.arange(mask.shape[1])"),
     ("expert dropout after wo", "layers/experts", "return output_RD.index_select(0, position_N)", "return self.dropout(output_RD.index_select(0, position_N))"),
     ("word pairs reach over padding", "layers/hashed_bigrams", "both_BT = mask & mask.roll(1, dims=1)", "both_BT = mask | True"),
