@@ -44,10 +44,7 @@ function matrixOf(value, pick) {
 
   // ---- one cell
 
-  function fill(expert, part, layer) {
-    const on = lit && lit.layer === layer && lit.expert === expert;
-    if (on) return "var(--sx-lit)";
-    if (lit) return "var(--sx-track)";
+  function fill(expert, part) {
     if (value.matrix.colours) return value.matrix.colours[expert];
     return `color-mix(in srgb, var(--sx-accent) ${Math.round(10 + 38 * Math.min(1, part * Math.min(k, 3)))}%, var(--sx-card))`;
   }
@@ -57,7 +54,7 @@ function matrixOf(value, pick) {
     let from = 0, free = 0;
     cell.replaceChildren();
     for (const [expert, part] of found) {
-      const to = from + part / total, colour = fill(expert, part / total, layer);
+      const to = from + part / total, colour = fill(expert, part / total);
       stops.push(`${colour} ${(100 * from).toFixed(1)}% calc(${(100 * to).toFixed(1)}% - ${to < 1 ? 1 : 0}px)`);
       if (to < 1) stops.push(`var(--sx-card) calc(${(100 * to).toFixed(1)}% - 1px) ${(100 * to).toFixed(1)}%`);
       // The first choice has its number in any case, the others where there is room.
@@ -73,6 +70,19 @@ function matrixOf(value, pick) {
       from = to;
     }
     cell.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
+    mark(cell, token, layer);
+  }
+  // The lit expert's part of a cell, above what is there: so a click on an expert touches one row, and no other cell.
+  function mark(cell, token, layer) {
+    cell.querySelector("u")?.remove();
+    if (!lit || lit.layer !== layer || !known(token, layer)) return;
+    const found = firstOnly ? choicesOf(token, layer).slice(0, 1).map(([expert]) => [expert, 1]) : choicesOf(token, layer);
+    const total = found.reduce((sum, [, part]) => sum + part, 0) || 1, index = found.findIndex(([expert]) => expert === lit.expert);
+    if (index < 0) return;
+    const from = found.slice(0, index).reduce((sum, [, part]) => sum + part, 0), one = make("u", "", heightOf(layer) === MATRIX.height ? lit.expert : "");
+    one.style.left = `${(100 * from) / total}%`;
+    one.style.width = `${(100 * found[index][1]) / total}%`;
+    cell.append(one);
   }
   function cellFor(token, layer) {
     const cell = make("div", "matrix-cell");
@@ -309,10 +319,12 @@ function matrixOf(value, pick) {
   }
   function light(expert) {
     lit = lit && lit.expert === expert && lit.layer === chosen.layer ? null : { expert, layer: chosen.layer };
-    for (const [layer, row] of rows) {
-      for (const cell of row.querySelectorAll(".matrix-cell:not(.none)")) paint(cell, Number(cell.dataset.t), layer);
-    }
-    list();
+    node.classList.toggle("matrix-lit", Boolean(lit));
+    for (const one of inner.querySelectorAll(".matrix-cell u")) one.remove();
+    for (const cell of (lit && rows.get(lit.layer)?.querySelectorAll(".matrix-cell:not(.none)")) || []) mark(cell, Number(cell.dataset.t), lit.layer);
+    const pressed = (chip) => Boolean(lit && lit.layer === chosen.layer && Number(chip.dataset.e) === lit.expert);
+    for (const chip of chips.querySelectorAll(".matrix-chip")) chip.setAttribute("aria-pressed", String(pressed(chip)));
+    if (lit && !chips.querySelector('[aria-pressed="true"]')) list();
     afterPaint(drawMap);
   }
 
@@ -381,6 +393,7 @@ function matrixOf(value, pick) {
       const chip = button("matrix-chip" + (few ? ` x${one.expert}` : ""), "", `Show only expert ${one.expert}: ${inPercent(one.share)} of the weight, ${one.tokens} tokens`);
       chip.append(make("b", "", one.expert), make("span", "", inPercent(one.share)));
       const on = Boolean(lit && lit.layer === chosen.layer && lit.expert === one.expert);
+      chip.dataset.e = one.expert;
       chip.setAttribute("aria-pressed", String(on));
       chip.addEventListener("click", () => light(one.expert));
       return chip;
