@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
+from switch_model.analysis.layer_names import layer_label
 from switch_model.attribution.direct import DirectAttribution, Term
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
@@ -82,8 +82,8 @@ def _named(view: View, term: Term) -> dict[str, Any]:
     return {
         "expert": term.expert,
         "colour": shade_of(term.expert or 0, view.records[-1].num_experts),
-        "layer": layer_title(term.layer or ""),
-        "weight": "" if term.weight is None else f"weight {term.weight:.2f}",
+        "layer": layer_label(term.layer or ""),
+        "weight": "" if term.weight is None else f"{term.weight:.2f}",
     }
 
 
