@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -143,6 +144,31 @@ def test_bodies_and_content_types_of_sagemaker():
         output_fn({}, "image/png")
 
 
+def shipped(folder: Path):
+    """(path, bytes) of every file of a folder, and of the archives in it."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix == ".gz" and tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar:
+                yield from ((Path(one.name), tar.extractfile(one).read()) for one in tar if one.isfile())
+        elif path.is_file() and "assets" not in path.parts:
+            yield path, path.read_bytes()
+
+
+@pytest.mark.parametrize("format", ["endpoint", "sagemaker", "docker"])
+def test_nothing_shipped_names_a_folder_or_holds_optimizer_files_and_secrets(format, own_run, tmp_path):
+    checkpoint = shutil.copytree(own_run.best, tmp_path / "model")
+    for name in ("optimizer.pt", "training_args.bin", "scheduler.pt", ".env", "log.txt"):
+        (checkpoint / name).write_text("hf_secret")
+    training = json.loads((checkpoint / "training.json").read_text(encoding="utf-8"))
+    training["arguments"]["init_from"] = f"{tmp_path}/start"  # As earlier versions wrote it.
+    (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    export(checkpoint, format, tmp_path / "out")
+    held = list(shipped(tmp_path / "out"))
+    strange = [b"hf_secret", *(str(path).encode() for path in (tmp_path, own_run.folder.parent, sys.prefix))]
+    assert len(held) > 50 and not [path for path, text in held if any(one in text for one in strange)]
+    assert not [path for path, _ in held if path.suffix in (".pt", ".bin", ".pth", ".pkl", ".pyc")]
+
+
 @pytest.fixture
 def own_path(monkeypatch):
     """What an exported file adds to sys.path and to the loaded modules goes with the test."""
@@ -176,6 +202,7 @@ def test_a_repository_for_triton_batches_texts_and_answers_the_documented_client
         exec(client.replace("http://127.0.0.1:8000", address), known)
     assert [one["label"] for one in known["answers"]] == [pipeline(text).label for text in known["texts"]]
     assert subprocess.run(["bash", "-n", tmp_path / "models/run_triton.sh"]).returncode == 0
+    assert not [path for path, held in shipped(tmp_path / "models") if str(tmp_path).encode() in held]
 
 
 def test_triton_writes_texts_of_like_parameters_in_one_pass(tmp_path, own_path):
