@@ -5,7 +5,6 @@ defined in docs/metrics.md. Legend: T tokens, L sparse layers, E experts, R rows
 Try it: what_if(Predictor.from_checkpoint("assets/models/ag_news"), "Oil prices rose.", token=0, layer="encoder.1")
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -108,20 +107,6 @@ def importance(
     label = int(actual_C.argmax())
     change = torch.tensor([float(scores_C[label] - actual_C[label]) for scores_C in without])
     return config.labels[label], layers, change.view(len(layers), len(experts))
-
-
-def mean_importance(predictor: Predictor, texts: Sequence[str], layer: str, expert: int) -> tuple[float, float]:
-    """Over texts: the mean change of the predicted class's probability when an expert is ablated, and the share of
-    texts whose class changes.
-
-    Raises:
-        ValueError: when there is no such layer or expert, or a text has no tokens.
-    """
-    actual = predictor.batch(texts)
-    without = predictor.batch(texts, Interventions(ablate={(layer, expert)}))
-    pairs = list(zip(actual, without, strict=True))
-    change = sum(after.scores[before.label] - before.scores[before.label] for before, after in pairs) / len(pairs)
-    return change, sum(after.label != before.label for before, after in pairs) / len(pairs)
 
 
 def leave_one_out(predictor: Predictor, text: str, base: Interventions | None = None) -> tuple[str, Tensor]:

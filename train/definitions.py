@@ -50,6 +50,40 @@ DEFINITIONS = {
     "most important expert off": (
         "The metric without the one expert whose absence costs most: its tokens go to the most probable of the others."
     ),
+    "q": (
+        "False discovery rate (Benjamini and Hochberg): of all pairs of a token and an expert with a q this "
+        "small, at most this share is due to chance. By chance: the routes of each text permuted among its "
+        "tokens."
+    ),
+    "lift in two halves": "The lift in two halves of the texts, drawn at random. What is stable is in both.",
+    "number": "The expert’s number in its layer.",
+    "share of tokens": "Share of the tokens that chose this expert, as any of their choices.",
+    "typical tokens": (
+        "The tokens of the highest score: often there, and more often than elsewhere. Bold: more often than "
+        "chance, at a false discovery rate of 5 % over all tokens, experts and layers."
+    ),
+    "found": (
+        "Number of tokens of the vocabulary that this expert takes more often than chance, at a false discovery "
+        "rate of 5 %."
+    ),
+    "stability (by chance)": (
+        "Rank correlation, over tokens, of the expert’s share of them in two halves of the texts; 1 = the same "
+        "order. In brackets: with the routes of each text permuted, which leaves what is due to the texts’ "
+        "topics."
+    ),
+    "typical class (q)": (
+        "The class or source with the highest lift (log2). In brackets: the false discovery rate of a lift so far"
+        " from 0, with the classes permuted over texts."
+    ),
+    "effect (by chance)": (
+        "With this expert taken from the tokens that chose it: mean change of the predicted class’s probability in "
+        "points, or of the log-probability of a text’s tokens. In brackets: of random experts of the same load, "
+        "which take as many tokens of each text, drawn at random."
+    ),
+    "q of the effect": (
+        "False discovery rate, over all experts measured, of an effect so far from that of random experts of the "
+        "same load."
+    ),
     "routed alike": "Share of the aligned tokens that chose the same expert both times, dropped or not.",
     "by chance": "The same share were experts sampled by their two loads: the sum over experts of load times load.",
     "load CV (by chance)": (
@@ -108,6 +142,11 @@ def definitions_script() -> Markup:
     """The meanings and the script that shows them, for the head of a page."""
     meanings = {_anchor(name): meaning for name, meaning in DEFINITIONS.items()}
     return render("definitions.html", meanings=Markup(json.dumps(meanings, ensure_ascii=False)))
+
+
+def atlas_script() -> Markup:
+    """Sorting and searching of the expert atlas, for the head of a page."""
+    return Markup(render("analysis/atlas_script.html"))
 
 
 def _known(name: str) -> str:

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from switch_model.grid.drawing import STYLE_SHEET as GRID_STYLE_SHEET
 from switch_model.grid.palette import CELL_INK, palette_css
-from train.definitions import definitions_script
+from train.definitions import atlas_script, definitions_script
 from ui.analyse.handlers import Analyst
 from ui.analyse.tab import create_analyse_tab
 from ui.catalog.models import ModelShelf
@@ -103,7 +103,10 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "theme": create_theme(),
         "css": f":root{{--cell-ink:{CELL_INK}}}\n{palette_css()}",
         "css_paths": [GRID_STYLE_SHEET, STYLE_SHEET],
-        "head": definitions_script() + grid_script() + Markup().join(render(f"look/{name}.html") for name in _HEAD),
+        "head": definitions_script()
+        + atlas_script()
+        + grid_script()
+        + Markup().join(render(f"look/{name}.html") for name in _HEAD),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,

@@ -1,6 +1,6 @@
 """A routed data set: the experts of every token of every text, as flat arrays from which metrics are computed.
 
-Legend: N texts, K tokens of all texts in the order of the texts, L sparse layers, E experts.
+Legend: N texts, K tokens of all texts in the order of the texts, L sparse layers, E experts, J choices of a token.
 Try it: route_corpus(Predictor.from_checkpoint("assets/models/ag_news"), ["Oil prices rose.", "The team won."])
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.inference.classifier import Predictor
-from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, padded, replace_surrogates
+from switch_model.inference.classifier import CLASSIFIERS
+from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, padded, replace_surrogates
 from switch_model.routing import UNLIMITED
 from switch_model.stepping import to_the_end
 
@@ -27,20 +27,21 @@ class Corpus:
 
     Attributes:
         texts: the N texts that have a token.
-        classes: names, in the model's order.
+        classes: names, in the model's order; of a model without classes those of the data, if they have any.
         true: (N,) class indices; -1 = unknown.
-        predicted, probability: (N,) the most probable class and its probability.
+        predicted, probability: (N,) the most probable class and its probability; -1 and 0 from a model without classes.
         layers: names of the L sparse layers.
         num_experts: E.
         text: (K,) index of each token's text.
         position: (K,) position of the token in its text, from 0.
         token: (K,) token id; the vocabulary size for the model's own CLS token.
         start, end: (K,) character offsets of the token in its text.
-        expert: (L, K) the expert that the token chose.
+        expert: (L, K) the expert that the token chose: of several the one with the largest weight.
         dropped: (L, K) whether the token was dropped.
         may_drop: whether an expert can be full at all.
         measures: per layer, the metrics of `RoutingTotals.summary`.
         names: token id -> readable name, for the tokens that occur.
+        experts: (L, K, J) all experts that the token chose; None where each has one.
     """
 
     texts: list[str]
@@ -60,6 +61,26 @@ class Corpus:
     may_drop: bool
     measures: list[dict[str, Any]]
     names: dict[int, str]
+    experts: np.ndarray | None = None
+
+    @property
+    def classified(self) -> bool:
+        """Whether the model gives a text a class."""
+        return bool((self.predicted >= 0).all())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) the class of each text, the predicted one where the true one is unknown; -1 = neither is known."""
+        return np.where(self.true >= 0, self.true, self.predicted)
+
+    def choices(self, layer: str) -> np.ndarray:
+        """(K, J) all experts that each token chose. Raises ValueError when there is no such layer."""
+        index = self.layer_index(layer)
+        return self.expert[index, :, None] if self.experts is None else self.experts[index]
+
+    def takes(self, layer: str, expert: int) -> np.ndarray:
+        """(K,) whether each token chose the expert. Raises ValueError when there is no such layer."""
+        return (self.choices(layer) == expert).any(axis=1)
 
     @property
     def labelled(self) -> bool:
@@ -67,9 +88,9 @@ class Corpus:
 
     @property
     def accuracy(self) -> float | None:
-        """Over the texts whose class is known; None without any."""
+        """Over the texts whose class is known; None without any, or from a model without classes."""
         known = self.true >= 0
-        return float((self.predicted == self.true)[known].mean()) if known.any() else None
+        return float((self.predicted == self.true)[known].mean()) if known.any() and self.classified else None
 
     def layer_index(self, name: str) -> int:
         """Index of a layer in `layers`. Raises ValueError when there is no such layer."""
@@ -78,7 +99,8 @@ class Corpus:
         return self.layers.index(name)
 
     def tokens_table(self) -> dict[str, Any]:
-        """One row per token: columns text, position, token, and per layer expert and dropped."""
+        """One row per token: columns text, position, token, and per layer expert and dropped, and experts (a list)
+        where each token has several."""
         columns = {
             "text": self.text,
             "position": self.position,
@@ -86,70 +108,85 @@ class Corpus:
         }
         for index, layer in enumerate(self.layers):
             columns |= {f"{layer} expert": self.expert[index], f"{layer} dropped": self.dropped[index]}
+            if self.experts is not None:
+                columns[f"{layer} experts"] = list(self.experts[index])
         return columns
 
     def texts_table(self) -> dict[str, Any]:
-        """One row per text: columns text, true class ("" = unknown), predicted class and its probability."""
+        """One row per text: columns text, true class ("" = unknown), predicted class ("" = none) and its
+        probability."""
+        names = [*self.classes, ""]  # The last one stands for -1.
         return {
             "text": self.texts,
-            "true": [self.classes[one] if one >= 0 else "" for one in self.true.tolist()],
-            "predicted": [self.classes[one] for one in self.predicted.tolist()],
+            "true": [names[one] for one in self.true.tolist()],
+            "predicted": [names[one] for one in self.predicted.tolist()],
             "probability": self.probability.round(4),
         }
 
 
 def route_corpus(
-    predictor: Predictor,
+    pipeline: TextPipeline,
     texts: Sequence[str],
     true: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    classes: Sequence[str] = (),
 ) -> Corpus:
-    """Classify and route every text.
+    """Route every text, and classify it where the model is a classifier.
 
     Args:
+        pipeline: of a model that reads a text with one stack.
         true: class indices in the model's order, -1 = unknown; None = all unknown.
         progress: called with (texts done, total) after each batch.
+        classes: names for `true`, for a model without classes.
 
     Raises:
-        ValueError: when no text has a token, or the model has no sparse layer.
+        ValueError: when no text has a token, or the model has no sparse layer, or two stacks.
     """
-    return to_the_end(route_in_steps(predictor, texts, true), progress)
+    return to_the_end(route_in_steps(pipeline, texts, true, classes), progress)
 
 
 @torch.inference_mode()
 def route_in_steps(
-    predictor: Predictor, texts: Sequence[str], true: Sequence[int] | None = None
+    pipeline: TextPipeline, texts: Sequence[str], true: Sequence[int] | None = None, classes: Sequence[str] = ()
 ) -> Generator[tuple[int, int], None, Corpus]:
     """`route_corpus` as a generator, to show progress or to cancel: yields (texts done, total)."""
-    model, config = predictor.model, predictor.model.config
+    model, config = pipeline.model, pipeline.model.config
     if not config.sparse_layers:
         raise ValueError("This model has no sparse layer: there is no routing to analyse.")
+    if config.is_encoder_decoder:
+        raise ValueError(
+            "A data set is analysed with a model that reads texts with one stack, and this one has an encoder and a "
+            "decoder: python -m train evaluate measures the routing of both."
+        )
+    classifies = isinstance(model, CLASSIFIERS)
     texts = [replace_surrogates(text[:MAX_CHARACTERS]) for text in texts]
-    encodings = predictor.tokenizer.backend_tokenizer.encode_batch(texts)
+    encodings = pipeline.tokenizer.backend_tokenizer.encode_batch(texts)
     kept = [index for index, encoding in enumerate(encodings) if encoding.ids]
     if not kept:
         raise ValueError("None of the texts has a visible character: there is nothing to analyse.")
     texts, encodings = [texts[index] for index in kept], [encodings[index] for index in kept]
-    added = int(config.cls_token)
+    added = pipeline.added
     lengths = np.array([added + len(encoding.ids) for encoding in encodings])
     first = np.concatenate([[0], np.cumsum(lengths)])
-    routes = np.zeros((2, len(config.sparse_layers), first[-1]), dtype=np.int16)
-    predicted, probability = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts))
+    routes = np.zeros((len(config.sparse_layers), first[-1], getattr(config, "num_choices", 1)), dtype=np.int16)
+    all_dropped = np.zeros(routes.shape[:2], dtype=bool)
+    predicted, probability = np.full(len(texts), -1), np.zeros(len(texts))
     totals, done, may_drop = RoutingTotals(), 0, False
 
     for rows in batches_by_length(lengths):
         ids, mask = padded([encodings[row].ids for row in rows], config.pad_token_id)
         output = model(ids.to(model.device), mask.to(model.device), output_routing=True)
         totals.add(output.routing)
-        best = output.logits.float().softmax(-1).cpu().max(dim=-1)
-        predicted[rows], probability[rows] = best.indices.numpy(), best.values.numpy()
-        # Both (L, B, T): all layers at once, then copied text by text.
-        expert = torch.stack([record.expert for record in output.routing]).cpu().numpy()
+        if classifies:
+            best = output.logits.float().softmax(-1).cpu().max(dim=-1)
+            predicted[rows], probability[rows] = best.indices.numpy(), best.values.numpy()
+        # (L, B, T, J) and (L, B, T): all layers at once, then copied text by text.
+        experts = torch.stack([record.experts for record in output.routing]).cpu().numpy()
         dropped = torch.stack([record.dropped for record in output.routing]).cpu().numpy()
         may_drop = may_drop or any(bool((record.capacity < UNLIMITED).any()) for record in output.routing)
         for place, row in enumerate(rows):
-            routes[0, :, first[row] : first[row + 1]] = expert[:, place, : lengths[row]]
-            routes[1, :, first[row] : first[row + 1]] = dropped[:, place, : lengths[row]]
+            routes[:, first[row] : first[row + 1]] = experts[:, place, : lengths[row]]
+            all_dropped[:, first[row] : first[row + 1]] = dropped[:, place, : lengths[row]]
         done += len(rows)
         yield done, len(texts)
 
@@ -159,7 +196,7 @@ def route_in_steps(
     text = np.repeat(np.arange(len(texts)), lengths)
     return Corpus(
         texts=texts,
-        classes=list(config.labels),
+        classes=list(config.labels if classifies else classes),
         true=np.full(len(texts), -1) if true is None else np.array(true, dtype=np.int64)[kept],
         predicted=predicted,
         probability=probability,
@@ -170,11 +207,12 @@ def route_in_steps(
         token=token,
         start=offsets[:, 0],
         end=offsets[:, 1],
-        expert=routes[0],
-        dropped=routes[1].astype(bool),
+        expert=routes[..., 0],
+        dropped=all_dropped,
         may_drop=may_drop,
         measures=totals.summary(),
-        names=_names(predictor, texts, token, text, offsets),
+        names=_names(pipeline, texts, token, text, offsets),
+        experts=routes if routes.shape[-1] > 1 else None,
     )
 
 
@@ -193,19 +231,19 @@ def batches_by_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iter
 
 
 def _names(
-    predictor: Predictor, texts: list[str], token: np.ndarray, text: np.ndarray, offsets: np.ndarray
+    pipeline: TextPipeline, texts: list[str], token: np.ndarray, text: np.ndarray, offsets: np.ndarray
 ) -> dict[int, str]:
     """Token id -> the characters of its first occurrence: byte-level pieces of a vocabulary are not readable. The
     unknown token keeps its name."""
     numbers, where = np.unique(token, return_index=True)
     names = {}
     for number, index in zip(numbers.tolist(), where.tolist(), strict=True):
-        if number == predictor.model.config.vocab_size:
+        if number == pipeline.model.config.vocab_size:
             names[number] = CLS_NAME
             continue
         start, end = offsets[index]
-        own = str(predictor.tokenizer.convert_ids_to_tokens(number))
-        surface = "" if number == predictor.tokenizer.unk_token_id else texts[text[index]][start:end].strip()
+        own = str(pipeline.tokenizer.convert_ids_to_tokens(number))
+        surface = "" if number == pipeline.tokenizer.unk_token_id else texts[text[index]][start:end].strip()
         piece = own.startswith("##")
         names[number] = f"##{surface}" if piece and surface else own if piece or not surface else surface.lower()
     return names

@@ -13,15 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from switch_model.adapters.model import AdaptedCausalLM
 from switch_model.analysis.corpus import TOKENS_PER_BATCH, batches_by_length
 from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import AnyModel
 from switch_model.inference.text_generator import ENCODER_DECODERS, WRITERS
 from switch_model.interventions import Interventions
+from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL
 from switch_model.storage.errors import class_name
 
+# Models whose answers can be measured without a label of each text.
+MEASURED = (*CLASSIFIERS, SwitchForCausalLM, AdaptedCausalLM)
 # Fewer tokens per batch for a model with logits over a vocabulary.
 VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
 

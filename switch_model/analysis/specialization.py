@@ -1,6 +1,7 @@
 """Expert specialization by class, word, position and correctness, beside chance. Pure functions of a Corpus.
 
-Metrics as defined in docs/metrics.md. Legend: C classes, E experts, N texts.
+Metrics as defined in docs/metrics.md. Where a token has several experts, all of them count.
+Legend: C classes, E experts, N texts, V tokens of the vocabulary.
 Try it: class_information(corpus, "encoder.1")
 """
 
@@ -43,6 +44,8 @@ class TokenShare:
         token, number: its readable name and its id.
         count: its occurrences; `taken` of them chose the expert, which is the share `share`.
         lift: log2 of that share over the expert's share of all tokens.
+        q: false discovery rate (atlas.py); None = not computed.
+        halves: its lift in two halves of the texts, drawn at random; None = not computed, NaN = no occurrence there.
         score: taken · lift, by which tokens are ranked: frequent and specific ones first.
     """
 
@@ -52,6 +55,8 @@ class TokenShare:
     taken: int
     share: float
     lift: float
+    q: float | None = None
+    halves: tuple[float, float] | None = None
 
     @property
     def score(self) -> float:
@@ -72,9 +77,13 @@ class Context:
 
 def text_counts(corpus: Corpus, layer: str) -> np.ndarray:
     """(N, E) number of tokens of each text that chose each expert."""
-    experts = corpus.expert[corpus.layer_index(layer)].astype(np.int64)
-    pairs = corpus.text * corpus.num_experts + experts
-    return np.bincount(pairs, minlength=len(corpus.texts) * corpus.num_experts).reshape(-1, corpus.num_experts)
+    return table_of(corpus.text, corpus.choices(layer), len(corpus.texts), corpus.num_experts)
+
+
+def table_of(rows: np.ndarray, experts: np.ndarray, size: int, num_experts: int) -> np.ndarray:
+    """(size, E) number of tokens of each row (K,) that chose each expert, of (K, J)."""
+    pairs = rows[:, None] * num_experts + experts.astype(np.int64)
+    return np.bincount(pairs.ravel(), minlength=size * num_experts).reshape(size, num_experts)
 
 
 def class_counts(corpus: Corpus, layer: str, labels: np.ndarray | None = None) -> np.ndarray:
@@ -83,7 +92,7 @@ def class_counts(corpus: Corpus, layer: str, labels: np.ndarray | None = None) -
     Args:
         labels: (N,) class indices; None = the corpus's true classes where known, else predicted ones.
     """
-    return _by_label(text_counts(corpus, layer), _labels(corpus) if labels is None else labels, len(corpus.classes))
+    return _by_label(text_counts(corpus, layer), corpus.labels if labels is None else labels, len(corpus.classes))
 
 
 def lift(counts: np.ndarray) -> np.ndarray:
@@ -100,7 +109,7 @@ def class_information(corpus: Corpus, layer: str, seed: int = 0) -> AgainstChanc
 
     Labels are permuted over texts, not tokens: the tokens of one text are not independent.
     """
-    counts, labels = text_counts(corpus, layer), _labels(corpus)
+    counts, labels = text_counts(corpus, layer), corpus.labels
     random, classes = np.random.default_rng(seed), len(corpus.classes)
     chance = [_information(_by_label(counts, random.permutation(labels), classes)) for _ in range(PERMUTATIONS)]
     value = _information(_by_label(counts, labels, classes))
@@ -127,19 +136,23 @@ def drop_rate_by_position(corpus: Corpus, layer: str, bins: int = 10) -> list[tu
 
 def vocabulary(corpus: Corpus, layer: str, expert: int, least: int = LEAST_OCCURRENCES) -> list[TokenShare]:
     """The tokens with at least `least` occurrences, ranked by occurrences that chose the expert times lift."""
-    takes = corpus.expert[corpus.layer_index(layer)] == expert
+    takes = corpus.takes(layer, expert)
     size = int(corpus.token.max()) + 1
     counts, taken = (np.bincount(corpus.token[chosen], minlength=size) for chosen in (slice(None), takes))
-    overall = takes.mean()
-    found = []
-    for number in np.flatnonzero(counts >= least).tolist():
-        share = taken[number] / counts[number]
-        # A pseudocount keeps the lift of a share of 0 finite.
-        raised = (taken[number] + PSEUDOCOUNT * overall) / (counts[number] + PSEUDOCOUNT)
-        ratio = float(np.log2(raised / overall)) if overall else 0.0
-        here = int(taken[number])
-        found.append(TokenShare(corpus.names[number], number, int(counts[number]), here, float(share), ratio))
+    numbers = np.flatnonzero(counts >= least)
+    lifts = token_lift(taken[numbers], counts[numbers], takes.mean())
+    found = [
+        TokenShare(corpus.names[number], number, int(counts[number]), int(here), float(here / counts[number]), ratio)
+        for number, here, ratio in zip(numbers.tolist(), taken[numbers], lifts.tolist(), strict=True)
+    ]
     return sorted(found, key=lambda one: (-one.score, -one.count))
+
+
+def token_lift(taken: np.ndarray, counts: np.ndarray, overall: np.ndarray | float) -> np.ndarray:
+    """log2 of the share `taken` of `counts` over the share `overall` of all tokens, with a pseudocount, which keeps it
+    finite; 0 for an expert without tokens."""
+    known = np.where(overall, overall, 1.0)
+    return np.where(overall, np.log2((taken + PSEUDOCOUNT * known) / (counts + PSEUDOCOUNT) / known), 0.0)
 
 
 def listed_tokens(corpus: Corpus, layer: str, expert: int, most: int) -> list[TokenShare]:
@@ -152,7 +165,7 @@ def contexts(
 ) -> list[Context]:
     """Occurrences of these tokens that chose the expert, with `around` characters on either side: of the first tokens
     one each, sampled at random with a fixed seed; more of them where there are fewer. At most one per text."""
-    here = (corpus.expert[corpus.layer_index(layer)] == expert) & (corpus.end > corpus.start)
+    here = corpus.takes(layer, expert) & (corpus.end > corpus.start)
     places = np.random.default_rng(0).permutation(np.flatnonzero(here))
     of_each = [places[corpus.token[places] == one.number][: 20 * count].tolist() for one in tokens[:count]]
     found: dict[int, Context] = {}
@@ -171,8 +184,9 @@ def find(corpus: Corpus, layer: str, expert: int | None, words: str = "") -> lis
     Raises:
         ValueError: when there is no such layer.
     """
-    index, asked = corpus.layer_index(layer), words.split()
-    wanted = np.ones(len(corpus.token), dtype=bool) if expert is None else corpus.expert[index] == expert
+    corpus.layer_index(layer)
+    asked = words.split()
+    wanted = np.ones(len(corpus.token), dtype=bool) if expert is None else corpus.takes(layer, expert)
     spans = []
     if asked:
         text, start, end, first, last = _occurrences(corpus, asked)
@@ -196,7 +210,7 @@ def token_of(corpus: Corpus, layer: str, expert: int | None, place: Context) -> 
     tokens = np.flatnonzero(corpus.text == place.text)
     here = (corpus.end[tokens] > place.start) & (corpus.start[tokens] < place.start + max(len(place.token), 1))
     if expert is not None:
-        here &= corpus.expert[corpus.layer_index(layer), tokens] == expert
+        here &= (corpus.choices(layer)[tokens] == expert).any(axis=1)
     return int(here.argmax())
 
 
@@ -231,9 +245,9 @@ def right_against_wrong(corpus: Corpus, layer: str, seed: int = 0) -> tuple[np.n
 
     Raises ValueError when the classes are unknown, or all predictions are right, or all wrong.
     """
-    known = corpus.true >= 0
+    known = (corpus.true >= 0) & (corpus.predicted >= 0)
     wrong = (corpus.predicted != corpus.true)[known].astype(np.int64)
-    if not known.any() or wrong.min() == wrong.max():
+    if not len(wrong) or wrong.min() == wrong.max():
         raise ValueError("Right and wrong predictions can't be compared: only one of the two occurs.")
     counts = text_counts(corpus, layer)[known]
     random = np.random.default_rng(seed)
@@ -245,23 +259,19 @@ def right_against_wrong(corpus: Corpus, layer: str, seed: int = 0) -> tuple[np.n
 
 def caution(corpus: Corpus, layer: str, expert: int) -> str:
     """A warning against over-interpreting an expert's card; "" if none applies."""
-    takes = corpus.expert[corpus.layer_index(layer)] == expert
+    takes = corpus.takes(layer, expert)
     tokens, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
     if tokens < THIN_TOKENS or texts < THIN_TEXTS:
         return f"Thin evidence: {tokens:,} tokens of {texts:,} texts. Differences may be due to chance."
-    information = class_information(corpus, layer)
-    if not information.beyond_chance:
+    if corpus.classes and not class_information(corpus, layer).beyond_chance:
         return "This layer separates the classes no better than shuffled labels would."
     return ""
 
 
-def _labels(corpus: Corpus) -> np.ndarray:
-    return np.where(corpus.true >= 0, corpus.true, corpus.predicted)
-
-
 def _by_label(counts: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     summed = np.zeros((size, counts.shape[1]), dtype=np.int64)
-    np.add.at(summed, labels, counts)
+    known = labels >= 0
+    np.add.at(summed, labels[known], counts[known])
     return summed
 
 

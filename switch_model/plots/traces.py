@@ -33,6 +33,24 @@ def load_map(load: Sequence[Sequence[float]], layers: Sequence[str]) -> go.Figur
     return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(title="expert")
 
 
+def agreement_by_position(found: Sequence[LayerAgreement]) -> go.Figure:
+    """Heat map, a row per layer and a column per tenth of the text: share of the experts that both chose."""
+    figure = go.Figure(
+        go.Heatmap(
+            z=100 * np.array([one.by_position for one in found]),
+            x=[f"{start}–{start + 10} %" for start in range(0, 100, 10)],
+            y=[plain(layer_title(one.layer)) for one in found],
+            zmin=0,
+            zmax=100,
+            colorscale=SHARES,
+            colorbar=COLOUR_BAR | three_ticks(0, 100),
+            hovertemplate="%{y}, %{x} of the text: %{z:.1f} % the same experts<extra></extra>",
+        )
+    )
+    figure = styled(figure, height=min(max(14 * len(found), 90), 700) + 60, hovermode="closest", grid=False)
+    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(type="category", title="position in the text")
+
+
 def agreement_by_layer(found: Sequence[LayerAgreement]) -> go.Figure:
     """Overlap of the chosen experts over the layers, and chance."""
     figure = go.Figure()

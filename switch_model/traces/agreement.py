@@ -39,13 +39,13 @@ def agreement(one: RoutingTrace, other: RoutingTrace, rounds: int = 20, seed: in
     """
     if len(one.layers) != len(other.layers) or one.top_k != other.top_k:
         raise TraceError(
-            f"One trace has {len(one.layers)} layers with {one.top_k} experts per token, the other {len(other.layers)} "
-            f"with {other.top_k}: only traces of the same shape can be compared choice by choice."
+            f"One has {len(one.layers)} layers with {one.top_k} experts per token, the other {len(other.layers)} with "
+            f"{other.top_k}: only models of the same shape can be compared choice by choice."
         )
     if len(one.text) != len(other.text) or (one.position != other.position).any() or (one.text != other.text).any():
-        raise TraceError("The traces are not of the same tokens: give both models the same texts and tokenizer.")
+        raise TraceError("They are not of the same tokens: give both models the same texts and tokenizer.")
     if one.tokens and other.tokens and one.tokens != other.tokens:
-        raise TraceError("The tokens of the two traces differ: give both models the same texts and tokenizer.")
+        raise TraceError("The tokens of the two differ: give both models the same texts and tokenizer.")
     random = np.random.default_rng(seed)
     orders = [random.permutation(len(one.text)) for _ in range(rounds)]
     tenths = _tenths(one)

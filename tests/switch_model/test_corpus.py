@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from switch_model import Interventions, Predictor
+from switch_model import Predictor
 from switch_model.analysis.corpus import route_corpus, route_in_steps
 from switch_model.analysis.specialization import (
     caution,
@@ -18,7 +18,6 @@ from switch_model.analysis.specialization import (
     vocabulary,
 )
 from switch_model.analysis.statistics import shared_information, shuffled_information
-from switch_model.counterfactuals import mean_importance
 from switch_model.routing import transitions
 from tests.support.pages import LABELS, save_tiny_checkpoint
 
@@ -163,16 +162,6 @@ def test_right_and_wrong_are_compared_only_where_there_are_both(corpus):
     assert loads.sum(axis=1) == pytest.approx([1, 1]) and 0 <= apart.value <= 1
     with pytest.raises(ValueError, match="only one of the two"):
         right_against_wrong(type(corpus)(**vars(corpus) | {"predicted": corpus.true}), "encoder.1")
-
-
-def test_importance_over_texts_is_the_mean_of_each(predictor):
-    texts = [text for text in TEXTS if text]
-    change, flipped = mean_importance(predictor, texts, "encoder.1", 2)
-    changes = []
-    for text in texts:
-        before, after = predictor(text), predictor(text, Interventions(ablate={("encoder.1", 2)}))
-        changes.append(after.scores[before.label] - before.scores[before.label])
-    assert change == pytest.approx(np.mean(changes), abs=1e-6) and 0 <= flipped <= 1
 
 
 def test_transitions_and_what_chance_makes_of_them(predictor):

@@ -116,7 +116,7 @@ WRONG = {
     "some.jsonl": ('{"layer": 0, "experts": [1], "weights": [1]}\n{"layer": 0, "experts": [2]}', "and others none"),
     "again.jsonl": ('{"layer": 0, "experts": [1], "position": 3}\n' * 2, "Line 2 tells of position 3"),
     "before.jsonl": ('{"layer": 0, "experts": [1], "position": -1}', "-1 is no position"),
-    "negative.jsonl": ('{"layer": 0, "experts": [1, -1]}', "negative expert"),
+    "negative.jsonl": ('{"layer": 0, "experts": [1, 2]}\n{"layer": 0, "experts": [1, -1]}', "negative expert"),
     "weighs.csv": ("layer,expert,position,weight\n0,1,0,much", "'much' is no weight"),
     "again.csv": ("layer,expert,position,choice\n0,1,0,0\n0,2,0,0", "one choice twice"),
 }

@@ -60,5 +60,9 @@ def test_evaluate_and_analyze_measure_them(tmp_path, data, capsys):
     assert main(["analyze", "--checkpoint", writer, "--dataset", data, "--reliance", "4", "--output", str(report)]) == 0
     assert "12 texts, 60 tokens, 3 layers of 8 experts, 2 for each token" in capsys.readouterr().out
     assert len(json.loads((report / "measures.json").read_text())["layers"][0]["load"]) == 8
+    entries = json.loads((report / "atlas.json").read_text())["experts"]
+    # Two choices for each token, two sources of the texts, and what the text is worth without each expert.
+    assert len(entries) == 24 and sum(one["tokens"] for one in entries[:8]) == CHOICES * 60
+    assert {one["name"] for one in entries[0]["classes"]} == {"no", "yes"} and entries[0]["effect"]["texts"] == 12
     assert main(["evaluate", "--checkpoint", writer, "--dataset", data, "--reliance", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["perplexity"] > 1

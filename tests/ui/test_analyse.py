@@ -5,18 +5,24 @@ import math
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import gradio as gr
 import pyarrow.parquet as pq
 import pytest
 
 from switch_model import Predictor, load_checkpoint
+from switch_model.analysis.atlas import expert_atlas
 from switch_model.analysis.corpus import route_corpus
-from train.analysis.analyze import importances, rows_to_analyze
-from train.analysis.report import expert_card, report_html
+from tests.support.pages import save_tiny_storyteller
+from train.analysis.analyze import atlas_of, rows_to_analyze
+from train.analysis.atlas import atlas_html
+from train.analysis.report import report_html
 from train.cli.main import main
 from train.data.errors import Unreachable
 from train.data.source import DataSource
 from train.evaluation.reliance import html, known, measured, rows_of
+from ui.analyse import atlas
 from ui.analyse.handlers import Analysis, Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach, _Hub
@@ -70,7 +76,10 @@ def test_nothing_is_said_of_drops_where_no_expert_can_be_full(checkpoint, tmp_pa
     analysis = Analysis(route_corpus(predictor, [text for text, _ in ROWS]), "free", "free", "")
     shown = summary(analysis)
     assert "dropped" not in shown.layers and shown.drops is None and not shown.may_drop["visible"]
-    assert "Dropped tokens" not in report_html(analysis.corpus, None, "free", "").split("</script>")[-1]
+    assert (
+        "Dropped tokens"
+        not in report_html(analysis.corpus, expert_atlas(analysis.corpus), "free", "").split("</script>")[-1]
+    )
 
 
 def test_search_and_matrix_lead_to_texts_and_escape_them(analysis):
@@ -97,10 +106,34 @@ def test_an_experts_card_is_cautious_and_measures_when_asked(analyst, analysis):
     plain, measured = (analyst.card(analysis, "encoder.1", 1, asked) for asked in (False, True))
     assert "Thin evidence" in plain and "without it" not in plain and "without it" in measured
     assert re.search(r"the class changes in [\d.]+\s% of 12 texts", measured)
-    # The command line says the same.
-    figures = importances(analyst.shelf.load("tiny").predictor, analysis.corpus)
-    assert expert_card(analysis.corpus, "encoder.1", 1, tuple(figures[0, 1])) == measured
+    assert "random experts of the same load" in measured
     assert analyst.card(None, None, None, False) == ""
+
+
+def test_the_atlas_measures_effects_and_opens_an_expert(analyst, analysis):
+    assert "effect (by chance)" not in atlas.shown(Analysis(analysis.corpus, "tiny", "", ""))
+    *steps, last = atlas.measured(analyst, analysis)
+    assert "0 of 8 experts" in steps[0] and last.count("data-place") == 8 and "effect (by chance)" in last
+    # The command line says the same.
+    model = analyst.shelf.load("tiny").predictor.model
+    assert atlas_html(atlas_of(model, analysis.corpus, 32), analysis.corpus, picks=True) == last
+    layer, *view, card = atlas.opened(analyst, analysis, 6)
+    assert layer["value"] == "encoder.3" and view[-1]["value"] == 2 and "Expert 2 of layer 3" in card
+    assert len(Path(atlas.exported(analysis, "csv")).read_text().splitlines()) == 9
+    assert atlas.shown(None) == "" and atlas.opened(analyst, analysis, 99)[-1] == gr.skip()
+
+
+def test_a_model_that_writes_is_analysed_by_where_its_texts_come_from(table, tmp_path):
+    writer = Analyst(ModelShelf({"writer": save_tiny_storyteller(tmp_path / "writer")}, "cpu"), Workspace(tmp_path))
+    analysis = [*writer.run("writer", "toy", str(table), "", 0)][-1][0]
+    corpus = analysis.corpus
+    assert corpus.classes == ["Business", "Sports", "World"] and not corpus.classified and corpus.accuracy is None
+    shown = summary(analysis)
+    assert "12 texts" in shown.facts and "no class" in shown.matrix
+    view = layer_view(analysis, corpus.layers[0])
+    assert "the text’s source" in view.words and view.right_loads is None
+    assert "log-probability of a token" in writer.card(analysis, corpus.layers[0], 0, True)
+    assert search(analysis, corpus.layers[0], -1, "oil").count("data-row") == 6
 
 
 def test_the_page_measures_what_the_command_line_does(analyst, analysis):

@@ -4,7 +4,7 @@ Try it: python -m train analyze --checkpoint assets/models/ag_news --dataset my.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,43 +14,46 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from switch_model.analysis.atlas import Atlas, expert_atlas
 from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.effects import expert_effects
+from switch_model.analysis.scoring import MEASURED
 from switch_model.analysis.specialization import (
     class_counts,
     class_information,
     lift,
-    listed_tokens,
     right_against_wrong,
 )
-from switch_model.counterfactuals import mean_importance
-from switch_model.inference.classifier import Predictor
+from switch_model.inference.pipeline import AnyModel
 from switch_model.storage.whole_files import folder_written_aside
+from switch_model.traces.agreement import LayerAgreement
+from train.analysis.agreement import agreement_html, agreement_json
+from train.analysis.atlas import word_json, write_atlas
 from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.source import DataSource
 from train.evaluation.held_out import held_out_rows, own_data
-from train.evaluation.reliance import known
+from train.evaluation.reliance import drawn, known, rows_of
 from train.formatting import counted, listed
 from train.runs.continuing import lost_rows, read_fingerprint
-
-# Number of texts for expert importance, which takes a pass over all of them for each expert.
-IMPORTANCE_TEXTS = 32
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts with the model's class indices (-1 = unknown), a remark on the data, and whether a run held them out."""
+    """Texts with class indices (-1 = unknown), a remark on the data, whether a run held them out, and the names of the
+    classes: the model's, or for a model without classes those of the data."""
 
     texts: list[str]
     true: list[int]
     note: str
     held_out: bool = False
+    classes: tuple[str, ...] = ()
 
 
 def rows_to_analyze(
     labels: list[str], source: DataSource, *, num_samples: int | None = None, checkpoint: str | None = None
 ) -> Rows:
-    """Rows of a data set for a model with the classes `labels`; the data's classes are used if they fit.
+    """Rows of a data set for a model with the classes `labels`, or none; the data's classes are used if they fit.
 
     Args:
         checkpoint: if the data have no validation split, "validation" means the rows that this checkpoint's run held
@@ -73,18 +76,21 @@ def rows_to_analyze(
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=0).select(range(num_samples))
     texts = list(rows["text"])
+    if not labels:
+        true = list(rows["label"]) if names else [-1] * len(texts)
+        return Rows(texts, true, said, held_out, tuple(names or ()))
     if not names:
         said = f"{said} The data have no classes: predicted ones are used instead.".strip()
-        return Rows(texts, [-1] * len(texts), said, held_out)
+        return Rows(texts, [-1] * len(texts), said, held_out, tuple(labels))
     index_of = [labels.index(name) if name in labels else -1 for name in names]
     true = [index_of[label] for label in rows["label"]]
     unknown = sorted({names[label] for label, index in zip(rows["label"], true, strict=True) if index < 0})
     if not unknown:
-        return Rows(texts, true, said, held_out)
+        return Rows(texts, true, said, held_out, tuple(labels))
     note = f"{said} The model does not know the class{'es' if len(unknown) > 1 else ''} {listed(unknown)}: "
     which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
     note = f"{note}the predicted class is used instead in {which}.".strip()
-    return Rows(texts, true, note, held_out)
+    return Rows(texts, true, note, held_out, tuple(labels))
 
 
 def with_overlap(rows: Rows, checkpoint: str) -> Rows:
@@ -99,38 +105,35 @@ def with_overlap(rows: Rows, checkpoint: str) -> Rows:
     return replace(rows, note=f"{rows.note} {said}".strip())
 
 
-def texts_to_try(corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> list[str]:
-    """Texts for expert importance, sampled at random with a fixed seed."""
-    chosen = np.random.default_rng(0).permutation(len(corpus.texts))[:texts]
-    return [corpus.texts[index] for index in chosen.tolist()]
+def atlas_of(
+    model: AnyModel,
+    corpus: Corpus,
+    texts: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Atlas:
+    """The expert atlas of a routed data set, with the effect of every expert on `texts` random texts; 0 = without
+    effects, as for models that give neither classes nor next tokens."""
+    atlas = expert_atlas(corpus)
+    if not texts or not isinstance(model, MEASURED):
+        return atlas
+    return atlas.with_effects(expert_effects(model, drawn(rows_of(corpus, model.config), texts), progress=progress))
 
 
-def importances(predictor: Predictor, corpus: Corpus, texts: int = IMPORTANCE_TEXTS) -> np.ndarray:
-    """(L, E, 3) mean change of the predicted class's probability when each expert is ablated, the share of texts whose
-    class changes, and the number of texts (`texts_to_try`)."""
-    some = texts_to_try(corpus, texts)
-    return np.array(
-        [
-            [(*mean_importance(predictor, some, layer, expert), len(some)) for expert in range(corpus.num_experts)]
-            for layer in corpus.layers
-        ]
-    )
-
-
-def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, Any]) -> dict[str, Any]:
+def measures(corpus: Corpus, atlas: Atlas, found: Mapping[str, Any]) -> dict[str, Any]:
     """All metrics of a report, for JSON: per layer those of `Corpus.measures`, mutual information with the classes,
-    lift, right against wrong, and per expert its tokens (`listed_tokens`) and its importance; and `found`, from
+    lift, right against wrong, and per expert its tokens and its importance; and `found`, from
     `train.evaluation.reliance.measured`."""
     layers = []
     for index, name in enumerate(corpus.layers):
         experts = [
             {
-                "expert": expert,
-                "tokens": [asdict(one) | {"score": one.score} for one in listed_tokens(corpus, name, expert, 10)],
-                "importance": None if importance is None else float(importance[index, expert, 0]),
-                "changes_class": None if importance is None else float(importance[index, expert, 1]),
+                "expert": entry.expert,
+                "tokens": [*map(word_json, entry.words)],
+                "importance": entry.effect and entry.effect.change,
+                "changes_class": entry.effect and entry.effect.flipped,
             }
-            for expert in range(corpus.num_experts)
+            for entry in atlas.entries
+            if entry.layer == name
         ]
         counts = class_counts(corpus, name)
         layers.append(
@@ -155,23 +158,33 @@ def measures(corpus: Corpus, importance: np.ndarray | None, found: Mapping[str, 
 
 def write_report(
     corpus: Corpus,
-    importance: np.ndarray | None,
+    atlas: Atlas,
     title: str,
     note: str,
     folder: Path,
     found: Mapping[str, Any] = MappingProxyType({}),
+    agreed: Sequence[LayerAgreement] = (),
+    other: str = "",
 ) -> None:
-    """Write report.html, measures.json, tokens.parquet and texts.parquet. Raises DataError when that fails."""
+    """Write report.html, measures.json, atlas.csv, atlas.json, tokens.parquet and texts.parquet. Raises DataError when
+    that fails.
+
+    Args:
+        agreed: the agreement with `other`, a checkpoint that routed the same texts.
+    """
     from train.analysis.report import report_html
 
+    section = agreement_html(agreed, other, 1 if corpus.experts is None else corpus.experts.shape[-1])
     try:
         with folder_written_aside(folder) as aside:
             write_tables(corpus, aside)
+            write_atlas(atlas, corpus, aside)
             (aside / "measures.json").write_text(
-                json.dumps(measures(corpus, importance, found), indent=2) + "\n", "utf-8"
+                json.dumps(measures(corpus, atlas, found) | {"agreement": agreement_json(agreed)}, indent=2) + "\n",
+                "utf-8",
             )
             (aside / "report.html").write_text(
-                report_html(corpus, importance, title, note, known(found)), encoding="utf-8"
+                report_html(corpus, atlas, title, note, known(found), section), encoding="utf-8"
             )
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror}.") from error

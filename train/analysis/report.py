@@ -1,7 +1,7 @@
 """A routed data set as HTML: tables and cards for the page, and a self-contained report that opens offline.
 
 The templates are report.html and expert_card.html; values are escaped automatically.
-Try it: report_html(corpus, None, "AG News, test", "")
+Try it: report_html(corpus, expert_atlas(corpus), "AG News, test", "")
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from switch_model.analysis.atlas import Atlas, ExpertEntry
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.reliance import Reliance
 from switch_model.analysis.specialization import (
     AgainstChance,
+    TokenShare,
     caution,
     class_counts,
     class_information,
@@ -23,7 +25,8 @@ from switch_model.analysis.specialization import (
     most_telling,
     right_against_wrong,
 )
-from train.definitions import definitions_script, header
+from train.analysis.atlas import atlas_html, effect_in_words, q_in_words
+from train.definitions import atlas_script, definitions_script, header
 from train.evaluation.reliance import html as reliance_html
 from train.formatting import counted, percent, signed
 from train.templates import plot_html, plotly_script, render
@@ -38,20 +41,21 @@ Told = Mapping[str, AgainstChance]
 
 
 def told_of_class(corpus: Corpus) -> Told:
-    return {layer: class_information(corpus, layer) for layer in corpus.layers}
+    """Empty where no class is known."""
+    return {layer: class_information(corpus, layer) for layer in corpus.layers} if corpus.classes else {}
 
 
 def layer_table(corpus: Corpus, told: Told) -> str:
     """A row per sparse layer: load, entropies, drops where there can be any, and mutual information with the
     classes."""
-    information = "mutual information with the class (normalised)"
+    information = ("mutual information with the class (normalised)",) if told else ()
     drops = ("dropped",) if corpus.may_drop else ()
-    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", *drops, information)
+    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", *drops, *information)
     rows = []
     for index, name in enumerate(corpus.layers):
         one = corpus.measures[index]
         numbers = [f"{one[key]:.2f}" for key in ("load_cv", "load_entropy", "token_entropy", "balance_loss")]
-        numbers += [*(percent(one["drop_rate"]) for _ in drops), told_in_words(told[name])]
+        numbers += [*(percent(one["drop_rate"]) for _ in drops), *(told_in_words(told[name]) for _ in information)]
         rows.append((layer_title(name), *numbers))
     return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
 
@@ -61,48 +65,59 @@ def told_in_words(told: AgainstChance) -> str:
     return f"{percent(told.value)} (shuffled {percent(told.chance)})"
 
 
-def expert_card(corpus: Corpus, layer: str, expert: int, importance: tuple[float, float, float] | None) -> str:
-    """Tokens, classes, contexts and importance of one expert, with a warning if the evidence is thin.
+def expert_card(corpus: Corpus, layer: str, expert: int, entry: ExpertEntry | None = None) -> str:
+    """Tokens, classes, contexts and effect of one expert, with a warning if the evidence is thin.
 
     Args:
-        importance: mean change of the predicted class's probability when it is ablated, share of texts whose class
-            changes, and number of texts.
+        entry: what the atlas has of it, with its effect where that was measured.
     """
-    takes = corpus.expert[corpus.layer_index(layer)] == expert
+    takes = corpus.takes(layer, expert)
     count, texts = int(takes.sum()), len(np.unique(corpus.text[takes]))
     facts = f"{count:,} tokens ({percent(count / len(corpus.token))}) of {counted(texts, 'text', 'texts')}"
-    if importance is not None:
-        change, flipped, tried = importance
-        points = signed(100 * change, 1)
-        facts += (
-            f" · without it the predicted class’s probability changes by {points} points on average, and the class "
-        )
-        facts += f"changes in {percent(flipped)} of {tried:.0f} texts"
-    listed = listed_tokens(corpus, layer, expert, SHOWN_TOKENS)
-    lifts = lift(class_counts(corpus, layer))[:, expert]
-    order = [index for index in np.argsort(-np.abs(lifts)) if not np.isnan(lifts[index])][:SHOWN_CLASSES]
+    if entry is not None and entry.effect is not None:
+        facts += f" · {effect_in_words(entry.effect)}"
+    listed = listed_tokens(corpus, layer, expert, SHOWN_TOKENS) if entry is None else entry.words
+    tested = () if entry is None else ("q", "lift in two halves")
     return render(
         "analysis/expert_card.html",
         expert=expert,
         layer=layer_title(layer),
         facts=facts,
         caution=caution(corpus, layer, expert),
-        head=[*map(header, ("token", "count", "share here", "lift", "score"))],
+        head=[*map(header, ("token", "count", "share here", "lift", "score", *tested))],
         rows=[
-            (one.token, f"{one.count:,}", percent(one.share), signed(one.lift, 1), f"{one.score:,.1f}")
+            (one.token, f"{one.count:,}", percent(one.share), signed(one.lift, 1), f"{one.score:,.1f}", *_test(one))
             for one in listed
         ],
         chance=percent(count / len(corpus.token)),
-        kind="classes" if corpus.labelled else "predicted classes",
-        lifts=" · ".join(f"{corpus.classes[index]} {signed(lifts[index], 2)}" for index in order),
+        kind="sources" if not corpus.classified else "classes" if corpus.labelled else "predicted classes",
+        lifts=" · ".join(_lifts_in_words(corpus, layer, expert, entry)),
         contexts=contexts(corpus, layer, expert, listed, SHOWN_CONTEXTS),
     )
 
 
+def _test(one: TokenShare) -> tuple[str, ...]:
+    if one.q is None or one.halves is None:
+        return ()
+    halves = ("–" if np.isnan(lift) else signed(lift, 1) for lift in one.halves)
+    return q_in_words(one.q).removeprefix("q "), " · ".join(halves)
+
+
+def _lifts_in_words(corpus: Corpus, layer: str, expert: int, entry: ExpertEntry | None) -> list[str]:
+    """The classes whose lift is farthest from 0, with the false discovery rate where the atlas has one."""
+    if not corpus.classes:
+        return []
+    lifts = lift(class_counts(corpus, layer))[:, expert]
+    order = [index for index in np.argsort(-np.abs(lifts)) if not np.isnan(lifts[index])][:SHOWN_CLASSES]
+    rates = {} if entry is None else {one.name: f" ({q_in_words(one.q)})" for one in entry.classes}
+    names = [corpus.classes[index] for index in order]
+    return [f"{name} {signed(lifts[index], 2)}{rates.get(name, '')}" for name, index in zip(names, order, strict=True)]
+
+
 def confusion(corpus: Corpus) -> np.ndarray | None:
-    """(C, C) texts by true (row) and predicted (column) class; None where true classes are unknown."""
+    """(C, C) texts by true (row) and predicted (column) class; None where either is unknown."""
     known = corpus.true >= 0
-    if not known.any():
+    if not known.any() or not corpus.classified:
         return None
     size = len(corpus.classes)
     pairs = corpus.true[known] * size + corpus.predicted[known]
@@ -110,21 +125,21 @@ def confusion(corpus: Corpus) -> np.ndarray | None:
 
 
 def report_html(
-    corpus: Corpus, importance: np.ndarray | None, title: str, note: str, found: Reliance | None = None
+    corpus: Corpus, atlas: Atlas, title: str, note: str, found: Reliance | None = None, agreed: str = ""
 ) -> str:
-    """The whole report in one file, which includes plotly."""
+    """The whole report of a classifier in one file, which includes plotly; `agreed` is a section on another model."""
     from switch_model.plots.corpus import class_lift, drops_by_position, layer_loads, right_and_wrong_loads
 
-    def described(index: int, layer: str) -> dict[str, Any]:
+    def described(layer: str) -> dict[str, Any]:
         said, loads = right_wrong_in_words(corpus, layer)
-        measured = [None] * corpus.num_experts if importance is None else list(map(tuple, importance[index]))
+        experts = range(corpus.num_experts)
         return {
             "title": layer_title(layer).capitalize(),
             "information": information_in_words(corpus, layer, told),
             "lift": plot_html(class_lift(corpus, layer)),
             "right_and_wrong": said,
             "right_and_wrong_loads": "" if loads is None else plot_html(right_and_wrong_loads(loads)),
-            "cards": [expert_card(corpus, layer, expert, measured[expert]) for expert in range(corpus.num_experts)],
+            "cards": [expert_card(corpus, layer, expert, atlas.entry(layer, expert)) for expert in experts],
         }
 
     told = told_of_class(corpus)
@@ -144,9 +159,11 @@ def report_html(
         matrix=matrix.tolist() if drawn else None,
         most=max(int(matrix.max()), 1) if drawn else 1,
         classes=corpus.classes,
-        layers=[described(index, layer) for index, layer in enumerate(corpus.layers)],
+        layers=[described(layer) for layer in corpus.layers],
+        atlas=atlas_html(atlas, corpus),
+        agreement=agreed,
         no_names=NO_NAMES,
-        definitions=definitions_script(),
+        definitions=definitions_script() + atlas_script(),
         corner=header("true class"),
     )
 
@@ -171,10 +188,12 @@ def facts_in_words(corpus: Corpus) -> str:
 
 
 def information_in_words(corpus: Corpus, layer: str, told: Told) -> str:
-    """Mutual information of expert and class, beside chance, and whether any layer's is higher."""
+    """Mutual information of expert and class, beside chance, and whether any layer's is higher; "" without classes."""
+    if layer not in told:
+        return ""
     here = told[layer]
     verdict = "more than chance" if here.beyond_chance else "no more than chance"
-    kind = "class" if corpus.labelled else "predicted class"
+    kind = "source" if not corpus.classified else "class" if corpus.labelled else "predicted class"
     said = (
         f"Mutual information of a token’s expert with the text’s {kind}, normalised: {told_in_words(here)}, {verdict}."
     )
@@ -183,16 +202,19 @@ def information_in_words(corpus: Corpus, layer: str, told: Told) -> str:
 
 def most_telling_in_words(told: Told) -> str:
     """Which layer is looked at first, and why; "" where there is one only."""
-    layer = most_telling(told)
     if len(told) < 2:
         return ""
+    layer = most_telling(told)
     if not told[layer].beyond_chance:
         return f"No layer tells more of the class than chance; {layer_title(layer)} comes closest."
     return f"Of all layers, {layer_title(layer)} tells most of the class."
 
 
 def right_wrong_in_words(corpus: Corpus, layer: str) -> tuple[str, np.ndarray | None]:
-    """Whether wrongly predicted texts are routed differently, and both loads; None if they can't be compared."""
+    """Whether wrongly predicted texts are routed differently, and both loads; None if they can't be compared, and ""
+    where nothing is predicted."""
+    if not corpus.classified:
+        return "", None
     try:
         loads, apart = right_against_wrong(corpus, layer)
     except ValueError as error:

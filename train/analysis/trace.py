@@ -4,24 +4,26 @@ Try it: python -m train analyze --from_trace capture.csv --top_k 8 --output repo
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from switch_model.analysis.corpus import batches_by_length
+from switch_model.analysis.atlas import Atlas
+from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.layer_names import layer_title
-from switch_model.inference.pipeline import TextPipeline, padded
 from switch_model.storage.whole_files import folder_written_aside
-from switch_model.topk_routing import TopKRouting
 from switch_model.traces.agreement import LayerAgreement
 from switch_model.traces.measures import layer_measures
 from switch_model.traces.trace import RoutingTrace
+from train.analysis.agreement import agreement_html, agreement_json
+from train.analysis.analyze import write_tables
+from train.analysis.atlas import atlas_html, write_atlas
+from train.analysis.report import NO_NAMES
 from train.data.errors import DataError
-from train.definitions import definitions_script, header
+from train.definitions import atlas_script, definitions_script, header
 from train.formatting import counted, percent
 from train.templates import plot_html, plotly_script, render
 
@@ -34,43 +36,63 @@ def write_trace_report(
     measures = layer_measures(trace)
     try:
         with folder_written_aside(folder) as aside:
-            values = {"layers": measures, "notes": trace.notes, "agreement": [_plain(one) for one in found]}
-            (aside / "measures.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-            (aside / "report.html").write_text(_report(trace, measures, title, found, other), "utf-8")
+            _write(aside, trace, measures, _report(trace, measures, title, found, other), found)
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror}.") from error
     return facts_in_words(trace)
 
 
-@torch.inference_mode()
-def route_texts(
-    pipeline: TextPipeline, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
-) -> RoutingTrace:
-    """The routing of texts by a model that reads them with one stack. Raises DataError when none has a token."""
-    read = [one for one in map(pipeline.read, texts) if one.ids]
-    if not read:
-        raise DataError("None of the texts has a token: there is nothing to analyse.")
-    lengths, model = np.array([len(one.ids) for one in read]), pipeline.model
-    parts: list[list[TopKRouting]] = [[]] * len(read)
-    done = 0
-    for rows in batches_by_length(lengths):
-        ids, mask = padded([read[row].ids for row in rows], model.config.pad_token_id)
-        records = model(ids.to(model.device), mask.to(model.device), output_routing=True).routing
-        for place, row in enumerate(rows):
-            parts[row] = [record.example(place).detached() for record in records]
-        done += len(rows)
-        if progress:
-            progress(done, len(read))
-    layers = list(zip(*parts, strict=True))
+def write_texts_report(
+    corpus: Corpus,
+    atlas: Atlas,
+    title: str,
+    note: str,
+    folder: Path,
+    found: Sequence[LayerAgreement] = (),
+    other: str = "",
+) -> str:
+    """The report of a trace, with an expert atlas, of texts routed by a model that gives them no class: report.html,
+    measures.json, atlas.csv, atlas.json and two parquet tables; `found` is the agreement with `other`. Returns the
+    facts in a sentence. Raises DataError when that fails."""
+    trace = trace_of(corpus)
+    # What a trace lacks, the corpus has measured.
+    measures = [
+        own | {key: whole[key] for key in ("token_entropy", "weight_mass") if key in whole}
+        for own, whole in zip(layer_measures(trace), corpus.measures, strict=True)
+    ]
+    trace = replace(trace, notes=(note,) if note else ())
+    try:
+        with folder_written_aside(folder) as aside:
+            _write(
+                aside, trace, measures, _report(trace, measures, title, found, other, atlas_html(atlas, corpus)), found
+            )
+            write_atlas(atlas, corpus, aside)
+            write_tables(corpus, aside)
+    except OSError as error:
+        raise DataError(f"{folder} can't be written: {error.strerror}.") from error
+    return facts_in_words(trace)
+
+
+def trace_of(corpus: Corpus) -> RoutingTrace:
+    """A routed data set as a trace; its weights were not kept."""
+    own = zip(corpus.text.tolist(), corpus.start.tolist(), corpus.end.tolist(), corpus.token.tolist(), strict=True)
     return RoutingTrace(
-        layers=tuple(own[0].name for own in layers),
-        experts=np.stack([np.concatenate([one.experts[0].numpy() for one in own]) for own in layers]).astype(np.int32),
-        weights=np.stack([np.concatenate([one.weights[0].numpy() for one in own]) for own in layers]),
-        num_experts=model.config.num_experts,
-        text=np.repeat(np.arange(len(read)), lengths),
-        position=np.concatenate([np.arange(length) for length in lengths]),
-        tokens=[token for one in read for token in one.tokens],
+        layers=corpus.layers,
+        experts=np.stack([corpus.choices(layer) for layer in corpus.layers]).astype(np.int32),
+        weights=None,
+        num_experts=corpus.num_experts,
+        text=corpus.text,
+        position=corpus.position,
+        tokens=[corpus.texts[text][start:end] or corpus.names[token] for text, start, end, token in own],
     )
+
+
+def _write(
+    folder: Path, trace: RoutingTrace, measures: list[dict[str, Any]], report: str, found: Sequence[LayerAgreement] = ()
+) -> None:
+    values = {"layers": measures, "notes": trace.notes, "agreement": agreement_json(found)}
+    (folder / "measures.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    (folder / "report.html").write_text(report, "utf-8")
 
 
 def facts_in_words(trace: RoutingTrace) -> str:
@@ -83,23 +105,27 @@ def facts_in_words(trace: RoutingTrace) -> str:
 
 
 def _report(
-    trace: RoutingTrace, measures: list[dict[str, Any]], title: str, found: Sequence[LayerAgreement], other: str
+    trace: RoutingTrace,
+    measures: list[dict[str, Any]],
+    title: str,
+    found: Sequence[LayerAgreement] = (),
+    other: str = "",
+    atlas: str = "",
 ) -> str:
-    from switch_model.plots.traces import agreement_by_layer, load_map
+    from switch_model.plots.traces import load_map
 
     return render(
         "analysis/trace_report.html",
         title=title,
-        definitions=definitions_script(),
+        definitions=definitions_script() + atlas_script(),
+        atlas=atlas,
+        no_names=NO_NAMES,
         plotly=plotly_script(),
         facts=facts_in_words(trace),
         notes=trace.notes,
         layers=layer_table(measures),
         loads=plot_html(load_map([one["load"] for one in measures], trace.layers)),
-        agreement=agreement_table(found) if found else "",
-        agreement_plot=plot_html(agreement_by_layer(found)) if found else "",
-        other=other,
-        top_k=trace.top_k,
+        agreement=agreement_html(found, other, trace.top_k),
     )
 
 
@@ -119,23 +145,3 @@ def layer_table(measures: list[dict[str, Any]]) -> str:
         cv = f"{one['load_cv']:.2f}" + ("" if by_chance is None else f" ({by_chance:.2f})")
         rows.append((layer_title(one["layer"]), cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
     return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
-
-
-def agreement_table(found: Sequence[LayerAgreement]) -> str:
-    names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
-    rows = [
-        (
-            layer_title(one.layer),
-            f"{percent(one.overlap)} ({percent(one.overlap_chance)})",
-            f"{percent(one.rank)} ({percent(one.rank_chance)})",
-            f"{percent(one.same_first)} ({percent(one.same_first_chance)})",
-        )
-        for one in found
-    ]
-    return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
-
-
-def _plain(one: LayerAgreement) -> dict[str, Any]:
-    values = asdict(one)
-    values["by_position"] = [None if value != value else round(float(value), 4) for value in one.by_position]
-    return {key: round(float(value), 6) if isinstance(value, float) else value for key, value in values.items()}

@@ -14,7 +14,9 @@ from train.data.source import DataSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from switch_model.adapters.model import AdaptedModel
+    from switch_model.analysis.corpus import Corpus
+    from switch_model.inference.pipeline import AnyModel
+    from switch_model.traces.agreement import LayerAgreement
 
 
 def analyze_command(argv: list[str]) -> None:
@@ -27,34 +29,34 @@ def analyze_command(argv: list[str]) -> None:
         parser.error("give --checkpoint and --dataset, or --from_trace")
     options.checkpoint = with_revision(options.checkpoint, options.revision)
     from switch_model.adapters.loading import load_any
-    from switch_model.adapters.model import AdaptedModel
     from switch_model.analysis.corpus import route_corpus
-    from switch_model.checkpoint import require_classifier
-    from switch_model.inference.classifier import Predictor
-    from train.analysis.analyze import importances, rows_to_analyze, with_overlap, write_report
+    from switch_model.inference.classifier import CLASSIFIERS, Predictor
+    from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, write_report
+    from train.analysis.atlas import atlas_in_words
     from train.analysis.report import facts_in_words, most_telling_in_words, told_of_class
     from train.evaluation.reliance import measured, rows_of
 
     model, tokenizer = load_any(options.checkpoint, options.device, dtype=options.dtype)
-    if isinstance(model, AdaptedModel) and not model.classifies:
+    if not isinstance(model, CLASSIFIERS):
         return _analyze_texts(model, tokenizer, options)
-    require_classifier(model)
     predictor = Predictor(model, tokenizer)
     labels, source = predictor.model.config.labels, DataSource.of(options)
     rows = rows_to_analyze(labels, source, num_samples=options.num_samples, checkpoint=options.checkpoint)
     rows = with_overlap(rows, options.checkpoint)
 
     corpus = route_corpus(predictor, rows.texts, rows.true, progress_line("text", "texts"))
-    importance = importances(predictor, corpus, options.importance) if options.importance else None
+    agreed = _agreement(corpus, options)
+    atlas = atlas_of(model, corpus, options.importance, progress_line("expert", "experts"))
     found = measured(
         predictor.model, rows_of(corpus, predictor.model.config), options.reliance, progress_line("pass", "passes")
     )
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
     if (choices := corpus.measures[0].get("choices", 1)) > 1:
-        said = f"Each token has {choices} experts: loads count all of them, everything else the one of largest weight."
+        said = f"Each token has {choices} experts, and all of them count."
         rows = replace(rows, note=f"{rows.note} {said}".strip())
-    write_report(corpus, importance, title, rows.note, Path(options.output), found)
+    write_report(corpus, atlas, title, rows.note, Path(options.output), found, *agreed)
     print(f"{facts_in_words(corpus)} {most_telling_in_words(told_of_class(corpus))} {rows.note}".rstrip())
+    print(atlas_in_words(atlas))
     if found:
         print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")
@@ -75,39 +77,59 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
     parser.add_argument("--dtype", help=DTYPE)
     parser.add_argument(
-        "--importance", type=natural, default=32, help="number of texts for expert importance; 0 = none"
+        "--importance", type=natural, default=32, help="most texts on which each expert is switched off; 0 = none"
     )
     parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
-        "--output", type=as_path, required=True, help="folder for report.html, measures.json and two parquet tables"
+        "--output",
+        type=as_path,
+        required=True,
+        help="folder for report.html, measures.json, the expert atlas (atlas.csv, atlas.json) and two parquet tables",
     )
     _add_trace_flags(parser)
     return parser
 
 
-def _analyze_texts(model: "AdaptedModel", tokenizer: "PreTrainedTokenizerFast", options: Namespace) -> None:
-    """The routing of texts by a model of another family that gives them no class."""
-    from switch_model.adapters.model import AdaptedCausalLM
+def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", options: Namespace) -> None:
+    """The routing of texts by a model that gives them no class."""
+    from switch_model.analysis.corpus import route_corpus
+    from switch_model.analysis.scoring import MEASURED
     from switch_model.inference.pipeline import TextPipeline
-    from train.analysis.analyze import rows_to_analyze
-    from train.analysis.trace import route_texts, write_trace_report
-    from train.evaluation.reliance import measured
+    from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap
+    from train.analysis.atlas import atlas_in_words
+    from train.analysis.trace import write_texts_report
+    from train.evaluation.reliance import measured, rows_of
 
-    if model.config.is_encoder_decoder:
-        raise ValueError(
-            "analyze reads texts with one stack, and this model has an encoder and a decoder: python -m train evaluate "
-            "measures the routing of both."
-        )
-    pipeline, source = TextPipeline(model, tokenizer), DataSource.of(options)
-    texts = rows_to_analyze([], source, num_samples=options.num_samples, checkpoint=options.checkpoint).texts
-    trace = route_texts(pipeline, texts, progress_line("text", "texts"))
+    rows = rows_to_analyze([], DataSource.of(options), num_samples=options.num_samples, checkpoint=options.checkpoint)
+    rows = with_overlap(rows, options.checkpoint)
+    pipeline = TextPipeline(model, tokenizer)
+    corpus = route_corpus(pipeline, rows.texts, rows.true, progress_line("text", "texts"), rows.classes)
+    agreed = _agreement(corpus, options)
+    atlas = atlas_of(model, corpus, options.importance, progress_line("expert", "experts"))
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
-    print(write_trace_report(trace, title, Path(options.output)))
-    if isinstance(model, AdaptedCausalLM):
-        rows = [{"input_ids": ids} for ids in (pipeline.read(text).ids for text in texts) if len(ids) > 1]
-        if found := measured(model, rows, options.reliance, progress_line("pass", "passes")):
+    facts = write_texts_report(corpus, atlas, title, rows.note, Path(options.output), *agreed)
+    print(f"{facts} {rows.note}".rstrip())
+    print(atlas_in_words(atlas))
+    if isinstance(model, MEASURED):
+        texts = rows_of(corpus, model.config)
+        if found := measured(model, texts, options.reliance, progress_line("pass", "passes")):
             print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")
+
+
+def _agreement(corpus: "Corpus", options: Namespace) -> tuple[list["LayerAgreement"], str]:
+    """How far --compare_with, another checkpoint, agrees on the same texts, and its name."""
+    if not options.compare_with:
+        return [], ""
+    from switch_model.adapters.loading import load_any
+    from switch_model.analysis.corpus import route_corpus
+    from switch_model.inference.pipeline import TextPipeline
+    from switch_model.traces.agreement import agreement
+    from train.analysis.trace import trace_of
+
+    model, tokenizer = load_any(options.compare_with, options.device, dtype=options.dtype)
+    other = route_corpus(TextPipeline(model, tokenizer), corpus.texts, progress=progress_line("text", "texts"))
+    return agreement(trace_of(corpus), trace_of(other)), short_name(str(options.compare_with))
 
 
 def _add_trace_flags(parser: ArgumentParser) -> None:
@@ -117,7 +139,11 @@ def _add_trace_flags(parser: ArgumentParser) -> None:
         help="instead of a checkpoint: routing recorded elsewhere, by vLLM, SGLang, llama.cpp or others "
         "(docs/trace-format.md)",
     )
-    parser.add_argument("--compare_with", type=as_path, help="a second trace of the same tokens: how far they agree")
+    parser.add_argument(
+        "--compare_with",
+        type=as_path,
+        help="how far another agrees: a checkpoint, or with --from_trace a trace of the same tokens",
+    )
     parser.add_argument("--num_layers", type=positive, help="layers of the model, for a trace that does not say it")
     parser.add_argument("--top_k", type=positive, help="experts per token, for a trace that does not say it")
     parser.add_argument("--num_experts", type=positive, help="experts of a layer; none = as the trace says")

@@ -48,10 +48,12 @@ def measured(
 
 
 def rows_of(corpus: Corpus, config: SwitchConfig) -> list[dict[str, Any]]:
-    """The texts of a routed data set as rows, each with its class, negative = unknown."""
+    """The texts of a routed data set as rows, of a classifier each with its class, negative = unknown."""
     own = corpus.token != config.vocab_size  # Without the CLS token, which the model adds itself.
     ends = np.cumsum(np.bincount(corpus.text[own], minlength=len(corpus.texts)))[:-1]
     ids = np.split(corpus.token[own], ends)
+    if not corpus.classified:
+        return [{"input_ids": one} for one in ids if len(one) > 1]
     return [{"input_ids": one, "labels": label} for one, label in zip(ids, corpus.true.tolist(), strict=True)]
 
 

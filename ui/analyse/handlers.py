@@ -6,9 +6,8 @@ Try it: [*Analyst(shelf, workspace).run("ag_news", "toy", None, "", 100)][-1]
 
 import csv
 import weakref
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,17 @@ from markupsafe import Markup
 from switch_model import CheckpointError
 from switch_model.analysis.corpus import Corpus, route_in_steps
 from switch_model.analysis.layer_names import layer_title
-from switch_model.analysis.specialization import THIN_TEXTS, AgainstChance, Context, find, most_telling, token_of
-from switch_model.counterfactuals import mean_importance
+from switch_model.analysis.specialization import THIN_TEXTS, Context, find, most_telling, token_of
 from train.definitions import header
 from train.formatting import counted, percent
+from ui.analyse.analysis import Analysis, progress_of, steps_shown
 from ui.analyse.table_columns import columns_of_table, read_from_columns
+from ui.catalog.kinds import CLASSIFIER, READERS
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach
 from ui.catalog.samples import DATASET_NAMES
 from ui.components.outputs import outputs
-from ui.look.html import facts, heading, message, notice, piece, progress_bar, quiet, render
+from ui.look.html import heading, message, notice, piece, quiet, render
 from ui.look.page_words import page_words
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace
@@ -36,6 +36,8 @@ from ui.server.workspace import Workspace
 PUBLIC_ROWS = 2000
 # Rows that such a page measures reliance on.
 PUBLIC_RELIANCE = 64
+# Tokens of all passes that measure what experts do there.
+PUBLIC_TOKENS = 300_000
 # Texts on a page of a list, and of each its beginning.
 PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 # Routed data sets that a public page holds at once, of all visitors.
@@ -46,23 +48,6 @@ NO_CLASSES = "no classes"
 UPLOADED = "uploaded"
 FULL = "Too many visitors have a data set open just now. Try again in some minutes."
 EMPTY = quiet("Choose a data set, or upload a table with a column of texts, and analyse it.")
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """What one visitor analysed: a routed data set, the model's key, and what could not be used of the data."""
-
-    corpus: Corpus
-    model: str
-    title: str
-    note: str
-
-    @cached_property
-    def told(self) -> Mapping[str, AgainstChance]:
-        """What each layer's experts tell of the class."""
-        from train.analysis.report import told_of_class
-
-        return told_of_class(self.corpus)
 
 
 class Analyst:
@@ -120,26 +105,31 @@ class Analyst:
             yield gr.skip(), notice(FULL)
             return
         source = _path(upload) or dataset
-        yield gr.skip(), _bar(0, 1, f"Reading {Path(source).name} …")
+        yield gr.skip(), progress_of(0, 1, f"Reading {Path(source).name} …")
         try:
             if self.workspace.limits and source != dataset:
                 check_unpacked_size(Path(source), self.workspace.limits.unpacked)
-            predictor = self.shelf.load(model).predictor
+            if self.shelf.kind(model) not in READERS:
+                raise CheckpointError(
+                    "This model reads no texts by themselves: choose one that classifies or continues."
+                )
+            pipeline = self.shelf.load(model).pipeline
             most = PUBLIC_ROWS if self.workspace.limits else None
             rows = min(filter(None, (int(limit or 0), most)), default=None)
             chosen = split.strip() if split and split.strip() and source == dataset else None
             read = DataSource(source, self.workspace.data_dir, split=chosen)
             if source != dataset:
                 read = replace(read, text_column=text_column or None, label_column=label_column or None)
-            found = rows_to_analyze(predictor.model.config.labels, read, num_samples=rows)
-            steps = route_in_steps(predictor, found.texts, found.true)
+            labels = pipeline.model.config.labels if self.shelf.kind(model) is CLASSIFIER else []
+            found = rows_to_analyze(labels, read, num_samples=rows)
+            steps = route_in_steps(pipeline, found.texts, found.true, found.classes)
             while True:
                 try:
                     done, total = next(steps)
                 except StopIteration as end:
                     corpus = end.value
                     break
-                yield gr.skip(), _bar(done, total, f"{done:,} of {total:,} texts")
+                yield gr.skip(), progress_of(done, total, f"{done:,} of {total:,} texts")
         except (CheckpointError, DataError, ValueError) as error:
             self.reach.failed(source, error)
             yield gr.skip(), notice(page_words(error, source))
@@ -161,35 +151,31 @@ class Analyst:
         from train.evaluation.reliance import drawn, html, rows_of
 
         try:
-            model = self.shelf.load(analysis.model).predictor.model
+            model = self.shelf.load(analysis.model).pipeline.model
             rows = drawn(rows_of(analysis.corpus, model.config), PUBLIC_RELIANCE if self.workspace.limits else ROWS)
-            steps = reliance_in_steps(model, rows)
-            while True:
-                try:
-                    done, total = next(steps)
-                except StopIteration as end:
-                    yield html(end.value)
-                    return
-                yield _bar(done, total, f"{done} of {total} passes over {counted(len(rows), 'text')}")
+            found = yield from steps_shown(
+                reliance_in_steps(model, rows), "pass", f" over {counted(len(rows), 'text')}"
+            )
+            yield html(found)
         except (CheckpointError, ValueError) as error:
             yield notice(page_words(error))
 
     def card(self, analysis: Analysis | None, layer: str | None, expert: int | None, measured: bool) -> str:
-        """An expert's card; `measured` = with its importance, which takes a moment."""
+        """An expert's card; `measured` = with its effect, which takes a moment."""
         if analysis is None or layer is None or expert is None:
             return ""
-        from train.analysis.analyze import texts_to_try
+        from switch_model.analysis.effects import TEXTS, expert_effects
         from train.analysis.report import expert_card
+        from train.evaluation.reliance import drawn, rows_of
 
-        corpus, importance = analysis.corpus, None
-        if measured:
+        if measured and (layer, expert) not in analysis.effects:
             try:
-                predictor = self.shelf.load(analysis.model).predictor
-                texts = texts_to_try(corpus)
-                importance = *mean_importance(predictor, texts, layer, expert), len(texts)
+                model = self.shelf.load(analysis.model).pipeline.model
+                rows = drawn(rows_of(analysis.corpus, model.config), TEXTS)
+                analysis.effects.update(expert_effects(model, rows, [(layer, expert)]))
             except (CheckpointError, ValueError) as error:
                 return notice(page_words(error))
-        return expert_card(corpus, layer, expert, importance)
+        return expert_card(analysis.corpus, layer, expert, analysis.atlas.entry(layer, expert))
 
 
 # What is shown of a routed data set: facts, a row per layer, loads, drops and whether there can be any, pickers of a
@@ -219,7 +205,8 @@ def summary(analysis: Analysis | None) -> Summary:
     from train.analysis.report import facts_in_words, layer_table
 
     corpus = analysis.corpus
-    layers, first = [(layer_title(name), name) for name in corpus.layers], most_telling(analysis.told)
+    layers = [(layer_title(name), name) for name in corpus.layers]
+    first = most_telling(analysis.told) if analysis.told else corpus.layers[0]
     return Summary(
         facts=heading(analysis.title) + quiet(f"{facts_in_words(corpus)} {analysis.note}"),
         layers=piece("wide", layer_table(corpus, analysis.told)),
@@ -247,7 +234,7 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> LayerView:
     busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
     return LayerView(
         words=quiet(information_in_words(corpus, layer, analysis.told)),
-        classes=class_lift(corpus, layer),
+        classes=class_lift(corpus, layer) if corpus.classes else None,
         right_words=quiet(said),
         right_loads=None if loads is None else right_and_wrong_loads(loads),
         expert=gr.update(choices=_experts(corpus), value=busiest),
@@ -278,11 +265,11 @@ def search(analysis: Analysis | None, layer: str | None, expert: int, word: str,
         return message("No text matches: try another word, or any expert.")
     said = f"{counted(len(places), 'place')} in {counted(len(first), 'text')}, {layer_title(layer)}"
     found, page = list(first.items()), _page_within(page, len(first))
-    number = corpus.layer_index(layer)
+    number, classes = corpus.layer_index(layer), [*corpus.classes, ""]  # The last one stands for -1, unknown.
     rows = [
         {
             "index": index,
-            "head": corpus.classes[corpus.predicted[index]],
+            "head": classes[corpus.labels[index] if corpus.predicted[index] < 0 else corpus.predicted[index]],
             "place": place,
             "token": token_of(corpus, layer, expert, place),
             "layer": number,
@@ -321,6 +308,8 @@ def confusion_html(corpus: Corpus) -> str:
     from train.analysis.report import MAX_MATRIX, confusion
 
     matrix = confusion(corpus)
+    if not corpus.classified:
+        return quiet("This model gives texts no class: there are no errors to show.")
     if matrix is None:
         return quiet("The true classes are unknown: there are no errors to show.")
     if len(matrix) > MAX_MATRIX:
@@ -344,10 +333,6 @@ def tables(analysis: Analysis | None) -> list[str]:
     paths = write_tables(analysis.corpus, folder)
     pa.csv.write_csv(pa.table(analysis.corpus.texts_table()), folder / "texts.csv")
     return [*map(str, paths), str(folder / "texts.csv")]
-
-
-def _bar(done: int, total: int, said: str) -> Markup:
-    return progress_bar("texts done", done / max(total, 1)) + facts(said)
 
 
 def _page_within(page: int, count: int) -> int:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from train.data.table_file import UPLOAD_ENDINGS
+from ui.analyse.analysis import Analysis
+from ui.analyse.atlas import connect_atlas, create_atlas
 from ui.analyse.handlers import (
     ANY_EXPERT,
     EMPTY,
-    Analysis,
     Analyst,
     LayerView,
     Summary,
@@ -22,6 +23,7 @@ from ui.analyse.handlers import (
     summary,
     tables,
 )
+from ui.catalog.kinds import READERS
 from ui.catalog.private_models import PrivateModels
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
@@ -62,7 +64,7 @@ _PICKER = {"filterable": False, "min_width": 140}
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 # What of an earlier data set must not stay.
-_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "analysis", "shown", "files")
+_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "atlas", "analysis", "shown", "files")
 
 
 class _Choice(NamedTuple):
@@ -114,6 +116,7 @@ def create_analyse_tab(
         choice = _create_choice(analyst)
     with gr.Column(visible=False, elem_id="analysis") as shown:
         facts, layers, loads, drops, may_drop = _create_overview()
+        atlas = create_atlas()
         rely, reliance = _create_reliance()
         layer, words, classes, right_words, right_loads = _create_layer()
         with gr.Row(elem_classes="pair"):
@@ -129,8 +132,9 @@ def create_analyse_tab(
 
     summed = Summary(facts, layers, loads, drops, may_drop, layer, search_for.layer, search_for.expert, matrix, shown)
     of_layer = LayerView(words, classes, right_words, right_loads, expert.picker)
+    draw_atlas, measuring = connect_atlas(analyst, atlas, analysis, layer, of_layer, expert.card)
     relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **_QUIET)
-    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, analysis, shown, files)
+    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, atlas.table, analysis, shown, files)
     of_expert = {
         "fn": _card_of(analyst, False),
         "inputs": [analysis, layer, expert.picker],
@@ -138,8 +142,8 @@ def create_analyse_tab(
         **_QUIET,
     }
     looking = {"fn": layer_view, "inputs": [analysis, layer], "outputs": [*of_layer], **_QUIET}
-    for done in _connect_choice(analyst, choice, analysis, cleaned, relying):
-        done.then(summary, [analysis], [*summed], **_QUIET).then(**looking).then(**of_expert)
+    for done in _connect_choice(analyst, choice, analysis, cleaned, [relying, measuring]):
+        done.then(summary, [analysis], [*summed], **_QUIET).then(**looking).then(**of_expert).then(**draw_atlas)
     layer.input(**looking).then(**of_expert)
     expert.picker.input(**of_expert)
     expert.measure.click(**of_expert | {"fn": _card_of(analyst, True)})
@@ -157,7 +161,7 @@ def _create_choice(analyst: Analyst) -> _Choice:
     gr.HTML(heading("Where a whole data set goes"), **_PLAIN)
     with gr.Row(elem_classes="columns"):
         model = gr.Dropdown(
-            analyst.shelf.classifiers(),
+            analyst.shelf.of_kinds(READERS),
             value=analyst.shelf.default_classifier,
             label="Model",
             elem_id="analyse-model",
@@ -219,7 +223,7 @@ def _create_expert() -> _Expert:
         picker = gr.Dropdown([], label="Expert", elem_id="analyse-expert", **_PICKER, **_BARE)
     card = gr.HTML("", elem_id="expert-card", **_PLAIN)
     with gr.Row(elem_classes="buttons"):
-        return _Expert(picker, card, gr.Button("Measure its importance", elem_id="measure-expert", **_BUTTON))
+        return _Expert(picker, card, gr.Button("Measure its effect", elem_id="measure-expert", **_BUTTON))
 
 
 def _create_search() -> _Search:
@@ -257,13 +261,15 @@ def _plot(name: str) -> gr.Plot:
 # -- events -----------------------------------------------------------------------------------------------------------
 
 
-def _connect_choice(analyst: Analyst, choice: _Choice, analysis: gr.State, cleaned: Any, relying: Any) -> list[Any]:
+def _connect_choice(
+    analyst: Analyst, choice: _Choice, analysis: gr.State, cleaned: Any, measuring: list[Any]
+) -> list[Any]:
     """Analyse and upload. Returns the events after which there is something to show."""
     columns = [choice.text_column, choice.label_column]
     inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit, *columns]
     hide, found = gr.update(visible=False), []
     for source, brings_table in ((choice.go.click, False), (choice.upload.upload, True)):
-        begun = source(_clean, None, [*cleaned], cancels=[relying], **_QUIET)
+        begun = source(_clean, None, [*cleaned], cancels=measuring, **_QUIET)
         if brings_table:
             begun = begun.then(analyst.take, [choice.upload], [choice.dataset, *columns], **_QUIET)
         running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **_QUIET)
@@ -311,7 +317,7 @@ def _connect_visitor(
     """The visitor's own models are offered, and what they leave behind goes."""
 
     def refresh(chosen: str | None, upload: Any, request: gr.Request) -> tuple[Any, Any]:
-        offered = private.offer(request.session_hash, chosen, classifiers=True)
+        offered = private.offer(request.session_hash, chosen, kinds=READERS)
         return offered, gr.update(choices=analyst.offer(upload))
 
     def leave(request: gr.Request) -> None:
@@ -355,7 +361,7 @@ def _leave() -> tuple[Any, Any]:
 
 def _clean() -> Any:
     hidden = gr.update(visible=False)
-    return _Cleaned(gr.update(visible=True), "", "", "", None, hidden, gr.update(visible=False, value=None))
+    return _Cleaned(gr.update(visible=True), "", "", "", "", None, hidden, gr.update(visible=False, value=None))
 
 
 def _card_of(analyst: Analyst, measured: bool):

@@ -5,6 +5,7 @@ Try it: ModelShelf.find().load("ag_news").predictor("Oil prices rose.").label
 
 import secrets
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,11 @@ class ModelShelf:
 
     def classifiers(self) -> list[tuple[str, str]]:
         """The same of classifiers alone."""
-        return [(title, key) for title, key in self.choices() if self.kind(key) is CLASSIFIER]
+        return self.of_kinds((CLASSIFIER,))
+
+    def of_kinds(self, kinds: Collection[Kind]) -> list[tuple[str, str]]:
+        """The same of some kinds alone."""
+        return [(title, key) for title, key in self.choices() if self.kind(key) in kinds]
 
     def kind(self, key: str | None) -> Kind:
         """What a model does, without opening it; a classifier where that is unknown yet."""

@@ -7,14 +7,14 @@ Try it: PrivateModels(ModelShelf.find()).receive(["mine.zip"], "", "session")
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from switch_model import CheckpointError
-from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
 from ui.catalog.sandbox import examine
 from ui.look.html import facts, notice
@@ -48,15 +48,16 @@ class PrivateModels:
         session: str | None,
         chosen: str | None,
         besides: Sequence[tuple[str, str]] = (),
-        classifiers: bool = False,
+        kinds: Collection[Kind] | None = None,
     ) -> Any:
         """A picker as this visitor may use it now: what was chosen stays, or the default model comes in its place.
 
-        `besides`: (title, key) of what is on offer there alone; `classifiers`: no models of other kinds.
+        `besides`: (title, key) of what is on offer there alone; `kinds`: no models of other kinds, a classifier first.
         """
-        choices = [*(self.classifiers(session) if classifiers else self.choices(session)), *besides]
+        own = [(title, key) for title, key in self.choices(session) if kinds is None or self.shelf.kind(key) in kinds]
+        choices = [*own, *besides]
         there = chosen in (key for _, key in choices)
-        default = self.shelf.default_classifier if classifiers else self.shelf.default
+        default = self.shelf.default if kinds is None else self.shelf.default_classifier
         return gr.update(choices=choices, value=chosen if there else default)
 
     def owns(self, session: str | None, key: str | None) -> bool:

@@ -17,8 +17,10 @@ from train.definitions import header
 from train.formatting import percent
 from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import CheckpointShelf, same_run
+from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
+from ui.compare.checkpoints import Agreement, create_agreement
 from ui.compare.drift import Drift, create_drift
 from ui.compare.traces import create_traces
 from ui.components.routing_grid import create_routing_grid
@@ -177,7 +179,7 @@ def create_compare_tab(
 
     def begin(view: Any, text: str, first: str, second: str, request: gr.Request) -> tuple[Any, Any, Any]:
         kept = shelf.choices()
-        pickers = (private.offer(request.session_hash, chosen, kept, classifiers=True) for chosen in (first, second))
+        pickers = (private.offer(request.session_hash, chosen, kept, (CLASSIFIER,)) for chosen in (first, second))
         return (gr.skip() if text or view is None else view.text), *pickers
 
     def open_pair(compared: bool, *pair: str) -> tuple[Any, ...]:
@@ -191,6 +193,7 @@ def create_compare_tab(
     begun.then(open_pair, [compared, *inputs], [compared, *shown], **_QUIET)
     run.click(route, inputs, [*shown], **_QUIET)
     create_drift(Drift(workspace, private.shelf.device), boxes[0], tab, pages)
+    create_agreement(Agreement(shelf, workspace), private, tab)
     create_traces()
 
 

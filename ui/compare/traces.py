@@ -12,7 +12,8 @@ from switch_model.traces.agreement import agreement
 from switch_model.traces.measures import layer_measures
 from switch_model.traces.opening import open_trace
 from switch_model.traces.trace import TraceError
-from train.analysis.trace import agreement_table, facts_in_words, layer_table
+from train.analysis.agreement import agreement_table
+from train.analysis.trace import facts_in_words, layer_table
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid
 from ui.components.routing_matrix import MAX_TOKENS, recorded_value

@@ -1,0 +1,54 @@
+"""How far two traces, or two checkpoints on the same texts, send tokens to the same experts: tables, sections, numbers.
+
+Try it: agreement_html(agreement(one, other), "the other", 8)
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from switch_model.analysis.layer_names import layer_title
+from switch_model.traces.agreement import LayerAgreement
+from train.definitions import header
+from train.formatting import percent
+from train.templates import plot_html, render
+
+
+def agreement_table(found: Sequence[LayerAgreement]) -> str:
+    names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
+    rows = [
+        (
+            layer_title(one.layer),
+            f"{percent(one.overlap)} ({percent(one.overlap_chance)})",
+            f"{percent(one.rank)} ({percent(one.rank_chance)})",
+            f"{percent(one.same_first)} ({percent(one.same_first_chance)})",
+        )
+        for one in found
+    ]
+    return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
+
+
+def agreement_html(found: Sequence[LayerAgreement], other: str, top_k: int) -> str:
+    """A section of a report, with plots by layer and by position; "" where nothing was compared."""
+    if not found:
+        return ""
+    from switch_model.plots.traces import agreement_by_layer, agreement_by_position
+
+    return render(
+        "analysis/agreement.html",
+        other=other,
+        table=agreement_table(found),
+        plot=plot_html(agreement_by_layer(found)),
+        positions=plot_html(agreement_by_position(found)),
+        top_k=top_k,
+    )
+
+
+def agreement_json(found: Sequence[LayerAgreement]) -> list[dict[str, Any]]:
+    return [*map(_plain, found)]
+
+
+def _plain(one: LayerAgreement) -> dict[str, Any]:
+    values = asdict(one)
+    values["by_position"] = [None if value != value else round(float(value), 4) for value in one.by_position]
+    return {key: round(float(value), 6) if isinstance(value, float) else value for key, value in values.items()}

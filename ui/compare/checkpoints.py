@@ -1,0 +1,132 @@
+"""Two models, or two checkpoints of a run, on many texts: how far they send tokens to the same experts, beside chance.
+
+Try it: [*Agreement(shelf, workspace).compare("ag_news", "ag_news", "mini_news", 20)][-1].table
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from switch_model import CheckpointError
+from switch_model.analysis.corpus import Corpus, route_in_steps
+from switch_model.traces.agreement import agreement
+from train.formatting import counted
+from ui.analyse.analysis import steps_shown
+from ui.catalog.checkpoints import CheckpointShelf, same_run
+from ui.catalog.kinds import READERS
+from ui.catalog.private_models import PrivateModels
+from ui.catalog.reach import DataReach
+from ui.components.outputs import SKIP
+from ui.look.html import note, notice, piece, quiet
+from ui.look.page_words import page_words
+from ui.server.workspace import Workspace
+
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_PLAIN = {"apply_default_css": False}
+_ABOUT = (
+    "How often two models of one shape choose the same experts for the same tokens, layer by layer and by the position "
+    "in the text: two checkpoints of a run, or a model and what was made of it. By chance: the tokens of one shuffled."
+)
+_FOREIGN = (
+    "Experts of two models have no common numbering: an agreement above chance means that one was made from the other."
+)
+# Rows to begin with, and at most on a public page.
+ROWS, PUBLIC_ROWS = 100, 200
+
+
+class Agreed(NamedTuple):
+    """What is shown: words or how far it is, a row for each layer, plots by layer and by position."""
+
+    said: Any = SKIP
+    table: Any = ""
+    layers: Any = gr.update(visible=False)
+    positions: Any = gr.update(visible=False)
+
+
+class Agreement:
+    """The handlers of the card."""
+
+    def __init__(self, shelf: CheckpointShelf, workspace: Workspace):
+        self.shelf, self.workspace = shelf, workspace
+        self.reach = DataReach(workspace.data_dir)
+
+    def compare(self, first: str, second: str, dataset: str, limit: float) -> Iterator[Agreed]:
+        """How far it is, again and again, and then how far the two agree."""
+        from switch_model.plots.traces import agreement_by_layer, agreement_by_position
+        from train.analysis.agreement import agreement_table
+        from train.analysis.analyze import rows_to_analyze
+        from train.analysis.trace import trace_of
+        from train.data.errors import DataError
+        from train.data.source import DataSource
+
+        rows = max(int(limit or ROWS), 1)
+        rows = min(rows, PUBLIC_ROWS) if self.workspace.limits else rows
+        try:
+            texts = rows_to_analyze([], DataSource(dataset, self.workspace.data_dir), num_samples=rows).texts
+            routed: list[Corpus] = []
+            for key in (first, second):
+                pipeline = self.shelf.load(key).pipeline
+                for shown in (steps := _Steps(route_in_steps(pipeline, texts))):
+                    yield Agreed(shown)
+                routed.append(steps.result)
+            one, other = routed
+            found = agreement(trace_of(one), trace_of(other))
+        except (CheckpointError, DataError, ValueError) as error:
+            self.reach.failed(dataset, error)
+            yield Agreed(notice(page_words(error, dataset)))
+            return
+        said = quiet(f"{counted(len(one.texts), 'text')}, {counted(len(one.token), 'token')} of {Path(dataset).name}.")
+        if first != second and not same_run(first, second):
+            said += note(_FOREIGN)
+        yield Agreed(
+            said,
+            piece("wide", agreement_table(found)),
+            gr.update(value=agreement_by_layer(found), visible=True),
+            gr.update(value=agreement_by_position(found), visible=True),
+        )
+
+
+class _Steps:
+    """The bars of work in steps, and its result once they are over."""
+
+    def __init__(self, steps: Any):
+        self.steps, self.result = steps, None
+
+    def __iter__(self) -> Iterator[Any]:
+        self.result = yield from steps_shown(self.steps, "text")
+
+
+def create_agreement(handlers: Agreement, private: PrivateModels, tab: gr.Tab) -> None:
+    """Lay it out, folded, and connect it."""
+    with gr.Accordion("Two models on many texts", open=False, elem_classes="card", elem_id="agreement"):
+        gr.HTML(quiet(_ABOUT), **_PLAIN)
+        picker = {"filterable": False, "min_width": 200}
+        with gr.Row(elem_classes="columns"):
+            default, offered = private.shelf.default_classifier, private.shelf.of_kinds(READERS)
+            models = [
+                gr.Dropdown(offered, value=default, label=f"{name} model", elem_id=f"agreement-{number}", **picker)
+                for number, name in enumerate(("First", "Second"))
+            ]
+            names = handlers.reach.choices(("mini_news", "mini_reviews", "tiny_stories", "ag_news"))
+            dataset = gr.Dropdown(names, value="mini_news", label="Data set", elem_id="agreement-data", **picker)
+            limit = gr.Number(ROWS, label="Rows", precision=0, minimum=1, min_width=90)
+        with gr.Row(elem_classes="buttons"):
+            go = gr.Button("Compare routes", variant="primary", min_width=0, scale=0, elem_id="agreement-go")
+        said = gr.HTML("", elem_id="agreement-said", **_PLAIN)
+        table = gr.HTML("", elem_id="agreement-table", **_PLAIN)
+        bare = {"show_label": False, "container": False, "buttons": [], "visible": False}
+        layers = gr.Plot(elem_id="agreement-layers", **bare)
+        positions = gr.Plot(elem_id="agreement-positions", **bare)
+
+    def refresh(first: str, second: str, request: gr.Request) -> tuple[Any, Any]:
+        kept = handlers.shelf.choices()
+        one, other = (private.offer(request.session_hash, chosen, kept, READERS) for chosen in (first, second))
+        return one, other
+
+    tab.select(refresh, models, models, **_QUIET)
+    go.click(
+        handlers.compare, [*models, dataset, limit], [*Agreed(said, table, layers, positions)],
+        concurrency_limit=1, **_QUIET,
+    )  # fmt: skip
