@@ -166,7 +166,8 @@ class RoutingMonitor(TrainerCallback):
         if not self._writes or not routing:
             return
         line = {"kind": phase, "step": state.global_step, "epoch": state.epoch, "seconds": self._seconds()}
-        self._append(line | found | {"routing": routing})
+        with_dead = [layer | {"dead_experts": dead_experts(layer["load"])} for layer in routing]
+        self._append(line | found | {"routing": with_dead})
         prefix = "routing" if phase == "train" else "eval_routing"
         self._report(state.global_step, routing_keys(routing, prefix), args)
 

@@ -48,7 +48,9 @@ def agreement_by_position(found: Sequence[LayerAgreement]) -> go.Figure:
         )
     )
     figure = styled(figure, height=min(max(14 * len(found), 90), 700) + 60, hovermode="closest", grid=False)
-    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(type="category", title="position in the text")
+    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(
+        type="category", title="position in the text"
+    )
 
 
 def agreement_by_layer(found: Sequence[LayerAgreement]) -> go.Figure:

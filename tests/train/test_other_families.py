@@ -57,9 +57,12 @@ def test_evaluate_and_analyze_measure_them(tmp_path, data, capsys):
     assert sum(layer["load"]) == pytest.approx(1, abs=1e-4) and layer["coactivation"]
     capsys.readouterr()
     writer = str(save_tiny(tmp_path / "text", tiny("olmoe")))
-    assert main(["analyze", "--checkpoint", writer, "--dataset", data, "--reliance", "4", "--output", str(report)]) == 0
+    asked = ["--dataset", data, "--reliance", "4", "--compare_with", writer, "--output", str(report)]
+    assert main(["analyze", "--checkpoint", writer, *asked]) == 0
     assert "12 texts, 60 tokens, 3 layers of 8 experts, 2 for each token" in capsys.readouterr().out
     assert len(json.loads((report / "measures.json").read_text())["layers"][0]["load"]) == 8
+    agreed = json.loads((report / "measures.json").read_text())["agreement"]
+    assert [one["rank"] for one in agreed] == [1] * 3 and agreed[0]["rank_chance"] < 1 == agreed[0]["by_position"][0]
     entries = json.loads((report / "atlas.json").read_text())["experts"]
     # Two choices for each token, two sources of the texts, and what the text is worth without each expert.
     assert len(entries) == 24 and sum(one["tokens"] for one in entries[:8]) == CHOICES * 60

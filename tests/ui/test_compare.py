@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from tests.support.pages import save_tiny_checkpoint
+from ui.catalog.checkpoints import CheckpointShelf
 from ui.catalog.models import ModelShelf
+from ui.compare.checkpoints import Agreement
 from ui.compare.tab import aligned, compare
 from ui.compare.traces import recorded
+from ui.server.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,17 @@ def test_models_of_other_shapes_are_shown_without_comparing_routes(shelf):
     assert (first["experts"], second["experts"]) == (4, 6)
     assert "There is no model" in compare(shelf, "first", "oil", "gone", "")[0]
     assert "empty" in compare(shelf, "first", " ", "first", "")[0]
+
+
+def test_two_models_on_many_texts_agree_beside_chance(shelf, tmp_path):
+    (tmp_path / "some.csv").write_text("text\n" + "oil prices rose\nthe team won the winter alert\n" * 3)
+    workspace = Workspace(tmp_path)
+    handlers = Agreement(CheckpointShelf(shelf, workspace), workspace)
+    *_, last = handlers.compare("first", "first", str(tmp_path / "some.csv"), 4)
+    assert "4 texts" in last.said and "numbering" not in last.said and last.table.count("100\u00a0%") == 6
+    assert len(last.positions["value"].data[0].y) == 2
+    *_, last = handlers.compare("first", "gone", str(tmp_path / "some.csv"), 4)
+    assert "There is no model" in last.said and not last.table
 
 
 def test_a_trace_from_elsewhere_is_shown_and_a_broken_one_is_said_to_be(tmp_path):

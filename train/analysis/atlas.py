@@ -92,7 +92,7 @@ def atlas_in_words(atlas: Atlas) -> str:
     tested = f"{counted(atlas.vocabulary, 'token')} and {counted(len(atlas.entries), 'expert')}"
     return (
         f"Of all pairs of {tested}, {atlas.found:,} are together more often than chance, at a false discovery rate of "
-        f"{percent(RATE)}; with the routes of each text permuted, {atlas.found_chance:,.1f}. Bold: such a pair."
+        f"{100 * RATE:.0f}\u00a0%; with the routes of each text permuted, {atlas.found_chance:,.1f}. Bold: such a pair."
     )
 
 

@@ -342,7 +342,7 @@ def _connect_explore(
             raise gr.Error("You removed that model: analyse the data set with another one.", print_exception=False)
         place = {name: int(event._data[name]) for name in ("token", "layer") if name in event._data}
         corpus = analysis.corpus
-        label = corpus.classes[corpus.true[index]] if corpus.true[index] >= 0 else None
+        label = corpus.classes[corpus.true[index]] if corpus.true[index] >= 0 and corpus.classified else None
         restored = explore.restoring["fn"](plain_link(analysis.model, corpus.texts[index], label, **place))
         return gr.Tabs(selected="explore"), gr.update(visible=True), *restored
 

@@ -63,6 +63,7 @@ def test_a_monitor_writes_what_the_routers_returned(watched):
     train, evaluated = lines[0]["routing"][1], lines[1]["routing"][1]
     assert train["layer"] == "decoder.1" and train["tokens"] == 4 * 2 * 2 * TOKENS and evaluated["tokens"] == 4 * TOKENS
     assert train["load"] == pytest.approx((counted / counted.sum()).tolist(), abs=1e-5)
+    assert train["dead_experts"] == sum(share < 0.01 / 8 for share in train["load"])
     assert lines[0]["loss"] > 0 and lines[1]["perplexity"] > 1
     # Its hooks are gone; the one left is the test's.
     gates = [layer.mlp.gate for layer in model.model.layers]
