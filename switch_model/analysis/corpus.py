@@ -151,20 +151,9 @@ def route_in_steps(
 ) -> Generator[tuple[int, int], None, Corpus]:
     """`route_corpus` as a generator, to show progress or to cancel: yields (texts done, total)."""
     model, config = pipeline.model, pipeline.model.config
-    if not config.sparse_layers:
-        raise ValueError("This model has no sparse layer: there is no routing to analyse.")
-    if config.is_encoder_decoder:
-        raise ValueError(
-            "A data set is analysed with a model that reads texts with one stack, and this one has an encoder and a "
-            "decoder: python -m train evaluate measures the routing of both."
-        )
+    _check_reads(config)
     classifies = isinstance(model, CLASSIFIERS)
-    texts = [replace_surrogates(text[:MAX_CHARACTERS]) for text in texts]
-    encodings = pipeline.tokenizer.backend_tokenizer.encode_batch(texts)
-    kept = [index for index, encoding in enumerate(encodings) if encoding.ids]
-    if not kept:
-        raise ValueError("None of the texts has a visible character: there is nothing to analyse.")
-    texts, encodings = [texts[index] for index in kept], [encodings[index] for index in kept]
+    texts, encodings, kept = _encoded(pipeline, texts)
     added = pipeline.added
     lengths = np.array([added + len(encoding.ids) for encoding in encodings])
     first = np.concatenate([[0], np.cumsum(lengths)])
@@ -214,6 +203,26 @@ def route_in_steps(
         names=_names(pipeline, texts, token, text, offsets),
         experts=routes if routes.shape[-1] > 1 else None,
     )
+
+
+def _check_reads(config: Any) -> None:
+    if not config.sparse_layers:
+        raise ValueError("This model has no sparse layer: there is no routing to analyse.")
+    if config.is_encoder_decoder:
+        raise ValueError(
+            "A data set is analysed with a model that reads texts with one stack, and this one has an encoder and a "
+            "decoder: python -m train evaluate measures the routing of both."
+        )
+
+
+def _encoded(pipeline: TextPipeline, texts: Sequence[str]) -> tuple[list[str], list[Any], list[int]]:
+    """(the texts that have a token, what the tokenizer makes of them, their indices)."""
+    texts = [replace_surrogates(text[:MAX_CHARACTERS]) for text in texts]
+    encodings = pipeline.tokenizer.backend_tokenizer.encode_batch(texts)
+    kept = [index for index, encoding in enumerate(encodings) if encoding.ids]
+    if not kept:
+        raise ValueError("None of the texts has a visible character: there is nothing to analyse.")
+    return [texts[index] for index in kept], [encodings[index] for index in kept], kept
 
 
 def batches_by_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from switch_model import CheckpointError
 from switch_model.analysis.corpus import Corpus, route_in_steps
 from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find, most_telling, token_of
+from switch_model.inference.factory import Pipeline
 from train.definitions import header
 from train.formatting import counted, percent
 from ui.analyse.analysis import Analysis, progress_of, steps_shown
@@ -109,18 +110,13 @@ class Analyst:
         try:
             if self.workspace.limits and source != dataset:
                 check_unpacked_size(Path(source), self.workspace.limits.unpacked)
-            if self.shelf.kind(model) not in READERS:
-                raise CheckpointError(
-                    "This model reads no texts by themselves: choose one that classifies or continues."
-                )
-            pipeline = self.shelf.load(model).pipeline
+            pipeline, labels = self._reader(model)
             most = PUBLIC_ROWS if self.workspace.limits else None
             rows = min(filter(None, (int(limit or 0), most)), default=None)
             chosen = split.strip() if split and split.strip() and source == dataset else None
             read = DataSource(source, self.workspace.data_dir, split=chosen)
             if source != dataset:
                 read = replace(read, text_column=text_column or None, label_column=label_column or None)
-            labels = pipeline.model.config.labels if self.shelf.kind(model) is CLASSIFIER else []
             found = rows_to_analyze(labels, read, num_samples=rows)
             steps = route_in_steps(pipeline, found.texts, found.true, found.classes)
             while True:
@@ -142,6 +138,16 @@ class Analyst:
         analysis = Analysis(corpus, model, title, read_from + found.note + capped)
         self._held.add(analysis)
         yield analysis, ""
+
+    def _reader(self, model: str | None) -> tuple[Pipeline, list[str]]:
+        """A model, and its classes, if it has any. Raises CheckpointError for one that can't read a text by itself."""
+        kind = self.shelf.kind(model)
+        if kind not in READERS:
+            raise CheckpointError(
+                f"This model {kind.does}: choose a classifier for this, or one that continues a text."
+            )
+        pipeline = self.shelf.load(model).pipeline
+        return pipeline, pipeline.model.config.labels if kind is CLASSIFIER else []
 
     def reliance(self, analysis: Analysis | None) -> Iterator[str]:
         """How far it is, again and again, and then what became of the model without its experts."""
