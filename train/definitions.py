@@ -146,7 +146,7 @@ def definitions_script() -> Markup:
 
 def atlas_script() -> Markup:
     """Sorting and searching of the expert atlas, for the head of a page."""
-    return Markup(render("analysis/atlas_script.html"))
+    return render("analysis/atlas_script.html")
 
 
 def _known(name: str) -> str:
