@@ -43,7 +43,7 @@ def agreement_by_position(found: Sequence[LayerAgreement]) -> go.Figure:
             zmin=0,
             zmax=100,
             colorscale=SHARES,
-            colorbar=COLOUR_BAR | three_ticks(0, 100),
+            colorbar=colour_bar("% the same") | three_ticks(0, 100),
             hovertemplate="%{y}, %{x} of the text: %{z:.1f} % the same experts<extra></extra>",
         )
     )
