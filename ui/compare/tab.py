@@ -144,8 +144,7 @@ def create_compare_tab(
         workspace: where runs lie, whose checkpoints are models too.
         view, pages: what Explore shows, whose text it starts with, and the page's tabs.
     """
-    shelf = CheckpointShelf(private.shelf, workspace)
-    boxes, models = [], []
+    shelf, boxes, models = CheckpointShelf(private.shelf, workspace), [], []
     with gr.Column(elem_classes="card"):
         gr.HTML(heading("Compare") + quiet(_HINT), apply_default_css=False)
         with gr.Row():
