@@ -1,5 +1,6 @@
 """What every test stands on: no hub, no telemetry, one thread, a run trained once for all that need one, a browser."""
 
+import gc
 import os
 from contextlib import contextmanager
 
@@ -31,6 +32,13 @@ CHROMIUM_FLAGS = [
 def own_cache(tmp_path_factory):
     """Streams of tokens are kept with these tests, not in the cache of who runs them."""
     os.environ["SWITCH_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_are_no_garbage():
+    """Collections of garbage, of which a training asks for one at least, needn't look through all that is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -94,9 +102,8 @@ def browser():
         running.close()
 
 
-@pytest.fixture
-def new_page(browser):
-    """Pages of a visitor of their own each, closed at the end: new_page(height=844, has_touch=True)."""
+@contextmanager
+def pages_of(browser):
     pages = []
 
     def open_one(width: int = 1200, height: int = 900, **device):
@@ -108,3 +115,17 @@ def new_page(browser):
     yield open_one
     for page in pages:
         page.close()
+
+
+@pytest.fixture
+def new_page(browser):
+    """Pages of a visitor of their own each, closed at the end: new_page(height=844, has_touch=True)."""
+    with pages_of(browser) as open_one:
+        yield open_one
+
+
+@pytest.fixture(scope="module")
+def new_pages(browser):
+    """The same, closed when the module's tests are done."""
+    with pages_of(browser) as open_one:
+        yield open_one

@@ -2,18 +2,12 @@
 
 import itertools
 
-import pytest
-
-from tests.support.explore_page import TEXT, cell, open_detail, route, wait_for_cells, wait_for_words
-from tests.support.pages import running_app, save_tiny_checkpoint
+from tests.support.explore_page import TEXT, cell, choose_model, open_detail, route, wait_for_cells, wait_for_words
 
 HOSTILE = "<script>hacked=1</script> <img src=x onerror=hacked=2> ${window.hacked=3} {{7*7}} `C:\\users`"
 
 
-def test_type_route_and_look_closer(open_page):
-    page = open_page()
-    # The page is never empty: a sample is routed before anyone types.
-    assert page.locator(".cell[data-t]").count() > 20
+def test_type_route_and_look_closer(page):
     route(page, TEXT)
     assert page.locator(".grid-token").all_text_contents()[:9] == TEXT.split()
     assert page.locator(".cell[data-t]").count() == 2 * len(TEXT.split())
@@ -36,8 +30,7 @@ def test_type_route_and_look_closer(open_page):
     page.wait_for_selector("#sankey .js-plotly-plot")
 
 
-def test_tooltip_tells_expert_probability_and_slot(open_page):
-    page = open_page()
+def test_tooltip_tells_expert_probability_and_slot(page):
     cell(page, 1, 0).hover()
     said = page.inner_text(".grid-tip")
     assert "layer 1 · expert" in said and "probability 0." in said and ("slot" in said or "place" in said)
@@ -45,8 +38,7 @@ def test_tooltip_tells_expert_probability_and_slot(open_page):
     assert "expert" in label and "probability" in label
 
 
-def test_keyboard_reaches_and_picks_every_cell(open_page):
-    page = open_page()
+def test_keyboard_reaches_and_picks_every_cell(page):
     route(page, TEXT)
     assert page.locator('.cell[tabindex="0"]').count() == 1, "one tab stop for the whole grid"
     page.locator('.cell[tabindex="0"]').focus()
@@ -61,8 +53,7 @@ def test_keyboard_reaches_and_picks_every_cell(open_page):
     assert page.locator('.cell[tabindex="0"]').count() == 1
 
 
-def test_legend_lights_one_expert(open_page):
-    page = open_page()
+def test_legend_lights_one_expert(page):
     route(page, TEXT)
     number = cell(page, 0, 0).inner_text()
     chip = page.locator(f'button.chip[data-expert="{number}"]')
@@ -74,38 +65,33 @@ def test_legend_lights_one_expert(open_page):
     assert page.locator(".cell.dim").count() == 0
 
 
-def test_a_vote_leads_to_its_tokens(tmp_path, new_page):
-    folder = save_tiny_checkpoint(tmp_path / "votes", readout="experts")
-    with running_app(folder, tmp_path / "none") as address:
-        page = new_page()
-        page.goto(address)
-        route(page, TEXT)
-        open_detail(page, "Attribution")
-        wait_for_words(page, "#votes h2", "layer 3")
-        # The votes of this text, not of the one that the page opened with, which has more tokens.
-        page.wait_for_function(
-            """most => [...document.querySelectorAll("#votes tbody .count")]
-              .reduce((sum, one) => sum + parseInt(one.textContent), 0) <= most""",
-            arg=len(TEXT.split()),
-        )
-        button = page.locator("#votes button.vote").last
-        name, expert = button.get_attribute("data-name"), button.get_attribute("data-expert")
-        button.click()
-        # The strongest token behind the number is looked at, the expert's cells of that layer alone are lit, and the
-        # bars below the words are this class's.
-        page.wait_for_selector('.cell.selected[data-l="1"]')
-        lit = page.locator(".cell[data-t]:not(.dim)")
-        assert (
-            lit.evaluate_all("cells => cells.map(cell => cell.dataset.l + cell.innerText)")
-            == [f"1{expert}"] * lit.count()
-        )
-        said = page.evaluate("document.activeElement.getAttribute('aria-label')")
-        assert f"expert {expert}" in said and f"vote for {name}" in said
-        assert page.locator(".grid-vote").count() == len(TEXT.split()) + page.locator(".grid-key .grid-vote").count()
+def test_a_vote_leads_to_its_tokens(page):
+    choose_model(page, "votes")
+    open_detail(page, "Attribution")
+    wait_for_words(page, "#votes h2", "layer 3")
+    route(page, TEXT)
+    # The votes of this text, not of the one before, which has two tokens.
+    page.wait_for_function(
+        """[...document.querySelectorAll("#votes tbody .count")]
+          .reduce((sum, one) => sum + parseInt(one.textContent), 0) > 2"""
+    )
+    button = page.locator("#votes button.vote").last
+    name, expert = button.get_attribute("data-name"), button.get_attribute("data-expert")
+    button.click()
+    # The strongest token behind the number is looked at, the expert's cells of that layer alone are lit, and the
+    # bars below the words are this class's.
+    page.wait_for_selector('.cell.selected[data-l="1"]')
+    lit = page.locator(".cell[data-t]:not(.dim)")
+    shown = lit.evaluate_all("cells => cells.map(cell => cell.dataset.l + cell.innerText)")
+    assert shown == [f"1{expert}"] * lit.count()
+    said = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert f"expert {expert}" in said and f"vote for {name}" in said
+    assert page.locator(".grid-vote").count() == len(TEXT.split()) + page.locator(".grid-key .grid-vote").count()
+    choose_model(page, "tiny")
+    page.wait_for_function("!document.querySelector('.grid-vote')")
 
 
-def test_switch_force_and_slide_then_take_it_back(open_page):
-    page = open_page()
+def test_switch_force_and_slide_then_take_it_back(page):
     route(page, TEXT)
     before = page.locator(".cell[data-t]").all_inner_texts()
     expert = cell(page, 0, 0).inner_text()
@@ -157,8 +143,7 @@ def test_a_press_counts_though_its_switch_is_drawn_anew_before_the_release(open_
     page.wait_for_function("document.querySelector('.panel-acts .facts').textContent.split('layer 1 off').length === 3")
 
 
-def test_each_of_several_quick_clicks_is_a_step_back(open_page):
-    page = open_page()
+def test_each_of_several_quick_clicks_is_a_step_back(page):
     route(page, TEXT)
     open_detail(page, "Experts")
     page.wait_for_selector(".switch")
@@ -207,8 +192,7 @@ def test_a_lost_answer_leaves_the_panel_alive(new_page, address):
     assert not wrong, wrong
 
 
-def test_an_edited_text_is_marked_until_it_is_routed_or_typed_back(open_page):
-    page = open_page()
+def test_an_edited_text_is_marked_until_it_is_routed_or_typed_back(page):
     hint = page.locator("#routing-grid .notice")
     assert hint.is_hidden()
     route(page, TEXT)
@@ -228,8 +212,7 @@ def test_an_edited_text_is_marked_until_it_is_routed_or_typed_back(open_page):
     hint.wait_for(state="hidden")
 
 
-def test_whole_words_show_the_experts_of_their_pieces(open_page):
-    page = open_page()
+def test_whole_words_show_the_experts_of_their_pieces(page):
     route(page, "oilteam prices")
     assert page.locator(".grid-token").count() > 2
     pieces = [(one.inner_text(), one.get_attribute("class")) for one in cells_of_layer(page, 0)]
@@ -239,6 +222,8 @@ def test_whole_words_show_the_experts_of_their_pieces(open_page):
     together = [one.inner_text() for one in cells_of_layer(page, 0)]
     shared = itertools.groupby(pieces[:-1], key=lambda piece: (piece[0], "dropped" in piece[1]))
     assert together == [*(expert for (expert, _), _ in shared), pieces[-1][0]]
+    page.click("[data-together]")
+    assert page.locator(".grid-token").count() > 2
 
 
 def cells_of_layer(page, layer):
@@ -268,8 +253,7 @@ def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
     wait_for_cells(page, experts)
 
 
-def test_hostile_text_stays_text(open_page):
-    page = open_page()
+def test_hostile_text_stays_text(page):
     route(page, HOSTILE)
     assert "script" in page.locator(".grid-token").all_text_contents()
     page.locator(".cell[data-t]").first.click()
@@ -278,8 +262,7 @@ def test_hostile_text_stays_text(open_page):
     assert page.locator("#routing-grid img, #token img, #prediction img").count() == 0
 
 
-def test_empty_text_and_samples(open_page):
-    page = open_page()
+def test_empty_text_and_samples(page):
     page.fill("#text textarea", "   ")
     page.click("#route")
     page.wait_for_selector("#prediction .message")
@@ -294,16 +277,10 @@ def test_empty_text_and_samples(open_page):
     page.wait_for_function("document.querySelector('#text textarea').value.startsWith('Oil prices climbed')")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_phone_never_scrolls_sideways(open_page, theme):
-    page = open_page(width=390, height=844, theme=theme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
-    assert (lightness > 128) == (theme == "light")
-
-
 def test_a_tap_on_a_phone_opens_the_details_over_the_page(open_page):
-    page = open_page(width=390, height=844, has_touch=True, is_mobile=True)
+    page = open_page(theme="dark", width=390, height=844, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]") < 128
     route(page, TEXT)
     sheet = page.locator("#detail.sheet")
     assert sheet.count() == 0

@@ -10,29 +10,26 @@ from ui.components.training_record import read_record
 NOW = "Number(document.querySelector('.film-time').value)"
 
 
-def opened(open_page, **size):
-    page = open_page(**size)
+def open_film(page):
+    """By its tab, which shows the place in view: a token in the second sparse layer."""
     route(page, TEXT)
     cell(page, 4, 1).click()
-    page.wait_for_function("document.querySelector('#token h2').textContent.includes('layer 3')")
+    page.wait_for_function("document.querySelector('#token h2').textContent.includes('oil in layer 3')")
+    page.get_by_role("tab", name="How it works").click()
+    page.wait_for_selector(".film-stage", state="visible")
+    wait_for_words(page, "#how-steps h2", TEXT.split()[4])
+    wait_for_words(page, ".film-said", "layer 3: The router gives each expert a probability")
+
+
+def play_and_pause(page):
+    """By its button: on a phone the tab is in a menu."""
+    page.click("#watch-film")
+    page.wait_for_function("document.querySelector('[data-do=play]')?.textContent === 'Pause'")
+    page.click("[data-do=play]")
+
+
+def test_the_button_plays_the_film_from_its_beginning_each_time(page):
     open_film(page)
-    return page
-
-
-def open_film(page):
-    """By its tab, which shows the place in view; on a phone, whose tab is in a menu, by its button, and paused."""
-    tab = page.get_by_role("tab", name="How it works")
-    if tab.is_visible():
-        tab.click()
-        page.wait_for_selector(".film-stage", state="visible")
-    else:
-        page.click("#watch-film")
-        page.wait_for_function("document.querySelector('[data-do=play]')?.textContent === 'Pause'")
-        page.click("[data-do=play]")
-
-
-def test_the_button_plays_the_film_from_its_beginning_each_time(open_page):
-    page = opened(open_page)
     for _ in range(2):  # The second time the film has the same value.
         page.get_by_role("tab", name="Explore").click()
         page.click("#watch-film")
@@ -42,10 +39,8 @@ def test_the_button_plays_the_film_from_its_beginning_each_time(open_page):
         page.click("[data-do=play]")
 
 
-def test_the_film_shows_the_token_in_view_and_steps_through_its_layers(open_page):
-    page = opened(open_page)
-    wait_for_words(page, "#how-steps h2", TEXT.split()[4])
-    wait_for_words(page, ".film-said", "layer 3: The router gives each expert a probability")
+def test_the_film_shows_the_token_in_view_and_steps_through_its_layers(page):
+    open_film(page)
     assert 1 < page.evaluate(NOW) < 2
     said = []
     for _ in range(5):
@@ -66,8 +61,8 @@ def test_the_film_shows_the_token_in_view_and_steps_through_its_layers(open_page
     )
 
 
-def test_it_plays_to_its_end_and_is_saved_as_a_video(open_page, tmp_path):
-    page = opened(open_page)
+def test_it_plays_to_its_end_and_is_saved_as_a_video(page, tmp_path):
+    open_film(page)
     page.select_option(".film-speed", "4")
     with page.expect_download() as video:
         page.click("[data-do=save]")
@@ -77,8 +72,19 @@ def test_it_plays_to_its_end_and_is_saved_as_a_video(open_page, tmp_path):
     wait_for_words(page, ".film-said", "Prediction: ")
 
 
-def test_less_motion_plays_in_steps(open_page):
-    page = opened(open_page, width=390, height=844)
+def test_a_phone_plays_in_steps_with_less_motion_and_follows_every_token_of_a_long_text(open_page):
+    page = open_page(width=390, height=844)
+    route(page, "oil prices rose as traders worried about the winter alert the team won " * 3)
+    play_and_pause(page)
+    page.locator(".film-stage").press("End")
+    wait_for_words(page, ".film-said", "layer 1: The router")
+    last = page.inner_text("#how-steps h2 >> nth=0")
+    # The strip holds a part of the text; what stands before it is paged to at its left end.
+    page.click(".film-stage", position={"x": 30, "y": 18})
+    page.wait_for_function("last => document.querySelector('#how-steps h2').textContent !== last", arg=last)
+    page.locator(".film-stage").press("Home")
+    wait_for_words(page, "#how-steps h2", "oil")
+
     page.emulate_media(reduced_motion="reduce")
     page.evaluate("window.moments = new Set()")
     page.select_option(".film-speed", "4")
@@ -93,8 +99,8 @@ def test_less_motion_plays_in_steps(open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
-    page, record = open_page(), read_record()
+def test_the_slider_of_the_recorded_training_shows_each_checkpoint(page):
+    record = read_record()
     page.get_by_role("tab", name="How it works").click()
     page.wait_for_selector("#training-record .born-token")
     layer = len(record["model"]["layers"]) - 1
@@ -118,17 +124,3 @@ def test_the_slider_of_the_recorded_training_shows_each_checkpoint(open_page):
     page.locator(".born-layers button").first.click()
     layer = 0
     assert_shown(-1)
-
-
-def test_every_token_of_a_long_text_can_be_followed(open_page):
-    page = open_page(width=390, height=844)
-    route(page, "oil prices rose as traders worried about the winter alert the team won " * 3)
-    open_film(page)
-    page.locator(".film-stage").press("End")
-    wait_for_words(page, ".film-said", "layer 1: The router")
-    last = page.inner_text("#how-steps h2 >> nth=0")
-    # The strip holds a part of the text; what stands before it is paged to at its left end.
-    page.click(".film-stage", position={"x": 30, "y": 18})
-    page.wait_for_function("last => document.querySelector('#how-steps h2').textContent !== last", arg=last)
-    page.locator(".film-stage").press("Home")
-    wait_for_words(page, "#how-steps h2", "oil")

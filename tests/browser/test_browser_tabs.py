@@ -8,8 +8,7 @@ from tests.support.explore_page import open_detail
 from tests.support.pages import save_tiny_checkpoint
 
 
-def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path):
-    page = open_page()
+def test_analyse_a_table_and_open_a_misread_text_in_explore(page, tmp_path):
     table = tmp_path / "news.csv"
     rows = "".join(
         f"oil prices rose {word},Business\nthe team won {word},Sports\n" for word in ("as", "about", "winter")
@@ -30,8 +29,7 @@ def test_analyse_a_table_and_open_a_misread_text_in_explore(open_page, tmp_path)
     assert page.locator("#routing-grid .grid-token").all_text_contents() == words
 
 
-def test_a_text_found_opens_at_its_token_and_a_button_leads_back_to_what_was_found(open_page):
-    page = open_page()
+def test_a_text_found_opens_at_its_token_and_a_button_leads_back_to_what_was_found(page):
     page.get_by_role("tab", name="Analyse").click()
     page.click("#analyse")
     page.wait_for_selector("#layer-table .term")
@@ -44,12 +42,10 @@ def test_a_text_found_opens_at_its_token_and_a_button_leads_back_to_what_was_fou
     found = page.locator("#route-hits .sample").all_inner_texts()
     page.locator("#route-hits .sample").nth(1).click()
     page.wait_for_function(
-        "document.querySelector('.grid-token.chosen, .cell.selected') && location.hash.includes('text=')"
+        """() => { const place = document.querySelector('#routing-grid .cell.selected')?.dataset.t;
+        return document.querySelectorAll('#routing-grid .grid-token')[place]?.textContent.trim().toLowerCase() === 'the'
+          && location.hash.includes('text=') }"""
     )
-    place = page.evaluate(
-        "(() => { const cell = document.querySelector('#routing-grid .cell.selected'); return cell.dataset.t; })()"
-    )
-    assert page.locator("#routing-grid .grid-token").nth(int(place)).inner_text().strip().lower() == "the"
     page.click("#back-to-results")
     page.wait_for_function(
         "document.querySelector('#pages [role=tab][aria-selected=true]').textContent.trim() === 'Analyse'"

@@ -4,67 +4,25 @@ import re
 
 import pytest
 
-from tests.support.explore_page import open_detail, wait_for_words
-from tests.support.pages import running_app, save_tiny_checkpoint, save_tiny_translator
+from tests.support.explore_page import choose_model, open_detail, wait_for_words
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("writing")
-    save_tiny_translator(folder / "models" / "hindi")
-    with running_app(save_tiny_checkpoint(folder / "tiny"), folder / "models") as address:
-        yield address
+def shared(shared):
+    """The module's page with a model that writes, whose choice alone lets it write."""
+    page, wrong = shared
+    choose_model(page, "hindi · encoder-decoder")
+    page.wait_for_selector(".grid-stack >> nth=1")
+    assert page.locator("#route").count() == 0 and page.is_visible("#generate")
+    wait_for_words(page, "#prediction", "60 tokens written")
+    return page, wrong
 
 
 @pytest.fixture
-def page(new_page, address):
-    page, wrong = new_page(), []
-    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("#what-if .what-row:not(.what-head)")
+def page(shared):
+    page, wrong = shared
     yield page
     assert not wrong, wrong
-
-
-def choose(page, words):
-    page.click("#model input")
-    page.locator("ul[role=listbox] li", has_text=words).click()
-
-
-def test_a_text_is_written_stopped_and_looked_at(page):
-    # Its choice alone lets a model write.
-    choose(page, "hindi · encoder-decoder")
-    page.wait_for_selector(".grid-stack >> nth=1")
-    assert page.locator("#route").count() == 0 and page.is_visible("#generate")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
-    page.click("#writing-settings .label-wrap")
-    page.fill("#writing-length input[type=number]", "200")
-    page.keyboard.press("Tab")
-    page.fill("#text textarea", "The weather")
-    page.evaluate(
-        """() => { window.seen = new Set(); const card = document.querySelector('#prediction');
-        new MutationObserver(() => seen.add(card.textContent)).observe(card, {subtree: true, childList: true}) }"""
-    )
-    # Stopped as soon as that can be: a small model on a quick machine is done in a second.
-    page.evaluate(
-        """() => { const stop = () => document.querySelector('#stop-writing');
-        const watch = new MutationObserver(() => { if (!stop().disabled) { watch.disconnect(); window.stopped = true;
-          stop().click(); } });
-        watch.observe(stop(), {attributes: true}) }"""
-    )
-    page.keyboard.press("Control+Enter")
-    page.wait_for_function("window.stopped")
-    page.wait_for_selector("#stop-writing:disabled")
-    # A busy machine may have stopped it at its first token.
-    page.wait_for_function("/ tokens? written/.test(document.querySelector('#prediction').textContent)")
-    count = int(re.search(r"(\d+) tokens? written", page.inner_text("#prediction")).group(1))
-    assert count == 1 or page.evaluate("seen.size") >= 2, "the text came in steps"
-    page.wait_for_function("count => document.querySelectorAll('.grid-column.written').length === count", arg=count)
-    # A token of the decoder: its routes in the decoder's layers, and what might have followed.
-    page.locator(".grid-column.written .cell").first.click()
-    page.wait_for_function("document.querySelector('#token').textContent.includes('what might follow')")
-    assert page.locator("#token .stack").count() == 3
 
 
 def focused(page):
@@ -73,8 +31,6 @@ def focused(page):
 
 
 def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
-    choose(page, "hindi · encoder-decoder")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     page.wait_for_selector(".grid-stack >> nth=1")
     reads = page.evaluate("document.querySelectorAll('.grid-body')[0].querySelectorAll('.grid-column').length")
     page.locator('.cell[tabindex="0"]').focus()
@@ -97,8 +53,6 @@ def test_keys_move_between_the_stacks_and_the_closer_look_follows(page):
 
 
 def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
-    choose(page, "hindi · encoder-decoder")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     open_detail(page, "Experts")
     page.wait_for_selector("button.switch")
     page.evaluate(
@@ -128,8 +82,6 @@ def test_a_switched_off_expert_writes_the_text_anew_in_steps(page):
 
 
 def test_the_pieces_of_a_written_word_stand_in_line(page):
-    choose(page, "hindi · encoder-decoder")
-    page.wait_for_function("document.querySelector('#prediction').textContent.includes('60 tokens written')")
     page.wait_for_selector(".grid-column.written + .grid-column.written")
     # Of pieces that share a line; a word longer than a line wraps.
     steps = page.evaluate(
@@ -138,3 +90,33 @@ def test_the_pieces_of_a_written_word_stand_in_line(page):
           .map((node) => node.offsetTop - node.previousElementSibling.offsetTop)"""
     )
     assert steps and set(steps) == {0}
+
+
+def test_a_text_is_written_stopped_and_looked_at(page):
+    page.click("#writing-settings .label-wrap")
+    page.fill("#writing-length input[type=number]", "200")
+    page.keyboard.press("Tab")
+    page.fill("#text textarea", "The weather")
+    page.evaluate(
+        """() => { window.seen = new Set(); const card = document.querySelector('#prediction');
+        new MutationObserver(() => seen.add(card.textContent)).observe(card, {subtree: true, childList: true}) }"""
+    )
+    # Stopped as soon as that can be: a small model on a quick machine is done in a second.
+    page.evaluate(
+        """() => { const stop = () => document.querySelector('#stop-writing');
+        const watch = new MutationObserver(() => { if (!stop().disabled) { watch.disconnect(); window.stopped = true;
+          stop().click(); } });
+        watch.observe(stop(), {attributes: true}) }"""
+    )
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("window.stopped")
+    page.wait_for_selector("#stop-writing:disabled")
+    # A busy machine may have stopped it at its first token.
+    page.wait_for_function("/ tokens? written/.test(document.querySelector('#prediction').textContent)")
+    count = int(re.search(r"(\d+) tokens? written", page.inner_text("#prediction")).group(1))
+    assert count == 1 or page.evaluate("seen.size") >= 2, "the text came in steps"
+    page.wait_for_function("count => document.querySelectorAll('.grid-column.written').length === count", arg=count)
+    # A token of the decoder: its routes in the decoder's layers, and what might have followed.
+    page.locator(".grid-column.written .cell").first.click()
+    page.wait_for_function("document.querySelector('#token').textContent.includes('what might follow')")
+    assert page.locator("#token .stack").count() == 3

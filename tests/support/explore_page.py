@@ -29,6 +29,11 @@ def cell(page, token, layer):
     return page.locator(f'.cell[data-t="{token}"][data-l="{layer}"]')
 
 
+def choose_model(page, name):
+    page.click("#model input")
+    page.locator("ul[role=listbox] li", has_text=name).click()
+
+
 def open_detail(page, name):
     """A tab of the detail panel: Token, Layer, Experts, Attribution or Flow."""
     page.click(f'#detail-tabs button[role=tab]:has-text("{name}")')

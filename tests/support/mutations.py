@@ -1,6 +1,7 @@
 """Break the code the way a person might, and see that a test notices. Each mistake must turn the tests red.
 
-python tests/support/mutations.py      about ten seconds a mistake; prints which test caught it; exit status 1 if one survives
+python tests/support/mutations.py            about ten seconds a mistake; prints which test caught it; exit status 1 if one survives
+python tests/support/mutations.py "a cache"  those alone whose description holds these words
 """
 
 import re
@@ -101,9 +102,9 @@ def caught_by(module: str, before: str, after: str) -> str | None:
     return failed.group(1) if failed else f"exit status {done.returncode}"
 
 
-def main() -> int:
+def main(words: str = "") -> int:
     survivors = 0
-    for what, module, before, after in MISTAKES:
+    for what, module, before, after in (mistake for mistake in MISTAKES if words in mistake[0]):
         test = caught_by(module, before, after)
         survivors += test is None
         print(f"| {what} | {test or '**not caught**'} |", flush=True)
@@ -111,4 +112,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(" ".join(sys.argv[1:])))

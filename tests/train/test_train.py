@@ -168,11 +168,6 @@ def test_stopped_and_resumed_gives_the_weights_of_an_uninterrupted_run(task, tmp
         assert whole == parts
 
 
-def test_a_second_run_does_not_overwrite_the_first(toy_run, capsys):
-    assert main(["--output_dir", str(toy_run.folder)]) == 2
-    assert "already contains a run" in capsys.readouterr().err
-
-
 def test_a_short_run_is_seen_from_its_first_step(toy_run):
     assert [record["step"] for record in toy_run.metrics("train")] == list(range(1, 97))
 

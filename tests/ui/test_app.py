@@ -21,7 +21,7 @@ from ui.analyse.handlers import Analyst
 from ui.catalog.models import ModelShelf
 from ui.components.failures import say_failures
 from ui.explore.streaming import Writing
-from ui.page import QUEUE_SECONDS, build_demo, launch_options
+from ui.page import build_demo
 from ui.server.address import ask_oneself_directly, bind_error, host_name, in_url, without_proxy
 from ui.server.workspace import Workspace
 
@@ -62,16 +62,13 @@ def test_only_two_endpoints_are_public(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/predict", "/trace"}
 
 
-def test_page_starts_without_a_model(tmp_path):
-    with running_app(None, tmp_path) as address, pytest.raises(AppError, match="no model yet"):
-        connected(address).predict(TEXT, api_name="/predict")
-
-
-def test_a_page_that_takes_long_to_draw_is_no_page_that_fails(checkpoint, tmp_path, monkeypatch):
+def test_a_page_starts_without_a_model_and_however_long_it_takes_to_draw(tmp_path, monkeypatch):
     # What Gradio would ask of the page before it goes on, in vain on a busy machine.
     monkeypatch.setattr("gradio.networking.url_ok", lambda address: False)
-    with running_app(checkpoint, tmp_path) as address:
+    with running_app(None, tmp_path) as address:
         assert httpx.get(address, timeout=PATIENCE).is_success
+        with pytest.raises(AppError, match="no model yet"):
+            connected(address).predict(TEXT, api_name="/predict")
 
 
 def test_every_exception_of_a_handler_is_words_in_its_card(checkpoint, tmp_path, monkeypatch, capsys):
@@ -201,12 +198,3 @@ def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path
     left = {path.name for path in places["TMPDIR"].iterdir()}
     assert not {name for name in left if not name.startswith("torch")}, left  # torch keeps what it compiled.
     assert not [path for path in places["GRADIO_TEMP_DIR"].rglob("*") if path.is_file()]
-
-
-def test_an_idle_app_does_not_look_for_events_all_the_time(checkpoint):
-    demo = build_demo(ModelShelf.find(str(checkpoint), "cpu", checkpoint), Workspace(checkpoint / "runs"))
-    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
-    try:
-        assert demo._queue.sleep_when_free == QUEUE_SECONDS  # It outlives the launch.
-    finally:
-        demo.close()

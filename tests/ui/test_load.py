@@ -13,7 +13,7 @@ from tests.support.pages import save_tiny_checkpoint
 from tests.support.waits import PATIENCE, wait_until
 from ui.analyse.handlers import Analyst
 from ui.catalog.models import ModelShelf
-from ui.page import BUSY, build_demo, launch_options
+from ui.page import BUSY, QUEUE_SECONDS, build_demo, launch_options
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
 
@@ -27,6 +27,10 @@ def served(tmp_path_factory):
     _, address, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
     yield demo, address
     demo.close()
+
+
+def test_an_idle_app_does_not_look_for_events_all_the_time(served):
+    assert served[0]._queue.sleep_when_free == QUEUE_SECONDS  # It outlives the launch.
 
 
 def test_every_answer_belongs_to_the_visitor_who_asked(served, monkeypatch):

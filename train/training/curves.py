@@ -64,8 +64,8 @@ def write_curves(run: Run) -> None:
 
 
 def _write_png(panels, in_percent: Sequence[bool], title: str, path: Path) -> None:
-    # Fixed margins: an automatic layout draws everything twice. Only the title may need the fonts of all scripts, which
-    # would otherwise be searched for every tick.
+    # Fixed margins, and titles at a fixed height: an automatic layout draws everything twice. Only the title may need
+    # the fonts of all scripts, which would otherwise be searched for every tick.
     figure = Figure(figsize=(11, 6.5))
     axes = figure.subplots(2, 2)
     figure.subplots_adjust(left=0.065, right=0.985, bottom=0.08, top=0.9, wspace=0.15, hspace=0.33)
@@ -74,7 +74,7 @@ def _write_png(panels, in_percent: Sequence[bool], title: str, path: Path) -> No
         for index, (label, steps, values) in enumerate(curves):
             marker = "o" if len(steps) < 15 else None
             axis.plot(steps, values, label=label, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(name, fontsize=10, y=1.0)
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
         # All that is drawn is at least 0; a margin below would show a loss there.
