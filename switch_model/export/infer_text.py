@@ -4,7 +4,6 @@ The most probable token each time, or --do_sample with --temperature, --top_k, -
 """
 
 import argparse
-import itertools
 import json
 import re
 from pathlib import Path
@@ -71,7 +70,8 @@ def sampled(logs: np.ndarray, given: argparse.Namespace, random: np.random.Gener
 def write(model: Model, first: list[int], room: int, end: int, given: argparse.Namespace) -> list[int]:
     """At most `room` tokens after `first`; of several beams that with the highest log-probability per token."""
     random, width, ended = np.random.default_rng(given.seed), given.num_beams, []
-    ids, parents, rows, scores = np.array([first]), [0], [[]], np.zeros(1)
+    rows: list[list[int]] = [[]]
+    ids, parents, scores = np.array([first]), [0], np.zeros(1)
     for length in range(1, room + 1):
         logs = model.step(ids, parents)
         if width == 1:
@@ -89,8 +89,8 @@ def write(model: Model, first: list[int], room: int, end: int, given: argparse.N
             going, ended = going[:width], sorted(ended, reverse=True)[:width]
             if not going or (len(ended) == width and going[0][0] / length <= ended[-1][0]):
                 break
-            scores, parents, rows = zip(*going, strict=True)
-            parents = list(parents)
+            scores = np.array([score for score, _, _ in going])
+            parents, rows = [row for _, row, _ in going], [written for _, _, written in going]
         ids = np.array([row[-1:] for row in rows])
     return ended[0][1] if ended else rows[0]
 
@@ -105,8 +105,8 @@ def main(given: argparse.Namespace) -> None:
     end, most = writing["eos_token_id"], config["max_positions"] if config["position"] == "learned" else 10**9
     for text in given.texts:
         if gaps := config["restores_gaps"]:
-            count = itertools.count()
-            text = re.sub("_{3,}", lambda _, count=count: f"<extra_id_{next(count)}>", text)
+            start, *rest = re.split("_{3,}", text)
+            text = start + "".join(f"<extra_id_{index}>{piece}" for index, piece in enumerate(rest))
         ids = tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
         if not model.encoder:
             while ids and ids[-1] == end:
@@ -122,7 +122,9 @@ def main(given: argparse.Namespace) -> None:
         if gaps and GAP.search(text):
             parts = GAP.split(writer.decode([one for one in written if one != end], skip_special_tokens=False))
             spans = dict(zip(parts[1::2], parts[2::2], strict=True))
-            answer = GAP.sub(lambda found, spans=spans: spans.get(found[0], "").strip() or "___", text)
+            pieces = GAP.split(text)
+            pieces[1::2] = [spans.get(gap, "").strip() or "___" for gap in pieces[1::2]]
+            answer = "".join(pieces)
         print(json.dumps({"generated_text": answer}, ensure_ascii=False))
 
 
