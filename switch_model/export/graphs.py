@@ -33,7 +33,7 @@ READERS = (SwitchForSequenceClassification, SwitchForMaskedLM)
 EXPORTABLE = (*READERS, SwitchForCausalLM, SwitchForConditionalGeneration)
 # Names of the dimensions that may have any size.
 TEXTS, TOKENS, PAST, SOURCE = "texts", "tokens", "past_tokens", "source_tokens"
-IDS_AND_MASK = {"input_ids": (TEXTS, TOKENS), "attention_mask": (TEXTS, TOKENS)}
+IDS_AND_MASK: dict[str, tuple[str | int, ...]] = {"input_ids": (TEXTS, TOKENS), "attention_mask": (TEXTS, TOKENS)}
 # What the decoder reads of the source: its mask, and for each layer keys and values that the encoder computed.
 SOURCE_MASK = "encoder_attention_mask"
 PRESENT, EARLIER = "present", "past_key_values"
@@ -94,6 +94,7 @@ def graphs_of(model: SwitchPreTrainedModel, with_routing: bool = False) -> list[
     """
     model.eval()
     config = model.config
+    parts: list[tuple[Any, str, dict[str, tuple[str | int, ...]], list[str]]]
     keys = range(config.depth("decoder")) if "decoder" in model.stacks else ()
     if isinstance(model, SwitchForConditionalGeneration):
         own, crossed = _cached(keys, ".decoder"), _cached(keys, ".encoder")

@@ -8,6 +8,7 @@ Try it: quantize(model), save(model, folder) beside config.json and tokenizer, o
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -47,7 +48,7 @@ class LinearExperts(nn.Module):
         return output_ND
 
     def _one(self, expert: int, own: Tensor) -> Tensor:
-        *inner, outer = (layers[expert] for layers in self.layers)
+        *inner, outer = (cast(nn.ModuleList, layers)[expert] for layers in self.layers)
         inside = self.activation(inner[0](own))
         return outer(inside * inner[1](own) if self.gated else inside)
 

@@ -26,8 +26,8 @@ class TritonPythonModel:
             texts, parameters = _strings(request, "TEXT"), _strings(request, "PARAMETERS")
             groups.setdefault(parameters[0] if parameters else "{}", []).append((place, texts))
         answers: dict[int, Any] = {}
-        for parameters, members in groups.items():
-            answers |= self._answers(members, parameters)
+        for common, members in groups.items():
+            answers |= self._answers(members, common)
         return [_response(answers[place]) for place in range(len(requests))]
 
     def _answers(self, members: list[tuple[int, list[str]]], parameters: str) -> dict[int, Any]:

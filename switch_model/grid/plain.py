@@ -5,7 +5,7 @@ Try it: grid_value(predictor("Oil prices rose.").trace, (0, 0))
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -25,7 +25,7 @@ def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | 
         selected: (token, layer) indices to start with.
         base: the same before the routing was changed: where a token went then is told apart.
     """
-    records = trace.routing
+    records = _records(trace)
     tokens = tokens_value(trace) | {
         "selected": {"token": selected[0], "layer": selected[1]},
         "experts": records[0].num_experts if records else 0,
@@ -39,7 +39,7 @@ def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | 
     gate_LT = torch.cat([record.gate for record in records])
     slot_LT = torch.cat([record.slot for record in records])
     capacity_L = torch.cat([record.capacity for record in records])
-    changed = base is not None and base is not trace
+    before = None if base is None or base is trace else _records(base)
     dropped_LT = slot_LT >= capacity_L.unsqueeze(-1)
     lists = zip(
         records,
@@ -60,7 +60,7 @@ def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | 
                 "gate": gate_T,
                 "slot": slot_T,
                 "dropped": dropped_T,
-                "before": _before(record, base.routing[index]) if changed else None,
+                "before": None if before is None else _before(record, before[index]),
             }
             for index, (record, capacity, expert_T, gate_T, slot_T, dropped_T) in enumerate(lists)
         ]
@@ -87,7 +87,7 @@ def stacked_value(
         if bases is not None:
             # What was written after the first difference is another text: its routes have nothing to be compared with.
             base, rest = bases[index], len(trace.tokens) - (same := _alike(trace, bases[index]))
-            for layer, record, was in zip(part["layers"], trace.routing, base.routing, strict=True):
+            for layer, record, was in zip(part["layers"], _records(trace), _records(base), strict=True):
                 layer["before"] = _before(_first(record, same), _first(was, same)) + [None] * rest
         parts.append(part)
     value: dict[str, Any] = {
@@ -113,6 +113,11 @@ def _alike(one: TokenTrace, other: TokenTrace) -> int:
     """How many tokens two traces begin with alike."""
     pairs = zip(one.tokens, other.tokens, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one.tokens), len(other.tokens)))
+
+
+def _records(trace: TokenTrace) -> list[Routing]:
+    """Its layers' records, of one expert for each token: `needs_matrix` sends all others to another grid."""
+    return cast(list[Routing], list(trace.routing))
 
 
 def _first(record: Routing, tokens: int) -> Routing:

@@ -7,29 +7,41 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from switch_model.grid.drawing import TEMPLATE, script, style
 from switch_model.grid.matrix import matrix_value, needs_matrix
 from switch_model.grid.plain import grid_value, stacked_value
 from switch_model.grid.votes import votes_strip
 from switch_model.inference.classifier import Prediction
-from switch_model.inference.traces import Shown, TokenTrace
+from switch_model.inference.traces import TokenTrace
+from switch_model.routing import Routing
+from switch_model.topk_routing import TopKRouting
 
 
-def shown(result: Shown, before: Shown | None = None) -> dict[str, Any]:
+class Traced(Protocol):
+    """A prediction, a filled text or a generated one."""
+
+    @property
+    def traces(self) -> Sequence[TokenTrace]: ...
+
+    @property
+    def routing(self) -> Sequence[Routing | TopKRouting]: ...
+
+
+def shown(result: Traced, before: Traced | None = None) -> dict[str, Any]:
     """What the script draws of a result.
 
     Args:
         before: the result for the same text before its routing was changed: other routes are marked.
     """
-    traces: Sequence[TokenTrace] = result.traces
+    traces = result.traces
     bases = None if before is None else before.traces
     if needs_matrix(result.routing):
         return matrix_value(traces, (0, 0))
     if len(traces) > 1 or traces[0].stack == "decoder":
         return stacked_value(traces, _first_routed(traces), bases)
-    value = grid_value(traces[0], (0, 0), bases and bases[0])
+    value = grid_value(traces[0], (0, 0), None if bases is None else bases[0])
     return value | ({"votes": votes_strip(result)} if isinstance(result, Prediction) else {})
 
 
@@ -43,7 +55,7 @@ def _first_routed(traces: Sequence[TokenTrace]) -> tuple[int, int]:
     return start, 0
 
 
-def show(result: Shown, before: Shown | None = None) -> Any:
+def show(result: Traced, before: Traced | None = None) -> Any:
     """The widget. Its `value` is what is drawn; `looked` the place ({"token": …, "layer": …}) that was clicked.
 
     Raises:
