@@ -51,7 +51,8 @@ def open_page(new_page, address):
     def open_it(fragment="", theme="light", **device):
         page = watched(new_page(**device), address, wrong)
         page.goto(f"{address}?__theme={theme}{fragment}")
-        page.wait_for_selector(DRAWN)
+        # An address can lead to another tab, with Explore drawn behind it.
+        page.wait_for_selector(DRAWN, state="attached" if fragment else "visible")
         return page
 
     yield open_it

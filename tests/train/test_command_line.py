@@ -271,8 +271,8 @@ def test_predict_says_that_no_text_came(own_run, monkeypatch, capsys):
 
 def test_a_trace_has_a_legend_of_what_it_shows(own_run, capsys):
     assert main(["predict", "--checkpoint", str(own_run.folder), "bada bedi", "--trace"]) == 0
-    legend = capsys.readouterr().out.splitlines()[-1]
-    assert legend.startswith("n 0.48: ") and "was full" not in legend
+    (legend,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("n 0.48: "))
+    assert "was full" not in legend
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def progress_line(one: str, many: str) -> Callable[[int, int], None]:
         nonlocal begun, said
         now, on_terminal = time.monotonic(), sys.stderr.isatty()
         begun = begun or now  # What was done before the first call is no part of the rest.
+        said = said or begun
         if not on_terminal and now - said < SECONDS_BETWEEN_LINES:
             return
         said = now

@@ -43,5 +43,7 @@ def connect_tabs(
 
     names = json.dumps([str(tab.id) for tab in pages.children])
     demo.load(None, None, [pages], js=f"() => window.tabAddress.first({names})", **_QUIET)
-    moved.move(None, None, [pages], js="() => window.tabAddress.next()", **_QUIET)
-    moved.reopen(**{**restoring, "fn": reopen}, **_QUIET).then(**drawing)
+    # Forward while the answer to Back is still on its way.
+    each = {"trigger_mode": "multiple", **_QUIET}
+    moved.move(None, None, [pages], js="() => window.tabAddress.next()", **each)
+    moved.reopen(**{**restoring, "fn": reopen}, **each).then(**drawing)
