@@ -252,7 +252,10 @@ def _connect_routing(
     """What is answered at once: a text, changes to its routing, and another place looked at."""
     elsewhere = Drawn(*drawn).elsewhere
     outputs = [*shown, *drawn]
-    asked.run.click(explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, **_IN_TURN)
+    # Run again, while what follows the first answer is on its way, is no second click on the same.
+    asked.run.click(
+        explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, trigger_mode="multiple", **_IN_TURN
+    )
     shown.panel.intervene(explorer.on_intervene, seen, outputs, trigger_mode="multiple", **_IN_TURN)
     looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
     shown.grid.look(writing.on_look, seen, looked, trigger_mode="always_last", **_IN_TURN)
