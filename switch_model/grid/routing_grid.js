@@ -426,6 +426,7 @@ addEventListener("scroll", hideTip, { passive: true, capture: true });
 document.addEventListener("input", (event) => event.target.matches?.(BOX) && markStale());
 watch("value", () => {
   draw();
+  if (!stale.hidden) markStale();
   // A sample's text may reach its box after its routes.
   [50, 500].forEach((wait) => setTimeout(markStale, wait));
 });
