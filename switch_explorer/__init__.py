@@ -4,6 +4,7 @@ The app's own packages have names that others use too (train, ui). Installed, th
 this command, and what it starts, has that folder on its path. In a checkout they lie beside this package.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int | None:
     words = sys.argv[1:] if arguments is None else arguments
     if str(root()) not in sys.path:
         sys.path.insert(0, str(root()))
+    os.environ["SWITCH_EXPLORER_STARTED_AS"] = "switch-explorer"  # switch_model/commands.py: messages name it.
     if words and words[0] in COMMANDS:
         from train.__main__ import run
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.commands import command
 from switch_model.config import SwitchConfig, check_untrusted
 from switch_model.config_fields import OPTIONS
 from switch_model.models.auto import MODEL_CLASSES
@@ -35,7 +36,7 @@ MAX_PARAMETERS = 20_000_000_000
 MAX_LABELS, MAX_LABEL_LENGTH = 10_000, 200
 # Room that config.json needs for everything but the class names.
 _BYTES_BESIDE_LABELS = 50_000
-IMPORT_FIRST = " Convert this transformers checkpoint first: python -m train import SOURCE --output_dir FOLDER."
+IMPORT_FIRST = f" Convert this transformers checkpoint first: {command('import')} SOURCE --output_dir FOLDER."
 # What save_pretrained writes besides our own fields. `auto_map` is not accepted: it names code to run.
 _LIBRARY_CONFIG_KEYS = frozenset(
     [
@@ -112,7 +113,7 @@ def require_classifier(model: Any) -> None:
     if not (isinstance(model, SwitchForSequenceClassification) or getattr(model, "classifies", False)):
         raise CheckpointError(
             f"This checkpoint is {a_class(model)}: it predicts tokens, not classes.{opened_by(model)}"
-            + ("" if hasattr(model, "library") else " Train a classifier from it with python -m train --init_from.")
+            + ("" if hasattr(model, "library") else f" Train a classifier from it with {command()} --init_from.")
         )
     if model.config.problem_type == "regression":
         raise CheckpointError("This checkpoint predicts a number (problem_type='regression'), not a class.")

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PARTS = {
     "switch_model": [
         *(
+            "commands",
             "tracing",
             "stepping",
             "config_rules",
@@ -147,6 +148,19 @@ def test_html_of_the_page_stands_in_templates_which_escape():
         assert not [part for part in parts if TAG.search(part)], path
     for path in (path for package in PARTS for path in (ROOT / package).rglob("*.html")):
         assert not re.search(r"\|\s*safe\b", path.read_text(encoding="utf-8")), path
+
+
+# What is run on a platform, and a card, whose readers have a checkout.
+SAID_FOR_CHECKOUTS = {"switch_model/commands.py", "train/release/package.py", "train/release/sagemaker_launch.py"}
+
+
+def test_messages_name_the_command_that_the_person_has():
+    for path in (path for package in PARTS for path in (ROOT / package).rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        documents = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in documents]
+        said = [text for text in texts if isinstance(text, str) and re.search("python (-m train|app.py)", text)]
+        assert not said or path.relative_to(ROOT).as_posix() in SAID_FOR_CHECKOUTS, (path, said)
 
 
 def test_few_test_files_lie_outside_the_folders():

@@ -90,11 +90,15 @@ def test_the_wheel_holds_every_file_and_only_names_of_its_own(tmp_path):
                 assert f"{place}/{path.relative_to(tmp_path / 'source' / name).as_posix()}" in held
 
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import switch_explorer\n"
+        "import runpy, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import switch_explorer\n"
         "try: switch_explorer.main(['--help'])\n"
         "except SystemExit: pass\n"
         "from train.requirements import ROOT, needed\n"
-        "assert needed() and str(ROOT) == sys.argv[1] + '/switch_explorer/inside' and 'torch' not in sys.modules"
+        "assert needed() and str(ROOT) == sys.argv[1] + '/switch_explorer/inside' and 'torch' not in sys.modules\n"
+        "messages = runpy.run_path(sys.argv[1] + '/switch_model/commands.py')\n"
+        "assert messages['command']('export') == 'switch-explorer export'\n"
+        "assert messages['app_command']() == 'switch-explorer'"
     )
     command = [sys.executable, "-I", "-c", code, str(tmp_path / "installed")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

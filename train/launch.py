@@ -91,6 +91,6 @@ def one_of_several() -> str | None:
         if count.isdecimal() and int(count) > 1:
             return (
                 f"{name}={count}: {count} processes were started, as torchrun and accelerate launch do, but several "
-                "are not supported yet. Start one, without a launcher: python -m train …"
+                "are not supported yet. Start one process, without a launcher."
             )
     return None

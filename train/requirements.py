@@ -13,7 +13,8 @@ from types import TracebackType
 ROOT = Path(__file__).resolve().parent.parent
 # This project's own packages: an error in them is not the installation's fault.
 OWN = ("app", "benchmarks", "switch_explorer", "switch_model", "train", "ui", "__main__")
-REMEDY = "pip install -r requirements.txt"
+# An installation has the file too, but the person is not in its folder.
+REMEDY = f"pip install -r {ROOT / 'requirements.txt' if ROOT.name == 'inside' else 'requirements.txt'}"
 SHOWN_CHARACTERS = 200
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from switch_model.analysis.statistics import RoutingTotals
+from switch_model.commands import command
 from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, padded, replace_surrogates
 from switch_model.routing import UNLIMITED
@@ -211,7 +212,7 @@ def _check_reads(config: Any) -> None:
     if config.is_encoder_decoder:
         raise ValueError(
             "A data set is analysed with a model that reads texts with one stack, and this one has an encoder and a "
-            "decoder: python -m train evaluate measures the routing of both."
+            f"decoder: {command('evaluate')} measures the routing of both."
         )
 
 

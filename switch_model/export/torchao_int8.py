@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from switch_model.checkpoint import CheckpointError, read_config
+from switch_model.commands import command
 from switch_model.inference.factory import PIPELINES, Pipeline
 from switch_model.layers.experts import Experts
 from switch_model.layers.router import RouterLinear
@@ -100,7 +101,7 @@ def open_quantized(folder: str | Path) -> Pipeline:
         raise CheckpointError("Models in 8 bits need torchao: pip install torchao") from error
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(
-            f"There is no {WEIGHTS} in {folder.name}: python -m train export --format {FORMAT} writes it."
+            f"There is no {WEIGHTS} in {folder.name}: {command('export')} --format {FORMAT} writes it."
         )
     config, model_class = read_config(folder / "config.json")
     with torch.device("meta"):

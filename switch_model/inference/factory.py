@@ -19,6 +19,7 @@ from switch_model.adapters.model import (
     AdaptedTokenClassifier,
 )
 from switch_model.checkpoint import CheckpointError, load_checkpoint
+from switch_model.commands import command
 from switch_model.inference.classifier import Predictor
 from switch_model.inference.mask_filler import BLANK, MaskFiller
 from switch_model.inference.text_generator import TextGenerator
@@ -67,7 +68,7 @@ def open_pipeline(
     if pipeline is None:
         raise CheckpointError(
             f"This checkpoint is {a_class(model)}, without a head: it gives hidden states only. Train a head "
-            "with python -m train --init_from."
+            f"with {command()} --init_from."
         )
     return pipeline(model, tokenizer)
 

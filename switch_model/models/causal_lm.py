@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from switch_model.commands import command
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions
 from switch_model.models.cache_name import the_cache
@@ -35,7 +36,7 @@ class SwitchForCausalLM(LanguageModel):
                 raise ValueError(
                     f"This is a {name}: its decoder attends to an encoder, which a SwitchForCausalLM does not have. "
                     "Open it as a SwitchForConditionalGeneration, or train a decoder from it: "
-                    "python -m train --task clm --init_from FOLDER."
+                    f"{command()} --task clm --init_from FOLDER."
                 )
         super().__init__(config)
         self.decoder = Stack(self.config, name="decoder")

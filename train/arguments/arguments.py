@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from switch_model.commands import command
 from switch_model.config import SwitchConfig
 from switch_model.storage.paths import local_path
 from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
@@ -92,7 +93,7 @@ class Arguments:
             for key, value in values.items()
             if value != implied[key] and key != "preset" and key not in adopted
         }
-        return " ".join(["python -m train", *(f"--{key} {shlex.quote(str(value))}" for key, value in given.items())])
+        return " ".join([command(), *(f"--{key} {shlex.quote(str(value))}" for key, value in given.items())])
 
     def again(self) -> str:
         """The command that repeats the run on this machine, in a new folder."""

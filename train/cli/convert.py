@@ -2,6 +2,7 @@
 
 import argparse
 
+from switch_model.commands import command
 from switch_model.storage.hub import with_revision
 from switch_model.storage.whole_files import check_writable
 from train.cli.parser import Parser, as_path, as_text, command_parser, positive
@@ -12,9 +13,9 @@ def import_command(argv: list[str]) -> None:
     from train.weights.switch_transformers import DTYPES, import_checkpoint
 
     parser = Parser(
-        prog="python -m train import",
+        prog=command("import"),
         description="Convert a transformers SwitchTransformers checkpoint into a checkpoint folder: encoder and "
-        "decoder, or the encoder alone. Either can initialise a classifier: python -m train --init_from FOLDER.",
+        f"decoder, or the encoder alone. Either can initialise a classifier: {command()} --init_from FOLDER.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -36,7 +37,7 @@ def import_command(argv: list[str]) -> None:
     depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
-    print(f"Train a classifier from it: python -m train --init_from {pasted(options.output_dir)} --dataset …")
+    print(f"Train a classifier from it: {command()} --init_from {pasted(options.output_dir)} --dataset …")
 
 
 def convert_command(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 from switch_model.checkpoint import CheckpointError
+from switch_model.commands import command
 from train.cli.analyze import analyze_command
 from train.cli.convert import convert_command, import_command
 from train.cli.evaluate import evaluate_command
@@ -70,9 +71,9 @@ def _in_words(error: Exception) -> str | None:
 
 def _no_such_command(word: str) -> str:
     if is_table(word):
-        return f"error: {word} is not a command. To train on it: python -m train --dataset {pasted(word)}"
+        return f"error: {word} is not a command. To train on it: {command()} --dataset {pasted(word)}"
     if near := did_you_mean(word, COMMANDS):
-        return f"error: there is no command {word}{near}. See python -m train --help"
+        return f"error: there is no command {word}{near}. See {command()} --help"
     return f"error: there is no command {word}. Commands: {', '.join(COMMANDS)}; without one, it trains."
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from switch_model.commands import command
 from switch_model.storage.hub import with_revision
 from train.arguments.arguments import Arguments
 from train.arguments.groups import FOR_THE_FORM, GROUPS
@@ -78,7 +79,7 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
     """
     parser = _TrainParser(
         GROUPS,
-        prog="python -m train",
+        prog=command(),
         description="Train a Switch Transformer: classifier, translation, causal LM, masked LM or span corruption "
         "(--task). The hub is accessed with the token in HF_TOKEN, if set.",
         epilog=epilog,
@@ -194,9 +195,9 @@ def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
     return values, lines
 
 
-def command_parser(command: str, description: str) -> argparse.ArgumentParser:
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     return Parser(
-        prog=f"python -m train {command}",
+        prog=command(name),
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -230,19 +231,21 @@ def natural(text: str) -> int:
     return value
 
 
-COMMANDS_HELP = """
-other commands (each has --help):
-  python -m train runs [FOLDER]    all runs: state, data set, best metric, time
-  python -m train stop RUN         stop a run after its current step, with a checkpoint
-  python -m train resume RUN       resume a stopped run
-  python -m train evaluate …       metrics, confusion matrix and routing of a checkpoint
-  python -m train analyze …        analyse the routing of a whole data set
-  python -m train predict …        classify texts, generate text, or fill blanks
-  python -m train package …        make a small checkpoint folder with a model card from a finished run
-  python -m train calibrate …      calibrate a classifier's probabilities by temperature scaling on held-out rows
-  python -m train publish …        upload a checkpoint and its model card to the Hugging Face Hub
-  python -m train export …         write a checkpoint in a format that runs elsewhere, such as ONNX
-  python -m train convert OLD.pt … convert a state dict into a checkpoint folder
-  python -m train import SOURCE …  convert a transformers SwitchTransformers checkpoint, such as google/switch-base-32
-  python -m train sweep …          search over any arguments, one run per trial
-"""
+_OTHER_COMMANDS = (
+    ("runs [FOLDER]", "all runs: state, data set, best metric, time"),
+    ("stop RUN", "stop a run after its current step, with a checkpoint"),
+    ("resume RUN", "resume a stopped run"),
+    ("evaluate …", "metrics, confusion matrix and routing of a checkpoint"),
+    ("analyze …", "analyse the routing of a whole data set"),
+    ("predict …", "classify texts, generate text, or fill blanks"),
+    ("package …", "make a small checkpoint folder with a model card from a finished run"),
+    ("calibrate …", "calibrate a classifier's probabilities by temperature scaling on held-out rows"),
+    ("publish …", "upload a checkpoint and its model card to the Hugging Face Hub"),
+    ("export …", "write a checkpoint in a format that runs elsewhere, such as ONNX"),
+    ("convert OLD.pt …", "convert a state dict into a checkpoint folder"),
+    ("import SOURCE …", "convert a transformers SwitchTransformers checkpoint, such as google/switch-base-32"),
+    ("sweep …", "search over any arguments, one run per trial"),
+)
+COMMANDS_HELP = "\nother commands (each has --help):\n" + "".join(
+    f"  {command(used):<32} {what}\n" for used, what in _OTHER_COMMANDS
+)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+from switch_model.commands import app_command, command
 from train.cli.parser import COMMANDS_HELP, as_path, command_parser, positive, read_flags
 from train.formatting import pasted
 from train.launch import ignore_closed_stdout
@@ -40,7 +41,7 @@ def stop_command(argv: list[str]) -> None:
     if not run.state().active:
         raise RunError(f"{run.folder} is not running: its state is {run.state().name}.")
     run.request_stop()
-    print(f"{run.folder} stops after its current step. Resume it: python -m train resume {pasted(run.folder)}")
+    print(f"{run.folder} stops after its current step. Resume it: {command('resume')} {pasted(run.folder)}")
 
 
 def runs_command(argv: list[str]) -> None:
@@ -66,7 +67,7 @@ def _report(run: Run) -> None:
     state = run.state()
     if state.name == "stopped":
         how = "Resume" if run.last_checkpoint() else "Start it"
-        print(f"{state.message} {how} with: python -m train resume {pasted(run.folder)}")
+        print(f"{state.message} {how} with: {command('resume')} {pasted(run.folder)}")
     elif state.message:
         print(state.message)
     if not run.metrics("eval"):
@@ -75,6 +76,6 @@ def _report(run: Run) -> None:
     pick = max if task.higher_is_better else min
     best = pick(run.metrics("eval"), key=lambda record: record[task.best])
     print(f"Best validation {task.describe(best[task.best])} (step {best['step']}). Checkpoint: {run.best}")
-    print(f"Explore it: python app.py --checkpoint {pasted(run.best)}")
+    print(f"Explore it: {app_command()} {pasted(run.best)}")
     if not task.labelled:
-        print(f"Train a classifier from it: python -m train --init_from {pasted(run.best)} --dataset …")
+        print(f"Train a classifier from it: {command()} --init_from {pasted(run.best)} --dataset …")

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 
+from switch_model.commands import command
 from train.cli.parser import COMMANDS_HELP, Parser, natural, positive, read_flags
 from train.launch import ignore_closed_stdout
 
@@ -13,10 +14,10 @@ def sweep_command(argv: list[str]) -> None:
     from train.sweep.sweep import DEFAULT_TRIALS, SAMPLERS, sweep, sweep_table
 
     parser = Parser(
-        prog="python -m train sweep",
+        prog=command("sweep"),
         description="A search over training arguments: one run after another, compared by their validation metric.",
         epilog=f"values of --search, such as lr=1e-4..1e-2:log,num_experts=2|4|8:\n{SYNTAX}\n\n"
-        "All other flags are those of training, for all trials: see python -m train --help.\n"
+        f"All other flags are those of training, for all trials: see {command()} --help.\n"
         "The same command resumes a stopped sweep.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,7 +40,7 @@ def sweep_command(argv: list[str]) -> None:
     print(f"\n{sweep_table(found)}\n")
     if found.stopped:
         given = [*argv, *([] if arguments.train.output_dir else ["--output_dir", str(found.folder)])]
-        print(f"{found.stopped} Resume with: python -m train sweep {shlex.join(given)}")
+        print(f"{found.stopped} Resume with: {command('sweep')} {shlex.join(given)}")
     if found.best is not None:
         equal = sum(trial.figure == found.best.figure for trial in found.ranked())
         tie = f", the first of {equal} equal ones" if equal > 1 else ""

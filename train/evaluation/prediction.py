@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.analysis.typical_texts import TypicalTexts, unlike_in_words
 from switch_model.attribution.direct import direct_attributions
+from switch_model.commands import app_command
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.decoding import MAX_NEW_TOKENS, Decoding
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
@@ -49,7 +50,7 @@ SHOWN_CANDIDATES = 5
 # Flags that only some kinds of models support.
 TRACES, SAMPLING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
 NO_TEXT = "Standard input is empty. Give one text per line, or texts as arguments, --file or --dataset."
-LOOK = "they don't show the routing of blanks. Explore this model in the app: python app.py --checkpoint …"
+LOOK = f"they don't show the routing of blanks. Explore this model in the app: {app_command()} …"
 
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:

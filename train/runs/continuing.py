@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.commands import command
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import PRIVATE, Arguments
 from train.data.errors import DataError
@@ -116,7 +117,7 @@ def check_arguments(run: Run, began: Fingerprint) -> None:
         raise RunError(
             f"{run.arguments_path} was changed since the run began: {listed(said)}. Restore "
             f"{'it' if len(changed) == 1 else 'them'} to resume. For a new run with other arguments: "
-            f"python -m train --config {pasted(run.arguments_path)} --output_dir …"
+            f"{command()} --config {pasted(run.arguments_path)} --output_dir …"
         )
 
 
@@ -142,7 +143,7 @@ def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerpr
     raise DataError(
         f"{dataset} has changed since this run began: {changed}. "
         f"{leaks + 'it was trained on. ' if leaked else ''}Restore the old rows to resume, or start a new run from its "
-        f"weights. The command: python -m train --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
+        f"weights. The command: {command()} --init_from {pasted(run.folder)} --dataset {pasted(dataset)}"
     )
 
 
@@ -153,7 +154,7 @@ def check_digests(run: Run, arguments: Arguments, told: dict[str, str], now: Fin
             f"{arguments.data.dataset} has changed since this run began, and {run.rows_path}, which would show what "
             "has changed, is missing or damaged: restore the old rows to resume, or start a new run from its "
             "weights. The command: "
-            f"python -m train --init_from {pasted(run.folder)} --dataset {pasted(arguments.data.dataset)}"
+            f"{command()} --init_from {pasted(run.folder)} --dataset {pasted(arguments.data.dataset)}"
         )
 
 

@@ -20,6 +20,7 @@ from typing import TextIO
 
 from filelock import FileLock
 
+from switch_model.commands import command
 from train.arguments.arguments import Arguments
 from train.formatting import pasted
 from train.runs.run import Run, RunError, list_runs, reserve_folder
@@ -270,9 +271,9 @@ def _make_room(run: Run) -> str:
         return (
             "The disk is full. There is no checkpoint yet: free some space, then resume the run, which starts from the "
             "beginning. The command: "
-            f"python -m train resume {run.folder}"
+            f"{command('resume')} {run.folder}"
         )
     return (
         f"The disk is full. The last checkpoint, {last.name}, is complete: free some space, then resume. The command: "
-        f"python -m train resume {pasted(run.folder)}"
+        f"{command('resume')} {pasted(run.folder)}"
     )

@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
+from switch_model.commands import command
 from switch_model.storage.whole_files import WORDS, write_atomically, write_new
 from train.arguments.arguments import Arguments
 from train.arguments.values import anchored
@@ -140,7 +141,7 @@ class Run:
             return error
         return RunError(
             f"{self.folder} already contains a run. "
-            f"Choose another --output_dir, or resume it. The command: python -m train resume {pasted(self.folder)}"
+            f"Choose another --output_dir, or resume it. The command: {command('resume')} {pasted(self.folder)}"
         )
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from switch_model.commands import command
 from train.arguments.arguments import PRIVATE, Arguments
 from train.arguments.model_config import SHAPE
 from train.arguments.values import HINTS, anchored, read_value, takes_number
@@ -104,7 +105,7 @@ def _dimension(part: str, arguments: Arguments) -> Dimension:
     if not equals or not text:
         raise ValueError(f"--search {part!r} is not valid: write name=values, such as lr=1e-4..1e-2:log or seed=0|1")
     if name not in HINTS:
-        raise ValueError(f"--search {name}: there is no such argument. See python -m train --help")
+        raise ValueError(f"--search {name}: there is no such argument. See {command()} --help")
     _refuse(name, arguments)
     found = _range(name, text) if ".." in text else None
     dimension = found or Dimension(name, text, tuple(_read(name, value) for value in text.split("|")))

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.checkpoint import read_training
+from switch_model.commands import command
 from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
@@ -104,7 +105,7 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     if state.name == "finished" and (checkpoint or run.best.is_dir()):
         if not run.best.is_dir():
             _rebuild_best(run, arguments)
-        print(f"{folder} is finished. To train further: python -m train --init_from {pasted(folder)} --dataset …")
+        print(f"{folder} is finished. To train further: {command()} --init_from {pasted(folder)} --dataset …")
         return run
     if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could set its state.
         run.set_state("finished")

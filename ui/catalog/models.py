@@ -13,6 +13,7 @@ from typing import Any
 from switch_model import CheckpointError, Filling, Generation, Interventions, Prediction, Predictor, SwitchConfig
 from switch_model.analysis.typical_texts import TypicalTexts
 from switch_model.checkpoint import read_training
+from switch_model.commands import command
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.factory import Pipeline, architecture, open_pipeline, try_out
 from switch_model.storage.hub import split_revision, with_revision
@@ -22,7 +23,7 @@ from ui.look.html import markdown_without_html
 MODELS_FOLDER = Path(__file__).resolve().parent.parent.parent / "assets" / "models"
 
 NO_MODEL = (
-    "There is no model yet. Train one with “python -m train”, then start the app with “--checkpoint FOLDER”, "
+    f"There is no model yet. Train one with “{command()}”, then start the app with “--checkpoint FOLDER”, "
     "or put the folder into assets/models and restart."
 )
 

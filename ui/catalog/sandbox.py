@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from switch_model import CheckpointError
+from switch_model.commands import command
 from switch_model.storage.archive import INDEX, OPTIONAL_FILES, REQUIRED_FILES, check_sizes, is_known, unzip
 from switch_model.storage.hub import is_unreachable, lacks_revision, no_revision, split_revision, without_pickles
 from train.bounded_process import TooMuch, in_a_child
@@ -56,7 +57,7 @@ def _check_names(uploaded: list[Path]) -> None:
         if path.suffix.lower() in _PICKLES:
             raise CheckpointError(
                 f"{path.name} is a pickle file: it can run code when it is opened, so it never is opened here. Turn it "
-                "into a checkpoint folder on your own machine: python -m train convert old.pt --help"
+                f"into a checkpoint folder on your own machine: {command('convert')} old.pt --help"
             )
     if len(uploaded) == 1 and uploaded[0].suffix.lower() == ".zip":
         return

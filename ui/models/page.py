@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model import CheckpointError
 from switch_model.adapters.model import AdaptedModel
+from switch_model.commands import command
 from switch_model.storage.tokenizer_io import target_of
 from train.definitions import header, is_defined
 from train.evaluation.reliance import known, sentences
@@ -110,7 +111,7 @@ def _reliance(loaded: LoadedModel, evaluation: dict[str, Any]) -> str:
         rows = f"{evaluation.get('dataset', 'its data')}, {evaluation.get('split', 'all rows')}"
         return " ".join([*sentences(found), f"({counted(found.rows, 'row', 'rows')} of {rows})"])
     where = "The Analyse tab measures it, and so does" if loaded.kind is CLASSIFIER else "It is measured by"
-    return f"It has not been measured yet. {where} “python -m train evaluate”."
+    return f"It has not been measured yet. {where} “{command('evaluate')}”."
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> str:

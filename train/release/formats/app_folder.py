@@ -6,6 +6,7 @@ from pathlib import Path
 
 import switch_model
 from switch_model.checkpoint import CheckpointError
+from switch_model.commands import command
 from switch_model.inference.factory import PIPELINES
 from switch_model.storage.errors import a_class
 from train.release.formats.opened import Opened
@@ -51,7 +52,7 @@ def _write_app(opened: Opened, folder: Path) -> None:
     if type(opened.model) not in PIPELINES:
         raise CheckpointError(
             f"This checkpoint is {a_class(opened.model)}, without a head: the app can't show it. Train a head "
-            "from it with python -m train --init_from."
+            f"from it with {command()} --init_from."
         )
     if missing := [name for name in (*FOLDERS, *FILES) if not (ROOT / name).exists()]:
         raise ValueError(

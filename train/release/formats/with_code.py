@@ -10,6 +10,7 @@ from pathlib import Path
 
 import switch_model
 from switch_model.checkpoint import CheckpointError
+from switch_model.commands import command
 from switch_model.export import service
 from switch_model.inference.factory import PIPELINES
 from switch_model.storage.errors import a_class
@@ -55,7 +56,7 @@ def write_model(opened: Opened, folder: Path) -> None:
     if type(opened.model) not in PIPELINES:
         raise CheckpointError(
             f"This checkpoint is {a_class(opened.model)}, without a head: it can't answer requests. Train "
-            "a head from it with python -m train --init_from."
+            f"a head from it with {command()} --init_from."
         )
     for path in opened.files.iterdir():
         shutil.copyfile(path, folder / path.name)
