@@ -6,6 +6,7 @@ Needs no network; on Spaces this is the app_file.
 """
 
 import argparse
+import gc
 import os
 import sys
 
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None, program: str = "app.py") -> None:
     options = parse_arguments(arguments, program)
     if problem := bind_error(options.host, options.port):
         fail(problem)
+    print("Switch Explorer starts …", flush=True)
+    # What is imported stays. To look for garbage in it again and again would take a sixth of the start.
+    gc.disable()
     try:
         # After the flags are read, so that --help and a wrong flag answer at once. Gradio looks for proxies as it is
         # imported, and breaks off at one that it can't use.
@@ -60,6 +64,8 @@ def main(arguments: list[str] | None = None, program: str = "app.py") -> None:
             from ui.launch import serve
     except Exception as error:
         fail(why_it_failed(error) or error)
+    gc.freeze()
+    gc.enable()
     try:
         serve(options, public=options.public or ON_A_SPACE)
     except (CheckpointError, ValueError, OSError) as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse, stats
+import scipy
 
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.effects import ExpertEffect, Place
@@ -166,7 +166,7 @@ class _Tested:
     counts: np.ndarray
     place: np.ndarray
     text: np.ndarray
-    in_texts: sparse.csr_array
+    in_texts: scipy.sparse.csr_array
     second: np.ndarray
     num_experts: int
 
@@ -181,7 +181,7 @@ class _Tested:
         place, texts = new[place], len(corpus.texts)
         here = place < len(kept)
         ones = np.ones(int(here.sum()))
-        in_texts = sparse.csr_array((ones, (place[here], corpus.text[here])), shape=(len(kept), texts))
+        in_texts = scipy.sparse.csr_array((ones, (place[here], corpus.text[here])), shape=(len(kept), texts))
         second = random.permutation(texts) < texts // 2
         return cls(numbers[kept], counts[kept], place, corpus.text, in_texts, second, corpus.num_experts)
 
@@ -206,7 +206,7 @@ class _Tested:
         """
         mean, counts = tables.expected, self.counts[:, None]
         share = np.clip(mean / np.maximum(counts, 1), 0.0, 1.0)
-        return np.where(tables.taken >= mean + 1, stats.binom.sf(tables.taken - 1, counts, share), 1.0)
+        return np.where(tables.taken >= mean + 1, scipy.stats.binom.sf(tables.taken - 1, counts, share), 1.0)
 
     def stability(self, tables: _Tables) -> np.ndarray:
         """(E,) Spearman's correlation, over tokens, of the expert's share of them in both halves; NaN = too few."""
@@ -218,7 +218,7 @@ class _Tested:
         shares = [own[known] / half[known, None] for own, half in zip(tables.halves, of_half, strict=True)]
         vary = np.flatnonzero(np.ptp(shares[0], axis=0) * np.ptp(shares[1], axis=0))
         for expert in vary.tolist():
-            found[expert] = stats.spearmanr(shares[0][:, expert], shares[1][:, expert]).statistic
+            found[expert] = scipy.stats.spearmanr(shares[0][:, expert], shares[1][:, expert]).statistic
         return found
 
     def words(self, corpus: Corpus, layer: str, tables: _Tables, rates: np.ndarray) -> Iterator[tuple[TokenShare, ...]]:
@@ -256,7 +256,7 @@ class _Tested:
 def _rates(p: list[np.ndarray]) -> list[np.ndarray]:
     """False discovery rates (Benjamini and Hochberg) over all tokens, experts and layers together, in `p`'s shape."""
     flat = np.concatenate([one.ravel() for one in p])
-    rates = stats.false_discovery_control(flat) if len(flat) else flat
+    rates = scipy.stats.false_discovery_control(flat) if len(flat) else flat
     parts = np.split(rates, np.cumsum([one.size for one in p])[:-1])
     return [own.reshape(one.shape) for own, one in zip(parts, p, strict=True)]
 

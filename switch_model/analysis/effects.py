@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from switch_model.analysis.scoring import Scores, batches_of, score
 from switch_model.inference.classifier import CLASSIFIERS
@@ -106,7 +106,7 @@ def effects_in_steps(
         random = np.random.default_rng((seed, layers.index(layer), expert))
         found[layer, expert] = _effect(model, rows, choices[layer], layer, expert, plain, random)
     yield len(places), len(places)
-    rates = stats.false_discovery_control([one.p for one in found.values()]) if found else []
+    rates = scipy.stats.false_discovery_control([one.p for one in found.values()]) if found else []
     return {place: replace(one, q=float(rate)) for (place, one), rate in zip(found.items(), rates, strict=True)}
 
 
@@ -166,10 +166,10 @@ def _effect(
     chance = chance_N.sum() / texts
     spread = float(np.sqrt(change_DN[1:].var(axis=0, ddof=1).sum())) / texts
     freedom = len(own) * (DRAWS - 1)
-    wide = stats.t.ppf(0.975, freedom) * spread
+    wide = scipy.stats.t.ppf(0.975, freedom) * spread
     # The chance level is a mean of draws itself.
     apart = abs(change - chance) / np.sqrt(1 + 1 / DRAWS)
-    p = 2 * stats.t.sf(apart / spread, freedom) if spread > 0 else float(apart <= 1e-9)
+    p = 2 * scipy.stats.t.sf(apart / spread, freedom) if spread > 0 else float(apart <= 1e-9)
     return ExpertEffect(
         float(change), flipped, float(chance), float(chance - wide), float(chance + wide), float(p), 1.0, texts
     )

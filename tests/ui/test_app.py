@@ -183,7 +183,8 @@ def test_sigterm_ends_it_cleanly_and_nothing_uploaded_stays(checkpoint, tmp_path
         text=True,
     )
     try:
-        said = next(iter(running.stdout))
+        assert next(running.stdout) == "Switch Explorer starts …\n"
+        said = next(running.stdout)
         assert f"listens on http://{in_url(host)}:{port}/" in said
         # An open page, which waits for news, and a file.
         page = httpx.Client(base_url=f"http://{in_url(host)}:{port}", trust_env=False, timeout=PATIENCE)
