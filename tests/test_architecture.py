@@ -29,6 +29,9 @@ PARTS = {
             "sparse_mlp",
         ),
         *(
+            "token_trace",
+            "layer_names",
+            "grid",
             "storage",
             "models",
             "checkpoint",
@@ -39,7 +42,6 @@ PARTS = {
             "counterfactuals",
             "analysis",
             "traces",
-            "grid",
             "plots",
             "monitor",
         ),

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import torch
 
-from switch_model.analysis.layer_names import layer_label, layer_title
 from switch_model.grid.tokens import tokens_value
-from switch_model.inference.traces import TokenTrace
+from switch_model.layer_names import layer_label, layer_title
 from switch_model.routing import UNLIMITED, Routing
+from switch_model.token_trace import TokenTrace
 
 _READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
 _GOES_ON = "Decoder: the beginning, and what the model wrote"

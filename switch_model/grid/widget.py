@@ -12,10 +12,9 @@ from typing import Any, Protocol
 from switch_model.grid.drawing import TEMPLATE, script, style
 from switch_model.grid.matrix import matrix_value, needs_matrix
 from switch_model.grid.plain import grid_value, stacked_value
-from switch_model.grid.votes import votes_strip
-from switch_model.inference.classifier import Prediction
-from switch_model.inference.traces import TokenTrace
+from switch_model.grid.votes import has_votes, votes_strip
 from switch_model.routing import Routing
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import TopKRouting
 
 
@@ -42,7 +41,7 @@ def shown(result: Traced, before: Traced | None = None) -> dict[str, Any]:
     if len(traces) > 1 or traces[0].stack == "decoder":
         return stacked_value(traces, _first_routed(traces), bases)
     value = grid_value(traces[0], (0, 0), None if bases is None else bases[0])
-    return value | ({"votes": votes_strip(result)} if isinstance(result, Prediction) else {})
+    return value | {"votes": votes_strip(result) if has_votes(result) else None}
 
 
 def _first_routed(traces: Sequence[TokenTrace]) -> tuple[int, int]:

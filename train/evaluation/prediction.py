@@ -25,10 +25,10 @@ from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
 from switch_model.inference.pipeline import AnyModel, TextPipeline, replace_surrogates
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.inference.token_classifier import TokenClassifier
-from switch_model.inference.traces import TokenTrace
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.storage.whole_files import write_atomically
+from switch_model.token_trace import TokenTrace
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.data.columns import choose_columns, names_in, texts_of

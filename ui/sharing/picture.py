@@ -15,9 +15,9 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from switch_model.analysis.layer_names import layer_label
 from switch_model.grid.palette import CELL_INK, expert_colour
 from switch_model.grid.tokens import visible
+from switch_model.layer_names import layer_label
 from train.picture_text import as_written, drawable, drawable_only
 from ui.components.routing_grid import plain_grid
 from ui.views.changes import words_of_changes

@@ -10,11 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.grid.drawing import style as grid_style
 from switch_model.grid.palette import shade_of
+from switch_model.layer_names import layer_title
 from switch_model.plots.routing import router_probabilities
 from ui.cards.flow import draw_flow
 from ui.cards.importance import importance_in_words, importance_table

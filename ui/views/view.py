@@ -15,7 +15,7 @@ from switch_model import Filling, Generation, Interventions, Prediction, Routing
 from switch_model.attribution.direct import DirectAttribution, direct_attribution
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
 from switch_model.inference.decoding import Decoding
-from switch_model.inference.traces import TokenTrace
+from switch_model.token_trace import TokenTrace
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import LoadedModel
 from ui.server.limits import MAX_SECONDS
