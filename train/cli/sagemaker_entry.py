@@ -1,4 +1,4 @@
-"""A training job of SageMaker: python -m train.release.sagemaker_entry, with what the platform sets.
+"""A training job of SageMaker: python -m train.cli.sagemaker_entry, with what the platform sets.
 
 SM_CHANNEL_TRAINING is the folder with the data, SM_HPS the flags of a run as JSON, SM_MODEL_DIR what becomes
 model.tar.gz: the folder of --format sagemaker, ready to be deployed. The run lies in /opt/ml/checkpoints, which
@@ -11,10 +11,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from train.cli.main import main as command
 from train.data.table_file import is_table
 from train.launch import prepare_streams
 from train.runs.run import Run
@@ -69,12 +69,6 @@ def _data(channel: Path, named: bool) -> dict[str, str]:
         return {"data_dir": str(channel)}
     files = [path for path in channel.iterdir() if path.is_file() and is_table(path.name)]
     return {"dataset": str(files[0] if len(files) == 1 else channel)}
-
-
-def command(words: list[str]) -> int:
-    """A command of python -m train; returns its exit status."""
-    # By name: the command line comes after this package.
-    return import_module("train.cli.main").main(words)
 
 
 def _write_model(run: Run, target: Path) -> int:
