@@ -30,7 +30,6 @@ PARTS = {
         ),
         *(
             "token_trace",
-            "layer_names",
             "grid",
             "storage",
             "models",

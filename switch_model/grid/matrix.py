@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from switch_model.grid.layer_names import layer_label, layer_title
 from switch_model.grid.palette import MAX_COLOURED, expert_colour
 from switch_model.grid.tokens import tokens_value
-from switch_model.layer_names import layer_label, layer_title
 from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
-from switch_model.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, LINES, SHARES, colour_bar, plain, styled, three_ticks
 
 # Less often than over all texts, as often, more often.

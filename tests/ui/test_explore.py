@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from switch_model import CheckpointError, Routing
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 from switch_model.grid.plain import grid_value
 from switch_model.grid.tokens import joined_tokens
-from switch_model.layer_names import layer_title
 from switch_model.plots.routing import router_probabilities
 from tests.support.pages import LABELS, MAX_TOKENS, save_tiny_checkpoint
 from train.cli.main import main

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.cli.main import main as command
+from train.cli.main import main as run_command
 from train.data.table_file import is_table
 from train.launch import prepare_streams
 from train.runs.run import Run
@@ -33,13 +33,13 @@ def main(environment: Mapping[str, str] = os.environ, checkpoints: Path = CHECKP
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not run.arguments_path.is_file():
-        status = command(flags)
+        status = run_command(flags)
     elif run.state().name == "finished":
         status = 0
     else:
         # Of a job that was ended without warning: nobody works on it any more.
         run.set_state("stopped", "The machine was taken away.")
-        status = command(["resume", str(run.folder)])
+        status = run_command(["resume", str(run.folder)])
     if status or not run.best.is_dir():
         return status
     return _write_model(run, Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")))
@@ -75,7 +75,7 @@ def _write_model(run: Run, target: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         flags = ["--checkpoint", str(run.folder), "--format", "sagemaker", "--output", str(folder)]
-        if status := command(["export", *flags]):
+        if status := run_command(["export", *flags]):
             return status
         (folder / "model.tar.gz").unlink()  # The platform packs the folder itself.
         shutil.copytree(folder, target, dirs_exist_ok=True)

@@ -11,8 +11,8 @@ import numpy as np
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
 from switch_model.config import SwitchConfig
+from switch_model.grid.layer_names import layer_titles
 from switch_model.inference.pipeline import AnyModel
-from switch_model.layer_names import layer_titles
 from train.definitions import header
 from train.formatting import counted, percent, signed
 from train.templates import render

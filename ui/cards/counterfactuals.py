@@ -10,9 +10,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
-from switch_model.layer_names import layer_title
 from train.formatting import percent, signed
 from ui.look.html import bar_scale, empty_card, render
 from ui.views.view import PredictionView, View

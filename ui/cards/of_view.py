@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.votes import digits_of
-from switch_model.layer_names import layer_title
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card
 from ui.cards.importance import attribution, importance_in_words, importance_table

@@ -11,9 +11,9 @@ import gradio as gr
 import torch
 from markupsafe import Markup
 
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.votes import classes_shown, digits_of
-from switch_model.layer_names import layer_title
 from train.formatting import counted, signed
 from ui.cards.importance import attribution
 from ui.look.html import empty_card, render

@@ -8,9 +8,9 @@ from typing import Any
 from markupsafe import Markup
 
 from switch_model.attribution.direct import DirectAttribution, Term
+from switch_model.grid.layer_names import layer_label
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
-from switch_model.layer_names import layer_label
 from train.formatting import signed
 from ui.look.html import empty_card, heading, quiet, render
 from ui.look.sums import cells_of

@@ -12,8 +12,8 @@ import gradio as gr
 
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.statistics import saturation
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.plain import grid_value
-from switch_model.layer_names import layer_title
 from train.formatting import percent
 from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from switch_model import CheckpointError, Prediction
 from switch_model.analysis.statistics import routed_alike
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.plain import grid_value
-from switch_model.layer_names import layer_title
 from train.definitions import header
 from train.formatting import percent
 from ui.cards.prediction import prediction_card
