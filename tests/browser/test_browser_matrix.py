@@ -1,4 +1,4 @@
-"""The grid of several experts per token in a real Chromium: chosen, moved through by keys, folded."""
+"""The grid of several experts per token in a real Chromium: chosen, moved through by keys, folded; and their film."""
 
 import pytest
 
@@ -43,3 +43,15 @@ def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
     page.locator(".matrix-map canvas").click(position={"x": 5, "y": 5 * 11 + 3})
     page.wait_for_selector(".matrix-label.chosen[data-layer='5']")
     assert page.locator(".matrix-chip[aria-pressed=true] b").inner_text() == "0"
+
+    # Its film: what it says of the choice are the token's own experts, as the formulas below have them.
+    page.click("#watch-film")
+    page.wait_for_function("document.querySelector('[data-do=play]')?.textContent === 'Pause'")
+    page.click("[data-do=play]")
+    page.locator("#film .film-time").fill("5")
+    page.locator(".film-stage").press("Home")
+    page.click("[data-do=on]")
+    page.wait_for_function("document.querySelector('#how-steps h2').textContent.includes('oil in decoder layer 5')")
+    page.wait_for_function("document.querySelector('#how-steps li.now h3')?.textContent === '2. Choice'")
+    chosen = page.locator("#how-steps li").nth(2).locator(".chip").all_inner_texts()
+    assert f"It chooses 2 of them: experts {', '.join(chosen)}." in page.inner_text(".film-said")

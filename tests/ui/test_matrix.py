@@ -1,6 +1,7 @@
 """A model of transformers in the page: every choice of its routers is drawn, for who starts the app alone."""
 
 import base64
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from ui.cards.of_view import closer_cards, summary
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.components.expert_panel import changes_from_panel, panel_value
+from ui.components.routing_film import film_value
+from ui.components.routing_grid import view_grid
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER
 from ui.explore.handlers import Explorer
 from ui.models.page import model_page
@@ -39,7 +42,7 @@ def opened(request, tmp_path_factory):
 
 
 def test_the_grid_has_every_choice_and_its_share(opened):
-    value, records = opened.view.grid(), opened.view.records
+    value, records = view_grid(opened.view), opened.view.records
     shape = len(value["layers"]), len(value["tokens"]), value["matrix"]["k"]
     assert shape == (len(records), records[0].mask.shape[1], CHOICES) and value["experts"] == EXPERTS
     experts = np.frombuffer(base64.b64decode(value["matrix"]["experts"]), "<u2").reshape(shape)
@@ -117,6 +120,27 @@ def test_an_expert_that_is_off_gets_no_token(opened):
     layer = opened.view.record.name
     changed = opened.view.with_changes(opened.loaded, Interventions(ablate=frozenset({(layer, 3)})))
     assert int(changed.record.choices[3]) == 0 and int(changed.record.choices.sum()) > 0
+
+
+def test_the_film_has_every_choice_and_its_weight(opened):
+    layers, record = opened.loaded.config.sparse_layers, opened.view.record
+    view = opened.view.with_changes(
+        opened.loaded, Interventions(ablate={(layers[0], 3)}, force={(layers[1], 2): 5}, top_k={layers[2]: 1})
+    )
+    shared = dataclasses.replace(opened.loaded.config, shared_experts=("model.layers.1.mlp.shared_experts",))
+    film = film_value(view, shared)
+    shape = len(layers), record.mask.shape[1], film["choices"]
+    experts, weights = (np.frombuffer(base64.b64decode(one), "<u2").reshape(shape) for one in film["packed"].values())
+    assert [layer["off"] for layer in film["layers"]] == [[3], [], []]
+    assert [layer["forced"] for layer in film["layers"]] == [[], [2], []]
+    assert [layer["shared"] for layer in film["layers"]] == [False, True, False]
+    assert experts[1, 2, 0] == 5 and film["choices"] == CHOICES and not weights[2, :, 1].any()
+    for layer, routing in enumerate(view.trace.routing):
+        width = routing.experts.shape[-1]
+        assert (experts[layer, :, :width] == routing.experts[0].numpy()).all()
+        assert weights[layer, :, :width] / 1000 == pytest.approx(routing.weights[0].numpy(), abs=6e-4)
+    saved = film_value(read_record(json.dumps(record_of(view, "A")).encode()), None)
+    assert saved["packed"] == film["packed"] and saved["layers"][0]["off"] == [3]
 
 
 def test_pictures_reports_and_records_of_several_experts(opened):

@@ -1,11 +1,14 @@
-// Draws one moment of the routing film on a canvas: where each token is, and what happens to the chosen one.
-// Runs before routing_film.js, in the same scope. Time counts in layers: 1.5 is the middle of the second layer.
+// Draws one moment of the routing film on a canvas: the text, a layer, and where each token is on its way.
+// film_one.js and film_several.js have what differs between layers with one expert for each token and with several; they
+// and routing_film.js run in the same scope, this first. Time counts in layers: 1.5 is the middle of the second layer.
 
 const PHASES = ["enter", "router", "choice", "buffer", "expert", "gate", "residual"];
 // When each phase of a token's way through a layer ends, as a share of that way.
 const ENDS = [0.1, 0.32, 0.44, 0.6, 0.78, 0.9, 1];
 // A token's way takes this share of a layer's time; the last token starts that much after the first.
 const WAY = 0.74, LAST_START = 1 - WAY;
+// Dots that are drawn at once: of a longer text those of the tokens around the chosen one.
+const MOST_DOTS = 3000;
 const FONT = '"Inter", "Segoe UI", "DejaVu Sans", system-ui, sans-serif';
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -26,13 +29,13 @@ function colours(host) {
     track: read("--sx-track"), accent: read("--sx-accent"), bad: read("--sx-bad"), onCell: read("--cell-ink") || "#16181b" };
 }
 
-// A colour per expert, as the style sheet has it.
-function expertColours(host, experts) {
+// A colour per expert, as the style sheet has it: the number of each one's colour is known.
+function expertColours(host, shades) {
   const probe = document.createElement("i"), found = [];
   probe.hidden = true;
   host.append(probe);
-  for (let e = 0; e < experts; e++) {
-    probe.className = "x" + (e % 256);
+  for (const shade of shades) {
+    probe.className = "x" + (shade % 256);
     found.push(getComputedStyle(probe).getPropertyValue("--c").trim());
   }
   probe.remove();
@@ -40,81 +43,62 @@ function expertColours(host, experts) {
 }
 
 // The places of everything at a width: a phone's stage is narrower and taller, not smaller.
-function placesFor(width, experts) {
-  const narrow = width < 560, top = 92, row = clamp(Math.floor(264 / experts), narrow ? 9 : 8, 44);
-  const bottom = top + row * experts, at = (share) => Math.round(width * share);
+function placesFor(width, film) {
+  const narrow = width < 560, top = 92, least = clamp(Math.floor(512 / film.experts), 2, narrow ? 9 : 8);
+  const row = clamp(Math.floor(264 / film.experts), least, 44);
+  // Shared experts have a row of their own below the others.
+  const end = top + row * film.experts, shared = film.layers.some((layer) => layer.shared) ? end + 18 : null;
+  const bottom = shared === null ? end : end + 32, at = (share) => Math.round(width * share);
   return {
-    width, narrow, top, bottom, row, height: bottom + (narrow ? 120 : 78),
+    width, narrow, top, end, shared, bottom, row, height: bottom + (narrow ? 120 : 78),
     lane: bottom + 26, // The residual's.
     said: bottom + 62,
     enter: at(narrow ? 0.05 : 0.06), router: at(narrow ? 0.2 : 0.2),
     buffer: at(narrow ? 0.42 : 0.42), bufferEnd: at(narrow ? 0.64 : 0.68), expert: at(narrow ? 0.67 : 0.71),
     expertEnd: at(narrow ? 0.79 : 0.81), gate: at(narrow ? 0.87 : 0.88), leave: at(narrow ? 0.95 : 0.95),
-    middle: Math.round((top + bottom) / 2),
+    middle: Math.round((top + end) / 2),
   };
 }
 
 const rowOf = (place, expert) => place.top + place.row * (expert + 0.5);
 
-// Squares of a buffer: how many there are, how large, and how many tokens each of them stands for.
-function slotsOf(place, capacity, most) {
-  const many = Math.max(capacity ?? most, 1), room = place.bufferEnd - place.buffer - 4;
-  const side = clamp(Math.floor(Math.min(place.row - 4, room / many - 1)), 3, 13);
-  const shown = Math.min(many, Math.floor(room / (side + 1)));
-  return { side, shown, many };
-}
-const slotAt = (place, slots, slot) => place.buffer + 2 + (slots.side + 1) * Math.min(slot, slots.shown - 1) + slots.side / 2;
-
-// Where a token is on its way; nothing when it is not in this layer.
-function dotAt(place, slots, layer, token, tokens, way, residual) {
-  const phase = phaseOf(way);
-  if (phase < 0 || phase >= PHASES.length) return null;
-  const expert = layer.expert[token], dropped = Boolean(layer.dropped[token]), y = rowOf(place, expert);
-  const into = between(place.top, place.bottom, tokens > 1 ? token / (tokens - 1) : 0.5);
-  const share = eased(within(way, phase)), slot = slotAt(place, slots, layer.slot[token]);
-  const name = PHASES[phase], gate = layer.gate[token] / 1000;
-  if (name === "enter") return { x: between(place.enter, place.router - 14, share), y: between(into, place.middle, share), light: 1 };
-  if (name === "router") return { x: between(place.router - 14, place.router + 14, share), y: place.middle, light: 1 };
-  if (name === "choice") return { x: between(place.router + 14, place.buffer - 6, share), y: between(place.middle, y, share), light: 1, expert };
-  if (dropped) {
-    // Turned away at the buffer: back along the residual, which is all that is left of it.
-    const rest = (way - ENDS[2]) / (1 - ENDS[2]), lost = residual === 0;
-    if (rest < 0.25) return { x: place.buffer - 6 + 4 * Math.sin(rest * 50), y, light: 1, expert, dropped };
-    const along = eased((rest - 0.25) / 0.75);
-    return { x: between(place.buffer - 6, place.leave, along), y: between(y, place.lane, Math.min(1, along * 3)),
-      light: lost ? 1 - along : clamp(residual, 0.3, 1), expert, dropped };
-  }
-  if (name === "buffer") return { x: between(place.buffer - 6, slot, share), y, light: 1, expert };
-  if (name === "expert") return { x: between(slot, place.expertEnd, share), y, light: 1, expert, inside: true };
-  const light = 0.2 + 0.8 * gate;
-  if (name === "gate") return { x: between(place.expertEnd, place.gate, share), y: between(y, place.middle, share), light: between(1, light, share), expert };
-  return { x: between(place.gate, place.leave, share), y: place.middle, light, expert };
+// Where a token is on its way to the router and into it; null where it is elsewhere.
+function arriving(place, film, token, way) {
+  const phase = phaseOf(way), tokens = film.tokens.length;
+  if (phase < 0 || phase > 1) return null;
+  const share = eased(within(way, phase)), from = between(place.top, place.end, tokens > 1 ? token / (tokens - 1) : 0.5);
+  if (phase) return { x: between(place.router - 14, place.router + 14, share), y: place.middle, light: 1 };
+  return { x: between(place.enter, place.router - 14, share), y: between(from, place.middle, share), light: 1 };
 }
 
 // ---- drawing -------------------------------------------------------------------------------------------------------
 
 // One moment. Returns where each token of the strip stands, for clicks.
 function drawMoment(g, film, place, time, chosen, look, tints) {
-  const index = Math.min(Math.floor(time), film.layers.length - 1), layer = film.layers[index];
+  const index = Math.min(Math.floor(time), film.layers.length - 1), layer = film.layers[index], kind = kindOf(film);
   const inLayer = time - index, tokens = film.tokens.length, ended = time >= film.layers.length;
-  const slots = slotsOf(place, layer.capacity || null, Math.max(...layer.slot) + 1);
   g.clearRect(0, 0, place.width, place.height);
   g.fillStyle = look.card;
   g.fillRect(0, 0, place.width, place.height);
   g.textBaseline = "middle";
   const areas = drawStrip(g, film, place, index, inLayer, chosen, look, tints);
-  drawLayer(g, film, place, slots, index, inLayer, look, tints);
-  const ways = film.tokens.map((_, t) => wayOf(t, tokens, inLayer));
-  drawFan(g, place, layer, chosen, ways[chosen], look, tints);
-  film.tokens.forEach((_, t) => t !== chosen && drawDot(g, dotAt(place, slots, layer, t, tokens, ways[t], film.residual), 3, look, tints));
-  const own = dotAt(place, slots, layer, chosen, tokens, ways[chosen], film.residual);
-  drawDot(g, own, 7, look, tints, film.tokens[chosen]);
-  if (!layer.dropped[chosen]) drawResidual(g, film, place, ways[chosen], look, tints);
-  drawSaid(g, place, ended && film.answer ? film.answer : said(film, index, chosen, phaseOf(ways[chosen])), look);
+  drawLayer(g, film, place, index, look, tints);
+  kind.draw(g, film, place, layer, inLayer, look, tints);
+  const way = wayOf(chosen, tokens, inLayer);
+  kind.fan(g, film, place, layer, chosen, way, look, tints);
+  const beside = Math.floor(MOST_DOTS / ((film.choices || 1) + 1) / 2);
+  for (let t = Math.max(0, chosen - beside); t < Math.min(tokens, chosen + beside); t++) {
+    if (t === chosen) continue;
+    for (const dot of kind.dots(place, film, layer, t, wayOf(t, tokens, inLayer))) drawDot(g, dot, 3, look, tints);
+  }
+  const own = kind.dots(place, film, layer, chosen, way);
+  own.forEach((dot, i) => drawDot(g, dot, 7, look, tints, own.length === 1 || (!i && dot.expert === undefined) ? film.tokens[chosen] : " "));
+  if (!kind.lost(layer, chosen)) drawResidual(g, film, place, way, look, tints);
+  drawSaid(g, place, ended && film.answer ? film.answer : said(film, index, chosen, phaseOf(way)), look);
   return areas;
 }
 
-// The text as tokens in the colour of the expert that had them last, the chosen one framed; a part of a long text.
+// The text as tokens in the colours of the experts that had them last, the chosen one framed; a part of a long text.
 function drawStrip(g, film, place, index, inLayer, chosen, look, tints) {
   const areas = [], height = 20, gap = 4, tokens = film.tokens.length;
   g.font = `12px ${FONT}`;
@@ -138,11 +122,11 @@ function drawStrip(g, film, place, index, inLayer, chosen, look, tints) {
   for (let t = first; t <= last; t++) {
     if (x + widths[t] > place.width - 12) (x = 12), (y += height + gap);
     const through = wayOf(t, tokens, inLayer) >= ENDS[2], seen = through ? index : index - 1;
-    const expert = seen >= 0 ? film.layers[seen].expert[t] : null;
-    const dropped = seen >= 0 && film.layers[seen].dropped[t];
-    box(g, x, y - height / 2, widths[t], height, 5, expert === null ? look.track : tints[expert], dropped ? 0.35 : 1);
+    const parts = seen >= 0 ? kindOf(film).parts(film.layers[seen], t) : [];
+    const dropped = seen >= 0 && kindOf(film).lost(film.layers[seen], t);
+    drawParts(g, x, y - height / 2, widths[t], height, parts, tints, look, dropped ? 0.35 : 1);
     if (t === chosen) frame(g, x, y - height / 2, widths[t], height, 5, look.accent, 2);
-    g.fillStyle = expert === null || dropped ? look.ink : look.onCell;
+    g.fillStyle = !parts.length || dropped ? look.ink : look.onCell;
     g.fillText(film.tokens[t], x + 5, y + 1, widths[t] - 10);
     areas.push({ token: t, x, y: y - height / 2, width: widths[t], height });
     x += widths[t] + gap;
@@ -151,39 +135,36 @@ function drawStrip(g, film, place, index, inLayer, chosen, look, tints) {
   return areas;
 }
 
-// Router, buffers and experts of a layer, the residual below them, and how far through the model this is.
-function drawLayer(g, film, place, slots, index, inLayer, look, tints) {
-  const layer = film.layers[index], tokens = film.tokens.length;
+// A token's box, divided among its experts by their shares; without any it is empty.
+function drawParts(g, x, y, width, height, parts, tints, look, light) {
+  g.save();
+  rounded(g, x, y, width, height, 5);
+  g.clip();
+  if (!parts.length) box(g, x, y, width, height, 0, look.track);
+  for (const [expert, share] of parts) {
+    box(g, x, y, width * share + 0.5, height, 0, tints[expert], light);
+    x += width * share;
+  }
+  g.restore();
+}
+
+// Router and experts of a layer, the residual below them, and how far through the model this is.
+function drawLayer(g, film, place, index, look, tints) {
+  const layer = film.layers[index], kind = kindOf(film), layers = film.layers.length;
   g.font = `600 13px ${FONT}`;
   g.fillStyle = look.ink;
   g.textAlign = "left";
   g.fillText(layer.title[0].toUpperCase() + layer.title.slice(1), 12, 72);
-  film.layers.forEach((_, l) => box(g, place.width - 12 - 18 * (film.layers.length - l), 69, 14, 6, 3, l === index ? look.accent : l < index ? look.dim : look.track));
+  const mark = Math.min(18, Math.floor((place.width - 160) / layers));
+  for (let l = 0; l < layers; l++) box(g, place.width - 12 - mark * (layers - l), 69, Math.max(mark - 4, 2), 6, 3, l === index ? look.accent : l < index ? look.dim : look.track);
   g.font = `11px ${FONT}`;
   g.textAlign = "center";
-  box(g, place.router - 16, place.top, 32, place.bottom - place.top, 8, look.track);
+  box(g, place.router - 16, place.top, 32, place.end - place.top, 8, look.track);
   g.fillStyle = look.dim;
   g.fillText("router", place.router, place.bottom + 10);
-  const limit = layer.capacity === null ? ", no limit" : ` of ${layer.capacity}`;
-  g.fillText(place.narrow ? "buffers" : `buffers${limit}`, (place.buffer + place.bufferEnd) / 2, place.bottom + 10);
   g.fillText("experts", (place.expert + place.expertEnd) / 2, place.bottom + 10);
-  g.fillText("gate", place.gate, place.bottom + 10);
-  for (let e = 0; e < film.experts; e++) {
-    const y = rowOf(place, e);
-    // The way to the expert, on which its buffer lies.
-    box(g, place.buffer, y - 0.5, place.expert - place.buffer, 1, 0, look.line);
-    const inBuffer = [];
-    for (let t = 0; t < tokens; t++) {
-      const way = wayOf(t, tokens, inLayer);
-      if (layer.expert[t] === e && !layer.dropped[t] && way >= ENDS[3]) inBuffer.push(layer.slot[t]);
-    }
-    for (let s = 0; s < slots.shown; s++) {
-      const x = slotAt(place, slots, s) - slots.side / 2;
-      if (layer.capacity !== null && slots.side > 3) frame(g, x, y - slots.side / 2, slots.side, slots.side, 2, look.line, 1);
-    }
-    inBuffer.forEach((slot) => box(g, slotAt(place, slots, slot) - slots.side / 2, y - slots.side / 2, slots.side, slots.side, 2, tints[e], 0.55));
-    drawExpert(g, place, e, layer.off.includes(e), look, tints);
-  }
+  g.fillText(kind.joint, place.gate, place.bottom + 10);
+  for (let e = 0; e < film.experts; e++) drawExpert(g, place, e, layer.off.includes(e), look, tints);
   // The residual goes around the router and its experts.
   g.save();
   g.strokeStyle = look.dim;
@@ -202,13 +183,13 @@ function drawLayer(g, film, place, slots, index, inLayer, look, tints) {
   g.fillStyle = look.dim;
   const share = film.residual === 1 ? "residual" : film.residual ? `residual × ${film.residual}` : "no residual around the experts";
   g.fillText(share, place.enter + 8, place.lane + 12);
-  node(g, place.gate, place.middle, "×", look);
+  node(g, place.gate, place.middle, kind.sign, look);
   if (film.residual) node(g, place.leave, place.middle, "+", look);
 }
 
 // An expert; one that is switched off is an empty frame with its number struck through.
 function drawExpert(g, place, expert, off, look, tints) {
-  const y = rowOf(place, expert), height = Math.min(place.row - 3, 30), width = place.expertEnd - place.expert;
+  const y = rowOf(place, expert), height = clamp(place.row - 3, 1, 30), width = place.expertEnd - place.expert;
   const small = place.row < 16, radius = small ? 3 : 7, middle = place.expert + width / 2;
   if (off) {
     g.setLineDash([3, 3]);
@@ -224,36 +205,13 @@ function drawExpert(g, place, expert, off, look, tints) {
   if (off) box(g, middle - g.measureText(name).width / 2 - 2, y - 0.5, g.measureText(name).width + 4, 1.5, 0, look.dim);
 }
 
-// While the chosen token is with the router: a line to each likely expert, as wide as its probability.
-function drawFan(g, place, layer, chosen, way, look, tints) {
-  const phase = phaseOf(way);
-  if (phase < 1 || phase > 3 || layer.capacity === 0) return;
-  const grown = phase === 1 ? eased(within(way, 1)) : 1, fade = phase === 3 ? 1 - within(way, 3) : 1;
-  g.font = `11px ${FONT}`;
-  for (const [expert, thousandths] of layer.likeliest[chosen]) {
-    if (layer.off.includes(expert)) continue;
-    const share = thousandths / 1000, y = rowOf(place, expert), won = expert === layer.expert[chosen];
-    g.save();
-    g.globalAlpha = (phase === 1 || won ? 0.9 : 0.35) * fade;
-    g.strokeStyle = tints[expert];
-    g.lineWidth = Math.max(0.75, share * Math.min(place.row, 14));
-    g.beginPath();
-    g.rect(0, 0, between(place.router + 16, place.buffer, grown), place.height);
-    g.clip();
-    const end = place.buffer - 40, bend = (place.router + 16 + end) / 2;
-    g.beginPath();
-    g.moveTo(place.router + 16, place.middle);
-    g.bezierCurveTo(bend, place.middle, bend, y, end, y);
-    g.stroke();
-    if (grown > 0.8 && (place.row >= 11 || won)) {
-      g.fillStyle = won ? look.ink : look.dim;
-      g.textAlign = "right";
-      g.font = `${won ? "600 " : ""}11px ${FONT}`;
-      g.fillText(share.toFixed(2), place.buffer - 10, y + 1);
-      g.textAlign = "left";
-    }
-    g.restore();
-  }
+// From the router to a row.
+function curve(g, place, end, y) {
+  const bend = (place.router + 16 + end) / 2;
+  g.beginPath();
+  g.moveTo(place.router + 16, place.middle);
+  g.bezierCurveTo(bend, place.middle, bend, y, end, y);
+  g.stroke();
 }
 
 function drawDot(g, dot, radius, look, tints, name = "") {
@@ -265,12 +223,13 @@ function drawDot(g, dot, radius, look, tints, name = "") {
   g.arc(dot.x, dot.y, radius, 0, 2 * Math.PI);
   g.fill();
   g.globalAlpha = 1;
+  // A name of spaces alone is an outline without words.
   if (name || dot.dropped) {
     g.strokeStyle = dot.dropped ? look.bad : look.ink;
     g.lineWidth = name ? 2 : 1.25;
     g.stroke();
   }
-  if (name) {
+  if (name.trim()) {
     g.font = `600 12px ${FONT}`;
     const width = Math.min(g.measureText(name).width, 120), x = clamp(dot.x - width / 2, 4, g.canvas.clientWidth - width - 4);
     box(g, x - 5, dot.y - radius - 24, width + 10, 18, 5, look.card, 0.92);
@@ -344,27 +303,10 @@ function frame(g, x, y, width, height, radius, colour, line) {
 
 // What happens to a token in a phase, in one or two sentences.
 function said(film, index, token, phase) {
-  const layer = film.layers[index], name = `“${film.tokens[token]}”`, expert = layer.expert[token];
-  const slot = layer.slot[token] + 1, gate = (layer.gate[token] / 1000).toFixed(2), dropped = layer.dropped[token];
+  const layer = film.layers[index], name = `“${film.tokens[token]}”`;
   if (layer.capacity === 0) return `Every expert of ${layer.title} is off.`;
   if (phase < 0) return `${name} is about to enter ${layer.title}.`;
   if (phase >= PHASES.length) return `${name} is through ${layer.title}; other tokens are still on their way.`;
-  const likeliest = layer.likeliest[token].filter(([e]) => !layer.off.includes(e)).slice(0, 3).map(([e, p]) => `expert ${e} ${(p / 1000).toFixed(2)}`).join(", ");
   if (PHASES[phase] === "enter") return `${name} enters ${layer.title}${film.width ? ` as ${film.width} numbers` : ""}.`;
-  if (PHASES[phase] === "router") return `The router gives each expert a probability: ${likeliest}${film.experts - layer.off.length > 3 ? ", …" : ""}${
-    layer.off.length ? `. Off: expert ${layer.off.join(", ")}` : ""}`;
-  if (PHASES[phase] === "choice") {
-    if (expert !== layer.likeliest[token][0][0]) return `Expert ${expert} is chosen${film.biased ? ", once each expert’s bias is added" : ": you changed the routing"}.`;
-    return `One expert alone works on a token: the likeliest, expert ${expert}.`;
-  }
-  if (PHASES[phase] === "buffer" && dropped) return `The buffer of expert ${expert} is full: position ${slot}, but ${layer.capacity} slots. The token is dropped.`;
-  if (dropped) return film.residual ? `Dropped: only the residual of ${name} goes on.` : `Dropped: nothing of ${name} goes on from this layer.`;
-  if (PHASES[phase] === "buffer") return layer.capacity === null
-    ? `Position ${slot} in the buffer of expert ${expert}, which has no limit here.`
-    : `Position ${slot} of ${layer.capacity} in the buffer of expert ${expert}.`;
-  if (PHASES[phase] === "expert") return `Expert ${expert} of ${layer.title} is a network of its own: expert ${expert} of another layer is a different one.`;
-  if (PHASES[phase] === "gate") return `Its output is multiplied by the gate, ${gate}: the dot’s brightness.`;
-  return film.residual === 1 ? `It is added to the residual, and ${name} goes on.`
-    : film.residual ? `It is added to ${film.residual} × the residual, and ${name} goes on.`
-    : `It takes the place of ${name}: nothing goes around the experts of this model.`;
+  return kindOf(film).said(film, layer, token, PHASES[phase], name);
 }

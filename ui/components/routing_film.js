@@ -6,8 +6,7 @@ const time = element.querySelector(".film-time"), speed = element.querySelector(
 const act = (name) => element.querySelector(`[data-do="${name}"]`);
 const SECONDS = 9;      // A layer's, at normal speed.
 const STEP_SECONDS = 2; // A step's, for those who asked for less motion.
-// The formulas, as they stand below, that a phase is about.
-const STEPS = { enter: [0], router: [1, 2], choice: [3], buffer: [4], expert: [5], gate: [6], residual: [6] };
+const kindOf = (film) => (film.choices ? severalExperts : oneExpert);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let data = null;    // the value being drawn
 let now = 0;        // in layers
@@ -21,12 +20,14 @@ let look = null, tints = [], told = "";
 function show() {
   data = null;
   stop();
-  data = props.value;
+  if (props.value) data = kindOf(props.value).prepared(props.value);
   film.hidden = !data;
   empty.hidden = Boolean(data);
   if (!data) return;
   chosen = data.selected.token;
   told = `${chosen} ${data.selected.layer}`; // The formulas below come with the value.
+  tints = [];
+  drawnAnew.observe(document.querySelector("#how-steps"), { childList: true, subtree: true });
   time.max = data.layers.length;
   at(momentOf(chosen, data.tokens.length, data.selected.layer, 1));
   tell();
@@ -43,7 +44,7 @@ function playWanted() {
 
 function draw() {
   if (!data || !canvas.clientWidth) return; // In a tab that is not open.
-  const place = placesFor(canvas.clientWidth, data.experts), density = window.devicePixelRatio || 1;
+  const place = placesFor(canvas.clientWidth, data), density = window.devicePixelRatio || 1;
   const size = [Math.round(place.width * density), Math.round(place.height * density)];
   if (canvas.width !== size[0] || canvas.height !== size[1]) {
     // A canvas forgets everything when its size is set.
@@ -53,7 +54,7 @@ function draw() {
   const g = canvas.getContext("2d");
   g.setTransform(density, 0, 0, density, 0, 0);
   look = colours(element);
-  if (tints.length !== data.experts) tints = expertColours(element, data.experts);
+  if (!tints.length) tints = expertColours(element, data.shades);
   areas = drawMoment(g, data, place, now, chosen, look, tints);
 }
 
@@ -84,9 +85,13 @@ function tell() {
 
 // The formulas of the phase that the film shows are marked.
 function followSteps() {
-  const steps = STEPS[PHASES[phaseNow()]] || [];
+  if (!data) return;
+  const steps = kindOf(data).formulas[PHASES[phaseNow()]] || [];
   document.querySelectorAll("#how-steps .steps:first-of-type > li").forEach((one, i) => one.classList.toggle("now", steps.includes(i)));
 }
+
+// Formulas that come for another token or layer have no mark yet.
+const drawnAnew = new MutationObserver(followSteps);
 
 function play() {
   if (now >= data.layers.length) at(0);

@@ -1,16 +1,23 @@
-"""The film of a routing: every token's way through router, buffer, expert, gate and residual, layer by layer.
+"""The film of a routing: every token's way through router, buffer, expert, gate and residual, layer by layer; with
+several experts for each token, to all of them at once and back.
 
 The component's value is plain data, drawn on a canvas by its script, so that the picture can be saved as a video.
 Try it: create_routing_film(film_value(view, loaded.config))
 """
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
+import torch
 
 from switch_model import Routing, SwitchConfig
+from switch_model.grid.matrix import layers_value, needs_matrix
+from switch_model.grid.palette import shade_of
 from switch_model.grid.plain import grid_value
+from switch_model.grid.tokens import tokens_value
 from switch_model.topk_routing import TopKRouting
 from train.formatting import percent
 from ui.views.view import View
@@ -19,7 +26,7 @@ from ui.views.view import View
 SHOWN_EXPERTS = 8
 # Characters of a text that stand in the picture's title.
 SHOWN_CHARACTERS = 400
-_SCRIPTS = ("film_stage.js", "routing_film.js")
+_SCRIPTS = ("film_stage.js", "film_one.js", "film_several.js", "routing_film.js")
 # What a button runs in the browser: the film plays as soon as it has its next value.
 WANT_FILM = "() => { window.filmWanted = true; }"
 _TEMPLATE = Path(__file__).with_suffix(".html")
@@ -43,21 +50,48 @@ def film_value(view: View | None, config: SwitchConfig | None) -> dict[str, Any]
     Args:
         config: of the model; None = a saved view, of which only the record is known.
     """
-    # The film is that of a layer with one expert for each token.
-    if view is None or view.record is None or isinstance(view.record, TopKRouting):
+    if view is None or view.record is None:
         return None
+    value = _several(view, config) if isinstance(view.record, TopKRouting) else _one(view)
+    experts, records = value["experts"], view.trace.routing
+    return value | {
+        "shades": [shade_of(one, experts) if needs_matrix(records) else one for one in range(experts)],
+        "text": view.text[:SHOWN_CHARACTERS],
+        "answer": _answer(view),
+        "width": getattr(config, "d_model", None),
+        "residual": config.expert_residual if config else 1.0,
+        "biased": getattr(config, "balance", None) == "bias",
+    }
+
+
+def _one(view: View) -> dict[str, Any]:
+    """Layers with one expert for each token."""
     value = grid_value(view.trace, (view.token, view.layer))
     for layer, record in zip(value["layers"], view.trace.routing, strict=True):
         layer["likeliest"] = likeliest(record)
         # Switched off, an expert has no probability for any token.
         layer["off"] = record.logits[0].isneginf().all(0).nonzero().flatten().tolist()
-    return value | {
-        "text": view.text[:SHOWN_CHARACTERS],
-        "answer": _answer(view),
-        "width": config.d_model if config else None,
-        "residual": config.expert_residual if config else 1.0,
-        "biased": config is not None and config.balance == "bias",
-    }
+    return value
+
+
+def _several(view: View, config: SwitchConfig | None) -> dict[str, Any]:
+    """Layers with several experts for each token: which, and their weights in thousandths, packed for long texts."""
+    value = layers_value([view.trace.routing], [len(view.trace.tokens)])
+    choices = value.pop("matrix")
+    weights = np.zeros((len(view.trace.routing), len(view.trace.tokens), choices["k"]), "<u2")
+    shared = getattr(config, "shared_experts", ())
+    for number, (layer, record) in enumerate(zip(value["layers"], view.trace.routing, strict=True)):
+        used = record.weights[0].abs()
+        # What is used at all has at least one part.
+        thousandths = torch.where(used > 0, (used * 1000).round().clamp(1, 65535), 0)
+        weights[number, :, : used.shape[-1]] = thousandths.numpy()
+        layer["off"] = sorted(expert for name, expert in view.changes.ablate if name == record.name)
+        layer["forced"] = sorted(token for name, token in view.changes.force if name == record.name)
+        # Modules are named by their place in the library's model: model.layers.3.mlp.shared_experts.
+        layer["shared"] = any(record.name.rpartition(".")[2] in module.split(".") for module in shared)
+    selected = {"selected": {"token": view.token, "layer": view.layer}, "choices": choices["k"]}
+    packed = {"experts": choices["experts"], "weights": base64.b64encode(weights.tobytes()).decode()}
+    return value | tokens_value(view.trace) | selected | {"packed": packed}
 
 
 def likeliest(record: Routing) -> list[list[list[int]]]:

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, SwitchConfig
-from switch_model.grid.layer_names import layer_title
+from switch_model.analysis.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
@@ -254,7 +254,8 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
     explore.film.click(None, None, None, js=WANT_FILM, **hidden)
     explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **hidden)
     tab.select(lambda: recorded, None, [training], **hidden)
-    film.look(look, [explore.view], [steps], trigger_mode="always_last", **hidden)
+    # Not "always_last", with which Gradio asks again for the first place instead of the last.
+    film.look(look, [explore.view], [steps], trigger_mode="multiple", **hidden)
     if scaling is not None:
 
         def picture() -> tuple[Any, Any]:
