@@ -29,8 +29,6 @@ PARTS = {
             "sparse_mlp",
         ),
         *(
-            "token_trace",
-            "grid",
             "storage",
             "models",
             "checkpoint",
@@ -41,6 +39,7 @@ PARTS = {
             "counterfactuals",
             "analysis",
             "traces",
+            "grid",
             "plots",
             "monitor",
         ),

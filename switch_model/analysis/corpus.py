@@ -12,12 +12,16 @@ import numpy as np
 import torch
 
 from switch_model.analysis.statistics import RoutingTotals
-from switch_model.commands import command
 from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, padded, replace_surrogates
 from switch_model.routing import UNLIMITED
 from switch_model.stepping import to_the_end
 
+# What is said beside a corpus that an encoder-decoder routed.
+ENCODER_ALONE = (
+    "These are the encoder’s experts: which of the decoder’s a token goes to depends on what it writes "
+    "(Explore shows that for one text)."
+)
 # Tokens per batch, about; its texts have similar lengths.
 TOKENS_PER_BATCH = 4096
 
@@ -135,13 +139,14 @@ def route_corpus(
     """Route every text, and classify it where the model is a classifier.
 
     Args:
-        pipeline: of a model that reads a text with one stack.
+        pipeline: of any model; of one with two stacks the encoder's routing alone is kept, since texts are all that
+            there is.
         true: class indices in the model's order, -1 = unknown; None = all unknown.
         progress: called with (texts done, total) after each batch.
         classes: names for `true`, for a model without classes.
 
     Raises:
-        ValueError: when no text has a token, or the model has no sparse layer, or two stacks.
+        ValueError: when no text has a token, or the model has no sparse layer that reads texts.
     """
     return to_the_end(route_in_steps(pipeline, texts, true, classes), progress)
 
@@ -152,28 +157,31 @@ def route_in_steps(
 ) -> Generator[tuple[int, int], None, Corpus]:
     """`route_corpus` as a generator, to show progress or to cancel: yields (texts done, total)."""
     model, config = pipeline.model, pipeline.model.config
-    _check_reads(config)
-    classifies = isinstance(model, CLASSIFIERS)
+    layers = _layers_that_read(config)
+    classifies, two_stacks = isinstance(model, CLASSIFIERS), config.is_encoder_decoder
     texts, encodings, kept = _encoded(pipeline, texts)
     added = pipeline.added
     lengths = np.array([added + len(encoding.ids) for encoding in encodings])
     first = np.concatenate([[0], np.cumsum(lengths)])
-    routes = np.zeros((len(config.sparse_layers), first[-1], getattr(config, "num_choices", 1)), dtype=np.int16)
+    routes = np.zeros((len(layers), first[-1], getattr(config, "num_choices", 1)), dtype=np.int16)
     all_dropped = np.zeros(routes.shape[:2], dtype=bool)
     predicted, probability = np.full(len(texts), -1), np.zeros(len(texts))
     totals, done, may_drop = RoutingTotals(), 0, False
 
     for rows in batches_by_length(lengths):
         ids, mask = padded([encodings[row].ids for row in rows], config.pad_token_id)
-        output = model(ids.to(model.device), mask.to(model.device), output_routing=True)
-        totals.add(output.routing)
+        # A decoder gets its start token alone.
+        start = {"decoder_input_ids": model.shift_right(ids[:, :1])[0].to(model.device)} if two_stacks else {}
+        output = model(ids.to(model.device), mask.to(model.device), output_routing=True, **start)
+        records = [record for record in output.routing if record.name in layers]
+        totals.add(records)
         if classifies:
             best = output.logits.float().softmax(-1).cpu().max(dim=-1)
             predicted[rows], probability[rows] = best.indices.numpy(), best.values.numpy()
         # (L, B, T, J) and (L, B, T): all layers at once, then copied text by text.
-        experts = torch.stack([record.experts for record in output.routing]).cpu().numpy()
-        dropped = torch.stack([record.dropped for record in output.routing]).cpu().numpy()
-        may_drop = may_drop or any(bool((record.capacity < UNLIMITED).any()) for record in output.routing)
+        experts = torch.stack([record.experts for record in records]).cpu().numpy()
+        dropped = torch.stack([record.dropped for record in records]).cpu().numpy()
+        may_drop = may_drop or any(bool((record.capacity < UNLIMITED).any()) for record in records)
         for place, row in enumerate(rows):
             routes[:, first[row] : first[row + 1]] = experts[:, place, : lengths[row]]
             all_dropped[:, first[row] : first[row + 1]] = dropped[:, place, : lengths[row]]
@@ -190,7 +198,7 @@ def route_in_steps(
         true=np.full(len(texts), -1) if true is None else np.array(true, dtype=np.int64)[kept],
         predicted=predicted,
         probability=probability,
-        layers=tuple(config.sparse_layers),
+        layers=layers,
         num_experts=config.num_experts,
         text=text,
         position=np.arange(first[-1]) - first[text],
@@ -206,14 +214,20 @@ def route_in_steps(
     )
 
 
-def _check_reads(config: Any) -> None:
-    if not config.sparse_layers:
+def _layers_that_read(config: Any) -> tuple[str, ...]:
+    """The sparse layers that read a text: of a model with two stacks, the encoder's."""
+    layers = tuple(config.sparse_layers)
+    if not layers:
         raise ValueError("This model has no sparse layer: there is no routing to analyse.")
-    if config.is_encoder_decoder:
+    if not config.is_encoder_decoder:
+        return layers
+    layers = tuple(name for name in layers if name.startswith("encoder."))
+    if not layers:
         raise ValueError(
-            "A data set is analysed with a model that reads texts with one stack, and this one has an encoder and a "
-            f"decoder: {command('evaluate')} measures the routing of both."
+            "This model has experts in its decoder alone, and which of them a token goes to depends on what it writes: "
+            "evaluate it on pairs of texts instead."
         )
+    return layers
 
 
 def _encoded(pipeline: TextPipeline, texts: Sequence[str]) -> tuple[list[str], list[Any], list[int]]:

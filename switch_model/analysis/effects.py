@@ -33,7 +33,8 @@ class ExpertEffect:
     """What changes without one expert: the mean over texts.
 
     Attributes:
-        change: of the predicted class's probability, or of the mean log-probability (natural) of a text's tokens.
+        change: of the predicted class's probability, or of the mean log-probability (natural) of a text's tokens, of a
+            masked model's the masked ones.
         flipped: share of texts whose predicted class changes; None for a model without classes.
         chance, low, high: mean of the same over random experts of the same load, and the interval that holds 95 % of
             them.
@@ -63,7 +64,8 @@ def expert_effects(
     """The effect of each expert by (layer, expert).
 
     Args:
-        rows: {"input_ids": …} of each text, in random order: with many experts the first ones alone are used.
+        rows: of each text, as for `scoring.batches_of`, in random order: with many experts the first ones alone are
+            used. A classifier's labels are not read.
         places: the experts to measure; None = all, the busiest where there are too many for the time.
         seed: of the random experts.
         progress: called with (experts done, total).
@@ -83,9 +85,8 @@ def effects_in_steps(
     most: int = MOST_TOKENS,
 ) -> Generator[tuple[int, int], None, dict[Place, ExpertEffect]]:
     """`expert_effects` as a generator, to show progress or to cancel: yields (experts done, total)."""
-    # Only what the model itself says of a text is compared: a class needs no label, and tokens are their own.
-    unknown = {"labels": -1} if isinstance(model, CLASSIFIERS) else {}
-    rows = [{"input_ids": row["input_ids"]} | unknown for row in rows]
+    if isinstance(model, CLASSIFIERS):  # What the model itself says of a text is compared: a class needs no label.
+        rows = [{"input_ids": row["input_ids"], "labels": -1} for row in rows]
     if not rows:
         raise ValueError("There are no texts on which to measure what experts do.")
     config, layers = model.config, model.config.sparse_layers

@@ -24,8 +24,8 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL
 from switch_model.storage.errors import class_name
 
-# Models whose answers can be measured without a label of each text.
-MEASURED = (*CLASSIFIERS, SwitchForCausalLM, AdaptedCausalLM)
+# Models whose answers can be measured on texts alone.
+MEASURED = (*CLASSIFIERS, SwitchForCausalLM, AdaptedCausalLM, SwitchForMaskedLM)
 # Fewer tokens per batch for a model with logits over a vocabulary.
 VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
 

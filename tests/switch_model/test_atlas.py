@@ -12,7 +12,7 @@ from switch_model.analysis.atlas import _Tables, _Tested, expert_atlas
 from switch_model.analysis.corpus import Corpus, route_corpus
 from switch_model.analysis.effects import expert_effects
 from train.analysis.atlas import atlas_csv, atlas_html, atlas_json
-from train.evaluation.reliance import rows_of
+from train.evaluation.measured_rows import rows_of
 
 N, T, V, E = 120, 40, 24, 8
 
@@ -93,7 +93,7 @@ def test_files_and_table_hold_every_expert_and_escape_words():
 def test_an_effect_is_the_mean_of_each_texts(predictor):
     texts = ["Oil prices rose.", "The team won the winter alert", "Oil oil oil traders worried about oil prices"]
     corpus = route_corpus(predictor, texts)
-    found = expert_effects(predictor.model, rows_of(corpus, predictor.model.config), [("encoder.1", 2)])
+    found = expert_effects(predictor.model, rows_of(corpus, predictor), [("encoder.1", 2)])
     changes, flipped = [], []
     for text in texts:
         before = predictor(text)

@@ -21,7 +21,8 @@ from train.analysis.report import report_html
 from train.cli.main import main
 from train.data.errors import Unreachable
 from train.data.source import DataSource
-from train.evaluation.reliance import html, known, measured, rows_of
+from train.evaluation.measured_rows import rows_of
+from train.evaluation.reliance import html, known, measured
 from ui.analyse import atlas
 from ui.analyse.handlers import Analysis, Analyst, cell_texts, layer_view, search, summary, tables
 from ui.catalog.models import ModelShelf
@@ -115,8 +116,8 @@ def test_the_atlas_measures_effects_and_opens_an_expert(analyst, analysis):
     *steps, last = atlas.measured(analyst, analysis)
     assert "0 of 8 experts" in steps[0] and last.count("data-place") == 8 and "effect (by chance)" in last
     # The command line says the same.
-    model = analyst.shelf.load("tiny").predictor.model
-    assert atlas_html(atlas_of(model, analysis.corpus, 32), analysis.corpus, picks=True) == last
+    predictor = analyst.shelf.load("tiny").predictor
+    assert atlas_html(atlas_of(predictor, analysis.corpus, 32), analysis.corpus, picks=True) == last
     layer, *view, card = atlas.opened(analyst, analysis, 6)
     assert layer["value"] == "encoder.3" and view[-1]["value"] == 2 and "Expert 2 of layer 3" in card
     assert len(Path(atlas.exported(analysis, "csv")).read_text().splitlines()) == 9
@@ -138,8 +139,8 @@ def test_a_model_that_writes_is_analysed_by_where_its_texts_come_from(table, tmp
 
 def test_the_page_measures_what_the_command_line_does(analyst, analysis):
     *steps, last = analyst.reliance(analysis)
-    model = analyst.shelf.load("tiny").predictor.model
-    found = known(measured(model, rows_of(analysis.corpus, model.config), 256))
+    predictor = analyst.shelf.load("tiny").predictor
+    found = known(measured(predictor.model, rows_of(analysis.corpus, predictor), 256))
     assert "passes over 12 texts" in steps[0] and last == html(found)
     assert [*analyst.reliance(None)] == []
 

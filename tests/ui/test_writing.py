@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 
 from switch_model import CheckpointError, Interventions
+from switch_model.analysis.corpus import ENCODER_ALONE
 from tests.support.pages import (
     running_app,
     save_tiny_checkpoint,
@@ -18,6 +19,8 @@ from tests.support.pages import (
     save_tiny_storyteller,
     save_tiny_translator,
 )
+from train.evaluation.measured_rows import rows_of
+from ui.analyse.atlas import measured
 from ui.analyse.handlers import Analyst
 from ui.cards.written import changed_words, writing_card
 from ui.catalog.kinds import RESTORER, TRANSLATOR
@@ -238,7 +241,26 @@ def test_blanks_get_candidates_before_and_after(explorer):
 # ---- pickers and the other tabs ----
 
 
-def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_path):
+def test_a_masked_model_and_an_encoder_read_a_data_set(explorer, tmp_path):
+    analyst = Analyst(explorer.shelf, Workspace(tmp_path))
+    (tmp_path / "stories.csv").write_text("text\n" + "Once upon a time there was a cat\nThe cat is nice\n" * 4, "utf-8")
+    (*_, analysis), _ = zip(*analyst.run("blanks", "toy", str(tmp_path / "stories.csv"), "", 0), strict=True)
+    pipeline = explorer.shelf.load("blanks").pipeline
+    (first, *_), again = rows_of(analysis.corpus, pipeline), rows_of(analysis.corpus, pipeline)[0]
+    hidden = first["labels"] >= 0
+    assert hidden.any() and (first["input_ids"] == again["input_ids"]).all()
+    read = [pipeline.read(text).ids for text in analysis.corpus.texts]
+    assert first["input_ids"].where(~hidden, first["labels"]).tolist() in read
+    *_, table = measured(analyst, analysis)
+    assert "effect (by chance)" in table and all(one.effect for one in analysis.atlas.entries)
+
+    (*_, analysis), _ = zip(*analyst.run("hindi", "toy", None, "", 8), strict=True)
+    assert {layer.partition(".")[0] for layer in analysis.corpus.layers} == {"encoder"}
+    assert ENCODER_ALONE in analysis.note and analysis.atlas.entries
+    assert "with their targets" in [*measured(analyst, analysis)][-1]
+
+
+def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer):
     shelf = explorer.shelf
     assert shelf.choices() == [
         ("classes", "classes"),
@@ -248,8 +270,6 @@ def test_pickers_name_the_kind_and_other_tabs_offer_classifiers(explorer, tmp_pa
     ]
     assert shelf.classifiers() == PrivateModels(shelf).classifiers(None) == [("classes", "classes")]
     assert "continues a text" in compare(shelf, "stories", PROMPT, "classes", "")[0]
-    *_, (_, said) = Analyst(shelf, Workspace(tmp_path)).run("blanks", "toy", None, "", 4)
-    assert "choose a classifier" in said
     for model in ("hindi", "stories", "blanks"):
         facts, _, config = model_page(shelf, model)
         assert "kind" in facts and "num_experts" in config

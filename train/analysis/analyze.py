@@ -24,7 +24,7 @@ from switch_model.analysis.specialization import (
     lift,
     right_against_wrong,
 )
-from switch_model.inference.pipeline import AnyModel
+from switch_model.inference.pipeline import TextPipeline
 from switch_model.storage.whole_files import folder_written_aside
 from switch_model.traces.agreement import LayerAgreement
 from train.analysis.agreement import agreement_html, agreement_json
@@ -33,7 +33,8 @@ from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.source import DataSource
 from train.evaluation.held_out import held_out_rows, own_data
-from train.evaluation.reliance import drawn, known, rows_of
+from train.evaluation.measured_rows import rows_of
+from train.evaluation.reliance import drawn, known
 from train.formatting import counted, listed
 from train.runs.continuing import lost_rows, read_fingerprint
 
@@ -106,17 +107,18 @@ def with_overlap(rows: Rows, checkpoint: str) -> Rows:
 
 
 def atlas_of(
-    model: AnyModel,
+    pipeline: TextPipeline,
     corpus: Corpus,
     texts: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Atlas:
     """The expert atlas of a routed data set, with the effect of every expert on `texts` random texts; 0 = without
-    effects, as for models that give neither classes nor next tokens."""
+    effects, as for models that are measured by target texts, or have no head."""
     atlas = expert_atlas(corpus)
-    if not texts or not isinstance(model, MEASURED):
+    if not texts or not isinstance(pipeline.model, MEASURED):
         return atlas
-    return atlas.with_effects(expert_effects(model, drawn(rows_of(corpus, model.config), texts), progress=progress))
+    rows = drawn(rows_of(corpus, pipeline), texts)
+    return atlas.with_effects(expert_effects(pipeline.model, rows, progress=progress))
 
 
 def measures(corpus: Corpus, atlas: Atlas, found: Mapping[str, Any]) -> dict[str, Any]:

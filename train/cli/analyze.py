@@ -34,7 +34,8 @@ def analyze_command(argv: list[str]) -> None:
     from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, write_report
     from train.analysis.atlas import atlas_in_words
     from train.analysis.report import facts_in_words, most_telling_in_words, told_of_class
-    from train.evaluation.reliance import measured, rows_of
+    from train.evaluation.measured_rows import rows_of
+    from train.evaluation.reliance import measured
 
     model, tokenizer = load_any(options.checkpoint, options.device, dtype=options.dtype)
     if not isinstance(model, CLASSIFIERS):
@@ -46,10 +47,8 @@ def analyze_command(argv: list[str]) -> None:
 
     corpus = route_corpus(predictor, rows.texts, rows.true, progress_line("text", "texts"))
     agreed = _agreement(corpus, options)
-    atlas = atlas_of(model, corpus, options.importance, progress_line("expert", "experts"))
-    found = measured(
-        predictor.model, rows_of(corpus, predictor.model.config), options.reliance, progress_line("pass", "passes")
-    )
+    atlas = atlas_of(predictor, corpus, options.importance, progress_line("expert", "experts"))
+    found = measured(predictor.model, rows_of(corpus, predictor), options.reliance, progress_line("pass", "passes"))
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
     if (choices := corpus.measures[0].get("choices", 1)) > 1:
         said = f"Each token has {choices} experts, and all of them count."
@@ -92,26 +91,29 @@ def _parser() -> ArgumentParser:
 
 def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", options: Namespace) -> None:
     """The routing of texts by a model that gives them no class."""
-    from switch_model.analysis.corpus import route_corpus
+    from switch_model.analysis.corpus import ENCODER_ALONE, route_corpus
     from switch_model.analysis.scoring import MEASURED
     from switch_model.inference.pipeline import TextPipeline
     from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap
     from train.analysis.atlas import atlas_in_words
     from train.analysis.trace import write_texts_report
-    from train.evaluation.reliance import measured, rows_of
+    from train.evaluation.measured_rows import rows_of
+    from train.evaluation.reliance import measured
 
     rows = rows_to_analyze([], DataSource.of(options), num_samples=options.num_samples, checkpoint=options.checkpoint)
     rows = with_overlap(rows, options.checkpoint)
+    if model.config.is_encoder_decoder:
+        rows = replace(rows, note=f"{rows.note} {ENCODER_ALONE}".strip())
     pipeline = TextPipeline(model, tokenizer)
     corpus = route_corpus(pipeline, rows.texts, rows.true, progress_line("text", "texts"), rows.classes)
     agreed = _agreement(corpus, options)
-    atlas = atlas_of(model, corpus, options.importance, progress_line("expert", "experts"))
+    atlas = atlas_of(pipeline, corpus, options.importance, progress_line("expert", "experts"))
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
     facts = write_texts_report(corpus, atlas, title, rows.note, Path(options.output), *agreed)
     print(f"{facts} {rows.note}".rstrip())
     print(atlas_in_words(atlas))
     if isinstance(model, MEASURED):
-        texts = rows_of(corpus, model.config)
+        texts = rows_of(corpus, pipeline)
         if found := measured(model, texts, options.reliance, progress_line("pass", "passes")):
             print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
-from switch_model.config import SwitchConfig
-from switch_model.grid.layer_names import layer_titles
 from switch_model.inference.pipeline import AnyModel
 from train.definitions import header
 from train.formatting import counted, percent, signed
@@ -45,16 +43,6 @@ def measured(
         return {}
     found = reliance(model, drawn(rows, count), progress=progress)
     return {"reliance": {"in_words": sentences(found), **found.to_dict()}}
-
-
-def rows_of(corpus: Corpus, config: SwitchConfig) -> list[dict[str, Any]]:
-    """The texts of a routed data set as rows, of a classifier each with its class, negative = unknown."""
-    own = corpus.token != config.vocab_size  # Without the CLS token, which the model adds itself.
-    ends = np.cumsum(np.bincount(corpus.text[own], minlength=len(corpus.texts)))[:-1]
-    ids = np.split(corpus.token[own], ends)
-    if not corpus.classified:
-        return [{"input_ids": one} for one in ids if len(one) > 1]
-    return [{"input_ids": one, "labels": label} for one, label in zip(ids, corpus.true.tolist(), strict=True)]
 
 
 def known(metrics: Mapping[str, Any] | None) -> Reliance | None:

@@ -27,14 +27,12 @@ from train.data.packing import stream_texts
 from train.data.pairs import load_pairs
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize, tokenize_pairs
+from train.evaluation.measured_rows import HIDDEN, hidden_rows
 from train.evaluation.reliance import drawn, measured
 from train.evaluation.settings import EvaluationSettings
 from train.tasks.collators import MaskingCollator
 from train.tasks.generation import translate
 from train.tasks.metrics import bleu_and_chrf
-
-# Share of masked tokens in the evaluation of a masked model.
-HIDDEN = 0.15
 
 
 def measure_texts(
@@ -184,9 +182,7 @@ def _hidden_tokens(
         nats += float(torch.nn.functional.cross_entropy(logits_MV, wanted_M, reduction="sum"))
         right, asked = right + int((logits_MV.argmax(-1) == wanted_M).sum()), asked + len(wanted_M)
         totals.add(output.routing)
-    # Sampled before masking, each alone, without padding.
-    some = drawn(features, settings.reliance)
-    hidden = [{name: tensor[0] for name, tensor in loader.collate_fn([row]).items()} for row in some]
+    hidden = hidden_rows(tokenizer, drawn(features, settings.reliance))
     return {
         "accuracy": right / max(asked, 1),
         "perplexity": math.exp(nats / max(asked, 1)),

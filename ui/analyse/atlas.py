@@ -88,13 +88,14 @@ def measured(analyst: Analyst, analysis: Analysis | None) -> Iterator[str]:
     if analysis is None:
         return
     from switch_model.analysis.effects import MOST_TOKENS, TEXTS, effects_in_steps
-    from train.evaluation.reliance import drawn, rows_of
+    from train.evaluation.measured_rows import rows_of
+    from train.evaluation.reliance import drawn
 
     public = bool(analyst.workspace.limits)
     try:
-        model = analyst.shelf.load(analysis.model).pipeline.model
-        rows = drawn(rows_of(analysis.corpus, model.config), TEXTS)
-        steps = effects_in_steps(model, rows, most=PUBLIC_TOKENS if public else MOST_TOKENS)
+        pipeline = analyst.shelf.load(analysis.model).pipeline
+        rows = drawn(rows_of(analysis.corpus, pipeline), TEXTS)
+        steps = effects_in_steps(pipeline.model, rows, most=PUBLIC_TOKENS if public else MOST_TOKENS)
         found = yield from steps_shown(steps, "expert")
     except (CheckpointError, ValueError) as error:
         yield notice(page_words(error))

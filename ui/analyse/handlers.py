@@ -15,15 +15,14 @@ import gradio as gr
 from markupsafe import Markup
 
 from switch_model import CheckpointError
-from switch_model.analysis.corpus import Corpus, route_in_steps
+from switch_model.analysis.corpus import ENCODER_ALONE, Corpus, route_in_steps
+from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find, most_telling, token_of
-from switch_model.grid.layer_names import layer_title
-from switch_model.inference.factory import Pipeline
 from train.definitions import header
 from train.formatting import counted, percent
 from ui.analyse.analysis import Analysis, progress_of, steps_shown
 from ui.analyse.table_columns import columns_of_table, read_from_columns
-from ui.catalog.kinds import CLASSIFIER, READERS
+from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach
 from ui.catalog.samples import DATASET_NAMES
@@ -63,7 +62,7 @@ class Analyst:
     def offer(self, upload: Any = None) -> list[tuple[str, str]]:
         """(title, name) of the data sets on offer, a visitor's own table first, what can't be reached last."""
         own = [(Path(_path(upload)).name, UPLOADED)] if upload else []
-        return [*own, *self.reach.choices(("mini_news", "mini_reviews", "toy", *DATASET_NAMES[2:]))]
+        return [*own, *self.reach.choices((*DATASET_NAMES[:2], "toy", *DATASET_NAMES[2:], "tiny_stories"))]
 
     def leave(self, dataset: str, upload: Any) -> tuple[Any, Any, Any]:
         """(the upload, pickers of columns): another data set than a visitor's own table leaves them behind."""
@@ -110,7 +109,8 @@ class Analyst:
         try:
             if self.workspace.limits and source != dataset:
                 check_unpacked_size(Path(source), self.workspace.limits.unpacked)
-            pipeline, labels = self._reader(model)
+            loaded = self.shelf.load(model)
+            pipeline, labels = loaded.pipeline, loaded.labels if loaded.kind is CLASSIFIER else []
             most = PUBLIC_ROWS if self.workspace.limits else None
             rows = min(filter(None, (int(limit or 0), most)), default=None)
             chosen = split.strip() if split and split.strip() and source == dataset else None
@@ -133,34 +133,27 @@ class Analyst:
         capped = f" A public page reads at most {most:,} rows." if most and len(corpus.texts) >= most else ""
         if len(corpus.texts) < THIN_TEXTS:
             capped += f" {len(corpus.texts)} texts are too few for conclusions."
-        title = f"{self.shelf.load(model).title} on {Path(source).name}"
+        if pipeline.model.config.is_encoder_decoder:
+            capped += f" {ENCODER_ALONE}"
+        title = f"{loaded.title} on {Path(source).name}"
         read_from = "" if source == dataset else read_from_columns(source, text_column, label_column)
         analysis = Analysis(corpus, model, title, read_from + found.note + capped)
         self._held.add(analysis)
         yield analysis, ""
-
-    def _reader(self, model: str | None) -> tuple[Pipeline, list[str]]:
-        """A model, and its classes, if it has any. Raises CheckpointError for one that can't read a text by itself."""
-        kind = self.shelf.kind(model)
-        if kind not in READERS:
-            raise CheckpointError(
-                f"This model {kind.does}: choose a classifier for this, or one that continues a text."
-            )
-        pipeline = self.shelf.load(model).pipeline
-        return pipeline, pipeline.model.config.labels if kind is CLASSIFIER else []
 
     def reliance(self, analysis: Analysis | None) -> Iterator[str]:
         """How far it is, again and again, and then what became of the model without its experts."""
         if analysis is None:
             return
         from switch_model.analysis.reliance import ROWS, reliance_in_steps
-        from train.evaluation.reliance import drawn, html, rows_of
+        from train.evaluation.measured_rows import rows_of
+        from train.evaluation.reliance import drawn, html
 
         try:
-            model = self.shelf.load(analysis.model).pipeline.model
-            rows = drawn(rows_of(analysis.corpus, model.config), PUBLIC_RELIANCE if self.workspace.limits else ROWS)
+            pipeline = self.shelf.load(analysis.model).pipeline
+            rows = drawn(rows_of(analysis.corpus, pipeline), PUBLIC_RELIANCE if self.workspace.limits else ROWS)
             found = yield from steps_shown(
-                reliance_in_steps(model, rows), "pass", f" over {counted(len(rows), 'text')}"
+                reliance_in_steps(pipeline.model, rows), "pass", f" over {counted(len(rows), 'text')}"
             )
             yield html(found)
         except (CheckpointError, ValueError) as error:
@@ -172,13 +165,14 @@ class Analyst:
             return ""
         from switch_model.analysis.effects import TEXTS, expert_effects
         from train.analysis.report import expert_card
-        from train.evaluation.reliance import drawn, rows_of
+        from train.evaluation.measured_rows import rows_of
+        from train.evaluation.reliance import drawn
 
         if measured and (layer, expert) not in analysis.effects:
             try:
-                model = self.shelf.load(analysis.model).pipeline.model
-                rows = drawn(rows_of(analysis.corpus, model.config), TEXTS)
-                analysis.effects.update(expert_effects(model, rows, [(layer, expert)]))
+                pipeline = self.shelf.load(analysis.model).pipeline
+                rows = drawn(rows_of(analysis.corpus, pipeline), TEXTS)
+                analysis.effects.update(expert_effects(pipeline.model, rows, [(layer, expert)]))
             except (CheckpointError, ValueError) as error:
                 return notice(page_words(error))
         return expert_card(analysis.corpus, layer, expert, analysis.atlas.entry(layer, expert))

@@ -23,7 +23,6 @@ from ui.analyse.handlers import (
     summary,
     tables,
 )
-from ui.catalog.kinds import READERS
 from ui.catalog.private_models import PrivateModels
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
@@ -161,7 +160,7 @@ def _create_choice(analyst: Analyst) -> _Choice:
     gr.HTML(heading("Where a whole data set goes"), **_PLAIN)
     with gr.Row(elem_classes="columns"):
         model = gr.Dropdown(
-            analyst.shelf.of_kinds(READERS),
+            analyst.shelf.choices(),
             value=analyst.shelf.default_classifier,
             label="Model",
             elem_id="analyse-model",
@@ -317,7 +316,7 @@ def _connect_visitor(
     """The visitor's own models are offered, and what they leave behind goes."""
 
     def refresh(chosen: str | None, upload: Any, request: gr.Request) -> tuple[Any, Any]:
-        offered = private.offer(request.session_hash, chosen, kinds=READERS)
+        offered = private.offer(request.session_hash, chosen)
         return offered, gr.update(choices=analyst.offer(upload))
 
     def leave(request: gr.Request) -> None:

@@ -76,8 +76,6 @@ FILLER = Kind(
     "blanks",
 )
 
-# Kinds that read a text with one stack, and whose answers can be measured on the text alone.
-READERS = (CLASSIFIER, STORYTELLER)
 # Of this package's models and of transformers'.
 _BY_ENDING = {
     "ForConditionalGeneration": TRANSLATOR,

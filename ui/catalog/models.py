@@ -5,15 +5,15 @@ Try it: ModelShelf.find().load("ag_news").predictor("Oil prices rose.").label
 
 import secrets
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switch_model import CheckpointError, Predictor, SwitchConfig
+from switch_model import CheckpointError, Filling, Generation, Interventions, Prediction, Predictor, SwitchConfig
 from switch_model.analysis.typical_texts import TypicalTexts
 from switch_model.checkpoint import read_training
 from switch_model.commands import command
+from switch_model.inference.decoding import Decoding
 from switch_model.inference.factory import Pipeline, architecture, open_pipeline, try_out
 from switch_model.storage.hub import split_revision, with_revision
 from ui.catalog.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
@@ -71,6 +71,14 @@ class LoadedModel:
         if not isinstance(self.pipeline, Predictor):
             raise CheckpointError(f"{self.title} {self.kind.does} and knows no classes: choose a classifier for this.")
         return self.pipeline
+
+    def answer(self, text: str, changes: Interventions, decoding: Decoding) -> Prediction | Generation | Filling:
+        """What the model makes of a text. Raises ValueError when the text or the changes do not fit.
+
+        Args:
+            decoding: how it writes, where it does.
+        """
+        return self.pipeline.write(text, decoding, changes) if self.kind.writes else self.pipeline(text, changes)
 
     def unlike(self, text: str) -> tuple[str, ...]:
         """What makes a text unlike the training texts, in words; () where nothing does, or where that is unknown."""
@@ -142,11 +150,7 @@ class ModelShelf:
 
     def classifiers(self) -> list[tuple[str, str]]:
         """The same of classifiers alone."""
-        return self.of_kinds((CLASSIFIER,))
-
-    def of_kinds(self, kinds: Collection[Kind]) -> list[tuple[str, str]]:
-        """The same of some kinds alone."""
-        return [(title, key) for title, key in self.choices() if self.kind(key) in kinds]
+        return [(title, key) for title, key in self.choices() if self.kind(key) is CLASSIFIER]
 
     def kind(self, key: str | None) -> Kind:
         """What a model does, without opening it; a classifier where that is unknown yet."""

@@ -25,8 +25,7 @@ def validation_samples(run: Run, source: str, kind: Kind) -> list[Sample]:
         source: what the samples are said to be from.
         kind: of the run's model, which decides what is left of a text.
     """
-    from train.tasks.registry import TASKS
-    from train.tasks.rows import streams_of
+    from train.tasks.rows import read_data, streams_of
 
     arguments = run.arguments()
     data = arguments.data.source
@@ -34,7 +33,7 @@ def validation_samples(run: Run, source: str, kind: Kind) -> list[Sample]:
     if data.on_hub or sum(path.stat().st_size for path in files) > MAX_BYTES:
         return []
     try:
-        rows = TASKS[arguments.train.task].read(arguments.selection)
+        rows = read_data(arguments)
         if rows is None:
             texts, labels = list(islice(streams_of(arguments)["validation"], MAX_SAMPLES)), None
         else:

@@ -15,7 +15,6 @@ from switch_model.traces.agreement import agreement
 from train.formatting import counted
 from ui.analyse.analysis import steps_shown
 from ui.catalog.checkpoints import CheckpointShelf, same_run
-from ui.catalog.kinds import READERS
 from ui.catalog.private_models import PrivateModels
 from ui.catalog.reach import DataReach
 from ui.components.outputs import SKIP
@@ -104,7 +103,7 @@ def create_agreement(handlers: Agreement, private: PrivateModels, tab: gr.Tab) -
         gr.HTML(quiet(_ABOUT), **_PLAIN)
         picker = {"filterable": False, "min_width": 200}
         with gr.Row(elem_classes="columns"):
-            default, offered = private.shelf.default_classifier, private.shelf.of_kinds(READERS)
+            default, offered = private.shelf.default_classifier, private.shelf.choices()
             models = [
                 gr.Dropdown(offered, value=default, label=f"{name} model", elem_id=f"agreement-{number}", **picker)
                 for number, name in enumerate(("First", "Second"))
@@ -122,7 +121,7 @@ def create_agreement(handlers: Agreement, private: PrivateModels, tab: gr.Tab) -
 
     def refresh(first: str, second: str, request: gr.Request) -> tuple[Any, Any]:
         kept = handlers.shelf.choices()
-        one, other = (private.offer(request.session_hash, chosen, kept, READERS) for chosen in (first, second))
+        one, other = (private.offer(request.session_hash, chosen, kept) for chosen in (first, second))
         return one, other
 
     tab.select(refresh, models, models, **_QUIET)

@@ -1,0 +1,49 @@
+"""Texts as the rows that a model is measured on: with classes, as they are, or with masked tokens.
+
+Try it: rows_of(corpus, predictor)
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.scoring import MEASURED
+from switch_model.inference.pipeline import TextPipeline
+from switch_model.models.masked_lm import SwitchForMaskedLM
+from train.tasks.collators import MaskingCollator
+
+# Share of masked tokens in the evaluation of a masked model.
+HIDDEN = 0.15
+
+
+def rows_of(corpus: Corpus, pipeline: TextPipeline) -> list[dict[str, Any]]:
+    """The texts of a routed data set as rows, of a classifier each with its class, negative = unknown.
+
+    Raises:
+        ValueError: for a model that is measured by target texts, which a routed data set does not have.
+    """
+    model = pipeline.model
+    if not isinstance(model, MEASURED):
+        raise ValueError(
+            "What this model loses without its experts is measured on texts with their targets, and a routed data set "
+            "has texts alone: evaluate it on pairs instead."
+        )
+    own = corpus.token != model.config.vocab_size  # Without the CLS token, which the model adds itself.
+    ends = np.cumsum(np.bincount(corpus.text[own], minlength=len(corpus.texts)))[:-1]
+    ids = np.split(corpus.token[own], ends)
+    if corpus.classified:
+        return [{"input_ids": one, "labels": label} for one, label in zip(ids, corpus.true.tolist(), strict=True)]
+    if isinstance(model, SwitchForMaskedLM):
+        hidden = hidden_rows(pipeline.tokenizer, [{"input_ids": one, "row": row} for row, one in enumerate(ids)])
+        return [row for row in hidden if (row["labels"] >= 0).any()]  # Of unknown words alone there is none to guess.
+    return [{"input_ids": one} for one in ids if len(one) > 1]
+
+
+def hidden_rows(tokenizer: PreTrainedTokenizerFast, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with `input_ids` and their number `row` -> the same with masked tokens, not padded; the same ones in every
+    call."""
+    collate = MaskingCollator(tokenizer, HIDDEN, seed=0)
+    return [{name: tensor[0] for name, tensor in collate([dict(row)]).items()} for row in rows]
