@@ -49,7 +49,7 @@ from train.data.source import data_folder
 from train.runs.process import StopRequest
 from train.runs.run import Run
 from train.tasks.registry import TASKS
-from train.tasks.rows import make_rows, make_tokenizer, read_data
+from train.tasks.rows import make_rows, make_tokenizer
 from train.training.progress import ProgressCallback
 from train.training.trainer import SwitchTrainer, training_arguments
 
@@ -160,7 +160,7 @@ def record_track(settings: dict[str, Any], steps: list[int]) -> tuple[dict[str, 
         arguments = Arguments.resolve(settings | {"output_dir": str(Path(scratch) / "run")})
         arguments.check()
         task, train = TASKS[arguments.train.task], arguments.train
-        data = read_data(arguments)
+        data = task.read(arguments.selection)
         set_seed(train.seed)
         tokenizer = make_tokenizer(arguments, data)
         rows = make_rows(arguments, data, tokenizer)

@@ -29,6 +29,8 @@ PARTS = {
             "sparse_mlp",
         ),
         *(
+            "token_trace",
+            "grid",
             "storage",
             "models",
             "checkpoint",
@@ -39,7 +41,6 @@ PARTS = {
             "counterfactuals",
             "analysis",
             "traces",
-            "grid",
             "plots",
             "monitor",
         ),

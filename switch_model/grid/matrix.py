@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.grid.layer_names import layer_label, layer_title
 from switch_model.grid.palette import MAX_COLOURED, expert_colour
 from switch_model.grid.tokens import tokens_value
-from switch_model.inference.traces import TokenTrace
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 
 # Beyond this many layers, or experts, or with several for each token, the grid is a table that scrolls.

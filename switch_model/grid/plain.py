@@ -5,17 +5,49 @@ Try it: grid_value(predictor("Oil prices rose.").trace, (0, 0))
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
-from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.grid.layer_names import layer_label, layer_title
+from switch_model.grid.matrix import matrix_value, needs_matrix
 from switch_model.grid.tokens import tokens_value
-from switch_model.inference.traces import TokenTrace
+from switch_model.grid.votes import has_votes, votes_strip
 from switch_model.routing import UNLIMITED, Routing
+from switch_model.token_trace import TokenTrace
+from switch_model.topk_routing import AnyRouting
 
 _READS, _WRITES = "Encoder: what it reads", "Decoder: what it writes"
 _GOES_ON = "Decoder: the beginning, and what the model wrote"
+
+
+class Traced(Protocol):
+    """A prediction, a filled text or a generated one."""
+
+    @property
+    def traces(self) -> Sequence[TokenTrace]: ...
+
+    @property
+    def routing(self) -> Sequence[AnyRouting]: ...
+
+
+def result_grid(
+    result: Traced, place: tuple[int, int], before: Traced | None = None, plain: bool = False
+) -> dict[str, Any]:
+    """What the scripts draw of a result.
+
+    Args:
+        place: (token, layer) to start with.
+        before: the result for the same text before its routing was changed: other routes are marked.
+        plain: one cell for each token and layer, also where a token has several experts: then its first choice.
+    """
+    traces, bases = result.traces, None if before is None else before.traces
+    if needs_matrix(result.routing) and not plain:
+        return matrix_value(traces, place)
+    if len(traces) > 1 or traces[0].stack == "decoder":
+        return stacked_value(traces, place, bases)
+    value = grid_value(traces[0], place, None if bases is None else bases[0])
+    return value | {"votes": votes_strip(result) if has_votes(result) else None}
 
 
 def grid_value(trace: TokenTrace, selected: tuple[int, int], base: TokenTrace | None = None) -> dict[str, Any]:
@@ -84,7 +116,7 @@ def stacked_value(
         part = grid_value(trace, (0, 0))
         for layer, record in zip(part["layers"], trace.routing, strict=True):
             layer["title"] = layer_title(record.name, both=two)
-        if bases is not None:
+        if bases is not None and bases[index] is not trace:
             # What was written after the first difference is another text: its routes have nothing to be compared with.
             base, rest = bases[index], len(trace.tokens) - (same := _alike(trace, bases[index]))
             for layer, record, was in zip(part["layers"], _records(trace), _records(base), strict=True):

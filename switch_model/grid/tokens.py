@@ -5,7 +5,7 @@ Try it: tokens_value(prediction.trace)["tokens"]
 
 from typing import Any
 
-from switch_model.inference.traces import TokenTrace
+from switch_model.token_trace import TokenTrace
 
 
 def tokens_value(trace: TokenTrace) -> dict[str, Any]:

@@ -3,15 +3,44 @@
 Try it: votes_strip(predictor("Oil prices rose."))
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeGuard
 
-from switch_model.inference.classifier import Prediction
+from torch import Tensor
+
+from switch_model.topk_routing import AnyRouting
 
 # Classes whose votes are shown, the likeliest ones: as many as the card of the prediction has bars.
 MAX_CLASSES = 12
 
 
-def votes_strip(prediction: Prediction, rounded: int = 6) -> dict[str, Any] | None:
+class Voted(Protocol):
+    """What is read of a prediction."""
+
+    @property
+    def scores(self) -> dict[str, float]: ...
+
+    @property
+    def votes(self) -> Tensor | None: ...
+
+    @property
+    def routing(self) -> Sequence[AnyRouting]: ...
+
+    @property
+    def voters(self) -> AnyRouting: ...
+
+    @property
+    def votes_of_experts(self) -> Tensor: ...
+
+    @property
+    def logits(self) -> Tensor: ...
+
+
+def has_votes(result: object) -> TypeGuard[Voted]:
+    return getattr(result, "votes", None) is not None
+
+
+def votes_strip(prediction: Voted, rounded: int = 6) -> dict[str, Any] | None:
     """What the grid draws below each word: the votes of the tokens for the classes of the card, the predicted one
     first; None stands for a token without a vote. None without votes.
 
@@ -37,13 +66,13 @@ def votes_strip(prediction: Prediction, rounded: int = 6) -> dict[str, Any] | No
     }
 
 
-def classes_shown(prediction: Prediction) -> list[int]:
+def classes_shown(prediction: Voted) -> list[int]:
     """Indices of the likeliest classes, the predicted one first."""
     scores = list(prediction.scores.values())
     return sorted(range(len(scores)), key=lambda c: -scores[c])[:MAX_CLASSES]
 
 
-def digits_of(prediction: Prediction) -> int:
+def digits_of(prediction: Voted) -> int:
     """Digits behind the point that sums of votes are shown with: more where all are small."""
     largest = max(float(prediction.votes_of_experts.abs().max()), float(prediction.logits.abs().max()))
     return 2 if largest >= 1 else 3 if largest >= 0.1 else 4

@@ -7,26 +7,11 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from switch_model.grid.drawing import TEMPLATE, script, style
-from switch_model.grid.matrix import matrix_value, needs_matrix
-from switch_model.grid.plain import grid_value, stacked_value
-from switch_model.grid.votes import votes_strip
-from switch_model.inference.classifier import Prediction
-from switch_model.inference.traces import TokenTrace
-from switch_model.routing import Routing
-from switch_model.topk_routing import TopKRouting
-
-
-class Traced(Protocol):
-    """A prediction, a filled text or a generated one."""
-
-    @property
-    def traces(self) -> Sequence[TokenTrace]: ...
-
-    @property
-    def routing(self) -> Sequence[Routing | TopKRouting]: ...
+from switch_model.grid.plain import Traced, result_grid
+from switch_model.token_trace import TokenTrace
 
 
 def shown(result: Traced, before: Traced | None = None) -> dict[str, Any]:
@@ -35,24 +20,17 @@ def shown(result: Traced, before: Traced | None = None) -> dict[str, Any]:
     Args:
         before: the result for the same text before its routing was changed: other routes are marked.
     """
-    traces = result.traces
-    bases = None if before is None else before.traces
-    if needs_matrix(result.routing):
-        return matrix_value(traces, (0, 0))
-    if len(traces) > 1 or traces[0].stack == "decoder":
-        return stacked_value(traces, _first_routed(traces), bases)
-    value = grid_value(traces[0], (0, 0), None if bases is None else bases[0])
-    return value | ({"votes": votes_strip(result)} if isinstance(result, Prediction) else {})
+    return result_grid(result, _first_routed(result.traces), before)
 
 
 def _first_routed(traces: Sequence[TokenTrace]) -> tuple[int, int]:
-    """The first token of the first stack with a sparse layer."""
+    """The first token of the first stack with a sparse layer; the first of all where there is none."""
     start = 0
     for trace in traces:
         if trace.routing:
-            break
+            return start, 0
         start += len(trace.tokens)
-    return start, 0
+    return 0, 0
 
 
 def show(result: Traced, before: Traced | None = None) -> Any:

@@ -14,9 +14,10 @@ from torch import Tensor
 from switch_model.adapters.model import AdaptedClassifier
 from switch_model.checkpoint import require_classifier
 from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
-from switch_model.inference.traces import OneTrace, TokenTrace
+from switch_model.inference.traces import OneTrace
 from switch_model.interventions import AnyInterventions
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 
 

@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.pipeline import TextPipeline
-from switch_model.inference.traces import Shown, TokenTrace, token_word
+from switch_model.inference.traces import Shown, token_word
 from switch_model.interventions import Interventions
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.errors import a_class, opened_by
+from switch_model.token_trace import TokenTrace
 
 # Candidates per blank.
 MAX_CANDIDATES = 10
@@ -59,15 +60,6 @@ class Filling(Shown):
     @property
     def traces(self) -> tuple[TokenTrace, ...]:
         return (self.answer,)
-
-    @property
-    def routing(self) -> tuple:
-        """One record per sparse layer."""
-        return self.answer.routing
-
-    @property
-    def truncated(self) -> bool:
-        return self.answer.truncated
 
 
 class MaskFiller(TextPipeline):

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.adapters.loading import load_any
-from switch_model.inference.traces import TokenTrace
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 
 # A SwitchPreTrainedModel or an AdaptedModel: they are called in the same way, but share no class.

@@ -29,12 +29,13 @@ from switch_model.checkpoint import CheckpointError
 from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, TokenStreamer
 from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline, padded
 from switch_model.inference.sentinels import restored, with_sentinels
-from switch_model.inference.traces import CUT, Shown, TokenTrace, token_word, written_tokens
+from switch_model.inference.traces import CUT, Shown, token_word, written_tokens
 from switch_model.interventions import Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.storage.errors import a_class, opened_by
 from switch_model.storage.tokenizer_io import target_of
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 
 ENCODER_DECODERS = (SwitchForConditionalGeneration, AdaptedEncoderDecoder)
@@ -70,15 +71,6 @@ class Generation(Shown):
     def traces(self) -> tuple[TokenTrace, ...]:
         """One per stack, encoder first."""
         return (self.answer,) if self.source is None else (self.source, self.answer)
-
-    @property
-    def routing(self) -> tuple:
-        """One record per sparse layer of both stacks, encoder first."""
-        return tuple(record for trace in self.traces for record in trace.routing)
-
-    @property
-    def truncated(self) -> bool:
-        return self.traces[0].truncated
 
     @property
     def new_tokens(self) -> int:

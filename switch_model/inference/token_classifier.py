@@ -13,9 +13,10 @@ from torch import Tensor
 from switch_model.adapters.model import AdaptedTokenClassifier
 from switch_model.checkpoint import CheckpointError
 from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
-from switch_model.inference.traces import OneTrace, TokenTrace
+from switch_model.inference.traces import OneTrace
 from switch_model.interventions import AnyInterventions
 from switch_model.storage.errors import a_class, opened_by
+from switch_model.token_trace import TokenTrace
 
 
 @dataclass(frozen=True, eq=False)

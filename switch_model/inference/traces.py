@@ -1,46 +1,18 @@
-"""TokenTrace: the tokens of one stack and their routing; readable forms of tokens.
+"""What all results have: traces that a notebook can draw; readable forms of tokens.
 
-Legend: T tokens of the stack.
-Try it: TextGenerator.from_checkpoint("a/model")("Once upon a time").answer.tokens
+Try it: token_word(predictor.tokenizer, 7)
 """
 
-from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.grid.widget import show
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 
 # Decoded form of an incomplete UTF-8 character.
 CUT = "\ufffd"
-
-
-@dataclass(frozen=True)
-class TokenTrace:
-    """One stack's tokens with their routing.
-
-    Attributes:
-        stack: "encoder" or "decoder".
-        text: the text to which the offsets refer.
-        tokens: T readable tokens: the text's own characters, or a special token's name.
-        offsets: (start, end) character offsets of each token; empty for special tokens.
-        unknown: for each token, whether the model reads it as the unknown token.
-        truncated: whether the text was longer than the model's maximum length.
-        routing: one record per sparse layer of the stack, (1, T) each, on the CPU.
-        written: index of the first generated token; T when there is none.
-        ids: token ids, without one for a model's own CLS token; empty in a saved record.
-    """
-
-    stack: str
-    text: str
-    tokens: list[str]
-    offsets: list[tuple[int, int]]
-    unknown: list[bool]
-    truncated: bool
-    routing: tuple[AnyRouting, ...]
-    written: int
-    ids: list[int] = field(default_factory=list)
 
 
 def written_tokens(
@@ -101,7 +73,22 @@ def token_word(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:
 
 
 class Shown:
-    """A result with traces, which a notebook can draw."""
+    """A result with traces, which a notebook draws."""
+
+    @property
+    def traces(self) -> tuple[TokenTrace, ...]:
+        """One per stack, encoder first."""
+        raise NotImplementedError
+
+    @property
+    def routing(self) -> tuple[AnyRouting, ...]:
+        """One record per sparse layer of all stacks, encoder first."""
+        return tuple(record for trace in self.traces for record in trace.routing)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the model's maximum length."""
+        return self.traces[0].truncated
 
     def show(self, before: "Shown | None" = None) -> Any:
         """The routing as a widget for Jupyter, VS Code and Colab. Raises ImportError without anywidget.
@@ -109,8 +96,7 @@ class Shown:
         Args:
             before: the result for the same text before its routing was changed: other routes are marked.
         """
-        # By name: the grid knows the results that it draws, and they do not know the grid.
-        return import_module("switch_model.grid.widget").show(self, before)
+        return show(self, before)
 
 
 class OneTrace(Shown):
@@ -137,13 +123,3 @@ class OneTrace(Shown):
     def unknown(self) -> list[bool]:
         """For each token, whether the model reads it as the unknown token."""
         return self.trace.unknown
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the text was longer than the model's maximum length."""
-        return self.trace.truncated
-
-    @property
-    def routing(self) -> tuple[AnyRouting, ...]:
-        """One record per sparse layer, for this text alone, on the CPU."""
-        return self.trace.routing

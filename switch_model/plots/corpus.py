@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from switch_model.analysis.corpus import Corpus
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import class_counts, drop_rate_by_position, lift
+from switch_model.grid.layer_names import layer_title
 from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, LINES, SHARES, colour_bar, plain, styled, three_ticks
 
 # Less often than over all texts, as often, more often.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
+from switch_model.grid.layer_names import layer_title
 from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, LINES, plain, styled
 from switch_model.routing import Routing
 

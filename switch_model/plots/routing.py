@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from switch_model.analysis.coactivation import weight_flow
-from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.grid.layer_names import layer_label, layer_title
 from switch_model.plots.style import IN_PERCENT, INK, SHARES, colour_bar, ground, plain, styled, three_ticks
 from switch_model.routing import Routing, transitions
 from switch_model.topk_routing import AnyRouting

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.plots.style import IN_PERCENT, LINES, SHARES, colour_bar, plain, styled, three_ticks
 from switch_model.traces.agreement import LayerAgreement
 

@@ -5,8 +5,8 @@ import torch
 
 from switch_model import Interventions, Predictor, load_checkpoint
 from switch_model.analysis.corpus import route_corpus
-from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import importance, leave_one_out, what_if
+from switch_model.grid.layer_names import layer_title
 from tests.support.pages import save_tiny_checkpoint
 
 TEXT = "oil prices rose as traders worried about winter"

@@ -11,7 +11,7 @@ from switch_model.adapters import families
 from switch_model.checkpoint import CheckpointError, read_training
 from switch_model.inference.factory import open_pipeline, try_out
 from train.data.loading import load_split, load_training_data
-from train.data.source import DATASETS, DataSource
+from train.data.source import DATASETS, DataSource, Selection
 from train.release.card import metrics_in_words
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +63,7 @@ def test_bundled_texts_are_split_for_good_and_known_to_a_bundled_model(name, tmp
     assert train[1] == test[1] and len(set(texts)) == len(texts) and load_split(DataSource(name))[0][:] == test[0][:]
     for rows, _ in (train, test):
         assert {rows["label"][:].count(index) for index in range(len(labels))} == {len(rows) // len(labels)}
-    data = load_training_data(DataSource(name), validation_size=0.2)
+    data = load_training_data(Selection(DataSource(name), validation_size=0.2))
     assert not {*data.train["text"], *data.validation["text"]} & {*test[0]["text"]}
     predictors = (Predictor.from_checkpoint(folder, "cpu") for folder in CLASSIFIERS)
     predictor = next(own for own in predictors if set(own.model.config.labels) == set(labels))

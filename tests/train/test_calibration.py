@@ -12,12 +12,12 @@ from switch_model import SwitchConfig, SwitchForSequenceClassification, load_che
 from switch_model.analysis.typical_texts import TYPICAL
 from switch_model.checkpoint import checkpoint_folder, read_training
 from train.cli.main import main
+from train.data.loading import load_training_data
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize
 from train.evaluation.calibration import CALIBRATION, TEMPERATURE, class_logits, fit_temperature
 from train.evaluation.classification import evaluate
 from train.runs.run import Run
-from train.tasks.rows import read_data
 from train.training.trainer import SwitchTrainer
 from train.weights.kept import put_weights
 
@@ -36,7 +36,7 @@ def test_a_temperature_undoes_what_made_logits_too_sure_and_no_rows_make_certain
 
 def test_a_run_ends_calibrated_and_its_checkpoints_do_not(toy_run):
     training, (model, tokenizer) = read_training(toy_run.best), load_checkpoint(toy_run.best, "cpu")
-    features = tokenize(read_data(toy_run.arguments()).validation, tokenizer)
+    features = tokenize(load_training_data(toy_run.arguments().selection).validation, tokenizer)
     after, labels = class_logits(model, features, tokenizer.pad_token_id)
     put_weights(model, toy_run.kept_checkpoints()[training["validation"]["step"]])
     before, _ = class_logits(model, features, tokenizer.pad_token_id)

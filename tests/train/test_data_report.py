@@ -8,7 +8,7 @@ import pytest
 
 from train.data.errors import DataError
 from train.data.loading import columns_of, load_split, load_training_data
-from train.data.source import DataSource
+from train.data.source import DataSource, Selection
 from train.preflight.data_report import data_report
 
 READABLE = {
@@ -158,7 +158,7 @@ def test_a_report_counts_rows_to_report_on_that_are_trained_on(tmp_path):
 
 def test_one_class_is_refused_where_a_report_only_warns(tmp_path):
     with pytest.raises(DataError, match="only one class"):
-        load_training_data(DataSource(_csv(tmp_path, _mixed(100, "a"))))
+        load_training_data(Selection(DataSource(_csv(tmp_path, _mixed(100, "a")))))
 
 
 def test_pairs_that_are_too_long_are_counted(tmp_path):

@@ -11,7 +11,7 @@ from datasets import Dataset
 from train.cli.main import main
 from train.data.errors import DataError
 from train.data.loading import load_split, load_training_data
-from train.data.source import DATASETS, DataSource
+from train.data.source import DATASETS, DataSource, Selection
 from train.data.splits import cut_by_sentence
 from train.data.tokenizers import load_tokenizer, tokenize, train_tokenizer
 
@@ -60,7 +60,7 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
     for split in ("train", "validation"):
         table.to_parquet(tmp_path / "imdb" / f"{split}.parquet")
     monkeypatch.setenv("SWITCH_DATA_DIR", str(tmp_path))
-    data = load_training_data(DataSource("imdb"), validation_size=0.2)
+    data = load_training_data(Selection(DataSource("imdb"), validation_size=0.2))
     assert data.labels == ["neg", "pos"] and len(data.train) == 48 and len(data.validation) == 12
     assert sum(data.validation["label"]) == 6  # Both classes, though the rows are sorted.
     with pytest.raises(DataError, match="no split 'test'"):
@@ -74,7 +74,7 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
     # A validation split of its own is used as it is, where there is a test split to report on.
     table[:10].to_parquet(tmp_path / "mine" / "validation.parquet")
     table.to_parquet(tmp_path / "mine" / "test.parquet")
-    data = load_training_data(DataSource("mine"))
+    data = load_training_data(Selection(DataSource("mine")))
     assert len(data.validation) == 10 and len(data.train) == 60
     with pytest.raises(DataError, match="--data_dir"):
         load_split(DataSource("sst2", split="validation"))
@@ -157,4 +157,4 @@ def test_bad_files_are_refused(tmp_path):
         ("nested.jsonl", "holds no classes"),
     ]:
         with pytest.raises(DataError, match=words):
-            load_training_data(DataSource(str(tmp_path / name)))
+            load_training_data(Selection(DataSource(str(tmp_path / name))))

@@ -7,8 +7,8 @@ import pytest
 
 from switch_model import load_checkpoint
 from tests.support.small_model import SMALL
+from train.cli import sagemaker_entry
 from train.cli.main import main
-from train.release import sagemaker_entry
 from train.runs.run import Run
 from train.training.trainer import SwitchTrainer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from switch_model import CheckpointError, Routing
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import CELL_INK, MAX_COLOURS, contrast, expert_colour
 from switch_model.grid.plain import grid_value
 from switch_model.grid.tokens import joined_tokens

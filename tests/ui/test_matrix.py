@@ -18,7 +18,6 @@ from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.components.expert_panel import changes_from_panel, panel_value
 from ui.components.routing_film import film_value
-from ui.components.routing_grid import view_grid
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER
 from ui.explore.handlers import Explorer
 from ui.models.page import model_page
@@ -42,7 +41,7 @@ def opened(request, tmp_path_factory):
 
 
 def test_the_grid_has_every_choice_and_its_share(opened):
-    value, records = view_grid(opened.view), opened.view.records
+    value, records = opened.view.grid(), opened.view.records
     shape = len(value["layers"]), len(value["tokens"]), value["matrix"]["k"]
     assert shape == (len(records), records[0].mask.shape[1], CHOICES) and value["experts"] == EXPERTS
     experts = np.frombuffer(base64.b64decode(value["matrix"]["experts"]), "<u2").reshape(shape)

@@ -13,8 +13,8 @@ from tests.support.pages import save_tiny_mask_filler, save_tiny_storyteller, sa
 from tests.support.train_inputs import FIRST, inputs
 from train.arguments.arguments import Arguments
 from train.cli.parser import read_flags
+from train.data.loading import load_training_data
 from train.runs.run import Run, RunError
-from train.tasks.rows import read_data
 from train.training.probe import make_probe
 from ui.catalog.kinds import STORYTELLER
 from ui.catalog.models import ModelShelf
@@ -47,7 +47,7 @@ def test_a_watched_run_is_drawn_once_per_change(workspace):
 def test_a_run_opens_in_explore_with_a_text_that_it_held_out(workspace, toy_run):
     explore = Namespace(shelf=ModelShelf({"toy": toy_run.best}, "cpu"), library=SampleLibrary())
     pages, model, text, sample, source = open_run(workspace, explore, "toy", "")
-    held_out = read_data(toy_run.arguments()).validation
+    held_out = load_training_data(toy_run.arguments().selection).validation
     assert text == sample.text == held_out["text"][0] and sample.label == f"class {held_out['label'][0]}"
     assert (model["value"], pages.selected) == ("run toy", "explore")
     assert source["value"] in [value for _, value in source["choices"]]
@@ -69,7 +69,7 @@ def test_a_model_brings_a_text_of_its_own_kind(checkpoint, toy_run):
     assert explorer.choose_model("tiny", "my own words", review, None).view.text == "my own words"
     assert explorer.choose_model("tiny", STORYTELLER.example, review, None).sample.label in labels
     # A run's classes are those of no bundled text: it brings a row that it held out.
-    held_out = read_data(toy_run.arguments()).validation
+    held_out = load_training_data(toy_run.arguments().selection).validation
     assert explorer.choose_model("toy", review.text, review, None).view.text == held_out["text"][0]
 
 

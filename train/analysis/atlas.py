@@ -15,8 +15,8 @@ from typing import Any
 from switch_model.analysis.atlas import RATE, Atlas, ExpertEntry
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.effects import ExpertEffect
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import TokenShare, contexts
+from switch_model.grid.layer_names import layer_title
 from train.definitions import header
 from train.formatting import counted, percent, signed
 from train.templates import render

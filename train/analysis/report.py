@@ -11,7 +11,6 @@ import numpy as np
 
 from switch_model.analysis.atlas import Atlas, ExpertEntry
 from switch_model.analysis.corpus import Corpus
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.reliance import Reliance
 from switch_model.analysis.specialization import (
     AgainstChance,
@@ -25,6 +24,7 @@ from switch_model.analysis.specialization import (
     most_telling,
     right_against_wrong,
 )
+from switch_model.grid.layer_names import layer_title
 from train.analysis.atlas import atlas_html, effect_in_words, q_in_words
 from train.definitions import atlas_script, definitions_script, header
 from train.evaluation.reliance import html as reliance_html

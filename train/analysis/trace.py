@@ -13,7 +13,7 @@ import numpy as np
 
 from switch_model.analysis.atlas import Atlas
 from switch_model.analysis.corpus import Corpus
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.storage.whole_files import folder_written_aside
 from switch_model.traces.agreement import LayerAgreement
 from switch_model.traces.measures import layer_measures

@@ -18,6 +18,7 @@ from train.arguments.model_config import SHAPE, adopt_shape, config_fields, in_f
 from train.arguments.presets import default_preset, default_task, preset
 from train.arguments.rules import check_values
 from train.arguments.values import PATHS
+from train.data.source import Selection
 from train.names import known_by, split_names
 
 # Local folders and reporting: none of these changes the model.
@@ -33,6 +34,19 @@ class Arguments:
     data: DataArguments
     model: ModelArguments
     train: TrainArguments
+
+    @property
+    def selection(self) -> Selection:
+        """The rows of the run."""
+        return Selection(
+            self.data.source,
+            validation_size=self.data.validation_size,
+            num_samples=self.data.num_samples,
+            seed=self.train.seed,
+            num_classes=self.data.num_classes,
+            vocab_size=self.data.vocab_size,
+            seq_len=self.data.seq_len,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, as the flags are. inf becomes "inf", because JSON can't hold it; the flag accepts that too."""

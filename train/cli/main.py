@@ -1,4 +1,4 @@
-"""The command line: python -m train [command] --flags. Without a command, it trains.
+"""The command line: python -m train [command] --flags. Without a command, it trains (`train_command`).
 
 Unknown and abbreviated flags are errors; errors are reported in one line, with exit status 2.
 """
@@ -13,19 +13,19 @@ from train.cli.analyze import analyze_command
 from train.cli.convert import convert_command, import_command
 from train.cli.evaluate import evaluate_command
 from train.cli.export import export_command
-from train.cli.parser import did_you_mean
+from train.cli.parser import COMMANDS_HELP, did_you_mean, read_flags
 from train.cli.predict import predict_command
 from train.cli.release import calibrate_command, package_command, publish_command
-from train.cli.runs import resume_command, runs_command, stop_command, train_command
+from train.cli.runs import report_end, resume_command, runs_command, stop_command
 from train.cli.sweep import sweep_command
 from train.data.errors import DataError
 from train.data.table_file import is_table
 from train.formatting import pasted
-from train.launch import UNREAD, drop_output
+from train.launch import UNREAD, drop_output, ignore_closed_stdout
 from train.release.publish import PublishError
 from train.requirements import why_not_imported
 from train.runs.run import RunError
-from train.runs.signals import INTERRUPTED
+from train.runs.signals import INTERRUPTED, ended_by_signals
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +56,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {said}", file=sys.stderr)
         return 2
     return 0
+
+
+def train_command(argv: list[str]) -> None:
+    ignore_closed_stdout()
+    arguments, max_runs = read_flags(argv, COMMANDS_HELP)
+    with ended_by_signals():
+        from train.training.loop import train
+
+    report_end(train(arguments, max_runs))
 
 
 def _in_words(error: Exception) -> str | None:

@@ -1,23 +1,14 @@
-"""python -m train, resume, stop and runs: one run from the command line, and the list of all."""
+"""python -m train resume, stop and runs: what can be done with runs, and how one ended in words."""
 
 import json
 import sys
 
 from switch_model.commands import app_command, command
-from train.cli.parser import COMMANDS_HELP, as_path, command_parser, positive, read_flags
+from train.cli.parser import as_path, command_parser, positive
 from train.formatting import pasted
 from train.launch import ignore_closed_stdout
 from train.runs.run import RUNS, Run, RunError
 from train.runs.signals import ended_by_signals
-
-
-def train_command(argv: list[str]) -> None:
-    ignore_closed_stdout()
-    arguments, max_runs = read_flags(argv, COMMANDS_HELP)
-    with ended_by_signals():
-        from train.training.loop import train
-
-    _report(train(arguments, max_runs))
 
 
 def resume_command(argv: list[str]) -> None:
@@ -31,7 +22,7 @@ def resume_command(argv: list[str]) -> None:
     with ended_by_signals():
         from train.training.loop import resume
 
-    _report(resume(options.run, options.max_runs))
+    report_end(resume(options.run, options.max_runs))
 
 
 def stop_command(argv: list[str]) -> None:
@@ -61,7 +52,8 @@ def runs_command(argv: list[str]) -> None:
                 print(row["message"], file=sys.stderr)
 
 
-def _report(run: Run) -> None:
+def report_end(run: Run) -> None:
+    """Print how a run ended, its best checkpoint, and what can be done with it."""
     from train.tasks.registry import TASKS
 
     state = run.state()

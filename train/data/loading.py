@@ -14,7 +14,7 @@ from datasets import Dataset, load_dataset
 from switch_model.storage.hub import is_missing, is_unreachable
 from train.data.columns import align_labels, choose_columns, classes_of, label_features, names_in, texts_of
 from train.data.errors import NO_ANSWER, OFFLINE, DataError, Unreachable
-from train.data.source import DATASETS, DataSource
+from train.data.source import DATASETS, DataSource, Selection
 from train.data.splits import cut, cut_by_sentence
 from train.data.table_file import FILE_ENDINGS
 from train.data.tables import read_table
@@ -97,27 +97,22 @@ def columns_of(source: DataSource) -> list[str]:
     return names_in(read_rows(source.at("train"))[0])
 
 
-def load_training_data(
-    source: DataSource,
-    *,
-    validation_size: float = 0.05,
-    num_samples: int | None = None,
-    num_classes: int = 3,
-    vocab_size: int | None = None,
-    seq_len: int = 16,
-    seed: int = 0,
-    labelled: bool = True,
-) -> TrainingData:
+def load_training_data(chosen: Selection, labelled: bool = True) -> TrainingData:
     """The training rows and validation rows; never rows of the test split.
+
+    Args:
+        labelled: False = texts only.
 
     Raises:
         DataError: when the data can't be read or used for training.
     """
+    source = chosen.source
     if source.is_toy:
-        shape = dict(num_classes=num_classes, vocab_size=vocab_size or TOY_VOCABULARY, seq_len=seq_len)
-        count = num_samples or TOY_SAMPLES
-        train, labels = make_toy(count, seed=3 * seed, **shape)
-        validation, _ = make_toy(max(count // 5, 50), seed=3 * seed + 1, **shape)
+        vocabulary = chosen.vocab_size or TOY_VOCABULARY
+        shape = dict(num_classes=chosen.num_classes, vocab_size=vocabulary, seq_len=chosen.seq_len)
+        count = chosen.num_samples or TOY_SAMPLES
+        train, labels = make_toy(count, seed=3 * chosen.seed, **shape)
+        validation, _ = make_toy(max(count // 5, 50), seed=3 * chosen.seed + 1, **shape)
         if not labelled:
             return TrainingData(train.remove_columns("label"), validation.remove_columns("label"), [])
         return TrainingData(train, validation, labels)
@@ -125,14 +120,20 @@ def load_training_data(
     present = sorted(set(rows["label"][:])) if labelled else []
     if labelled and len(present) < 2:
         raise DataError(f"{source.dataset} has only one class ({labels[present[0]]}): a classifier needs at least two.")
-    if num_samples is not None and num_samples < len(rows):
-        rows = rows.shuffle(seed=seed).select(range(num_samples))
+    rows = sampled(rows, chosen)
     if source.has_own_validation:
         own, own_labels = load_split(source.at("validation"), labelled)
         return TrainingData(rows, align_labels(own, own_labels, labels), labels)
     if source.known and source.known.fragments:
-        return TrainingData(*cut_by_sentence(rows, validation_size), labels)
-    return TrainingData(*cut(rows, validation_size, len(present)), labels)
+        return TrainingData(*cut_by_sentence(rows, chosen.validation_size), labels)
+    return TrainingData(*cut(rows, chosen.validation_size, len(present)), labels)
+
+
+def sampled(rows: Dataset, chosen: Selection) -> Dataset:
+    """As many rows, at random, as are to be trained on."""
+    if chosen.num_samples is None or chosen.num_samples >= len(rows):
+        return rows
+    return rows.shuffle(seed=chosen.seed).select(range(chosen.num_samples))
 
 
 def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:

@@ -11,8 +11,8 @@ from datasets import Dataset
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
 from train.data.errors import DataError, UnclearColumns
-from train.data.loading import TrainingData, read_rows
-from train.data.source import DataSource
+from train.data.loading import TrainingData, read_rows, sampled
+from train.data.source import DataSource, Selection
 from train.data.splits import cut
 from train.formatting import quoted
 
@@ -77,16 +77,12 @@ def load_pairs(source: DataSource) -> Dataset:
     return Dataset.from_dict({"text": list(texts), "target": list(answers)})
 
 
-def load_training_pairs(
-    source: DataSource, *, validation_size: float, num_samples: int | None = None, seed: int = 0
-) -> TrainingData:
+def load_training_pairs(chosen: Selection) -> TrainingData:
     """The training pairs and validation pairs; never rows of the test split.
 
     Raises DataError when they can't be read.
     """
-    rows = load_pairs(source.at("train"))
-    if num_samples is not None and num_samples < len(rows):
-        rows = rows.shuffle(seed=seed).select(range(num_samples))
-    if source.has_own_validation:
-        return TrainingData(rows, load_pairs(source.at("validation")), [])
-    return TrainingData(*cut(rows, validation_size), [])
+    rows = sampled(load_pairs(chosen.source.at("train")), chosen)
+    if chosen.source.has_own_validation:
+        return TrainingData(rows, load_pairs(chosen.source.at("validation")), [])
+    return TrainingData(*cut(rows, chosen.validation_size), [])

@@ -197,6 +197,26 @@ class DataSource:
             raise DataError(said)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a run: where they are, how many are taken, and which are held out.
+
+    Attributes:
+        validation_size: share held out where the data have no validation split.
+        num_samples: most rows to train on; None = all.
+        seed: of the choice of rows, and of the toy's texts.
+        num_classes, vocab_size, seq_len: shape of the toy's texts.
+    """
+
+    source: DataSource
+    validation_size: float = 0.05
+    num_samples: int | None = None
+    seed: int = 0
+    num_classes: int = 3
+    vocab_size: int | None = None
+    seq_len: int = 16
+
+
 def data_folder(data_dir: str | None = None) -> str | None:
     """The folder of named data sets, from the argument or the environment; None without either."""
     folder = data_dir or os.environ.get(DATA_DIR)

@@ -20,7 +20,7 @@ from train.formatting import counted
 from train.runs.continuing import digest_of, read_fingerprint
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
-from train.tasks.rows import read_data, streams_of
+from train.tasks.rows import streams_of
 
 # How many of the evaluated rows were trained on.
 MOST, SOME, NONE = "most", "some", "none"
@@ -89,9 +89,10 @@ def _run_of(checkpoint: str) -> Arguments | None:
 def _same_rows(arguments: Arguments, training: dict) -> bool:
     """Whether data split into the rows recorded in training.json (by digest; in earlier versions by number)."""
     told, counts = training.get("fingerprint"), training.get("rows") or {}
-    if not (_by_row(arguments) or told) or TASKS[arguments.train.task].streamed:
+    task = TASKS[arguments.train.task]
+    if not (_by_row(arguments) or told) or task.streamed:
         return False
-    data = read_data(arguments)
+    data = task.read(arguments.selection)
     if told:
         return Fingerprint.of(data).digest() == told
     return (len(data.train), len(data.validation)) == (counts.get("train"), counts.get("validation"))
@@ -137,7 +138,7 @@ def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, lis
         )
     if own.fingerprint is not None:
         return _rows_known(own.arguments, own.fingerprint, dataset, checkpoint)
-    data = read_data(own.arguments)
+    data = TASKS[own.arguments.train.task].read(own.arguments.selection)
     if data is None:
         return Dataset.from_dict({"text": list(streams_of(own.arguments)["validation"])}), [], ""
     return data.validation, data.labels, ""
@@ -152,12 +153,13 @@ def _rows_known(
             f"{checkpoint} was trained on the texts of all {counted(len(found.held_out), 'row', 'rows')} that it held "
             f"out, because {dataset} contains them more than once: there is nothing to evaluate it on."
         )
+    read = TASKS[arguments.train.task].read
     try:
-        data, labels, changed = read_data(arguments), [], ""
+        data, labels, changed = read(arguments.selection), [], ""
         if data is not None and not found.same_rows(now := Fingerprint.of(data)):
             changed = what_changed(found, now)
             if arguments.data.num_samples is not None:  # Changed data may give another sample.
-                data = read_data(replace(arguments, data=replace(arguments.data, num_samples=None)))
+                data = read(replace(arguments.selection, num_samples=None))
     except DataError as error:
         raise DataError(f"{error} (It is read as {checkpoint} read its data.)") from error
     if data is None:

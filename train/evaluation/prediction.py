@@ -25,14 +25,14 @@ from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
 from switch_model.inference.pipeline import AnyModel, TextPipeline, replace_surrogates
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.inference.token_classifier import TokenClassifier
-from switch_model.inference.traces import TokenTrace
 from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from switch_model.storage.whole_files import write_atomically
+from switch_model.token_trace import TokenTrace
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.data.columns import choose_columns, names_in, texts_of
-from train.data.loading import load_split
+from train.data.loading import load_split, load_training_data
 from train.data.pairs import load_pairs
 from train.data.source import DataSource
 from train.data.table_output import write_table
@@ -42,7 +42,7 @@ from train.evaluation.classification import load_rows
 from train.evaluation.routing_table import routing_table, token_table, writes_table
 from train.formatting import counted, one_line
 from train.tasks.generation import STORY, continue_texts, translate
-from train.tasks.rows import make_tokenizer, read_data
+from train.tasks.rows import make_tokenizer
 
 SHOWN_CHARACTERS = 60
 # Printed candidates per blank.
@@ -67,7 +67,7 @@ def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str |
     """An untrained model of the default shape, with a tokenizer for the toy data."""
     arguments = Arguments.resolve({"num_classes": num_classes, "vocab_size": vocab_size})
     arguments.check()
-    tokenizer = make_tokenizer(arguments, read_data(arguments))
+    tokenizer = make_tokenizer(arguments, load_training_data(arguments.selection))
     set_seed(seed)
     labels = [f"class {index}" for index in range(num_classes)]
     model = SwitchForSequenceClassification(arguments.config(len(tokenizer), tokenizer.pad_token_id, labels))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from switch_model.analysis.layer_names import layer_titles
 from switch_model.analysis.reliance import Effect, Estimate, Reliance, reliance
+from switch_model.grid.layer_names import layer_titles
 from switch_model.inference.pipeline import AnyModel
 from train.definitions import header
 from train.formatting import counted, percent, signed

@@ -13,7 +13,7 @@ from switch_model.analysis.typical_texts import TypicalTexts
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize
 from train.evaluation.held_out import own_data
-from train.tasks.rows import read_data
+from train.tasks.registry import TASKS
 
 # More rows do not move the bounds.
 MOST_ROWS = 20_000
@@ -32,7 +32,7 @@ def typical_of_run(
     Raises DataError when the rows can't be read.
     """
     own = own_data(str(checkpoint), source)
-    if own.arguments is None or (data := read_data(own.arguments)) is None:
+    if own.arguments is None or (data := TASKS[own.arguments.train.task].read(own.arguments.selection)) is None:
         return None
     return typical_of_rows(tokenize(_evenly(data.train), tokenizer), tokenizer)
 

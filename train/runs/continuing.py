@@ -20,7 +20,8 @@ from train.data.fingerprint import Fingerprint, among, prints, what_changed
 from train.data.loading import TrainingData
 from train.formatting import counted, listed, pasted
 from train.runs.run import Run, RunError
-from train.tasks.rows import Rows, read_data, streams_of
+from train.tasks.registry import TASKS
+from train.tasks.rows import Rows, streams_of
 
 # Arguments that may change while a run is stopped: locations (rows are compared by content), reporting, length of
 # training, and times of logging and evaluation.
@@ -61,7 +62,7 @@ def lost_rows(checkpoint: str | Path) -> str:
 def digest_of(arguments: Arguments) -> dict[str, str] | None:
     """A digest of the rows that a run with these arguments would use; None if they would have to be downloaded first.
     Raises DataError when they can't be read."""
-    if (data := read_data(arguments)) is not None:
+    if (data := TASKS[arguments.train.task].read(arguments.selection)) is not None:
         return Fingerprint.of(data).digest()
     if arguments.data.source.on_hub:
         return None

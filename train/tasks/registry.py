@@ -6,6 +6,7 @@ Try it: python -m train --help (--task)
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,10 +19,19 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
 from train.arguments.groups import TrainArguments
+from train.data.loading import TrainingData, load_training_data
+from train.data.pairs import load_training_pairs
+from train.data.source import Selection
 from train.tasks.collators import BlockCollator, MaskingCollator, PaddingCollator, PairCollator, SpanCorruptionCollator
 from train.tasks.metrics import MEASURES
 from train.tasks.scores import accuracy, by_class
 
+READERS: dict[str, Callable[[Selection], TrainingData | None]] = {
+    "classes": load_training_data,
+    "texts": partial(load_training_data, labelled=False),
+    "pairs": load_training_pairs,
+    "blocks": lambda chosen: None,
+}
 Collator = Callable[[PreTrainedTokenizerFast, TrainArguments], Callable[[list], dict[str, Tensor]]]
 
 
@@ -62,6 +72,11 @@ class Task:
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
     hides_tokens: bool = False
     restores_gaps: bool = False
+
+    @property
+    def read(self) -> Callable[[Selection], TrainingData | None]:
+        """Reads the texts of a run; None for a stream, which is read while it is packed. Raises DataError."""
+        return READERS[self.rows]
 
     @property
     def labelled(self) -> bool:

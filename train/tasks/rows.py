@@ -1,6 +1,6 @@
 """From a run's arguments to rows of token ids, for each kind of rows.
 
-Try it: make_rows(arguments, read_data(arguments), tokenizer)
+Try it: make_rows(arguments, TASKS["classification"].read(arguments.selection), tokenizer)
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from train.arguments.arguments import Arguments
 from train.data.errors import DataError
 from train.data.loading import TrainingData, load_training_data
 from train.data.packing import Blocks, held_out_every, packed, prints_of, stream_texts
-from train.data.pairs import load_training_pairs
+from train.data.source import Selection
 from train.data.tokenizers import (
     END,
     SENTINELS,
@@ -66,31 +66,13 @@ class Rows:
         return sum(self.lengths) / max(len(self.lengths), 1)
 
 
-def read_data(arguments: Arguments) -> TrainingData | None:
-    """The texts of a run; None for a stream, which is read while it is packed. Raises DataError."""
-    data, kind = arguments.data, TASKS[arguments.train.task].rows
-    if kind == "blocks":
-        return None
-    common: dict[str, Any] = dict(
-        validation_size=data.validation_size, num_samples=data.num_samples, seed=arguments.train.seed
-    )
-    if kind == "pairs":
-        return load_training_pairs(data.source, **common)
-    return load_training_data(
-        data.source,
-        num_classes=data.num_classes,
-        vocab_size=data.vocab_size,
-        seq_len=data.seq_len,
-        labelled=kind == "classes",
-        **common,
-    )
-
-
 def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
     """Iterators over the training texts and the held-out ones."""
     data, source = arguments.data, arguments.data.source
     if source.is_toy:
-        toy = load_training_data(source, num_samples=data.num_samples, seed=arguments.train.seed, labelled=False)
+        toy = load_training_data(
+            Selection(source, num_samples=data.num_samples, seed=arguments.train.seed), labelled=False
+        )
         return {"train": iter(toy.train["text"]), "validation": iter(toy.validation["text"])}
 
     def train_texts() -> Iterator[str]:

@@ -50,7 +50,7 @@ from train.runs.run import Run, RunError
 from train.runs.trainer_files import at_its_end
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, Task
-from train.tasks.rows import Rows, make_rows, make_tokenizer, read_data
+from train.tasks.rows import Rows, make_rows, make_tokenizer
 from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
 from train.training.probe import make_probe
@@ -211,7 +211,7 @@ def _prepare(
         start = read_initial(arguments.train.init_from, task)
         arguments.adopt(start.config)
         begun_with, tokenizer = start.config, start.tokenizer
-    data = read_data(arguments)
+    data = task.read(arguments.selection)
     set_seed(arguments.train.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

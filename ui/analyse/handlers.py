@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from switch_model import CheckpointError
 from switch_model.analysis.corpus import ENCODER_ALONE, Corpus, route_in_steps
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.specialization import THIN_TEXTS, Context, find, most_telling, token_of
+from switch_model.grid.layer_names import layer_title
 from train.definitions import header
 from train.formatting import counted, percent
 from ui.analyse.analysis import Analysis, progress_of, steps_shown

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
 from train.formatting import percent, signed

@@ -34,8 +34,8 @@ def draw_flow(view: View | None, opened: bool) -> Flow:
     records = view.trace.routing if view else ()
     if len(records) < 2:
         return Flow(_NOTHING)
-    from switch_model.analysis.layer_names import layer_title
     from switch_model.analysis.statistics import shared_information, shuffled_flow, shuffled_information
+    from switch_model.grid.layer_names import layer_title
     from switch_model.plots.routing import MAX_BANDS, expert_flow, flow_table, transition_matrix
 
     several = any(record.experts.shape[-1] > 1 for record in records)

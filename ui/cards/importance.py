@@ -5,7 +5,7 @@ Try it: importance_in_words(view)
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.tokens import visible
 from ui.look.html import in_points, part
 from ui.views.view import PredictionView

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.votes import digits_of
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card

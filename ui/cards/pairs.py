@@ -6,7 +6,7 @@ Try it: pairs_card(view)
 from markupsafe import Markup
 
 from switch_model.analysis.coactivation import coactivation
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from train.formatting import signed
 from ui.look.html import heading, quiet
 from ui.views.view import View

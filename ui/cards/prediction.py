@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from switch_model import Prediction
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.typical_texts import unlike_in_words
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.votes import MAX_CLASSES, digits_of
 from switch_model.routing import UNLIMITED

@@ -9,11 +9,11 @@ import torch
 from markupsafe import Markup
 
 from switch_model import Routing
-from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.grid.layer_names import layer_label, layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
-from switch_model.inference.traces import TokenTrace
 from switch_model.routing import UNLIMITED, load_balancing_loss
+from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 from train.formatting import percent
 from ui.look.html import message_card, render

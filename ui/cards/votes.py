@@ -11,7 +11,7 @@ import gradio as gr
 import torch
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.votes import classes_shown, digits_of
 from train.formatting import counted, signed

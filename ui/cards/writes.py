@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_label
 from switch_model.attribution.direct import DirectAttribution, Term
+from switch_model.grid.layer_names import layer_label
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
 from train.formatting import signed

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switch_model import CheckpointError, Filling, Generation, Interventions, Prediction, Predictor, SwitchConfig
+from switch_model import CheckpointError, Predictor, SwitchConfig
 from switch_model.analysis.typical_texts import TypicalTexts
 from switch_model.checkpoint import read_training
 from switch_model.commands import command
-from switch_model.inference.decoding import Decoding
 from switch_model.inference.factory import Pipeline, architecture, open_pipeline, try_out
 from switch_model.storage.hub import split_revision, with_revision
 from ui.catalog.kinds import CLASSIFIER, Kind, kind_of, kind_of_model
@@ -71,14 +70,6 @@ class LoadedModel:
         if not isinstance(self.pipeline, Predictor):
             raise CheckpointError(f"{self.title} {self.kind.does} and knows no classes: choose a classifier for this.")
         return self.pipeline
-
-    def answer(self, text: str, changes: Interventions, decoding: Decoding) -> Prediction | Generation | Filling:
-        """What the model makes of a text. Raises ValueError when the text or the changes do not fit.
-
-        Args:
-            decoding: how it writes, where it does.
-        """
-        return self.pipeline.write(text, decoding, changes) if self.kind.writes else self.pipeline(text, changes)
 
     def unlike(self, text: str) -> tuple[str, ...]:
         """What makes a text unlike the training texts, in words; () where nothing does, or where that is unknown."""

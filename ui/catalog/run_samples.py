@@ -25,7 +25,8 @@ def validation_samples(run: Run, source: str, kind: Kind) -> list[Sample]:
         source: what the samples are said to be from.
         kind: of the run's model, which decides what is left of a text.
     """
-    from train.tasks.rows import read_data, streams_of
+    from train.tasks.registry import TASKS
+    from train.tasks.rows import streams_of
 
     arguments = run.arguments()
     data = arguments.data.source
@@ -33,7 +34,7 @@ def validation_samples(run: Run, source: str, kind: Kind) -> list[Sample]:
     if data.on_hub or sum(path.stat().st_size for path in files) > MAX_BYTES:
         return []
     try:
-        rows = read_data(arguments)
+        rows = TASKS[arguments.train.task].read(arguments.selection)
         if rows is None:
             texts, labels = list(islice(streams_of(arguments)["validation"], MAX_SAMPLES)), None
         else:

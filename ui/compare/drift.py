@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from switch_model import CheckpointError, Prediction
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import saturation
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.plain import grid_value
 from train.formatting import percent
 from train.runs.run import Run, RunError

@@ -10,8 +10,8 @@ import gradio as gr
 from markupsafe import Markup
 
 from switch_model import CheckpointError, Prediction
-from switch_model.analysis.layer_names import layer_title
 from switch_model.analysis.statistics import routed_alike
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.plain import grid_value
 from train.definitions import header
 from train.formatting import percent

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import Interventions, SwitchConfig
-from switch_model.analysis.layer_names import layer_label, layer_title
+from switch_model.grid.layer_names import layer_label, layer_title
 from switch_model.routing import UNLIMITED
 from ui.views.changes import own_factor, words_of_changes
 from ui.views.view import View

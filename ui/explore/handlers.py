@@ -12,9 +12,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from switch_model import CheckpointError
-from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
+from switch_model.grid.layer_names import layer_title
 from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.flow import draw_flow
 from ui.cards.of_view import attribution_card, closer_cards, elsewhere_card, votes_instead

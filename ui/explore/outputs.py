@@ -11,7 +11,6 @@ from ui.cards.of_view import answer_card, closer_cards, notice, saved_in_words, 
 from ui.cards.written import writing_card
 from ui.components.expert_panel import panel_value
 from ui.components.outputs import SKIP, outputs
-from ui.components.routing_grid import view_grid
 from ui.look.html import empty_card, message_card
 from ui.sharing.link import address_of
 from ui.views.view import View
@@ -106,7 +105,7 @@ def shown(view: View, config: SwitchConfig | None, serial: int = 0) -> Shown:
         answer_card(view),
         notice(view),
         summary(view),
-        view_grid(view) | {"address": address_of(view)},
+        view.grid() | {"address": address_of(view)},
         panel_value(view, config, serial) if config else {"said": saved_in_words(view)},
         *closer_cards(view),
     )

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, SwitchConfig
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss

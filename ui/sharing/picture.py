@@ -15,11 +15,10 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from switch_model.analysis.layer_names import layer_label
+from switch_model.grid.layer_names import layer_label
 from switch_model.grid.palette import CELL_INK, expert_colour
 from switch_model.grid.tokens import visible
 from train.picture_text import as_written, drawable, drawable_only
-from ui.components.routing_grid import plain_grid
 from ui.views.changes import words_of_changes
 from ui.views.view import View
 
@@ -50,7 +49,7 @@ class _Stack:
 
 def _laid_out(view: View) -> list[_Stack]:
     """Every stack; the page's own grid value says what its cells hold."""
-    layers, start, found = iter(plain_grid(view)["layers"]), 0, []
+    layers, start, found = iter(view.grid(plain=True)["layers"]), 0, []
     for trace in view.traces:
         tokens = [visible(token) for token in trace.tokens]
         widths = [max(_LEAST, _CHARACTER * min(len(token), 24) + 0.1) for token in tokens]

@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_title
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.grid.drawing import style as grid_style
+from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.plots.routing import router_probabilities
 from ui.cards.flow import draw_flow
@@ -21,7 +21,6 @@ from ui.cards.importance import importance_in_words, importance_table
 from ui.cards.of_view import answer_card, attribution_card, closer_cards, elsewhere_card, votes_instead
 from ui.cards.routing import load_card
 from ui.cards.votes import strip_bar
-from ui.components.routing_grid import plain_grid
 from ui.look.html import in_points, render
 from ui.look.theme import STYLE_SHEET
 from ui.sharing.picture import draw_grid
@@ -100,7 +99,7 @@ def _flow(view: View) -> dict[str, str]:
 
 def _static_grid(view: PredictionView) -> dict[str, Any]:
     """The grid without its script: a column per token, a cell per layer."""
-    value = plain_grid(view)
+    value = view.grid(plain=True)
     changes = [None] * len(value["tokens"]) if view.importance is None else view.importance.tokens.tolist()
     most = max(0.001, *(abs(change or 0.0) for change in changes))
     voted, votes = "", [None] * len(value["tokens"])

@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from switch_model.analysis.layer_names import layer_titles
+from switch_model.grid.layer_names import layer_titles
 from switch_model.plots.style import HOVER_PERCENT, IN_PERCENT, INK, empty, plain, styled
 from train.tasks.metrics import MEASURES, SHARE, noted
 from ui.training.run_summary import Records, finite, lines_of, routing_lines

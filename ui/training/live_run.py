@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_titles
+from switch_model.grid.layer_names import layer_titles
 from train.arguments.arguments import Arguments
 from train.runs.history import best_of
 from train.runs.process import go_on, start

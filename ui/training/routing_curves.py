@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from switch_model.analysis.layer_names import layer_titles
+from switch_model.grid.layer_names import layer_titles
 from switch_model.grid.palette import CELL_INK, MAX_COLOURS, expert_colour
 from switch_model.plots.routing import MAX_NAME, reads_from_the_right, token_ticks
 from switch_model.plots.style import empty, plain, styled

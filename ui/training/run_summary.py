@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from switch_model.analysis.layer_names import layer_titles
+from switch_model.grid.layer_names import layer_titles
 from train.formatting import percent
 from ui.look.html import part, progress_bar, quiet
 from ui.look.page_words import LABELS

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from switch_model import Interventions, SwitchConfig
-from switch_model.analysis.layer_names import layer_title
+from switch_model.grid.layer_names import layer_title
 from switch_model.routing import UNLIMITED, Routing
 from train.formatting import counted
 from ui.views.view import View

@@ -14,8 +14,9 @@ from torch import Tensor
 from switch_model import Filling, Generation, Interventions, Prediction, Routing
 from switch_model.attribution.direct import DirectAttribution, direct_attribution
 from switch_model.counterfactuals import WhatIf, importance, leave_one_out, what_if
+from switch_model.grid.plain import result_grid
 from switch_model.inference.decoding import Decoding
-from switch_model.inference.traces import TokenTrace
+from switch_model.token_trace import TokenTrace
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import LoadedModel
 from ui.server.limits import MAX_SECONDS
@@ -101,6 +102,10 @@ class View:
     def traces(self) -> tuple[TokenTrace, ...]:
         return self.answer.traces
 
+    def grid(self, plain: bool = False) -> dict[str, Any]:
+        """What the routing grid draws; `plain`: one cell for each token and layer, whatever the model."""
+        return result_grid(self.answer, self.place, self.base, plain)
+
     @property
     def trace(self) -> TokenTrace:
         """The trace that is looked at."""
@@ -180,7 +185,7 @@ class View:
         return None
 
     def _answered(self, loaded: LoadedModel, changes: Interventions, past: tuple[Interventions, ...]) -> Self:
-        answer = self.base if changes == NO_CHANGES else loaded.answer(self.text, changes, self.decoding)
+        answer = self.base if changes == NO_CHANGES else answer_of(loaded, self.text, changes, self.decoding)
         # Another text may be shorter.
         token = min(self.token, len(answer.traces[self.stack].tokens) - 1)
         return replace(self, answer=answer, changes=changes, past=past, token=token)
@@ -209,6 +214,15 @@ class PredictionView(View):
     @staticmethod
     def first_look(answer: Prediction, layer: int) -> tuple[int, int, int]:
         return 0, *default_selection(answer.trace, layer)
+
+    def grid(self, plain: bool = False) -> dict[str, Any]:
+        value = super().grid(plain)
+        if "matrix" in value:
+            return value
+        if self.importance is not None:
+            matters = (self.importance.tokens * 1000).round().int().tolist()
+            value |= {"matters": matters, "label": self.importance.label}
+        return value | {"text": self.text}
 
     @property
     def prediction(self) -> Prediction:
@@ -262,6 +276,15 @@ class FilledView(View):
         return 0, min(answer.blanks[0].token, len(answer.answer.tokens) - 1), 0
 
 
+def answer_of(loaded: LoadedModel, text: str, changes: Interventions, decoding: Decoding) -> Answer:
+    """What the model makes of a text. Raises ValueError when the text or the changes do not fit.
+
+    Args:
+        decoding: how it writes, where it does.
+    """
+    return loaded.pipeline.write(text, decoding, changes) if loaded.kind.writes else loaded.pipeline(text, changes)
+
+
 def view_of(
     loaded: LoadedModel,
     model: str,
@@ -276,7 +299,7 @@ def view_of(
     Args:
         model: the key of `loaded`; the rest as in the views, each where the kind of model has a use for it.
     """
-    answer = loaded.answer(text, NO_CHANGES, decoding)
+    answer = answer_of(loaded, text, NO_CHANGES, decoding)
     if loaded.kind is CLASSIFIER:
         view = PredictionView.showing(model, text, answer, layer, true_label=true_label, unlike=loaded.unlike(text))
     elif loaded.kind.writes:

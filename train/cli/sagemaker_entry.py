@@ -1,4 +1,4 @@
-"""A training job of SageMaker: python -m train.release.sagemaker_entry, with what the platform sets.
+"""A training job of SageMaker: python -m train.cli.sagemaker_entry, with what the platform sets.
 
 SM_CHANNEL_TRAINING is the folder with the data, SM_HPS the flags of a run as JSON, SM_MODEL_DIR what becomes
 model.tar.gz: the folder of --format sagemaker, ready to be deployed. The run lies in /opt/ml/checkpoints, which
@@ -11,10 +11,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from train.cli.main import main as run_command
 from train.data.table_file import is_table
 from train.launch import prepare_streams
 from train.runs.run import Run
@@ -33,13 +33,13 @@ def main(environment: Mapping[str, str] = os.environ, checkpoints: Path = CHECKP
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not run.arguments_path.is_file():
-        status = command(flags)
+        status = run_command(flags)
     elif run.state().name == "finished":
         status = 0
     else:
         # Of a job that was ended without warning: nobody works on it any more.
         run.set_state("stopped", "The machine was taken away.")
-        status = command(["resume", str(run.folder)])
+        status = run_command(["resume", str(run.folder)])
     if status or not run.best.is_dir():
         return status
     return _write_model(run, Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")))
@@ -71,17 +71,11 @@ def _data(channel: Path, named: bool) -> dict[str, str]:
     return {"dataset": str(files[0] if len(files) == 1 else channel)}
 
 
-def command(words: list[str]) -> int:
-    """A command of python -m train; returns its exit status."""
-    # By name: the command line comes after this package.
-    return import_module("train.cli.main").main(words)
-
-
 def _write_model(run: Run, target: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         flags = ["--checkpoint", str(run.folder), "--format", "sagemaker", "--output", str(folder)]
-        if status := command(["export", *flags]):
+        if status := run_command(["export", *flags]):
             return status
         (folder / "model.tar.gz").unlink()  # The platform packs the folder itself.
         shutil.copytree(folder, target, dirs_exist_ok=True)
