@@ -21,11 +21,11 @@ from ui.components.routing_film import film_value
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER
 from ui.explore.handlers import Explorer
 from ui.models.page import model_page
-from ui.sharing.link import link_of, read_link
+from ui.sharing.link import changes_from_json, changes_to_json, link_of, read_link
 from ui.sharing.picture import draw_grid
 from ui.sharing.records import read_record, record_of
 from ui.sharing.report import report_html
-from ui.views.changes import changes_from_json, changes_to_json, words_of_changes
+from ui.views.changes import words_of_changes
 from ui.views.view import view_of
 
 pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")

@@ -1,4 +1,4 @@
-"""From a run's arguments to rows of token ids, for each kind of rows.
+"""From a run's texts to its tokenizer and rows of token ids, for each kind of rows.
 
 Try it: make_rows(arguments, TASKS["classification"].read(arguments.selection), tokenizer)
 """
@@ -116,12 +116,12 @@ def asked_vocabulary(arguments: Arguments) -> int:
 
 def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokenizerFast:
     """The tokenizer of the source texts, and of the targets too unless they have their own."""
-    wanted, kind = arguments.data, TASKS[arguments.train.task].rows
+    wanted, task = arguments.data, TASKS[arguments.train.task]
     if wanted.tokenizer is not None:
         return load_tokenizer(wanted.tokenizer, wanted.seq_len)
-    if kind == "blocks":
+    if task.streamed:
         texts = islice(streams_of(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
-    elif kind == "pairs" and wanted.target_tokenizer is None:
+    elif task.paired and wanted.target_tokenizer is None:
         texts = [*data.train["text"], *data.train["target"]]
     else:
         texts = data.train["text"]
@@ -153,14 +153,14 @@ def _add_tokens_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
 
 def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTrainedTokenizerFast) -> Rows:
     """Texts -> token ids. Raises DataError when the data can't be read."""
-    kind = TASKS[arguments.train.task].rows
+    task = TASKS[arguments.train.task]
     batch_size = max(arguments.train.batch_size, 64)
     most = None if arguments.train.eval_iters is None else arguments.train.eval_iters * batch_size
-    if kind == "blocks":
+    if task.streamed:
         return _blocks(arguments, tokenizer, most)
     held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
     sample_writer = None
-    if kind == "pairs":
+    if task.paired:
         train = tokenize_pairs(data.train, tokenizer, cut=False)
         if longer := len(data.train) - len(train):
             print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and excluded.")

@@ -57,7 +57,7 @@ def answer_card(view: View) -> Markup:
     return _CARDS[type(view)].answer(view)
 
 
-def notice(view: View) -> Markup | str:
+def view_notice(view: View) -> Markup | str:
     """What to know of the answer: where a saved view is from, or how much of the text the model read."""
     if not view.saved_from:
         return _CARDS[type(view)].notice(view)

@@ -11,36 +11,35 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from switch_model import CheckpointError
+from switch_model import CheckpointError, SwitchConfig
 from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.grid.layer_names import layer_title
 from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.flow import draw_flow
-from ui.cards.of_view import attribution_card, closer_cards, elsewhere_card, votes_instead
+from ui.cards.of_view import (
+    answer_card,
+    attribution_card,
+    closer_cards,
+    elsewhere_card,
+    saved_in_words,
+    summary,
+    view_notice,
+    votes_instead,
+)
 from ui.cards.pairs import pairs_card
+from ui.cards.written import writing_card
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import LoadedModel, ModelShelf
 from ui.catalog.samples import Sample, SampleLibrary
-from ui.components.expert_panel import changes_from_panel, serial_of
+from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
 from ui.explore.batch_neighbours import forget
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER, TOKEN
 from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text
-from ui.explore.outputs import (
-    Chosen,
-    Closer,
-    Drawn,
-    Looked,
-    Reopened,
-    Restored,
-    Shown,
-    blank_outputs,
-    pending_outputs,
-    shown,
-)
-from ui.look.html import empty_card, heading, notice
+from ui.explore.outputs import Chosen, Closer, Drawn, Looked, Reopened, Restored, Shown
+from ui.look.html import empty_card, heading, message_card, notice
 from ui.server.downloads import discard_upload
-from ui.sharing.link import LINK, read_link
+from ui.sharing.link import LINK, address_of, read_link
 from ui.sharing.records import read_record
 from ui.views.view import PLAIN, View, kept_changes, view_of
 
@@ -276,3 +275,33 @@ def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:
         return view.measured(loaded)
     changes = changes_from_panel(view, view.changes, loaded.config, wish)
     return view.with_changes(loaded, changes, wish.get("sliding") is True)
+
+
+def shown(view: View, config: SwitchConfig | None, serial: int = 0) -> Shown:
+    """A view on screen.
+
+    Args:
+        config: None = the view was saved, and its model is not at hand.
+        serial: of the expert panel's event that is answered.
+    """
+    return Shown(
+        view,
+        answer_card(view),
+        view_notice(view),
+        summary(view),
+        view.grid() | {"address": address_of(view)},
+        panel_value(view, config, serial) if config else {"said": saved_in_words(view)},
+        *closer_cards(view),
+    )
+
+
+def blank_outputs(message: str, title: str = "Prediction") -> Shown:
+    """When there is only something to say."""
+    empty = empty_card("One token"), empty_card("Load per expert")
+    return Shown(None, message_card(title, message), "", "", None, None, *empty)
+
+
+def pending_outputs() -> Shown:
+    """Until a model has begun to write."""
+    said = {"said": "Appears when the text is written."}
+    return blank_outputs("")._replace(answer=writing_card("", "", ""), grid=said, panel=said | {"writes": True})

@@ -1,18 +1,12 @@
 """What the handlers of Explore return, by name: a group of outputs that belong together is a named tuple.
 
 The tab builds the same tuples of its components, so that one output more is one field more. An output that is not named
-stays as it is. Try it: shown(view, loaded.config)._asdict()
+stays as it is. Try it: Step()._asdict()
 """
 
 from typing import Any, NamedTuple
 
-from switch_model import SwitchConfig
-from ui.cards.of_view import answer_card, closer_cards, notice, saved_in_words, summary
-from ui.cards.written import writing_card
-from ui.components.expert_panel import panel_value
 from ui.components.outputs import SKIP, outputs
-from ui.look.html import empty_card, message_card
-from ui.sharing.link import address_of
 from ui.views.view import View
 
 
@@ -91,33 +85,3 @@ Restored = outputs("Restored", "failed", "model", "caption", *Shown._fields, *Co
 Sampled = outputs("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
 Step = outputs("Step", *Shown._fields, "stop")
 Reopened = outputs("Reopened", "text", *Shown._fields, "stop")
-
-
-def shown(view: View, config: SwitchConfig | None, serial: int = 0) -> Shown:
-    """A view on screen.
-
-    Args:
-        config: None = the view was saved, and its model is not at hand.
-        serial: of the expert panel's event that is answered.
-    """
-    return Shown(
-        view,
-        answer_card(view),
-        notice(view),
-        summary(view),
-        view.grid() | {"address": address_of(view)},
-        panel_value(view, config, serial) if config else {"said": saved_in_words(view)},
-        *closer_cards(view),
-    )
-
-
-def blank_outputs(message: str, title: str = "Prediction") -> Shown:
-    """When there is only something to say."""
-    empty = empty_card("One token"), empty_card("Load per expert")
-    return Shown(None, message_card(title, message), "", "", None, None, *empty)
-
-
-def pending_outputs() -> Shown:
-    """Until a model has begun to write."""
-    said = {"said": "Appears when the text is written."}
-    return blank_outputs("")._replace(answer=writing_card("", "", ""), grid=said, panel=said | {"writes": True})

@@ -21,8 +21,8 @@ from ui.catalog.kinds import Kind
 from ui.catalog.models import LoadedModel
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
 from ui.components.outputs import SKIP
-from ui.explore.handlers import Explorer
-from ui.explore.outputs import Chosen, Reopened, Step, blank_outputs, shown
+from ui.explore.handlers import Explorer, blank_outputs, shown
+from ui.explore.outputs import Chosen, Reopened, Step
 from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
 from ui.sharing.link import LINK, read_link
 from ui.views.view import NO_CHANGES, WrittenView, kept_changes, past_of

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,7 +12,6 @@ from switch_model import Interventions
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.pipeline import MAX_CHARACTERS
 from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
-from ui.views.changes import changes_from_json, changes_to_json
 from ui.views.view import NO_CHANGES, PLAIN, View
 
 # Of links and records.
@@ -128,3 +128,30 @@ def decoding_from_json(values: Any) -> Decoding:
     if decoding.max_new_tokens > MAX_LENGTH or decoding.num_beams > MAX_BEAMS:
         raise ValueError("the text is too long, or follows too many others")
     return decoding
+
+
+def changes_to_json(changes: Interventions) -> dict[str, Any]:
+    """Changes as plain data."""
+    factor = changes.capacity_factor
+    return {
+        "ablate": sorted(map(list, changes.ablate)),
+        "force": [[layer, token, expert] for (layer, token), expert in sorted(changes.force.items())],
+        "capacity": "none" if factor is not None and math.isinf(factor) else factor,
+        "group": changes.capacity_group,
+        # Models with one expert for each token have no such key, as before there were others.
+        **({"top_k": changes.numbers} if changes.numbers else {}),
+    }
+
+
+def changes_from_json(content: dict[str, Any]) -> Interventions:
+    """The inverse. Raises ValueError, TypeError for what is no such thing."""
+    factor, numbers = content.get("capacity"), content.get("top_k")
+    if numbers is not None and not isinstance(numbers, dict):
+        raise ValueError("top_k is no table of layers")
+    return Interventions(
+        ablate={(layer, expert) for layer, expert in content.get("ablate", [])},
+        force={(layer, token): expert for layer, token, expert in content.get("force", [])},
+        capacity_factor=math.inf if factor == "none" else factor,
+        capacity_group=content.get("group"),
+        top_k=numbers[""] if numbers and set(numbers) == {""} else numbers or None,
+    )

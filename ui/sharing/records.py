@@ -18,8 +18,7 @@ from switch_model.inference.mask_filler import Blank
 from switch_model.inference.pipeline import MAX_CHARACTERS
 from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import record_of_dict
-from ui.sharing.link import VERSION, check_version, decoding_from_json
-from ui.views.changes import changes_from_json, changes_to_json
+from ui.sharing.link import VERSION, changes_from_json, changes_to_json, check_version, decoding_from_json
 from ui.views.view import FilledView, PredictionView, TokenImportance, View, WrittenView
 
 # Bytes of a record's file: a text of some pages fits in.

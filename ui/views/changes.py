@@ -1,4 +1,4 @@
-"""Changes to the routing: in words, as JSON, and the capacity that they start from.
+"""Changes to the routing in words, and the capacity that they start from.
 
 Try it: words_of_changes(view)
 """
@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from switch_model import Interventions, SwitchConfig
 from switch_model.grid.layer_names import layer_title
@@ -73,30 +72,3 @@ def own_factor(record: Routing, config: SwitchConfig) -> float:
         return math.inf if config.eval_capacity_factor is None else float(config.eval_capacity_factor)
     capacity, tokens = int(record.capacity), int(record.mask.sum())
     return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
-
-
-def changes_to_json(changes: Interventions) -> dict[str, Any]:
-    """Changes as plain data."""
-    factor = changes.capacity_factor
-    return {
-        "ablate": sorted(map(list, changes.ablate)),
-        "force": [[layer, token, expert] for (layer, token), expert in sorted(changes.force.items())],
-        "capacity": "none" if factor is not None and math.isinf(factor) else factor,
-        "group": changes.capacity_group,
-        # Models with one expert for each token have no such key, as before there were others.
-        **({"top_k": changes.numbers} if changes.numbers else {}),
-    }
-
-
-def changes_from_json(content: dict[str, Any]) -> Interventions:
-    """The inverse. Raises ValueError, TypeError for what is no such thing."""
-    factor, numbers = content.get("capacity"), content.get("top_k")
-    if numbers is not None and not isinstance(numbers, dict):
-        raise ValueError("top_k is no table of layers")
-    return Interventions(
-        ablate={(layer, expert) for layer, expert in content.get("ablate", [])},
-        force={(layer, token): expert for layer, token, expert in content.get("force", [])},
-        capacity_factor=math.inf if factor == "none" else factor,
-        capacity_group=content.get("group"),
-        top_k=numbers[""] if numbers and set(numbers) == {""} else numbers or None,
-    )
