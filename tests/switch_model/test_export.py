@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from switch_model import Interventions
 from switch_model.config import SwitchConfig
 from switch_model.export.torchao_int8 import with_linear_experts
-from switch_model.layers import attention, dispatch
+from switch_model.layers import attention, dispatch, hashed_bigrams
 from switch_model.layers.attention import RelativePositionBias
 from switch_model.layers.experts import Experts
 from tests.support.heads import has_decoder_over_encoder, make, tokens
@@ -134,12 +134,20 @@ def test_forced_tokens_are_forced_in_every_text():
 
 
 def test_what_a_graph_does_otherwise_comes_out_the_same(monkeypatch):
-    """Distances on the border of two buckets, and equal gates."""
+    """Distances on the border of two buckets, hashes of word pairs, and equal gates."""
     distances = torch.arange(-400, 401)
     biases = [
         RelativePositionBias(SwitchConfig(relative_attention_num_buckets=buckets, relative_attention_max_distance=far))
         for buckets, far in [(4, 5), (32, 128), (32, 100), (16, 64), (12, 20), (64, 4096)]
     ]
+    pairs = torch.randint(2**24, (2, 4, 500), generator=torch.Generator().manual_seed(1))
+    pairs[:, 0, :6] = torch.tensor([[0, 0, 1, 2**24 - 1, 2**24 - 1, 4095], [0, 1, 0, 0, 2**24 - 1, 4096]])
+    for buckets in (1, 30, 20_000, 2**18, 10_000_000):
+        expected = hashed_bigrams.mixed(hashed_bigrams.pair_number(*pairs)) % buckets
+        assert torch.equal(hashed_bigrams.bucket_by_digits(*pairs.int(), buckets), expected.int())
+        # Exact below 2**24, as OpenVINO's remainders are.
+        if buckets <= 2**18:
+            assert torch.equal(hashed_bigrams.bucket_by_digits(*pairs.float(), buckets), expected.float())
     gates = torch.rand(4, 500, generator=torch.Generator().manual_seed(0))
     gates = torch.cat([gates, (gates * 9).round() / 9, torch.nextafter(gates, torch.ones(())), gates * 1e-42], dim=1)
     expected = [*(bias._bucket(distances) for bias in biases), dispatch.highest_first(gates)]
