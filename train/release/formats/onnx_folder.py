@@ -131,10 +131,10 @@ def write_reader(opened: Opened, folder: Path) -> None:
     settings = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": pipeline.max_length}
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     writes = isinstance(pipeline, TextGenerator)
-    shutil.copyfile(SCRIPTS / ("infer_text.py" if writes else SCRIPT), folder / SCRIPT)
-    if not writes:
-        shutil.copyfile(SCRIPTS / "texts.py", folder / "texts.py")
-    else:
+    script, beside = ("infer_text.py", "writing.py") if writes else (SCRIPT, "texts.py")
+    shutil.copyfile(SCRIPTS / script, folder / SCRIPT)
+    shutil.copyfile(SCRIPTS / beside, folder / beside)
+    if writes:
         if target_of(opened.tokenizer) is not opened.tokenizer:
             write_tokenizer(target_of(opened.tokenizer), folder, TARGET)
         tokens = {"eos_token_id": pipeline.end, "bos_token_id": pipeline.opener}
