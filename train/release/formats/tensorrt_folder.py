@@ -15,6 +15,7 @@ from switch_model.checkpoint import CheckpointError
 from switch_model.export.infer_trt import Engine
 from switch_model.inference.factory import PIPELINES
 from switch_model.storage.errors import a_class
+from train.formatting import listed
 from train.release.formats.onnx_folder import write_onnx_folder
 from train.release.formats.opened import Opened
 from train.release.formats.with_code import CALLED
@@ -22,13 +23,15 @@ from train.templates import render
 
 MOST_TEXTS, USUAL_TEXTS, USUAL_TOKENS = 32, 8, 64
 INPUTS = ("input_ids", "attention_mask")
+# Operators that TensorRT's parser does not read, of those that torch's exporter may write for a model of this package.
+UNREAD = {"BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "SplitToSequence", "SequenceAt", "Unique"}
 UNBUILT = "It was not built here: that takes a GPU with CUDA and TensorRT (trtexec and its Python package)."
 
 
 def write_tensorrt_folder(opened: Opened, folder: Path) -> str:
     """Write the folder; returns how graph, and engine where it was built, compare with the model.
 
-    Raises as `write_onnx_folder`, and CheckpointError for a model that writes text.
+    Raises as `write_onnx_folder`, and CheckpointError for a model that writes text, or whose graph TensorRT can't read.
     """
     if opened.model.can_generate():
         raise CheckpointError(
@@ -36,6 +39,7 @@ def write_tensorrt_folder(opened: Opened, folder: Path) -> str:
             "built. Use --format onnx, and infer.py --provider tensorrt."
         )
     compared = write_onnx_folder(opened, folder)
+    check_operators(folder / "model.onnx")
     longest = PIPELINES[type(opened.model)](opened.model, opened.tokenizer).max_length
     shapes = {
         "min": (1, 1),
@@ -53,6 +57,17 @@ def write_tensorrt_folder(opened: Opened, folder: Path) -> str:
     said = render("release/formats/tensorrt/card.md.jinja", **about)
     card.write_text(f"{text}\n\n{said}", encoding="utf-8")
     return f"{compared} The engine: bash build_engine.sh. {built}"
+
+
+def check_operators(path: Path) -> None:
+    """Raise CheckpointError for an ONNX file with an operator that TensorRT does not read."""
+    import onnx
+
+    if found := UNREAD & {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}:
+        raise CheckpointError(
+            f"TensorRT reads no {listed(sorted(found))}, which the graph of this model has (counts of words, "
+            "counted_rows, are computed with them). Use --format onnx."
+        )
 
 
 def can_build() -> bool:
