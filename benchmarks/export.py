@@ -1,12 +1,13 @@
-"""Exported models against PyTorch: time of one text, size, parity over 200 texts, and a classifier's accuracy.
+"""Exported models against PyTorch: time of one text, size, parity over 200 texts, accuracy, or loss of a model that
+writes.
 
 python -m benchmarks.export FOLDER [FOLDER …] --checkpoint C                              time and size
 python -m benchmarks.export FOLDER … --checkpoint C --parity                              parity too
-python -m benchmarks.export FOLDER … --dataset ag_news --split test --data_dir DATA       accuracy too
+python -m benchmarks.export FOLDER … --dataset ag_news --split test --data_dir DATA       accuracy too, or the loss
 
-Each FOLDER was written by python -m train export, of the checkpoint: --format onnx, onnx-int8 or torchao-int8. Parity:
-200 random texts of 1 to 128 tokens in batches of 1 to 32, padded on either side. A model that writes is timed for a
-prompt, and for one token after 64.
+Each FOLDER was written by python -m train export of the checkpoint, with --format onnx, onnx-int8, torchao-int8 or
+openvino. Parity: 200 random texts of 1 to 128 tokens in batches of 1 to 32, padded on either side. A model that writes
+is timed for a prompt, and for one token after 64.
 """
 
 import argparse
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks.timing import compare as compare_times
 from switch_model.checkpoint import load_checkpoint
-from switch_model.export.graphs import PAST, SOURCE, TEXTS, TOKENS, Graph, graphs_of
+from switch_model.export.graphs import PAST, SOURCE, SOURCE_MASK, TEXTS, TOKENS, Graph, as_past, graphs_of
 from switch_model.export.onnx_graph import onnx_runner
 from switch_model.export.parity import Runner, compare, random_batches
 from switch_model.export.torchao_int8 import WEIGHTS, open_quantized
@@ -26,7 +28,10 @@ from switch_model.inference.classifier import Predictor
 from switch_model.inference.pipeline import padded
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.data.loading import load_split
+from train.data.pairs import load_pairs
 from train.data.source import DataSource
+from train.data.tokenizers import tokenize, tokenize_pairs
+from train.release.formats.openvino_folder import openvino_runner
 
 LENGTHS = (16, 64, 128)
 # (texts, tokens): each is padded on the left and on the right, 200 texts in all.
@@ -52,6 +57,8 @@ def time_one_text(model: SwitchPreTrainedModel, runners: dict[str, Runner]) -> N
 
 
 def runner_of(folder: Path) -> Runner:
+    if (folder / "model.xml").is_file():
+        return openvino_runner(folder, threads=1)
     if not (folder / WEIGHTS).is_file():
         return onnx_runner(folder, threads=1)
     graphs = {graph.name: graph for graph in graphs_of(open_quantized(folder).model)}
@@ -106,6 +113,40 @@ def accuracy(predictor: Predictor, runners: dict[str, Runner], source: DataSourc
         print(f"{name}: accuracy {right:.2%} of {len(truth):,} rows, the class of PyTorch in {same:.2%}", flush=True)
 
 
+@torch.inference_mode()
+def next_tokens(
+    model: SwitchPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    runners: dict[str, Runner],
+    source: DataSource,
+    rows: int,
+) -> None:
+    """Loss, and share of next tokens that are the most probable ones, each after the text's own earlier tokens."""
+    *readers, writer = graphs_of(model)
+    runs: dict[str, Runner] = {"PyTorch": lambda graph, inputs: graph.run(inputs), **runners}
+    nats, right, asked = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0), 0
+    found = load_pairs(source) if readers else load_split(source, labelled=False)[0]
+    found = found.select(range(min(rows, len(found))))
+    for row in tokenize_pairs(found, tokenizer, cut=True) if readers else tokenize(found, tokenizer):
+        ids = torch.tensor([row["input_ids"]])
+        target = torch.tensor([[model.config.decoder_start_token_id, *row["labels"]]]) if readers else ids
+        asked += target.shape[1] - 1
+        for name, run in runs.items():
+            given = {"input_ids": target[:, :-1], "attention_mask": torch.ones_like(target[:, :-1])}
+            for reader in readers:
+                read = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                given |= {SOURCE_MASK: read["attention_mask"], **as_past(run(reader, read))}
+            logits = run(writer, given | writer.empty_past(1))["logits"][0]
+            nats[name] += float(torch.nn.functional.cross_entropy(logits, target[0, 1:], reduction="sum"))
+            right[name] += int((logits.argmax(-1) == target[0, 1:]).sum())
+    for name in runs:
+        share = right[name] / asked
+        print(
+            f"{name}: loss {nats[name] / asked:.4f}, {share:.2%} of {asked:,} next tokens, {len(found):,} rows",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
@@ -114,19 +155,23 @@ def main() -> None:
     parser.add_argument("--dataset", help="none = no accuracy")
     parser.add_argument("--split", default="test")
     parser.add_argument("--data_dir")
+    parser.add_argument("--rows", type=int, default=500, help="rows for the loss of a model that writes")
     given = parser.parse_args()
     torch.set_num_threads(1)
     model, tokenizer = load_checkpoint(given.checkpoint, "cpu")
     runners = {folder.name: runner_of(folder) for folder in given.folders}
     for folder in given.folders:
-        files = sorted([*folder.glob("*.onnx"), *folder.glob(WEIGHTS)])
+        files = sorted([*folder.glob("*.onnx"), *folder.glob("*.bin"), *folder.glob(WEIGHTS)])
         sizes = [f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files]
         print(f"{folder.name}: {', '.join(sizes)}")
     if given.parity:
         parity(model, runners)
     if given.dataset:
         source = DataSource(given.dataset, split=given.split, data_dir=given.data_dir)
-        accuracy(Predictor(model, tokenizer), runners, source)
+        if model.can_generate():
+            next_tokens(model, tokenizer, runners, source, given.rows)
+        else:
+            accuracy(Predictor(model, tokenizer), runners, source)
     print(f"one thread; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     time_one_text(model, runners)
 

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 
-from switch_model import MaskFiller, Predictor, TextGenerator
+from switch_model import CheckpointError, MaskFiller, Predictor, TextGenerator
 from switch_model.export.int8 import quantize
 from switch_model.export.onnx_graph import onnx_runner
 from switch_model.export.parity import compare, random_batches
@@ -29,9 +29,10 @@ from tests.support.pages import (
 )
 from train.cli.main import main
 from train.release.export import INSTEAD
+from train.release.formats.tensorrt_folder import check_operators
 
 # A model's own CLS token takes a position, and stands before the tokens in the records.
-CLASSIFIER = dict(cls_token=True, position="learned", max_positions=25, encoder_sparse_step=4)
+CLASSIFIER = dict(cls_token=True, position="learned", max_positions=25, encoder_sparse_step=4, bigram_buckets=30)
 
 
 def export(checkpoint, output, *flags, format="onnx") -> int:
@@ -135,6 +136,15 @@ def test_an_exported_folder_is_complete_and_names_no_folder_of_this_machine(expo
     assert [one.dim_param for one in graph.input[0].type.tensor_type.shape.dim] == ["texts", "tokens"]
 
 
+def test_a_graph_that_tensorrt_can_not_read_is_refused(tmp_path):
+    types = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in "abc"}
+    node = onnx.helper.make_node("BitwiseXor", ["a", "b"], ["c"])
+    graph = onnx.helper.make_graph([node], "xor", [types["a"], types["b"]], [types["c"]])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match="BitwiseXor"):
+        check_operators(tmp_path / "model.onnx")
+
+
 def test_tensorrts_script_asks_for_shapes_that_the_graph_takes(exported, tmp_path):
     pipeline, folder = exported
     if not pipeline.added:
@@ -192,8 +202,9 @@ def test_graphs_with_a_cache_give_the_models_logits_and_choices_for_every_batch(
     assert compare(model, onnx_runner(tmp_path), random_batches(model), tolerance=None).difference > found.difference
 
 
-def test_the_script_beside_graphs_with_a_cache_writes_the_models_text(writing, capsys):
+def test_the_script_beside_graphs_with_a_cache_writes_the_models_text(writing, capsys, monkeypatch):
     generator, folder = writing
+    monkeypatch.syspath_prepend(folder)
     texts = ["Once upon a time", "The weather is nice"] + ([] if generator.has_encoder else [""])
     script = runpy.run_path(str(folder / "infer.py"))
 
@@ -206,6 +217,9 @@ def test_the_script_beside_graphs_with_a_cache_writes_the_models_text(writing, c
     sample = "--do_sample", "--temperature", "2", "--top_p", "0.9", "--seed"
     assert written(*sample, "1") == written(*sample, "1") != written(*sample, "2")
     assert written(*sample, "1", "--top_k", "1") == written()
+    for refused in (["--max_new_tokens", "0"], ["--do_sample", "--num_beams", "2"]):
+        with pytest.raises(SystemExit, match="error: --"):
+            written(*refused)
 
 
 @pytest.mark.parametrize("format", [*INSTEAD, "onxx"])
@@ -223,9 +237,10 @@ def test_a_full_folder_a_missing_package_and_a_strange_flag_are_reported(tmp_pat
     monkeypatch.setattr("train.release.formats.onnx_folder.PACKAGES", ("no_such_package",))
     assert export(model, tmp_path / "onnx") == 2
     assert "pip install no_such_package" in capsys.readouterr().err
-    monkeypatch.setattr("train.release.formats.torchao_folder.PACKAGE", "no_such_package")
-    assert export(model, tmp_path / "onnx", format="torchao-int8") == 2
-    assert "pip install no_such_package" in capsys.readouterr().err
+    for format in ("torchao", "openvino"):
+        monkeypatch.setattr(f"train.release.formats.{format}_folder.PACKAGE", "no_such_package")
+        assert export(model, tmp_path / "onnx", format="torchao-int8" if format == "torchao" else format) == 2
+        assert "pip install no_such_package" in capsys.readouterr().err
     assert not (tmp_path / "onnx").exists()
 
 

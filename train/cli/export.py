@@ -11,7 +11,7 @@ def export_command(argv: list[str]) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        help="onnx, onnx-int8, torchao-int8, tensorrt, triton, endpoint, sagemaker, docker, space",
+        help="onnx, onnx-int8, torchao-int8, openvino, tensorrt, triton, endpoint, sagemaker, docker, space",
     )
     parser.add_argument("--output", type=as_path, required=True, help="new folder to write")
     parser.add_argument(

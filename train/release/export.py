@@ -16,6 +16,7 @@ from switch_model.storage.whole_files import folder_written_aside
 from train.release.formats.app_folder import write_docker_folder, write_space_folder
 from train.release.formats.onnx_folder import write_int8_folder, write_onnx_folder
 from train.release.formats.opened import Opened
+from train.release.formats.openvino_folder import write_openvino_folder
 from train.release.formats.tensorrt_folder import write_tensorrt_folder
 from train.release.formats.torchao_folder import write_torchao_folder
 from train.release.formats.triton_folder import write_triton_folder
@@ -26,6 +27,7 @@ from train.release.shared_copy import shared_copy
 FORMATS: dict[str, Callable[[Opened, Path], str]] = {
     "onnx": write_onnx_folder,
     "onnx-int8": write_int8_folder,
+    "openvino": write_openvino_folder,
     "tensorrt": write_tensorrt_folder,
     "torchao-int8": write_torchao_folder,
     "triton": write_triton_folder,
@@ -37,7 +39,6 @@ FORMATS: dict[str, Callable[[Opened, Path], str]] = {
 WITH_ROUTING = ("onnx", "onnx-int8", "tensorrt")
 # Formats that are not written -> what to do instead.
 INSTEAD = {
-    "openvino": "--format onnx; openvino.convert_model reads model.onnx",
     "executorch": "--format onnx; ONNX Runtime runs on phones too",
     "litert": "--format onnx; ONNX Runtime runs on phones too",
     "torchscript": "--format onnx; TorchScript is deprecated by torch itself",
