@@ -143,6 +143,19 @@ def test_a_press_counts_though_its_switch_is_drawn_anew_before_the_release(open_
     page.wait_for_function("document.querySelector('.panel-acts .facts').textContent.split('layer 1 off').length === 3")
 
 
+def test_the_place_chosen_last_counts_while_the_server_is_slow(page):
+    route(page, TEXT)
+    held, slow = [], [True]
+    page.route("**/queue/join**", lambda request: held.append(request) if slow else request.continue_())
+    for token in (1, 4, 2):
+        cell(page, token, 1).click()
+    slow.clear()
+    for request in held:
+        request.continue_()
+    wait_for_words(page, "#token h2", "rose in layer 3")
+    page.unroute("**/queue/join**")
+
+
 def test_each_of_several_quick_clicks_is_a_step_back(page):
     route(page, TEXT)
     open_detail(page, "Experts")

@@ -3,6 +3,7 @@
 import pytest
 
 from switch_model.adapters import families
+from tests.support.explore_page import open_detail, wait_for_words
 from tests.support.moe_models import save_tiny, tiny
 from tests.support.pages import running_app
 
@@ -11,7 +12,8 @@ pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    model = tiny("mixtral", "ForSequenceClassification", num_hidden_layers=20, max_position_embeddings=512)
+    settings = {"num_hidden_layers": 20, "max_position_embeddings": 512, "num_local_experts": 20}
+    model = tiny("mixtral", "ForSequenceClassification", **settings)
     folder = save_tiny(tmp_path_factory.mktemp("models") / "mixtral", model)
     with running_app(folder, tmp_path_factory.mktemp("none")) as address:
         yield address
@@ -55,3 +57,17 @@ def test_a_table_of_choices_is_read_moved_through_and_folded(open_page):
     page.wait_for_function("document.querySelector('#how-steps li.now h3')?.textContent === '2. Choice'")
     chosen = page.locator("#how-steps li").nth(2).locator(".chip").all_inner_texts()
     assert f"It chooses 2 of them: experts {', '.join(chosen)}." in page.inner_text(".film-said")
+
+
+def test_a_press_on_the_map_of_experts_counts_though_it_is_drawn_anew_before_the_release(open_page):
+    page = open_page()
+    open_detail(page, "Experts")
+    box = page.locator(".expert-map canvas").bounding_box()
+    # The square of expert 1, and of expert 2 beside it.
+    one, two = ((box["x"] + 56 + 22 * expert + 11, box["y"] + 11) for expert in (1, 2))
+    page.mouse.click(*one)
+    page.mouse.move(*two)
+    page.mouse.down()
+    wait_for_words(page, ".panel-acts .facts", "Changed")
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('.panel-acts .facts').textContent.split('layer 0 off').length === 3")

@@ -62,6 +62,16 @@ def test_only_two_endpoints_are_public(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/predict", "/trace"}
 
 
+def test_no_choice_and_nothing_that_follows_one_is_dropped_while_an_answer_is_on_its_way(client):
+    events = [(event["targets"][0][1], event) for event in client.config["dependencies"] if event["targets"]]
+    dropped = {kind for kind, event in events if event["trigger_mode"] == "once" and event["trigger_after"] is None}
+    # Of these a second one makes no sense: of the others the last one counts, or each.
+    assert dropped <= {"click", "upload", "tick", "load", "unload"}
+    # Gradio answers the last one with the first one's data: these say where they differ.
+    reading = {kind for kind, event in events if event["trigger_mode"] == "always_last"} & {"pick", "turn", "force"}
+    assert not reading
+
+
 def test_a_page_starts_without_a_model_and_however_long_it_takes_to_draw(tmp_path, monkeypatch):
     # What Gradio would ask of the page before it goes on, in vain on a busy machine.
     monkeypatch.setattr("gradio.networking.url_ok", lambda address: False)

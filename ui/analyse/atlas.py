@@ -11,6 +11,7 @@ import gradio as gr
 from switch_model import CheckpointError
 from ui.analyse.analysis import Analysis, steps_shown
 from ui.analyse.handlers import PUBLIC_TOKENS, Analyst, LayerView, layer_view
+from ui.components.events import EACH, LAST, ONCE
 from ui.look.html import heading, notice, quiet
 from ui.look.page_words import page_words
 from ui.server.downloads import fresh_path, hand_over
@@ -29,7 +30,6 @@ element.addEventListener("click", (event) => {
 _TO_CARD = """() => document.querySelector("#expert-card")?.scrollIntoView({ block: "center" })"""
 _PLAIN = {"apply_default_css": False}
 _BUTTON = {"min_width": 0, "scale": 0}
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class AtlasCard(NamedTuple):
@@ -66,12 +66,12 @@ def connect_atlas(
     def measure(analysis: Analysis | None) -> Iterator[str]:
         yield from measured(analyst, analysis)
 
-    picked = card.table.pick(open_entry, [analysis], [layer, *of_layer, expert_card], **_QUIET)
-    picked.then(None, None, None, js=_TO_CARD, **_QUIET)
+    picked = card.table.pick(open_entry, [analysis], [layer, *of_layer, expert_card], **EACH)
+    picked.then(None, None, None, js=_TO_CARD, **LAST)
     hand_over(card.as_csv, lambda analysis: exported(analysis, "csv"), [analysis], "atlas-csv")
     hand_over(card.as_json, lambda analysis: exported(analysis, "json"), [analysis], "atlas-json")
-    measuring = card.measure.click(measure, [analysis], [card.table], concurrency_limit=1, **_QUIET)
-    return {"fn": shown, "inputs": [analysis], "outputs": [card.table], **_QUIET}, measuring
+    measuring = card.measure.click(measure, [analysis], [card.table], concurrency_limit=1, **ONCE)
+    return {"fn": shown, "inputs": [analysis], "outputs": [card.table], **LAST}, measuring
 
 
 def shown(analysis: Analysis | None) -> str:

@@ -24,6 +24,7 @@ from ui.analyse.handlers import (
     tables,
 )
 from ui.catalog.private_models import PrivateModels
+from ui.components.events import EACH, LAST, ONCE
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
 from ui.look.html import heading, quiet
@@ -60,7 +61,6 @@ _PLAIN = {"apply_default_css": False}
 _BARE = {"show_label": False, "container": False}
 _BUTTON = {"min_width": 0, "scale": 0}
 _PICKER = {"filterable": False, "min_width": 140}
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 # What of an earlier data set must not stay.
 _Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "atlas", "analysis", "shown", "files")
@@ -132,17 +132,17 @@ def create_analyse_tab(
     summed = Summary(facts, layers, loads, drops, may_drop, layer, search_for.layer, search_for.expert, matrix, shown)
     of_layer = LayerView(words, classes, right_words, right_loads, expert.picker)
     draw_atlas, measuring = connect_atlas(analyst, atlas, analysis, layer, of_layer, expert.card)
-    relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **_QUIET)
+    relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **ONCE)
     cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, atlas.table, analysis, shown, files)
     of_expert = {
         "fn": _card_of(analyst, False),
         "inputs": [analysis, layer, expert.picker],
         "outputs": [expert.card],
-        **_QUIET,
+        **LAST,
     }
-    looking = {"fn": layer_view, "inputs": [analysis, layer], "outputs": [*of_layer], **_QUIET}
+    looking = {"fn": layer_view, "inputs": [analysis, layer], "outputs": [*of_layer], **LAST}
     for done in _connect_choice(analyst, choice, analysis, cleaned, [relying, measuring]):
-        done.then(summary, [analysis], [*summed], **_QUIET).then(**looking).then(**of_expert).then(**draw_atlas)
+        done.then(summary, [analysis], [*summed], **LAST).then(**looking).then(**of_expert).then(**draw_atlas)
     layer.input(**looking).then(**of_expert)
     expert.picker.input(**of_expert)
     expert.measure.click(**of_expert | {"fn": _card_of(analyst, True)})
@@ -150,7 +150,7 @@ def create_analyse_tab(
     _connect_cells(matrix, texts, analysis)
     _connect_visitor(demo, private, tab, choice, analyst, analysis)
     _connect_explore(private, pages, explore, analysis, (search_for.hits, texts))
-    save.click(tables, [analysis], [files], **_QUIET).then(lambda: gr.update(visible=True), None, [files], **_QUIET)
+    save.click(tables, [analysis], [files], **LAST).then(lambda: gr.update(visible=True), None, [files], **LAST)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
@@ -268,19 +268,19 @@ def _connect_choice(
     inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit, *columns]
     hide, found = gr.update(visible=False), []
     for source, brings_table in ((choice.go.click, False), (choice.upload.upload, True)):
-        begun = source(_clean, None, [*cleaned], cancels=measuring, **_QUIET)
+        begun = source(_clean, None, [*cleaned], cancels=measuring, **LAST)
         if brings_table:
-            begun = begun.then(analyst.take, [choice.upload], [choice.dataset, *columns], **_QUIET)
-        running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **_QUIET)
-        found.append(running.then(lambda: hide, None, [choice.cancel], **_QUIET))
+            begun = begun.then(analyst.take, [choice.upload], [choice.dataset, *columns], **LAST)
+        running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **LAST)
+        found.append(running.then(lambda: hide, None, [choice.cancel], **LAST))
         choice.cancel.click(
             lambda: (hide, quiet("Cancelled.")),
             None,
             [choice.cancel, choice.progress],
             cancels=[running],
-            **_QUIET,
+            **LAST,
         )
-    choice.dataset.input(analyst.leave, [choice.dataset, choice.upload], [choice.upload, *columns], **_QUIET)
+    choice.dataset.input(analyst.leave, [choice.dataset, choice.upload], [choice.upload, *columns], **LAST)
     return found
 
 
@@ -295,8 +295,8 @@ def _connect_search(card: _Search, analysis: gr.State) -> None:
         return search(analysis, *sought, int(event.page)) if sought else ""
 
     hand_over(card.export, hits_csv, wanted, "routes")
-    gr.on([card.find.click, card.word.submit], find_texts, wanted, [card.hits, sought], **_QUIET)
-    card.hits.turn(turn_hits, [analysis, sought], [card.hits], **_QUIET)
+    gr.on([card.find.click, card.word.submit], find_texts, wanted, [card.hits, sought], **LAST)
+    card.hits.turn(turn_hits, [analysis, sought], [card.hits], **EACH)
 
 
 def _connect_cells(matrix: gr.HTML, texts: gr.HTML, analysis: gr.State) -> None:
@@ -306,8 +306,8 @@ def _connect_cells(matrix: gr.HTML, texts: gr.HTML, analysis: gr.State) -> None:
     def turn_cell(analysis: Analysis | None, event: gr.EventData) -> str:
         return cell_texts(analysis, int(event.true), int(event.predicted), int(event.page))
 
-    matrix.pick(open_cell, [analysis], [texts], **_QUIET)
-    texts.turn(turn_cell, [analysis], [texts], **_QUIET)
+    matrix.pick(open_cell, [analysis], [texts], **EACH)
+    texts.turn(turn_cell, [analysis], [texts], **EACH)
 
 
 def _connect_visitor(
@@ -324,7 +324,7 @@ def _connect_visitor(
         if request.session_hash in demo.state_holder:
             demo.state_holder[request.session_hash][analysis._id] = None
 
-    tab.select(refresh, [choice.model, choice.upload], [choice.model, choice.dataset], **_QUIET)
+    tab.select(refresh, [choice.model, choice.upload], [choice.model, choice.dataset], **LAST)
     demo.unload(leave)
 
 
@@ -347,11 +347,11 @@ def _connect_explore(
 
     for listed in lists:
         outputs = [pages, explore.back, *explore.restoring["outputs"]]
-        opening = listed.pick(open_text, [analysis], outputs, **_QUIET)
-        opening.success(None, None, None, js="() => window.scrollTo(0, 0)", **_QUIET).then(**explore.drawing)
+        opening = listed.pick(open_text, [analysis], outputs, **EACH)
+        opening.success(None, None, None, js="() => window.scrollTo(0, 0)", **LAST).then(**explore.drawing)
     # What was found is still there: nothing is worked out again.
-    leaving = explore.back.click(_leave, None, [pages, explore.back], **_QUIET)
-    leaving.then(None, None, None, js=_SCROLL_BACK, **_QUIET)
+    leaving = explore.back.click(_leave, None, [pages, explore.back], **LAST)
+    leaving.then(None, None, None, js=_SCROLL_BACK, **LAST)
 
 
 def _leave() -> tuple[Any, Any]:

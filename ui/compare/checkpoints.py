@@ -17,12 +17,12 @@ from ui.analyse.analysis import steps_shown
 from ui.catalog.checkpoints import CheckpointShelf, same_run
 from ui.catalog.private_models import PrivateModels
 from ui.catalog.reach import DataReach
+from ui.components.events import LAST
 from ui.components.outputs import SKIP
 from ui.look.html import note, notice, piece, quiet
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _PLAIN = {"apply_default_css": False}
 _ABOUT = (
     "How often two models of one shape choose the same experts for the same tokens, layer by layer and by the position "
@@ -124,8 +124,8 @@ def create_agreement(handlers: Agreement, private: PrivateModels, tab: gr.Tab) -
         one, other = (private.offer(request.session_hash, chosen, kept) for chosen in (first, second))
         return one, other
 
-    tab.select(refresh, models, models, **_QUIET)
+    tab.select(refresh, models, models, **LAST)
     go.click(
         handlers.compare, [*models, dataset, limit], [*Agreed(said, table, layers, positions)],
-        concurrency_limit=1, **_QUIET,
+        concurrency_limit=1, **LAST,
     )  # fmt: skip

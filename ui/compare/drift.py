@@ -21,13 +21,13 @@ from ui.cards.prediction import prediction_card
 from ui.catalog.checkpoints import classifier_runs
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.run_samples import validation_samples
+from ui.components.events import LAST
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, heading, note, notice, quiet
 from ui.look.page_words import LABELS, page_words
 from ui.server.workspace import Workspace
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Runs on offer; checkpoints of one, evenly chosen; bytes of weights to read; cells of all grids, which a browser holds.
 MAX_RUNS, MAX_CHECKPOINTS = 50, 50
 MAX_BYTES, MAX_CELLS = 4 * 10**9, 100_000
@@ -251,17 +251,17 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -
         said = gr.HTML("", elem_id="drift-said", **plain)
     followed = _create_results()._replace(trail=trail)
     opened = gr.State(False)
-    listing = tab.select(drift.refresh, [run], [run, kept, asked, go, recorded], **_QUIET)
-    leaving = recorded.click(lambda: gr.Tabs(selected="how"), None, [pages], **_QUIET)
-    leaving.then(None, None, None, js=_TO_RECORD, **_QUIET)
+    listing = tab.select(drift.refresh, [run], [run, kept, asked, go, recorded], **LAST)
+    leaving = recorded.click(lambda: gr.Tabs(selected="how"), None, [pages], **LAST)
+    leaving.then(None, None, None, js=_TO_RECORD, **LAST)
     first = [text, said, opened, *followed]
-    listing.then(_first_look(drift), [run, text, opened], first, concurrency_limit=1, **_QUIET)
+    listing.then(_first_look(drift), [run, text, opened], first, concurrency_limit=1, **LAST)
     # One after the other: each reads many files, and holds a model of its own.
-    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **_QUIET)
-    routed.then(show, [trail], [*followed], **_QUIET)
+    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **LAST)
+    routed.then(show, [trail], [*followed], **LAST)
     # In the browser: nothing to wait for, and no move is lost.
     followed.place.input(
-        None, [followed.place, followed.shown], [followed.step, followed.card, followed.grid], js=_NEAREST, **_QUIET
+        None, [followed.place, followed.shown], [followed.step, followed.card, followed.grid], js=_NEAREST, **LAST
     )
 
 

@@ -23,12 +23,12 @@ from ui.catalog.private_models import PrivateModels
 from ui.compare.checkpoints import Agreement, create_agreement
 from ui.compare.drift import Drift, create_drift
 from ui.compare.traces import create_traces
+from ui.components.events import LAST
 from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, heading, in_points, message_card, note, quiet, render
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _HINT = (
     "Two texts under one model, or one text under two models: a run of yours early and late, say. "
     "Tokens that both share are aligned; in the second grid those that take another route are framed."
@@ -188,9 +188,9 @@ def create_compare_tab(
 
     compared = gr.State(False)
     inputs = [models[0], boxes[0], models[1], boxes[1]]
-    begun = tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **_QUIET)
-    begun.then(open_pair, [compared, *inputs], [compared, *shown], **_QUIET)
-    run.click(route, inputs, [*shown], **_QUIET)
+    begun = tab.select(begin, [view, boxes[0], *models], [boxes[0], *models], **LAST)
+    begun.then(open_pair, [compared, *inputs], [compared, *shown], **LAST)
+    run.click(route, inputs, [*shown], **LAST)
     create_drift(Drift(workspace, private.shelf.device), boxes[0], tab, pages)
     create_agreement(Agreement(shelf, workspace), private, tab)
     create_traces()

@@ -14,13 +14,13 @@ from switch_model.traces.opening import open_trace
 from switch_model.traces.trace import TraceError
 from train.analysis.agreement import agreement_table
 from train.analysis.trace import facts_in_words, layer_table
+from ui.components.events import LAST
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid
 from ui.components.routing_matrix import MAX_TOKENS, recorded_value
 from ui.look.html import heading, note, notice, quiet
 
 ENDINGS = [".json", ".jsonl", ".csv", ".npy"]
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _ABOUT = (
     "Which experts the tokens of a large model went to, recorded where it runs: an answer of vLLM or SGLang with "
     "routed experts, llama.cpp’s table, JSON lines, a NumPy array, or a record of this page. No model is needed."
@@ -114,7 +114,7 @@ def create_traces() -> None:
         "inputs": [one, other, *numbers, text],
         "outputs": [*Recorded(words, grid, text, layers, loads, agreed, curve)],
         "concurrency_limit": 2,
-        **_QUIET,
+        **LAST,
     }
     for event in (one.upload, other.upload, text.submit, *(number.submit for number in numbers)):
         event(**asked)

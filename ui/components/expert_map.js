@@ -1,9 +1,19 @@
 // The switches of many experts as one picture: a line or more for each layer, a square for each expert, the darker the
 // more tokens chose it. Runs before expert_panel.js, in the same scope, and uses its `make` when it is called.
 
-const MAP = { most: 16, label: 56, side: 22, touch: 30, gap: 8 };
+const MAP = { most: 16, label: 56, side: 22, touch: 40, gap: 8, still: 8 }; // still: pixels that a finger may move.
 let cursor = { l: 0, e: 0 }; // the square under the keys
 let scrolled = 0;            // how far, for the picture after the next answer
+let pressed = null;          // the square under a finger or the mouse's button
+let release = null;          // what a press does in the picture that is there now
+
+// A press counts though the picture is drawn anew before its release: a browser clicks only what lies under both.
+addEventListener("pointerup", (event) => {
+  const one = pressed;
+  pressed = null;
+  if (one && Math.hypot(event.clientX - one.x, event.clientY - one.y) <= MAP.still) release?.(one.l, one.e);
+});
+addEventListener("pointercancel", () => (pressed = null));
 
 const needsMap = (data) => data.layers.some((layer) => layer.off.length > MAP.most);
 
@@ -102,10 +112,15 @@ function expertMap(data, wish, most, toggle) {
     canvas.title = one ? describe(one.l, one.e) : "";
     canvas.style.cursor = one ? "pointer" : "";
   });
-  canvas.addEventListener("click", (event) => {
-    const one = at(event);
-    if (one) press((cursor = one).l, one.e);
+  canvas.addEventListener("pointerdown", (event) => {
+    const one = event.button === 0 && at(event);
+    pressed = one ? { ...one, x: event.clientX, y: event.clientY } : null;
   });
+  release = (l, e) => {
+    if (e >= (data.layers[l]?.off.length ?? 0)) return; // Another model came meanwhile.
+    cursor = { l, e };
+    press(l, e);
+  };
   frame.addEventListener("keydown", (event) => {
     const last = (l) => data.layers[l].off.length - 1, { l, e } = cursor;
     const moves = {

@@ -14,6 +14,14 @@ from markupsafe import Markup
 from switch_model.grid.drawing import TEMPLATE, script
 from ui.look.html import render
 
+# Gradio reads here which events there are. What comes while one is answered is answered with that one's data (see
+# events.LAST): all share one object, so that it is the place chosen last.
+_DRAW = """
+const place = {};
+const look = (_, chosen) => trigger("look", Object.assign(place, chosen));
+drawRoutingGrid(element, props, look, watch);
+"""
+
 
 def grid_script() -> Markup:
     """The script of all grids, for the head of the page: in each grid it would be sent five times."""
@@ -25,8 +33,7 @@ def create_routing_grid(value: dict[str, Any] | None = None, elem_id: str = "rou
     return gr.HTML(
         value,
         html_template=TEMPLATE,
-        # Gradio reads here which events there are.
-        js_on_load='drawRoutingGrid(element, props, trigger, watch); // trigger("look", …)',
+        js_on_load=_DRAW,
         apply_default_css=False,
         elem_id=elem_id,
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+from ui.components.events import EACH
+
 _FOLLOW = """
 window.tabAddress.follow(() => trigger("move", {}), (link) => trigger("reopen", { link }));
 """
@@ -20,7 +21,7 @@ window.tabAddress.follow(() => trigger("move", {}), (link) => trigger("reopen", 
 def noted(tab: gr.Tab) -> gr.Tab:
     """A tab whose id the address tells while it is shown. Before its other events: Gradio has each wait for the one
     before, and a slow server would delay the address."""
-    tab.select(None, None, None, js=f"() => window.tabAddress.shown('{tab.id}')", **_QUIET)
+    tab.select(None, None, None, js=f"() => window.tabAddress.shown('{tab.id}')", **EACH)
     return tab
 
 
@@ -42,8 +43,7 @@ def connect_tabs(
         return restore(str(event.link))
 
     names = json.dumps([str(tab.id) for tab in pages.children])
-    demo.load(None, None, [pages], js=f"() => window.tabAddress.first({names})", **_QUIET)
+    demo.load(None, None, [pages], js=f"() => window.tabAddress.first({names})", **EACH)
     # Forward while the answer to Back is still on its way.
-    each = {"trigger_mode": "multiple", **_QUIET}
-    moved.move(None, None, [pages], js="() => window.tabAddress.next()", **each)
-    moved.reopen(**{**restoring, "fn": reopen}, **each).then(**drawing)
+    moved.move(None, None, [pages], js="() => window.tabAddress.next()", **EACH)
+    moved.reopen(**{**restoring, "fn": reopen}, **EACH).then(**drawing)

@@ -12,6 +12,7 @@ from switch_model import CheckpointError, Interventions, Prediction, Predictor
 from switch_model.grid.plain import grid_value
 from train.formatting import percent
 from ui.catalog.models import ModelShelf
+from ui.components.events import LAST
 from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, quiet
 from ui.views.view import View
@@ -126,5 +127,5 @@ def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[g
     def route(view: View | None, others: str, where: str) -> Neighbours:
         return Neighbours(*compare(shelf, view, others, where), asked_about(view))
 
-    run.click(route, [view, others, where], [*parts], show_progress="hidden", api_visibility="private")
+    run.click(route, [view, others, where], [*parts], **LAST)
     return box, parts

@@ -11,12 +11,12 @@ import gradio as gr
 from ui.cards.counterfactuals import create_what_if
 from ui.cards.flow import Flow, create_flow
 from ui.cards.votes import create_votes
+from ui.components.events import EACH
 from ui.components.expert_panel import create_expert_panel
 from ui.explore.detail_tabs import ATTRIBUTION, EXPERTS, FLOW, LAYER, TOKEN
 from ui.explore.outputs import Closer, Shown
 from ui.look.html import heading, quiet
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _PROBABILITIES = "A column per token, a row per expert; a dot marks the expert that was chosen, the frame your token."
 
 
@@ -71,4 +71,4 @@ def create_detail_panel(start: Shown, closer: Closer, writes: bool) -> DetailPan
 def connect_tabs(panel: DetailPanel, drawing: dict[str, Any]) -> None:
     """A tab that is opened draws what it shows."""
     for name, tab in panel.tabs.items():
-        tab.select(lambda name=name: name, None, [panel.opened], **_QUIET).then(**drawing)
+        tab.select(lambda name=name: name, None, [panel.opened], **EACH).then(**drawing)

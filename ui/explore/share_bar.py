@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.components.events import LAST
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, TOKEN
 from ui.explore.handlers import EMPTY_TEXT, Explorer
 from ui.look.html import facts, heading, quiet
@@ -18,7 +19,6 @@ from ui.sharing.records import record_of
 from ui.sharing.routing_csv import routing_csv
 from ui.views.view import View
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _FILES = {
     "html": "Report (HTML)",
     "json": "Record (JSON)",
@@ -64,9 +64,9 @@ def create_share_bar(
             )
         said = gr.HTML("", apply_default_css=False, elem_id="link-said")
         gr.HTML(quiet(_PRIVACY), apply_default_css=False)
-    copying = copy.click(make_link, shown[:1], [link, said], **_QUIET)
-    copying.success(None, [link], [link], js=_COPY, **_QUIET)
-    reopen.upload(inputs=[reopen], **opening, **_QUIET).then(**drawing)
+    copying = copy.click(make_link, shown[:1], [link, said], **LAST)
+    copying.success(None, [link], [link], js=_COPY, **LAST)
+    reopen.upload(inputs=[reopen], **opening, **LAST).then(**drawing)
 
 
 def make_link(view: View | None) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.written import writing_card
 from ui.catalog.kinds import Kind
 from ui.catalog.models import LoadedModel
+from ui.components.events import LAST
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
 from ui.components.outputs import SKIP
 from ui.explore.handlers import Explorer, blank_outputs, shown
@@ -324,7 +325,7 @@ def create_settings(kind: Kind) -> tuple[gr.Accordion, list[Any]]:
             top_p = gr.Number(0.95, label="Top p (1 = all)", minimum=0.01, maximum=1, step=0.05, min_width=90)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
         beams = gr.Slider(2, MAX_BEAMS, 4, step=1, label="Beams", visible=False, buttons=[], elem_id="writing-beams")
-    how.input(_fitting, [how], [drawing, beams], show_progress="hidden", api_visibility="private")
+    how.input(_fitting, [how], [drawing, beams], **LAST)
     return box, [length, how, temperature, top_k, top_p, beams, seed]
 
 

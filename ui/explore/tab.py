@@ -11,6 +11,7 @@ import gradio as gr
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, Sample, SampleLibrary
+from ui.components.events import EACH, LAST
 from ui.components.routing_grid import create_routing_grid
 from ui.components.sample_table import create_sample_table
 from ui.explore.api import Endpoints
@@ -25,11 +26,10 @@ from ui.explore.streaming import WAITING, Writing, create_buttons, create_settin
 from ui.look.html import heading, render
 from ui.views.view import View
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # Few at a time: passes of many visitors at once would only wait for each other's turns. Two, so that one long text does
 # not hold up all others. What these give is sent as it is: Gradio would hand each of some fifteen outputs to another
 # thread and back, which takes longer than the pass.
-_IN_TURN = {"concurrency_id": "routing", "concurrency_limit": 2, "postprocess": False, **_QUIET}
+_IN_TURN: dict[str, Any] = {"concurrency_id": "routing", "concurrency_limit": 2, "postprocess": False}
 
 _BARE = {"show_label": False, "container": False}
 _SMALL = {"min_width": 0, "scale": 0}
@@ -109,7 +109,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
 
     drawn = [*Drawn(*panel.closer, *panel.flow, *neighbours)]
     seen = [view, panel.opened, neighbours.of]
-    drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **_QUIET}
+    drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **LAST}
     connect_tabs(panel, drawing)
     sample, writing = gr.State(first), Writing(explorer)
     _connect_routing(explorer, writing, asked, sample, shown, seen, drawn)
@@ -118,7 +118,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
         "fn": writing.choose_model,
         "inputs": [asked.model, asked.text, sample, view],
         "outputs": [*Chosen(caption=asked.caption, sample=sample, **shown._asdict(), **controls._asdict())],
-        **_QUIET,
+        **LAST,
     }
     asked.model.input(**choosing).then(**drawing)
     sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
@@ -253,22 +253,20 @@ def _connect_routing(
     elsewhere = Drawn(*drawn).elsewhere
     outputs = [*shown, *drawn]
     # Run again, while what follows the first answer is on its way, is no second click on the same.
-    asked.run.click(
-        explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, trigger_mode="multiple", **_IN_TURN
-    )
-    shown.panel.intervene(explorer.on_intervene, seen, outputs, trigger_mode="multiple", **_IN_TURN)
+    asked.run.click(explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, **_IN_TURN, **EACH)
+    shown.panel.intervene(explorer.on_intervene, seen, outputs, **_IN_TURN, **EACH)
     looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
-    shown.grid.look(writing.on_look, seen, looked, trigger_mode="always_last", **_IN_TURN)
-    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN)
-    elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN)
-    elsewhere.force(explorer.on_force, seen, outputs, trigger_mode="multiple", **_IN_TURN)
+    shown.grid.look(writing.on_look, seen, looked, **_IN_TURN, **LAST)
+    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN, **LAST)
+    elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN, **LAST)
+    elsewhere.force(explorer.on_force, seen, outputs, **_IN_TURN, **EACH)
 
 
 def _connect_writing(
     writing: Writing, asked: _Text, shown: Shown, elsewhere: gr.HTML, begin: gr.Textbox, drawing: dict[str, Any]
 ) -> None:
     """What a model writes appears as it comes: begun by the button, or by the choice of such a model."""
-    several = {"concurrency_limit": WAITING, "concurrency_id": "writing", "trigger_mode": "multiple", **_QUIET}
+    several = {"concurrency_limit": WAITING, "concurrency_id": "writing", **EACH}
     steps = [*Step(**shown._asdict(), stop=asked.stop)]
     inputs = [asked.model, asked.text, shown.view, *asked.decoding]
     for begins, handler, given in (
@@ -278,7 +276,7 @@ def _connect_writing(
         (elsewhere.rewrite, writing.change, [shown.view]),
     ):
         begins(handler, given, steps, **several).then(**drawing)
-    asked.stop.click(writing.stop, None, None, queue=False, **_QUIET)
+    asked.stop.click(writing.stop, None, None, queue=False, **EACH)
 
 
 def _connect_sharing(
@@ -292,7 +290,7 @@ def _connect_sharing(
 ) -> None:
     """What a link or a saved record brings back, and the row that makes them."""
     link = gr.Textbox(visible="hidden", elem_id="link")
-    demo.load(explorer.restore, [link], [*restored], js="() => [window.tabAddress.link()]", **_QUIET).then(**drawing)
+    demo.load(explorer.restore, [link], [*restored], js="() => [window.tabAddress.link()]", **LAST).then(**drawing)
     opening = {"fn": writing.open_record, "outputs": [*reopened]}
     create_share_bar(explorer, [reopened.view, opened], link, opening, drawing)
 
@@ -306,13 +304,13 @@ def _connect_samples(
     drawing: dict[str, Any],
 ) -> None:
     model, source = asked.model, samples.source
-    asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **_QUIET).then(**drawing)
-    samples.table.pick(picker.on_pick, [model, source, view], sampled, **_QUIET).then(**drawing)
+    asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **LAST).then(**drawing)
+    samples.table.pick(picker.on_pick, [model, source, view], sampled, **EACH).then(**drawing)
     # What can be reached is known better than when the page was built.
-    asked.browse.click(lambda: gr.update(choices=picker.library.choices()), None, [samples.source], **_QUIET)
-    asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **_QUIET)
-    samples.close.click(close_samples, None, [samples.panel], **_QUIET)
+    asked.browse.click(lambda: gr.update(choices=picker.library.choices()), None, [samples.source], **LAST)
+    asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **LAST)
+    samples.close.click(close_samples, None, [samples.panel], **LAST)
     searching = {"fn": picker.search_samples, "inputs": [model, source, samples.query], "outputs": [samples.table]}
     # `change`, not `input`: a text pasted into a box that has just appeared sends no `input`.
-    samples.query.change(trigger_mode="always_last", **searching, **_QUIET)
-    source.input(announce_source, [source], [samples.table], **_QUIET).then(**searching, **_QUIET)
+    samples.query.change(**searching, **LAST)
+    source.input(announce_source, [source], [samples.table], **LAST).then(**searching, **LAST)

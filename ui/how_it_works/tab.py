@@ -18,6 +18,7 @@ from switch_model.grid.tokens import visible
 from switch_model.routing import UNLIMITED, Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
 from switch_model.topk_routing import TopKRouting
 from train.formatting import signed
+from ui.components.events import EACH, LAST
 from ui.components.routing_film import WANT_FILM, create_routing_film, film_value
 from ui.components.training_record import create_training_record, read_record
 from ui.explore.tab import ExploreTab
@@ -249,16 +250,14 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
             view = replace(view, token=token, layer=layer)
         return steps_html(view, config_of(view))
 
-    hidden = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(explain, [explore.view], [film, steps, parameters], **hidden)
-    explore.film.click(None, None, None, js=WANT_FILM, **hidden)
-    explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **hidden)
-    tab.select(lambda: recorded, None, [training], **hidden)
-    # Not "always_last", with which Gradio asks again for the first place instead of the last.
-    film.look(look, [explore.view], [steps], trigger_mode="multiple", **hidden)
+    tab.select(explain, [explore.view], [film, steps, parameters], **LAST)
+    explore.film.click(None, None, None, js=WANT_FILM, **LAST)
+    explore.film.click(lambda: gr.Tabs(selected="how"), None, [pages], **LAST)
+    tab.select(lambda: recorded, None, [training], **LAST)
+    film.look(look, [explore.view], [steps], **EACH)
     if scaling is not None:
 
         def picture() -> tuple[Any, Any]:
             return tuple(gr.update(value=plot(scaling), visible=True) for plot in (loss_plot, speed_up_plot))
 
-        tab.select(picture, None, [losses, speed_up], **hidden)
+        tab.select(picture, None, [losses, speed_up], **LAST)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from ui.catalog.private_models import PrivateModels
+from ui.components.events import LAST, ONCE
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
 from ui.explore.tab import ExploreTab
@@ -24,7 +25,6 @@ _ABOUT = (
 )
 _PLAIN = {"apply_default_css": False}
 _BUTTON = {"min_width": 0, "scale": 0}
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 # What was done, this tab's picker, and Explore's.
 Opened = outputs("Opened", "words", "model", "in_explore")
@@ -87,13 +87,13 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
     def move(key: str | None) -> tuple[Any, Any]:
         return gr.Tabs(selected="explore"), gr.update(value=key)
 
-    showing = {"fn": show, "inputs": [model], "outputs": [*Page(facts, card, config, remove)], **_QUIET}
+    showing = {"fn": show, "inputs": [model], "outputs": [*Page(facts, card, config, remove)], **LAST}
     _connect_own(private, own, Opened(own.words, model, explore.model), showing)
     _connect_remove(private, remove, Opened(own.words, model, explore.model), explore, showing)
     model.input(**showing)
-    model.focus(refresh, [model], [model], **_QUIET)
+    model.focus(refresh, [model], [model], **LAST)
     demo.unload(leave)
-    moved = to_explore.click(move, [model], [pages, explore.model], **_QUIET)
+    moved = to_explore.click(move, [model], [pages, explore.model], **LAST)
     moved.success(**explore.choosing).then(**explore.drawing)
 
 
@@ -134,8 +134,8 @@ def _connect_own(private: PrivateModels, own: _Own, opened: Any, showing: dict[s
         return answer(*private.receive(None, hub, request.session_hash), request.session_hash)
 
     for begin, handler, source in ((own.upload.upload, receive, own.upload), (own.fetch.click, fetch_hub, own.hub_id)):
-        begun = begin(lambda: facts("Opening it in a process of its own …"), None, [own.words], **_QUIET)
-        begun.then(handler, [source], [*opened], concurrency_limit=2, **_QUIET).then(**showing)
+        begun = begin(lambda: facts("Opening it in a process of its own …"), None, [own.words], **ONCE)
+        begun.then(handler, [source], [*opened], concurrency_limit=2, **ONCE).then(**showing)
 
 
 def _connect_remove(
@@ -154,5 +154,5 @@ def _connect_remove(
             return Chosen()
         return explore.choosing["fn"](key, text, sample, view, request)
 
-    removed = remove.click(close, [opened.model, opened.in_explore], [*opened], **_QUIET).then(**showing)
+    removed = remove.click(close, [opened.model, opened.in_explore], [*opened], **ONCE).then(**showing)
     removed.then(**explore.choosing | {"fn": follow}).then(**explore.drawing)

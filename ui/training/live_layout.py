@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.components.events import LAST, ONCE
 from ui.look.html import heading
 from ui.training.live_run import NO_PROBE, NOTHING_YET, LiveRun, Plots, Tick
 from ui.training.written_samples import NONE_YET
@@ -25,19 +26,18 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
         log = gr.Textbox(lines=12, max_lines=24, interactive=False, elem_id="log-text", **_BARE)
     tick = tick._replace(log=log)
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    looking = {"fn": handlers.tick, "inputs": [watched, seen], "outputs": [*tick], "queue": False, **quiet}
-    gr.Timer(POLL_SECONDS).tick(trigger_mode="once", **looking)
-    watched.change(**looking)
-    tab.select(handlers.list_runs, [watched], [watched], **quiet)
-    drawn.change(handlers.draw, [watched, plots.layer], [*plots], trigger_mode="always_last", **quiet)
-    plots.layer.input(handlers.draw_probe, [watched, plots.layer], [plots.probe_words, plots.probe], **quiet)
-    demo.load(handlers.attach, None, [watched], **quiet).then(**looking)
+    looking = {"fn": handlers.tick, "inputs": [watched, seen], "outputs": [*tick], "queue": False}
+    gr.Timer(POLL_SECONDS).tick(**looking, **ONCE)
+    watched.change(**looking, **LAST)
+    tab.select(handlers.list_runs, [watched], [watched], **LAST)
+    drawn.change(handlers.draw, [watched, plots.layer], [*plots], **LAST)
+    plots.layer.input(handlers.draw_probe, [watched, plots.layer], [plots.probe_words, plots.probe], **LAST)
+    demo.load(handlers.attach, None, [watched], **ONCE).then(**looking, **LAST)
 
-    tick.stop.click(handlers.stop, [watched], [problem], **quiet).then(**looking)
-    tick.resume.click(handlers.resume, [watched], [problem], **quiet).then(**looking)
-    tick.twin.click(handlers.start_twin, [watched], [problem, watched], **quiet)
-    tick.lesson.click(handlers.start_lesson, [watched], [problem, watched], **quiet)
+    tick.stop.click(handlers.stop, [watched], [problem], **ONCE).then(**looking, **LAST)
+    tick.resume.click(handlers.resume, [watched], [problem], **ONCE).then(**looking, **LAST)
+    tick.twin.click(handlers.start_twin, [watched], [problem, watched], **ONCE)
+    tick.lesson.click(handlers.start_lesson, [watched], [problem, watched], **ONCE)
     return tick.explore
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from train.arguments.arguments import Arguments
+from ui.components.events import LAST, ONCE
 from ui.look.html import heading, note
 from ui.server.downloads import hand_over
 from ui.server.workspace import Workspace
@@ -21,7 +22,6 @@ SIZES = "sets all fields at once; change any of them afterwards"
 NAME = "its folder; if empty, the name of the data"
 # At once: a slow server shall not start a run on what was chosen before.
 _WAIT = "() => ({ __type__: 'update', interactive: false })"
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def create_new_run(
@@ -45,9 +45,9 @@ def create_new_run(
     looked, shown, timed = following
     columns = [getattr(data, name) for name in Chosen._fields[2:]]
     gr.on(_edits(columns), **looked).then(**shown).then(**timed)
-    gr.on(_edits([inputs.name]), trigger_mode="always_last", **shown)
-    gr.on(_edits(form), trigger_mode="always_last", **shown).then(trigger_mode="always_last", **timed)
-    opened.select(handlers.data.refresh, [data.dataset], [data.dataset], **_QUIET)
+    gr.on(_edits([inputs.name]), **shown)
+    gr.on(_edits(form), **shown).then(**timed)
+    opened.select(handlers.data.refresh, [data.dataset], [data.dataset], **LAST)
     opened.select(**shown).then(**timed)
     return inputs, following
 
@@ -113,12 +113,12 @@ def _following(
     handlers: NewRun, inputs: Inputs, data: Chosen, known: LookedAt, actions: _Actions
 ) -> list[dict[str, Any]]:
     """The events that follow a change: the data looked at, the command shown, the run timed."""
-    looked = {"fn": handlers.data.look_at, "inputs": [*data], "outputs": [*known], **_QUIET}
+    looked = {"fn": handlers.data.look_at, "inputs": [*data], "outputs": [*known], **LAST}
     shown = {
         "fn": handlers.preview,
         "inputs": [*inputs],
         "outputs": [actions.command, actions.wrong],
-        **_QUIET,
+        **LAST,
     }
     timed = {
         "fn": handlers.estimate_in_turn,
@@ -126,7 +126,7 @@ def _following(
         "outputs": [actions.estimate],
         "concurrency_id": "estimate",
         "concurrency_limit": 1,
-        **_QUIET,
+        **LAST,
     }
     return [looked, shown, timed]
 
@@ -142,9 +142,7 @@ def _connect_data(
 ) -> None:
     """Other data, another task, another preset: what was known anew, the command, the time."""
     _, shown, timed = following
-    # What is chosen while another choice is answered is answered after it.
-    last = {"trigger_mode": "always_last", **_QUIET}
-    ready = {"fn": handlers.ready, "inputs": [known.facts], "outputs": [actions.go], **last}
+    ready = {"fn": handlers.ready, "inputs": [known.facts], "outputs": [actions.go], **LAST}
     dataset, task, preset, start_from = inputs.dataset, inputs.task, inputs.preset, form.init_from
     followed = Followed(
         dataset=dataset,
@@ -159,14 +157,14 @@ def _connect_data(
         (task.input, handlers.choose_task, [task, dataset, preset, start_from]),
         (upload.upload, handlers.upload, [upload, start_from]),
     ):
-        event(None, None, [actions.go], js=_WAIT, **_QUIET)
-        begun = event(handlers.begin, None, [actions.estimate, actions.go], **last)
-        answered = begun.then(handlers.in_turn(handler), given_to, [*followed], **last)
+        event(None, None, [actions.go], js=_WAIT, **LAST)
+        begun = event(handlers.begin, None, [actions.estimate, actions.go], **LAST)
+        answered = begun.then(handlers.in_turn(handler), given_to, [*followed], **LAST)
         answered.then(**ready).then(**shown).then(**timed)
     chosen = [preset, dataset, task, start_from]
-    preset.input(None, None, [actions.go], js=_WAIT, **_QUIET)
-    begun = preset.input(handlers.begin_size, [preset], [actions.go], **last)
-    filled = begun.then(handlers.preset_in_turn, chosen, [*form], **last)
+    preset.input(None, None, [actions.go], js=_WAIT, **LAST)
+    begun = preset.input(handlers.begin_size, [preset], [actions.go], **LAST)
+    filled = begun.then(handlers.preset_in_turn, chosen, [*form], **LAST)
     filled.then(**ready).then(**shown).then(**timed)
     known.facts.change(**ready)
 
@@ -181,9 +179,9 @@ def _connect_actions(
 ) -> None:
     looked, shown, timed = following
     started = Started(actions.wrong, tabs, watched, actions.command)
-    actions.go.click(handlers.start, inputs, [*started], **_QUIET)
+    actions.go.click(handlers.start, inputs, [*started], **ONCE)
     hand_over(actions.save, handlers.save, inputs, "arguments")
-    loaded = actions.load.upload(handlers.load, [actions.load], inputs, **_QUIET)
+    loaded = actions.load.upload(handlers.load, [actions.load], inputs, **LAST)
     loaded.success(**looked).then(**shown).then(**timed)
 
 

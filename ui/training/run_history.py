@@ -17,6 +17,7 @@ from train.runs.manage import archive, delete, rename
 from train.runs.run import Run, RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
+from ui.components.events import EACH, LAST, ONCE
 from ui.components.outputs import outputs
 from ui.look.html import facts, heading, note, part, quiet
 from ui.look.page_words import page_words
@@ -31,7 +32,6 @@ _HIDDEN = gr.update(visible=False)
 _BUTTONS = ("watch", "explore", "go_on", "download", "rename", "delete")
 _BARE = {"show_label": False, "container": False}
 _BUTTON = {"min_width": 0, "scale": 0}
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 NOTHING = quiet("Choose a run: click its row.")
 
 
@@ -209,22 +209,22 @@ def create_run_history(
     with gr.Column(elem_classes="card run-plots"):
         compared = _create_comparison(handlers)
 
-    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **_QUIET}
+    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **LAST}
     tab.select(**listed)
     refresh.click(**listed)
-    table.select(handlers.choose, None, [*chosen], **_QUIET)
-    chosen.watch.click(handlers.watch, [chosen.name], [tabs, watched], **_QUIET)
+    table.select(handlers.choose, None, [*chosen], **EACH)
+    chosen.watch.click(handlers.watch, [chosen.name], [tabs, watched], **ONCE)
     hand_over(chosen.download, handlers.download, [chosen.name], "packed-run")
     asked = [chosen.renaming, renaming.name, chosen.deleting]
-    chosen.rename.click(handlers.ask_to_rename, [chosen.name], asked, **_QUIET)
+    chosen.rename.click(handlers.ask_to_rename, [chosen.name], asked, **ONCE)
     renamed = [chosen.name, chosen.words, table]
-    renaming.go.click(handlers.rename, [chosen.name, renaming.name], renamed, **_QUIET).then(
-        _hide, None, [chosen.renaming], **_QUIET
+    renaming.go.click(handlers.rename, [chosen.name, renaming.name], renamed, **ONCE).then(
+        _hide, None, [chosen.renaming], **ONCE
     )
     asked = [chosen.deleting, deleting.question, chosen.renaming]
-    chosen.delete.click(handlers.ask_to_delete, [chosen.name], asked, **_QUIET)
-    deleting.keep.click(_hide, None, [chosen.deleting], **_QUIET)
-    deleting.go.click(handlers.delete, [chosen.name], [*chosen], **_QUIET).then(**listed)
+    chosen.delete.click(handlers.ask_to_delete, [chosen.name], asked, **ONCE)
+    deleting.keep.click(_hide, None, [chosen.deleting], **ONCE)
+    deleting.go.click(handlers.delete, [chosen.name], [*chosen], **ONCE).then(**listed)
     return chosen.name, chosen.explore, chosen.go_on
 
 
@@ -276,7 +276,7 @@ def _create_publish(handlers: RunHistory, chosen: Chosen) -> None:
             ),
             apply_default_css=False,
         )
-    publish.click(handlers.publish, [chosen.name, repository, private], [chosen.words], **_QUIET)
+    publish.click(handlers.publish, [chosen.name, repository, private], [chosen.words], **ONCE)
 
 
 def _create_comparison(handlers: RunHistory) -> gr.Dropdown:
@@ -296,8 +296,8 @@ def _create_comparison(handlers: RunHistory) -> gr.Dropdown:
         )
     plot = gr.Plot(buttons=[], elem_id="comparison", **_BARE)
     differences = gr.HTML(quiet("Choose two or more runs."), apply_default_css=False)
-    comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [plot, differences], **_QUIET}
-    compared.change(handlers.measures, [compared, value], [value], **_QUIET)
+    comparing = {"fn": handlers.compare, "inputs": [compared, value, over], "outputs": [plot, differences], **LAST}
+    compared.change(handlers.measures, [compared, value], [value], **LAST)
     gr.on([item.change for item in (compared, value, over)], **comparing)
     return compared
 

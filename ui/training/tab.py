@@ -11,6 +11,7 @@ from switch_model import CheckpointError
 from train.runs.run import RunError
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.run_samples import validation_samples
+from ui.components.events import ONCE
 from ui.components.outputs import outputs
 from ui.explore.tab import ExploreTab
 from ui.look.page_words import page_words
@@ -84,10 +85,9 @@ def create_train_tab(
     def open_in_explore(name: str | None, request: gr.Request) -> Any:
         return open_run(workspace, explore, name, visitor_of(request))
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
     for button, run in ((open_watched, watched), (open_chosen, chosen)):
-        opening = button.click(open_in_explore, [run], [*opened_with], **quiet)
+        opening = button.click(open_in_explore, [run], [*opened_with], **ONCE)
         opening.success(**explore.choosing).then(**explore.drawing)
-    filled = go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **quiet)
+    filled = go_on.click(new.go_on_from, [chosen], [*inputs, tabs], **ONCE)
     for event in following:
         filled = filled.success(**event)
