@@ -189,8 +189,8 @@ def about_long_pairs(words: np.ndarray, target_words: np.ndarray, seq_len: int) 
     if left_out:
         yield (
             f"About {counted(left_out, 'pair is', 'pairs are')} longer than {seq_len} tokens on one side "
-            f"({percent(left_out / len(words))}): with this seq_len, training excludes them. Increase it to keep them, "
-            "which makes training slower."
+            f"({percent(left_out / len(words))}): with this --seq_len, training excludes them. Increase it to keep "
+            "them, which makes training slower."
         )
 
 
@@ -200,7 +200,7 @@ def about_few_blocks(words: int, seq_len: int) -> Iterator[str]:
     if blocks < FEW_BLOCKS:
         yield (
             f"All texts together have {words:,} words, about {counted(blocks, 'block', 'blocks')} of {seq_len} "
-            "tokens: a model memorises them. Add texts, or decrease seq_len."
+            "tokens: a model memorises them. Add texts, or decrease --seq_len."
         )
 
 
@@ -210,7 +210,7 @@ def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
         why = step if classes else "too few to be reliable"
         yield (
             f"Of {counted(rows, 'row', 'rows')}, {held_out:,} {_are(held_out)} held out for validation: {why}. Hold "
-            "out a larger share (validation_size), or collect more rows."
+            "out a larger share (--validation_size), or collect more rows."
         )
 
 
@@ -220,8 +220,8 @@ def about_long(words: np.ndarray, seq_len: int) -> Iterator[str]:
     if share > 0.5:
         yield (
             f"{percent(share)} of the texts have more than {seq_len} words, and are truncated to {seq_len} tokens. If "
-            f"the rest matters, increase seq_len, which makes training slower: the median is {int(np.median(words)):,} "
-            "words."
+            f"the rest matters, increase --seq_len, which makes training slower: the median is "
+            f"{int(np.median(words)):,} words."
         )
 
 

@@ -211,7 +211,7 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
         gr.HTML(heading("One text on its way through the experts"), apply_default_css=False)
         film = create_routing_film()
     with gr.Column(elem_classes="card"):
-        steps = gr.HTML(_NOTHING, apply_default_css=False, elem_id="how-steps")
+        steps = gr.HTML("", apply_default_css=False, elem_id="how-steps")
     with gr.Column(elem_classes="card"):
         parameters = gr.HTML("", apply_default_css=False, elem_id="how-parameters")
     recorded = read_record()

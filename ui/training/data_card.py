@@ -6,6 +6,7 @@ Try it: report_html(data_report("toy"))
 from train.formatting import percent
 from train.preflight.data_report import DataReport
 from ui.look.html import render
+from ui.look.page_words import in_labels
 
 MAX_LABELS = 10
 
@@ -20,6 +21,7 @@ def report_html(report: DataReport) -> str:
     return render(
         "training/data_card.html",
         report=report,
+        warnings=[in_labels(warning) for warning in report.warnings],
         classes=classes,
         more=len(report.labels) - MAX_LABELS,
         columns=[name for name in (report.text_column, report.label_column, report.target_column) if name],
