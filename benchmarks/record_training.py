@@ -216,7 +216,7 @@ def table(recorded: dict[str, Any]) -> str:
     """Some checkpoints of both tracks, for whoever records."""
     lines = []
     for track in recorded["tracks"]:
-        lines.append(f"{track['name']}: step · loss · accuracy · by layer: busiest expert's share, told of the class")
+        lines.append(f"{track['name']}: step · loss · accuracy · by layer: busiest expert's share, mutual information")
         for index in range(0, len(recorded["steps"]), 7):
             layers = zip(track["load"][index], track["told"][index], strict=True)
             shown = " · ".join(f"{max(load):.2f}, {told:.3f}" for load, told in layers)

@@ -66,7 +66,7 @@ function draw() {
   if (lines) lines.disconnect();
   note();
   if (!data || !data.layers || !data.layers.length) {
-    root.replaceChildren(make("p", "grid-empty", props.value?.said || "Route a text to see where its tokens go."));
+    root.replaceChildren(make("p", "grid-empty", props.value?.said || "Run a text to see where its tokens go."));
     return;
   }
   current = [data.selected.token, data.selected.layer];

@@ -55,7 +55,7 @@ def test_every_number_is_the_tokens_own(explorer):
     forced, *_ = explorer.intervene(look(view, 0, 1)[0], {"kind": "force", "expert": 3})
     assert "You sent it to expert 3" in steps_html(forced, config)
     assert "num_experts</th><td>4" in parameters_html(config)
-    assert "Route a text" in steps_html(None, None)
+    assert "Run a text" in steps_html(None, None)
 
 
 def test_what_more_experts_bring_is_told_from_the_bundled_results(tmp_path):

@@ -22,10 +22,10 @@ def argument_warnings(arguments: Arguments) -> list[str]:
         found.append(f"A learning rate (lr) of {train.lr:g} is so low that hardly anything is learned.")
     for name in ("dropout", "expert_dropout", "switch_dropout", "token_dropout"):
         if (value := getattr(model, name)) > MOST_DROPPED:
-            found.append(f"With {name} {value:g} little of a text is left to learn from: usual are 0 to 0.5.")
+            found.append(f"With --{name} {value:g} little of a text is left to learn from: usual are 0 to 0.5.")
     for name in ("aux_loss_coef", "z_loss_coef", "sequence_balance_coef"):
         if (value := getattr(model, name)) > 1:
-            found.append(f"With {name} {value:g} the model learns to balance its experts rather than its task.")
+            found.append(f"With --{name} {value:g} the model learns to balance its experts rather than its task.")
     if train.weight_decay > 1:
         found.append(f"A weight decay of {train.weight_decay:g} pulls all weights to zero: usual are 0 to 0.1.")
     if train.warmup >= 1 and train.total_iters is not None and train.warmup >= train.total_iters:

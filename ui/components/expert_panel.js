@@ -35,7 +35,7 @@ function draw() {
   if (!data?.serial || !data.layers?.length) settled();
   if (!data?.layers?.length) {
     wish = null;
-    root.replaceChildren(make("p", "grid-empty", data?.said || "Route a text with a sparse model to change its routing."));
+    root.replaceChildren(make("p", "grid-empty", data?.said || "Run a text with a sparse model to change its routing."));
     return;
   }
   // While a newer wish waits to be sent, an older answer does not take it back.

@@ -59,7 +59,7 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
     """(words, grid)."""
     lines = [line for line in (others or "").splitlines() if line.strip()]
     if view is None or not view.model or not view.records:
-        return facts("Route a text with a sparse model first."), None
+        return facts("Run a text with a sparse model first."), None
     if not lines:
         return facts("Add a text or two: one per line."), None
     if len(lines) > MAX_TEXTS:
@@ -118,7 +118,7 @@ def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[g
             )
             where = gr.Radio([_LAST, _FIRST], value=_LAST, label="Your text comes", min_width=200, elem_id="where")
         with gr.Row(elem_classes="buttons"):
-            run = gr.Button("Route them together", elem_id="together", min_width=0, scale=0)
+            run = gr.Button("Run together", elem_id="together", min_width=0, scale=0)
         said = gr.HTML("", apply_default_css=False, elem_id="neighbours-said")
         grid = create_routing_grid(_NOTHING, elem_id="neighbours-grid")
 

@@ -45,7 +45,7 @@ from ui.views.view import PLAIN, View, kept_changes, view_of
 
 # Experts times tokens: "What if?" passes the whole text once for each expert.
 MAX_UNASKED = 16_384
-EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to route yet."
+EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to run yet."
 
 
 class Explorer:

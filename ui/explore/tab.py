@@ -179,7 +179,7 @@ def _create_text_card(explorer: Explorer, kind: Kind, first_text: str) -> _Text:
             **_BARE,
         )
     text = gr.Textbox(
-        first_text, label="Text to route", lines=3, max_lines=12, placeholder=kind.asks, elem_id="text", **_BARE
+        first_text, label="Text to run", lines=3, max_lines=12, placeholder=kind.asks, elem_id="text", **_BARE
     )
     with gr.Row(elem_classes="buttons"):
         run = gr.Button(kind.act, visible=not kind.writes, variant="primary", elem_id="route", **_SMALL)

@@ -27,7 +27,7 @@ from ui.look.html import heading, quiet, render
 from ui.views.changes import own_factor
 from ui.views.view import View
 
-_NOTHING = quiet("Route a text with a sparse model in Explore: its numbers appear here.")
+_NOTHING = quiet("Run a text with a sparse model in Explore: its numbers appear here.")
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
     "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "

@@ -71,7 +71,7 @@ def message_card(title: str, sentence: str) -> Markup:
     return heading(title) + message(sentence)
 
 
-def empty_card(title: str, sentence: str = "Appears once a text is routed.") -> Markup:
+def empty_card(title: str, sentence: str = "Appears once a text is run.") -> Markup:
     """A card that waits for a text, or says why it stays empty."""
     return heading(title) + quiet(sentence)
 

@@ -183,7 +183,7 @@ class LiveRun:
         return quiet(probe_words(records, layer)), routing_curves.probe_plot(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """The run with its dense twin and its lesson, whichever there are, by name."""
+        """The run with its dense baseline and its lesson, whichever there are, by name."""
         family, known = [first_of(name) + suffix for suffix in ("", TWIN, LESSON)], self.workspace.names()
         return {one: self.workspace.run(one).metrics() for one in family if one in known}
 

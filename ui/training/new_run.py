@@ -24,7 +24,7 @@ from train.runs.process import start, train_command
 from train.runs.run import Run, RunError
 from ui.components.outputs import outputs
 from ui.look.html import facts, notice, part, quiet
-from ui.look.page_words import page_words
+from ui.look.page_words import in_labels, page_words
 from ui.server.downloads import fresh_path
 from ui.server.workspace import Workspace, visitor_of
 from ui.training.argument_form import Form, as_typed, given, values_of
@@ -159,7 +159,7 @@ class NewRun:
         """(the command, what is wrong with the arguments, or unusual about them)."""
         try:
             arguments = self.arguments(*inputs)
-            unusual = " ".join(argument_warnings(arguments))
+            unusual = in_labels(" ".join(argument_warnings(arguments)))
             return self.command(arguments), notice(unusual, "status") if unusual else ""
         except ValueError as error:
             return "", notice(page_words(error, asked_for(inputs)))
