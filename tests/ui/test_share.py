@@ -60,11 +60,14 @@ def test_the_address_brings_back_model_text_and_place_and_no_private_model(explo
     # A visitor's own model is gone after a reload, its text is not.
     assert address_of(type(plain)(**vars(plain) | {"model": "mine #x"})) == {"text": TEXT, "label": "Sports"}
     assert explorer.restore("#s=?" + urlencode({"text": TEXT})).model == "tiny"
+    # Of a model alone, a text that suits it.
+    alone = explorer.restore("#s=?model=tiny&layer=1")
+    assert alone.failed == "" and alone.view.text == alone.text["value"] and len(alone.view.text) > 10
 
 
 @pytest.mark.parametrize(
     "link",
-    ["", "x", "é", "!" * 300_000, "eJyrVkrLz1eyUkpKLFKqBQAdUAQG", "eJwDAAAAAAE", "?model=tiny", "?text=a&layer=x"],
+    ["", "x", "é", "!" * 300_000, "eJyrVkrLz1eyUkpKLFKqBQAdUAQG", "eJwDAAAAAAE", "?layer=1", "?text=a&layer=x"],
 )
 def test_damaged_links_say_so_and_change_nothing_else(explorer, link):
     with pytest.raises(ValueError, match="link"):

@@ -29,9 +29,9 @@ from ui.cards.of_view import (
 )
 from ui.cards.pairs import pairs_card
 from ui.cards.written import writing_card
-from ui.catalog.kinds import CLASSIFIER
+from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import LoadedModel, ModelShelf
-from ui.catalog.samples import Sample, SampleLibrary
+from ui.catalog.samples import BUNDLED, Sample, SampleLibrary
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
 from ui.explore.batch_neighbours import forget
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER, TOKEN
@@ -39,7 +39,7 @@ from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text
 from ui.explore.outputs import Chosen, Closer, Drawn, Looked, Reopened, Restored, Shown
 from ui.look.html import empty_card, heading, message_card, notice
 from ui.server.downloads import discard_upload
-from ui.sharing.link import LINK, address_of, read_link
+from ui.sharing.link import LINK, address_of, plain_link, read_link
 from ui.sharing.records import read_record
 from ui.views.view import PLAIN, View, kept_changes, view_of
 
@@ -197,6 +197,9 @@ class Explorer:
             shared = read_link(link.removeprefix(LINK))
             model = shared.model or self.shelf.default
             loaded = self.shelf.load(model)
+            if shared.text is None:
+                link = self._link_of_own_text(model, loaded.kind)
+                shared = read_link(link.removeprefix(LINK))
             controls = controls_for(loaded.kind, shared.text)
             if loaded.kind.writes:
                 first, controls = pending_outputs(), controls._replace(begin=link)
@@ -209,6 +212,13 @@ class Explorer:
         return Restored(
             failed="", model=model, caption=Markup.escape(loaded.caption), **first._asdict(), **controls._asdict()
         )
+
+    def _link_of_own_text(self, model: str, kind: Kind) -> str:
+        """A text that suits a model, as its link."""
+        sample = fitting_sample(self.shelf, self.library, model, "", None)
+        if kind is CLASSIFIER:
+            sample = sample or self.library.pick(BUNDLED, 0)
+        return plain_link(model, sample.text, sample.label) if sample else plain_link(model, kind.example)
 
     def open_record(self, file: str) -> Reopened:
         """A saved record."""

@@ -29,10 +29,13 @@ MAX_TEXT, MAX_PACKED = 500, 6000
 
 @dataclass(frozen=True)
 class Shared:
-    """What a link holds: enough to make the view again with the model ("" = the one that the page opens with)."""
+    """What a link holds: enough to make the view again with the model ("" = the one that the page opens with).
+
+    `text` is None in the address of a model alone: somebody's, or of a text that was too long for it.
+    """
 
     model: str
-    text: str
+    text: str | None
     token: int
     layer: int
     changes: Interventions
@@ -79,6 +82,8 @@ def _read_address(link: str) -> Shared:
     place = {name: int(fields[name]) for name in ("token", "layer") if name in fields}
     if "s" in fields:
         return replace(read_link(fields["s"]), **place)
+    if "text" not in fields and fields["model"]:
+        return Shared(fields["model"], None, 0, 0, NO_CHANGES, None, PLAIN)
     text, label = fields["text"][:MAX_CHARACTERS], fields.get("label")
     return replace(Shared(fields.get("model", ""), text, 0, 0, NO_CHANGES, label and label[:200], PLAIN), **place)
 
