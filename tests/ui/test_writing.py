@@ -21,7 +21,7 @@ from tests.support.pages import (
 )
 from train.evaluation.measured_rows import rows_of
 from ui.analyse.atlas import measured
-from ui.analyse.handlers import Analyst
+from ui.analyse.handlers import NO_SOURCES, Analyst, layer_view
 from ui.cards.written import changed_words, writing_card
 from ui.catalog.kinds import RESTORER, TRANSLATOR
 from ui.catalog.models import ModelShelf
@@ -251,6 +251,7 @@ def test_a_masked_model_and_an_encoder_read_a_data_set(explorer, tmp_path):
     assert hidden.any() and (first["input_ids"] == again["input_ids"]).all()
     read = [pipeline.read(text).ids for text in analysis.corpus.texts]
     assert first["input_ids"].where(~hidden, first["labels"]).tolist() in read
+    assert NO_SOURCES in layer_view(analysis, analysis.corpus.layers[0]).words
     *_, table = measured(analyst, analysis)
     assert "effect (by chance)" in table and all(one.effect for one in analysis.atlas.entries)
 

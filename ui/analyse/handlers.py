@@ -44,6 +44,7 @@ PAGE_TEXTS, SHOWN_CHARACTERS = 50, 240
 MAX_HELD = 24
 ANY_EXPERT = "any expert"
 NO_CLASSES = "no classes"
+NO_SOURCES = "These texts have no classes and no named sources that an expert could tell of."
 # A visitor's own table, in the picker of data sets.
 UPLOADED = "uploaded"
 FULL = "Too many visitors have a data set open just now. Try again in some minutes."
@@ -233,7 +234,7 @@ def layer_view(analysis: Analysis | None, layer: str | None) -> LayerView:
     said, loads = right_wrong_in_words(corpus, layer)
     busiest = max(range(corpus.num_experts), key=corpus.measures[corpus.layer_index(layer)]["load"].__getitem__)
     return LayerView(
-        words=quiet(information_in_words(corpus, layer, analysis.told)),
+        words=quiet(information_in_words(corpus, layer, analysis.told) or NO_SOURCES),
         classes=class_lift(corpus, layer) if corpus.classes else None,
         right_words=quiet(said),
         right_loads=None if loads is None else right_and_wrong_loads(loads),
