@@ -78,10 +78,10 @@ def test_each_side_has_its_own_and_the_translation_is_learned_measured_and_writt
     capsys.readouterr()
     flags = ["--checkpoint", str(run), "--dataset", str(pairs), "--save_text", str(tmp_path / "t")]
     assert main(["evaluate", *flags]) == 0
-    figures, rows = json.loads(capsys.readouterr().out), load_pairs(DataSource(str(pairs)))
+    metrics, rows = json.loads(capsys.readouterr().out), load_pairs(DataSource(str(pairs)))
     written = (tmp_path / "t").read_text().splitlines()
-    assert figures["bleu"] == pytest.approx(bleu_and_chrf(written, rows["target"][:])["bleu"])
-    assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
+    assert metrics["bleu"] == pytest.approx(bleu_and_chrf(written, rows["target"][:])["bleu"])
+    assert {layer["layer"] for layer in metrics["routing"]} == {"encoder.0", "decoder.0"}
     assert main(["predict", "--checkpoint", str(run), "--num_beams", "2", "old cat"]) == 0
     assert capsys.readouterr().out.strip().isupper()
 

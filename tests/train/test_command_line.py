@@ -40,13 +40,13 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
         said = capsys.readouterr()
         return json.loads(said.out), said.err
 
-    figures, said = evaluated(own_run.folder, own_file)
-    assert (figures["rows"], figures["trained_rows"], figures["trained_on"]) == (90, 72, "most")
+    metrics, said = evaluated(own_run.folder, own_file)
+    assert (metrics["rows"], metrics["trained_rows"], metrics["trained_on"]) == (90, 72, "most")
     assert "72 of these rows were trained on" in said
-    figures, said = evaluated(own_run.folder, own_file, "--split", "validation")
+    metrics, said = evaluated(own_run.folder, own_file, "--split", "validation")
     kept = max(own_run.metrics("eval"), key=lambda record: record["accuracy"])
-    assert (figures["rows"], figures["trained_on"], said) == (18, "none", "")
-    assert figures["accuracy"] == pytest.approx(kept["accuracy"])
+    assert (metrics["rows"], metrics["trained_on"], said) == (18, "none", "")
+    assert metrics["accuracy"] == pytest.approx(kept["accuracy"])
 
     # Moved elsewhere, it is the same file; another of its name is not.
     moved = shutil.copytree(own_run.best, own_file.parent / "moved")
@@ -54,8 +54,8 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     other = own_file.parent / "other" / own_file.name
     other.parent.mkdir()
     other.write_text("".join(own_file.read_text().splitlines(keepends=True)[:50]))
-    figures, said = evaluated(moved, other)
-    assert figures["trained_on"] is None and said == ""
+    metrics, said = evaluated(moved, other)
+    assert metrics["trained_on"] is None and said == ""
     assert main(["evaluate", "--checkpoint", str(moved), "--dataset", str(other), "--split", "validation"]) == 2
     assert "was not trained on its" in capsys.readouterr().err
 
@@ -63,9 +63,9 @@ def test_rows_that_were_trained_on_are_said_to_be_and_those_held_out_can_be_meas
     lines = own_file.read_text().splitlines(keepends=True)
     grown = other.with_name("grown.csv")
     grown.write_text("".join([lines[0], *(f"a new text {n},class 1\n" for n in range(60)), *lines[:0:-1]]))
-    figures, said = evaluated(own_run.folder, grown, "--split", "validation")
-    assert (figures["rows"], figures["trained_rows"]) == (18, 0) and "60 rows were added" in said
-    assert figures["accuracy"] == pytest.approx(kept["accuracy"])
+    metrics, said = evaluated(own_run.folder, grown, "--split", "validation")
+    assert (metrics["rows"], metrics["trained_rows"]) == (18, 0) and "60 rows were added" in said
+    assert metrics["accuracy"] == pytest.approx(kept["accuracy"])
     assert evaluated(own_run.folder, grown)[0]["trained_rows"] == 72
     words = ["--checkpoint", str(own_run.folder), "--dataset", str(grown), "--importance", "0"]
     assert main(["analyze", *words, "--output", str(other.parent / "report")]) == 0

@@ -156,8 +156,8 @@ def test_rows_of_every_kind_are_known_again(task, own_file, tmp_path, stopping_a
     capsys.readouterr()
     assert main(["resume", str(folder)]) == 2 and "1 row was added" in capsys.readouterr().err
     assert main(["evaluate", "--checkpoint", str(folder), "--dataset", str(file), "--split", "validation"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert (figures["rows"], figures["trained_rows"], figures["trained_on"]) == (18, 0, "none")
+    metrics = json.loads(capsys.readouterr().out)
+    assert (metrics["rows"], metrics["trained_rows"], metrics["trained_on"]) == (18, 0, "none")
     assert main(["evaluate", "--checkpoint", str(folder), "--dataset", str(file)]) == 0
     assert json.loads(capsys.readouterr().out)["trained_rows"] == 72
 

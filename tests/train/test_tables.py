@@ -318,10 +318,10 @@ AWKWARD = ["$0 to $10", "price_$0_to_$9", "a_{b^%\\frac{", "坏", "हिन्�
 def test_pictures_show_names_as_they_are_written_or_by_number(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plt, "close", lambda figure: drawn.append(figure))
-    figures = classification_metrics(range(8), np.eye(8), AWKWARD)
+    metrics = classification_metrics(range(8), np.eye(8), AWKWARD)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_pictures(figures, "$5 on 数据", tmp_path)
+        write_pictures(metrics, "$5 on 数据", tmp_path)
     for figure in drawn:
         shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
         known = [drawable(name) for name in AWKWARD]  # A machine may have more fonts than matplotlib brings along.

@@ -198,11 +198,11 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
     assert (
         main(["evaluate", "--checkpoint", str(run), "--dataset", str(pairs), "--save_text", str(tmp_path / "t")]) == 0
     )
-    figures = json.loads(capsys.readouterr().out)
+    metrics = json.loads(capsys.readouterr().out)
     written = (tmp_path / "t").read_text().splitlines()
     references = load_pairs(DataSource(str(pairs)))["target"][:]
-    assert figures["bleu"] == pytest.approx(bleu_and_chrf(written, references)["bleu"])
-    assert {layer["layer"] for layer in figures["routing"]} == {"encoder.0", "decoder.0"}
+    assert metrics["bleu"] == pytest.approx(bleu_and_chrf(written, references)["bleu"])
+    assert {layer["layer"] for layer in metrics["routing"]} == {"encoder.0", "decoder.0"}
 
     table = tmp_path / "two.csv"
     table.write_text('text\nold cat\n""\nbig sea\n')
@@ -222,7 +222,7 @@ def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
     capsys.readouterr()
 
     assert main(["evaluate", "--checkpoint", str(run), "--dataset", str(path)]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    metrics = json.loads(capsys.readouterr().out)
     model, tokenizer = load_checkpoint(run, "cpu")
     texts = load_split(DataSource(str(path)), labelled=False)[0]["text"][:]
     stream = [token for text in texts for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
@@ -233,9 +233,9 @@ def test_a_causal_model_is_measured_as_its_own_loss_says(tmp_path, capsys):
             log_probs = model(ids).logits.log_softmax(-1)
         for place in range(ids.shape[1] - 1):
             nats, asked = nats - float(log_probs[0, place, ids[0, place + 1]]), asked + 1
-    assert figures["perplexity"] == pytest.approx(math.exp(nats / asked), rel=1e-4)
+    assert metrics["perplexity"] == pytest.approx(math.exp(nats / asked), rel=1e-4)
     bits = nats / asked / math.log(2) * len(stream) / sum(map(len, texts))
-    assert figures["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+    assert metrics["bits_per_character"] == pytest.approx(bits, rel=1e-4)
 
     # A blank text begins one of its own, and takes no answer from the others.
     blank = ["predict", "--checkpoint", str(run), "--max_new_tokens", "8", "the cat", "", " "]

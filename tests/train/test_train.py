@@ -65,16 +65,16 @@ def test_evaluate_prints_json(toy_run, capsys, tmp_path):
 
 def test_metrics_by_hand():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.2, 0.8, 0.0]])
-    figures = classification_metrics([0, 1, 1, 1], probabilities, ["no", "yes", "never"])
-    assert figures["accuracy"] == 0.75 and figures["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
-    assert figures["label_distribution"] == {"no": 1, "yes": 3, "never": 0}
-    assert figures["prediction_distribution"] == {"no": 2, "yes": 2, "never": 0}
-    assert figures["per_class"][1] == {"label": "yes", "precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
+    metrics = classification_metrics([0, 1, 1, 1], probabilities, ["no", "yes", "never"])
+    assert metrics["accuracy"] == 0.75 and metrics["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert metrics["label_distribution"] == {"no": 1, "yes": 3, "never": 0}
+    assert metrics["prediction_distribution"] == {"no": 2, "yes": 2, "never": 0}
+    assert metrics["per_class"][1] == {"label": "yes", "precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
     # Over the two classes that occur.
-    assert figures["macro_precision"] == 0.75 and figures["macro_recall"] == pytest.approx(5 / 6)
-    assert figures["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert metrics["macro_precision"] == 0.75 and metrics["macro_recall"] == pytest.approx(5 / 6)
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
     # Each row in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |1 - 0.8|, averaged.
-    assert figures["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.2) / 4)
+    assert metrics["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.2) / 4)
     assert calibration_error(np.array([True, False]), np.array([0.5, 0.5])) == 0  # Half right, half sure.
 
 
@@ -138,14 +138,14 @@ def test_package_writes_half_precision_and_a_card_with_its_metrics(toy_run, tmp_
         main(["package", "--run", str(toy_run.folder), "--output", str(tmp_path / "small"), "--machine", "2 cores"])
         == 0
     )
-    figures = json.loads(capsys.readouterr().out)
+    metrics = json.loads(capsys.readouterr().out)
     weights = load_file(tmp_path / "small" / "model.safetensors")
     assert all(weight.dtype == torch.float16 for weight in weights.values())
     card = (tmp_path / "small" / "README.md").read_text()
     assert (
-        f"**{percent(figures['accuracy'])}**" in card and "--dataset toy --split test" in card and "on 2 cores" in card
+        f"**{percent(metrics['accuracy'])}**" in card and "--dataset toy --split test" in card and "on 2 cores" in card
     )
-    assert json.loads((tmp_path / "small" / "training.json").read_text())["evaluation"] == figures
+    assert json.loads((tmp_path / "small" / "training.json").read_text())["evaluation"] == metrics
 
 
 @pytest.mark.parametrize("task", ["classification", "mlm"])

@@ -209,7 +209,7 @@ def test_a_hub_that_does_not_answer_is_known_before_anybody_tries(status, reason
         else:
             threading.Thread(target=server.serve_forever, daemon=True).start()
         hub.ask().join()
-        assert DataReach().why_not("sst2") == reason
+        assert DataReach().unreachable("sst2") == reason
         if status is not None:
             server.shutdown()
 
@@ -249,9 +249,9 @@ def test_the_command_line_writes_a_report_that_stands_alone(checkpoint, table, t
     assert "12 texts" in said and "experts" in said.splitlines()[1]
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "<b>again" not in report and "Expert 3 of layer 3" in report and "src=" not in report.split("</script>")[-1]
-    figures = json.loads((folder / "measures.json").read_text())
-    assert figures["reliance"]["rows"] == 12 and "Do the experts matter?" in report
-    assert len(figures["layers"]) == 2 and len(figures["layers"][0]["experts"]) == 4
-    assert figures["layers"][0]["experts"][0]["importance"] is not None
-    assert pq.read_table(folder / "tokens.parquet").num_rows == figures["tokens"]
+    metrics = json.loads((folder / "measures.json").read_text())
+    assert metrics["reliance"]["rows"] == 12 and "Do the experts matter?" in report
+    assert len(metrics["layers"]) == 2 and len(metrics["layers"][0]["experts"]) == 4
+    assert metrics["layers"][0]["experts"][0]["importance"] is not None
+    assert pq.read_table(folder / "tokens.parquet").num_rows == metrics["tokens"]
     assert main([*command[:3], "--dataset", "nowhere.csv", "--output", str(folder)]) == 2

@@ -29,7 +29,7 @@ class _Hub:
     """Whether the Hugging Face Hub answers: asked by a page that is built, and again when that is long ago."""
 
     def __init__(self) -> None:
-        self.why_not = ""
+        self.reason = ""
         self._asked: float | None = None
         self._lock = threading.Lock()
 
@@ -58,7 +58,7 @@ class _Hub:
             answers = get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS).status_code < 500
         except Exception:  # The client and the network raise many types; each means that nothing came back.
             answers = False
-        self.why_not = "" if answers else NO_ANSWER
+        self.reason = "" if answers else NO_ANSWER
 
 
 HUB = _Hub()
@@ -82,7 +82,7 @@ class DataReach:
         here, fetched, missing = [], [], []
         for name in names:
             source = DataSource(name, self.data_dir)
-            if reason := self.why_not(name):
+            if reason := self.unreachable(name):
                 missing.append((f"{name} · {MISSING}: {reason}", name))
             elif source.on_hub and not _is_cached(source):
                 fetched.append((f"{name} · {FROM_HUB}", name))
@@ -90,7 +90,7 @@ class DataReach:
                 here.append((name, name))
         return [*here, *fetched, *missing]
 
-    def why_not(self, name: str) -> str:
+    def unreachable(self, name: str) -> str:
         """Why a data set can't be read from here, in a few words; "" where nothing is known against it."""
         source = DataSource(name, self.data_dir)
         if source.is_at_hand or source.is_file:
@@ -102,7 +102,7 @@ class DataReach:
             return "it is in no folder here"
         if _is_cached(source):
             return ""
-        return _no_network() or HUB.why_not or self._remembered(_HUB) or self._remembered(name)
+        return _no_network() or HUB.reason or self._remembered(_HUB) or self._remembered(name)
 
     def failed(self, name: str, error: Exception) -> None:
         """Remember that somebody tried in vain."""

@@ -72,7 +72,7 @@ def _check_names(uploaded: list[Path]) -> None:
 def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
     bounds = {"memory": MEMORY, "work_seconds": WORK_SECONDS, "seconds": SECONDS, "file_bytes": FILE_BYTES}
     try:
-        answer = in_a_child(_open_or_say_why_not, uploaded, folder, hub_id, **bounds)
+        answer = in_a_child(_open_or_say_why, uploaded, folder, hub_id, **bounds)
     except TooMuch as error:
         raise CheckpointError(
             {
@@ -88,7 +88,7 @@ def _in_a_child(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[
     return answer
 
 
-def _open_or_say_why_not(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
+def _open_or_say_why(uploaded: list[Path], folder: Path, hub_id: str | None) -> dict[str, Any]:
     try:
         return _open(uploaded, folder, hub_id)
     except MemoryError:
