@@ -133,7 +133,7 @@ class Analyst:
             return
         capped = f" A public page reads at most {most:,} rows." if most and len(corpus.texts) >= most else ""
         if len(corpus.texts) < THIN_TEXTS:
-            capped += f" {len(corpus.texts)} texts are too few for conclusions."
+            capped += f" Fewer than {THIN_TEXTS} texts are too few for conclusions."
         if pipeline.model.config.is_encoder_decoder:
             capped += f" {ENCODER_ALONE}"
         title = f"{loaded.title} on {Path(source).name}"

@@ -70,7 +70,10 @@ def summary(view: View) -> Markup:
     """What the grid shows, in two sentences; for a model whose experts vote, which of them decides."""
     if not view.records:
         return html.quiet("This model has no sparse layer: every token takes the same path.")
-    said = "A column is a token, a row a layer, a number the expert that the layer’s router chose."
+    said = (
+        "A column is a token, a row a layer, a number the expert that the layer’s router chose: one of several small "
+        "networks, of which only that one reads the token."
+    )
     if (choices := max(record.experts.shape[-1] for record in view.records)) > 1:
         said = (
             f"A column is a token, a row a layer; a cell shows the {choices} experts that the layer’s router chose for "
@@ -84,7 +87,8 @@ def summary(view: View) -> Markup:
         if float(votes_E[most]) > 0:
             vote, total = (html.signed(float(value), digits) for value in (votes_E[most], answer.logits[label]))
             layer = layer_title(record.name)
-            said += f" The votes of {layer} decide: expert {most} gives {vote} of {answer.label}’s {total}."
+            said += f" The votes of {layer} decide: expert {most} gives {answer.label} {vote}; "
+            said += f"all votes and the bias make {total}."
     return html.quiet(said)
 
 

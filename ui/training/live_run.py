@@ -32,7 +32,7 @@ DRAW_SECONDS = (4.0, 32.0)
 NOTHING_YET = quiet("No run yet. Start one under “New run”.")
 NO_PROBE = quiet("No probe text. Set one under “New run” (“Probe text”) to see its routing settle.")
 # Which of the two lies higher depends on the run: dropout raises the training loss, learning by heart lowers it.
-_LOSSES = "A validation loss that rises while the training loss falls: the model begins to learn by heart."
+_LOSSES = "Should the validation loss rise while the training loss falls, the model begins to learn by heart."
 LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)
 
