@@ -52,7 +52,8 @@ _SCROLL_BACK = """() => {
 }"""
 _RELIANCE = (
     "The model again on some of these rows: without its experts, and with tokens sent to each other’s experts. "
-    "What stays the same was not decided by the experts."
+    "What stays the same was not decided by the experts. Where nothing passes by them (expert_residual 0), no model "
+    "can do without its experts: there the shuffled choices tell more."
 )
 _SEARCH = "A word or phrase that is split into tokens is found where any of them went to the expert."
 
