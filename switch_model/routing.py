@@ -186,7 +186,7 @@ def sequence_balance(routing: Routing) -> Tensor:
     """(B,) E · Σ fᵢPᵢ of one layer over each sequence by itself; 0 for one without tokens."""
     count_B1 = routing.mask.sum(dim=1, keepdim=True).clamp(min=1)
     probs_BTE = routing.probs
-    load_BE = probs_BTE.new_zeros(len(routing.mask), routing.num_experts)
+    load_BE = probs_BTE.new_zeros(routing.mask.shape[0], routing.num_experts)  # len() would fix it in a graph.
     load_BE = load_BE.scatter_add(1, routing.experts.flatten(1), routing.chosen.flatten(1).to(load_BE.dtype))
     load_BE = load_BE / (count_B1 * routing.experts.shape[-1])
     importance_BE = (probs_BTE * routing.mask.unsqueeze(-1)).sum(dim=1) / count_B1

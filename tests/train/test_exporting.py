@@ -32,7 +32,15 @@ from train.release.export import INSTEAD
 from train.release.formats.tensorrt_folder import check_operators
 
 # A model's own CLS token takes a position, and stands before the tokens in the records.
-CLASSIFIER = dict(cls_token=True, position="learned", max_positions=25, encoder_sparse_step=4, bigram_buckets=30)
+# The loss of the balance per sequence must not bring the example's number of texts into a graph with routing.
+CLASSIFIER = dict(
+    cls_token=True,
+    position="learned",
+    max_positions=25,
+    encoder_sparse_step=4,
+    bigram_buckets=30,
+    sequence_balance_coef=0.01,
+)
 
 
 def export(checkpoint, output, *flags, format="onnx") -> int:
