@@ -32,7 +32,7 @@ HEALTH = (
     ("token_entropy", "entropy (1 = undecided)", ".3f"),
 )
 # The same measure over each text by itself, on the same axis: dotted.
-OF_A_TEXT = ("sequence_balance_loss", "balance loss (1 = even; dotted: of a text)")
+OF_A_TEXT = ("sequence_balance_loss", "balance loss (dotted: per text)")
 HEALTH_HEIGHT = 430
 STEP, EVALUATED = "<br>step %{x:,.0f}", " (step %{x:,.0f})"
 NAMES_OF_AXES = {"step": "step", "seconds": "time", "tokens": "tokens"}
