@@ -260,7 +260,12 @@ def test_a_link_and_a_saved_record_show_the_same_again(open_page, tmp_path):
         page.click("#keep-json")
     record.value.save_as(tmp_path / "record.json")
     route(page, "the team won")
-    page.set_input_files("[data-testid='Open a record…-upload-button']", str(tmp_path / "record.json"))
+    (tmp_path / "other.json").write_text('{"a": 1}', encoding="utf-8")
+    opens = "[data-testid='Open a record…-upload-button']"
+    page.set_input_files(opens, str(tmp_path / "other.json"))
+    wait_for_words(page, "#link-said", "not a record")
+    assert page.locator(".grid-token").all_text_contents() == ["the", "team", "won"]
+    page.set_input_files(opens, str(tmp_path / "record.json"))
     wait_for_words(page, "#notice", "was saved")
     wait_for_cells(page, experts)
 

@@ -221,15 +221,15 @@ class Explorer:
         return plain_link(model, sample.text, sample.label) if sample else plain_link(model, kind.example)
 
     def open_record(self, file: str) -> Reopened:
-        """A saved record."""
+        """A saved record. Of a file that is none, what was there stays, and the reason stands below the button."""
         idle = gr.update(interactive=False)
         try:
             view = read_record(Path(file).read_bytes())
         except (OSError, ValueError) as error:
-            return Reopened(**blank_outputs(str(error))._asdict(), stop=idle)
+            return Reopened(stop=idle, failed=notice(str(error)))
         finally:
             discard_upload(file)
-        return Reopened(text=view.text, **shown(view, None)._asdict(), stop=idle)
+        return Reopened(text=view.text, **shown(view, None)._asdict(), stop=idle, failed="")
 
 
 # -- the closer look: needs no models, only what the visitor is looking at ---------------------------------------------

@@ -84,4 +84,4 @@ Chosen = outputs("Chosen", "caption", "sample", *Shown._fields, *Controls._field
 Restored = outputs("Restored", "failed", "model", "caption", *Shown._fields, *Controls._fields)
 Sampled = outputs("Sampled", "samples", "text", "sample", *Shown._fields, "begin")
 Step = outputs("Step", *Shown._fields, "stop")
-Reopened = outputs("Reopened", "text", *Shown._fields, "stop")
+Reopened = outputs("Reopened", "text", *Shown._fields, "stop", "failed")

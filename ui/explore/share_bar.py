@@ -12,6 +12,7 @@ import gradio as gr
 from ui.components.events import LAST
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, TOKEN
 from ui.explore.handlers import EMPTY_TEXT, Explorer
+from ui.explore.outputs import Reopened
 from ui.look.html import facts, heading, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.sharing.link import link_of
@@ -42,14 +43,20 @@ _COPY = """(link) => {
 
 
 def create_share_bar(
-    explorer: Explorer, shown: list[gr.State], link: gr.Textbox, opening: dict[str, Any], drawing: dict[str, Any]
+    explorer: Explorer,
+    shown: list[gr.State],
+    link: gr.Textbox,
+    opens: Callable[..., Reopened],
+    reopened: Reopened,
+    drawing: dict[str, Any],
 ) -> None:
     """Lay it out and connect it.
 
     Args:
         shown: the view, and which tab of the detail panel is open.
         link: a hidden box that the link passes through.
-        opening: the event that opens a record, but for its input.
+        opens: the handler that opens a record.
+        reopened: what it fills, but for the words when it fails, which this row has a place for.
         drawing: the event that draws what follows.
     """
     with gr.Column(elem_classes="card", elem_id="keeping"):
@@ -66,7 +73,7 @@ def create_share_bar(
         gr.HTML(quiet(_PRIVACY), apply_default_css=False)
     copying = copy.click(make_link, shown[:1], [link, said], **LAST)
     copying.success(None, [link], [link], js=_COPY, **LAST)
-    reopen.upload(inputs=[reopen], **opening, **LAST).then(**drawing)
+    reopen.upload(opens, [reopen], [*reopened._replace(failed=said)], **LAST).then(**drawing)
 
 
 def make_link(view: View | None) -> tuple[str, str]:

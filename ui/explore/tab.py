@@ -291,8 +291,7 @@ def _connect_sharing(
     """What a link or a saved record brings back, and the row that makes them."""
     link = gr.Textbox(visible="hidden", elem_id="link")
     demo.load(explorer.restore, [link], [*restored], js="() => [window.tabAddress.link()]", **LAST).then(**drawing)
-    opening = {"fn": writing.open_record, "outputs": [*reopened]}
-    create_share_bar(explorer, [reopened.view, opened], link, opening, drawing)
+    create_share_bar(explorer, [reopened.view, opened], link, writing.open_record, reopened, drawing)
 
 
 def _connect_samples(
