@@ -173,7 +173,7 @@ def route_in_steps(
         # A decoder gets its start token alone.
         start = {"decoder_input_ids": model.shift_right(ids[:, :1])[0].to(model.device)} if two_stacks else {}
         output = model(ids.to(model.device), mask.to(model.device), output_routing=True, **start)
-        records = [record for record in output.routing if record.name in layers]
+        records = tuple(record for record in output.routing if record.name in layers)
         totals.add(records)
         if classifies:
             best = output.logits.float().softmax(-1).cpu().max(dim=-1)

@@ -112,12 +112,12 @@ def effects_in_steps(
 
 
 def _within_time(
-    rows: list[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     choices: Mapping[str, list[np.ndarray]],
     places: Sequence[Place],
     num_experts: int,
     most: int,
-) -> tuple[list[Mapping[str, Any]], list[Place]]:
+) -> tuple[Sequence[Mapping[str, Any]], list[Place]]:
     """As many of the first texts, and of the experts, as `most` tokens allow; each expert needs a pass over the texts
     that use it, and one for each draw."""
     uses = np.stack(
