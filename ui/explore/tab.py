@@ -112,7 +112,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
     drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **LAST}
     connect_tabs(panel, drawing)
     sample, writing = gr.State(first), Writing(explorer)
-    _connect_routing(explorer, writing, asked, sample, shown, seen, drawn)
+    _connect_routing(explorer, writing, asked, sample, shown, seen, drawing)
     _connect_writing(writing, asked, shown, panel.closer.elsewhere, begin, drawing)
     choosing = {
         "fn": writing.choose_model,
@@ -247,9 +247,10 @@ def _connect_routing(
     sample: gr.State,
     shown: Shown,
     seen: list[Any],
-    drawn: list[Any],
+    drawing: dict[str, Any],
 ) -> None:
     """What is answered at once: a text, changes to its routing, and another place looked at."""
+    drawn = drawing["outputs"]
     elsewhere = Drawn(*drawn).elsewhere
     outputs = [*shown, *drawn]
     # Run again, while what follows the first answer is on its way, is no second click on the same.
@@ -257,7 +258,8 @@ def _connect_routing(
     shown.panel.intervene(explorer.on_intervene, seen, outputs, **_IN_TURN, **EACH)
     looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
     shown.grid.look(writing.on_look, seen, looked, **_IN_TURN, **LAST)
-    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN, **LAST)
+    # Its button can be there before the tab is drawn, whose older cards would then come last.
+    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN, **LAST).then(**drawing)
     elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN, **LAST)
     elsewhere.force(explorer.on_force, seen, outputs, **_IN_TURN, **EACH)
 
