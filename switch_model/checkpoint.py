@@ -85,7 +85,7 @@ def load_checkpoint(
 def checkpoint_files(folder_zip_or_hub_id: str | Path, revision: str | None = None) -> Iterator[Path]:
     """The folder with a checkpoint's files, unpacked or downloaded; an unpacked one is removed afterwards.
 
-    Nothing in it has been checked. Arguments and errors as `load_checkpoint`.
+    Nothing in it has been checked. Arguments as `load_checkpoint`; raises CheckpointError where there is none.
     """
     try:
         name = with_revision(local_path(folder_zip_or_hub_id), revision)

@@ -31,6 +31,7 @@ MAX_LAYERS, MAX_EXPERTS, MAX_WIDTH = 128, 1_024, 10_000_000
 
 
 def is_int(value: Any) -> bool:
+    """Whether a value is a whole number; a bool, an int to Python, is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -38,6 +38,7 @@ class Routing:
 
     @property
     def num_experts(self) -> int:
+        """E."""
         return self.logits.shape[-1]
 
     @property
@@ -63,7 +64,7 @@ class Routing:
 
     @property
     def weights(self) -> Tensor:
-        """(B, T, 1) what the expert's output is multiplied with: the gate, 0 for a dropped token and for padding."""
+        """(B, T, 1) what the expert's output is multiplied by: the gate, 0 for a dropped token and for padding."""
         return (self.gate * self.kept).unsqueeze(-1)
 
     @property

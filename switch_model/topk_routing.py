@@ -23,7 +23,7 @@ class TopKRouting:
     Attributes:
         name: stack and block, counted from 0: "decoder.3".
         experts: (B, T, K) int64, the chosen experts: the largest weight first, but a forced expert before it.
-        weights: (B, T, K) float32, what the experts' outputs are multiplied with; 0 = not used, such as an ablated
+        weights: (B, T, K) float32, what the experts' outputs are multiplied by; 0 = not used, such as an ablated
             expert where fewer than K are left.
         mask: (B, T) bool, True = a real token.
         num_experts: E, without shared experts, which every token goes through.

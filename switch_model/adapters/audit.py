@@ -28,9 +28,9 @@ class BalanceAudit:
         own: the model's loss before its coefficient; None where it gives none.
         expected: mean over the layers of E · Σ fᵢPᵢ, over real tokens alone; 1 = balanced (Switch Transformers eq. 4,
             with f the share of the K assignments).
-        coefficient: what the model multiplies it with; None = unknown.
+        coefficient: what the model multiplies it by; None = unknown.
         mistakes: each in a sentence; empty = none was found.
-        scale: what the model multiplies the loss with besides: k, the number of layers, or both; None = unknown.
+        scale: what else the model multiplies the loss by: k, the number of layers, or both; None = unknown.
     """
 
     own: float | None

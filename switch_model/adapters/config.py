@@ -1,7 +1,7 @@
 """AdaptedConfig: what the rest of the package asks of a model's configuration, for a mixture-of-experts model of
 transformers.
 
-Try it: AdaptedConfig.of(model, tokenizer, routers)
+Try it: AdaptedConfig.of(model, tokenizer, routers, num_choices=2)
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class AdaptedConfig:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, routers: Sequence[Router], num_choices: int) -> "AdaptedConfig":
-        """Of a model of transformers, its tokenizer and its routers."""
+        """Of a model of transformers, its tokenizer, its routers, and K."""
         config = model.config.get_text_config()
         # Settings of a text model may be in the whole's configuration, or in what it generates by.
         generation = getattr(model, "generation_config", None)

@@ -31,7 +31,7 @@ class TopKContract:
     any_k = True
 
     def read(self, output: Any, choices: int | None) -> Choice:
-        """`choices`: the number that an intervention asks for. Raises ValueError for anything else than expected."""
+        """`choices`: the number that an intervention asks for. Raises ValueError for an output of another form."""
         if not (isinstance(output, tuple) and len(output) >= 3 and all(isinstance(one, Tensor) for one in output[:3])):
             raise ValueError(f"its router returned {_kinds(output)} instead of logits, weights and experts")
         logits, weights, experts = output[:3]
@@ -121,6 +121,7 @@ class OneHotContract(TopKContract):
 
 
 def contract_of(router: nn.Module) -> TopKContract:
+    """What the router of a layer returns, by its class."""
     name = type(router).__name__
     if name == "Llama4Router":
         return DenseContract(router)

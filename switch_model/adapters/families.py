@@ -54,5 +54,6 @@ def reason_against(model_type: str) -> str | None:
 
 
 def is_router(module: nn.Module) -> bool:
+    """Whether a module is a router that can be read, by its class name."""
     name = type(module).__name__
     return bool(CONTRACT.search(name)) or name in ODD

@@ -1,6 +1,6 @@
 """Hooks on a model's routers for one call: what each returned, as records, and changes to what it chooses.
 
-The way of the data: model called -> a stack's hook notes rows, tokens and padding -> before a router, its changes are
+Data flow: model called -> a stack's hook notes rows, tokens and padding -> before a router, its changes are
 put on (`rechoosing.py`) -> after it they are off, and what it returned is kept -> hooks off -> records.
 Legend: B batch, T tokens, N = B · T, E experts, K choices, R rows of interventions.
 """
@@ -23,7 +23,8 @@ from switch_model.topk_routing import TopKRouting
 
 @dataclass(frozen=True)
 class Router:
-    """One router: its layer's name, its stack, the module, what it returns, and E."""
+    """One router: its layer's name, its stack, the module, what it returns, E, and whether it chooses among groups of
+    experts first."""
 
     name: str
     stack: str
@@ -34,6 +35,7 @@ class Router:
 
     @classmethod
     def of(cls, name: str, module: nn.Module) -> "Router":
+        """Of a router module; the first part of the name is its stack."""
         grouped = getattr(module, "num_group", None) is not None
         return cls(name, name.partition(".")[0], module, contract_of(module), _experts_of(module), grouped)
 
@@ -226,7 +228,7 @@ class Hooks:
 
 
 def call_of(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Call:
-    """The tokens of a call of a stack, from its arguments."""
+    """The tokens of a call of a stack, from its arguments. Raises ValueError for a call without tokens."""
     given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
     given = given | given.get("kwargs", {})
     ids, embeddings, mask = (given.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))

@@ -205,7 +205,10 @@ class AdaptedGenerator(AdaptedModel):
 
     @torch.inference_mode()
     def generate(self, input_ids: Tensor, interventions: AnyInterventions = None, **settings: Any) -> Tensor:
-        """The library's `generate`, with interventions in every step: one for all texts, or one for each."""
+        """The library's `generate`, with interventions in every step: one for all texts, or one for each.
+
+        Raises ValueError when interventions do not fit, or texts of one batch have different `top_k`.
+        """
         rows = self.check(interventions, len(input_ids))
         if len(_rows_of_one_k(rows)) > 1:
             raise ValueError("Texts that are written together must have the same top_k.")

@@ -89,9 +89,11 @@ class Atlas:
     found_chance: float
 
     def entry(self, layer: str, expert: int) -> ExpertEntry | None:
+        """One expert's entry; None where there is no such expert."""
         return next((one for one in self.entries if (one.layer, one.expert) == (layer, expert)), None)
 
     def with_effects(self, effects: Mapping[Place, ExpertEffect]) -> "Atlas":
+        """The atlas with these effects; the others stay."""
         entries = [replace(one, effect=effects.get((one.layer, one.expert), one.effect)) for one in self.entries]
         return replace(self, entries=tuple(entries))
 

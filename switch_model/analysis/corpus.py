@@ -89,6 +89,7 @@ class Corpus:
 
     @property
     def labelled(self) -> bool:
+        """Whether any text has a known class."""
         return bool((self.true >= 0).any())
 
     @property

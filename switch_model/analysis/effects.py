@@ -25,6 +25,7 @@ DRAWS = 4
 # Tokens of all passes together, which bounds the time; texts at least and, unless asked for others, at most.
 MOST_TOKENS, LEAST_TEXTS, TEXTS = 1_500_000, 8, 32
 
+# (layer, expert).
 Place = tuple[str, int]
 
 
@@ -84,7 +85,10 @@ def effects_in_steps(
     seed: int = 0,
     most: int = MOST_TOKENS,
 ) -> Generator[tuple[int, int], None, dict[Place, ExpertEffect]]:
-    """`expert_effects` as a generator, to show progress or to cancel: yields (experts done, total)."""
+    """`expert_effects` as a generator, to show progress or to cancel: yields (experts done, total).
+
+    Raises ValueError as it does.
+    """
     if isinstance(model, CLASSIFIERS):  # What the model itself says of a text is compared: a class needs no label.
         rows = [{"input_ids": row["input_ids"], "labels": -1} for row in rows]
     if not rows:

@@ -33,6 +33,7 @@ class AgainstChance:
 
     @property
     def beyond_chance(self) -> bool:
+        """Whether the value is above the 95th percentile of permuted labels."""
         return self.value > self.chance_high
 
 

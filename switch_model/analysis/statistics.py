@@ -41,6 +41,7 @@ class LayerTotals:
 
     @classmethod
     def of(cls, record: AnyRouting) -> "LayerTotals":
+        """The sums of one record, of either kind."""
         return cls._of_choices(record) if isinstance(record, TopKRouting) else cls._of_one_choice(record)
 
     @classmethod
@@ -141,6 +142,7 @@ class RoutingTotals:
         self.layers: dict[str, LayerTotals] = {}
 
     def add(self, records: tuple[AnyRouting, ...]) -> None:
+        """Add the records of one batch."""
         for record in records:
             totals = LayerTotals.of(record)
             if record.name in self.layers:

@@ -43,7 +43,7 @@ class Term:
         name: "expert", "shared experts", "attention", "embedding", "bias", …
         layer: "decoder.3"; None for parts outside of the blocks.
         expert: its number, of experts.
-        weight: what the expert's output was multiplied with; None where it is one for each token of a text.
+        weight: what the expert's output was multiplied by; None where it is one for each token of a text.
         values: its part of each output's logit.
         promoted, suppressed: the outputs of all that it adds most to and takes most from, with how much.
     """
@@ -96,7 +96,7 @@ class DirectAttribution:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DirectAttribution":
-        """The inverse. Raises ValueError, KeyError or TypeError for what is no such thing."""
+        """The inverse of `to_dict`. Raises ValueError, KeyError or TypeError for anything else."""
         terms = [_term_of(one) for one in values["terms"]]
         found = cls(
             None if values["token"] is None else int(values["token"]),
@@ -164,7 +164,7 @@ def direct_attributions(
     interventions: Interventions | None = None,
     outputs: Sequence[int] | None = None,
 ) -> list[DirectAttribution]:
-    """The same of several tokens, in one pass; [None] for the class of a whole text."""
+    """`direct_attribution` of several tokens in one pass; [None] for the class of a whole text. Raises as it does."""
     model, trace, whole = pipeline.model, answer.traces[-1], isinstance(answer, Prediction)
     if model.config.readout == "experts":
         raise ValueError("This classifier reads its experts alone: its prediction's `votes` are the parts of a logit.")

@@ -53,7 +53,7 @@ class Head:
         return _weights_of(library.get_output_embeddings())
 
     def _scaled(self, then: LinearMap, normed: Tensor, bias_V: Tensor | None, logits_V: Tensor) -> Linearised:
-        """Some families multiply the logits with a number, or bend them at a cap: that factor is held fixed too."""
+        """Some families multiply the logits by a number, or bend them at a cap: that factor is held fixed too."""
         plain_V = then(normed.unsqueeze(1)).sum((0, 1)) + (0 if bias_V is None else bias_V)
         plain_V = plain_V[: len(logits_V)]
         dtype = next(self.model.library.parameters()).dtype if isinstance(self.model, AdaptedModel) else torch.float32

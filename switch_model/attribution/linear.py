@@ -30,7 +30,7 @@ def agree(found: Tensor, expected: Tensor, dtype: torch.dtype, of: Tensor | None
 def factors(
     target: Tensor, parts: Sequence[Tensor], dtype: torch.dtype, of: Tensor | None = None
 ) -> list[float] | None:
-    """What to multiply each part with, so that their sum is the target: 1 where that does, else found by least squares.
+    """What to multiply each part by, so that their sum is the target: 1 where that does, else found by least squares.
     None where nothing does. All of one shape; `of` as in `agree`."""
     if agree(torch.stack(list(parts)).sum(0), target, dtype, of):
         return [1.0] * len(parts)

@@ -84,6 +84,7 @@ class Watched:
 
     @contextmanager
     def on(self) -> Iterator["Watched"]:
+        """The hooks are on inside, and taken off whatever happens."""
         handles = []
         try:
             for owner in (self.owner, *self.blocks, *filter(None, map(self._sparse, self.blocks))):
@@ -142,7 +143,7 @@ class Watched:
         return parts, norm
 
     def _of_block(self, block: Seen, layer: str) -> tuple[float, list[Added]]:
-        """What a block multiplied its input with, and what it added to it."""
+        """What a block multiplied its input by, and what it added to it."""
         calls = self.seen.get(block.module, [])
         sparse = self._sparse(block.module)
         if sparse is None and self.routers & set(block.module.modules()):

@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # switch_model lies be
 
 
 class EndpointHandler:
+    """What the platform makes, with the folder that it unpacked, and calls."""
+
     def __init__(self, path: str = ""):
         from switch_model.export.service import Service
 

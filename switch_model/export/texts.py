@@ -19,6 +19,7 @@ class Texts:
         self.tokenizer.enable_padding(pad_id=self.config["pad_token_id"])
 
     def inputs(self, texts: list[str]) -> dict[str, np.ndarray]:
+        """input_ids and attention_mask, (texts, tokens) int64 each; `___` becomes the mask token."""
         texts = [re.sub("_{3,}", self.reading.get("mask_token", "___"), text) for text in texts]
         encoded = self.tokenizer.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
         if not all(any(one.attention_mask) for one in encoded):
@@ -27,6 +28,7 @@ class Texts:
         return {name: np.array(row, dtype=np.int64) for name, row in rows.items()}
 
     def answers(self, logits: np.ndarray, input_ids: np.ndarray) -> list[dict]:
+        """For each text its label and scores, or for each of its blanks the five likeliest words."""
         if self.config["problem_type"] == "multi_label_classification":
             scores = 1 / (1 + np.exp(-logits))
         else:

@@ -17,10 +17,14 @@ sys.path.insert(0, str(HERE))
 
 
 class TritonPythonModel:
+    """What the server makes once for each instance of the model, and calls."""
+
     def initialize(self, args: dict[str, str]) -> None:
+        """Open what answers: the graph that lies in the repository too, or a checkpoint."""
         self.answer = Graph(args["model_name"]).answer if (HERE / "texts.py").is_file() else _service().answer
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        """Answers in the order of the requests; those with the same parameters are computed in one pass."""
         groups: dict[str, list[tuple[int, list[str]]]] = {}
         for place, request in enumerate(requests):
             texts, parameters = _strings(request, "TEXT"), _strings(request, "PARAMETERS")
@@ -52,6 +56,7 @@ class Graph:
         self.name, self.texts = f"{name}-graph", Texts(HERE)
 
     def answer(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """An answer for each text. Raises ValueError for texts that the graph can't read."""
         inputs = self.texts.inputs(request["inputs"])
         response = pb_utils.InferenceRequest(
             model_name=self.name,

@@ -45,6 +45,7 @@ class Model:
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
     def run(self, session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """One call of a graph: its first output; keys and values go into the cache."""
         names = [one.name for one in session.get_outputs()]
         outputs = dict(zip(names, session.run(names, inputs), strict=True))
         present = {name: value for name, value in outputs.items() if name.startswith("present.")}
@@ -70,6 +71,7 @@ def check(given: argparse.Namespace) -> None:
 
 
 def sampled(logs: np.ndarray, given: argparse.Namespace, random: np.random.Generator) -> int:
+    """A token drawn by its log-probabilities (vocabulary,), under temperature, top_k and top_p."""
     logs = logs / given.temperature
     order = np.argsort(-logs)[: given.top_k or None]
     shares = np.exp(logs[order]) / np.exp(logs[order]).sum()

@@ -37,6 +37,7 @@ class Voted(Protocol):
 
 
 def has_votes(result: object) -> TypeGuard[Voted]:
+    """Whether a result has votes of tokens for classes."""
     return getattr(result, "votes", None) is not None
 
 

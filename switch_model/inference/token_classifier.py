@@ -53,7 +53,8 @@ class TokenClassifier(TextPipeline):
 
     @torch.inference_mode()
     def batch(self, texts: Sequence[str], interventions: AnyInterventions = None) -> list[TokenPrediction]:
-        """The same for several texts, in one padded pass."""
+        """The same for several texts, in one padded pass. Raises ValueError when a text has no tokens, or when
+        interventions do not fit."""
         read = [self.read(text) for text in texts]
         for index, one in enumerate(read):
             if not one.ids:

@@ -77,7 +77,7 @@ class Shown:
 
     @property
     def traces(self) -> tuple[TokenTrace, ...]:
-        """One per stack, encoder first."""
+        """One per stack, encoder first. Every subclass has its own."""
         raise NotImplementedError
 
     @property

@@ -124,6 +124,7 @@ def is_within_reach(hub_id: str) -> bool:
 
 
 def no_revision(hub_id: str, revision: str) -> str:
+    """The message for a repository that lacks a revision."""
     return (
         f"{hub_id} is on the Hugging Face Hub, but has no revision {revision!r}: name a branch, a tag, a commit, or a "
         "pull request as refs/pr/N."

@@ -31,7 +31,7 @@ class RoutingTrace:
     Attributes:
         layers: names of the L layers, such as "layer 3".
         experts: (L, T, K) int32.
-        weights: (L, T, K) float32, what each expert's output was multiplied with; None = not recorded.
+        weights: (L, T, K) float32, what each expert's output was multiplied by; None = not recorded.
         num_experts: E; the highest index + 1 where nothing says it.
         text, position: (T,) index of each token's text, and its position there, from 0.
         tokens: T readable tokens; None = not recorded.
@@ -49,6 +49,7 @@ class RoutingTrace:
 
     @property
     def top_k(self) -> int:
+        """K."""
         return self.experts.shape[-1]
 
     def texts(self) -> Iterator[tuple[TopKRouting, ...]]:
@@ -152,6 +153,7 @@ def _where(trace: RoutingTrace, wrong: np.ndarray) -> str:
 
 
 def layer_names(count: int) -> tuple[str, ...]:
+    """Names for layers that a file only counts."""
     return tuple(f"layer {index}" for index in range(count))
 
 
