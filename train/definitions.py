@@ -128,6 +128,7 @@ DEFINITIONS = {
 
 
 def is_defined(name: str) -> bool:
+    """Whether a column's name has a definition."""
     return _known(name) in DEFINITIONS
 
 

@@ -15,6 +15,7 @@ from train.templates import plot_html, render
 
 
 def agreement_table(found: Sequence[LayerAgreement]) -> str:
+    """A row per layer as HTML: agreement of the chosen experts, of their ranks and of the first ones, beside chance."""
     names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
     rows = [
         (
@@ -45,6 +46,7 @@ def agreement_html(found: Sequence[LayerAgreement], other: str, top_k: int) -> s
 
 
 def agreement_json(found: Sequence[LayerAgreement]) -> list[dict[str, Any]]:
+    """Plain numbers for JSON, a dict per layer; null at a position without tokens."""
     return [*map(_plain, found)]
 
 

@@ -97,10 +97,12 @@ def atlas_in_words(atlas: Atlas) -> str:
 
 
 def is_found(one: TokenShare) -> bool:
+    """Whether an expert takes a token more often than chance would, at the atlas' false discovery rate."""
     return one.q is not None and one.q <= RATE
 
 
 def q_in_words(q: float) -> str:
+    """A false discovery rate with three digits."""
     return f"q {q:.3f}" if q >= 0.001 else "q < 0.001"
 
 
@@ -202,6 +204,7 @@ def write_atlas(atlas: Atlas, corpus: Corpus, folder: Path) -> tuple[Path, Path]
 
 
 def word_json(one: TokenShare) -> dict[str, Any]:
+    """A token of an expert for JSON; null where a half of the texts has no occurrence."""
     halves = None if one.halves is None else [None if math.isnan(lift) else lift for lift in one.halves]
     return asdict(one) | {"score": one.score, "halves": halves}
 

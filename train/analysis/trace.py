@@ -130,6 +130,7 @@ def _report(
 
 
 def layer_table(measures: list[dict[str, Any]]) -> str:
+    """A row per layer of a trace as HTML: load, idle experts, repeated experts, the strongest pair; beside chance."""
     names = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
     rows = []
     for one in measures:

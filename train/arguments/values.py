@@ -35,10 +35,12 @@ def choices_of(name: str) -> list[str]:
 
 
 def takes_none(name: str) -> bool:
+    """Whether an argument may be None."""
     return types.NoneType in kinds_of(name)
 
 
 def takes_number(name: str) -> bool:
+    """Whether an argument may be a number."""
     return bool({int, float} & set(kinds_of(name)))
 
 

@@ -10,7 +10,8 @@ from train.formatting import pasted
 
 
 def import_command(argv: list[str]) -> None:
-    from train.weights.switch_transformers import DTYPES, import_checkpoint
+    from switch_model.adapters.loading import DTYPES
+    from train.weights.switch_transformers import import_checkpoint
 
     parser = Parser(
         prog=command("import"),

@@ -196,6 +196,7 @@ def _read_config(path: str) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser for one command: no abbreviated flags, and defaults in its help."""
     return Parser(
         prog=command(name),
         description=description,
@@ -218,6 +219,7 @@ def as_text(text: str) -> str:
 
 
 def positive(text: str) -> int:
+    """A whole number of at least 1, as an argparse type."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 1")
@@ -225,6 +227,7 @@ def positive(text: str) -> int:
 
 
 def natural(text: str) -> int:
+    """A whole number of at least 0, as an argparse type."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is not allowed: it must be at least 0")

@@ -124,6 +124,7 @@ def _where(column: str, dataset: str) -> str:
 
 
 def is_word_for_missing(name: str) -> bool:
+    """Whether a cell is one of the ways to write a missing value."""
     return name.strip().casefold() in WORDS_FOR_MISSING
 
 

@@ -241,6 +241,7 @@ def _label_name(value: object) -> str:
 
 
 def label_features(labels: list[str]) -> Features:
+    """The types of rows with `text` and `label`, for classes with these names."""
     return Features({"text": Value("string"), "label": ClassLabel(names=labels)})
 
 

@@ -70,6 +70,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, data: TrainingData, before: np.ndarray | None = None) -> "Fingerprint":
+        """Of the texts, and of their classes or target texts. `before`: hashes of the initial model's texts."""
         found: dict[str, np.ndarray] = {} if before is None else {"before": before}
         for name, rows in (("train", data.train), ("held_out", data.validation)):
             found[name] = prints(column(rows, "text"))
@@ -107,6 +108,7 @@ class Fingerprint:
         return int(among(self.held_out, self.trained).sum())
 
     def same_rows(self, other: "Fingerprint") -> bool:
+        """Whether rows of both kinds, and their order, are the same."""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _ARRAYS[:4])
 
     def digest(self) -> dict[str, str]:
@@ -123,6 +125,7 @@ class Fingerprint:
         }
 
     def save(self, path: Path) -> None:
+        """Write it atomically, as .npz. Raises OSError with a readable reason."""
         told = json.dumps({"labels": self.labels, "about": self.about}).encode()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         with written_aside(path) as aside, aside.open("wb") as file:

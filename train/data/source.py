@@ -112,10 +112,12 @@ class DataSource:
 
     @property
     def known(self) -> KnownDataset | None:
+        """What is known of a data set by its name; None for any other."""
         return DATASETS.get(self.dataset)
 
     @property
     def is_toy(self) -> bool:
+        """Whether its texts are generated."""
         return self.dataset == "toy"
 
     @property
@@ -130,6 +132,7 @@ class DataSource:
 
     @property
     def is_file(self) -> bool:
+        """Whether it is a file of the user's own."""
         return is_table(self.dataset)
 
     @property

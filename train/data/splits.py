@@ -1,6 +1,6 @@
 """Split rows into training and held-out rows: stratified by class, or by whole sentences if rows are fragments.
 
-Try it: cut_by_sentence(load_split("sst2", "train")[0], share=0.1)
+Try it: cut_by_sentence(load_split(DataSource("sst2", split="train"))[0], share=0.1)
 """
 
 from collections import Counter, defaultdict
@@ -47,7 +47,8 @@ def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
 def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
     """Training rows and held-out rows, stratified if every class has at least two rows; 0 classes = not stratified.
 
-    The split does not depend on the run's seed, so that runs with different seeds share one validation split.
+    The split does not depend on the run's seed, so that runs with different seeds share one validation split. Raises
+    DataError when there are too few rows.
     """
     held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
     left = len(rows) - held_out

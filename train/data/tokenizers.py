@@ -49,6 +49,7 @@ KEPT_CHARACTERS = 0.05
 
 
 def sentinel(index: int) -> str:
+    """The name of the sentinel with this number, from 0."""
     return f"<extra_id_{index}>"
 
 

@@ -16,7 +16,7 @@ TOY_SEEDS = {"train": 0, "validation": 1, "test": 2}
 def make_toy_split(split: str | None = None, **shape: int) -> tuple[Dataset, list[str]]:
     """A split of the toy data of a given shape (`make_toy`'s num_classes, vocab_size, seq_len); None = test.
 
-    No run trains on the test split: runs use seeds 3 n and 3 n + 1.
+    No run trains on the test split: runs use seeds 3 n and 3 n + 1. Raises DataError for another split.
     """
     split = split or "test"
     if split not in TOY_SEEDS:

@@ -73,6 +73,7 @@ class Calibration:
 
     @property
     def words(self) -> str:
+        """Temperature and effect, in a sentence for the log and the card."""
         error = f"{percent(self.error_before)} → {percent(self.error_after)}"
         return (
             f"Calibrated on {self.rows:,} rows held out: logits divided by {self.temperature:.3f}; calibration error "

@@ -33,6 +33,11 @@ FEW_BLOCKS = 50
 
 
 def about_classes(labels: dict[str, int]) -> Iterator[str]:
+    """A single class, few rows of a class, names that differ in case only, uneven classes.
+
+    Args:
+        labels: class -> rows, the most frequent first.
+    """
     total, (largest, most) = sum(labels.values()), next(iter(labels.items()))
     if len(labels) == 1:
         yield (
@@ -185,6 +190,7 @@ def about_pairs(texts: list[str], targets: list[str]) -> Iterator[str]:
 
 
 def about_long_pairs(words: np.ndarray, target_words: np.ndarray, seq_len: int) -> Iterator[str]:
+    """Pairs that training excludes, since a side probably has more than `seq_len` tokens."""
     left_out = int(too_long(words, target_words, seq_len).sum())
     if left_out:
         yield (
@@ -205,6 +211,7 @@ def about_few_blocks(words: int, seq_len: int) -> Iterator[str]:
 
 
 def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
+    """A validation split so small that its metrics are noise."""
     if held_out < FEW_HELD_OUT:
         step = f"one prediction changes their accuracy by {100 / held_out:.1f} points"
         why = step if classes else "too few to be reliable"
@@ -215,6 +222,7 @@ def about_few(rows: int, held_out: int, classes: bool = True) -> Iterator[str]:
 
 
 def about_long(words: np.ndarray, seq_len: int) -> Iterator[str]:
+    """Texts of which most are truncated."""
     # A word has at least one token.
     share = float((words > seq_len).mean())
     if share > 0.5:
@@ -226,6 +234,7 @@ def about_long(words: np.ndarray, seq_len: int) -> Iterator[str]:
 
 
 def about_order(classes: np.ndarray) -> Iterator[str]:
+    """Rows sorted by class."""
     shares = np.unique(classes, return_counts=True)[1] / len(classes)
     changes, by_chance = int((classes[1:] != classes[:-1]).sum()), len(classes) * (1 - (shares**2).sum())
     if changes < SORTED_BELOW * by_chance:

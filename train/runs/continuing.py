@@ -149,7 +149,7 @@ def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerpr
 
 
 def check_digests(run: Run, arguments: Arguments, told: dict[str, str], now: Fingerprint) -> None:
-    """`check_rows` for a run without rows.npz, by the digest in its best checkpoint."""
+    """`check_rows` for a run without rows.npz, by the digest in its best checkpoint. Raises DataError likewise."""
     if now.digest() != told:
         raise DataError(
             f"{arguments.data.dataset} has changed since this run began, and {run.rows_path}, which would show what "

@@ -1,6 +1,6 @@
 """A run's process: start in the background, queue, stop requests, log, and handling of a full disk.
 
-Try it: start(Arguments.resolve({"dataset": "toy"}), max_runs=1), then list_runs()
+Try it: start(Arguments.resolve({"dataset": "toy"}), "runs", "my-run"), then list_runs()
 """
 
 import errno
@@ -158,6 +158,7 @@ class StopRequest:
 
     @property
     def made(self) -> bool:
+        """Whether the run was asked to stop."""
         return self.signalled or self.run.stop_path.exists()
 
     def _on_signal(self, number, frame) -> None:
@@ -169,6 +170,7 @@ class StopRequest:
         print("Stopping after this step …", file=sys.stderr, flush=True)
 
     def noticed(self) -> AbstractContextManager[None]:
+        """Context in which signals only set the request."""
         return signals_go_to(self._on_signal)
 
 

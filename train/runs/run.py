@@ -73,6 +73,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of its folder."""
         return self.folder.name
 
     @property
@@ -256,7 +257,7 @@ class Run:
     # Metrics
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Append one line, atomically, so that a reader never sees a part of one."""
+        """Append one line, atomically, so that a reader never sees a part of one. Raises OSError for a full disk."""
         line = (json.dumps(record, allow_nan=False) + "\n").encode("utf-8")
         descriptor = os.open(self.metrics_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:

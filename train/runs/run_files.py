@@ -56,6 +56,7 @@ class State:
 
     @property
     def active(self) -> bool:
+        """Whether its process is running or will be."""
         return self.name in ACTIVE
 
     def process_lives(self) -> bool:

@@ -14,6 +14,7 @@ AVERAGE_FILE = "averaged.safetensors"
 
 
 def checkpoint_step(path: Path) -> int:
+    """The step in the name of a Trainer checkpoint's folder."""
     return int(path.name.rsplit("-", 1)[1])
 
 

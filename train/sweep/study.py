@@ -84,9 +84,11 @@ class Sweep:
 
     @property
     def best(self) -> Trial | None:
+        """The trial with the best metric; None before the first has finished."""
         return next(iter(self.ranked()), None)
 
     def best_arguments(self) -> Arguments | None:
+        """The arguments of the best trial's run; None without one."""
         return None if self.best is None else Run(self.folder / self.best.run).arguments()
 
     def draw(self, number: int) -> dict[str, Any] | None:
@@ -97,6 +99,7 @@ class Sweep:
         )
 
     def metric_text(self, value: float) -> str:
+        """A value of the metric as tables show it."""
         return percent(value) if self.figure == "accuracy" else f"{value:.4f}"
 
     def plan(self) -> dict[str, Any]:

@@ -139,6 +139,7 @@ class Task:
         return self.model_class.can_generate()
 
     def better(self, value: float, than: float) -> bool:
+        """Whether a value of the best-checkpoint metric is better than another."""
         return value > than if self.higher_is_better else value < than
 
     def describe(self, value: float) -> str:

@@ -63,6 +63,7 @@ class Rows:
 
     @property
     def mean_tokens(self) -> float:
+        """Mean number of tokens per training row."""
         return sum(self.lengths) / max(len(self.lengths), 1)
 
 

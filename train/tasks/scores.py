@@ -30,6 +30,7 @@ class ClassScores:
 
 
 def accuracy(expected: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of rows whose (N,) predicted class is the true one, 0 to 1."""
     return float((expected == predicted).mean())
 
 

@@ -14,6 +14,7 @@ class Rebalance(TrainerCallback):
         self.choices: dict[str, Tensor] = {}
 
     def add(self, records: tuple[Routing, ...]) -> None:
+        """Count the choices of a batch's records."""
         for record in records:
             self.choices[record.name] = self.choices.get(record.name, 0) + record.choices
 

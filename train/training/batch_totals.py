@@ -26,6 +26,7 @@ class BatchTotals:
 
     @property
     def accuracy(self) -> float:
+        """Share of correct predictions, 0 to 1."""
         return int(self.correct) / self.seen
 
     @property

@@ -46,7 +46,7 @@ def go_to(predictor: Predictor, folder: Path) -> None:
 
 
 def put_weights(model: SwitchPreTrainedModel, folder: Path) -> None:
-    """`go_to` for a model."""
+    """Load the weights of a checkpoint, or their average, into a model. Raises CheckpointError as `go_to`."""
     average = folder / AVERAGE_FILE
     path = average if average.is_file() or keeps_average(folder) else folder / WEIGHTS_FILE
     try:

@@ -19,7 +19,6 @@ from train.data.tokenizers import load_tokenizer
 
 # Default maximum length, if the tokenizer's files have none.
 TOKENS_READ = 512
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def import_checkpoint(

@@ -67,6 +67,7 @@ def write_graphs(opened: Opened, folder: Path) -> str:
 
 
 def write_files(opened: Opened, folder: Path) -> list[Path]:
+    """Write the model's ONNX files; returns their paths. Raises as `write_onnx_folder`."""
     check_packages()
     check_kind(opened)
     graphs = graphs_of(opened.model, opened.with_routing)
@@ -76,6 +77,7 @@ def write_files(opened: Opened, folder: Path) -> list[Path]:
 
 
 def compared_in(opened: Opened, folder: Path, tolerance: float | None = TOLERANCE) -> Agreement:
+    """Run the ONNX files of a folder and the model on random tokens. Raises ValueError where logits differ."""
     return compare(opened.model, onnx_graph.onnx_runner(folder), random_batches(opened.model), tolerance)
 
 
