@@ -1,14 +1,17 @@
 """A stopped run goes on with the rows, the arguments and the whole checkpoint that it had, or says what differs."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
 from switch_model import load_checkpoint
 from tests.support.small_model import SMALL
-from train.cli import sagemaker_entry
+from tests.support.waits import wait_until
 from train.cli.main import main
+from train.release import sagemaker_entry
 from train.runs.run import Run
 from train.training.trainer import SwitchTrainer
 
@@ -174,22 +177,29 @@ def test_a_finished_run_stays_as_it_is_and_gets_back_a_best_checkpoint_that_is_g
     assert before == [path.read_bytes() for path in (run.state_path, run.metrics_path, run.progress_path)]
 
 
-def test_a_job_of_sagemaker_resumes_when_its_machine_was_taken_and_leaves_a_model_to_deploy(
-    own_file, tmp_path, monkeypatch
+def test_sigterm_reaches_the_training_of_a_sagemaker_job_which_then_resumes_and_leaves_a_model_to_deploy(
+    own_file, tmp_path
 ):
     hyperparameters = dict(zip((flag.removeprefix("--") for flag in SMALL[::2]), SMALL[1::2], strict=True))
-    hyperparameters |= {"validation_size": 0.2, "max_steps": "4", "eval_steps": 2, "sagemaker_program": "train.py"}
+    hyperparameters |= {"validation_size": 0.2, "epochs": "30", "eval_steps": 99, "sagemaker_program": "train.py"}
     channel, target = tmp_path / "training", tmp_path / "model"
     channel.mkdir()
     shutil.copy(own_file, channel)
     given = {"SM_CHANNEL_TRAINING": str(channel), "SM_HPS": json.dumps(hyperparameters), "SM_MODEL_DIR": str(target)}
-    with monkeypatch.context() as patch:
-        patch.setattr(SwitchTrainer, "_save_checkpoint", save_then_stop)
-        assert sagemaker_entry.main(given, tmp_path / "checkpoints") == 130
     run = Run(tmp_path / "checkpoints" / "run")
-    assert not target.exists() and run.last_checkpoint().name == "checkpoint-2"
+    job = os.fork()
+    if job == 0:
+        status = 1
+        try:
+            status = sagemaker_entry.main(given, run.folder.parent)
+        finally:
+            os._exit(status)
+    wait_until(lambda: run.state().name == "running" or os.waitpid(job, os.WNOHANG)[0])
+    os.kill(job, signal.SIGTERM)
+    os.waitpid(job, 0)
+    assert run.state().name == "stopped"
     run.set_state("running")  # As a machine that is gone leaves it.
-    assert sagemaker_entry.main(given, tmp_path / "checkpoints") == 0
-    assert run.state().name == "finished" and [one["step"] for one in run.metrics("eval")] == [2, 4]
+    assert sagemaker_entry.main(given, run.folder.parent) == 0
+    assert run.state().name == "finished"
     assert (target / "code/inference.py").is_file() and not (target / "model.tar.gz").exists()
     assert load_checkpoint(target)[0].config.num_experts == 4

@@ -1,4 +1,4 @@
-r"""Starts a training job of SageMaker that runs train/cli/sagemaker_entry.py; needs SageMaker's SDK, version 3.
+r"""Starts a training job of SageMaker that runs train/release/sagemaker_entry.py; needs SageMaker's SDK, version 3.
 
 python -m train.release.sagemaker_launch --data s3://BUCKET/news --checkpoints s3://BUCKET/news-run --role ROLE \
     --image IMAGE --instance_type ml.g5.xlarge --spot epochs=3 num_experts=8
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         source_code=configs.SourceCode(
             source_dir=str(ROOT),
             requirements="requirements.txt",
-            command="python -m train.cli.sagemaker_entry",
+            command="python -m train.release.sagemaker_entry",
             ignore_patterns=LEFT_HERE,
         ),
         compute=configs.Compute(

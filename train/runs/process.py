@@ -1,4 +1,4 @@
-"""A run's process: start in the background, queue, stop requests, log, and handling of a full disk.
+"""A run's process: start in the background or wait for it, queue, stop requests, log, and handling of a full disk.
 
 Try it: start(Arguments.resolve({"dataset": "toy"}), "runs", "my-run"), then list_runs()
 """
@@ -73,15 +73,41 @@ def _spawn(run: Run, command: list[str]) -> None:
             [sys.executable, *command[1:]],
             cwd=Path.cwd(),
             # The log is UTF-8, whatever the terminal's encoding.
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))}
-            | {"PYTHONIOENCODING": "utf-8"},
+            env=_environment() | {"PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in the app's terminal must not stop the run.
         )
     threading.Thread(target=_reap, args=(run, process), name=f"wait for {run.name}", daemon=True).start()
+
+
+def command_and_wait(arguments: list[str]) -> int:
+    """Run python -m train with these arguments in its own process, which gets the signals that this one gets; returns
+    the exit status, as shells do."""
+    process: subprocess.Popen | None = None
+    early: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    with signals_go_to(forward):
+        # A session of its own: a terminal's Ctrl-C would reach it twice, and the second signal ends it at once.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "train", *arguments], env=_environment(), start_new_session=True
+        )
+        for number in early:
+            process.send_signal(number)
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+def _environment() -> dict[str, str]:
+    """This process's, in which python -m train is found from any folder."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))}
 
 
 def _reap(run: Run, process: subprocess.Popen) -> None:

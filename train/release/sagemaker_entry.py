@@ -1,8 +1,9 @@
-"""A training job of SageMaker: python -m train.cli.sagemaker_entry, with what the platform sets.
+"""A training job of SageMaker: python -m train.release.sagemaker_entry, with what the platform sets.
 
 SM_CHANNEL_TRAINING is the folder with the data, SM_HPS the flags of a run as JSON, SM_MODEL_DIR what becomes
 model.tar.gz: the folder of --format sagemaker, ready to be deployed. The run lies in /opt/ml/checkpoints, which
-SageMaker keeps for a job that is started again: it then resumes.
+SageMaker keeps for a job that is started again: it then resumes. The training is a process of its own, python -m train,
+which gets the signals of the job: SIGTERM saves a checkpoint.
 """
 
 import json
@@ -14,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.cli.main import main as run_command
+from switch_model.storage.errors import CheckpointError
 from train.data.table_file import is_table
 from train.launch import prepare_streams
+from train.runs.process import command_and_wait
 from train.runs.run import Run
 
 CHECKPOINTS = Path("/opt/ml/checkpoints")
@@ -28,21 +30,24 @@ def main(environment: Mapping[str, str] = os.environ, checkpoints: Path = CHECKP
     """Train or resume, then write the model; returns the exit status."""
     run = Run(checkpoints / "run")
     try:
-        flags = flags_of(environment, run.folder)
-    except ValueError as error:
+        if status := _train(run, flags_of(environment, run.folder)):
+            return status
+        if run.best.is_dir():
+            _write_model(run, Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")))
+    except (CheckpointError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _train(run: Run, flags: list[str]) -> int:
     if not run.arguments_path.is_file():
-        status = run_command(flags)
-    elif run.state().name == "finished":
-        status = 0
-    else:
-        # Of a job that was ended without warning: nobody works on it any more.
-        run.set_state("stopped", "The machine was taken away.")
-        status = run_command(["resume", str(run.folder)])
-    if status or not run.best.is_dir():
-        return status
-    return _write_model(run, Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")))
+        return command_and_wait(flags)
+    if run.state().name == "finished":
+        return 0
+    # Of a job that was ended without warning: nobody works on it any more.
+    run.set_state("stopped", "The machine was taken away.")
+    return command_and_wait(["resume", str(run.folder)])
 
 
 def flags_of(environment: Mapping[str, str], folder: Path) -> list[str]:
@@ -71,15 +76,14 @@ def _data(channel: Path, named: bool) -> dict[str, str]:
     return {"dataset": str(files[0] if len(files) == 1 else channel)}
 
 
-def _write_model(run: Run, target: Path) -> int:
+def _write_model(run: Run, target: Path) -> None:
+    from train.release.export import export
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        flags = ["--checkpoint", str(run.folder), "--format", "sagemaker", "--output", str(folder)]
-        if status := run_command(["export", *flags]):
-            return status
+        export(run.folder, "sagemaker", folder)
         (folder / "model.tar.gz").unlink()  # The platform packs the folder itself.
         shutil.copytree(folder, target, dirs_exist_ok=True)
-    return 0
 
 
 if __name__ == "__main__":
