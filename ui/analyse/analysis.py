@@ -72,4 +72,5 @@ def steps_shown(steps: Generator[tuple[int, int], None, Any], one: str, over: st
 
 
 def progress_of(done: int, total: int, said: str) -> Markup:
+    """A bar with a sentence: `done` of `total`."""
     return progress_bar("texts done", done / max(total, 1)) + facts(said)

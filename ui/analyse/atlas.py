@@ -42,6 +42,7 @@ class AtlasCard(NamedTuple):
 
 
 def create_atlas() -> AtlasCard:
+    """Lay it out."""
     with gr.Column(elem_classes="card"):
         gr.HTML(heading("Expert atlas") + quiet(_ABOUT), **_PLAIN)
         with gr.Row(elem_classes="buttons"):

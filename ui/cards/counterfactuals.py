@@ -40,7 +40,7 @@ element.addEventListener("click", (event) => {
 
 
 def create_what_if(value: str = "") -> gr.HTML:
-    """The component. Its event `force` tells where the token shall go: evt.expert, -1 = where the router sends it; its
+    """The component. Its event `force` tells where to send the token: evt.expert, -1 = where the router sends it; its
     event `ask` asks about the token that is looked at.
 
     Where a model writes, the event is `rewrite`, with what the expert panel's says: the text comes in steps.

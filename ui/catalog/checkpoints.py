@@ -70,6 +70,7 @@ def _opened(run: Run, title: str, folder: Path, device: str | None) -> LoadedMod
 
 
 def key_of(name: str, step: int) -> str:
+    """The key of a run's checkpoint after that step."""
     return f"checkpoint:{name}@{step}"
 
 

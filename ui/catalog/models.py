@@ -58,10 +58,12 @@ class LoadedModel:
 
     @property
     def kind(self) -> Kind:
+        """What it does with a text."""
         return kind_of_model(self.pipeline.model)
 
     @property
     def config(self) -> SwitchConfig:
+        """The model's configuration."""
         return self.pipeline.model.config
 
     @property
@@ -77,6 +79,7 @@ class LoadedModel:
 
     @property
     def labels(self) -> list[str]:
+        """A classifier's classes, in its order. Raises CheckpointError for any other kind."""
         return self.predictor.model.config.labels
 
 
@@ -129,10 +132,12 @@ class ModelShelf:
 
     @property
     def default(self) -> str | None:
+        """The key of the model that the page opens with; None without any."""
         return next((key for key in self._sources if key not in self._private), None)
 
     @property
     def default_classifier(self) -> str | None:
+        """The key of the first classifier; None without any."""
         return next((key for _, key in self.classifiers()), None)
 
     def choices(self) -> list[tuple[str, str]]:

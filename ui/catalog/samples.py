@@ -87,7 +87,7 @@ class SampleLibrary:
         return next((row for row in self._sources[BUNDLED] if row.label in labels), None)
 
     def rows(self, source: str) -> list[Sample]:
-        """Every sample of a source. Raises train.data.tables.DataError, with what to do, when it can't be had."""
+        """Every sample of a source. Raises DataError, with what to do, when it can't be had."""
         if source in self._sources:
             return self._sources[source]
         # Under a lock, so that two visitors don't read the same data set at once.
@@ -114,7 +114,7 @@ class SampleLibrary:
     def draw(self, source: str, other_than: str = "", labels: Sequence[str] = ()) -> Sample:
         """A random row whose text is not `other_than`: of `source` if that has been read, else of the bundled ones.
 
-        Where some rows have one of `labels`, it is one of them: a model of reviews shall get reviews.
+        Where some rows have one of `labels`, it is one of them, so that a model of reviews gets reviews.
         """
         # A person who presses a button called Random should not wait for a download.
         rows = self._sources.get(source) or self._sources[BUNDLED]

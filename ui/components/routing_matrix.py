@@ -1,7 +1,6 @@
-"""The grid of models with several choices for each token, many experts or many layers: a table that scrolls.
+"""A recorded routing trace, which no model is at hand for, as routing_matrix.js draws it.
 
-Drawn by routing_matrix.js, of which only the cells in view exist.
-Try it: matrix_value(view)["matrix"]["k"]
+Try it: recorded_value(open_trace("capture.jsonl"), 0)["matrix"]["k"]
 """
 
 from dataclasses import replace
@@ -18,7 +17,7 @@ MAX_TOKENS = 4000
 
 
 def recorded_value(trace: RoutingTrace, text: int) -> dict[str, Any]:
-    """The same of one text of a trace, of which nothing else is known; at most MAX_TOKENS tokens."""
+    """What the script draws of one text of a trace, counted from 0; at most MAX_TOKENS tokens."""
     own = np.flatnonzero(trace.text == text)[:MAX_TOKENS]
     names = [trace.tokens[index] for index in own] if trace.tokens else [str(trace.position[index]) for index in own]
     part = replace(

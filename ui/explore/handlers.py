@@ -132,27 +132,30 @@ class Explorer:
         return self._drawn(self.route(model, text, sample, view), opened, neighbours_of)
 
     def on_intervene(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """The expert panel was used."""
         return self._drawn(self.intervene(view, event._data), opened, neighbours_of)
 
     def on_force(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """An expert was clicked in the card of the token."""
         wish = {"kind": "force", "expert": event.expert}
         return self._drawn(self.intervene(view, wish), opened, neighbours_of)
 
     def on_look(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """Another place of the grid was clicked."""
         return self._drawn(look(view, int(event.token), int(event.layer)), opened, neighbours_of)
 
     def _drawn(self, first: Shown | Looked, opened: str, neighbours_of: Any) -> tuple[Any, ...]:
         return *first, *self.draw(first.view, opened, neighbours_of)
 
     def look_closer(self, view: View | None, opened: str = TOKEN, asked: bool = False) -> Closer:
-        """What the open tab of the detail panel shows, and nothing of the dear parts of the others.
+        """What the open tab of the detail panel shows; what the others show is not computed.
 
         Args:
             asked: whether a person asked what other experts would make of the token; in a long text with many experts
                 nothing less works that out.
         """
         saved = view is not None and not view.model
-        # The dearest thing on the page, and who types a text may not want it: answered for a token that was chosen.
+        # What costs most on the page, and who types a text may not want it: answered for a token that was chosen.
         wanted = opened == TOKEN and view is not None and view.asked and (asked or _is_cheap(view))
         answer = self.what_if(view) if wanted else None
         of_layer = view if opened == LAYER else None

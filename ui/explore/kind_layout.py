@@ -75,7 +75,7 @@ def controls_for(kind: Kind, text: str | None) -> Controls:
     """The controls for a kind. The panel of samples closes: it may show another kind's.
 
     Args:
-        text: what the box shall hold; None leaves it as it is.
+        text: what goes into the box; None leaves it as it is.
     """
     classifies, writes = kind is CLASSIFIER, kind.writes
     return Controls(

@@ -36,6 +36,7 @@ class SamplePicker:
         return self._sampled(model, sample, view)._replace(samples=close_samples())
 
     def on_pick(self, model: str | None, source: str, view: View | None, event: gr.EventData) -> Sampled:
+        """A row of the table was clicked."""
         return self.pick_sample(model, source, view, int(event.row))
 
     def open_samples(self, model: str | None, source: str, query: str) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""Text that appears token by token: how it shall be written, Generate and Stop, and written anew under other changes.
+"""Text that appears token by token: its settings, Generate and Stop, and written anew under other changes.
 
 One text per visitor at a time: a newer one ends the one before.
 Try it: python app.py --checkpoint MODEL, with a model that writes
@@ -42,7 +42,7 @@ _IDLE = gr.update(interactive=False)
 
 @dataclass(frozen=True)
 class Wanted:
-    """A text that shall be written.
+    """A text that was asked for.
 
     Attributes:
         model, text, decoding, changes, past: as in WrittenView.
@@ -145,7 +145,7 @@ class Writing:
     def on_look(
         self, view: Any, opened: str, neighbours_of: Any, event: gr.EventData, request: gr.Request
     ) -> tuple[Any, ...]:
-        """As in Explorer; a text on its way shall end at that place."""
+        """As in Explorer; a text on its way will open at that place."""
         looked, *drawn = self.explorer.on_look(view, opened, neighbours_of, event)
         with self._lock:
             if (running := self._running.get(_session(request))) and looked is not None and looked.writes:

@@ -38,8 +38,8 @@ _SMALL = {"min_width": 0, "scale": 0}
 @dataclass(frozen=True)
 class ExploreTab:
     """What other tabs need to open a model or a text here: the shelf, picker and box, samples with the picker of their
-    source, what follows a choice, what opens a link, the button
-    that leads to the film, and the one that leads back to what a text was found by."""
+    source, what follows a choice, what opens a link, the button that leads to the film, and the one that leads back to
+    what a text was found by."""
 
     shelf: ModelShelf
     library: SampleLibrary

@@ -33,6 +33,7 @@ def piece(macro: str, *values: Any) -> Markup:
 
 
 def heading(title: str, level: int = 2) -> Markup:
+    """A heading of that level."""
     return piece("heading", title, level)
 
 
@@ -88,7 +89,7 @@ def in_points(change: float) -> str:
     return signed(change, 1)
 
 
-# Where bars of a change of probability end, as shares: a small change shall look small.
+# Where bars of a change of probability end, as shares: a small change has to look small.
 BAR_SCALES = (0.05, 0.2, 1.0)
 
 

@@ -34,6 +34,7 @@ class VisitorLimits:
     unpacked: int = 100_000_000
 
     def words(self) -> str:
+        """The limits, for a visitor."""
         return (
             f"This page is public: a run takes at most {self.rows:,} rows, {self.steps:,} steps and "
             f"{self.minutes:g} minutes, and keeps {self.checkpoints} checkpoints; one run per visitor, {self.queue} in "

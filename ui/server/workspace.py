@@ -41,11 +41,12 @@ class Workspace:
 
     @property
     def public(self) -> bool:
+        """Whether strangers use the page."""
         return self.limits is not None
 
     @property
     def uploads(self) -> Path:
-        # No run can be called that: `clean_name` takes such a beginning away.
+        """Where uploaded files are kept. No run can be called that: `clean_name` takes such a beginning away."""
         return self.root / "_uploads"
 
     def names(self) -> list[str]:
@@ -88,6 +89,7 @@ class Workspace:
             raise RunError(f"{len(active)} runs are at work or waiting: try again later.")
 
     def started(self, name: str, visitor: str) -> None:
+        """Remember who started a run."""
         self._started_by[name] = visitor
 
     def may_change(self, name: str, visitor: str) -> bool:

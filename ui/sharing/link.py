@@ -126,7 +126,7 @@ def check_version(content: dict[str, Any]) -> None:
 
 
 def decoding_from_json(values: Any) -> Decoding:
-    """How a text was written, within what a page allows. Raises ValueError, TypeError for what is no such thing."""
+    """How a text was written, within what a page allows. Raises ValueError or TypeError for anything else."""
     if values is None:
         return PLAIN
     decoding = Decoding(**values | {"max_seconds": MAX_SECONDS})
@@ -149,7 +149,7 @@ def changes_to_json(changes: Interventions) -> dict[str, Any]:
 
 
 def changes_from_json(content: dict[str, Any]) -> Interventions:
-    """The inverse. Raises ValueError, TypeError for what is no such thing."""
+    """The inverse of `changes_to_json`. Raises ValueError or TypeError for anything else."""
     factor, numbers = content.get("capacity"), content.get("top_k")
     if numbers is not None and not isinstance(numbers, dict):
         raise ValueError("top_k is no table of layers")

@@ -1,6 +1,6 @@
 """What a data set holds, as a card: warnings, then its classes and a few rows. Its template escapes texts.
 
-Try it: report_html(data_report("toy"))
+Try it: report_html(data_report(DataSource("toy")))
 """
 
 from train.formatting import percent

@@ -222,7 +222,7 @@ def routing_health(records: Records, may_drop: bool = True) -> go.Figure:
 
 
 def _health_axis(key: str, number: str, highest: float) -> dict[str, Any]:
-    """From what is ideal to a little above what is there: noise in a healthy run shall not look like a storm."""
+    """From what is ideal to a little above what is there: otherwise the noise of a healthy run would fill the plot."""
     lowest, least = {"balance_loss": (0.9, 1.6), "drop_rate": (0, 0.1), "token_entropy": (0, 1)}.get(key, (0, 0.1))
     top = least if key == "token_entropy" else max(least, 1.06 * highest)
     return IN_PERCENT | {"range": [0, 100 * top]} if number == SHARE else {"range": [lowest, top]}

@@ -28,11 +28,13 @@ from ui.training.written_samples import NONE_YET, samples_html
 
 # Between two drawings of a run that goes on: at first, and after some minutes.
 DRAW_SECONDS = (4.0, 32.0)
-# What a run's partner is called: the same run without experts, and without the loss that keeps them busy.
 NOTHING_YET = quiet("No run yet. Start one under “New run”.")
 NO_PROBE = quiet("No probe text. Set one under “New run” (“Probe text”) to see its routing settle.")
-# Which of the two lies higher depends on the run: dropout raises the training loss, learning by heart lowers it.
-_LOSSES = "Should the validation loss rise while the training loss falls, the model begins to learn by heart."
+# Which of the two lies higher depends on the run: dropout raises the training loss, memorised texts lower it.
+_LOSSES = (
+    "Should the validation loss rise while the training loss falls, the model begins to overfit: it memorises its "
+    "training texts."
+)
 LOG_LINES = 40
 _HIDDEN = gr.update(visible=False)
 

@@ -165,6 +165,7 @@ class NewRun:
             return "", notice(page_words(error, asked_for(inputs)))
 
     def command(self, arguments: Arguments) -> str:
+        """The command that the button runs, for a shell."""
         return shlex.join([*train_command(arguments), "--max_runs", str(self.workspace.max_runs)])
 
     def estimate(self, facts: dict[str, Any] | None, *inputs) -> Iterator[str]:
@@ -224,7 +225,7 @@ class NewRun:
         return str(path)
 
     def load(self, path: str) -> Inputs:
-        """A file of arguments into the tab's inputs."""
+        """A file of arguments into the tab's inputs. Raises gr.Error for one that can't be used."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
@@ -246,7 +247,10 @@ class NewRun:
         )
 
     def go_on_from(self, name: str | None) -> list[Any]:
-        """The arguments of a run, to start another from its weights: what `fill` returns, then the inner tabs."""
+        """The arguments of a run, to start another from its weights: what `fill` returns, then the inner tabs.
+
+        Raises gr.Error where it has no checkpoint.
+        """
         try:
             run = self.workspace.run(name)
             if not run.best.is_dir():

@@ -20,7 +20,7 @@ from ui.training.new_run import PRESETS, Followed, Inputs, NewRun, Started
 # Help of what is asked for otherwise than on the command line.
 SIZES = "sets all fields at once; change any of them afterwards"
 NAME = "its folder; if empty, the name of the data"
-# At once: a slow server shall not start a run on what was chosen before.
+# At once, so that a slow server starts no run on what was chosen before.
 _WAIT = "() => ({ __type__: 'update', interactive: false })"
 
 

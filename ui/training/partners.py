@@ -22,6 +22,7 @@ def dense(arguments: Arguments) -> Arguments:
 
 
 def unbalanced(arguments: Arguments) -> Arguments:
+    """The same with nothing that keeps loads even."""
     off = {"balance": "loss", "aux_loss_coef": 0.0, "sequence_balance_coef": 0.0}
     return replace(arguments, model=replace(arguments.model, **off))
 

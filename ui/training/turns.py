@@ -38,6 +38,7 @@ class Turn:
 
     @property
     def is_latest(self) -> bool:
+        """Whether its visitor has not chosen again since."""
         return self.number == self.visitor.latest
 
 

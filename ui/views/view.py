@@ -100,6 +100,7 @@ class View:
 
     @property
     def traces(self) -> tuple[TokenTrace, ...]:
+        """One for each stack of the model, encoder first."""
         return self.answer.traces
 
     def grid(self, plain: bool = False) -> dict[str, Any]:
@@ -118,6 +119,7 @@ class View:
 
     @property
     def records(self) -> tuple[Routing, ...]:
+        """The records of all sparse layers, encoder first."""
         return self.answer.routing
 
     @property
@@ -127,6 +129,7 @@ class View:
 
     @property
     def changed(self) -> bool:
+        """Whether the routing is changed."""
         return self.changes != NO_CHANGES
 
     @property
@@ -226,6 +229,7 @@ class PredictionView(View):
 
     @property
     def prediction(self) -> Prediction:
+        """The answer, by its own name."""
         return self.answer
 
     def looking_at(self, token: int, layer: int) -> Self:
