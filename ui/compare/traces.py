@@ -14,10 +14,10 @@ from switch_model.traces.opening import open_trace
 from switch_model.traces.trace import TraceError
 from train.analysis.agreement import agreement_table
 from train.analysis.trace import facts_in_words, layer_table
+from ui.compare.trace_grid import MAX_TOKENS, recorded_value
 from ui.components.events import LAST
 from ui.components.outputs import SKIP
 from ui.components.routing_grid import create_routing_grid
-from ui.components.routing_matrix import MAX_TOKENS, recorded_value
 from ui.look.html import heading, note, notice, quiet
 
 ENDINGS = [".json", ".jsonl", ".csv", ".npy"]
