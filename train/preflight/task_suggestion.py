@@ -34,7 +34,7 @@ FEW_CLASSES, ROWS_PER_CLASS = 20, 10
 def fitting_task(source: DataSource) -> str:
     """The task of a known data set, or the first that the columns of any other one allow."""
     named = default_task(source.dataset)
-    if source.known or named != DEFAULT_TASK:
+    if source.known or not TASKS[named].labelled:
         return named
     try:
         rows, names = read_rows(source.at("train"))

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from train.arguments.arguments import Arguments
-from train.arguments.groups import DEFAULT_TASK
 from train.runs.run import Run
+from train.tasks.registry import TASKS
 
 TWIN, LESSON, ON_EDGE = "-dense", "-no-balance", "-on-edge"
 
@@ -29,7 +29,7 @@ def unbalanced(arguments: Arguments) -> Arguments:
 
 def stays_even(arguments: Arguments) -> bool:
     """Whether this is the toy at a size where routing stays even without a balance loss, too: no lesson."""
-    small = arguments.train.preset == "tiny" or arguments.train.task != DEFAULT_TASK
+    small = arguments.train.preset == "tiny" or not TASKS[arguments.train.task].labelled
     return arguments.data.source.is_toy and not small
 
 
