@@ -30,6 +30,10 @@ DEFINITIONS = {
         "How much of a text’s class the expert of one token tells: mutual information over the entropy of the class. "
         "0 % = nothing, 100 % = all. Shuffled: the mean when the classes are permuted over texts."
     ),
+    "distinct experts (by chance)": (
+        "How many different experts the tokens of one text choose, over all their choices; mean over the texts of 30 "
+        "tokens and more. In brackets: if each token drew its experts by their loads."
+    ),
     "token": "A token of the vocabulary that occurs at least 10 times in these texts.",
     "count": "Occurrences of the token in these texts.",
     "share here": "Share of these occurrences that chose this expert.",
@@ -48,7 +52,8 @@ DEFINITIONS = {
         "tokens that were meant for others."
     ),
     "most important expert off": (
-        "The metric without the one expert whose absence costs most: its tokens go to the most probable of the others."
+        "The metric without the one expert whose absence costs most: its tokens go to the most probable of the others. "
+        "Where a model has very many, of the most used ones."
     ),
     "q": (
         "False discovery rate (Benjamini and Hochberg): of all pairs of a token and an expert with a q this "

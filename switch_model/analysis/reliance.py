@@ -19,7 +19,10 @@ from switch_model.stepping import to_the_end
 
 # Default number of texts.
 ROWS = 256
-# Total number of texts, and of tokens, for the ablations of single experts, shared among them; minimum texts for each.
+# Single experts that are switched off, of all layers; of each layer at least. Of more, the most used ones.
+MOST_EXPERTS, LEAST_EXPERTS = 128, 4
+# Total number of texts, and of tokens, for the ablations of single experts, shared among all experts of the model;
+# minimum texts for each.
 EXPERT_TEXTS, EXPERT_TOKENS, LEAST_EXPERT_TEXTS = 32 * ROWS, 2**21, 16
 # Bootstrap samples of the texts; digits to which metrics are rounded.
 DRAWS, DIGITS = 1000, 6
@@ -43,11 +46,13 @@ Effect = Mapping[str, Estimate]
 
 @dataclass(frozen=True)
 class LayerReliance:
-    """One sparse layer: with all experts off, with its choices shuffled, and with each of its E experts off alone."""
+    """One sparse layer: with all experts off, with its choices shuffled, and with single experts off alone: those
+    numbered `experts`, which are all, or in a model of many the most used ones."""
 
     layer: str
     off: Effect
     shuffled: Effect
+    experts: tuple[int, ...]
     experts_off: tuple[Effect, ...]
 
 
@@ -58,6 +63,7 @@ class Reliance:
     Attributes:
         figure: the main metric: "accuracy", "agreement" or "perplexity".
         rows, expert_rows: number of texts, and number of texts for each single expert.
+        num_experts: E, of which `LayerReliance.experts` were switched off alone.
         chance: accuracy of always predicting the most frequent class; None for a model without classes.
         as_it_is: the model unchanged.
         without_limit: dropless, the baseline for shuffled choices.
@@ -70,6 +76,7 @@ class Reliance:
     figure: str
     rows: int
     expert_rows: int
+    num_experts: int
     chance: float | None
     as_it_is: Effect
     without_limit: Effect
@@ -86,19 +93,12 @@ class Reliance:
     def from_dict(cls, values: Any) -> "Reliance":
         """The inverse of `to_dict`. Raises ValueError for anything else."""
         try:
-            layers = [
-                LayerReliance(
-                    str(one["layer"]),
-                    _effect(one["off"]),
-                    _effect(one["shuffled"]),
-                    tuple(map(_effect, one["experts_off"])),
-                )
-                for one in values["layers"]
-            ]
+            layers = [_layer(one) for one in values["layers"]]
             found = cls(
                 figure=str(values["figure"]),
                 rows=int(values["rows"]),
                 expert_rows=int(values["expert_rows"]),
+                num_experts=int(values.get("num_experts", max((len(one.experts) for one in layers), default=0))),
                 chance=None if values["chance"] is None else float(values["chance"]),
                 layers=tuple(layers),
                 **{name: _effect(values[name]) for name in _WHOLE},
@@ -115,6 +115,15 @@ class Reliance:
 
 
 _WHOLE = ("as_it_is", "without_limit", "all_off", "busiest_off", "shuffled")
+
+
+def _layer(values: Any) -> LayerReliance:
+    off = tuple(map(_effect, values["experts_off"]))
+    # Before experts were chosen, all were measured.
+    experts = tuple(int(one) for one in values.get("experts", range(len(off))))
+    if len(experts) != len(off) or not off:
+        raise ValueError("the experts that were switched off are not as many as their metrics")
+    return LayerReliance(str(values["layer"]), _effect(values["off"]), _effect(values["shuffled"]), experts, off)
 
 
 def _effect(values: Any) -> dict[str, Estimate]:
@@ -138,7 +147,7 @@ def reliance(
         rows: as for `scoring.batches_of`, in random order: with many experts, single ones are ablated on the first
             rows only.
         seed: of the shuffled choices and of the intervals.
-        progress: called with (passes done, total) after each.
+        progress: called with (texts done, total) after each pass over some of them.
 
     Raises:
         ValueError: when there are no rows, no labels in them, or the model has no sparse layer.
@@ -149,8 +158,9 @@ def reliance(
 def reliance_in_steps(
     model: AnyModel, rows: Sequence[Mapping[str, Any]], seed: int = 0
 ) -> Generator[tuple[int, int], None, Reliance]:
-    """`reliance` as a generator, to show progress or to cancel: yields (passes done, total)."""
-    config, layers, experts = model.config, model.config.sparse_layers, range(model.config.num_experts)
+    """`reliance` as a generator, to show progress or to cancel: yields (texts done, total) of all passes, since
+    those with a single expert off read fewer texts."""
+    config, layers, num_experts = model.config, model.config.sparse_layers, model.config.num_experts
     if not layers:
         raise ValueError("This model has no sparse layer: there are no experts to rely on.")
     if not rows:
@@ -162,25 +172,30 @@ def reliance_in_steps(
     if plain.dropped:
         free = score(model, batches, Interventions(capacity_factor=math.inf), choices_wanted=True)
     compare = _Comparison(plain, seed)
-    few = rows[: _texts_for_each(rows, len(layers) * len(experts))]
+    few = rows[: _texts_for_each(rows, len(layers) * num_experts)]
     some, compare_some = batches, compare
     if len(few) < len(rows):
         some = batches_of(model, few)
         compare_some = _Comparison(score(model, some), seed)
 
     # 2. One pass per intervention.
-    questions = _questions(config, free.choices or [], seed)
+    measured = _most_used(free.choices or [], num_experts)
+    questions = _questions(config, free.choices or [], measured, seed)
     effects: dict[Question, dict[str, Estimate]] = {}
+    texts = {key: len(few) if len(key) == 3 else len(rows) for key in questions}
+    done, total = 0, sum(texts.values())
     for key, question in questions.items():
-        yield len(effects), len(questions)
+        yield done, total
         single = len(key) == 3
         scores = score(model, some if single else batches, question())
         effects[key] = (compare_some if single else compare).effect(scores)
-    yield len(questions), len(questions)
+        done += texts[key]
+    yield total, total
     return Reliance(
         figure=compare.metric,
         rows=len(rows),
         expert_rows=len(few),
+        num_experts=num_experts,
         chance=compare.chance(rows),
         as_it_is=compare.effect(plain),
         without_limit=compare.effect(free),
@@ -192,9 +207,10 @@ def reliance_in_steps(
                 layer,
                 effects.get(("off", layer), effects["off",]),
                 effects.get(("shuffled", layer), effects["shuffled",]),
-                tuple(effects["off", layer, expert] for expert in experts),
+                own,
+                tuple(effects["off", layer, expert] for expert in own),
             )
-            for layer in layers
+            for layer, own in zip(layers, measured, strict=True)
         ),
     )
 
@@ -206,17 +222,32 @@ def _texts_for_each(rows: Sequence[Mapping[str, Any]], experts: int) -> int:
     return max(LEAST_EXPERT_TEXTS, min(EXPERT_TEXTS // experts, of_tokens))
 
 
+def _most_used(choices: Sequence[list[np.ndarray]], num_experts: int) -> list[tuple[int, ...]]:
+    """Of each layer the experts that are switched off alone, ascending: all, or those that most of the choices fell on
+    (of equal ones the first).
+
+    Args:
+        choices: per sparse layer and text, the experts that the model itself chose for its tokens.
+    """
+    most = max(MOST_EXPERTS // len(choices), LEAST_EXPERTS)
+    loads = [
+        np.bincount(np.concatenate([one.ravel() for one in own]).astype(int), minlength=num_experts) for own in choices
+    ]
+    return [tuple(sorted(np.argsort(-load, kind="stable")[:most].tolist())) for load in loads]
+
+
 # Key of an intervention: ("off" | "shuffled" | "busiest"[, layer[, expert]]).
 Question = tuple[Any, ...]
 
 
 def _questions(
-    config: Any, choices: Sequence[list[np.ndarray]], seed: int
+    config: Any, choices: Sequence[list[np.ndarray]], measured: Sequence[tuple[int, ...]], seed: int
 ) -> dict[Question, Callable[[], Interventions | list[Interventions]]]:
     """The interventions to measure, each made when its turn comes.
 
     Args:
         choices: per sparse layer and text, the experts that the model itself chose for its tokens.
+        measured: per sparse layer, the experts to switch off alone.
     """
     layers, experts = config.sparse_layers, range(config.num_experts)
     texts = range(len(choices[0]))
@@ -251,10 +282,10 @@ def _questions(
         ("shuffled",): partial(shuffled, *layers),
         ("busiest",): busiest_off,
     }
-    for layer in layers:
+    for layer, own in zip(layers, measured, strict=True):
         if len(layers) > 1:  # With a single layer, the same as all layers.
             questions |= {("off", layer): partial(off, layer), ("shuffled", layer): partial(shuffled, layer)}
-        for expert in experts:
+        for expert in own:
             questions["off", layer, expert] = partial(Interventions, ablate={(layer, expert)})
     return questions
 

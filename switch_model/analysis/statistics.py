@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from switch_model.topk_routing import AnyRouting, TopKRouting
 
 # Pairs of experts that are named.
 SHOWN_PAIRS = 5
+# Tokens of a text whose distinct experts are counted: a shorter one can't use many.
+LONG_TEXT = 30
 
 
 @dataclass
@@ -153,6 +156,40 @@ class RoutingTotals:
     def summary(self) -> list[dict[str, Any]]:
         """One dict per sparse layer: its name under "layer", then its metrics."""
         return [{"layer": name, **totals.summary()} for name, totals in self.layers.items()]
+
+
+@dataclass(frozen=True)
+class DistinctExperts:
+    """How many different experts of a layer the tokens of one text choose, over texts of LONG_TEXT tokens and more.
+
+    Attributes:
+        mean, chance: over these texts, and if each token drew its experts by their loads.
+        texts: their number.
+    """
+
+    mean: float
+    chance: float
+    texts: int
+
+
+def distinct_experts(text: np.ndarray, experts: np.ndarray, num_experts: int) -> DistinctExperts | None:
+    """Distinct experts of long texts in one layer; None where no text is long enough.
+
+    Args:
+        text: (T,) the text of each token.
+        experts: (T, K) all experts that each token chose.
+    """
+    _, row, length = np.unique(text, return_inverse=True, return_counts=True)
+    pairs = row[:, None] * num_experts + experts.astype(np.int64)
+    counts = np.bincount(pairs.ravel(), minlength=len(length) * num_experts).reshape(-1, num_experts)
+    long = length >= LONG_TEXT
+    if not long.any():
+        return None
+    shares = counts.sum(axis=0) / len(text)
+    sizes, times = np.unique(length[long], return_counts=True)
+    chance = (1 - (1 - shares) ** sizes[:, None]).sum(axis=1)
+    mean = (counts[long] > 0).sum(axis=1).mean()
+    return DistinctExperts(round(float(mean), 4), round(float(np.average(chance, weights=times)), 4), int(long.sum()))
 
 
 def routed_alike(here_T: Tensor, there_T: Tensor, num_experts: int) -> tuple[float, float]:

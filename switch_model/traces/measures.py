@@ -3,11 +3,12 @@
 Try it: layer_measures(open_trace("capture.csv", top_k=8))[0]["load_cv"]
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from switch_model.analysis.statistics import RoutingTotals
+from switch_model.analysis.statistics import RoutingTotals, distinct_experts
 from switch_model.traces.trace import RoutingTrace
 
 # Measures that need what a trace without logits, or without weights, does not have.
@@ -21,6 +22,7 @@ def layer_measures(trace: RoutingTrace, rounds: int = 20, seed: int = 0) -> list
     idle, idle_chance: experts without a token, and how many there would be if each token chose k at random.
     repeated, repeated_chance: mean share of a token's experts that the token before it in its text had too, and the
         mean when the tokens of all texts are shuffled; None without two tokens in a text.
+    distinct_experts: mean, chance and texts of `DistinctExperts`; None without a long text.
     """
     totals = RoutingTotals()
     for records in trace.texts():
@@ -33,7 +35,8 @@ def layer_measures(trace: RoutingTrace, rounds: int = 20, seed: int = 0) -> list
     share_idle = (1 - trace.top_k / trace.num_experts) ** len(trace.text)
     for layer, experts in zip(found, trace.experts, strict=True):
         layer |= {"idle": sum(share == 0 for share in layer["load"]), "idle_chance": trace.num_experts * share_idle}
-        layer |= {"repeated": None, "repeated_chance": None}
+        distinct = distinct_experts(trace.text, experts, trace.num_experts)
+        layer |= {"distinct_experts": distinct and asdict(distinct), "repeated": None, "repeated_chance": None}
         if len(follows):
             shuffled = [_overlap(experts[order][follows], experts[order][follows - 1]) for order in orders]
             layer["repeated"] = _overlap(experts[follows], experts[follows - 1])

@@ -17,7 +17,7 @@ from switch_model.analysis.specialization import (
     right_against_wrong,
     vocabulary,
 )
-from switch_model.analysis.statistics import shared_information, shuffled_information
+from switch_model.analysis.statistics import distinct_experts, shared_information, shuffled_information
 from switch_model.routing import transitions
 from tests.support.pages import LABELS, save_tiny_checkpoint
 
@@ -95,6 +95,18 @@ def replace_routes(corpus, many, expert_of):
         "dropped": np.zeros((2, many * 10), dtype=bool),
     }
     return type(corpus)(**vars(corpus) | changed)
+
+
+def test_distinct_experts_of_long_texts_count_every_choice():
+    # Two texts of 30 tokens with 3 and 2 different experts of 4, and a short one that doesn't count.
+    text = np.repeat([5, 2, 9], [30, 30, 4])
+    experts = np.array([[0, 1]] * 29 + [[0, 2]] + [[1, 0]] * 30 + [[3, 0]] * 4)
+    found = distinct_experts(text, experts, 4)
+    shares = np.array([64, 59, 1, 4]) / 64
+    assert (found.mean, found.texts) == (2.5, 2) and found.chance == pytest.approx(
+        (1 - (1 - shares) ** 30).sum(), abs=1e-4
+    )
+    assert distinct_experts(text[60:], experts[60:], 4) is None
 
 
 def test_vocabulary_and_contexts_show_where_a_token_went(corpus):

@@ -9,7 +9,7 @@ from switch_model.analysis import reliance as module
 from switch_model.analysis.reliance import Reliance, reliance
 from switch_model.analysis.scoring import batches_of, score
 from tests.support.pages import save_tiny_checkpoint, save_tiny_mask_filler, save_tiny_storyteller, save_tiny_translator
-from train.evaluation.reliance import known, measured, sentences
+from train.evaluation.reliance import known, measured, sentences, table
 
 
 def made_by_hand(decide: bool) -> SwitchForSequenceClassification:
@@ -84,6 +84,21 @@ def test_shuffled_choices_keep_the_loads_and_come_again(tmp_path, monkeypatch):
                 assert not all(map(np.array_equal, here, before))
     assert reliance(model, rows) == found and Reliance.from_dict(found.to_dict()) == found
     assert reliance(model, [row | {"labels": -1} for row in rows]).figure == "agreement"
+
+
+def test_of_very_many_experts_the_most_used_are_switched_off_alone_and_this_is_said(monkeypatch):
+    model, rows = made_by_hand(True), [*ROWS, {"input_ids": [2] * 5, "labels": 1}]
+    whole = reliance(model, rows)
+    monkeypatch.setattr(module, "MOST_EXPERTS", 1)
+    monkeypatch.setattr(module, "LEAST_EXPERTS", 1)
+    found = reliance(model, rows)
+    (layer,) = found.layers
+    assert layer.experts == (1,) and layer.experts_off == whole.layers[0].experts_off[1:] and found.num_experts == 2
+    assert "2 experts, the 1 most used were" in sentences(found)[-1] and "expert 1: " in table(found)[0][-1]
+    # Evaluations of before don't have the numbers: all experts were measured.
+    plain = whole.to_dict()
+    del plain["num_experts"], plain["layers"][0]["experts"]
+    assert Reliance.from_dict(plain) == whole
 
 
 @pytest.mark.parametrize("save", [save_tiny_storyteller, save_tiny_translator, save_tiny_mask_filler])

@@ -141,7 +141,7 @@ def test_the_page_measures_what_the_command_line_does(analyst, analysis):
     *steps, last = analyst.reliance(analysis)
     predictor = analyst.shelf.load("tiny").predictor
     found = known(measured(predictor.model, rows_of(analysis.corpus, predictor), 256))
-    assert "passes over 12 texts" in steps[0] and last == html(found)
+    assert "texts of all passes" in steps[0] and last == html(found)
     assert [*analyst.reliance(None)] == []
 
 

@@ -24,6 +24,7 @@ from switch_model.analysis.specialization import (
     lift,
     right_against_wrong,
 )
+from switch_model.analysis.statistics import distinct_experts
 from switch_model.inference.pipeline import TextPipeline
 from switch_model.storage.whole_files import folder_written_aside
 from switch_model.traces.agreement import LayerAgreement
@@ -123,8 +124,8 @@ def atlas_of(
 
 def measures(corpus: Corpus, atlas: Atlas, found: Mapping[str, Any]) -> dict[str, Any]:
     """All metrics of a report, for JSON: per layer those of `Corpus.measures`, mutual information with the classes,
-    lift, right against wrong, and per expert its tokens and its importance; and `found`, from
-    `train.evaluation.reliance.measured`."""
+    lift, distinct experts of a text, right against wrong, and per expert its tokens and its importance; and `found`,
+    from `train.evaluation.reliance.measured`."""
     layers = []
     for index, name in enumerate(corpus.layers):
         experts = [
@@ -138,9 +139,11 @@ def measures(corpus: Corpus, atlas: Atlas, found: Mapping[str, Any]) -> dict[str
             if entry.layer == name
         ]
         counts = class_counts(corpus, name)
+        distinct = distinct_experts(corpus.text, corpus.choices(name), corpus.num_experts)
         layers.append(
             corpus.measures[index]
             | {
+                "distinct_experts": distinct and asdict(distinct),
                 "class_information": asdict(class_information(corpus, name)),
                 "class_counts": counts.tolist(),
                 "class_lift": [None if np.isnan(row).any() else row.round(4).tolist() for row in lift(counts)],

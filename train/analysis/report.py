@@ -4,7 +4,7 @@ The templates are report.html and expert_card.html; values are escaped automatic
 Try it: report_html(corpus, expert_atlas(corpus), "AG News, test", "")
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from switch_model.analysis.specialization import (
     most_telling,
     right_against_wrong,
 )
+from switch_model.analysis.statistics import LONG_TEXT, DistinctExperts, distinct_experts
 from switch_model.grid.layer_names import layer_title
 from train.analysis.atlas import atlas_html, effect_in_words, q_in_words
 from train.definitions import atlas_script, definitions_script, header
@@ -36,6 +37,8 @@ SHOWN_TOKENS, SHOWN_CLASSES, SHOWN_CONTEXTS = 10, 8, 3
 MAX_MATRIX = 40
 
 
+# A column of the table of layers.
+DISTINCT = "distinct experts (by chance)"
 # The class information of every layer, by its name.
 Told = Mapping[str, AgainstChance]
 
@@ -46,18 +49,39 @@ def told_of_class(corpus: Corpus) -> Told:
 
 
 def layer_table(corpus: Corpus, told: Told) -> str:
-    """A row per sparse layer: load, entropies, drops where there can be any, and mutual information with the
-    classes."""
+    """A row per sparse layer: load, entropies, drops where there can be any, distinct experts where a text is long
+    enough, and mutual information with the classes."""
     information = ("mutual information with the class (normalised)",) if told else ()
     drops = ("dropped",) if corpus.may_drop else ()
-    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", *drops, *information)
+    found = distinct_of(corpus)
+    distinct = (DISTINCT,) if all(found) else ()
+    names = ("layer", "load CV", "load entropy", "token entropy", "balance loss", *drops, *distinct, *information)
     rows = []
     for index, name in enumerate(corpus.layers):
         one = corpus.measures[index]
         numbers = [f"{one[key]:.2f}" for key in ("load_cv", "load_entropy", "token_entropy", "balance_loss")]
-        numbers += [*(percent(one["drop_rate"]) for _ in drops), *(told_in_words(told[name]) for _ in information)]
+        numbers += [percent(one["drop_rate"]) for _ in drops]
+        numbers += [f"{found[index].mean:.1f} ({found[index].chance:.1f})" for _ in distinct]
+        numbers += [told_in_words(told[name]) for _ in information]
         rows.append((layer_title(name), *numbers))
     return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
+
+
+def distinct_of(corpus: Corpus) -> list[DistinctExperts | None]:
+    """Distinct experts of long texts, of every layer."""
+    return [distinct_experts(corpus.text, corpus.choices(name), corpus.num_experts) for name in corpus.layers]
+
+
+def distinct_in_words(layers: Sequence[str], found: Sequence[DistinctExperts | None], num_experts: int) -> str:
+    """The same in a sentence, every layer; "" where no text is long enough."""
+    known = [(layer_title(name), one) for name, one in zip(layers, found, strict=True) if one]
+    if not known:
+        return ""
+    means = ", ".join(f"{title} {one.mean:.1f} ({one.chance:.1f})" for title, one in known)
+    return (
+        f"Distinct experts in a text of {LONG_TEXT} tokens and more, of {num_experts} (in brackets by chance; mean "
+        f"over {counted(known[0][1].texts, 'text')}): {means}."
+    )
 
 
 def told_in_words(told: AgainstChance) -> str:

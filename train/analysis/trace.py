@@ -4,15 +4,17 @@ Try it: python -m train analyze --from_trace capture.csv --top_k 8 --output repo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from switch_model.analysis.atlas import Atlas
 from switch_model.analysis.corpus import Corpus
+from switch_model.analysis.statistics import distinct_experts
 from switch_model.grid.layer_names import layer_title
 from switch_model.storage.whole_files import folder_written_aside
 from switch_model.traces.agreement import LayerAgreement
@@ -21,9 +23,11 @@ from switch_model.traces.trace import RoutingTrace
 from train.analysis.agreement import agreement_html, agreement_json
 from train.analysis.analyze import write_tables
 from train.analysis.atlas import atlas_html, write_atlas
-from train.analysis.report import NO_NAMES
+from train.analysis.report import DISTINCT, NO_NAMES, distinct_in_words
 from train.data.errors import DataError
 from train.definitions import atlas_script, definitions_script, header
+from train.evaluation.reliance import html as reliance_html
+from train.evaluation.reliance import known
 from train.formatting import counted, percent
 from train.templates import plot_html, plotly_script, render
 
@@ -48,12 +52,20 @@ def write_texts_report(
     title: str,
     note: str,
     folder: Path,
+    relied: Mapping[str, Any] = MappingProxyType({}),
     found: Sequence[LayerAgreement] = (),
     other: str = "",
 ) -> str:
     """The report of a trace, with an expert atlas, of texts routed by a model that gives them no class: report.html,
-    measures.json, atlas.csv, atlas.json and two parquet tables; `found` is the agreement with `other`. Returns the
-    facts in a sentence. Raises DataError when that fails."""
+    measures.json, atlas.csv, atlas.json and two parquet tables. Returns the facts in a sentence.
+
+    Args:
+        relied: from `train.evaluation.reliance.measured`.
+        found: the agreement with `other`.
+
+    Raises:
+        DataError: when that fails.
+    """
     trace = trace_of(corpus)
     # What a trace lacks, the corpus has measured.
     measures = [
@@ -63,9 +75,9 @@ def write_texts_report(
     trace = replace(trace, notes=(note,) if note else ())
     try:
         with folder_written_aside(folder) as aside:
-            _write(
-                aside, trace, measures, _report(trace, measures, title, found, other, atlas_html(atlas, corpus)), found
-            )
+            sections = {"atlas": atlas_html(atlas, corpus), "reliance": (own := known(relied)) and reliance_html(own)}
+            report = _report(trace, measures, title, found, other, **sections)
+            _write(aside, trace, measures, report, found, relied)
             write_atlas(atlas, corpus, aside)
             write_tables(corpus, aside)
     except OSError as error:
@@ -88,9 +100,14 @@ def trace_of(corpus: Corpus) -> RoutingTrace:
 
 
 def _write(
-    folder: Path, trace: RoutingTrace, measures: list[dict[str, Any]], report: str, found: Sequence[LayerAgreement] = ()
+    folder: Path,
+    trace: RoutingTrace,
+    measures: list[dict[str, Any]],
+    report: str,
+    found: Sequence[LayerAgreement] = (),
+    relied: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    values = {"layers": measures, "notes": trace.notes, "agreement": agreement_json(found)}
+    values = {"layers": measures, "notes": trace.notes, "agreement": agreement_json(found), **relied}
     (folder / "measures.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     (folder / "report.html").write_text(report, "utf-8")
 
@@ -104,6 +121,12 @@ def facts_in_words(trace: RoutingTrace) -> str:
     )
 
 
+def distinct_of_trace(trace: RoutingTrace) -> str:
+    """Distinct experts of its long texts in a sentence; "" where there is none."""
+    found = [distinct_experts(trace.text, experts, trace.num_experts) for experts in trace.experts]
+    return distinct_in_words(trace.layers, found, trace.num_experts)
+
+
 def _report(
     trace: RoutingTrace,
     measures: list[dict[str, Any]],
@@ -111,6 +134,7 @@ def _report(
     found: Sequence[LayerAgreement] = (),
     other: str = "",
     atlas: str = "",
+    reliance: str | None = None,
 ) -> str:
     from switch_model.plots.traces import load_map
 
@@ -119,6 +143,7 @@ def _report(
         title=title,
         definitions=definitions_script() + atlas_script(),
         atlas=atlas,
+        reliance=reliance,
         no_names=NO_NAMES,
         plotly=plotly_script(),
         facts=facts_in_words(trace),
@@ -130,8 +155,10 @@ def _report(
 
 
 def layer_table(measures: list[dict[str, Any]]) -> str:
-    """A row per layer of a trace as HTML: load, idle experts, repeated experts, the strongest pair; beside chance."""
-    names = ("layer", "load CV (by chance)", "idle (by chance)", "repeated (by chance)", "strongest pair")
+    """A row per layer of a trace as HTML: load, idle, distinct and repeated experts, the strongest pair; beside
+    chance."""
+    distinct = (DISTINCT,) if all(one["distinct_experts"] for one in measures) else ()
+    names = ("layer", "load CV (by chance)", "idle (by chance)", *distinct, "repeated (by chance)", "strongest pair")
     rows = []
     for one in measures:
         pairs = one.get("coactivation") or []
@@ -144,5 +171,7 @@ def layer_table(measures: list[dict[str, Any]]) -> str:
             repeated = f"{percent(one['repeated'])} ({percent(one['repeated_chance'])})"
         by_chance = one.get("load_cv_chance")
         cv = f"{one['load_cv']:.2f}" + ("" if by_chance is None else f" ({by_chance:.2f})")
-        rows.append((layer_title(one["layer"]), cv, f"{one['idle']} ({one['idle_chance']:.1f})", repeated, strongest))
+        idle, own = f"{one['idle']} ({one['idle_chance']:.1f})", one["distinct_experts"]
+        several = [f"{own['mean']:.1f} ({own['chance']:.1f})" for _ in distinct]
+        rows.append((layer_title(one["layer"]), cv, idle, *several, repeated, strongest))
     return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)

@@ -33,9 +33,15 @@ def analyze_command(argv: list[str]) -> None:
     from switch_model.inference.classifier import CLASSIFIERS, Predictor
     from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, write_report
     from train.analysis.atlas import atlas_in_words
-    from train.analysis.report import facts_in_words, most_telling_in_words, told_of_class
+    from train.analysis.report import (
+        distinct_in_words,
+        distinct_of,
+        facts_in_words,
+        most_telling_in_words,
+        told_of_class,
+    )
     from train.evaluation.measured_rows import rows_of
-    from train.evaluation.reliance import measured
+    from train.evaluation.reliance import PASSES, measured
 
     model, tokenizer = load_any(options.checkpoint, options.device, dtype=options.dtype)
     if not isinstance(model, CLASSIFIERS):
@@ -48,13 +54,14 @@ def analyze_command(argv: list[str]) -> None:
     corpus = route_corpus(predictor, rows.texts, rows.true, progress_line("text", "texts"))
     agreed = _agreement(corpus, options)
     atlas = atlas_of(predictor, corpus, options.importance, progress_line("expert", "experts"))
-    found = measured(predictor.model, rows_of(corpus, predictor), options.reliance, progress_line("pass", "passes"))
+    found = measured(predictor.model, rows_of(corpus, predictor), options.reliance, progress_line(*PASSES))
     title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
     if (choices := corpus.measures[0].get("choices", 1)) > 1:
         said = f"Each token has {choices} experts, and all of them count."
         rows = replace(rows, note=f"{rows.note} {said}".strip())
     write_report(corpus, atlas, title, rows.note, Path(options.output), found, *agreed)
     print(f"{facts_in_words(corpus)} {most_telling_in_words(told_of_class(corpus))} {rows.note}".rstrip())
+    _say(distinct_in_words(corpus.layers, distinct_of(corpus), corpus.num_experts))
     print(atlas_in_words(atlas))
     if found:
         print(" ".join(found["reliance"]["in_words"]))
@@ -96,9 +103,10 @@ def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", opti
     from switch_model.inference.pipeline import TextPipeline
     from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap
     from train.analysis.atlas import atlas_in_words
+    from train.analysis.report import distinct_in_words, distinct_of
     from train.analysis.trace import write_texts_report
     from train.evaluation.measured_rows import rows_of
-    from train.evaluation.reliance import measured
+    from train.evaluation.reliance import PASSES, measured
 
     rows = rows_to_analyze([], DataSource.of(options), num_samples=options.num_samples, checkpoint=options.checkpoint)
     rows = with_overlap(rows, options.checkpoint)
@@ -108,15 +116,22 @@ def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", opti
     corpus = route_corpus(pipeline, rows.texts, rows.true, progress_line("text", "texts"), rows.classes)
     agreed = _agreement(corpus, options)
     atlas = atlas_of(pipeline, corpus, options.importance, progress_line("expert", "experts"))
-    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
-    facts = write_texts_report(corpus, atlas, title, rows.note, Path(options.output), *agreed)
-    print(f"{facts} {rows.note}".rstrip())
-    print(atlas_in_words(atlas))
+    found = {}
     if isinstance(model, MEASURED):
-        texts = rows_of(corpus, pipeline)
-        if found := measured(model, texts, options.reliance, progress_line("pass", "passes")):
-            print(" ".join(found["reliance"]["in_words"]))
+        found = measured(model, rows_of(corpus, pipeline), options.reliance, progress_line(*PASSES))
+    title = f"{short_name(options.checkpoint)} on {Path(options.dataset).name}"
+    facts = write_texts_report(corpus, atlas, title, rows.note, Path(options.output), found, *agreed)
+    print(f"{facts} {rows.note}".rstrip())
+    _say(distinct_in_words(corpus.layers, distinct_of(corpus), corpus.num_experts))
+    print(atlas_in_words(atlas))
+    if found:
+        print(" ".join(found["reliance"]["in_words"]))
     print(f"Report: {Path(options.output) / 'report.html'}")
+
+
+def _say(sentence: str) -> None:
+    if sentence:
+        print(sentence)
 
 
 def _agreement(corpus: "Corpus", options: Namespace) -> tuple[list["LayerAgreement"], str]:
@@ -154,7 +169,7 @@ def _add_trace_flags(parser: ArgumentParser) -> None:
 def _analyze_trace(options: Namespace) -> None:
     from switch_model.traces.agreement import agreement
     from switch_model.traces.opening import open_trace
-    from train.analysis.trace import write_trace_report
+    from train.analysis.trace import distinct_of_trace, write_trace_report
 
     shape = {name: getattr(options, name) for name in ("num_layers", "top_k", "num_experts")}
     trace, folder = open_trace(options.from_trace, **shape), Path(options.output)
@@ -162,6 +177,7 @@ def _analyze_trace(options: Namespace) -> None:
     if options.compare_with:
         found, other = agreement(trace, open_trace(options.compare_with, **shape)), Path(options.compare_with).name
     print(write_trace_report(trace, f"Routing of {Path(options.from_trace).name}", folder, found, other))
+    _say(distinct_of_trace(trace))
     for note in trace.notes:
         print(note)
     print(f"Report: {folder / 'report.html'}")

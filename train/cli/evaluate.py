@@ -38,12 +38,11 @@ def evaluate_command(argv: list[str]) -> None:
     check_writable(output_dir, folder=True)
     check_writable(options.save_text)
     from train.evaluation.classification import evaluate
+    from train.evaluation.reliance import PASSES
     from train.evaluation.settings import EvaluationSettings
 
     names = ("batch_size", "num_samples", "num_beams", "save_text", "reliance")
-    settings = EvaluationSettings(
-        **{name: getattr(options, name) for name in names}, progress=progress_line("pass", "passes")
-    )
+    settings = EvaluationSettings(**{name: getattr(options, name) for name in names}, progress=progress_line(*PASSES))
     checkpoint = with_revision(options.checkpoint, options.revision)
     metrics = evaluate(checkpoint, DataSource.of(options), settings, options.device, options.dtype)
     if note := metrics.get("note"):

@@ -19,7 +19,9 @@ from train.templates import render
 # right ones); below the second, it needs them for a part.
 HARDLY, SOME = 0.05, 0.5
 
-# Called with (passes done, total).
+# What is counted while it is measured, one of it and several. Passes differ in length: their number tells no time.
+PASSES = ("text of all passes", "texts of all passes")
+# Called with (texts done, total), of all passes.
 Progress = Callable[[int, int], None] | None
 
 HEAD = ("layer", "experts off", "choices shuffled", "most important expert off")
@@ -68,6 +70,8 @@ def sentences(found: Reliance) -> list[str]:
         said.append(f"With the busiest expert of each layer off in each text, {_result(found, busiest)}.")
     if len(found.layers) > 1:
         said.append(_by_layer(found))
+    if (most := max(len(one.experts) for one in found.layers)) < found.num_experts:
+        said.append(f"Of each layer’s {found.num_experts} experts, the {most} most used were switched off one by one.")
     return said
 
 
@@ -169,11 +173,9 @@ def table(found: Reliance) -> list[tuple[str, ...]]:
         both = (_with_interval(found, effect[found.figure]) for effect in (found.all_off, found.shuffled))
         rows.append(("all layers", *both, ""))
     for one in found.layers:
-        worst = max(range(len(one.experts_off)), key=lambda expert: _lost(found, one.experts_off[expert]))
-        cells = [
-            _with_interval(found, effect[found.figure]) for effect in (one.off, one.shuffled, one.experts_off[worst])
-        ]
-        rows.append((titles[one.layer], *cells[:2], f"expert {worst}: {cells[2]}"))
+        expert, worst = max(zip(one.experts, one.experts_off, strict=True), key=lambda pair: _lost(found, pair[1]))
+        cells = [_with_interval(found, effect[found.figure]) for effect in (one.off, one.shuffled, worst)]
+        rows.append((titles[one.layer], *cells[:2], f"expert {expert}: {cells[2]}"))
     return rows
 
 

@@ -15,7 +15,7 @@ class EvaluationSettings:
         num_samples: number of rows, the first ones; None = all.
         num_beams, save_text: for encoder-decoder models: beams, and a file for the generated texts, one per line.
         reliance: number of random rows for expert reliance; 0 = none.
-        progress: called with (passes done, total) during the measurement of reliance.
+        progress: called with (texts done, total) during the measurement of reliance.
     """
 
     batch_size: int = 64

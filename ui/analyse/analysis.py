@@ -56,8 +56,9 @@ class Analysis:
         return self._unmeasured.with_effects(self.effects)
 
 
-def steps_shown(steps: Generator[tuple[int, int], None, Any], one: str, over: str = "") -> Iterator[Markup]:
-    """Work that reports (done, total) as bars with words, until its end; returns what it returns."""
+def steps_shown(steps: Generator[tuple[int, int], None, Any], one: str, several: str | None = None) -> Iterator[Markup]:
+    """Work that reports (done, total) as bars with words, until its end; returns what it returns. `one`, `several`:
+    what is counted."""
     begun = time.monotonic()
     while True:
         try:
@@ -66,9 +67,7 @@ def steps_shown(steps: Generator[tuple[int, int], None, Any], one: str, over: st
             return end.value
         seconds = time.monotonic() - begun
         left = f", about {clock(seconds * (total - done) / done)} left" if done and seconds > 1 else ""
-        yield progress_of(
-            done, total, f"{done:,} of {counted(total, one, 'passes' if one == 'pass' else None)}{over}{left}"
-        )
+        yield progress_of(done, total, f"{done:,} of {counted(total, one, several)}{left}")
 
 
 def progress_of(done: int, total: int, said: str) -> Markup:

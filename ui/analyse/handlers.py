@@ -148,14 +148,12 @@ class Analyst:
             return
         from switch_model.analysis.reliance import ROWS, reliance_in_steps
         from train.evaluation.measured_rows import rows_of
-        from train.evaluation.reliance import drawn, html
+        from train.evaluation.reliance import PASSES, drawn, html
 
         try:
             pipeline = self.shelf.load(analysis.model).pipeline
             rows = drawn(rows_of(analysis.corpus, pipeline), PUBLIC_RELIANCE if self.workspace.limits else ROWS)
-            found = yield from steps_shown(
-                reliance_in_steps(pipeline.model, rows), "pass", f" over {counted(len(rows), 'text')}"
-            )
+            found = yield from steps_shown(reliance_in_steps(pipeline.model, rows), *PASSES)
             yield html(found)
         except (CheckpointError, ValueError) as error:
             yield notice(page_words(error))
