@@ -242,7 +242,9 @@ def _blocks(model: AnyModel, stack: str) -> tuple[Any, list[Any], str, list[Any]
 
 def _check_choices(parts: Sequence[Added], places: Sequence[int], records: Sequence[AnyRouting]) -> None:
     """Raises NotSeparable where the experts that wrote are not those that the router chose."""
-    chosen = {record.name: record.experts[0, places] for record in records}
+    written = {part.layer for part in parts if part.experts is not None}
+    # The records of another stack have other places.
+    chosen = {record.name: record.experts[0, places] for record in records if record.name in written}
     for part in parts:
         if part.experts is not None and part.layer in chosen:
             known_PKK = part.experts.unsqueeze(-1) == chosen[part.layer].unsqueeze(1)

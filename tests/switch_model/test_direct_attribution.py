@@ -30,7 +30,7 @@ def of_a_blank(folder):
 
 def of_a_translation(folder):
     pipeline = TextGenerator.from_checkpoint(save_tiny_translator(folder), "cpu")
-    return pipeline, pipeline("The cat sat", max_new_tokens=6)
+    return pipeline, pipeline("The cat", max_new_tokens=12)  # Longer than what it reads.
 
 
 KINDS = {

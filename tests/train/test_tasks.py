@@ -254,7 +254,10 @@ def test_blanks_are_filled_from_the_command_line(tmp_path, capsys):
     expected = filler(text)
     words, share = expected.blanks[1].candidates[0]
     ask = ["predict", "--checkpoint", str(run)]
-    assert main([*ask, text, "no gap"]) == 0
+    assert main([*ask, text, "no gap", "--trace_file", str(tmp_path / "trace.json")]) == 0
+    traced = json.loads((tmp_path / "trace.json").read_text())
+    assert [len(record["expert"][0]) for record in traced[0]["routing"]] == [len(expected.answer.tokens)]
+    assert [one["token"] for one in traced[0]["attribution"]] == [blank.token for blank in expected.blanks]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == expected.text and lines[2].startswith(f"  blank 2: {words} {share:.3f}, ")
     assert "The text has no blank" in lines[3]

@@ -18,7 +18,6 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.analysis.typical_texts import TypicalTexts, unlike_in_words
 from switch_model.attribution.direct import direct_attributions
-from switch_model.commands import app_command
 from switch_model.inference.classifier import Prediction, Predictor
 from switch_model.inference.decoding import MAX_NEW_TOKENS, Decoding
 from switch_model.inference.mask_filler import BLANK, Blank, Filling, MaskFiller
@@ -48,9 +47,8 @@ SHOWN_CHARACTERS = 60
 # Printed candidates per blank.
 SHOWN_CANDIDATES = 5
 # Flags that only some kinds of models support.
-TRACES, SAMPLING = ("trace", "trace_file"), ("temperature", "top_k", "top_p")
+SAMPLING = ("temperature", "top_k", "top_p")
 NO_TEXT = "Standard input is empty. Give one text per line, or texts as arguments, --file or --dataset."
-LOOK = f"they don't show the routing of blanks. Explore this model in the app: {app_command()} …"
 
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
@@ -268,12 +266,11 @@ def _write_traces(traced: list[dict[str, Any]], path: str | None) -> None:
 
 
 def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> None:
-    """Fill blanks: each filled text, and the candidates of each blank; or a table with the new columns `filled` and
-    `candidates`.
+    """Fill blanks: each filled text, the candidates of each blank, and the routing if that is asked for; or a table
+    with the new columns `filled` and `candidates`.
 
     Raises DataError when a file can't be read; ValueError for unsupported flags.
     """
-    refuse(options, TRACES, LOOK)
     refuse(options, ("num_beams", "max_new_tokens", *SAMPLING), "this model fills blanks, it does not generate text.")
     refuse(options, ("dataset",), f"its rows have no blanks. Give texts, or a --file, with {BLANK} in them.")
     filler = MaskFiller(model, tokenizer)
@@ -286,13 +283,21 @@ def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, opt
         cells = [("", "") if isinstance(one, str) else (one.text, _all_candidates(one)) for one in fillings]
         write_table(rows, [{"filled": text, "candidates": words} for text, words in cells], options.output)
         return
+    traced = []
     for text, filling in zip(texts, fillings, strict=True):
         if isinstance(filling, str):
             print(f"{filling}\t{one_line(text)[:SHOWN_CHARACTERS]}")
+            traced.append({"text": text, "filled": None})
             continue
         print(one_line(filling.text))
         for index, blank in enumerate(filling.blanks):
             print(f"  blank {index + 1}: {_candidates(blank)}")
+        if options.trace:
+            print(token_table(filling.answer.tokens, filling.routing))
+        places = [blank.token for blank in filling.blanks]
+        wrote = _writes(filler, filling, places, options.trace) if _is_traced(options) else {}
+        traced.append({"text": text, "filled": filling.text, **_trace_as_json(filling.answer), **wrote})
+    _write_traces(traced, options.trace_file)
 
 
 def _filled(filler: MaskFiller, text: str) -> Filling | str:
