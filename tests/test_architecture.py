@@ -131,6 +131,8 @@ def test_folders_files_and_functions_stay_small(package):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 sizes[f"{name}::{node.name}"] = node.end_lineno - node.lineno + 1, LINES_OF_FUNCTION
+    for path in (path for ending in ("js", "css") for path in (ROOT / package).rglob(f"*.{ending}")):
+        sizes[path.relative_to(ROOT).as_posix()] = len(path.read_text(encoding="utf-8").splitlines()), LINES_OF_FILE
     above = {name: size for name, (size, most) in sizes.items() if size > most}
     assert not above
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from switch_model.grid.palette import CELL_INK, palette_css
 
 _HERE = Path(__file__).resolve().parent
-# One scope: what the first one names, the second calls.
-_SCRIPTS = ("grid_bars.js", "routing_matrix.js", "routing_grid.js")
+# One scope: each may call what any of them declares. The last one begins.
+_SCRIPTS = ("grid_bars.js", "grid_choice.js", "matrix_map.js", "routing_matrix.js", "routing_grid.js")
 STYLE_SHEET = _HERE / "grid.css"
 # What the script finds in its element.
 TEMPLATE = '<p class="notice" role="status" hidden></p><div class="grid-root"></div>'

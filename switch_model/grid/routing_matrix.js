@@ -1,6 +1,6 @@
 // The grid of models with several choices, many experts or many layers: a table that scrolls, of which only the cells in
 // view exist. Runs before routing_grid.js, in the same scope, and uses its `make` and `button` when it is called.
-// value.matrix (see routing_grid.py): k, and as base64 for each layer, token and choice the expert (two bytes, low one
+// value.matrix (see matrix.py): k, and as base64 for each layer, token and choice the expert (two bytes, low one
 // first) and its share of the token's weights (one byte, 255 = all); colours: of the experts, where they are few enough to be told apart by colour.
 
 const MATRIX = { height: 24, thin: 9, side: 74, head: 30, around: 3, chips: 24 };
@@ -36,7 +36,6 @@ function matrixOf(value, pick) {
     for (let c = 0; c < k; c++) if (share(start + c) > 0 || c === 0) found.push([experts[start + c], share(start + c)]);
     return found;
   }
-  const inPercent = (part) => (part > 0 && part < 0.01 ? "< 1 %" : `${Math.round(100 * part)} %`);
   function describe(token, layer) {
     const found = choicesOf(token, layer).map(([expert, part]) => `expert ${expert} ${inPercent(part)}`).join(", ");
     return `${value.tokens[token]}, ${value.layers[layer].title}: ${found}`;
@@ -325,53 +324,16 @@ function matrixOf(value, pick) {
     const pressed = (chip) => Boolean(lit && lit.layer === chosen.layer && Number(chip.dataset.e) === lit.expert);
     for (const chip of chips.querySelectorAll(".matrix-chip")) chip.setAttribute("aria-pressed", String(pressed(chip)));
     if (lit && !chips.querySelector('[aria-pressed="true"]')) list();
-    afterPaint(drawMap);
+    afterPaint(map.draw);
   }
 
-  // ---- a map of all layers and experts: how much of the text's weight each expert has
-
-  const map = make("details", "matrix-map"), canvas = make("canvas");
-  const tall = 11;
-  let across = 0;
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", "Share of the weight of each expert, a row per layer; the list above has the numbers of the chosen layer");
-  map.append(make("summary", "", "Map: all layers and experts"), canvas);
-  function drawMap() {
-    if (!map.open || !canvas.parentNode.clientWidth) return;
-    const dots = devicePixelRatio || 1, style = getComputedStyle(node), paint = canvas.getContext("2d");
-    across = Math.min(26, Math.max(3, Math.floor((map.clientWidth - 4) / value.experts)));
-    canvas.style.width = `${across * value.experts}px`;
-    canvas.width = across * value.experts * dots;
-    canvas.height = tall * layers * dots;
-    canvas.style.height = `${tall * layers}px`;
-    paint.scale(dots, dots);
-    for (let layer = 0; layer < layers; layer++) {
-      for (const one of shares(layer)) {
-        const on = lit && lit.layer === layer && lit.expert === one.expert;
-        // A full colour is four times an even share.
-        paint.globalAlpha = on ? 1 : 0.05 + 0.95 * Math.min(1, (one.share * value.experts) / 4);
-        paint.fillStyle = style.getPropertyValue(on ? "--sx-lit" : "--sx-accent");
-        paint.fillRect(one.expert * across, layer * tall, across - 1, tall - 1);
-      }
-    }
-  }
-  function mapped(event) {
-    const box = canvas.getBoundingClientRect();
-    const layer = Math.min(layers - 1, Math.floor((event.clientY - box.top) / tall));
-    return { layer, ...shares(layer).find(({ expert }) => expert === Math.min(value.experts - 1, Math.floor((event.clientX - box.left) / across))) };
-  }
-  canvas.addEventListener("pointermove", (event) => {
-    const one = mapped(event);
-    canvas.title = `${value.layers[one.layer].title}, expert ${one.expert}: ${inPercent(one.share)} of the weight, ${one.tokens} tokens`;
-  });
-  canvas.addEventListener("click", (event) => {
-    const one = mapped(event);
-    choose(chosen.token, one.layer);
+  const isLit = (layer, expert) => Boolean(lit && lit.layer === layer && lit.expert === expert);
+  const map = mapOf(value, shares, isLit, (layer, expert) => {
+    choose(chosen.token, layer);
     tellPage();
     lit = null;
-    light(one.expert);
+    light(expert);
   });
-  map.addEventListener("toggle", drawMap);
   const search = make("input", "matrix-search");
   search.type = "search";
   search.inputMode = "numeric";
@@ -392,9 +354,8 @@ function matrixOf(value, pick) {
     chips.replaceChildren(...shown.map((one) => {
       const chip = button("matrix-chip" + (few ? ` x${one.expert}` : ""), "", `Show only expert ${one.expert}: ${inPercent(one.share)} of the weight, ${one.tokens} tokens`);
       chip.append(make("b", "", one.expert), make("span", "", inPercent(one.share)));
-      const on = Boolean(lit && lit.layer === chosen.layer && lit.expert === one.expert);
       chip.dataset.e = one.expert;
-      chip.setAttribute("aria-pressed", String(on));
+      chip.setAttribute("aria-pressed", String(isLit(chosen.layer, one.expert)));
       chip.addEventListener("click", () => light(one.expert));
       return chip;
     }));
@@ -402,12 +363,12 @@ function matrixOf(value, pick) {
     if (wanted && !matching.length) chips.append(make("span", "grid-hint", `no expert ${wanted}: they are 0 to ${value.experts - 1}`));
   }
 
-  node.append(frame, bar, found, map, tip);
+  node.append(frame, bar, found, map.node, tip);
   size();
   list();
   new ResizeObserver(() => {
     render(true);
-    drawMap();
+    map.draw();
   }).observe(frame);
   requestAnimationFrame(() => {
     intoView(chosen);
