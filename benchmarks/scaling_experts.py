@@ -26,7 +26,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from benchmarks.scaling_figures import Curve, publish, summary, table
+from benchmarks.scaling_results import Curve, publish, summary, table
 from switch_model.checkpoint import CheckpointError
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.storage.whole_files import write_atomically

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from benchmarks import scaling_experts
-from benchmarks.scaling_figures import Curve, compared, share_of_steps, table
+from benchmarks.scaling_results import Curve, compared, share_of_steps, table
 from train.runs.run import Run, RunError
 
 CURVE = [(10, 5.0), (20, 4.0), (30, 4.2), (40, 3.0)]
