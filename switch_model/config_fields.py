@@ -1,7 +1,8 @@
 """Every option of a model, declared once: its type, default, bounds, and what it means.
 
-Validation, error messages, the docstring of SwitchConfig, the flags of `python -m train` and their help are all derived
-from here. Names follow transformers' SwitchTransformersConfig where it has them.
+Validation, error messages, the docstring of SwitchConfig, the flags of `python -m train`, their help and the table of
+parameters in How it works are all derived from here. Names follow transformers' SwitchTransformersConfig where it has
+them.
 Try it: python -c "from switch_model.config_fields import RULES; print(RULES['conv_width'].words)"
 """
 
@@ -44,12 +45,26 @@ class SwitchFields(PreTrainedConfig):
         none="as vocab_size",
         largest=MAX_WIDTH,
     )
-    d_model: int = option(128, "width of the residual stream", low=1, largest=MAX_WIDTH)
+    d_model: int = option(
+        128,
+        "width of the residual stream",
+        low=1,
+        largest=MAX_WIDTH,
+        effect="width of a hidden state: what the router sees, and what an expert takes in and gives back",
+    )
     d_kv: int = option(32, "width of one attention head", low=1, largest=MAX_WIDTH)
-    d_ff: int = option(512, "hidden width of one expert, and of a dense MLP", low=1, largest=MAX_WIDTH)
+    d_ff: int = option(
+        512, "hidden width of one expert, and of a dense MLP", low=1, largest=MAX_WIDTH, effect="width inside an expert"
+    )
     num_heads: int = option(4, "attention heads per block", low=1, largest=MAX_WIDTH)
     num_layers: int = option(4, "blocks", low=1, largest=MAX_LAYERS)
-    num_experts: int = option(8, "experts per sparse layer", low=1, largest=MAX_EXPERTS)
+    num_experts: int = option(
+        8,
+        "experts per sparse layer",
+        low=1,
+        largest=MAX_EXPERTS,
+        effect="how many small networks a layer has; a token uses one of them, so that more cost memory, not time",
+    )
     bigram_buckets: int = option(
         0,
         "rows of a hashed table of word-pair embeddings; 0 = words only",
@@ -72,6 +87,7 @@ class SwitchFields(PreTrainedConfig):
         "every n-th MLP is sparse: 1 = all, 0 = none (a dense model)",
         "n makes blocks 1, 1+n, 1+2n … sparse, counted from 0, as in transformers.",
         low=0,
+        effect="every n-th layer is sparse; the others have one dense MLP for all tokens",
     )
     num_decoder_layers: int | None = option(
         None, "blocks of a decoder", low=1, none="as many as num_layers", largest=MAX_LAYERS
@@ -116,6 +132,7 @@ class SwitchFields(PreTrainedConfig):
         "1 = the usual residual connection.",
         low=0.0,
         high=1.0,
+        effect="share of the residual around the experts: 1 = all of it, 0 = only the expert’s output goes on",
     )
     dense_act_fn: Activation = option("relu", "activation inside the MLPs", "In dense and in expert MLPs alike.")
     dropout_rate: float = option(
@@ -128,18 +145,28 @@ class SwitchFields(PreTrainedConfig):
         "dropout inside the experts",
         "Between activation and `wo`; ST-MoE (2202.08906) uses a higher rate there than elsewhere.",
         **PROBABILITY,
+        effect="hidden units of an expert that are silenced at random in training",
     )
     switch_dropout: float = option(
-        0.0, "dropout on the router's input", "In training; the experts get the states without it.", **PROBABILITY
+        0.0,
+        "dropout on the router's input",
+        "In training; the experts get the states without it.",
+        **PROBABILITY,
+        effect="parts of the router’s input that are silenced at random in training; the experts see them",
     )
     router_jitter_noise: float = option(
         0.0,
         "multiplicative noise on the router's input, U(1 - x, 1 + x)",
         "In training (Switch Transformers, 2101.03961).",
         **PROBABILITY,
+        effect="in training, the router’s input times random numbers near 1, to try other experts too",
     )
     router_noise_eps: float = option(
-        0.0, "standard deviation of Gaussian noise on the router's logits", "In training.", low=0.0
+        0.0,
+        "standard deviation of Gaussian noise on the router's logits",
+        "In training.",
+        low=0.0,
+        effect="for the same end, random numbers of this size added to the logits in training",
     )
     router_bias: bool = option(False, "a bias in the router")
     router_dtype: RouterDtype = option(
@@ -149,47 +176,80 @@ class SwitchFields(PreTrainedConfig):
         "position",
         "which tokens get an expert's slots first",
         '"position" = first come, "probability" = highest gate first; a causal stack goes by position.',
+        effect="who gets the slots: first come (position), or the surest tokens first (probability)",
     )
     capacity_factor: float | None = option(
         1.0,
         "slots per expert as a multiple of tokens / experts, in training",
         above=0.0,
         none="no token is dropped in training",
+        effect="slots per expert in training over an even share: tight drops tokens, loose wastes room",
     )
     eval_capacity_factor: float | None = option(
         2.0,
         "slots per expert as a multiple of tokens / experts, in evaluation",
         above=0.0,
         none="no token is dropped in evaluation",
+        effect="the same when the model is used",
     )
     expert_capacity: int | None = option(
-        None, "slots per expert as an absolute number, instead of both factors", low=1, none="the factors decide"
+        None,
+        "slots per expert as an absolute number, instead of both factors",
+        low=1,
+        none="the factors decide",
+        effect="an absolute number of slots instead of a factor",
     )
     min_expert_capacity: int = option(
-        4, "minimum slots per expert, whatever the factors", "So that short texts do not lose most tokens.", low=0
+        4,
+        "minimum slots per expert, whatever the factors",
+        "So that short texts do not lose most tokens.",
+        low=0,
+        effect="slots that an expert has at least, so that short texts are not starved",
     )
     capacity_group: CapacityGroup = option(
         "sequence",
         "whether slots are shared within a sequence or over the whole batch",
         "The paper uses the batch; a causal stack always uses the sequence.",
+        effect="over what slots are counted: each text by itself, or the whole batch",
     )
-    router_aux_loss_coef: float = option(1e-2, "weight of the balance loss", low=0.0)
-    router_z_loss_coef: float = option(1e-3, "weight of the router's z-loss", low=0.0)
+    router_aux_loss_coef: float = option(
+        1e-2,
+        "weight of the balance loss",
+        low=0.0,
+        effect="weight of the balance loss: too little, one expert takes all; too much, routing is blind",
+    )
+    router_z_loss_coef: float = option(
+        1e-3,
+        "weight of the router's z-loss",
+        low=0.0,
+        effect="weight of the z-loss, which keeps logits small and training steady",
+    )
     balance: Balance = option(
         "loss",
         "load balancing: the balance loss, or a bias on the router's choice (loss-free)",
         "The bias is added to the logits for the choice alone, and is raised for underloaded experts (Loss-Free "
         "Balancing, 2408.15664).",
+        effect="how loads are kept even over a batch: by the balance loss, or by a bias on the choice",
     )
-    balance_rate: float = option(1e-3, "with balance=bias: update of the bias per step", low=0.0)
+    balance_rate: float = option(
+        1e-3,
+        "with balance=bias: update of the bias per step",
+        low=0.0,
+        effect="with balance = bias, how far a training step moves that bias",
+    )
     sequence_balance_coef: float = option(
-        0.0, "weight of a balance loss per sequence", "DeepSeek-V3's complementary loss (2412.19437).", low=0.0
+        0.0,
+        "weight of a balance loss per sequence",
+        "DeepSeek-V3's complementary loss (2412.19437).",
+        low=0.0,
+        effect="weight of a balance loss over each text by itself, so that one text uses many experts",
     )
     layer_loss_coef: float = option(
         0.0,
         "with readout=experts: weight of the loss on earlier layers' votes",
         "In training. With a small expert_residual, the last layer alone hardly trains the earlier ones at first.",
         low=0.0,
+        effect="with readout = experts, weight of what the experts of earlier layers would vote in training",
     )
     relative_attention_num_buckets: int = option(
         32, "relative positions: number of distance buckets", "As in T5.", low=4, even=True
@@ -212,6 +272,7 @@ class SwitchFields(PreTrainedConfig):
         "what the classifier reads: the last hidden states, or the last sparse layer's expert outputs alone (votes)",
         '"experts" = each token\'s expert output times its gate, and nothing else: every logit is a bias plus a sum of '
         'votes, one per token (linear head; pooling "mean" or "attention").',
+        effect="what the classifier reads: the residual stream, or the last sparse layer’s experts alone (votes)",
     )
     pooling: Pooling = option(
         "mean",

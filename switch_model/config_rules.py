@@ -100,16 +100,19 @@ class Rule:
         return " " + " and ".join(present) if present else ""
 
 
-def option(default: Any, help: str, note: str = "", largest: int | None = None, **limits: Any) -> Any:
+def option(default: Any, help: str, note: str = "", effect: str = "", largest: int | None = None, **limits: Any) -> Any:
     """A field of SwitchConfig, declared once.
 
     Args:
         help: what it is, in a few words, for the docstring and the flag of the same name.
         note: whole sentences, for the docstring alone.
+        effect: what it does to a model, for a reader who is new to them (the tab How it works).
         largest: limit for untrusted files only; whoever makes a model may exceed it.
         limits: arguments of `Rule`: bounds, and what None means; kind and choices follow from the annotation.
     """
-    return field(default=default, metadata={"help": help, "note": note, "largest": largest, "limits": limits})
+    return field(
+        default=default, metadata={"help": help, "note": note, "effect": effect, "largest": largest, "limits": limits}
+    )
 
 
 def rule_of(own: Field) -> Rule:

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError, SwitchConfig
+from switch_model.config_fields import OPTIONS
 from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.tokens import visible
@@ -39,31 +40,31 @@ _RECORDED = (
 )
 SHOWN = 16
 
-# What each parameter of a Switch layer does: field -> words.
-_PARAMETERS = {
-    "num_experts": "how many small networks a layer has; a token uses one of them, so that more cost memory, not time",
-    "d_model": "width of a hidden state: what the router sees, and what an expert takes in and gives back",
-    "d_ff": "width inside an expert",
-    "encoder_sparse_step": "every n-th layer is sparse; the others have one dense MLP for all tokens",
-    "capacity_factor": "slots per expert in training over an even share: tight drops tokens, loose wastes room",
-    "eval_capacity_factor": "the same when the model is used",
-    "min_expert_capacity": "slots that an expert has at least, so that short texts are not starved",
-    "router_priority": "who gets the slots: first come (position), or the surest tokens first (probability)",
-    "capacity_group": "over what slots are counted: each text by itself, or the whole batch",
-    "expert_capacity": "an absolute number of slots instead of a factor",
-    "router_jitter_noise": "in training, the router’s input times random numbers near 1, to try other experts too",
-    "router_noise_eps": "for the same end, random numbers of this size added to the logits in training",
-    "switch_dropout": "parts of the router’s input that are silenced at random in training; the experts see them",
-    "router_aux_loss_coef": "weight of the balance loss: too little, one expert takes all; too much, routing is blind",
-    "router_z_loss_coef": "weight of the z-loss, which keeps logits small and training steady",
-    "balance": "how loads are kept even over a batch: by the balance loss, or by a bias on the choice",
-    "balance_rate": "with balance = bias, how far a training step moves that bias",
-    "sequence_balance_coef": "weight of a balance loss over each text by itself, so that one text uses many experts",
-    "expert_residual": "share of the residual around the experts: 1 = all of it, 0 = only the expert’s output goes on",
-    "readout": "what the classifier reads: the residual stream, or the last sparse layer’s experts alone (votes)",
-    "layer_loss_coef": "with readout = experts, weight of what the experts of earlier layers would vote in training",
-    "expert_dropout": "hidden units of an expert that are silenced at random in training",
-}
+# The parameters that are explained, in the order of a reader; config_fields.py has the words.
+_PARAMETERS = (
+    "num_experts",
+    "d_model",
+    "d_ff",
+    "encoder_sparse_step",
+    "capacity_factor",
+    "eval_capacity_factor",
+    "min_expert_capacity",
+    "router_priority",
+    "capacity_group",
+    "expert_capacity",
+    "router_jitter_noise",
+    "router_noise_eps",
+    "switch_dropout",
+    "router_aux_loss_coef",
+    "router_z_loss_coef",
+    "balance",
+    "balance_rate",
+    "sequence_balance_coef",
+    "expert_residual",
+    "readout",
+    "layer_loss_coef",
+    "expert_dropout",
+)
 
 
 def steps_html(view: View | None, config: SwitchConfig | None) -> str:
@@ -201,7 +202,7 @@ def parameters_html(config: SwitchConfig | None) -> str:
     """A row for each parameter of a Switch layer: its name, its value in this model, what it does."""
     if not isinstance(config, SwitchConfig):
         return ""
-    rows = [(name, getattr(config, name), words) for name, words in _PARAMETERS.items() if hasattr(config, name)]
+    rows = [(name, getattr(config, name), OPTIONS[name].metadata["effect"]) for name in _PARAMETERS]
     return render("how_it_works/parameters.html", rows=rows)
 
 
