@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from switch_model import Interventions
 from switch_model.config import SwitchConfig
-from switch_model.export.torchao_int8 import with_linear_experts
+from switch_model.export.torchao_int8 import Rows, prepare
 from switch_model.layers import attention, dispatch, hashed_bigrams
 from switch_model.layers.attention import RelativePositionBias
 from switch_model.layers.experts import Experts
@@ -85,12 +85,13 @@ def test_an_exported_program_and_its_onnx_file_serve_every_length(tmp_path):
 
 
 @pytest.mark.parametrize(("head", "activation"), [("masked", "gated-gelu"), ("conditional", "relu")])
-def test_experts_as_linear_layers_of_their_own_are_the_same(head, activation):
+def test_experts_as_linear_layers_and_tables_row_by_row_are_the_same(head, activation):
     model = Logits(make(head, **SMALL, dense_act_fn=activation))
     given = texts(head, 5, 9)
     expected = model(*given)
-    with_linear_experts(model)
+    prepare(model)
     assert not [module for module in model.modules() if isinstance(module, Experts)]
+    assert isinstance(model.model.shared, Rows)
     torch.testing.assert_close(model(*given), expected)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnxruntime
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from app import parse_arguments
+from switch_model.export import onnx_graph
 from switch_model.export.inference import input_fn, output_fn
 from switch_model.export.service import Service
 from switch_model.inference.decoding import Decoding
@@ -28,7 +30,9 @@ from tests.support.pages import (
 from tests.support.triton import Triton, read_config, served
 from tests.support.waits import wait_until
 from train.cli.main import main
+from train.release.export import FORMATS
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["oil prices rose", "the team won about winter as traders worried"]
 SAVE = {
     "classifier": save_tiny_checkpoint,
@@ -154,19 +158,56 @@ def shipped(folder: Path):
             yield path, path.read_bytes()
 
 
-@pytest.mark.parametrize("format", ["endpoint", "sagemaker", "docker"])
-def test_nothing_shipped_names_a_folder_or_holds_optimizer_files_and_secrets(format, own_run, tmp_path):
-    checkpoint = shutil.copytree(own_run.best, tmp_path / "model")
+@pytest.fixture(scope="module")
+def leaking(own_run, tmp_path_factory):
+    """A run's checkpoint among files and paths that stay at home."""
+    checkpoint = shutil.copytree(own_run.best, tmp_path_factory.mktemp("leaking") / "model")
     for name in ("optimizer.pt", "training_args.bin", "scheduler.pt", ".env", "log.txt"):
         (checkpoint / name).write_text("hf_secret")
     training = json.loads((checkpoint / "training.json").read_text(encoding="utf-8"))
-    training["arguments"]["init_from"] = f"{tmp_path}/start"  # As earlier versions wrote it.
+    training["arguments"]["init_from"] = f"{checkpoint.parent}/start"  # As earlier versions wrote it.
     (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
-    export(checkpoint, format, tmp_path / "out")
+    return checkpoint
+
+
+@pytest.fixture
+def one_graph(leaking, monkeypatch):
+    """The checkpoint's graph is exported once: all formats have the same."""
+    once, write = leaking.with_name("model.onnx"), onnx_graph.write_onnx
+
+    def write_once(graph, path):
+        if not once.is_file():
+            write(graph, once)
+        shutil.copyfile(once, path)
+
+    monkeypatch.setattr(onnx_graph, "write_onnx", write_once)
+
+
+# These two need packages that are not among the project's own.
+INSTALLED = [one for one in FORMATS if one not in ("openvino", "torchao-int8") or find_spec(one.partition("-")[0])]
+
+
+@pytest.mark.parametrize("format", INSTALLED)
+def test_no_format_ships_paths_secrets_and_optimizer_files_or_takes_a_broken_checkpoint(
+    format, leaking, one_graph, own_run, tmp_path, capsys
+):
+    export(leaking, format, tmp_path / "out")
     held = list(shipped(tmp_path / "out"))
-    strange = [b"hf_secret", *(str(path).encode() for path in (tmp_path, own_run.folder.parent, sys.prefix))]
-    assert len(held) > 50 and not [path for path, text in held if any(one in text for one in strange)]
-    assert not [path for path, _ in held if path.suffix in (".pt", ".bin", ".pth", ".pkl", ".pyc")]
+    homes = (tmp_path, leaking.parent, own_run.folder.parent, sys.prefix, ROOT)
+    strange = [b"hf_secret", b"site-packages/", *(str(path).encode() for path in homes)]
+    assert len(held) > 5 and not [path for path, text in held if any(one in text for one in strange)]
+    assert not [path for path, text in held if path.suffix == ".onnx" and b'.py"' in text]
+    unwanted = {".pt", ".pth", ".pkl", ".pyc"} | (set() if format == "openvino" else {".bin"})
+    assert not [path for path, _ in held if path.suffix in unwanted or path.name in (".env", "log.txt")]
+
+    broken = shutil.copytree(leaking, tmp_path / "broken")
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    capsys.readouterr()
+    flags = ["--checkpoint", str(broken), "--format", format, "--output", str(tmp_path / "none")]
+    assert main(["export", *flags]) == 2 and not (tmp_path / "none").exists()
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "model.safetensors" in said and said.count("\n") == 1
 
 
 @pytest.fixture
@@ -195,14 +236,13 @@ def test_a_repository_for_triton_batches_texts_and_answers_the_documented_client
     answers = triton.ask({"TEXT": TEXTS[:1]}, {"TEXT": TEXTS[1:] + TEXTS[:1]}, {"TEXT": [" "]})
     own = [{"label": one.label, "scores": pytest.approx(one.scores, abs=1e-4)} for one in map(pipeline, TEXTS)]
     assert answers[:2] == [own[:1], [own[1], own[0]]] and "a text is empty" in answers[2]
-    page = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/export.md").read_text(encoding="utf-8")
     [client] = [code for code in re.findall(r"(?s)```python\n(.*?)```", page) if "/v2/models/" in code]
     with served(triton, "ag_news") as address:
         known: dict = {}
         exec(client.replace("http://127.0.0.1:8000", address), known)
     assert [one["label"] for one in known["answers"]] == [pipeline(text).label for text in known["texts"]]
     assert subprocess.run(["bash", "-n", tmp_path / "models/run_triton.sh"]).returncode == 0
-    assert not [path for path, held in shipped(tmp_path / "models") if str(tmp_path).encode() in held]
 
 
 def test_triton_writes_texts_of_like_parameters_in_one_pass(tmp_path, own_path):
