@@ -79,7 +79,7 @@ def prepare(model: SwitchPreTrainedModel) -> None:
             if isinstance(child, Experts):
                 setattr(module, name, LinearExperts(child))
             elif isinstance(child, nn.Embedding) and not isinstance(module, RelativePositionBias):
-                setattr(module, name, Rows(child.num_embeddings, child.embedding_dim, _weight=child.weight))
+                setattr(module, name, Rows.from_pretrained(child.weight.detach()))
 
 
 def quantize(model: SwitchPreTrainedModel) -> list[str]:
