@@ -53,13 +53,13 @@ def agreement_by_position(found: Sequence[LayerAgreement]) -> go.Figure:
     )
 
 
-def agreement_by_layer(found: Sequence[LayerAgreement]) -> go.Figure:
-    """Overlap of the chosen experts over the layers, and chance."""
+def agreement_by_layer(found: Sequence[LayerAgreement], top_k: int) -> go.Figure:
+    """Overlap of the chosen experts over the layers, of several also of the first ones, and chance."""
     figure = go.Figure()
     names = [plain(layer_title(one.layer)) for one in found]
-    for index, (values, name) in enumerate(
-        (([one.overlap for one in found], "same experts"), ([one.same_first for one in found], "same first choice"))
-    ):
+    lines = [([one.overlap for one in found], "same experts")]
+    lines += [([one.same_first for one in found], "same first choice")] if top_k > 1 else []
+    for index, (values, name) in enumerate(lines):
         values = [100 * value for value in values]
         figure.add_scatter(x=names, y=values, name=name, mode="lines+markers", line={"color": LINES[index]})
     chance = [100 * one.overlap_chance for one in found]

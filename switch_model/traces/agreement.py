@@ -39,8 +39,8 @@ def agreement(one: RoutingTrace, other: RoutingTrace, rounds: int = 20, seed: in
     """
     if len(one.layers) != len(other.layers) or one.top_k != other.top_k:
         raise TraceError(
-            f"One has {len(one.layers)} layers with {one.top_k} experts per token, the other {len(other.layers)} with "
-            f"{other.top_k}: only models of the same shape can be compared choice by choice."
+            f"One has {_shape(one)}, the other {_shape(other)}: only models of the same shape can be compared choice "
+            "by choice."
         )
     if len(one.text) != len(other.text) or (one.position != other.position).any() or (one.text != other.text).any():
         raise TraceError("They are not of the same tokens: give both models the same texts and tokenizer.")
@@ -62,6 +62,11 @@ def agreement(one: RoutingTrace, other: RoutingTrace, rounds: int = 20, seed: in
             LayerAgreement(layer, at_first, chance[0], overlap, chance[-1], by_depth.mean(), chance.mean(), by_position)
         )
     return found
+
+
+def _shape(trace: RoutingTrace) -> str:
+    layers, top_k = len(trace.layers), trace.top_k
+    return f"{layers} layer{'s' * (layers != 1)} with {top_k} expert{'s' * (top_k != 1)} per token"
 
 
 def _overlaps(here: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -137,6 +137,14 @@ def test_a_model_that_writes_is_analysed_by_where_its_texts_come_from(table, tmp
     assert search(analysis, corpus.layers[0], -1, "oil").count("data-row") == 6
 
 
+def test_of_pairs_the_sources_are_analysed(analyst, tmp_path):
+    (tmp_path / "pairs.csv").write_text(
+        "src,tgt\n" + "".join(f"oil prices {row},bedi bada {row}\n" for row in range(30))
+    )
+    analysis = [*analyst.run("tiny", "toy", str(tmp_path / "pairs.csv"), "", 0)][-1][0]
+    assert analysis.corpus.texts[3] == "oil prices 3" and "sources of pairs (column 'src')" in analysis.note
+
+
 def test_the_page_measures_what_the_command_line_does(analyst, analysis):
     *steps, last = analyst.reliance(analysis)
     predictor = analyst.shelf.load("tiny").predictor

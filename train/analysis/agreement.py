@@ -14,19 +14,21 @@ from train.formatting import percent
 from train.templates import plot_html, render
 
 
-def agreement_table(found: Sequence[LayerAgreement]) -> str:
+def agreement_table(found: Sequence[LayerAgreement], top_k: int) -> str:
+    """A row per layer as HTML. Of one expert for each token, ranks and first choices say nothing more."""
     """A row per layer as HTML: agreement of the chosen experts, of their ranks and of the first ones, beside chance."""
     names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
+    shown = len(names) if top_k > 1 else 2
     rows = [
         (
             layer_title(one.layer),
             f"{percent(one.overlap)} ({percent(one.overlap_chance)})",
             f"{percent(one.rank)} ({percent(one.rank_chance)})",
             f"{percent(one.same_first)} ({percent(one.same_first_chance)})",
-        )
+        )[:shown]
         for one in found
     ]
-    return render("evaluation/number_table.html", head=[*map(header, names)], rows=rows)
+    return render("evaluation/number_table.html", head=[*map(header, names[:shown])], rows=rows)
 
 
 def agreement_html(found: Sequence[LayerAgreement], other: str, top_k: int) -> str:
@@ -38,8 +40,8 @@ def agreement_html(found: Sequence[LayerAgreement], other: str, top_k: int) -> s
     return render(
         "analysis/agreement.html",
         other=other,
-        table=agreement_table(found),
-        plot=plot_html(agreement_by_layer(found)),
+        table=agreement_table(found, top_k),
+        plot=plot_html(agreement_by_layer(found, top_k)),
         positions=plot_html(agreement_by_position(found)),
         top_k=top_k,
     )

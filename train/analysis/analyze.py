@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Dataset
 
 from switch_model.analysis.atlas import Atlas, expert_atlas
 from switch_model.analysis.corpus import Corpus
@@ -32,6 +33,7 @@ from train.analysis.agreement import agreement_html, agreement_json
 from train.analysis.atlas import word_json, write_atlas
 from train.data.errors import DataError
 from train.data.loading import load_split
+from train.data.pairs import usual_source
 from train.data.source import DataSource
 from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.measured_rows import rows_of
@@ -72,7 +74,7 @@ def rows_to_analyze(
         if source.label_column:
             raise
         # Perhaps it has no classes. Any other problem is raised again.
-        rows, names = load_split(source, labelled=False)
+        rows, names, said = _texts_alone(source)
     if held_out:
         rows, names, said = held_out_rows(own_data(checkpoint, source), source.dataset, checkpoint)
     if num_samples is not None and num_samples < len(rows):
@@ -93,6 +95,14 @@ def rows_to_analyze(
     which = "all rows" if max(true) < 0 else f"{true.count(-1):,} of {len(true):,} rows"
     note = f"{note}the predicted class is used instead in {which}.".strip()
     return Rows(texts, true, note, held_out, tuple(labels))
+
+
+def _texts_alone(source: DataSource) -> tuple[Dataset, list[str], str]:
+    """(rows, no classes, a remark): the texts of a data set; of pairs the sources, which is what an encoder reads."""
+    if (column := usual_source(source)) is None:
+        return *load_split(source, labelled=False), ""
+    rows = load_split(replace(source, text_column=column), labelled=False)[0]
+    return rows, [], f"The texts are the sources of pairs (column '{column}')."
 
 
 def with_overlap(rows: Rows, checkpoint: str) -> Rows:

@@ -9,7 +9,16 @@ import numpy as np
 from datasets import Dataset
 
 from train.data.cells import texts_in
-from train.data.columns import Columns, cells_of, column_named, instruction_columns, names_in, split_columns, texts_of
+from train.data.columns import (
+    Columns,
+    cells_of,
+    column_named,
+    instruction_columns,
+    names_in,
+    split_columns,
+    texts_of,
+    usual_texts,
+)
 from train.data.errors import DataError, UnclearColumns
 from train.data.loading import TrainingData, read_rows, sampled
 from train.data.source import DataSource, Selection
@@ -49,6 +58,18 @@ def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
             "--text_column and --target_column."
         )
     return text, target
+
+
+def usual_source(source: DataSource) -> str | None:
+    """The source column of a data set whose columns have the names of a pair's; None where a column was asked for, or
+    one has a usual name for texts."""
+    if source.text_column:
+        return None
+    names = names_in(read_rows(source)[0])
+    if usual_texts(names):
+        return None
+    lowered = {name.lower(): name for name in reversed(names)}
+    return next((lowered[first] for first, second in PAIR_COLUMNS if {first, second} <= set(lowered)), None)
 
 
 def pair_texts(rows: Dataset, dataset: str, source: str, target: str) -> tuple[list[str], list[str]]:

@@ -63,7 +63,7 @@ class Analyst:
     def offer(self, upload: Any = None) -> list[tuple[str, str]]:
         """(title, name) of the data sets on offer, a visitor's own table first, what can't be reached last."""
         own = [(Path(_path(upload)).name, UPLOADED)] if upload else []
-        return [*own, *self.reach.choices((*DATASET_NAMES[:2], "toy", *DATASET_NAMES[2:], "tiny_stories"))]
+        return [*own, *self.reach.choices((*DATASET_NAMES[:2], "toy", *DATASET_NAMES[2:], "tiny_stories", "en_hi"))]
 
     def leave(self, dataset: str, upload: Any) -> tuple[Any, Any, Any]:
         """(the upload, pickers of columns): another data set than a visitor's own table leaves them behind."""

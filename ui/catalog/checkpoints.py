@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switch_model import CheckpointError
+from switch_model.inference.factory import Pipeline, open_pipeline
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
-from train.weights.kept import go_to, open_run
+from train.weights.kept import go_to, open_run, put_weights
 from ui.catalog.models import LoadedModel, ModelShelf, size_of
 from ui.server.workspace import Workspace
 
@@ -30,10 +31,10 @@ class CheckpointShelf:
         self._open: OrderedDict[tuple, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
-    def choices(self) -> list[tuple[str, str]]:
-        """(title, key) of the checkpoints of runs, for a picker."""
+    def choices(self, all_kinds: bool = False) -> list[tuple[str, str]]:
+        """(title, key) of the checkpoints of runs, for a picker: of those that learn classes, or of all."""
         found = []
-        for name, run in classifier_runs(self.workspace, MAX_RUNS):
+        for name, run in kept_runs(self.workspace, MAX_RUNS, all_kinds):
             steps = list(run.kept_checkpoints())
             if len(steps) > 1:
                 found += [(f"{name}, step {step:,}", key_of(name, step)) for step in (steps[0], steps[-1])]
@@ -64,9 +65,13 @@ class CheckpointShelf:
 
 
 def _opened(run: Run, title: str, folder: Path, device: str | None) -> LoadedModel:
-    predictor = open_run(run, device)
-    go_to(predictor, folder)
-    return LoadedModel(title, f"{title} · {size_of(predictor)}", predictor)
+    if TASKS[run.arguments().train.task].labelled:
+        pipeline: Pipeline = open_run(run, device)
+        go_to(pipeline, folder)
+    else:
+        pipeline = open_pipeline(run.best, device)
+        put_weights(pipeline.model, folder)
+    return LoadedModel(title, f"{title} · {size_of(pipeline)}", pipeline)
 
 
 def key_of(name: str, step: int) -> str:
@@ -80,12 +85,13 @@ def same_run(first: str | None, second: str | None) -> bool:
     return one is not None and two is not None and one[1] == two[1]
 
 
-def classifier_runs(workspace: Workspace, most: int) -> Iterator[tuple[str, Run]]:
-    """(name, run) of the newest runs that learn classes and keep a checkpoint, `most` of them."""
+def kept_runs(workspace: Workspace, most: int, all_kinds: bool = False) -> Iterator[tuple[str, Run]]:
+    """(name, run) of the newest runs that keep a checkpoint, `most` of them: of those that learn classes, or of all."""
     for name in workspace.names():
         run = Run(workspace.root / name)
         try:
-            fits = TASKS[run.arguments().train.task].labelled and run.last_checkpoint() is not None
+            fits = all_kinds or TASKS[run.arguments().train.task].labelled
+            fits = fits and run.last_checkpoint() is not None
         except RunError:  # Deleted since it was listed, or written by another version.
             continue
         if fits:

@@ -29,7 +29,8 @@ _ABOUT = (
     "in the text: two checkpoints of a run, or a model and what was made of it. By chance: the tokens of one shuffled."
 )
 _FOREIGN = (
-    "Experts of two models have no common numbering: an agreement above chance means that one was made from the other."
+    "Experts of two models have a common numbering only where one was made from the other. Between two that were "
+    "trained apart an agreement above or below chance is an accident of the numbers."
 )
 # Rows to begin with, and at most on a public page.
 ROWS, PUBLIC_ROWS = 100, 200
@@ -79,10 +80,11 @@ class Agreement:
         said = quiet(f"{counted(len(one.texts), 'text')}, {counted(len(one.token), 'token')} of {Path(dataset).name}.")
         if first != second and not same_run(first, second):
             said += note(_FOREIGN)
+        top_k = 1 if one.experts is None else one.experts.shape[-1]
         yield Agreed(
             said,
-            piece("wide", agreement_table(found)),
-            gr.update(value=agreement_by_layer(found), visible=True),
+            piece("wide", agreement_table(found, top_k)),
+            gr.update(value=agreement_by_layer(found, top_k), visible=True),
             gr.update(value=agreement_by_position(found), visible=True),
         )
 
@@ -108,7 +110,7 @@ def create_agreement(handlers: Agreement, private: PrivateModels, tab: gr.Tab) -
                 gr.Dropdown(offered, value=default, label=f"{name} model", elem_id=f"agreement-{number}", **picker)
                 for number, name in enumerate(("First", "Second"))
             ]
-            names = handlers.reach.choices(("mini_news", "mini_reviews", "tiny_stories", "ag_news"))
+            names = handlers.reach.choices(("mini_news", "mini_reviews", "tiny_stories", "ag_news", "en_hi"))
             dataset = gr.Dropdown(names, value="mini_news", label="Data set", elem_id="agreement-data", **picker)
             limit = gr.Number(ROWS, label="Rows", precision=0, minimum=1, min_width=90)
         with gr.Row(elem_classes="buttons"):
@@ -120,7 +122,7 @@ def create_agreement(handlers: Agreement, private: PrivateModels, tab: gr.Tab) -
         positions = gr.Plot(elem_id="agreement-positions", **bare)
 
     def refresh(first: str, second: str, request: gr.Request) -> tuple[Any, Any]:
-        kept = handlers.shelf.choices()
+        kept = handlers.shelf.choices(all_kinds=True)
         one, other = (private.offer(request.session_hash, chosen, kept) for chosen in (first, second))
         return one, other
 

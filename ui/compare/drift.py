@@ -18,7 +18,7 @@ from train.formatting import percent
 from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
 from ui.cards.prediction import prediction_card
-from ui.catalog.checkpoints import classifier_runs
+from ui.catalog.checkpoints import kept_runs
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.run_samples import validation_samples
 from ui.components.events import LAST
@@ -81,7 +81,7 @@ class Drift:
         """(picker of runs, the one with most checkpoints chosen; how to get more, where no run has more than two; what
         is asked, and the button that starts, where there is a run; the one to a recorded training, where there is
         none)."""
-        kept = {name: len(run.kept_checkpoints()) for name, run in classifier_runs(self.workspace, MAX_RUNS)}
+        kept = {name: len(run.kept_checkpoints()) for name, run in kept_runs(self.workspace, MAX_RUNS)}
         if not kept:
             return gr.update(choices=[], value=None), facts(_NO_RUNS), _HIDDEN, _HIDDEN, gr.update(visible=True)
         choices = [(f"{name} ({count} checkpoint{'s' if count != 1 else ''})", name) for name, count in kept.items()]

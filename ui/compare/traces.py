@@ -73,8 +73,8 @@ def recorded(
     if second:
         try:
             found = agreement(trace, open_trace(second, **asked))
-            agreed = heading(f"Agreement with {Path(second).name}", 3) + agreement_table(found)
-            curve = gr.update(value=agreement_by_layer(found), visible=True)
+            agreed = heading(f"Agreement with {Path(second).name}", 3) + agreement_table(found, trace.top_k)
+            curve = gr.update(value=agreement_by_layer(found, trace.top_k), visible=True)
         except TraceError as error:
             agreed = notice(str(error))
     return Recorded(
