@@ -247,7 +247,9 @@ def test_a_full_folder_a_missing_package_and_a_strange_flag_are_reported(tmp_pat
         monkeypatch.setattr(f"train.release.formats.{format}_folder.PACKAGE", "no_such_package")
         assert export(model, tmp_path / "onnx", format="torchao-int8" if format == "torchao" else format) == 2
         assert "pip install no_such_package" in capsys.readouterr().err
-    assert not (tmp_path / "onnx").exists()
+    counted = save_tiny_checkpoint(tmp_path / "counted", counted_rows=9)
+    assert export(counted, tmp_path / "onnx", format="openvino") == 2
+    assert "(counted_rows)" in capsys.readouterr().err and not (tmp_path / "onnx").exists()
 
 
 @pytest.fixture

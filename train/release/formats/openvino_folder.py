@@ -25,15 +25,20 @@ SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
 def write_openvino_folder(opened: Opened, folder: Path) -> str:
     """Write the folder; returns how OpenVINO's answers compare with the model's.
 
-    Raises as `write_onnx_folder`, and CheckpointError for a model that writes text.
+    Raises as `write_onnx_folder`, and CheckpointError for a model that writes text, or adds counts of words.
     """
-    if importlib.util.find_spec(PACKAGE) is None:
-        raise ValueError(f"--format openvino needs {PACKAGE}: pip install {PACKAGE}")
     if opened.model.can_generate():
         raise CheckpointError(
             f"This checkpoint is {a_class(opened.model)}: --format openvino takes classifiers and masked models. "
             "Use --format onnx."
         )
+    if opened.model.config.counted_rows:
+        raise CheckpointError(
+            "This model adds counts of words (counted_rows), found by hashes of 64 bits, which OpenVINO narrows to 32. "
+            "Use --format onnx."
+        )
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise ValueError(f"--format openvino needs {PACKAGE}: pip install {PACKAGE}")
     with tempfile.TemporaryDirectory() as scratch:
         import openvino
 
