@@ -74,7 +74,7 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
                 create_train_tab(demo, workspace, train, pages, explore)
             with noted(gr.Tab("How it works", id="how")) as how:
                 create_how_it_works(how, pages, explore)
-        connect_tabs(demo, pages, explore.restoring, explore.drawing)
+        connect_tabs(demo, pages, explore.restoring, explore.present, explore.drawing)
     say_failures(demo)
     # Several at once for each kind of event: a data set that takes long to arrive keeps nobody from routing.
     demo.queue(default_concurrency_limit=4, max_size=QUEUE_SIZE)

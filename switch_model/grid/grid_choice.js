@@ -38,7 +38,7 @@ function choose(token, layer) {
 
 // What is looked at, for the page's address.
 function note() {
-  if (data?.address) window.tabAddress?.viewed(data.address, data.selected);
+  if (data && "run" in data) window.tabAddress?.viewed(data);
 }
 
 function writtenBy(layer) {

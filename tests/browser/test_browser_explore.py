@@ -132,6 +132,24 @@ def test_switch_force_and_slide_then_take_it_back(page):
     page.wait_for_function("document.querySelectorAll('.panel-bar').length === 2 * 4")
 
 
+def test_changes_of_the_routing_are_told_beside_the_prediction_until_they_are_reset(page):
+    line = page.locator("#prediction .changes-line")
+    route(page, TEXT)
+    assert line.count() == 0
+    open_detail(page, "Experts")
+    page.click(".switch[data-l='0'][data-e='1']")
+    page.click(".switch[data-l='1'][data-e='2']")
+    wait_for_words(page, "#prediction .changes-line", "2 changes of the routing apply to this text")
+    route(page, "the team won")
+    for name in ("Token", "Layer", "Experts", "Attribution", "Flow"):
+        open_detail(page, name)
+        assert line.is_visible(), name
+    open_detail(page, "Token")
+    line.get_by_role("button", name="Reset").click()
+    line.wait_for(state="detached")
+    page.wait_for_function("!document.querySelector('#prediction .changed-bars')")
+
+
 def test_a_press_counts_though_its_switch_is_drawn_anew_before_the_release(open_page):
     page = open_page()
     open_detail(page, "Experts")

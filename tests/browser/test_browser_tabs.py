@@ -142,17 +142,67 @@ def test_an_address_that_opens_nothing_says_so_above_all_tabs(open_page, fragmen
     assert said in page.inner_text(selector)
 
 
-def test_back_after_another_text_shows_the_first_one_again(open_page):
-    page = open_page()
+def run_text(page, text):
+    page.fill("#text textarea", text)
+    page.click("#route")
+
+
+def wait_for_text(page, text, place=""):
+    """Box, grid and address are of this text, at this place."""
+    page.wait_for_function(
+        """([text, place]) => document.querySelector('#text textarea').value === text
+        && [...document.querySelectorAll('#routing-grid .grid-token')].map((one) => one.textContent).join(' ') === text
+        && document.querySelector(`#routing-grid .cell.selected${place}`)
+        && location.hash.includes(new URLSearchParams({ text }))""",
+        arg=[text, place],
+    )
+
+
+def test_each_text_is_an_entry_that_back_restores_with_its_place(open_page):
+    page, place = open_page(), "[data-t='1'][data-l='1']"
     first = page.input_value("#text textarea")
-    for text in ("oil prices rose", "the team won"):
-        page.fill("#text textarea", text)
-        page.click("#route")
-        page.wait_for_function(f"location.hash.includes('text={text.replace(' ', '+')}')")
+    for text in ("oil prices rose", "the team won", "winter alert"):
+        run_text(page, text)
+        wait_for_text(page, text)
+        page.click(f"#routing-grid .cell{place}")
+        wait_for_text(page, text, place)
+    for text in ("the team won", "oil prices rose"):
+        page.go_back()
+        wait_for_text(page, text, place)
     page.go_back()
     page.wait_for_function(f"document.querySelector('#text textarea').value === {first!r}")
     page.go_forward()
-    page.wait_for_function("document.querySelector('#text textarea').value === 'the team won'")
+    wait_for_text(page, "oil prices rose", place)
+
+
+def test_back_and_a_pasted_address_lose_no_text_and_a_late_answer_writes_into_no_other_entry(open_page):
+    page, held, slow = open_page(), [], []
+    page.route("**/queue/join**", lambda request: held.append(request) if slow else request.continue_())
+    run_text(page, "oil prices rose")
+    wait_for_text(page, "oil prices rose")
+    slow.append("slow")
+    run_text(page, "the team won")
+    page.wait_for_function("location.hash.includes('the+team')")
+    page.go_back()
+    page.wait_for_function("document.querySelector('#text textarea').value === 'oil prices rose'")
+    slow.clear()
+    # The answer to Back comes first.
+    for request in reversed(held):
+        request.continue_()
+    wait_for_text(page, "oil prices rose")
+    page.go_forward()
+    wait_for_text(page, "the team won")
+    # Typed and not run.
+    page.locator("#text textarea").press("End")
+    page.keyboard.type(" oil")
+    page.evaluate("location.hash = '#tab=explore&model=tiny&text=winter+alert'")
+    wait_for_text(page, "winter alert")
+    page.go_back()
+    page.wait_for_function("document.querySelector('#text textarea').value === 'the team won oil'")
+    page.reload()
+    page.wait_for_function("document.querySelector('#text textarea')?.value === 'the team won oil'")
+    page.wait_for_function("document.querySelectorAll('#routing-grid .grid-token').length === 3")
+    page.unroute("**/queue/join**")
 
 
 def test_a_tab_chosen_while_the_server_is_slow_stays(new_page, address):

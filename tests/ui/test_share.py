@@ -99,7 +99,7 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
     assert "Changed: expert 3 of layer 1 off" in opened.panel["said"] and "with your changes" in opened.answer
     # Grid, cards and changes are those of the live view, but for the model's name.
     assert (opened.token, opened.load) == (shown.token, shown.load)
-    assert opened.grid == shown.grid | {"address": None}
+    assert opened.grid == shown.grid | {"address": None, "asked": ["", TEXT]}
     assert again.changes == view.changes and empty.intervene(again, {"kind": "undo"})[0] is again
 
 
@@ -109,7 +109,7 @@ def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
     empty = Explorer(ModelShelf({}), SampleLibrary())
     opened = empty.open_record(keep(explorer, measured, "json"))
     again = opened.view
-    assert opened.grid == explorer.intervene(measured, {"kind": "none"}).grid | {"address": None}
+    assert opened.grid == explorer.intervene(measured, {"kind": "none"}).grid | {"address": None, "asked": ["", TEXT]}
     assert "What moves" in opened.notice
     assert torch.equal(again.importance.experts, measured.importance.experts)
     values = [re.findall(r"[\d.]+\s%|[+−±][\d.]+", html) for html in (card, empty.look_closer(again).elsewhere)]

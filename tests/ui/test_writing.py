@@ -113,7 +113,7 @@ def test_a_click_while_a_text_is_written_is_where_its_view_looks(explorer):
     reads = len(view.traces[0].tokens)
 
     def click(token: int, layer: int) -> None:
-        writing.on_look(view, False, None, SimpleNamespace(token=token, layer=layer), VISITOR)
+        writing.look(view, token, layer, VISITOR)
 
     for text, kept in ((PROMPT, True), ("weather", False)):  # The other has no such token at that place.
         steps = writing.write("hindi", text, view, *SETTINGS, VISITOR)

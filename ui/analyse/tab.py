@@ -26,7 +26,8 @@ from ui.analyse.handlers import (
 from ui.catalog.private_models import PrivateModels
 from ui.components.events import EACH, LAST, ONCE
 from ui.components.outputs import outputs
-from ui.explore.tab import ExploreTab
+from ui.explore.present import Present
+from ui.explore.tab import ASKS, ExploreTab
 from ui.look.html import heading, quiet
 from ui.server.downloads import hand_over
 from ui.sharing.link import plain_link
@@ -334,7 +335,9 @@ def _connect_explore(
 ) -> None:
     """A text of a list opens in Explore, at the token that was searched for, and a button there leads back to it."""
 
-    def open_text(analysis: Analysis | None, event: gr.EventData, request: gr.Request) -> Any:
+    def open_text(
+        analysis: Analysis | None, present: Present, run: str, event: gr.EventData, request: gr.Request
+    ) -> Any:
         index = int(event.row)
         if analysis is None or not 0 <= index < len(analysis.corpus.texts):
             raise gr.Error("That text is gone: analyse the data set again.", print_exception=False)
@@ -343,12 +346,13 @@ def _connect_explore(
         place = {name: int(event._data[name]) for name in ("token", "layer") if name in event._data}
         corpus = analysis.corpus
         label = corpus.classes[corpus.true[index]] if corpus.true[index] >= 0 and corpus.classified else None
-        restored = explore.restoring["fn"](plain_link(analysis.model, corpus.texts[index], label, **place))
+        link = plain_link(analysis.model, corpus.texts[index], label, **place)
+        restored = explore.restoring["fn"](link, present, run)
         return gr.Tabs(selected="explore"), gr.update(visible=True), *restored
 
     for listed in lists:
         outputs = [pages, explore.back, *explore.restoring["outputs"]]
-        opening = listed.pick(open_text, [analysis], outputs, **EACH)
+        opening = listed.pick(open_text, [analysis, explore.present, explore.run], outputs, js=ASKS, **EACH)
         opening.success(None, None, None, js="() => window.scrollTo(0, 0)", **LAST).then(**explore.drawing)
     # What was found is still there: nothing is worked out again.
     leaving = explore.back.click(_leave, None, [pages, explore.back], **LAST)

@@ -4,10 +4,16 @@ A field that is not given leaves its component as it is. Try it: outputs("Answer
 """
 
 from collections import namedtuple
+from typing import Any
 
 import gradio as gr
 
 SKIP = gr.skip()
+
+
+def is_skipped(value: Any) -> bool:
+    """Whether an output leaves its component as it is."""
+    return isinstance(value, dict) and value == SKIP
 
 
 def outputs(name: str, *fields: str) -> type[tuple]:

@@ -14,7 +14,7 @@ import gradio as gr
 from ui.components.events import EACH
 
 _FOLLOW = """
-window.tabAddress.follow(() => trigger("move", {}), (link) => trigger("reopen", { link }));
+window.tabAddress.follow(() => trigger("move", {}), (asked) => trigger("reopen", asked));
 """
 
 
@@ -29,21 +29,24 @@ def connect_tabs(
     demo: gr.Blocks,
     pages: gr.Tabs,
     restoring: Mapping[str, Any],
+    present: gr.State,
     drawing: Mapping[str, Any],
 ) -> None:
     """Keep the address and the page alike.
 
     Args:
         restoring, drawing: the events that open a link in Explore, but for its input, and what follows.
+        present: what Explore shows.
     """
     moved = gr.HTML("", html_template="<i></i>", js_on_load=_FOLLOW, visible="hidden", elem_id="tab-moved")
     restore = restoring["fn"]
 
-    def reopen(event: gr.EventData) -> Any:
-        return restore(str(event.link))
+    def reopen(present: Any, event: gr.EventData) -> Any:
+        return restore(str(event.link), present, str(event.run), event.keep is True)
 
     names = json.dumps([str(tab.id) for tab in pages.children])
     demo.load(None, None, [pages], js=f"() => window.tabAddress.first({names})", **EACH)
     # Forward while the answer to Back is still on its way.
     moved.move(None, None, [pages], js="() => window.tabAddress.next()", **EACH)
-    moved.reopen(**{**restoring, "fn": reopen}, **EACH).then(**drawing)
+    moved.reopen(**{**restoring, "fn": reopen}, inputs=[present], **EACH).then(**drawing)
+    demo.load(None, None, None, js="() => window.tabAddress.begin()", **EACH)

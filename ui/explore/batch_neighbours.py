@@ -14,6 +14,7 @@ from train.formatting import percent
 from ui.catalog.models import ModelShelf
 from ui.components.events import LAST
 from ui.components.routing_grid import create_routing_grid
+from ui.explore.present import Present
 from ui.look.html import facts, quiet
 from ui.views.view import View
 
@@ -98,7 +99,7 @@ def forget(view: View | None, asked: Any) -> Neighbours:
     return Neighbours("", _NOTHING, None)
 
 
-def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[gr.Accordion, Neighbours]:
+def create_neighbours(shelf: ModelShelf, present: gr.State, shown: bool) -> tuple[gr.Accordion, Neighbours]:
     """Lay it out and connect it. Returns the box, and what `forget` fills as the view moves."""
     asked = gr.State(None)
     box = gr.Accordion("Neighbours in the batch", open=False, visible=shown, elem_classes="card", elem_id="neighbours")
@@ -124,8 +125,10 @@ def create_neighbours(shelf: ModelShelf, view: gr.State, shown: bool) -> tuple[g
 
     parts = Neighbours(said, grid, asked)
 
-    def route(view: View | None, others: str, where: str) -> Neighbours:
-        return Neighbours(*compare(shelf, view, others, where), asked_about(view))
+    def route(present: Present, others: str, where: str) -> Neighbours:
+        asked = asked_about(present.view)
+        found = Neighbours(*compare(shelf, present.view, others, where), asked)
+        return found if asked == asked_about(present.view) else Neighbours("", _NOTHING, None)
 
-    run.click(route, [view, others, where], [*parts], **LAST)
+    run.click(route, [present, others, where], [*parts], **LAST)
     return box, parts

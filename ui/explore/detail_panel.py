@@ -4,6 +4,7 @@ Only what the open tab shows is worked out: a click in the grid would else draw 
 Try it: python app.py
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -21,14 +22,14 @@ _PROBABILITIES = "A column per token, a row per expert; a dot marks the expert t
 
 
 class DetailPanel(NamedTuple):
-    """The parts of the panel, which tab is open, all tabs, and each by that name."""
+    """The parts of the panel, which tab it opens with, all tabs, and each by its name."""
 
     token: gr.HTML
     load: gr.HTML
     experts: gr.HTML
     closer: Closer
     flow: Flow
-    opened: gr.State
+    opened: str
     all_tabs: gr.Tabs
     tabs: dict[str, gr.Tab]
 
@@ -36,8 +37,8 @@ class DetailPanel(NamedTuple):
 def create_detail_panel(start: Shown, closer: Closer, writes: bool) -> DetailPanel:
     """Lay it out, filled with the first view. Of a model that writes, its experts come first: each click on one
     rewrites the text."""
-    opened = gr.State(EXPERTS if writes else TOKEN)
-    all_tabs = gr.Tabs(elem_id="detail-tabs", selected=opened.value, render=False)
+    opened = EXPERTS if writes else TOKEN
+    all_tabs = gr.Tabs(elem_id="detail-tabs", selected=opened, render=False)
     with gr.Column(elem_classes="card", elem_id="detail"), all_tabs.render():
         with gr.Tab("Token", id=TOKEN) as token_tab, gr.Row(elem_classes="detail-pair"):
             token = gr.HTML(start.token, apply_default_css=False, elem_id="token")
@@ -68,7 +69,9 @@ def create_detail_panel(start: Shown, closer: Closer, writes: bool) -> DetailPan
     return DetailPanel(token, load, experts, closer, flow, opened, all_tabs, tabs)
 
 
-def connect_tabs(panel: DetailPanel, drawing: dict[str, Any]) -> None:
+def connect_tabs(
+    panel: DetailPanel, open_tab: Callable[[Any, str], None], present: gr.State, drawing: dict[str, Any]
+) -> None:
     """A tab that is opened draws what it shows."""
     for name, tab in panel.tabs.items():
-        tab.select(lambda name=name: name, None, [panel.opened], **EACH).then(**drawing)
+        tab.select(lambda present, name=name: open_tab(present, name), [present], None, **EACH).then(**drawing)

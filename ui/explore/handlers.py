@@ -16,6 +16,7 @@ from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.grid.layer_names import layer_title
 from switch_model.inference.pipeline import replace_surrogates
+from ui.cards.changes_line import changes_line
 from ui.cards.flow import draw_flow
 from ui.cards.of_view import (
     answer_card,
@@ -117,35 +118,11 @@ class Explorer:
         except (CheckpointError, ValueError) as error:
             return blank_outputs(str(error), self.shelf.kind(view.model).answers)
 
-    # -- what people do most, in one event each: an event costs the server more than drawing does -------------------
+    def shown(self, view: View, serial: int = 0) -> Shown:
+        """A view on screen, with what its model allows."""
+        return shown(view, self.shelf.load(view.model).config if view.model else None, serial)
 
-    def on_route(
-        self,
-        model: str | None,
-        text: str,
-        sample: Sample | None,
-        view: View | None,
-        opened: str,
-        neighbours_of: Any,
-    ) -> tuple[Any, ...]:
-        """Shown, then Drawn; likewise below."""
-        return self._drawn(self.route(model, text, sample, view), opened, neighbours_of)
-
-    def on_intervene(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
-        """The expert panel was used."""
-        return self._drawn(self.intervene(view, event._data), opened, neighbours_of)
-
-    def on_force(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
-        """An expert was clicked in the card of the token."""
-        wish = {"kind": "force", "expert": event.expert}
-        return self._drawn(self.intervene(view, wish), opened, neighbours_of)
-
-    def on_look(self, view: View | None, opened: str, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
-        """Another place of the grid was clicked."""
-        return self._drawn(look(view, int(event.token), int(event.layer)), opened, neighbours_of)
-
-    def _drawn(self, first: Shown | Looked, opened: str, neighbours_of: Any) -> tuple[Any, ...]:
-        return *first, *self.draw(first.view, opened, neighbours_of)
+    # -- the closer look ------------------------------------------------------------------------------------------
 
     def look_closer(self, view: View | None, opened: str = TOKEN, asked: bool = False) -> Closer:
         """What the open tab of the detail panel shows; what the others show is not computed.
@@ -299,10 +276,10 @@ def shown(view: View, config: SwitchConfig | None, serial: int = 0) -> Shown:
     """
     return Shown(
         view,
-        answer_card(view),
+        answer_card(view) + changes_line(view),
         view_notice(view),
         summary(view),
-        view.grid() | {"address": address_of(view)},
+        view.grid() | {"address": address_of(view), "asked": [view.model, view.text], "run": view.run},
         panel_value(view, config, serial) if config else {"said": saved_in_words(view)},
         *closer_cards(view),
     )

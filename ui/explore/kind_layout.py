@@ -89,7 +89,6 @@ def controls_for(kind: Kind, text: str | None) -> Controls:
         neighbours=gr.update(visible=classifies),
         # What a model writes is where a change of its experts shows best.
         details=gr.Tabs(selected=EXPERTS) if writes else gr.skip(),
-        opened=EXPERTS if writes else gr.skip(),
         begin=begins(kind),
     )
 

@@ -63,8 +63,7 @@ class Drawn(NamedTuple):
 
 class Controls(NamedTuple):
     """What a kind of model asks of the page: text box, Route, the panel of samples, their source, Generate, Stop, how a
-    text is written, neighbours in the batch, the tabs of the detail panel and which of them is open, and what begins a
-    text."""
+    text is written, neighbours in the batch, the tabs of the detail panel, and what begins a text."""
 
     text: Any = SKIP
     run: Any = SKIP
@@ -75,7 +74,6 @@ class Controls(NamedTuple):
     settings: Any = SKIP
     neighbours: Any = SKIP
     details: Any = SKIP
-    opened: Any = SKIP
     begin: Any = SKIP
 
 

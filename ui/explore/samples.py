@@ -35,10 +35,6 @@ class SamplePicker:
         sample = self.library.pick(self._source(model, source), row)
         return self._sampled(model, sample, view)._replace(samples=close_samples())
 
-    def on_pick(self, model: str | None, source: str, view: View | None, event: gr.EventData) -> Sampled:
-        """A row of the table was clicked."""
-        return self.pick_sample(model, source, view, int(event.row))
-
     def open_samples(self, model: str | None, source: str, query: str) -> tuple[Any, str]:
         """Show the panel: (its visibility, the table)."""
         return gr.update(visible=True), self.search_samples(model, source, query)

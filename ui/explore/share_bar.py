@@ -13,6 +13,7 @@ from ui.components.events import LAST
 from ui.explore.detail_tabs import ATTRIBUTION, FLOW, TOKEN
 from ui.explore.handlers import EMPTY_TEXT, Explorer
 from ui.explore.outputs import Reopened
+from ui.explore.present import Present
 from ui.look.html import facts, heading, quiet
 from ui.server.downloads import fresh_path, hand_over
 from ui.sharing.link import link_of
@@ -35,7 +36,7 @@ _PRIVACY = (
 _COPY = """(link) => {
   if (!link) return [link];
   const address = location.href.split("#")[0] + "#s=" + link;
-  const show = () => history.replaceState(null, "", address);
+  const show = () => history.replaceState(history.state, "", address);
   if (navigator.clipboard) navigator.clipboard.writeText(address).catch(show);
   else show();
   return [link];
@@ -44,18 +45,16 @@ _COPY = """(link) => {
 
 def create_share_bar(
     explorer: Explorer,
-    shown: list[gr.State],
-    link: gr.Textbox,
-    opens: Callable[..., Reopened],
+    present: gr.State,
+    opens: dict[str, Any],
     reopened: Reopened,
     drawing: dict[str, Any],
 ) -> None:
     """Lay it out and connect it.
 
     Args:
-        shown: the view, and which tab of the detail panel is open.
-        link: a hidden box that the link passes through.
-        opens: the handler that opens a record.
+        present: what the page shows.
+        opens: the event that opens a record, but for the file, its first input.
         reopened: what it fills, but for the words when it fails, which this row has a place for.
         drawing: the event that draws what follows.
     """
@@ -65,15 +64,17 @@ def create_share_bar(
             copy = gr.Button("Copy link", min_width=0, scale=0, elem_id="copy-link")
             for kind, name in _FILES.items():
                 button = gr.Button(name, min_width=0, scale=0, elem_id=f"keep-{kind}")
-                hand_over(button, _keeper(explorer, kind), shown, f"keep-{kind}")
+                hand_over(button, _keeper(explorer, kind), [present], f"keep-{kind}")
             reopen = gr.UploadButton(
                 "Open a record…", file_types=[".json"], min_width=0, scale=0, elem_id="open-record"
             )
         said = gr.HTML("", apply_default_css=False, elem_id="link-said")
         gr.HTML(quiet(_PRIVACY), apply_default_css=False)
-    copying = copy.click(make_link, shown[:1], [link, said], **LAST)
+    link = gr.Textbox(visible="hidden", elem_id="link")
+    copying = copy.click(lambda present: make_link(present.view), [present], [link, said], **LAST)
     copying.success(None, [link], [link], js=_COPY, **LAST)
-    reopen.upload(opens, [reopen], [*reopened._replace(failed=said)], **LAST).then(**drawing)
+    opening = {**opens, "inputs": [reopen, *opens["inputs"]], "outputs": [*reopened._replace(failed=said)]}
+    reopen.upload(**opening, **LAST).then(**drawing)
 
 
 def make_link(view: View | None) -> tuple[str, str]:
@@ -110,8 +111,8 @@ def keep(explorer: Explorer, view: View | None, kind: str, opened: str = TOKEN) 
     return str(path)
 
 
-def _keeper(explorer: Explorer, kind: str) -> Callable[[View | None, bool], str]:
-    def keeper(view: View | None, opened: str) -> str:
-        return keep(explorer, view, kind, opened)
+def _keeper(explorer: Explorer, kind: str) -> Callable[[Present], str]:
+    def keeper(present: Present) -> str:
+        return keep(explorer, present.view, kind, present.opened)
 
     return keeper

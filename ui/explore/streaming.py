@@ -22,8 +22,8 @@ from ui.catalog.models import LoadedModel
 from ui.components.events import LAST
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
 from ui.components.outputs import SKIP
-from ui.explore.handlers import Explorer, blank_outputs, shown
-from ui.explore.outputs import Chosen, Reopened, Step
+from ui.explore.handlers import Explorer, blank_outputs, look, shown
+from ui.explore.outputs import Chosen, Looked, Reopened, Step
 from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
 from ui.sharing.link import LINK, read_link
 from ui.views.view import NO_CHANGES, WrittenView, kept_changes, past_of
@@ -118,12 +118,8 @@ class Writing:
 
         yield from self._written(wanted, request)
 
-    def change(self, view: Any, event: gr.EventData, request: gr.Request) -> Steps:
-        """The text again, under what the expert panel or the card of a token asks for."""
-        yield from self.rewrite(view, event._data, request)
-
     def rewrite(self, view: Any, wish: dict[str, Any], request: gr.Request) -> Steps:
-        """The same, called by hand."""
+        """The text again, under what the expert panel or the card of a token asks for."""
         if view is None or not view.writes or not view.model:
             yield Step()
             return
@@ -142,15 +138,13 @@ class Writing:
 
         yield from self._written(wanted, request)
 
-    def on_look(
-        self, view: Any, opened: str, neighbours_of: Any, event: gr.EventData, request: gr.Request
-    ) -> tuple[Any, ...]:
-        """As in Explorer; a text on its way will open at that place."""
-        looked, *drawn = self.explorer.on_look(view, opened, neighbours_of, event)
+    def look(self, view: Any, token: int, layer: int, request: gr.Request) -> Looked:
+        """Another place; a text on its way will open there."""
+        looked = look(view, token, layer)
         with self._lock:
-            if (running := self._running.get(_session(request))) and looked is not None and looked.writes:
-                running.looked = looked
-        return looked, *drawn
+            if (running := self._running.get(_session(request))) and looked.view is not None and looked.view.writes:
+                running.looked = looked.view
+        return looked
 
     def choose_model(self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request) -> Chosen:
         """As in Explorer; a text on its way ends."""

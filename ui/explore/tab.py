@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from ui.cards.changes_line import create_answer
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, Sample, SampleLibrary
@@ -20,7 +21,9 @@ from ui.explore.detail_panel import DetailPanel, connect_tabs, create_detail_pan
 from ui.explore.handlers import Explorer, look
 from ui.explore.kind_layout import fitting_text
 from ui.explore.outputs import Chosen, Closer, Controls, Drawn, Looked, Reopened, Restored, Sampled, Shown, Step
-from ui.explore.samples import SamplePicker, announce_source, close_samples
+from ui.explore.page_events import PageEvents
+from ui.explore.present import Present
+from ui.explore.samples import announce_source, close_samples
 from ui.explore.share_bar import create_share_bar
 from ui.explore.streaming import WAITING, Writing, create_buttons, create_settings
 from ui.look.html import heading, render
@@ -31,6 +34,14 @@ from ui.views.view import View
 # thread and back, which takes longer than the pass.
 _IN_TURN: dict[str, Any] = {"concurrency_id": "routing", "concurrency_limit": 2, "postprocess": False}
 
+# A text is asked for: its number goes last, by which its answer is told from others, and has its place in the browser's
+# history. Of a text in the box that is there before the answer comes.
+_RUNS = "(...given) => [...given.slice(0, -1), window.tabAddress.runs(given[0], given[1])]"
+ASKS = "(...given) => [...given.slice(0, -1), window.tabAddress.asks()]"
+
+# What was typed while the answer was on its way stays.
+_DRAWN = "(...given) => { window.tabAddress.drawn(); return given; }"
+
 _BARE = {"show_label": False, "container": False}
 _SMALL = {"min_width": 0, "scale": 0}
 
@@ -38,8 +49,8 @@ _SMALL = {"min_width": 0, "scale": 0}
 @dataclass(frozen=True)
 class ExploreTab:
     """What other tabs need to open a model or a text here: the shelf, picker and box, samples with the picker of their
-    source, what follows a choice, what opens a link, the button that leads to the film, and the one that leads back to
-    what a text was found by."""
+    source, what the page shows, where the number of a text goes, what follows a choice, what opens a link, the button
+    that leads to the film, and the one that leads back to what a text was found by."""
 
     shelf: ModelShelf
     library: SampleLibrary
@@ -48,6 +59,8 @@ class ExploreTab:
     model: gr.Dropdown
     text: gr.Textbox
     view: gr.State
+    present: gr.State
+    run: gr.Textbox
     choosing: dict[str, Any]
     restoring: dict[str, Any]
     drawing: dict[str, Any]
@@ -93,49 +106,54 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
     view = gr.State()
     # As a function: Gradio copies a dataclass field by field, tensors too, whenever a visitor's state is set.
     view.value = lambda: seen_first
+    present, run = gr.State(), gr.Textbox(visible="hidden", elem_id="run")
 
     with gr.Row(elem_classes="pair", equal_height=True):
         with gr.Column(elem_classes="card", scale=5, min_width=280):
             asked = _create_text_card(explorer, kind, first_text)
         with gr.Column(elem_classes="card", scale=4, min_width=280):
-            answer = gr.HTML(start.answer, apply_default_css=False, elem_id="prediction")
+            answer = create_answer(start.answer)
     samples = _create_samples(explorer, kind)
     shown, panel, film = _create_cards(view, answer, start, explorer.look_closer(seen_first), kind)
-    beside, neighbours = create_neighbours(explorer.shelf, view, kind is CLASSIFIER)
+    present.value = lambda: Present(seen_first, panel.opened)
+    beside, neighbours = create_neighbours(explorer.shelf, present, kind is CLASSIFIER)
     with gr.Accordion("Terms", open=False, elem_classes="card", elem_id="terms"):
         gr.HTML(render("cards/how_to_read.html"), apply_default_css=False)
     begin = gr.Textbox(visible="hidden", elem_id="begin-writing")
     controls = _controls_of(asked, samples, panel, beside, begin)
 
     drawn = [*Drawn(*panel.closer, *panel.flow, *neighbours)]
-    seen = [view, panel.opened, neighbours.of]
-    drawing = {"fn": explorer.draw, "inputs": seen, "outputs": drawn, **LAST}
-    connect_tabs(panel, drawing)
-    sample, writing = gr.State(first), Writing(explorer)
-    _connect_routing(explorer, writing, asked, sample, shown, seen, drawing)
-    _connect_writing(writing, asked, shown, panel.closer.elsewhere, begin, drawing)
+    seen = [present, neighbours.of]
+    writing = Writing(explorer)
+    events = PageEvents(explorer, writing)
+    drawing = {"fn": events.draw, "inputs": seen, "outputs": drawn, "js": _DRAWN, "postprocess": False, **LAST}
+    connect_tabs(panel, events.open_tab, present, drawing)
+    sample = gr.State(first)
+    _connect_routing(events, asked, sample, shown, seen, drawn, run)
+    _connect_writing(events, asked, shown, panel.closer.elsewhere, [begin, run], present, drawing)
     choosing = {
-        "fn": writing.choose_model,
-        "inputs": [asked.model, asked.text, sample, view],
+        "fn": events.choose_model,
+        "inputs": [asked.model, asked.text, sample, present, run],
         "outputs": [*Chosen(caption=asked.caption, sample=sample, **shown._asdict(), **controls._asdict())],
+        "js": ASKS,
         **LAST,
     }
     asked.model.input(**choosing).then(**drawing)
     sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
-    _connect_samples(SamplePicker(explorer), asked, samples, view, [*sampled], drawing)
+    _connect_samples(events, asked, samples, [present, run], [*sampled], drawing)
     restored = Restored(
         failed=failed, model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict()
     )
     reopened = Reopened(asked.text, **shown._asdict(), stop=asked.stop)
-    _connect_sharing(demo, explorer, writing, restored, reopened, panel.opened, drawing)
+    opening = {"fn": events.open_record, "inputs": [present, run], "js": ASKS}
+    create_share_bar(explorer, present, opening, reopened, drawing)
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
     picked = (explorer.library, sample, samples.source)
-    restoring = {"fn": explorer.restore, "outputs": [*restored]}
-    return ExploreTab(
-        explorer.shelf, *picked, asked.model, asked.text, view, choosing, restoring, drawing, film, asked.back
-    )
+    restoring = {"fn": events.restore, "outputs": [*restored]}
+    here = (asked.model, asked.text, view, present, run)
+    return ExploreTab(explorer.shelf, *picked, *here, choosing, restoring, drawing, film, asked.back)
 
 
 def _routed_at_start(explorer: Explorer, text: str, sample: Sample) -> tuple[Shown, View | None]:
@@ -161,7 +179,6 @@ def _controls_of(
         settings=asked.settings,
         neighbours=beside,
         details=panel.all_tabs,
-        opened=panel.opened,
         begin=begin,
     )
 
@@ -241,72 +258,62 @@ def _create_cards(
 
 
 def _connect_routing(
-    explorer: Explorer,
-    writing: Writing,
+    events: PageEvents,
     asked: _Text,
     sample: gr.State,
     shown: Shown,
     seen: list[Any],
-    drawing: dict[str, Any],
+    drawn: list[Any],
+    run: gr.Textbox,
 ) -> None:
     """What is answered at once: a text, changes to its routing, and another place looked at."""
-    drawn = drawing["outputs"]
     elsewhere = Drawn(*drawn).elsewhere
     outputs = [*shown, *drawn]
+    given = [asked.model, asked.text, sample, *seen, run]
     # Run again, while what follows the first answer is on its way, is no second click on the same.
-    asked.run.click(explorer.on_route, [asked.model, asked.text, sample, *seen], outputs, **_IN_TURN, **EACH)
-    shown.panel.intervene(explorer.on_intervene, seen, outputs, **_IN_TURN, **EACH)
+    asked.run.click(events.on_route, given, outputs, js=_RUNS, **_IN_TURN, **EACH)
     looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
-    shown.grid.look(writing.on_look, seen, looked, **_IN_TURN, **LAST)
-    # Its button can be there before the tab is drawn, whose older cards would then come last.
-    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN, **LAST).then(**drawing)
-    elsewhere.ask(explorer.on_ask, [shown.view], [shown.view, elsewhere], **_IN_TURN, **LAST)
-    elsewhere.force(explorer.on_force, seen, outputs, **_IN_TURN, **EACH)
+    shown.grid.look(events.on_look, seen, looked, **_IN_TURN, **LAST)
+    for changes in (shown.panel.intervene, shown.answer.intervene):
+        changes(events.on_intervene, seen, outputs, **_IN_TURN, **EACH)
+    Drawn(*drawn).votes.measure(events.on_intervene, seen, outputs, **_IN_TURN, **LAST)
+    elsewhere.ask(events.on_ask, seen[:1], [shown.view, elsewhere], **_IN_TURN, **LAST)
+    elsewhere.force(events.on_force, seen, outputs, **_IN_TURN, **EACH)
 
 
 def _connect_writing(
-    writing: Writing, asked: _Text, shown: Shown, elsewhere: gr.HTML, begin: gr.Textbox, drawing: dict[str, Any]
+    events: PageEvents,
+    asked: _Text,
+    shown: Shown,
+    elsewhere: gr.HTML,
+    begun: list[gr.Textbox],
+    present: gr.State,
+    drawing: dict[str, Any],
 ) -> None:
     """What a model writes appears as it comes: begun by the button, or by the choice of such a model."""
     several = {"concurrency_limit": WAITING, "concurrency_id": "writing", **EACH}
     steps = [*Step(**shown._asdict(), stop=asked.stop)]
-    inputs = [asked.model, asked.text, shown.view, *asked.decoding]
-    for begins, handler, given in (
-        (asked.generate.click, writing.write, inputs),
-        (begin.change, writing.write, [*inputs, begin]),
-        (shown.panel.rewrite, writing.change, [shown.view]),
-        (elsewhere.rewrite, writing.change, [shown.view]),
-    ):
-        begins(handler, given, steps, **several).then(**drawing)
-    asked.stop.click(writing.stop, None, None, queue=False, **EACH)
-
-
-def _connect_sharing(
-    demo: gr.Blocks,
-    explorer: Explorer,
-    writing: Writing,
-    restored: Restored,
-    reopened: Reopened,
-    opened: gr.State,
-    drawing: dict[str, Any],
-) -> None:
-    """What a link or a saved record brings back, and the row that makes them."""
-    link = gr.Textbox(visible="hidden", elem_id="link")
-    demo.load(explorer.restore, [link], [*restored], js="() => [window.tabAddress.link()]", **LAST).then(**drawing)
-    create_share_bar(explorer, [reopened.view, opened], link, writing.open_record, reopened, drawing)
+    inputs = [asked.model, asked.text, present, *asked.decoding]
+    begin, run = begun
+    asked.generate.click(events.write, [*inputs, run], steps, js=_RUNS, **several).then(**drawing)
+    begin.change(events.begin, [*inputs, begin], steps, **several).then(**drawing)
+    for rewrites in (shown.panel.rewrite, shown.answer.rewrite, elsewhere.rewrite):
+        rewrites(events.rewrite, [present], steps, **several).then(**drawing)
+    asked.stop.click(events.writing.stop, None, None, queue=False, **EACH)
 
 
 def _connect_samples(
-    picker: SamplePicker,
+    events: PageEvents,
     asked: _Text,
     samples: _Samples,
-    view: gr.State,
+    asks: list[Any],
     sampled: list[Any],
     drawing: dict[str, Any],
 ) -> None:
-    model, source = asked.model, samples.source
-    asked.random.click(picker.draw_sample, [model, source, asked.text, view], sampled, **LAST).then(**drawing)
-    samples.table.pick(picker.on_pick, [model, source, view], sampled, **EACH).then(**drawing)
+    model, source, picker = asked.model, samples.source, events.picker
+    drawing_one = {"fn": events.draw_sample, "inputs": [model, source, asked.text, *asks], "outputs": sampled}
+    asked.random.click(**drawing_one, js=ASKS, **LAST).then(**drawing)
+    samples.table.pick(events.on_pick, [model, source, *asks], sampled, js=ASKS, **EACH).then(**drawing)
     # What can be reached is known better than when the page was built.
     asked.browse.click(lambda: gr.update(choices=picker.library.choices()), None, [samples.source], **LAST)
     asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **LAST)

@@ -11,10 +11,10 @@ from ui.catalog.private_models import PrivateModels
 from ui.components.events import LAST, ONCE
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
+from ui.explore.present import Present
 from ui.explore.tab import ExploreTab
 from ui.look.html import facts, heading, notice, quiet
 from ui.models.page import ModelPage, model_page
-from ui.views.view import View
 
 _ABOUT = (
     "A checkpoint is a folder: config.json, model.safetensors, tokenizer.json. Upload it zipped, or its files at once. "
@@ -148,11 +148,11 @@ def _connect_remove(
         said = private.remove(session, key)
         return Opened(said, private.offer(session, key), private.offer(session, in_explore))
 
-    def follow(key: str | None, text: str, sample: Any, view: View | None, request: gr.Request) -> Any:
+    def follow(key: str | None, text: str, sample: Any, present: Present, run: str, request: gr.Request) -> Any:
         """Explore's text anew, if it was shown with the model that went; a saved record needs none."""
-        if view is None or view.model in ("", key):
+        if present.view is None or present.view.model in ("", key):
             return Chosen()
-        return explore.choosing["fn"](key, text, sample, view, request)
+        return explore.choosing["fn"](key, text, sample, present, run, request)
 
     removed = remove.click(close, [opened.model, opened.in_explore], [*opened], **ONCE).then(**showing)
     removed.then(**explore.choosing | {"fn": follow}).then(**explore.drawing)

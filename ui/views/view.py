@@ -59,6 +59,7 @@ class View:
         past: the changes before, the last one at the end.
         saved_from: title of the model that a saved view was made with; its model's key is "".
         attributions: of a saved view, what each part wrote, by the place that was looked at.
+        run: which of the texts that a page asked for it answers.
     """
 
     model: str
@@ -72,6 +73,7 @@ class View:
     past: tuple[Interventions, ...] = ()
     saved_from: str = ""
     attributions: Mapping[tuple[int, int], DirectAttribution] = field(default_factory=dict)
+    run: int = 0
 
     # What only one kind of answer has; a subclass that has it makes a field of it.
     true_label: ClassVar[str | None] = None
