@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from switch_model.adapters.hooks import Hooks
-from switch_model.adapters.model import routers_and_stacks
+from switch_model.adapters.model import AdaptedModel, routers_and_stacks
 from switch_model.topk_routing import TopKRouting
 
 TOLERANCE = 1e-4
@@ -52,12 +52,13 @@ def audit_balance(model: Any, input_ids: Tensor | None = None, attention_mask: T
     """Audit the balance loss of a model of transformers.
 
     Args:
-        model: with routers that can be read (docs/adapters.md).
+        model: with routers that can be read (docs/adapters.md), also as `from_checkpoint` opened it.
         input_ids, attention_mask: (B, T) tokens, padded so that it shows whether padding counts; None = random ones.
 
     Raises:
         ValueError: when the model has no routers that can be read.
     """
+    model = model.library if isinstance(model, AdaptedModel) else model
     if input_ids is None:
         random = torch.Generator().manual_seed(0)
         vocabulary = model.config.get_text_config().vocab_size
