@@ -6,6 +6,7 @@ Try it: load_balancing_loss(model(ids, output_routing=True).routing[0])
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,11 @@ from torch import Tensor
 
 # Slots per expert where nothing is ever dropped. Fits 32 bits, so that JSON and JavaScript keep it exact.
 UNLIMITED = 2**31 - 1
+
+
+def may_drop(records: "Iterable[Routing]") -> bool:
+    """Whether an expert of these layers can be full. One without slots, as all experts of a layer are off, is not."""
+    return any(bool(((record.capacity > 0) & (record.capacity < UNLIMITED)).any()) for record in records)
 
 
 @dataclass(frozen=True, eq=False)  # Tensors have no single truth value to compare by.

@@ -68,8 +68,8 @@ def build_demo(shelf: ModelShelf, workspace: Workspace) -> gr.Blocks:
                 create_analyse_tab(demo, Analyst(shelf, workspace), private, analyse, pages, explore)
             with noted(gr.Tab("Compare", id="compare", elem_id="compare-page")) as compare:
                 create_compare_tab(private, workspace, explore.view, compare, pages)
-            with noted(gr.Tab("Models", id="models", elem_id="models-page")):
-                create_models_tab(demo, private, pages, explore)
+            with noted(gr.Tab("Models", id="models", elem_id="models-page")) as models:
+                create_models_tab(demo, private, models, pages, explore)
             with noted(gr.Tab("Train", id="train", elem_id="train-page")) as train:
                 create_train_tab(demo, workspace, train, pages, explore)
             with noted(gr.Tab("How it works", id="how")) as how:

@@ -14,7 +14,7 @@ import torch
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, padded, replace_surrogates
-from switch_model.routing import UNLIMITED
+from switch_model.routing import may_drop
 from switch_model.stepping import to_the_end
 
 # What is said beside a corpus that an encoder-decoder routed.
@@ -167,7 +167,7 @@ def route_in_steps(
     routes = np.zeros((len(layers), first[-1], getattr(config, "num_choices", 1)), dtype=np.int16)
     all_dropped = np.zeros(routes.shape[:2], dtype=bool)
     predicted, probability = np.full(len(texts), -1), np.zeros(len(texts))
-    totals, done, may_drop = RoutingTotals(), 0, False
+    totals, done, limited = RoutingTotals(), 0, False
 
     for rows in batches_by_length(lengths):
         ids, mask = padded([encodings[row].ids for row in rows], config.pad_token_id)
@@ -182,7 +182,7 @@ def route_in_steps(
         # (L, B, T, J) and (L, B, T): all layers at once, then copied text by text.
         experts = torch.stack([record.experts for record in records]).cpu().numpy()
         dropped = torch.stack([record.dropped for record in records]).cpu().numpy()
-        may_drop = may_drop or any(bool((record.capacity < UNLIMITED).any()) for record in records)
+        limited = limited or may_drop(records)
         for place, row in enumerate(rows):
             routes[:, first[row] : first[row + 1]] = experts[:, place, : lengths[row]]
             all_dropped[:, first[row] : first[row + 1]] = dropped[:, place, : lengths[row]]
@@ -208,7 +208,7 @@ def route_in_steps(
         end=offsets[:, 1],
         expert=routes[..., 0],
         dropped=all_dropped,
-        may_drop=may_drop,
+        may_drop=limited,
         measures=totals.summary(),
         names=_names(pipeline, texts, token, text, offsets),
         experts=routes if routes.shape[-1] > 1 else None,

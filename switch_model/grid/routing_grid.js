@@ -193,7 +193,7 @@ function legend() {
     chips.append(chip);
   }
   node.append(chips);
-  if (data.layers.some((layer) => layer.capacity !== null)) {
+  if (data.layers.some((layer) => layer.capacity)) {
     const dropped = make("span", "grid-key");
     dropped.append(make("span", "cell chip dropped x2", "2"), " dropped: the expert’s buffer was full, no expert reads the token");
     node.append(dropped);

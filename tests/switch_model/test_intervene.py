@@ -11,7 +11,7 @@ from switch_model.plots.routing import router_heat_map, stacked_places
 from ui.cards.flow import draw_flow
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
-from ui.explore.batch_neighbours import among, asked_about, forget
+from ui.explore.batch_neighbours import among, asked_about, compare, forget
 from ui.explore.handlers import Explorer, look
 from ui.views.changes import words_of_changes
 
@@ -124,13 +124,21 @@ def test_who_comes_later_in_a_batch_finds_fewer_slots(predictor):
 def test_an_answer_on_neighbours_goes_when_the_view_moves_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     asked = asked_about(view)
-    assert forget(look(view, 1, 1)[0], asked) == (gr.skip(),) * 3 and forget(view, None)[::2] == ("", None)
+    assert forget(look(view, 1, 1)[0], asked) == (gr.skip(),) * 4 and forget(view, None)[::2] == ("", None)
     for moved in (
         explorer.route("tiny", "The team won.", None, view)[0],
         explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})[0],
         None,
     ):
         assert forget(moved, asked)[::2] == ("", None)
+
+
+def test_what_neighbours_can_do_is_said_of_the_capacity_that_applies(explorer):
+    view, *_ = explorer.route("tiny", TEXT, None)
+    assert "lose its place" in forget(view, None).hint
+    dropless, *_ = explorer.intervene(view, {"kind": "change", "off": [], "capacity": "none"})
+    assert "nothing is dropped" in forget(dropless, None).hint and "lose" not in forget(dropless, None).hint
+    assert " drop" not in compare(explorer.shelf, dropless, "The team won.", "after the others")[0]
 
 
 def test_what_is_switched_off_stays_off_for_the_next_text(explorer, predictor):

@@ -179,6 +179,23 @@ def test_a_table_whose_columns_leave_a_doubt_is_read_by_its_longest_texts(analys
     assert [update["visible"] for update in analyst.leave("toy", str(path))[1:]] == [False, False]
 
 
+@pytest.mark.parametrize("written", ['{"a": 1}', '[{"a": 1}, {"a": 2}]', '{"a": true}\n{"a": false}\n'])
+def test_a_table_of_values_is_no_table_of_texts(analyst, tmp_path, written):
+    path = tmp_path / "values.json"
+    path.write_text(written, encoding="utf-8")
+    _, texts, classes = analyst.take(str(path))
+    *_, (analysis, said) = analyst.run("tiny", "toy", str(path), "", 0, texts["value"], classes["value"])
+    assert not hasattr(analysis, "corpus") and "no texts, only values such as" in said and "one to a line" in said
+
+
+def test_rows_that_are_left_out_are_counted(analyst, tmp_path):
+    path = tmp_path / "gaps.csv"
+    path.write_text('text,label\noil rose,a\n,a\n"  ",b\n\x01,b\nteam won,b\nno class,\n', encoding="utf-8")
+    note = [*analyst.run("tiny", "toy", str(path), "", 0)][-1][0].note
+    for said in ("2 empty rows left", "1 row without a class left", "1 text without a visible character left"):
+        assert f"{said} out." in note
+
+
 def test_what_can_not_be_reached_is_listed_last_and_said_without_flags(checkpoint, tmp_path, monkeypatch):
     page = Analyst(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path, str(tmp_path)))
     offered = page.offer()

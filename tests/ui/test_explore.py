@@ -81,15 +81,15 @@ def test_odd_text_is_routed(explorer, text):
 
 
 def test_ten_thousand_words_are_cut_and_said_so(explorer):
-    view, _, notice, *_ = explorer.route("tiny", "oil " * 10_000, None)
+    view, card, *_ = explorer.route("tiny", "oil " * 10_000, None)
     assert len(view.prediction.tokens) == MAX_TOKENS
-    assert f"first {MAX_TOKENS} tokens" in notice
+    assert f"first {MAX_TOKENS} tokens" in card
 
 
 def test_the_news_model_says_that_a_greeting_is_unlike_its_texts_and_nothing_of_the_samples(tmp_path, capsys):
     shelf = ModelShelf.find(device="cpu")
     explorer = Explorer(shelf, SampleLibrary(str(tmp_path)))
-    assert "unlike the model&#39;s training texts (2 tokens, where" in explorer.route("ag_news", "Hi", None)[2]
+    assert "unlike the model&#39;s training texts (2 tokens, where" in explorer.route("ag_news", "Hi", None).answer
     loaded = shelf.load("ag_news")
     texts = [sample.text for sample in SampleLibrary().rows(BUNDLED) if sample.label in loaded.labels]
     assert texts and not any(map(loaded.unlike, texts))

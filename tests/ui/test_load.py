@@ -33,6 +33,11 @@ def test_an_idle_app_does_not_look_for_events_all_the_time(served):
     assert served[0]._queue.sleep_when_free == QUEUE_SECONDS  # It outlives the launch.
 
 
+def test_what_is_large_loads_with_the_tab_that_shows_it(served):
+    heavy = [part for part in served[0].blocks.values() if part.get_block_name() in ("code", "dataframe", "markdown")]
+    assert len(heavy) == 3 and not any(part.visible for part in heavy)
+
+
 def test_every_answer_belongs_to_the_visitor_who_asked(served, monkeypatch):
     monkeypatch.setattr(load, "PATIENCE", PATIENCE)
     tally = asyncio.run(visit(served[1], visitors=2, seconds=1.0, every=0.2))

@@ -83,6 +83,16 @@ def test_a_run_is_said_to_wait_only_behind_another(workspace):
     assert {row[0]: row[1] for row in history.table()} == {"toy": "finished", "second": "starting", "third": "queued"}
 
 
+def test_a_run_that_is_stopped_while_it_starts_says_so(workspace):
+    live = LiveRun(workspace)
+    arguments = Arguments.resolve({"dataset": "toy", "output_dir": str(workspace.root / "second")})
+    Run.create(arguments, state="queued")
+    seen = live.tick("second", "").seen
+    live.stop("second")
+    now = live.tick("second", seen)
+    assert "stopping" in now.head and "before its first step" in now.progress and not now.stop["interactive"]
+
+
 def test_a_run_is_renamed_packed_continued_and_deleted(workspace):
     history = RunHistory(workspace)
     assert history.table()[0][:3] == ["toy", "finished", "toy"]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from switch_model.analysis.atlas import Atlas, expert_atlas
 from switch_model.analysis.corpus import Corpus
@@ -31,14 +30,15 @@ from switch_model.storage.whole_files import folder_written_aside
 from switch_model.traces.agreement import LayerAgreement
 from train.analysis.agreement import agreement_html, agreement_json
 from train.analysis.atlas import word_json, write_atlas
+from train.data.columns import NUMBER
 from train.data.errors import DataError
-from train.data.loading import load_split
+from train.data.loading import Split, read_split
 from train.data.pairs import usual_source
 from train.data.source import DataSource
 from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.measured_rows import rows_of
 from train.evaluation.reliance import drawn, known
-from train.formatting import counted, listed
+from train.formatting import counted, listed, shortened
 from train.runs.continuing import lost_rows, read_fingerprint
 
 
@@ -69,14 +69,16 @@ def rows_to_analyze(
     said, held_out = "", checkpoint is not None and source.split == "validation" and source.lacks_validation
     try:
         if not held_out:
-            rows, names = load_split(source)
+            split = read_split(source)
     except DataError:
         if source.label_column:
             raise
         # Perhaps it has no classes. Any other problem is raised again.
-        rows, names, said = _texts_alone(source)
+        split, said = _texts_alone(source)
     if held_out:
         rows, names, said = held_out_rows(own_data(checkpoint, source), source.dataset, checkpoint)
+    else:
+        rows, names, said = split.rows, split.names, f"{said} {split.left_out}".strip()
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=0).select(range(num_samples))
     texts = list(rows["text"])
@@ -97,12 +99,31 @@ def rows_to_analyze(
     return Rows(texts, true, note, held_out, tuple(labels))
 
 
-def _texts_alone(source: DataSource) -> tuple[Dataset, list[str], str]:
-    """(rows, no classes, a remark): the texts of a data set; of pairs the sources, which is what an encoder reads."""
+def _texts_alone(source: DataSource) -> tuple[Split, str]:
+    """(rows without classes, a remark): the texts of a data set; of pairs the sources, which is what an encoder reads.
+
+    Raises DataError where they are all numbers, or true and false.
+    """
     if (column := usual_source(source)) is None:
-        return *load_split(source, labelled=False), ""
-    rows = load_split(replace(source, text_column=column), labelled=False)[0]
-    return rows, [], f"The texts are the sources of pairs (column '{column}')."
+        split, said = read_split(source, labelled=False), ""
+    else:
+        split = read_split(replace(source, text_column=column), labelled=False)
+        said = f"The texts are the sources of pairs (column '{column}')."
+    texts = split.rows["text"][:]
+    if all(NUMBER.fullmatch(text.strip()) or text.strip() in ("True", "False") for text in texts):
+        raise DataError(
+            f"{source.dataset} has no texts, only values such as {shortened(texts[0], 40)}. Each row needs a text: in "
+            'JSON an object such as {"text": "…", "label": "…"}, one to a line or all in a list; in CSV a column of '
+            "texts."
+        )
+    return split, said
+
+
+def with_tokenless(rows: Rows, corpus: Corpus) -> Rows:
+    """The rows, with the number of texts in their note that the tokenizer made nothing of."""
+    missing = len(rows.texts) - len(corpus.texts)
+    said = f"{counted(missing, 'text')} without a visible character left out." if missing else ""
+    return replace(rows, note=f"{rows.note} {said}".strip())
 
 
 def with_overlap(rows: Rows, checkpoint: str) -> Rows:

@@ -31,7 +31,7 @@ def analyze_command(argv: list[str]) -> None:
     from switch_model.adapters.loading import load_any
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.classifier import CLASSIFIERS, Predictor
-    from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, write_report
+    from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, with_tokenless, write_report
     from train.analysis.atlas import atlas_in_words
     from train.analysis.report import (
         distinct_in_words,
@@ -52,6 +52,7 @@ def analyze_command(argv: list[str]) -> None:
     rows = with_overlap(rows, options.checkpoint)
 
     corpus = route_corpus(predictor, rows.texts, rows.true, progress_line("text", "texts"))
+    rows = with_tokenless(rows, corpus)
     agreed = _agreement(corpus, options)
     atlas = atlas_of(predictor, corpus, options.importance, progress_line("expert", "experts"))
     found = measured(predictor.model, rows_of(corpus, predictor), options.reliance, progress_line(*PASSES))
@@ -101,7 +102,7 @@ def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", opti
     from switch_model.analysis.corpus import ENCODER_ALONE, route_corpus
     from switch_model.analysis.scoring import MEASURED
     from switch_model.inference.pipeline import TextPipeline
-    from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap
+    from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, with_tokenless
     from train.analysis.atlas import atlas_in_words
     from train.analysis.report import distinct_in_words, distinct_of
     from train.analysis.trace import write_texts_report
@@ -114,6 +115,7 @@ def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", opti
         rows = replace(rows, note=f"{rows.note} {ENCODER_ALONE}".strip())
     pipeline = TextPipeline(model, tokenizer)
     corpus = route_corpus(pipeline, rows.texts, rows.true, progress_line("text", "texts"), rows.classes)
+    rows = with_tokenless(rows, corpus)
     agreed = _agreement(corpus, options)
     atlas = atlas_of(pipeline, corpus, options.importance, progress_line("expert", "experts"))
     found = {}

@@ -7,6 +7,7 @@ Try it: load_split(DataSource("toy", split="test"))[0][0]
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import huggingface_hub
 from datasets import Dataset, load_dataset
@@ -19,7 +20,7 @@ from train.data.splits import cut, cut_by_sentence
 from train.data.table_file import FILE_ENDINGS
 from train.data.tables import read_table
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
-from train.formatting import one_line
+from train.formatting import counted, one_line
 
 # Maximum length of a quoted library message.
 MOST_SAID = 300
@@ -28,6 +29,23 @@ REFUSED = {
     "stsb": "stsb is a regression task (similarity from 0 to 5), which is not supported. For pairs with classes use "
     "mrpc, qqp, mnli, qnli or rte."
 }
+
+
+class Split(NamedTuple):
+    """One split: its rows with the class names, and how many rows it has beside them, without a text or a class."""
+
+    rows: Dataset
+    names: list[str]
+    empty: int = 0
+    unlabelled: int = 0
+
+    @property
+    def left_out(self) -> str:
+        """These rows in words; "" for none."""
+        said = [f"{counted(self.empty, 'empty row')} left out."] if self.empty else []
+        if self.unlabelled:
+            said.append(f"{counted(self.unlabelled, 'row')} without a class left out.")
+        return " ".join(said)
 
 
 @dataclass(frozen=True)
@@ -48,18 +66,24 @@ def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list
     Raises:
         DataError: when it can't be read, with what to do.
     """
+    return read_split(source, labelled)[:2]
+
+
+def read_split(source: DataSource, labelled: bool = True) -> Split:
+    """`load_split`, with the number of rows that it leaves out."""
     rows, names = read_rows(source)
     columns = choose_columns(source, names_in(rows), labelled)
     texts = texts_of(rows, columns)
+    empty = sum(not text.strip() for text in texts)
     if not labelled:
-        kept = [text for text in texts if text.strip()]
-        if not kept:
+        if empty == len(texts):
             raise DataError(f"{source.dataset} has no row with a text.")
-        return Dataset.from_dict({"text": kept}), []
+        return Split(Dataset.from_dict({"text": [text for text in texts if text.strip()]}), [], empty)
     indices, names = classes_of(rows, texts, columns, names)
     kept = [row for row, index in enumerate(indices) if index is not None]
     chosen = {"text": [texts[row] for row in kept], "label": [indices[row] for row in kept]}
-    return Dataset.from_dict(chosen, features=label_features(names)), names
+    kept_rows = Dataset.from_dict(chosen, features=label_features(names))
+    return Split(kept_rows, names, empty, len(texts) - len(kept) - empty)
 
 
 def read_rows(source: DataSource) -> tuple[Dataset, list[str] | None]:

@@ -114,7 +114,7 @@ def calibrate_checkpoint(
         if note:
             print(note, file=sys.stderr)
     else:
-        rows, names = load_rows(str(checkpoint), source.at("train" if source.is_file else "validation"))
+        rows, names, *_ = load_rows(str(checkpoint), source.at("train" if source.is_file else "validation"))
     features = tokenize(align_labels(rows, names, config.labels), tokenizer)
     if (calibration := calibrate_model(model, features, tokenizer.pad_token_id)) is None:
         raise DataError(

@@ -17,7 +17,7 @@ from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import AnyModel
 from train.data.columns import align_labels
 from train.data.errors import DataError
-from train.data.loading import load_split
+from train.data.loading import Split, read_split
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize
 from train.data.toy import make_toy_split
@@ -32,13 +32,13 @@ from train.tasks.collators import PaddingCollator
 DEFAULTS = EvaluationSettings()
 
 
-def load_rows(checkpoint: str, source: DataSource) -> tuple[Dataset, list[str]]:
-    """`load_split`; toy data get the shape that the checkpoint was trained on."""
+def load_rows(checkpoint: str, source: DataSource) -> Split:
+    """`read_split`; toy data get the shape that the checkpoint was trained on."""
     if not source.is_toy:
-        return load_split(source)
+        return read_split(source)
     asked = read_training(checkpoint).get("arguments", {})
     shape = {key: asked[key] for key in ("num_classes", "vocab_size", "seq_len") if asked.get(key) is not None}
-    return make_toy_split(source.split, **(shape if asked.get("dataset") == "toy" else {}))
+    return Split(*make_toy_split(source.split, **(shape if asked.get("dataset") == "toy" else {})))
 
 
 def evaluate(
@@ -76,7 +76,8 @@ def evaluate(
     # 2. Its metrics.
     if isinstance(model, CLASSIFIERS):
         if not is_held_out:
-            held_out, names = load_rows(checkpoint, source)
+            split = load_rows(checkpoint, source)
+            held_out, names, note = split.rows, split.names, f"{note} {split.left_out}".strip()
         rows = align_labels(held_out, names, model.config.labels)
         all_rows, rows = len(rows), rows.select(settings.rows_of(len(rows)))
         texts, metrics = list(rows["text"]), _classes(model, tokenizer, rows, source, settings)

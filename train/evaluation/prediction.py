@@ -79,7 +79,7 @@ def rows_to_show(
     if source.is_toy and toy_shape is not None:
         rows, names = make_toy_split(source.split, **toy_shape)
     else:
-        rows, names = load_split(source) if checkpoint is None else load_rows(checkpoint, source)
+        rows, names, *_ = load_split(source) if checkpoint is None else load_rows(checkpoint, source)
     rows = rows.select(range(min(num_samples, len(rows))))
     return list(rows["text"]), [names[label] for label in rows["label"]]
 

@@ -181,7 +181,7 @@ class Run:
         if not written.active:
             return written
         if written.process_lives():
-            asked = written.name == "running" and self.stop_path.exists()
+            asked = written.name in ("queued", "running") and self.stop_path.exists()
             return replace(written, name="stopping") if asked else written
         # It may have written its final state after our first read.
         if not (written := self._written_state()).active:

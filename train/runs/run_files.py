@@ -44,6 +44,11 @@ class State:
     born: float | None = None
     host: str | None = None
 
+    @property
+    def began(self) -> bool:
+        """Whether its process has had its turn since it was queued."""
+        return self.started is not None and self.started >= (self.queued or 0)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "State":
         """The state in a JSON object. Raises ValueError for an invalid one."""

@@ -97,7 +97,7 @@ class Analyst:
             upload: a table of the visitor's own, which goes before the data set.
             text_column, label_column: of such a table.
         """
-        from train.analysis.analyze import rows_to_analyze
+        from train.analysis.analyze import rows_to_analyze, with_tokenless
         from train.data.errors import DataError
         from train.data.source import DataSource
         from train.data.table_file import check_unpacked_size
@@ -138,7 +138,7 @@ class Analyst:
             capped += f" {ENCODER_ALONE}"
         title = f"{loaded.title} on {Path(source).name}"
         read_from = "" if source == dataset else read_from_columns(source, text_column, label_column)
-        analysis = Analysis(corpus, model, title, read_from + found.note + capped)
+        analysis = Analysis(corpus, model, title, read_from + with_tokenless(found, corpus).note + capped)
         self._held.add(analysis)
         yield analysis, ""
 

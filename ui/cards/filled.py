@@ -7,7 +7,7 @@ Try it: filled_card(view)
 from markupsafe import Markup
 
 from train.formatting import percent
-from ui.cards.written import MAX_NEXT, drops_of
+from ui.cards.written import MAX_NEXT, answer_notice, drops_of
 from ui.catalog.kinds import FILLER
 from ui.look.html import bar, part
 from ui.views.view import FilledView
@@ -32,6 +32,7 @@ def filled_card(view: FilledView) -> Markup:
         _TEMPLATE,
         "filled",
         title=FILLER.answers + (" with your changes" if base else ""),
+        notice=answer_notice(view),
         text=filled.text,
         before=base.text if base and base.text != filled.text else None,
         blanks=blanks,

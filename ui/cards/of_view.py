@@ -15,12 +15,12 @@ from switch_model.grid.votes import digits_of
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card
 from ui.cards.importance import attribution, importance_in_words, importance_table
-from ui.cards.prediction import prediction_card, prediction_notice
+from ui.cards.prediction import prediction_card
 from ui.cards.routing import look_cards
 from ui.cards.votes import votes_card
 from ui.cards.writes import TITLE as WRITES
 from ui.cards.writes import writes_card
-from ui.cards.written import answer_notice, next_tokens, written_card
+from ui.cards.written import next_tokens, written_card
 from ui.look import html
 from ui.look.html import empty_card
 from ui.views.changes import words_of_changes
@@ -31,36 +31,34 @@ class _Cards(NamedTuple):
     """The cards that each kind of view has its own of.
 
     Attributes:
-        answer: what the model said.
-        notice: what to know before reading it.
+        answer: what the model said, and what to know before reading it.
         followers: what the model might have said at the token that is looked at.
     """
 
     answer: Callable[[View], Markup]
-    notice: Callable[[View], Markup | str]
     followers: Callable[[View], Markup | str]
 
 
 def _prediction(view: PredictionView) -> Markup:
-    return prediction_card(view.answer, view.true_label, view.base if view.changed else None)
+    return prediction_card(view.answer, view.true_label, view.base if view.changed else None, view.unlike)
 
 
 _CARDS: dict[type[View], _Cards] = {
-    PredictionView: _Cards(_prediction, prediction_notice, lambda view: ""),
-    WrittenView: _Cards(written_card, answer_notice, next_tokens),
-    FilledView: _Cards(filled_card, answer_notice, candidates),
+    PredictionView: _Cards(_prediction, lambda view: ""),
+    WrittenView: _Cards(written_card, next_tokens),
+    FilledView: _Cards(filled_card, candidates),
 }
 
 
 def answer_card(view: View) -> Markup:
-    """What the model answered."""
+    """What the model answered, with a notice where it read only a part of the text, or knew little of it."""
     return _CARDS[type(view)].answer(view)
 
 
 def view_notice(view: View) -> Markup | str:
-    """What to know of the answer: where a saved view is from, or how much of the text the model read."""
+    """What stands above the grid: where a saved view is from, and once it was measured what the class rests on."""
     if not view.saved_from:
-        return _CARDS[type(view)].notice(view)
+        return importance_in_words(view) if view.classifies else ""
     # The panel, whose bars show what each expert matters, is a model's: here they are numbers.
     found = importance_in_words(view) + (importance_table(view) if view.importance else "")
     return html.notice(saved_in_words(view), "status") + found

@@ -13,21 +13,22 @@ from switch_model.analysis.typical_texts import unlike_in_words
 from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.grid.votes import MAX_CLASSES, digits_of
-from switch_model.routing import UNLIMITED
+from switch_model.routing import may_drop
 from train.formatting import counted, percent, signed
-from ui.cards.importance import importance_in_words
 from ui.look.html import bar, notice, render
-from ui.views.view import PredictionView
 
 # Experts whose votes stand in one line.
 MAX_VOTERS = 4
 
 
-def prediction_card(prediction: Prediction, true_label: str | None, base: Prediction | None = None) -> Markup:
-    """All classes, the predicted one first, and below them the facts of this run.
+def prediction_card(
+    prediction: Prediction, true_label: str | None, base: Prediction | None = None, unlike: Sequence[str] = ()
+) -> Markup:
+    """What to know before reading it, all classes, the predicted one first, and below them the facts of this run.
 
     Args:
         base: the prediction before the routing was changed: shown beside, with what the change made of it.
+        unlike: what makes the text unlike the training texts, in words.
     """
     scores = sorted(prediction.scores.items(), key=lambda item: -item[1])
     rows = [
@@ -38,12 +39,11 @@ def prediction_card(prediction: Prediction, true_label: str | None, base: Predic
         rest = sum(score for _, score in scores[MAX_CLASSES:])
         rows.append(bar(f"{len(scores) - MAX_CLASSES} more", rest, percent(rest)))
     drops = int(sum(record.dropped.sum() for record in prediction.routing))
-    limited = any(int(record.capacity) != UNLIMITED for record in prediction.routing)
     tokens = len(prediction.tokens)
     layers = len(prediction.routing)
     facts = [
         counted(tokens, "token"),
-        *([f"{counted(drops, 'drop')} in {counted(layers, 'layer')}"] if limited else []),
+        *([f"{counted(drops, 'drop')} in {counted(layers, 'layer')}"] if may_drop(prediction.routing) else []),
     ]
     moved = ""
     if base is not None:
@@ -54,6 +54,7 @@ def prediction_card(prediction: Prediction, true_label: str | None, base: Predic
         moved = f"{routes} of {tokens * layers}"
     return render(
         "cards/prediction.html",
+        notice=reading_notice(prediction, unlike),
         votes=votes_line(prediction),
         rows=rows,
         label=prediction.label,
@@ -90,11 +91,6 @@ def _mark(prediction: Prediction, true_label: str | None) -> dict[str, str]:
         return {"said": "(not a class of this model)", "kind": ""}
     right = true_label == prediction.label
     return {"said": "✓" if right else "✗", "kind": "right" if right else "wrong"}
-
-
-def prediction_notice(view: PredictionView) -> Markup | str:
-    """What the model read, and once it was measured what the class rests on."""
-    return reading_notice(view.prediction, view.unlike) + importance_in_words(view)
 
 
 def reading_notice(prediction: Prediction, unlike: Sequence[str] = ()) -> Markup | str:

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 
 from markupsafe import Markup
 
-from switch_model.routing import UNLIMITED
+from switch_model.routing import may_drop
 from train.formatting import counted
 from ui.look.html import Bar, bar, notice, part
 from ui.views.view import View, WrittenView
@@ -44,7 +44,7 @@ def written_card(view: WrittenView) -> Markup:
     ]
     prompt = "" if written.source else _last_words(view.text)
     compared = base and (changed_words(written.text, base.text) if written.text != base.text else {})
-    return part(_TEMPLATE, "written", prompt, written.text, " · ".join(said), compared)
+    return part(_TEMPLATE, "written", answer_notice(view), prompt, written.text, " · ".join(said), compared)
 
 
 def changed_words(now: str, before: str) -> dict[str, list[tuple[str, bool]]]:
@@ -61,9 +61,10 @@ def changed_words(now: str, before: str) -> dict[str, list[tuple[str, bool]]]:
 
 def drops_of(view: View) -> list[str]:
     """How many tokens were dropped, where the model can drop any."""
+    if not may_drop(view.records):
+        return []
     drops = sum(int(record.dropped.sum()) for record in view.records)
-    can = any(int(record.capacity) != UNLIMITED for record in view.records)
-    return [f"{counted(drops, 'drop')} in {counted(len(view.records), 'sparse layer')}"] if can else []
+    return [f"{counted(drops, 'drop')} in {counted(len(view.records), 'sparse layer')}"]
 
 
 def _last_words(prompt: str) -> str:

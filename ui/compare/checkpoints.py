@@ -56,7 +56,7 @@ class Agreement:
         """How far it is, again and again, and then how far the two agree."""
         from switch_model.plots.traces import agreement_by_layer, agreement_by_position
         from train.analysis.agreement import agreement_table
-        from train.analysis.analyze import rows_to_analyze
+        from train.analysis.analyze import rows_to_analyze, with_tokenless
         from train.analysis.trace import trace_of
         from train.data.errors import DataError
         from train.data.source import DataSource
@@ -64,11 +64,11 @@ class Agreement:
         rows = max(int(limit or ROWS), 1)
         rows = min(rows, PUBLIC_ROWS) if self.workspace.limits else rows
         try:
-            texts = rows_to_analyze([], DataSource(dataset, self.workspace.data_dir), num_samples=rows).texts
+            read = rows_to_analyze([], DataSource(dataset, self.workspace.data_dir), num_samples=rows)
             routed: list[Corpus] = []
             for key in (first, second):
                 pipeline = self.shelf.load(key).pipeline
-                for shown in (steps := _Steps(route_in_steps(pipeline, texts))):
+                for shown in (steps := _Steps(route_in_steps(pipeline, read.texts))):
                     yield Agreed(shown)
                 routed.append(steps.result)
             one, other = routed
@@ -77,7 +77,8 @@ class Agreement:
             self.reach.failed(dataset, error)
             yield Agreed(notice(page_words(error, dataset)))
             return
-        said = quiet(f"{counted(len(one.texts), 'text')}, {counted(len(one.token), 'token')} of {Path(dataset).name}.")
+        about = f"{counted(len(one.texts), 'text')}, {counted(len(one.token), 'token')} of {Path(dataset).name}."
+        said = quiet(f"{about} {with_tokenless(read, one).note}".strip())
         if first != second and not same_run(first, second):
             said += note(_FOREIGN)
         top_k = 1 if one.experts is None else one.experts.shape[-1]

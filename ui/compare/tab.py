@@ -75,8 +75,8 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
         grids[1]["otherwise"] = "in the first"
         said += agreement_table(here, there, pairs)
     return Compared(
-        quiet(one.title) + prediction_card(here, None, None),
-        quiet(two.title) + prediction_card(there, None, None),
+        quiet(one.title) + prediction_card(here, None, unlike=one.unlike(text)),
+        quiet(two.title) + prediction_card(there, None, unlike=two.unlike(other)),
         said,
         *grids,
     )

@@ -15,3 +15,6 @@ ONCE = _QUIET | {"trigger_mode": "once"}
 LAST = _QUIET | {"trigger_mode": "always_last"}
 # Each is answered.
 EACH = _QUIET | {"trigger_mode": "multiple"}
+# Shows what is built hidden, in the browser alone. A browser loads the script of a kind of component where one of them
+# is not hidden anywhere on the page, in tabs that were never opened too: some are larger than all of this project's.
+SHOW: dict[str, Any] = {"fn": None, "inputs": None, "js": "() => ({ __type__: 'update', visible: true })"}

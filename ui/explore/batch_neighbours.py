@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gradio as gr
+from markupsafe import Markup
 
 from switch_model import CheckpointError, Interventions, Prediction, Predictor
 from switch_model.grid.plain import grid_value
-from train.formatting import percent
+from switch_model.routing import may_drop
+from train.formatting import counted, percent
 from ui.catalog.models import ModelShelf
 from ui.components.events import LAST
 from ui.components.routing_grid import create_routing_grid
@@ -25,6 +27,10 @@ _HINT = (
     "place to a text that it has nothing to do with. It may also gain one, with a capacity factor above 1 above "
     "all: slots grow with the batch, and the others may not need them. Add texts, one per line, and see."
 )
+_DROPLESS = (
+    "Here no capacity limit applies: nothing is dropped, and a text takes the same routes alone and among others."
+)
+_SET_ONE = " To see texts compete for slots, first set a capacity under “Experts”."
 _NOTHING = {"said": "Nothing routed together yet."}
 _FIRST, _LAST = "before the others", "after the others"
 
@@ -49,11 +55,13 @@ def among(
 
 
 class Neighbours(NamedTuple):
-    """Words, the grid of the text in the batch with what differs from it alone, and what that holds for."""
+    """Words, the grid of the text in the batch with what differs from it alone, what that holds for, and what to
+    expect of the view."""
 
     words: Any
     grid: Any
     of: Any
+    hint: Any
 
 
 def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tuple[str, dict | None]:
@@ -77,13 +85,20 @@ def compare(shelf: ModelShelf, view: View | None, others: str, where: str) -> tu
         for one, two in zip(alone.routing, together.routing, strict=True)
     )
     texts = f"{len(lines)} other text{'s' if len(lines) > 1 else ''}"
-    said = f"“{view.text[:40].strip()}…” alone: {drops[0]} drops, {chances[0]}. With {texts}: "
-    said += f"{drops[1]} drops, {chances[1]}" + (
-        "." if together.label == alone.label else f"; now it says {together.label}."
-    )
+    dropped = [f"{counted(one, 'drop')}, " if may_drop(alone.routing) else "" for one in drops]
+    said = f"“{view.text[:40].strip()}…” alone: {dropped[0]}{chances[0]}. With {texts}: "
+    said += f"{dropped[1]}{chances[1]}" + ("." if together.label == alone.label else f"; now it says {together.label}.")
     said += f" {moved} of {len(alone.tokens) * len(alone.routing)} routes differ."
     grid = grid_value(together.trace, view.place, alone.trace) | {"still": True, "otherwise": "alone"}
     return facts(said), grid
+
+
+def hint(view: View | None) -> Markup:
+    """What other texts in the batch can do to that of the view."""
+    if view is None or not view.records or may_drop(view.records):
+        return quiet(_HINT)
+    # With several experts for each token there is no capacity to set.
+    return quiet(_DROPLESS if view.records[0].experts.shape[-1] > 1 else _DROPLESS + _SET_ONE)
 
 
 def asked_about(view: View | None) -> Any:
@@ -95,16 +110,22 @@ def forget(view: View | None, asked: Any) -> Neighbours:
     """Empty once the view has moved on from what was asked about; else nothing new."""
     # Where nothing was asked, blanks again: for gr.skip() Gradio builds each component anew.
     if asked is not None and asked == asked_about(view):
-        return Neighbours(gr.skip(), gr.skip(), gr.skip())
-    return Neighbours("", _NOTHING, None)
+        return Neighbours(gr.skip(), gr.skip(), gr.skip(), gr.skip())
+    return Neighbours("", _NOTHING, None, hint(view))
 
 
-def create_neighbours(shelf: ModelShelf, present: gr.State, shown: bool) -> tuple[gr.Accordion, Neighbours]:
-    """Lay it out and connect it. Returns the box, and what `forget` fills as the view moves."""
+def create_neighbours(
+    shelf: ModelShelf, present: gr.State, shown: bool, first: View | None
+) -> tuple[gr.Accordion, Neighbours]:
+    """Lay it out and connect it. Returns the box, and what `forget` fills as the view moves.
+
+    Args:
+        first: what the page opens with.
+    """
     asked = gr.State(None)
     box = gr.Accordion("Neighbours in the batch", open=False, visible=shown, elem_classes="card", elem_id="neighbours")
     with box:
-        gr.HTML(quiet(_HINT), apply_default_css=False)
+        expected = gr.HTML(hint(first), apply_default_css=False, elem_id="neighbours-hint")
         with gr.Row(elem_classes="search"):
             others = gr.Textbox(
                 label="Other texts, one per line",
@@ -123,12 +144,12 @@ def create_neighbours(shelf: ModelShelf, present: gr.State, shown: bool) -> tupl
         said = gr.HTML("", apply_default_css=False, elem_id="neighbours-said")
         grid = create_routing_grid(_NOTHING, elem_id="neighbours-grid")
 
-    parts = Neighbours(said, grid, asked)
+    parts = Neighbours(said, grid, asked, expected)
 
     def route(present: Present, others: str, where: str) -> Neighbours:
         asked = asked_about(present.view)
-        found = Neighbours(*compare(shelf, present.view, others, where), asked)
-        return found if asked == asked_about(present.view) else Neighbours("", _NOTHING, None)
+        found = Neighbours(*compare(shelf, present.view, others, where), asked, gr.skip())
+        return found if asked == asked_about(present.view) else Neighbours("", _NOTHING, None, gr.skip())
 
     run.click(route, [present, others, where], [*parts], **LAST)
     return box, parts

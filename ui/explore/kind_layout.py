@@ -9,8 +9,6 @@ from typing import Any
 import gradio as gr
 
 from switch_model import CheckpointError
-from switch_model.inference.mask_filler import has_blank
-from switch_model.inference.sentinels import has_gap
 from train.runs.run import Run, RunError
 from ui.catalog.kinds import CLASSIFIER, FILLER, RESTORER, STORYTELLER, TRANSLATOR, Kind
 from ui.catalog.models import ModelShelf
@@ -23,7 +21,8 @@ _EXAMPLES = [kind.example for kind in (TRANSLATOR, STORYTELLER, RESTORER, FILLER
 
 
 def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
-    """The text, or an example of the kind where it is none that somebody wrote for it."""
+    """The text, or an example of the kind where it is none that somebody wrote. Of one without a blank that the kind
+    needs, the card of the answer says so."""
     borrowed = (
         not (text or "").strip()
         or (text in _EXAMPLES and text != kind.example)
@@ -31,8 +30,7 @@ def fitting_text(kind: Kind, text: str, sample: Sample | None) -> str:
     )
     if kind is CLASSIFIER:
         return text
-    without = (kind is FILLER and not has_blank(text or "")) or (kind is RESTORER and not has_gap(text or ""))
-    return kind.example if borrowed or without else text
+    return kind.example if borrowed else text
 
 
 def fitting_sample(

@@ -59,6 +59,7 @@ class Drawn(NamedTuple):
     neighbours_words: Any
     neighbours_grid: Any
     neighbours_of: Any
+    neighbours_hint: Any
 
 
 class Controls(NamedTuple):

@@ -116,7 +116,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
     samples = _create_samples(explorer, kind)
     shown, panel, film = _create_cards(view, answer, start, explorer.look_closer(seen_first), kind)
     present.value = lambda: Present(seen_first, panel.opened)
-    beside, neighbours = create_neighbours(explorer.shelf, present, kind is CLASSIFIER)
+    beside, neighbours = create_neighbours(explorer.shelf, present, kind is CLASSIFIER, seen_first)
     with gr.Accordion("Terms", open=False, elem_classes="card", elem_id="terms"):
         gr.HTML(render("cards/how_to_read.html"), apply_default_css=False)
     begin = gr.Textbox(visible="hidden", elem_id="begin-writing")

@@ -24,11 +24,17 @@ from ui.components.routing_film import WANT_FILM, create_routing_film, film_valu
 from ui.components.training_record import create_training_record, read_record
 from ui.explore.tab import ExploreTab
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
-from ui.look.html import heading, quiet, render
+from ui.look.html import heading, note, quiet, render
 from ui.views.changes import own_factor
 from ui.views.view import View
 
 _NOTHING = quiet("Run a text with a sparse model in Explore: its numbers appear here.")
+_IN_PLAIN_WORDS = (
+    "In place of one large network, a sparse layer has several small ones, its experts, and a router that sends every "
+    "token to one of them, or to a few. So a model can know much and still do little work for each word. Press Play "
+    "and watch the tokens of the text in Explore find their experts, layer by layer; below stands each step again, "
+    "with its formula and the numbers of one token."
+)
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
     "without. Neither was trained on these ten sentences. A token’s colour is the expert that reads it, its strength "
@@ -209,7 +215,7 @@ def parameters_html(config: SwitchConfig | None) -> str:
 def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> None:
     """Lay the tab out; it is filled with what Explore shows when it is opened."""
     with gr.Column(elem_classes="card"):
-        gr.HTML(heading("One text on its way through the experts"), apply_default_css=False)
+        gr.HTML(heading("One text on its way through the experts") + note(_IN_PLAIN_WORDS), apply_default_css=False)
         film = create_routing_film()
     with gr.Column(elem_classes="card"):
         steps = gr.HTML("", apply_default_css=False, elem_id="how-steps")

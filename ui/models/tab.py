@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from ui.catalog.private_models import PrivateModels
-from ui.components.events import LAST, ONCE
+from ui.components.events import EACH, LAST, ONCE, SHOW
 from ui.components.outputs import outputs
 from ui.explore.outputs import Chosen
 from ui.explore.present import Present
@@ -41,10 +41,13 @@ class _Own(NamedTuple):
     words: gr.HTML
 
 
-def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, explore: ExploreTab) -> None:
+def create_models_tab(
+    demo: gr.Blocks, private: PrivateModels, opened: gr.Tab, pages: gr.Tabs, explore: ExploreTab
+) -> None:
     """Lay the tab out and connect it.
 
     Args:
+        opened: the tab itself.
         pages: the page's tabs, to move to Explore.
         explore: what a model is opened in.
     """
@@ -69,10 +72,7 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
             with gr.Row(elem_classes="buttons"):
                 to_explore = gr.Button("Open in Explore", elem_id="explore-model", **_BUTTON)
                 remove = gr.Button("Remove", visible=False, elem_id="remove-model", **_BUTTON)
-    with gr.Accordion("Model card", open=True, elem_classes="card"):
-        card = gr.Markdown(start.card, elem_id="model-card")
-    with gr.Accordion("Configuration", open=False, elem_classes="card"):
-        config = gr.Code(start.config, language="json", interactive=False, show_label=False, elem_id="model-config")
+    card, config = _create_card(start, opened)
 
     def show(key: str | None, request: gr.Request) -> Any:
         removable = gr.update(visible=private.owns(request.session_hash, key))
@@ -95,6 +95,18 @@ def create_models_tab(demo: gr.Blocks, private: PrivateModels, pages: gr.Tabs, e
     demo.unload(leave)
     moved = to_explore.click(move, [model], [pages, explore.model], **LAST)
     moved.success(**explore.choosing).then(**explore.drawing)
+
+
+def _create_card(start: ModelPage, opened: gr.Tab) -> tuple[gr.Markdown, gr.Code]:
+    """A model's card and its configuration, each loaded once it is looked at."""
+    with gr.Accordion("Model card", open=True, elem_classes="card"):
+        card = gr.Markdown(start.card, visible=False, elem_id="model-card")
+    with gr.Accordion("Configuration", open=False, elem_classes="card", elem_id="configuration") as folded:
+        shown = {"interactive": False, "show_label": False, "visible": False}
+        config = gr.Code(start.config, language="json", elem_id="model-config", **shown)
+    opened.select(**SHOW, outputs=[card], **EACH)
+    folded.expand(**SHOW, outputs=[config], **EACH)
+    return card, config
 
 
 def _create_own() -> _Own:

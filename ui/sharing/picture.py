@@ -141,7 +141,9 @@ def _in_words(view: View, title: str) -> list[str]:
 
 def _legend(axes: Any, top: float, said: list[str], stacks: list[_Stack]) -> None:
     """What the marks in the picture mean, and below it the given lines."""
-    keys = [("expert", None), ("dropped: the expert’s buffer was full, no expert reads the token", "dropped")]
+    keys = [("expert", None)]
+    if any(layer["capacity"] for stack in stacks for layer in stack.layers):
+        keys.append(("dropped: the expert’s buffer was full, no expert reads the token", "dropped"))
     if any(layer["before"] for stack in stacks for layer in stack.layers):
         keys.append(("another route than before", "changed"))
     left = 0.05

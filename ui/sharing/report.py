@@ -16,6 +16,7 @@ from switch_model.grid.drawing import style as grid_style
 from switch_model.grid.layer_names import layer_title
 from switch_model.grid.palette import shade_of
 from switch_model.plots.routing import router_probabilities
+from switch_model.routing import may_drop
 from ui.cards.flow import draw_flow
 from ui.cards.importance import importance_in_words, importance_table
 from ui.cards.of_view import answer_card, attribution_card, closer_cards, elsewhere_card, votes_instead
@@ -118,7 +119,12 @@ def _static_grid(view: PredictionView) -> dict[str, Any]:
         }
         for index, token in enumerate(value["tokens"])
     ]
-    return {"layers": [layer["title"] for layer in value["layers"]], "voted": voted, "columns": columns}
+    return {
+        "layers": [layer["title"] for layer in value["layers"]],
+        "may_drop": may_drop(view.records),
+        "voted": voted,
+        "columns": columns,
+    }
 
 
 def _height(change: float | None, most: float) -> int:

@@ -113,7 +113,7 @@ class LiveRun:
         pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
         return Tick(
             head=head_html(run, state, shown),
-            progress=progress_html(progress, shown),
+            progress=progress_html(progress, shown, state.began),
             log="\n".join(run.log_tail().splitlines()[-LOG_LINES:]),
             stop=gr.update(interactive=mine and state.name in ("running", "queued")),
             resume=gr.update(interactive=mine and idle and state.name != "finished" and run.can_resume()),

@@ -17,7 +17,7 @@ from train.runs.manage import archive, delete, rename
 from train.runs.run import Run, RunError
 from train.tasks.metrics import MEASURES
 from train.tasks.registry import TASKS
-from ui.components.events import EACH, LAST, ONCE
+from ui.components.events import EACH, LAST, ONCE, SHOW
 from ui.components.outputs import outputs
 from ui.look.html import facts, heading, note, part, quiet
 from ui.look.page_words import page_words
@@ -201,7 +201,13 @@ def create_run_history(
             gr.HTML(heading("All runs"), apply_default_css=False)
             refresh = gr.Button("Refresh", elem_id="refresh-runs", **_BUTTON)
         table = gr.Dataframe(
-            headers=COLUMNS, interactive=False, show_label=False, max_height=320, buttons=[], elem_id="runs-table"
+            headers=COLUMNS,
+            interactive=False,
+            show_label=False,
+            max_height=320,
+            buttons=[],
+            visible=False,
+            elem_id="runs-table",
         )
         words = gr.HTML(NOTHING, apply_default_css=False, elem_id="chosen-run")
         chosen, renaming, deleting = _create_actions(words)
@@ -210,6 +216,7 @@ def create_run_history(
         compared = _create_comparison(handlers)
 
     listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **LAST}
+    tab.select(**SHOW, outputs=[table], **EACH)
     tab.select(**listed)
     refresh.click(**listed)
     table.select(handlers.choose, None, [*chosen], **EACH)

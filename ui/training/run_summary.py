@@ -248,8 +248,12 @@ def state_badge(state: str) -> Markup:
     return part(PIECES, "state_badge", state, state in STATES)
 
 
-def progress_html(progress: Mapping[str, Any], state: str) -> Markup:
-    """A bar with the step of all steps, the time spent, and, while it runs, about how long it still takes."""
+def progress_html(progress: Mapping[str, Any], state: str, began: bool = True) -> Markup:
+    """A bar with the step of all steps, the time spent, and, while it runs, about how long it still takes.
+
+    Args:
+        began: whether its process trains already; else there is no step to finish.
+    """
     step, steps = finite(progress.get("step")), finite(progress.get("max_steps"))
     seconds, phase = finite(progress.get("seconds")), progress.get("phase")
     at_work = state in ("running", "stopping")
@@ -258,7 +262,7 @@ def progress_html(progress: Mapping[str, Any], state: str) -> Markup:
         said.append("waiting for its turn")
     elif state == STARTING:
         said.append("starting: its process begins")
-    elif at_work and not steps:
+    elif state == "running" and not steps:
         said.append("starting: reading data, building the model")
     if step is not None and steps:
         said.append(f"step {step:,.0f} of {steps:,.0f}")
@@ -268,7 +272,8 @@ def progress_html(progress: Mapping[str, Any], state: str) -> Markup:
     if state == "running" and left:
         said.append(f"about {duration(left)} left")
     if state == "stopping":
-        said.append("finishing its step, then saving a checkpoint")
+        finishing = "finishing its step, then saving a checkpoint"
+        said.append(finishing if began and steps else f"ends before its {'next' if step else 'first'} step")
     elif at_work and steps and phase in ("evaluating", "saving"):
         said.append(phase)
     done = min(max(step / steps, 0), 1) if step is not None and steps else 0.0
