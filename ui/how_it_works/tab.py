@@ -30,10 +30,9 @@ from ui.views.view import View
 
 _NOTHING = quiet("Run a text with a sparse model in Explore: its numbers appear here.")
 _IN_PLAIN_WORDS = (
-    "In place of one large network, a sparse layer has several small ones, its experts, and a router that sends every "
-    "token to one of them, or to a few. So a model can know much and still do little work for each word. Press Play "
-    "and watch the tokens of the text in Explore find their experts, layer by layer; below stands each step again, "
-    "with its formula and the numbers of one token."
+    "A sparse layer has several small networks, its experts, and a router that sends every token to one or a few of "
+    "them: so a model can know much and still do little work for each word. Press Play to watch the tokens of the text "
+    "in Explore find their experts; the same steps as formulas stand below."
 )
 _RECORDED = (
     "Two small classifiers from the same random start, on the same data: one is trained with the balance loss, one "
