@@ -184,9 +184,13 @@ def logits_of_json(values: list[list[list[float | None]]]) -> Tensor:
     return torch.tensor(logits, dtype=torch.float32)
 
 
-def load_balancing_loss(routing: Routing) -> Tensor:
-    """E · Σ fᵢPᵢ of one layer: 1 when uniform, E when collapsed. Scalar; its gradient flows through P alone."""
-    return routing.num_experts * (routing.load * routing.importance).sum()  # eq. 4
+def load_balancing_loss(routing: Routing, load: Tensor | None = None) -> Tensor:
+    """E · Σ fᵢPᵢ of one layer: 1 when uniform, E when collapsed. Scalar; its gradient flows through P alone.
+
+    `load` (E,): f, where the record is a part of a larger batch; None = the record's own.
+    """
+    load_E = routing.load if load is None else load
+    return routing.num_experts * (load_E * routing.importance).sum()  # eq. 4
 
 
 def sequence_balance(routing: Routing) -> Tensor:

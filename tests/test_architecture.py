@@ -48,7 +48,7 @@ PARTS = {
     "train": [
         *("formatting", "templates", "definitions", "names", "requirements", "launch", "bounded_process"),
         "picture_text",
-        *("data", "arguments", "tasks"),
+        *("data", "arguments", "distributed", "tasks"),
         *("runs", "evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
     ],
     "ui": [

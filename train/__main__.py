@@ -6,14 +6,15 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - who starts it has not installed it.
     sys.exit(f"error: Python 3.11 or newer is needed, and this is {sys.version.split()[0]}.")
 
-from train.launch import one_of_several, prepare_streams
+from train.launch import cannot_train, one_of_several, prepare_streams, trains
 from train.requirements import why_it_failed
 from train.runs.signals import HANGUP, INTERRUPTED, answer, ended_by_signals
 
 
 def run(arguments: list[str] | None = None) -> int:
     prepare_streams()
-    if said := one_of_several():
+    own = sys.argv[1:] if arguments is None else arguments
+    if said := cannot_train() if trains(own) else one_of_several():
         print(f"error: {said}", file=sys.stderr)
         return 2
     try:

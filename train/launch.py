@@ -14,6 +14,8 @@ import sys
 UNREAD = 128 + getattr(signal, "SIGPIPE", 13)
 # Environment variables with the number of processes: of torchrun and accelerate, and three kinds of mpirun.
 PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+# What each process must know to find the others, as torchrun and accelerate launch set it.
+GIVEN_BY_LAUNCHERS = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class _Unbroken(io.RawIOBase):
@@ -85,12 +87,34 @@ def drop_output() -> None:
 
 
 def one_of_several() -> str | None:
-    """An error message if a launcher started several processes, which is not supported; None otherwise."""
-    for name in PROCESS_COUNTS:
-        count = os.environ.get(name, "")
-        if count.isdecimal() and int(count) > 1:
-            return (
-                f"{name}={count}: {count} processes were started, as torchrun and accelerate launch do, but several "
-                "are not supported yet. Start one process, without a launcher."
-            )
+    """An error message if a launcher started several processes, of which only training makes use; None otherwise."""
+    if count := _processes():
+        return f"{count} processes were started, and only training runs in several. Start one, without a launcher."
     return None
+
+
+def cannot_train() -> str | None:
+    """An error message if several processes were started that can't find each other; None otherwise."""
+    missing = [name for name in GIVEN_BY_LAUNCHERS if name not in os.environ]
+    if (count := _processes()) and missing:
+        return (
+            f"{count} processes were started without telling each its number ({missing[0]} is not set). Start them "
+            f"with: torchrun --nproc_per_node {count} -m train …"
+        )
+    return None
+
+
+def trains(arguments: list[str]) -> bool:
+    """Whether a command line is one of those that run in several processes."""
+    return not arguments or arguments[0].startswith("-") or arguments[0] == "resume"
+
+
+def is_main() -> bool:
+    """Whether this is the process, of several, that speaks for all."""
+    return os.environ.get("RANK", "0") == "0" or not _processes()
+
+
+def _processes() -> int:
+    """How many processes a launcher started; 0 for one."""
+    counts = (os.environ.get(name, "") for name in PROCESS_COUNTS)
+    return next((int(count) for count in counts if count.isdecimal() and int(count) > 1), 0)

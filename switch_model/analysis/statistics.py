@@ -5,7 +5,7 @@ Try it: total = LayerTotals.of(record); total += LayerTotals.of(another); total.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -152,6 +152,15 @@ class RoutingTotals:
                 self.layers[record.name] += totals
             else:
                 self.layers[record.name] = totals
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "RoutingTotals":
+        """The totals with every sum changed, such as added up over processes."""
+        changed = RoutingTotals()
+        for name, totals in self.layers.items():
+            sums = {field.name: getattr(totals, field.name) for field in fields(totals)}
+            kept = {key: change(value) if isinstance(value, Tensor) else value for key, value in sums.items()}
+            changed.layers[name] = LayerTotals(**kept)
+        return changed
 
     def summary(self) -> list[dict[str, Any]]:
         """One dict per sparse layer: its name under "layer", then its metrics."""

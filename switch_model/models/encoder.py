@@ -146,13 +146,13 @@ class SwitchEncoderModel(EncoderPart):
         """
         extras = self._extras(output_attentions, output_hidden_states, others)
         encoded, _ = self._encode(input_ids, attention_mask, inputs_embeds, interventions, extras)
-        aux_loss, z_loss, _ = self._auxiliary(encoded.records, self.training or output_routing)
+        losses = self._auxiliary(encoded.records, self.training or output_routing)
         output = SwitchEncoderOutput(
             last_hidden_state=encoded.hidden,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
-            aux_loss=aux_loss,
-            z_loss=z_loss,
+            aux_loss=losses.balance,
+            z_loss=losses.z,
             routing=encoded.records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()

@@ -206,13 +206,13 @@ class SwitchModel(EncoderDecoder):
             source, decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, cache, interventions, extras
         )
         records = (*source.encoded.records, *decoded.records)
-        aux_loss, z_loss, _ = self._auxiliary(records, self.training or output_routing)
+        losses = self._auxiliary(records, self.training or output_routing)
         output = SwitchModelOutput(
             decoded.hidden,
             cache,
             **of_both_stacks(decoded, source.encoded),
-            aux_loss=aux_loss,
-            z_loss=z_loss,
+            aux_loss=losses.balance,
+            z_loss=losses.z,
             routing=records if output_routing else None,
         )
         return output if return_dict is None or return_dict else output.to_tuple()

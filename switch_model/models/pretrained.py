@@ -21,8 +21,9 @@ from switch_model.layers.initial import EMBEDDING_STD, start_with
 from switch_model.layers.router import Top1Router
 from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
 from switch_model.layers.word_counts import WordCounts
+from switch_model.models.routing_losses import RoutingLosses, routing_losses
 from switch_model.models.stack import Block, Extras
-from switch_model.routing import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
+from switch_model.routing import Routing
 
 IGNORED_LABEL = -100
 # Keywords that transformers, its tokenizers and peft pass to every model's `forward`, and that have no meaning here:
@@ -181,22 +182,10 @@ class SwitchPreTrainedModel(PreTrainedModel):
             if isinstance(module, Block):
                 module.expert_residual = share
 
-    def _auxiliary(
-        self, records: tuple[Routing, ...], wanted: bool
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Balance loss, z-loss, and the weighted sum of all losses on the routing; None where they are not wanted, so
-        that a plain prediction does not compute them."""
-        if not (wanted and records):
-            return None, None, None
-        config = self.config
-        aux_loss = mean_over_layers(load_balancing_loss, records)
-        z_loss = mean_over_layers(router_z_loss, records)
-        added = config.router_z_loss_coef * z_loss
-        if config.balance == "loss":
-            added = added + config.router_aux_loss_coef * aux_loss
-        if config.sequence_balance_coef:
-            added = added + config.sequence_balance_coef * mean_over_layers(sequence_balance_loss, records)
-        return aux_loss, z_loss, added
+    def _auxiliary(self, records: tuple[Routing, ...], wanted: bool) -> RoutingLosses:
+        """The losses on the routing; None each where they are not wanted, so that a plain prediction does not compute
+        them."""
+        return routing_losses(records, self.config) if wanted and records else RoutingLosses()
 
     def _with_auxiliary(
         self,
@@ -209,21 +198,16 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
         `other_loss`: a further weighted auxiliary loss, not on the routing.
         """
-        aux_loss, z_loss, added = self._auxiliary(records, loss is not None or self.training or output_routing)
-        terms = [term for term in (other_loss, added) if term is not None]
+        found = self._auxiliary(records, loss is not None or self.training or output_routing)
+        terms = [term for term in (other_loss, found.weighted) if term is not None]
         auxiliary = sum(terms[1:], terms[0]) if loss is not None and terms else None
         fields = {
-            "aux_loss": aux_loss,
-            "z_loss": z_loss,
+            "aux_loss": found.balance,
+            "z_loss": found.z,
             "auxiliary_loss": auxiliary,
             "routing": records if output_routing else None,
         }
         return (loss if loss is None or auxiliary is None else loss + auxiliary), fields
-
-
-def mean_over_layers(loss: Callable[[Routing], Tensor], records: tuple[Routing, ...]) -> Tensor:
-    """Mean of `loss(record)` over the sparse layers: per layer, so that a balanced layer can't hide a collapsed one."""
-    return torch.stack([loss(record) for record in records]).mean()
 
 
 def token_logits(hidden: Tensor, head: nn.Module | None, table: nn.Embedding) -> Tensor:

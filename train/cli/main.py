@@ -3,6 +3,7 @@
 Unknown and abbreviated flags are errors; errors are reported in one line, with exit status 2.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from train.cli.sweep import sweep_command
 from train.data.errors import DataError
 from train.data.table_file import is_table
 from train.formatting import pasted
-from train.launch import UNREAD, drop_output, ignore_closed_stdout
+from train.launch import UNREAD, drop_output, ignore_closed_stdout, is_main
 from train.release.publish import PublishError
 from train.requirements import why_not_imported
 from train.runs.run import RunError
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if isinstance(error, OSError) and error.filename is None:
             drop_output()  # Writing to stdout may be what failed; do not try again at exit.
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {said}" if is_main() else f"error in process {os.environ['RANK']}: {said}", file=sys.stderr)
         return 2
     return 0
 
@@ -64,7 +65,9 @@ def train_command(argv: list[str]) -> None:
     with ended_by_signals():
         from train.training.loop import train
 
-    report_end(train(arguments, max_runs))
+    run = train(arguments, max_runs)
+    if is_main():
+        report_end(run)
 
 
 def _in_words(error: Exception) -> str | None:

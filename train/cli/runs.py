@@ -6,7 +6,7 @@ import sys
 from switch_model.commands import app_command, command
 from train.cli.parser import as_path, command_parser, positive
 from train.formatting import pasted
-from train.launch import ignore_closed_stdout
+from train.launch import ignore_closed_stdout, is_main
 from train.runs.run import RUNS, Run, RunError
 from train.runs.signals import ended_by_signals
 
@@ -22,7 +22,9 @@ def resume_command(argv: list[str]) -> None:
     with ended_by_signals():
         from train.training.loop import resume
 
-    report_end(resume(options.run, options.max_runs))
+    run = resume(options.run, options.max_runs)
+    if is_main():
+        report_end(run)
 
 
 def stop_command(argv: list[str]) -> None:

@@ -79,9 +79,13 @@ def check_digest(arguments: Arguments, digest: dict[str, str] | None, of: str) -
     return digest
 
 
-def begin(run: Run, found: Fingerprint, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Store the fingerprint, arguments and vocabulary that a run begins with."""
-    about = {"arguments": run.arguments().to_dict(), "vocabulary": vocabulary_of(tokenizer)}
+def begin(run: Run, found: Fingerprint, tokenizer: PreTrainedTokenizerFast, processes: int) -> None:
+    """Store the fingerprint, arguments, vocabulary and number of processes that a run begins with."""
+    about = {
+        "arguments": run.arguments().to_dict(),
+        "vocabulary": vocabulary_of(tokenizer),
+        "processes": processes,
+    }
     replace(found, about=about).save(run.rows_path)
 
 

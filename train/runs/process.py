@@ -23,6 +23,7 @@ from filelock import FileLock
 from switch_model.commands import command
 from train.arguments.arguments import Arguments
 from train.formatting import pasted
+from train.launch import is_main
 from train.runs.run import Run, RunError, list_runs, reserve_folder
 from train.runs.signals import HANGUP, INTERRUPTED, signals_go_to
 
@@ -193,7 +194,8 @@ class StopRequest:
         # A logout sends SIGTERM right after SIGHUP: that is a single request.
         self._insisted = number != HANGUP
         self.signalled = True
-        print("Stopping after this step …", file=sys.stderr, flush=True)
+        if is_main():
+            print("Stopping after this step …", file=sys.stderr, flush=True)
 
     def noticed(self) -> AbstractContextManager[None]:
         """Context in which signals only set the request."""

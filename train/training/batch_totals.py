@@ -1,9 +1,11 @@
 """Sums over the batches between two lines of metrics."""
 
+import torch
 from torch import Tensor
 
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.routing import Routing
+from train.distributed.processes import Processes
 
 
 class BatchTotals:
@@ -23,6 +25,17 @@ class BatchTotals:
         self.correct = self.correct + (correct if correct is not None else 0)
         self.seen += seen
         self.cross_entropy = self.cross_entropy + seen * cross_entropy
+
+    def over(self, processes: Processes) -> "BatchTotals":
+        """The sums of all processes."""
+        if processes.count == 1:
+            return self
+        whole = BatchTotals()
+        whole.routing = self.routing.map(processes.total)
+        own = torch.tensor([float(self.correct), self.seen, float(self.cross_entropy), not self.counted])
+        correct, seen, whole.cross_entropy, uncounted = processes.total(own.double()).tolist()
+        whole.correct, whole.seen, whole.counted = int(correct), int(seen), not uncounted
+        return whole
 
     @property
     def accuracy(self) -> float:

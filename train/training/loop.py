@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,9 @@ from train.arguments.steps import logging_interval, planned_steps
 from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
 from train.data.tokenizers import load_tokenizer
+from train.distributed.checks import check_same_number, check_several, several_in_words
+from train.distributed.processes import Processes, processes_of_launch
 from train.formatting import counted, pasted
-from train.launch import one_of_several
 from train.preflight.data_report import notes
 from train.runs.continuing import (
     begin,
@@ -55,7 +57,7 @@ from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
-from train.training.reporting import log_in, reporting
+from train.training.reporting import Reporting, log_in, reporting
 from train.training.trainer import SwitchTrainer, training_arguments
 from train.weights.initial import read_initial, take_weights, with_shape_of
 from train.weights.kept import put_weights
@@ -71,23 +73,24 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
         ValueError, DataError, RunError, CheckpointError: with what is wrong with the arguments, the data, the folder or
             the initial checkpoint.
     """
-    _require_single_process()
     arguments.check()
-    log_in(arguments.train)
     device = pick_device(arguments.train.device)
     if arguments.train.liger:
         fused_loss(TASKS[arguments.train.task], device, arguments.model.label_smoothing)
-    if max_runs is None:
-        # Prepare before creating the folder: a run that can't start leaves none behind.
-        parts = _prepare(arguments)
-        run = Run.create(arguments)
-        with recorded(run):
-            return _run(run, arguments, parts, device, resume_from=None)
-    run = Run.create(arguments, state="queued")
-    with recorded(run):
-        if wait_for_turn(run, max_runs):
-            _run(run, arguments, _prepare(arguments), device, resume_from=None)
-    return run
+    with processes_of_launch(arguments.train.device) as processes:
+        check_several(processes, arguments)
+        processes.by_main(lambda: log_in(arguments.train))
+        if max_runs is None:
+            # Prepare before creating the folder: a run that can't start leaves none behind.
+            parts = _prepare(arguments, processes)
+            run = processes.by_main(lambda: Run.create(arguments))
+            with recorded(run) if processes.is_main else nullcontext():
+                return _run(run, arguments, parts, device, None, processes)
+        run = processes.by_main(lambda: Run.create(arguments, state="queued"))
+        with recorded(run) if processes.is_main else nullcontext():
+            if processes.by_main(lambda: wait_for_turn(run, max_runs)):
+                _run(run, arguments, _prepare(arguments, processes), device, None, processes)
+        return run
 
 
 def resume(folder: str | Path, max_runs: int | None = None) -> Run:
@@ -96,20 +99,63 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
     A finished run is unchanged, except that a missing best checkpoint is rebuilt. Raises RunError when it is running,
     or its checkpoints are gone.
     """
-    _require_single_process()
     run = Run.open(folder)
     arguments = run.arguments()
+    with processes_of_launch(arguments.train.device) as processes:
+        check_several(processes, arguments)
+        found = processes.by_main(lambda: _state_to_resume(run, arguments, processes))
+        if found is None:
+            return run
+        device = pick_device(arguments.train.device)
+        with recorded(run) if processes.is_main else nullcontext():
+            if processes.by_main(lambda: wait_for_turn(run, max_runs)):
+                processes.by_main(lambda: found.clear(run))
+                if found.checkpoint is None:
+                    return _run(run, arguments, _prepare(arguments, processes), device, None, processes)
+                parts = _prepare_again(run, arguments, found.checkpoint, processes)
+                processes.by_main(lambda: found.remove_damaged(run))
+                _run(run, arguments, parts, device, found.checkpoint, processes)
+    return run
+
+
+@dataclass(frozen=True)
+class _StateToResume:
+    """The checkpoint from which a run is resumed, None = the beginning; and newer, damaged ones -> what is wrong."""
+
+    checkpoint: Path | None
+    damaged: dict[Path, str]
+
+    def clear(self, run: Run) -> None:
+        """Delete what an interrupted process has left."""
+        run.discard_incomplete()
+        if self.checkpoint is None:
+            print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
+            run.discard_beginning()
+
+    def remove_damaged(self, run: Run) -> None:
+        """The Trainer would count them in save_total_limit, and remove good ones."""
+        for path, why in self.damaged.items():
+            print(
+                f"{path.name} is damaged ({why}) and removed: {run.name} resumes from {self.checkpoint.name}.",
+                flush=True,
+            )
+            shutil.rmtree(path)
+
+
+def _state_to_resume(run: Run, arguments: Arguments, processes: Processes) -> _StateToResume | None:
+    """Where a run goes on; None if it is finished. Raises RunError when it can't be resumed."""
+    folder = run.folder
     if (state := run.state()).active and not run.waits_for_this_process():
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
+    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could set its state.
+        run.set_state("finished")
+        state = run.state()
     if state.name == "finished" and (checkpoint or run.best.is_dir()):
         if not run.best.is_dir():
             _rebuild_best(run, arguments)
         print(f"{folder} is finished. To train further: {command()} --init_from {pasted(folder)} --dataset …")
-        return run
-    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could set its state.
-        run.set_state("finished")
-        return resume(folder)
+        return None
     damaged = run.damaged_since(checkpoint)
     if not checkpoint and damaged:
         newest, why = list(damaged.items())[-1]
@@ -123,35 +169,17 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
         raise RunError(f"{folder} has no complete checkpoint: start again. The command:\n  {arguments.again()}")
     if checkpoint and (began := Fingerprint.load(run.rows_path)):
         check_arguments(run, began)
+        check_same_number(run, began.about.get("processes", 1), processes.count)
     arguments.check_reporters()
     log_in(arguments.train)
-    device = pick_device(arguments.train.device)
     if not state.active:
         run.stop_path.unlink(missing_ok=True)  # Left by a process that was killed before it could stop.
-    with recorded(run):
-        if wait_for_turn(run, max_runs):
-            run.discard_incomplete()
-            if checkpoint is None:
-                print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
-                run.discard_beginning()
-                return _run(run, arguments, _prepare(arguments), device, resume_from=None)
-            parts = _prepare_again(run, arguments, checkpoint)
-            for path, why in damaged.items():  # The Trainer would count it in save_total_limit, and remove good ones.
-                print(
-                    f"{path.name} is damaged ({why}) and removed: {run.name} resumes from {checkpoint.name}.",
-                    flush=True,
-                )
-                shutil.rmtree(path)
-            _run(run, arguments, parts, device, checkpoint)
-    return run
+    return _StateToResume(checkpoint, damaged)
 
 
-def _require_single_process() -> None:
-    if said := one_of_several():
-        raise RunError(said)
-
-
-def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "TrainingParts":
+def _prepare_again(
+    run: Run, arguments: Arguments, checkpoint: Path, processes: Processes | None = None
+) -> "TrainingParts":
     """`_prepare` for a run that is resumed, with its own tokenizers."""
     kept = run.tokenizer if run.tokenizer.is_dir() else run.best
     tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
@@ -163,7 +191,7 @@ def _prepare_again(run: Run, arguments: Arguments, checkpoint: Path) -> "Trainin
         check = partial(check_rows, run, arguments, began)
     elif told := read_training(run.folder).get("fingerprint"):
         check = partial(check_digests, run, arguments, told)
-    return _prepare(arguments, tokenizer, SwitchConfig.from_pretrained(checkpoint), check)
+    return _prepare(arguments, processes or Processes(), tokenizer, SwitchConfig.from_pretrained(checkpoint), check)
 
 
 def _rebuild_best(run: Run, arguments: Arguments) -> None:
@@ -200,6 +228,7 @@ class TrainingParts:
 
 def _prepare(
     arguments: Arguments,
+    processes: Processes,
     tokenizer: PreTrainedTokenizerFast | None = None,
     begun_with: SwitchConfig | None = None,
     check: Callable[[Fingerprint], None] | None = None,
@@ -219,7 +248,8 @@ def _prepare(
     found = None if data is None else fingerprint_of(arguments, data)
     if found and check:
         check(found)
-    tokenizer = make_tokenizer(arguments, data, tokenizer)
+    # By one process: training a tokenizer is not certain to give the same one twice.
+    tokenizer = processes.by_main(partial(make_tokenizer, arguments, data, tokenizer))
     target = target_of(tokenizer)
     rows = make_rows(arguments, data, tokenizer)
     if found is None:
@@ -229,9 +259,9 @@ def _prepare(
     if not len(rows.train) or not len(rows.validation):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
     if tokens_per_step := arguments.train.total_batch_size:
-        tokens = arguments.train.batch_size * rows.mean_tokens
+        tokens = arguments.train.batch_size * processes.count * rows.mean_tokens
         arguments.train.gradient_accumulation_steps = max(round(tokens_per_step / tokens), 1)
-    batches = math.ceil(len(rows.train) / arguments.train.batch_size)
+    batches = math.ceil(len(rows.train) / (arguments.train.batch_size * processes.count))
     updates_per_epoch = math.ceil(batches / arguments.train.gradient_accumulation_steps)
     steps, decided_by = planned_steps(arguments.train, updates_per_epoch)
     if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
@@ -254,6 +284,7 @@ def _prepare(
     model = task.model_class(config)
     if start is not None:
         take_weights(model, start.weights)
+    processes.share_weights(model)
     every = logging_interval(arguments.train, steps, updates_per_epoch)
     return TrainingParts(tokenizer, rows, model, steps if decided_by else None, every, found)
 
@@ -271,9 +302,17 @@ def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, T
     return LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED_LABEL, label_smoothing=smoothing)
 
 
-def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resume_from: Path | None) -> Run:
-    if run.stop_path.exists():  # Stopped while the data were read.
-        run.set_state("stopped", stopped_early(run))
+def _run(
+    run: Run,
+    arguments: Arguments,
+    parts: TrainingParts,
+    device: str,
+    resume_from: Path | None,
+    processes: Processes,
+) -> Run:
+    if processes.by_main(run.stop_path.exists):  # Stopped while the data were read.
+        if processes.is_main:
+            run.set_state("stopped", stopped_early(run))
         return run
     started = time.monotonic()
     keep_freed_memory()
@@ -283,7 +322,8 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
     task = TASKS[arguments.train.task]
     if arguments.train.liger:
         model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
-    _announce(run, arguments, parts, device, is_new=resume_from is None)
+    if processes.is_main:
+        _announce(run, arguments, parts, device, processes, is_new=resume_from is None)
 
     # Train, and keep the best model so far.
     best = parts.best_of(run, arguments)
@@ -292,8 +332,9 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
         best.keep(model, metrics, time.monotonic() - started)
 
     stop = StopRequest(run)
-    with reporting(run, arguments, resume_from) as reported, stop.noticed():
-        progress = ProgressCallback(run, stop, arguments.train.max_minutes, resume_from)
+    reports = reporting(run, arguments, resume_from) if processes.is_main else nullcontext(Reporting())
+    with reports as reported, stop.noticed():
+        progress = ProgressCallback(run, stop, arguments.train.max_minutes, resume_from, processes)
         trainer = SwitchTrainer(
             run=run,
             task=task,
@@ -316,8 +357,11 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
             data_collator=_training_collator(task, arguments.train, parts),
             eval_collator=task.collator(tokenizer, arguments.train),
             compute_metrics=task.metrics,
+            processes=processes,
         )
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if not processes.is_main:
+            return run
         if not run.best.exists():
             # Stopped before the first evaluation: keep the current model.
             keep_best(trainer.kept_model, {"step": progress.step, "epoch": trainer.state.epoch})
@@ -332,13 +376,17 @@ def _run(run: Run, arguments: Arguments, parts: TrainingParts, device: str, resu
     return run
 
 
-def _announce(run: Run, arguments: Arguments, parts: TrainingParts, device: str, is_new: bool) -> None:
+def _announce(
+    run: Run, arguments: Arguments, parts: TrainingParts, device: str, processes: Processes, is_new: bool
+) -> None:
     """Print what is trained on what, with notes on the data; record what a new run begins with."""
     print(_summary(run, arguments, parts, device), flush=True)
+    if processes.count > 1:
+        print(several_in_words(processes, arguments), flush=True)
     if is_new:
         for note in filter(None, [*notes(arguments), overlap_words(parts.fingerprint)]):
             print(f"note: {note}", file=sys.stderr, flush=True)
-        begin(run, parts.fingerprint, parts.tokenizer)
+        begin(run, parts.fingerprint, parts.tokenizer, processes.count)
     if not run.tokenizer.exists():
         _keep_tokenizers(run, parts.tokenizer)
 

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from switch_model.storage.whole_files import write_atomically
+from train.distributed.processes import Processes
 from train.formatting import clock
 from train.runs.process import StopRequest
 from train.runs.run import Run
@@ -35,8 +36,15 @@ class ProgressCallback(TrainerCallback):
         out_of_time: whether it ended because of `max_minutes`.
     """
 
-    def __init__(self, run: Run, stop: StopRequest, max_minutes: float | None, resumed_from: Path | None):
-        self.run, self.stop = run, stop
+    def __init__(
+        self,
+        run: Run,
+        stop: StopRequest,
+        max_minutes: float | None,
+        resumed_from: Path | None,
+        processes: Processes | None = None,
+    ):
+        self.run, self.stop, self.processes = run, stop, processes or Processes()
         self.limit = 60 * max_minutes if max_minutes else None
         self.stopped = self.out_of_time = False
         self.step, self.max_steps = 0, 0
@@ -63,12 +71,15 @@ class ProgressCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self.step, self.max_steps = state.global_step, state.max_steps
+        stop, late = self.stop.made, self.limit is not None and self.seconds >= self.limit
+        if self.processes.count > 1:  # All stop after the same step.
+            stop, late = self.processes.any(stop, late)
         if self.step >= self.max_steps:
             control.should_evaluate = True  # Always evaluate the last weights.
-        elif self.stop.made:
+        elif stop:
             self.stopped = True
             control.should_log = control.should_save = control.should_training_stop = True
-        elif self.limit is not None and self.seconds >= self.limit:
+        elif late:
             self.out_of_time = True
             control.should_evaluate = control.should_save = control.should_training_stop = True
         if time.monotonic() - self._written >= PROGRESS_SECONDS:
@@ -85,6 +96,8 @@ class ProgressCallback(TrainerCallback):
         self.set_phase("ended")
 
     def _write(self) -> None:
+        if not self.processes.is_main:
+            return
         now = self._written = time.monotonic()
         self._recent.append((now, self.step))
         progress = {"phase": self._phase, "step": self.step, "max_steps": self.max_steps, "seconds": self.seconds}

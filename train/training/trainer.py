@@ -19,6 +19,8 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from train.arguments.groups import TrainArguments
+from train.distributed.global_batch import Counts, loss_of_share
+from train.distributed.processes import Processes
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE
 from train.tasks.collators import TEACHER
@@ -111,6 +113,7 @@ class SwitchTrainer(Trainer):
         train_lengths: tokens of each training row; None = the rows' column `length`.
         sample_writer: generates and scores texts with the (averaged) model at every evaluation.
         characters_per_token: of the validation texts, for bits per character.
+        processes: the processes that share every batch; only the main one writes.
     """
 
     def __init__(
@@ -129,9 +132,13 @@ class SwitchTrainer(Trainer):
         train_lengths: list[int] | None = None,
         sample_writer: SampleWriter | None = None,
         characters_per_token: float | None = None,
+        processes: Processes | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.processes = processes or Processes()
+        # A search for weights without gradient costs time; only the last norm of these models has none.
+        self.args.ddp_find_unused_parameters = self.model.config.readout == "experts"
         self.run = run
         self.task = task
         self.settings = settings
@@ -141,14 +148,14 @@ class SwitchTrainer(Trainer):
         self.report = report
         self.probe = probe
         self.tokens: Tensor | int = tokens_before
-        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.processes.count
         lengths = list(self.train_dataset["length"]) if train_lengths is None else train_lengths
         self.sample_writer, self.characters_per_token = sample_writer, characters_per_token
         self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
         self.add_callback(_SetEpoch(self))
         self.best: float | None = None
         self.batches = BatchTotals()
-        self.rebalance = Rebalance() if self.model.config.balance == "bias" else None
+        self.rebalance = Rebalance(self.processes) if self.model.config.balance == "bias" else None
         if self.rebalance is not None:
             self.add_callback(self.rebalance)
         if settings.residual_decay:
@@ -175,25 +182,58 @@ class SwitchTrainer(Trainer):
         inputs = dict(inputs)
         teacher_BC = inputs.pop(TEACHER, None)
         outputs = model(**inputs, output_routing=True)
+        if model.training:
+            loss = self._loss_in_training(outputs, inputs)
+        else:
+            loss = outputs.loss
+            self._count_once(model, inputs, outputs)
+        if teacher_BC is not None:
+            loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss_in_training(self, outputs, inputs) -> Tensor:
+        """The loss of the batch, of which this process may have a share; adds the batch to the totals."""
+        predictions, records = self._count(outputs, inputs), outputs.routing or ()
+        tokens = inputs["attention_mask"].sum()
+        if self.task.model_class.stacks == ("encoder", "decoder"):
+            tokens = tokens + (inputs["labels"] != IGNORED_LABEL).sum()
+        if self.rebalance is not None:
+            self.rebalance.add(records)
+        loss, not_finite = outputs.loss, ~torch.isfinite(outputs.loss.detach())
+        if self.processes.count > 1:
+            own = Counts.of(outputs.loss, records, predictions, tokens)
+            whole = own.total(self.processes)
+            loss = loss_of_share(outputs, self.model.config, own, whole, self.processes.count)
+            tokens, not_finite = whole.tokens, whole.not_finite > 0
+        self.tokens = self.tokens + tokens
+        if not_finite:
+            raise FloatingPointError(
+                f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
+            )
+        return loss
+
+    def _count(self, outputs, inputs) -> int:
+        """Add a batch to the totals; returns its number of predictions."""
         if outputs.logits is None:
             hits = None, int((inputs["labels"] != IGNORED_LABEL).sum())
         else:
             hits = self.task.hits(outputs.logits.detach(), inputs["labels"])
         self.batches.add(outputs.routing or (), *hits, self._cross_entropy(outputs))
-        if model.training:
-            self.tokens = self.tokens + inputs["attention_mask"].sum()
-            if self.rebalance is not None:
-                self.rebalance.add(outputs.routing or ())
-            if self.task.model_class.stacks == ("encoder", "decoder"):
-                self.tokens = self.tokens + (inputs["labels"] != IGNORED_LABEL).sum()
-        if not torch.isfinite(outputs.loss.detach()):
-            raise FloatingPointError(
-                f"The loss became {float(outputs.loss.detach())} at step {self.state.global_step}: try a lower --lr."
-            )
-        loss = outputs.loss
-        if teacher_BC is not None:
-            loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
-        return (loss, outputs) if return_outputs else loss
+        return hits[1]
+
+    def _count_once(self, model, inputs, outputs) -> None:
+        """Add a batch of an evaluation to the totals. Processes get equally many rows, some of them twice in the last
+        batch: those are left out."""
+        state, rows = self.accelerator.gradient_state, len(inputs["input_ids"])
+        if self.processes.count > 1 and state.end_of_dataloader and state.remainder > 0:
+            real = min(max(state.remainder - self.processes.rank * rows, 0), rows)
+            if real == 0:
+                return
+            if real < rows:
+                inputs = {name: tensor[:real] for name, tensor in inputs.items()}
+                with torch.no_grad():
+                    outputs = model(**inputs, output_routing=True)
+        self._count(outputs, inputs)
 
     def _cross_entropy(self, outputs) -> Tensor:
         """The loss without the auxiliary losses."""
@@ -204,6 +244,7 @@ class SwitchTrainer(Trainer):
         """The Trainer's, with perplexity, bits per character and metrics of generated texts. Its loss is that of the
         task: with the auxiliary losses, runs that weigh them differently could not be compared."""
         output = super().evaluation_loop(*args, **kwargs)
+        self.batches = self.batches.over(self.processes)
         metrics: dict[str, float] = {}
         if self.batches.seen:
             metrics["loss"] = nats = self.batches.nats
@@ -212,15 +253,19 @@ class SwitchTrainer(Trainer):
             if self.characters_per_token is not None:
                 metrics["bits_per_character"] = nats / math.log(2) / self.characters_per_token
         if self.sample_writer is not None:
-            written, samples = self.sample_writer(self.model)
-            metrics |= written
-            self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
-            for sample in samples:
-                print("\n".join(f"  {what}: {text}" for what, text in sample.items()), flush=True)
-            if self.report is not None:
-                self.report({"kind": "samples", "step": self.state.global_step, "samples": samples})
+            metrics |= self.processes.by_main(self._write_samples)
         output.metrics.update({f"eval_{name}": value for name, value in metrics.items()})
         return output
+
+    def _write_samples(self) -> dict[str, float]:
+        """Generate texts, and record and print some; returns their metrics."""
+        written, samples = self.sample_writer(self.model)
+        self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
+        for sample in samples:
+            print("\n".join(f"  {what}: {text}" for what, text in sample.items()), flush=True)
+        if self.report is not None:
+            self.report({"kind": "samples", "step": self.state.global_step, "samples": samples})
+        return written
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         return self.order
@@ -243,8 +288,9 @@ class SwitchTrainer(Trainer):
             value = metrics[f"eval_{self.task.best}"]
             if self.best is None or self.task.better(value, than=self.best):
                 self.best = value
-                self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
-            if self.probe is not None:
+                if self.processes.is_main:
+                    self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
+            if self.probe is not None and self.processes.is_main:
                 self.run.append_metrics({"kind": "probe"} | self._when() | self.probe(self.model))
         finally:
             self.model = self.model_wrapped = model
@@ -264,6 +310,8 @@ class SwitchTrainer(Trainer):
         """Write a line of metrics to the run's folder, with routing metrics of the batches since the last one, and a
         readable line to its log."""
         kind = "eval" if any(key.startswith("eval_") for key in logs) else "end" if "train_runtime" in logs else "train"
+        if kind == "train":  # Those of an evaluation are added up already.
+            self.batches = self.batches.over(self.processes)
         if kind == "eval" and self.batches.seen:
             logs.setdefault("eval_accuracy", self.batches.accuracy)
         record: dict[str, Any] = {"kind": kind} | self._when()
@@ -275,10 +323,11 @@ class SwitchTrainer(Trainer):
         if kind != "end":
             record["routing"] = self.batches.routing.summary()
             self.batches = BatchTotals()
-        self.run.append_metrics(record)
-        print(line_of_log(record, self.state.max_steps), flush=True)
-        if self.report is not None:
-            self.report(record)
+        if self.processes.is_main:
+            self.run.append_metrics(record)
+            print(line_of_log(record, self.state.max_steps), flush=True)
+            if self.report is not None:
+                self.report(record)
         super().log(logs, start_time)
 
     # Optimizer
@@ -317,7 +366,7 @@ class SwitchTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, **options: Any) -> None:
         """Save the model's weights and, beside them, their average."""
         super().save_model(output_dir, **options)
-        if self.average is not None:
+        if self.average is not None and self.args.should_save:
             weights = {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
             save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
 
