@@ -5,7 +5,7 @@ Try it: total = LayerTotals.of(record); total += LayerTotals.of(another); total.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -146,21 +146,26 @@ class RoutingTotals:
 
     def add(self, records: tuple[AnyRouting, ...]) -> None:
         """Add the records of one batch."""
-        for record in records:
-            totals = LayerTotals.of(record)
-            if record.name in self.layers:
-                self.layers[record.name] += totals
-            else:
-                self.layers[record.name] = totals
+        own = RoutingTotals()
+        own.layers = {record.name: LayerTotals.of(record) for record in records}
+        self += own
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "RoutingTotals":
-        """The totals with every sum changed, such as added up over processes."""
-        changed = RoutingTotals()
+    def __iadd__(self, other: "RoutingTotals") -> "RoutingTotals":
+        for name, totals in other.layers.items():
+            if name in self.layers:
+                self.layers[name] += totals
+            else:
+                self.layers[name] = totals
+        return self
+
+    def cpu(self) -> "RoutingTotals":
+        """The same sums on the CPU, to be sent to another process."""
+        here = RoutingTotals()
         for name, totals in self.layers.items():
             sums = {field.name: getattr(totals, field.name) for field in fields(totals)}
-            kept = {key: change(value) if isinstance(value, Tensor) else value for key, value in sums.items()}
-            changed.layers[name] = LayerTotals(**kept)
-        return changed
+            sums = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in sums.items()}
+            here.layers[name] = LayerTotals(**sums)
+        return here
 
     def summary(self) -> list[dict[str, Any]]:
         """One dict per sparse layer: its name under "layer", then its metrics."""

@@ -7,7 +7,6 @@ Legend: E experts, L sparse layers.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +50,10 @@ class Counts:
             torch.stack([record.mask.any(dim=1).sum() for record in records]) if records else none,
         )
 
+    def of_nothing(self) -> "Counts":
+        """Zeros: of a process whose rows another one has too."""
+        return Counts(*(torch.zeros_like(part) for part in vars(self).values()))
+
     def total(self, processes: Processes) -> "Counts":
         """The counts of the global batch, in one exchange. In double precision, which is exact for counts."""
         parts = list(vars(self).values())
@@ -59,18 +62,30 @@ class Counts:
         return Counts(*(piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)))
 
 
-def loss_of_share(outputs: Any, config: SwitchConfig, own: Counts, whole: Counts, processes: int) -> Tensor:
+def loss_of_share(
+    loss: Tensor,
+    records: tuple[Routing, ...],
+    config: SwitchConfig,
+    own: Counts,
+    whole: Counts,
+    processes: int,
+) -> Tensor:
     """This process's part of the global batch's loss, times the number of processes, by which the average of the
-    gradients divides."""
-    share = own.predictions / whole.predictions.clamp(min=1)
-    if not outputs.routing:
-        return outputs.loss * (share * processes).float()
-    local = routing_losses(outputs.routing, config)
-    loads = (whole.choices / whole.real.clamp(min=1).unsqueeze(-1)).float()
-    of_tokens, of_sequences = ((part / total.clamp(min=1)).float() for part, total in _parts(own, whole))
-    of_whole = routing_losses(outputs.routing, config, loads, of_tokens, of_sequences)
-    return processes * ((outputs.loss - local.weighted) * share.float() + of_whole.weighted)
+    gradients divides.
 
-
-def _parts(own: Counts, whole: Counts) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    return (own.real, whole.real), (own.sequences, whole.sequences)
+    Args:
+        loss: of this process's rows alone.
+        own, whole: what its rows have, and those of all processes.
+    """
+    of_predictions = (own.predictions / whole.predictions.clamp(min=1)).float()
+    if not records:
+        return loss * of_predictions * processes
+    alone = routing_losses(records, config).weighted
+    of_whole = routing_losses(
+        records,
+        config,
+        loads=(whole.choices / whole.real.clamp(min=1).unsqueeze(-1)).float(),
+        of_tokens=(own.real / whole.real.clamp(min=1)).float(),
+        of_sequences=(own.sequences / whole.sequences.clamp(min=1)).float(),
+    ).weighted
+    return processes * ((loss - alone) * of_predictions + of_whole)

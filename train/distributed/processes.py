@@ -54,6 +54,14 @@ class Processes:
             sys.exit(NOT_ALONE)
         return answer[1]
 
+    def each(self, value: Value) -> list[Value]:
+        """Every process's value, in the order of their numbers."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
     def total(self, numbers: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.count == 1:

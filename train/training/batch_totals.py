@@ -1,6 +1,5 @@
 """Sums over the batches between two lines of metrics."""
 
-import torch
 from torch import Tensor
 
 from switch_model.analysis.statistics import RoutingTotals
@@ -30,11 +29,15 @@ class BatchTotals:
         """The sums of all processes."""
         if processes.count == 1:
             return self
+        # As objects: a process may have had no batch at all.
+        own = (self.routing.cpu(), int(self.correct), self.seen, float(self.cross_entropy), self.counted)
         whole = BatchTotals()
-        whole.routing = self.routing.map(processes.total)
-        own = torch.tensor([float(self.correct), self.seen, float(self.cross_entropy), not self.counted])
-        correct, seen, whole.cross_entropy, uncounted = processes.total(own.double()).tolist()
-        whole.correct, whole.seen, whole.counted = int(correct), int(seen), not uncounted
+        for routing, correct, seen, cross_entropy, counted in processes.each(own):
+            whole.routing += routing
+            whole.correct += correct
+            whole.seen += seen
+            whole.cross_entropy += cross_entropy
+            whole.counted = whole.counted and counted
         return whole
 
     @property

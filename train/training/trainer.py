@@ -135,10 +135,10 @@ class SwitchTrainer(Trainer):
         processes: Processes | None = None,
         **kwargs,
     ):
+        # A search for weights without gradient costs time; only the last norm of these models has none.
+        kwargs["args"].ddp_find_unused_parameters = kwargs["model"].config.readout == "experts"
         super().__init__(**kwargs)
         self.processes = processes or Processes()
-        # A search for weights without gradient costs time; only the last norm of these models has none.
-        self.args.ddp_find_unused_parameters = self.model.config.readout == "experts"
         self.run = run
         self.task = task
         self.settings = settings
@@ -180,30 +180,45 @@ class SwitchTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
+        own = self._own_rows(len(inputs["input_ids"]), model.training)
+        if model.training and own < len(inputs["input_ids"]):
+            inputs = {name: tensor[: max(own, 1)] for name, tensor in inputs.items()}
         teacher_BC = inputs.pop(TEACHER, None)
         outputs = model(**inputs, output_routing=True)
         if model.training:
-            loss = self._loss_in_training(outputs, inputs)
+            loss = outputs.loss
+            if teacher_BC is not None:
+                loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
+            loss = self._loss_in_training(loss, outputs, inputs, own)
         else:
             loss = outputs.loss
-            self._count_once(model, inputs, outputs)
-        if teacher_BC is not None:
-            loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
+            self._count_own(model, outputs, inputs, own)
         return (loss, outputs) if return_outputs else loss
 
-    def _loss_in_training(self, outputs, inputs) -> Tensor:
-        """The loss of the batch, of which this process may have a share; adds the batch to the totals."""
-        predictions, records = self._count(outputs, inputs), outputs.routing or ()
+    def _own_rows(self, rows: int, training: bool) -> int:
+        """How many of a batch's rows are this process's own. All processes get equally many batches of one size, for
+        which the last one may repeat rows."""
+        several, data = self.processes, self.train_dataset if training else self.eval_dataset
+        if several.count == 1 or not self.accelerator.gradient_state.end_of_dataloader:
+            return rows
+        left = len(data) % (rows * several.count)
+        return min(max(left - several.rank * rows, 0), rows) if left else rows
+
+    def _loss_in_training(self, loss: Tensor, outputs, inputs, own: int) -> Tensor:
+        """The loss of the batch, or this process's part of it; adds the batch to the totals."""
+        records = outputs.routing or ()
         tokens = inputs["attention_mask"].sum()
         if self.task.model_class.stacks == ("encoder", "decoder"):
             tokens = tokens + (inputs["labels"] != IGNORED_LABEL).sum()
-        if self.rebalance is not None:
+        predictions = self._count(outputs, inputs) if own else 0
+        if own and self.rebalance is not None:
             self.rebalance.add(records)
-        loss, not_finite = outputs.loss, ~torch.isfinite(outputs.loss.detach())
+        not_finite = ~torch.isfinite(outputs.loss.detach())
         if self.processes.count > 1:
-            own = Counts.of(outputs.loss, records, predictions, tokens)
-            whole = own.total(self.processes)
-            loss = loss_of_share(outputs, self.model.config, own, whole, self.processes.count)
+            counts = Counts.of(outputs.loss, records, predictions, tokens)
+            counts = counts if own else counts.of_nothing()
+            whole = counts.total(self.processes)
+            loss = loss_of_share(loss, records, self.model.config, counts, whole, self.processes.count)
             tokens, not_finite = whole.tokens, whole.not_finite > 0
         self.tokens = self.tokens + tokens
         if not_finite:
@@ -221,19 +236,14 @@ class SwitchTrainer(Trainer):
         self.batches.add(outputs.routing or (), *hits, self._cross_entropy(outputs))
         return hits[1]
 
-    def _count_once(self, model, inputs, outputs) -> None:
-        """Add a batch of an evaluation to the totals. Processes get equally many rows, some of them twice in the last
-        batch: those are left out."""
-        state, rows = self.accelerator.gradient_state, len(inputs["input_ids"])
-        if self.processes.count > 1 and state.end_of_dataloader and state.remainder > 0:
-            real = min(max(state.remainder - self.processes.rank * rows, 0), rows)
-            if real == 0:
-                return
-            if real < rows:
-                inputs = {name: tensor[:real] for name, tensor in inputs.items()}
-                with torch.no_grad():
-                    outputs = model(**inputs, output_routing=True)
-        self._count(outputs, inputs)
+    def _count_own(self, model, outputs, inputs, own: int) -> None:
+        """Add the process's own rows of a batch of an evaluation to the totals."""
+        if 0 < own < len(inputs["input_ids"]):
+            inputs = {name: tensor[:own] for name, tensor in inputs.items()}
+            with torch.no_grad():
+                outputs = model(**inputs, output_routing=True)
+        if own:
+            self._count(outputs, inputs)
 
     def _cross_entropy(self, outputs) -> Tensor:
         """The loss without the auxiliary losses."""
