@@ -48,8 +48,19 @@ PARTS = {
     "train": [
         *("formatting", "templates", "definitions", "names", "requirements", "launch", "bounded_process"),
         "picture_text",
-        *("data", "arguments", "distributed", "tasks"),
-        *("runs", "evaluation", "weights", "release", "analysis", "preflight", "training", "sweep", "cli"),
+        *("data", "arguments", "tasks"),
+        *(
+            "runs",
+            "distributed",
+            "evaluation",
+            "weights",
+            "release",
+            "analysis",
+            "preflight",
+            "training",
+            "sweep",
+            "cli",
+        ),
     ],
     "ui": [
         *("server", "look", "catalog", "views", "components", "cards", "sharing", "explore", "training", "models"),

@@ -205,7 +205,7 @@ def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
         Run(tmp_path / "asked").request_stop()
 
     for reading in (signalled, asked):
-        monkeypatch.setattr("train.training.loop._prepare", reading)
+        monkeypatch.setattr("train.training.loop.prepare", reading)
         folder = tmp_path / reading.__name__
         words = ["--dataset", "toy", "--max_runs", "9", "--output_dir", str(folder)]
         assert main(words) == (130 if reading is signalled else 0)

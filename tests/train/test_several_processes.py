@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # No noise, of which each process has its own. Two processes can't share 305 rows, nor 61 for validation, evenly.
 ARGUMENTS = shlex.split(
     """
-    --dataset toy --num_samples 305 --device cpu --max_steps 50 --eval_steps 25 --logging_steps 5 --optimizer adamw --lr 3e-4
-    --dropout 0 --expert_dropout 0 --switch_dropout 0 --router_noise_eps 0 --sequence_balance_coef 0.01 --ema_decay 0.9
+    --dataset toy --num_samples 305 --device cpu --max_steps 50 --eval_steps 25 --logging_steps 5 --optimizer adamw
+    --lr 3e-4 --dropout 0 --expert_dropout 0 --switch_dropout 0 --router_noise_eps 0
+    --sequence_balance_coef 0.01 --ema_decay 0.9
     """
 )
 

@@ -18,11 +18,12 @@ from train.arguments.values import HINTS
 from train.cli.parser import read_flags
 from train.data.loading import read_rows
 from train.data.toy import make_toy
+from train.distributed.processes import Processes
 from train.preflight import data_report
 from train.preflight import estimate as preflight
 from train.preflight.estimate import estimate
 from train.runs.run import Run
-from train.training.loop import _prepare
+from train.training.preparation import prepare
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
 from ui.training.argument_form import FORM, NAMES, Form, given, values_of
@@ -178,7 +179,7 @@ def test_an_estimate_knows_small_data_the_model_started_from_and_what_ends_it(wo
     ):
         values = {key: value for key, value in (small | start_from).items() if value is not None}
         found = estimate(Arguments.resolve(values), **facts, timed=False)
-        model = _prepare(Arguments.resolve(values)).model
+        model = prepare(Arguments.resolve(values), Processes()).model
         assert found.exact == bool(start_from)
         assert 0 <= found.parameters - model.num_parameters() <= (0 if start_from else 16 * 20)
     found = estimate(Arguments.resolve(small | {"batch_size": 32, "max_steps": 50}), **facts, timed=False)

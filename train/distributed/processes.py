@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from train.launch import cannot_train
+from train.runs.run import RunError
 
 Value = TypeVar("Value")
 # How long a process waits for another: a run may be queued behind others for days.
@@ -73,6 +74,18 @@ class Processes:
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set in any process."""
         return [count > 0 for count in self.total(torch.tensor([float(flag) for flag in flags])).tolist()]
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Context in which the loss of another process is a RunError, not one of the library that connects them."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count == 1 or not any(name in str(error) for name in ("gloo", "NCCL", "Connection")):
+                raise
+            raise RunError(
+                "Another process of this run ended unexpectedly: killed, out of memory, or its machine went down."
+            ) from error
 
     def share_weights(self, model: nn.Module) -> None:
         """Give every process the main one's weights and buffers."""

@@ -3,37 +3,28 @@
 Try it: python -m train --dataset toy --epochs 3
 """
 
-import math
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from datasets import disable_progress_bars
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast
 
-from switch_model.checkpoint import read_training
 from switch_model.commands import command
-from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
-from switch_model.storage.tokenizer_io import target_of, with_target
+from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import folder_written_aside
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.arguments.groups import TrainArguments
-from train.arguments.steps import logging_interval, planned_steps
-from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
-from train.data.tokenizers import load_tokenizer
 from train.distributed.checks import check_same_number, check_several, several_in_words
 from train.distributed.processes import Processes, processes_of_launch
 from train.formatting import counted, pasted
@@ -41,10 +32,6 @@ from train.preflight.data_report import notes
 from train.runs.continuing import (
     begin,
     check_arguments,
-    check_digests,
-    check_rows,
-    check_tokenizer,
-    fingerprint_of,
     overlap_words,
 )
 from train.runs.process import StopRequest, recorded, stopped_early, wait_for_turn
@@ -52,14 +39,12 @@ from train.runs.run import Run, RunError
 from train.runs.trainer_files import at_its_end
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, Task
-from train.tasks.rows import Rows, make_rows, make_tokenizer
-from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
+from train.training.preparation import TrainingParts, prepare, prepare_again
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import Reporting, log_in, reporting
 from train.training.trainer import SwitchTrainer, training_arguments
-from train.weights.initial import read_initial, take_weights, with_shape_of
 from train.weights.kept import put_weights
 
 
@@ -82,14 +67,14 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
         processes.by_main(lambda: log_in(arguments.train))
         if max_runs is None:
             # Prepare before creating the folder: a run that can't start leaves none behind.
-            parts = _prepare(arguments, processes)
+            parts = prepare(arguments, processes)
             run = processes.by_main(lambda: Run.create(arguments))
             with recorded(run) if processes.is_main else nullcontext():
                 return _run(run, arguments, parts, device, None, processes)
         run = processes.by_main(lambda: Run.create(arguments, state="queued"))
         with recorded(run) if processes.is_main else nullcontext():
             if processes.by_main(lambda: wait_for_turn(run, max_runs)):
-                _run(run, arguments, _prepare(arguments, processes), device, None, processes)
+                _run(run, arguments, prepare(arguments, processes), device, None, processes)
         return run
 
 
@@ -111,8 +96,8 @@ def resume(folder: str | Path, max_runs: int | None = None) -> Run:
             if processes.by_main(lambda: wait_for_turn(run, max_runs)):
                 processes.by_main(lambda: found.clear(run))
                 if found.checkpoint is None:
-                    return _run(run, arguments, _prepare(arguments, processes), device, None, processes)
-                parts = _prepare_again(run, arguments, found.checkpoint, processes)
+                    return _run(run, arguments, prepare(arguments, processes), device, None, processes)
+                parts = prepare_again(run, arguments, found.checkpoint, processes)
                 processes.by_main(lambda: found.remove_damaged(run))
                 _run(run, arguments, parts, device, found.checkpoint, processes)
     return run
@@ -177,23 +162,6 @@ def _state_to_resume(run: Run, arguments: Arguments, processes: Processes) -> _S
     return _StateToResume(checkpoint, damaged)
 
 
-def _prepare_again(
-    run: Run, arguments: Arguments, checkpoint: Path, processes: Processes | None = None
-) -> "TrainingParts":
-    """`_prepare` for a run that is resumed, with its own tokenizers."""
-    kept = run.tokenizer if run.tokenizer.is_dir() else run.best
-    tokenizer = load_tokenizer(str(kept), arguments.data.seq_len)
-    if run.target_tokenizer.is_dir():
-        with_target(tokenizer, load_tokenizer(str(run.target_tokenizer), arguments.data.seq_len))
-    check = None
-    if (began := Fingerprint.load(run.rows_path)) is not None:
-        check_tokenizer(run, began, tokenizer)
-        check = partial(check_rows, run, arguments, began)
-    elif told := read_training(run.folder).get("fingerprint"):
-        check = partial(check_digests, run, arguments, told)
-    return _prepare(arguments, processes or Processes(), tokenizer, SwitchConfig.from_pretrained(checkpoint), check)
-
-
 def _rebuild_best(run: Run, arguments: Arguments) -> None:
     """Rebuild `best/` from the best remaining checkpoint. Raises RunError if none was evaluated."""
     task, damaged = TASKS[arguments.train.task], run.damaged_since(None)
@@ -202,91 +170,13 @@ def _rebuild_best(run: Run, arguments: Arguments) -> None:
     if not measured:
         raise RunError(f"{run.folder} has no best/ and no evaluated checkpoint any more: train it again.")
     record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
-    parts = _prepare_again(run, arguments, kept[record["step"]])
+    parts = prepare_again(run, arguments, kept[record["step"]])
     put_weights(parts.model, kept[record["step"]])
     metrics = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
     best, seconds = parts.best_of(run, arguments), run.progress().get("seconds", 0.0)
     best.keep(parts.model.eval(), metrics, seconds)
     best.finish("cpu", seconds)
     print(f"best/ was missing: rebuilt from step {record['step']:,}, the best remaining checkpoint.")
-
-
-@dataclass(frozen=True)
-class TrainingParts:
-    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; and the rows' fingerprint."""
-
-    tokenizer: PreTrainedTokenizerFast
-    rows: Rows
-    model: SwitchPreTrainedModel
-    max_steps: int | None
-    logging_steps: int
-    fingerprint: Fingerprint
-
-    def best_of(self, run: Run, arguments: Arguments) -> BestCheckpoint:
-        return BestCheckpoint(run, arguments, self.tokenizer, self.rows, self.fingerprint)
-
-
-def _prepare(
-    arguments: Arguments,
-    processes: Processes,
-    tokenizer: PreTrainedTokenizerFast | None = None,
-    begun_with: SwitchConfig | None = None,
-    check: Callable[[Fingerprint], None] | None = None,
-) -> TrainingParts:
-    """Tokenize the texts, and make a model with random or initial weights. A resumed run passes its tokenizer, its
-    original configuration, and a check that its rows are the same."""
-    task, start = TASKS[arguments.train.task], None
-    if arguments.train.init_from and tokenizer is None:
-        start = read_initial(arguments.train.init_from, task)
-        arguments.adopt(start.config)
-        begun_with, tokenizer = start.config, start.tokenizer
-    data = task.read(arguments.selection)
-    set_seed(arguments.train.seed)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    disable_progress_bars()
-    found = None if data is None else fingerprint_of(arguments, data)
-    if found and check:
-        check(found)
-    # By one process: training a tokenizer is not certain to give the same one twice.
-    tokenizer = processes.by_main(partial(make_tokenizer, arguments, data, tokenizer))
-    target = target_of(tokenizer)
-    rows = make_rows(arguments, data, tokenizer)
-    if found is None:
-        found = fingerprint_of(arguments, rows)
-        if check:
-            check(found)
-    if not len(rows.train) or not len(rows.validation):
-        raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
-    if tokens_per_step := arguments.train.total_batch_size:
-        tokens = arguments.train.batch_size * processes.count * rows.mean_tokens
-        arguments.train.gradient_accumulation_steps = max(round(tokens_per_step / tokens), 1)
-    batches = math.ceil(len(rows.train) / (arguments.train.batch_size * processes.count))
-    updates_per_epoch = math.ceil(batches / arguments.train.gradient_accumulation_steps)
-    steps, decided_by = planned_steps(arguments.train, updates_per_epoch)
-    if arguments.train.warmup >= 1 and arguments.train.warmup >= steps:
-        raise ValueError(
-            f"--warmup {arguments.train.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
-        )
-    ends = (target.bos_token_id, target.eos_token_id) if task.writes else (None, None)
-    labels = data.labels if task.labelled else []
-    written = None if target is tokenizer else len(target)
-    config = arguments.config(
-        len(tokenizer),
-        target.pad_token_id,
-        labels,
-        *ends,
-        decoder_vocab_size=written,
-        restores_gaps=task.restores_gaps,
-    )
-    if begun_with is not None:
-        config = with_shape_of(config, begun_with, start is None or start.of_tokens)
-    model = task.model_class(config)
-    if start is not None:
-        take_weights(model, start.weights)
-    processes.share_weights(model)
-    every = logging_interval(arguments.train, steps, updates_per_epoch)
-    return TrainingParts(tokenizer, rows, model, steps if decided_by else None, every, found)
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -318,10 +208,9 @@ def _run(
     keep_freed_memory()
     # Adam's moments of rare words decay to denormal numbers, which a CPU handles several times slower.
     torch.set_flush_denormal(True)
-    tokenizer, model, rows = parts.tokenizer, parts.model, parts.rows
-    task = TASKS[arguments.train.task]
     if arguments.train.liger:
-        model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
+        task = TASKS[arguments.train.task]
+        parts.model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
     if processes.is_main:
         _announce(run, arguments, parts, device, processes, is_new=resume_from is None)
 
@@ -335,31 +224,11 @@ def _run(
     reports = reporting(run, arguments, resume_from) if processes.is_main else nullcontext(Reporting())
     with reports as reported, stop.noticed():
         progress = ProgressCallback(run, stop, arguments.train.max_minutes, resume_from, processes)
-        trainer = SwitchTrainer(
-            run=run,
-            task=task,
-            settings=arguments.train,
-            keep_best=keep_best,
-            progress=progress,
-            report=reported.record,
-            callbacks=reported.callbacks,
-            probe=make_probe(arguments.train.probe, tokenizer),
-            resume_from=resume_from,
-            tokens_before=int(last_value(run, "tokens", resume_from)),
-            model=model,
-            args=training_arguments(arguments.train, task, run, device, parts.max_steps, parts.logging_steps),
-            train_dataset=rows.train,
-            eval_dataset=rows.validation,
-            train_lengths=rows.lengths,
-            sample_writer=rows.sample_writer,
-            characters_per_token=rows.characters_per_token,
-            # Separate collators: training masks change with the epoch, validation masks do not.
-            data_collator=_training_collator(task, arguments.train, parts),
-            eval_collator=task.collator(tokenizer, arguments.train),
-            compute_metrics=task.metrics,
-            processes=processes,
-        )
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        trainer = _trainer(run, arguments, parts, device, resume_from, reported, keep_best, progress)
+        if not processes.is_main:  # Else all would drop out the same units.
+            torch.manual_seed(arguments.train.seed + processes.rank)
+        with processes.connected():
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if not processes.is_main:
             return run
         if not run.best.exists():
@@ -374,6 +243,43 @@ def _run(
     else:
         run.set_state("finished", f"Time limit reached after {where}." if progress.out_of_time else "")
     return run
+
+
+def _trainer(
+    run: Run,
+    arguments: Arguments,
+    parts: TrainingParts,
+    device: str,
+    resume_from: Path | None,
+    reported: Reporting,
+    keep_best: Callable[[SwitchPreTrainedModel, dict[str, Any]], None],
+    progress: ProgressCallback,
+) -> SwitchTrainer:
+    task, settings, rows = TASKS[arguments.train.task], arguments.train, parts.rows
+    return SwitchTrainer(
+        run=run,
+        task=task,
+        settings=settings,
+        keep_best=keep_best,
+        progress=progress,
+        report=reported.record,
+        callbacks=reported.callbacks,
+        probe=make_probe(settings.probe, parts.tokenizer),
+        resume_from=resume_from,
+        tokens_before=int(last_value(run, "tokens", resume_from)),
+        model=parts.model,
+        args=training_arguments(settings, task, run, device, parts.max_steps, parts.logging_steps),
+        train_dataset=rows.train,
+        eval_dataset=rows.validation,
+        train_lengths=rows.lengths,
+        sample_writer=rows.sample_writer,
+        characters_per_token=rows.characters_per_token,
+        # Separate collators: training masks change with the epoch, validation masks do not.
+        data_collator=_training_collator(task, settings, parts),
+        eval_collator=task.collator(parts.tokenizer, settings),
+        compute_metrics=task.metrics,
+        processes=progress.processes,
+    )
 
 
 def _announce(
