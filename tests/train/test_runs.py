@@ -198,10 +198,10 @@ def test_a_stop_before_the_first_step_is_no_failure(tmp_path, monkeypatch):
     )
 
     # While it reads its data: by a signal, and through its folder.
-    def signalled(arguments):
+    def signalled(arguments, processes):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def asked(arguments):
+    def asked(arguments, processes):
         Run(tmp_path / "asked").request_stop()
 
     for reading in (signalled, asked):

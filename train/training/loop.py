@@ -133,7 +133,8 @@ def _state_to_resume(run: Run, arguments: Arguments, processes: Processes) -> _S
     if (state := run.state()).active and not run.waits_for_this_process():
         raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
     checkpoint = run.last_checkpoint()
-    if checkpoint and not state.active and at_its_end(checkpoint):  # It died before it could set its state.
+    # It died before it could set its state.
+    if checkpoint and not state.active and state.name != "finished" and at_its_end(checkpoint):
         run.set_state("finished")
         state = run.state()
     if state.name == "finished" and (checkpoint or run.best.is_dir()):
