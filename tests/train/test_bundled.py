@@ -13,6 +13,7 @@ from switch_model.inference.factory import open_pipeline, try_out
 from train.data.loading import load_split, load_training_data
 from train.data.source import DATASETS, DataSource, Selection
 from train.release.card import metrics_in_words
+from ui.catalog.samples import Sample
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = sorted(path.parent for path in ROOT.glob("assets/models/*/config.json"))
@@ -48,9 +49,11 @@ def test_bundled_model_answers(folder):
 def test_bundled_model_knows_the_bundled_texts_of_its_kind(folder):
     predictor = Predictor.from_checkpoint(folder, "cpu")
     samples = json.loads((ROOT / "ui" / "catalog" / "samples.json").read_text(encoding="utf-8"))
-    samples = [sample for sample in samples if sample["label"] in predictor.model.config.labels]
-    predictions = predictor.batch([sample["text"] for sample in samples])
-    right = sum(p.label == sample["label"] for p, sample in zip(predictions, samples, strict=True))
+    labels = predictor.model.config.labels
+    samples = [Sample(**sample).named_as_in(labels) for sample in samples]
+    samples = [sample for sample in samples if sample.label in labels]
+    predictions = predictor.batch([sample.text for sample in samples])
+    right = sum(p.label == sample.label for p, sample in zip(predictions, samples, strict=True))
     # None of these texts was seen in training; each is what a person would call clear of its class.
     assert len(samples) >= 20 and right >= (0.9 if folder.name == "ag_news" else 0.75) * len(samples)
 

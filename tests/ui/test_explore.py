@@ -202,6 +202,9 @@ def test_bundled_samples():
 def test_a_random_sample_suits_the_model():
     library = SampleLibrary()
     assert {library.draw(BUNDLED, labels=["positive", "negative"]).label for _ in range(40)} == {"positive", "negative"}
+    # IMDB's names for the two.
+    assert {library.draw(BUNDLED, labels=["neg", "pos"]).label for _ in range(40)} == {"positive", "negative"}
+    assert library.first_of(["neg", "pos"]).label in ("neg", "pos")
     assert library.draw(BUNDLED, labels=["ham", "spam"]).label  # No such text: any will do.
 
 

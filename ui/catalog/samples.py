@@ -7,7 +7,7 @@ import json
 import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ui.catalog.reach import DataReach
@@ -22,6 +22,8 @@ DATASET_NAMES = ("mini_news", "mini_reviews", "ag_news", "sst2", "imdb")
 # Bundled texts for models that write or fill blanks.
 UNLABELLED = ("captions", "beginnings", "blanks")
 
+# Classes that data sets name differently: IMDB's reviews, and all others.
+OTHER_NAMES = {"positive": "pos", "negative": "neg", "pos": "positive", "neg": "negative"}
 # Rows shown at once. Searching narrows down what a person would never scroll through.
 MAX_ROWS = 200
 # Sources added to those that come with the page; the first to come goes first.
@@ -35,6 +37,11 @@ class Sample:
     text: str
     label: str
     source: str = BUNDLED
+
+    def named_as_in(self, labels: Sequence[str]) -> "Sample":
+        """The same sample, its class by the name that `labels` have for it; unchanged where they have none."""
+        other = OTHER_NAMES.get(self.label)
+        return replace(self, label=other) if self.label not in labels and other in labels else self
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class SampleLibrary:
 
     def first_of(self, labels: Sequence[str]) -> Sample | None:
         """A bundled text of one of these classes; None where there is none."""
-        return next((row for row in self._sources[BUNDLED] if row.label in labels), None)
+        rows = (row.named_as_in(labels) for row in self._sources[BUNDLED])
+        return next((row for row in rows if row.label in labels), None)
 
     def rows(self, source: str) -> list[Sample]:
         """Every sample of a source. Raises DataError, with what to do, when it can't be had."""
@@ -101,7 +109,7 @@ class SampleLibrary:
         of `labels`."""
         rows, words = self.rows(source), (query or "").lower().split()
         found = [index for index, row in enumerate(rows) if all(_holds(row, word) for word in words)]
-        found.sort(key=lambda index: rows[index].label not in labels)
+        found.sort(key=lambda index: rows[index].named_as_in(labels).label not in labels)
         return Matches([(index, rows[index]) for index in found[:MAX_ROWS]], len(found), len(rows))
 
     def pick(self, source: str, index: int) -> Sample:
@@ -118,7 +126,7 @@ class SampleLibrary:
         """
         # A person who presses a button called Random should not wait for a download.
         rows = self._sources.get(source) or self._sources[BUNDLED]
-        rows = [row for row in rows if row.label in labels] or rows
+        rows = [row for row in rows if row.named_as_in(labels).label in labels] or rows
         sample = random.choice(rows)
         if sample.text == other_than and len(rows) > 1:
             sample = rows[(rows.index(sample) + 1) % len(rows)]

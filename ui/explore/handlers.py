@@ -5,6 +5,7 @@ Try it: Explorer(ModelShelf.find(), SampleLibrary()).route("ag_news", "Oil price
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Explorer:
                 kept_changes(view, model),
                 view.decoding if view else PLAIN,
                 layer=view.layer if view else 0,
-                true_label=sample.label or None if sample and sample.text.strip() == text.strip() else None,
+                true_label=_true_label(sample, text, loaded.labels if kind is CLASSIFIER else ()),
             )
             return shown(view, loaded.config)
         except (CheckpointError, ValueError) as error:
@@ -213,6 +214,13 @@ class Explorer:
 
 
 # -- the closer look: needs no models, only what the visitor is looking at ---------------------------------------------
+
+
+def _true_label(sample: Sample | None, text: str, labels: Sequence[str]) -> str | None:
+    """The sample's label as the model names it, as long as the text is that sample's."""
+    if sample is None or sample.text.strip() != text.strip():
+        return None
+    return sample.named_as_in(labels).label or None
 
 
 def look(view: View | None, token: int, layer: int) -> Looked:

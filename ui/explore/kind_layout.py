@@ -49,7 +49,7 @@ def fitting_sample(
     is_sample = sample is not None and text == sample.text
     if (text or "").strip() and text not in _EXAMPLES and not is_sample:
         return None
-    known = sample is not None and sample.label in labels
+    known = sample is not None and sample.named_as_in(labels).label in labels
     if known:
         return None if is_sample else sample
     return library.first_of(labels) or _held_out(shelf, library, model)
