@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from switch_model.plots.style import IN_PERCENT, plain
+from switch_model.plots.style import IN_PERCENT, LINES, SHARES, plain, styled
 from train.formatting import one_line, percent, shortened
 from train.picture_text import as_percent, drawable_only, names_for_picture, text_as_written, told_by_number
 
@@ -98,7 +98,7 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
             x=names,
             y=names,
             customdata=matrix,
-            colorscale="Blues",
+            colorscale=SHARES,
             zmin=0,
             zmax=100,
             texttemplate="%{customdata:,}" if len(labels) <= 20 else None,
@@ -107,7 +107,8 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
             colorbar={"title": "share of the<br>true class", **IN_PERCENT},
         )
     )
-    figure.update_layout(title=title, template="plotly_white", xaxis_title="predicted", yaxis_title="true", height=620)
+    figure = styled(figure, height=620, top=60, hovermode="closest", grid=False)
+    figure.update_layout(title=title, xaxis_title="predicted", yaxis_title="true")
     figure.update_xaxes(shown)
     figure.update_yaxes(shown, autorange="reversed")
     figure.write_html(path, include_plotlyjs=True, full_html=True)
@@ -116,9 +117,7 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
 def _distribution_png(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(min(max(5, 1.1 * len(labels)), LARGEST_PICTURE), 3.6), constrained_layout=True)
     places = np.arange(len(labels))
-    for offset, name, values, colour in zip(
-        (-0.2, 0.2), ("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True
-    ):
+    for offset, name, values, colour in zip((-0.2, 0.2), ("true", "predicted"), counts, LINES[:2], strict=True):
         axis.bar(places + offset, values, 0.4, label=name, color=colour)
     ticks = places[:: -(-len(labels) // MOST_TICKS)]
     slanted = {"rotation": 45, "ha": "right"} if len(labels) > 6 or len("".join(labels)) > 50 else {}
@@ -133,8 +132,9 @@ def _distribution_png(counts: list[list[int]], labels: list[str], title: str, pa
 def _distribution_html(counts: list[list[int]], labels: list[str], title: str, path: Path) -> None:
     names, shown = _in_page(labels)
     figure = go.Figure()
-    for name, values, colour in zip(("true", "predicted"), counts, ("#0072b2", "#e69f00"), strict=True):
+    for name, values, colour in zip(("true", "predicted"), counts, LINES[:2], strict=True):
         figure.add_bar(x=names, y=values, name=name, marker_color=colour)
-    figure.update_layout(title=title, template="plotly_white", yaxis_title="rows", barmode="group", height=420)
+    figure = styled(figure, height=420, top=80, hovermode="closest")
+    figure.update_layout(title=title, yaxis_title="rows", barmode="group")
     figure.update_xaxes(shown)
     figure.write_html(path, include_plotlyjs=True, full_html=True)

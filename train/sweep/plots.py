@@ -20,6 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.visualization import matplotlib as static
 from optuna.visualization import plot_parallel_coordinate, plot_slice
 
+from switch_model.plots.style import styled
 from switch_model.storage.whole_files import folder_written_aside
 from train.formatting import counted
 from train.picture_text import text_as_written
@@ -36,7 +37,7 @@ def parallel_coordinates(found: Sweep) -> go.Figure:
     """An axis per argument and one for the metric, a line per trial. Needs at least one finished trial."""
     figure = plot_parallel_coordinate(_study(found), target_name=_metric(found))
     figure.update_traces(line={"colorscale": _colours(found), "reversescale": False, "showscale": False})
-    return figure.update_layout(title=None, template="plotly_white", height=440, margin={"t": 60, "b": 90})
+    return styled(figure, height=440, top=60).update_layout(title=None, margin={"l": 80, "r": 40, "b": 90})
 
 
 def slices(found: Sweep) -> go.Figure:
@@ -48,7 +49,7 @@ def slices(found: Sweep) -> go.Figure:
         numbers = [int(number) + 1 for number in trace.marker.color]
         colours = [HIGHLIGHT if number == found.best.number else BEST for number in numbers]
         trace.update(customdata=numbers, hovertemplate=said, marker={"color": colours, "showscale": False})
-    return figure.update_layout(title=None, template="plotly_white", height=380, width=None)
+    return styled(figure, height=380, hovermode="closest").update_layout(title=None, width=None)
 
 
 def write_plots(found: Sweep, folder: Path) -> None:

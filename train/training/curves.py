@@ -11,15 +11,13 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from switch_model.plots.style import IN_PERCENT, plain
+from switch_model.plots.style import IN_PERCENT, LINES, plain, styled
 from switch_model.storage.whole_files import folder_written_aside
 from train.picture_text import as_percent, as_written, drawable_only
 from train.runs.run import Run
 from train.tasks.metrics import MEASURES, SHARE, noted
 from train.tasks.registry import TASKS
 
-# Okabe-Ito, ordered by contrast between neighbours on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
 PANELS = ("Loss", "On validation", "Load imbalance (CV of expert loads)", "Dropped tokens")
 
 
@@ -73,7 +71,7 @@ def _write_png(panels, in_percent: Sequence[bool], title: str, path: Path) -> No
     for axis, name, curves, shares in zip(axes.flat, PANELS, panels, in_percent, strict=True):
         for index, (label, steps, values) in enumerate(curves):
             marker = "o" if len(steps) < 15 else None
-            axis.plot(steps, values, label=label, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4)
+            axis.plot(steps, values, label=label, color=LINES[index % len(LINES)], marker=marker, markersize=4)
         axis.set_title(name, fontsize=10, y=1.0)
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
@@ -97,14 +95,13 @@ def _write_html(panels, in_percent: Sequence[bool], title: str, path: Path) -> N
                     x=steps,
                     y=[100 * value for value in values] if shares else values,
                     name=label,
-                    line={"color": COLOURS[index % len(COLOURS)]},
+                    line={"color": LINES[index % len(LINES)]},
                     mode="lines+markers",
                 ),
                 **place,
             )
-    figure.update_layout(
-        title=plain(title), template="plotly_white", height=720, showlegend=False, hovermode="x unified"
-    )
+    figure = styled(figure, height=720, top=80, hovermode="x unified")
+    figure.update_layout(title=plain(title), showlegend=False)
     figure.update_xaxes(title_text="step", row=2)
     figure.update_yaxes(rangemode="nonnegative")
     figure.write_html(path, include_plotlyjs=True, full_html=True)
