@@ -101,7 +101,8 @@ def _confusion_html(matrix: np.ndarray, shares: np.ndarray, labels: list[str], t
             colorscale=SHARES,
             zmin=0,
             zmax=100,
-            texttemplate="%{customdata:,}" if len(labels) <= 20 else None,
+            text=[[f"{count:,}" for count in row] for row in matrix.tolist()],
+            texttemplate="%{text}" if len(labels) <= 20 else None,
             hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata:,} rows, %{z:.1f}\u00a0% of the class"
             "<extra></extra>",
             colorbar={"title": "share of the<br>true class", **IN_PERCENT},

@@ -37,7 +37,7 @@ def parallel_coordinates(found: Sweep) -> go.Figure:
     """An axis per argument and one for the metric, a line per trial. Needs at least one finished trial."""
     figure = plot_parallel_coordinate(_study(found), target_name=_metric(found))
     figure.update_traces(line={"colorscale": _colours(found), "reversescale": False, "showscale": False})
-    return styled(figure, height=440, top=60).update_layout(title=None, margin={"l": 80, "r": 40, "b": 90})
+    return styled(figure, height=440, top=60).update_layout(title=None, margin={"l": 80, "r": 100, "b": 90})
 
 
 def slices(found: Sweep) -> go.Figure:
