@@ -59,6 +59,11 @@ def test_a_hand_made_model_needs_its_experts_or_does_not(decide):
     assert all(words in said for words in expected), said
 
 
+def test_texts_of_one_class_tell_nothing_of_the_experts():
+    said = " ".join(sentences(reliance(made_by_hand(True), [row for row in ROWS if row["labels"]])))
+    assert "the same class" in said and "can’t be told" in said and "hardly" not in said and "at chance" not in said
+
+
 def test_shuffled_choices_keep_the_loads_and_come_again(tmp_path, monkeypatch):
     model, _ = load_checkpoint(save_tiny_checkpoint(tmp_path), "cpu")
     random = np.random.default_rng(0)

@@ -78,9 +78,11 @@ def sentences(found: Reliance) -> list[str]:
 def _without(found: Reliance) -> str:
     with_them, off = found.as_it_is[found.figure], found.all_off[found.figure]
     beside = f"without them {_result(found, found.all_off)}, with them {_value(found, with_them)}"
+    if found.figure == "accuracy" and found.chance == 1:
+        return f"All these texts have the same class, so that accuracy tells little of what the experts do: {beside}."
     if found.chance is not None:
         chance = f"always predicting the most frequent class gives {percent(found.chance)}"
-        if found.figure == "accuracy" and with_them.low <= found.chance:
+        if _is_at_chance(found):
             return f"With its experts and without, this model is at chance: {beside}; {chance}."
         if off.low <= found.chance:
             return f"Without its experts this model is at chance: {beside}; {chance}."
@@ -92,8 +94,15 @@ def _without(found: Reliance) -> str:
     return f"This model {how_much} its experts: {beside}."
 
 
+def _is_at_chance(found: Reliance) -> bool:
+    """Whether the unchanged model is no better than always the most frequent class: then it has nothing to lose."""
+    return found.figure == "accuracy" and found.chance is not None and found.as_it_is["accuracy"].low <= found.chance
+
+
 def _shuffled(found: Reliance) -> str:
     told = f"with the choices of all layers shuffled among the tokens of all texts, {_result(found, found.shuffled)}"
+    if _is_at_chance(found):
+        return f"So it can’t be told whether it matters which expert a token goes to: {told}."
     if _lost(found, found.shuffled) < HARDLY:
         return f"Which expert a token goes to hardly matters: {told}."
     if not _is_certain(found, found.shuffled):
