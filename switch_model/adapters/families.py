@@ -30,6 +30,7 @@ REFUSED = {
     "dbrx": "its router returns logits alone",
     "doge": "it has no router: experts are looked up by product keys",
     "zaya": "one of its choices is to skip the layer, which is no expert",
+    "diffusion_gemma": "it writes a block of tokens in several passes, each with other choices",
     "inkling2_loop": "it runs the same layers several times, with other choices each time",
     "vitpose_backbone": "its experts are chosen by data set, not by token",
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 from switch_model.routing import Routing
 from switch_model.topk_routing import record_of_dict
-from switch_model.traces.trace import MAX_ASSIGNMENTS, RoutingTrace, TraceError, one_text
+from switch_model.traces.trace import MAX_ASSIGNMENTS, RoutingTrace, TraceError, one_text, refuse_unwritten
 
 _NPY = b"\x93NUMPY"
 # Where an answer has the ids of its tokens; an engine's text is not cut into tokens.
@@ -89,6 +89,8 @@ def _array(value: Any, num_layers: int | None, top_k: int | None) -> np.ndarray:
         raise TraceError('"routed_experts" is not valid base64: the answer was cut off or changed.') from error
     if data.startswith(_NPY):
         return array_of(data)
+    if len(data) % 4 == 0:  # Said before the shape is asked for, which would not help.
+        refuse_unwritten(np.frombuffer(data, dtype="<i4"))
     if not num_layers or not top_k:
         raise TraceError(
             "These routed experts are numbers without a shape (as SGLang sends them): give the model's number of "

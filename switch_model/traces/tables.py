@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from switch_model.traces.trace import MAX_ASSIGNMENTS, RoutingTrace, TraceError, joined, one_text
+from switch_model.traces.trace import MAX_ASSIGNMENTS, RoutingTrace, TraceError, joined, one_text, refuse_unwritten
 
 # Names that columns have in tables of others.
 _COLUMNS = {
@@ -170,6 +170,7 @@ class _Rows:
         ]
         if not blocks:
             raise TraceError("The table has no row: nothing was captured.")
+        refuse_unwritten(np.array([expert for _, expert, _ in self._rows]))
         layers = list(dict.fromkeys(layer for layer, _ in blocks))
         per_token = top_k or math.gcd(*(len(experts) for _, experts in blocks))
         whole = all(len(experts) % per_token == 0 for _, experts in blocks)

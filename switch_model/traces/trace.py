@@ -83,15 +83,20 @@ def checked(trace: RoutingTrace, known_experts: int | None = None) -> RoutingTra
         raise TraceError(f"{known_experts} experts of a layer are no number of experts: it must be 1 to {MAX_EXPERTS}.")
     if not experts.size:
         raise TraceError("The trace has no token: nothing was captured. Is capturing switched on in the server?")
+    refuse_unwritten(experts)
+    trace = _without_dense_layers(_without_unfilled_places(trace, known_experts))
+    _refuse_wrong_indices(trace, known_experts)
+    return replace(trace, num_experts=known_experts or int(trace.experts.max()) + 1)
+
+
+def refuse_unwritten(experts: np.ndarray) -> None:
+    """Raises TraceError for a capture of zeros or of a fill value alone, whatever its shape."""
     distinct = np.unique(experts)
     if len(distinct) == 1 and (distinct[0] in FILL_VALUES or (distinct[0] == 0 and experts.size > 1)):
         raise TraceError(
             f"The capture is broken: every expert index is {distinct[0]}, the value that its buffer was filled with. "
             "Check that the server was started with capturing on, and that the request asked for it."
         )
-    trace = _without_dense_layers(_without_unfilled_places(trace, known_experts))
-    _refuse_wrong_indices(trace, known_experts)
-    return replace(trace, num_experts=known_experts or int(trace.experts.max()) + 1)
 
 
 def _without_unfilled_places(trace: RoutingTrace, known_experts: int | None) -> RoutingTrace:
