@@ -4,6 +4,7 @@ Legend: B batch, T tokens, V tokens in the vocabulary, C classes.
 Try it: adapted, tokenizer = load_adapted("a/mixtral"); adapted(ids, output_routing=True).routing
 """
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -216,7 +217,7 @@ class AdaptedGenerator(AdaptedModel):
             given.eos_token_id = list(self.config.eos_token_ids)
         hooks = Hooks(self.routers if rows else (), self.stacks, rows, growing=True)
         with hooks.on():
-            return self.library.generate(input_ids, **settings)
+            return self.library.generate(input_ids, **_no_balance_loss(self.library), **settings)
 
 
 class AdaptedCausalLM(AdaptedGenerator):
@@ -277,6 +278,13 @@ def _stack_of(library: Any, path: str) -> str:
     # Attention that looks both ways makes an encoder.
     looks_ahead = [module.is_causal for module in library.modules() if hasattr(module, "is_causal")]
     return "encoder" if looks_ahead and not any(looks_ahead) else "decoder"
+
+
+def _no_balance_loss(library: Any) -> dict[str, bool]:
+    """Settings of `generate` that switch off the balance loss, which a model saved with it on computes in every step:
+    with a cache it fails, since the mask covers past tokens and the router logits do not."""
+    name = "output_router_logits"
+    return {name: False} if name in inspect.signature(library.forward).parameters else {}
 
 
 def _rows_of_one_k(rows: Sequence[Interventions]) -> list[list[int]]:

@@ -30,7 +30,7 @@ from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, 
 from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline, padded
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.traces import CUT, Shown, token_word, written_tokens
-from switch_model.interventions import Interventions
+from switch_model.interventions import AnyInterventions, Interventions
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.storage.errors import a_class, opened_by
@@ -141,25 +141,33 @@ class TextGenerator(TextPipeline):
         [written] = self._generate([prompt], decoding, interventions)
         return self._finished(prompt, written, interventions)
 
-    def batch(self, texts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+    def batch(
+        self, texts: Sequence[str], decoding: Decoding | None = None, interventions: AnyInterventions = None
+    ) -> list[Generation]:
         """Write from several texts in one padded pass; each result is the same as for the text alone.
 
+        Args:
+            interventions: for all texts, or one for each; texts with the same ones share a pass.
+
         Raises:
-            ValueError: as `__call__`.
+            ValueError: as `__call__`, and when there are not as many interventions as texts.
             TypeError: for anything but a list of texts.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("Give a list of texts, each a str.")
         decoding = decoding or Decoding()
         prompts = [self._prompt(text, decoding) for text in texts]
-        groups: dict[int, list[int]] = {}  # Learned positions leave a longer prompt less room.
+        changes = [interventions] * len(texts) if isinstance(interventions, Interventions | None) else interventions
+        if len(changes) != len(texts):
+            raise ValueError(f"There are {len(changes)} interventions for {len(texts)} texts: give one, or as many.")
+        groups: dict[tuple[int, int], list[int]] = {}  # Learned positions leave a longer prompt less room.
         for index, prompt in enumerate(prompts):
-            groups.setdefault(self._room(prompt, decoding), []).append(index)
+            groups.setdefault((self._room(prompt, decoding), changes.index(changes[index])), []).append(index)
         written: dict[int, list[int]] = {}
-        for group in groups.values():
-            given = self._generate([prompts[index] for index in group], decoding, None)
+        for (_, first), group in groups.items():
+            given = self._generate([prompts[index] for index in group], decoding, changes[first])
             written |= dict(zip(group, given, strict=True))
-        return [self._finished(prompt, written[index], None) for index, prompt in enumerate(prompts)]
+        return [self._finished(prompt, written[index], changes[index]) for index, prompt in enumerate(prompts)]
 
     def stream(
         self,

@@ -11,6 +11,7 @@ from switch_model.adapters import families
 from switch_model.adapters.loading import load_any
 from switch_model.adapters.model import adapt
 from switch_model.attribution.direct import direct_attribution
+from switch_model.inference.decoding import Decoding
 from tests.support.moe_models import CHOICES, EXPERTS, FAMILIES, save_tiny, tiny, tiny_tokenizer
 
 pytestmark = pytest.mark.skipif(bool(families.too_old()), reason="The routers of older versions return other things.")
@@ -251,6 +252,21 @@ def test_changes_hold_during_generation_with_a_cache(family, adapted):
     assert found.text.strip() == tiny_tokenizer().decode(ids[6:], skip_special_tokens=True)
     record = found.routing[-1]
     assert record.choices[0] == 0 and record.expert[0, 2] == 7 and record.experts.shape[-1] == 3
+
+
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss"])
+def test_texts_of_other_lengths_are_written_together_as_alone(family):
+    # Saved with the balance loss on, as after a training: the library would compute it in every step.
+    generator = TextGenerator(adapt(tiny(family, output_router_logits=True), tiny_tokenizer()), tiny_tokenizer())
+    layer = generator.model.config.sparse_layers[-1]
+    texts, decoding = [TEXT, "rain fell", "the team won", "rain"], Decoding(max_new_tokens=5)
+    forced, fewer = Interventions(force={(layer, 0): 7}), Interventions(ablate={(layer, 0)}, top_k=1)
+    changes = [forced, fewer, forced, fewer]
+    for one, text, own in zip(generator.batch(texts, decoding, changes), texts, changes, strict=True):
+        alone = generator.write(text, decoding, own)
+        assert one.text == alone.text and torch.equal(one.routing[-1].experts, alone.routing[-1].experts)
+    with pytest.raises(ValueError, match="2 interventions for 4 texts"):
+        generator.batch(texts, decoding, changes[:2])
 
 
 def test_hooks_are_gone_after_a_call_and_after_an_error(adapted, made, ids):
