@@ -29,7 +29,7 @@ from ui.server.workspace import Workspace
 from ui.training.argument_form import FORM, NAMES, Form, given, values_of
 from ui.training.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.training.live_run import LiveRun
-from ui.training.new_run import Followed, NewRun, estimate_html
+from ui.training.new_run import Followed, NewRun, Sized, estimate_html
 
 
 @pytest.mark.parametrize("preset", ["none", "tiny", "small", "base"])
@@ -144,7 +144,7 @@ def test_a_late_answer_is_dropped_and_a_preset_chosen_meanwhile_stays(workspace,
     sizes = []
     meanwhile.append(lambda: sizes.append(page.preset_in_turn(me, "base", "toy", "classification", "")))
     answer = choose_data(me, "mini_news", "")
-    assert sizes == [Form()] and answer.preset == "base"
+    assert sizes == [Sized()] and answer.preset == "base"
     assert answer.d_model == page.choose_preset("base", "mini_news", "classification").d_model != "64"
     assert page.ready(me, looked)["interactive"] and not page.ready(me, None)["interactive"]
     # Other data, before the first are there: theirs is the only answer.
@@ -161,7 +161,14 @@ def test_train_waits_until_the_form_is_filled_for_the_last_preset(workspace):
         assert not page.begin_size(me, preset)["interactive"]
     page.preset_in_turn(me, "tiny", "toy", "classification", "")
     assert not page.ready(me, looked)["interactive"]
-    assert page.preset_in_turn(me, "base", "toy", "classification", "") != Form()
+    assert page.preset_in_turn(me, "base", "toy", "classification", "") != Sized()
+    assert page.ready(me, looked)["interactive"]
+    # The answer about data reaches the browser after the click on a preset, and puts its own there.
+    page.begin(me)
+    assert page.in_turn(page.choose_data)(me, "toy", "").preset == "none"
+    page.begin_size(me, "base")
+    filled = page.preset_in_turn(me, "none", "toy", "classification", "")
+    assert filled.preset == "base" and filled[1:] == page.choose_preset("base", "toy", "classification")
     assert page.ready(me, looked)["interactive"]
 
 

@@ -47,6 +47,8 @@ READING = facts("Reading the data …")
 Inputs = outputs("Inputs", *Chosen._fields, "preset", "name", *Form._fields)
 # Other data, or another task: what is known of it, and what follows from it.
 Followed = outputs("Followed", "dataset", "task", *LookedAt._fields, "estimate", "preset", *Form._fields)
+# What another preset fills in.
+Sized = outputs("Sized", "preset", *Form._fields)
 # What is wrong, the inner tabs, the run to watch, and the command of the next one, whose folder is another.
 Started = outputs("Started", "wrong", "tabs", "watched", "command")
 
@@ -114,11 +116,13 @@ class NewRun:
 
         return answer
 
-    def preset_in_turn(self, request: gr.Request, preset: str, dataset: str, task: str, start_from: str) -> Form:
+    def preset_in_turn(self, request: gr.Request, preset: str, dataset: str, task: str, start_from: str) -> Sized:
         """The form's values for a preset; where data are still being read, their answer will bring them."""
-        if self.turns.meanwhile(request.session_hash, preset):
-            return Form()
-        return self.choose_preset(preset, dataset, task, start_from)
+        chosen, waits = self.turns.meanwhile(request.session_hash, preset)
+        if waits:
+            return Sized()
+        form = self.choose_preset(chosen, dataset, task, start_from)
+        return Sized(gr.skip() if chosen == preset else chosen, *form)
 
     def ready(self, request: gr.Request, facts: dict[str, Any] | None) -> Any:
         """The button that starts a run, which waits for data that are being read and for a preset's form. No run is
@@ -130,7 +134,7 @@ class NewRun:
         known = looked.facts is not None
         # What was tried in vain is not offered as if it were there.
         picker, timing = (gr.skip(), TIMING) if known else (self.data.refresh(dataset), "")
-        preset = (turn.close() if turn else None) or preset
+        preset = turn.fill(preset) if turn else preset
         form = self.choose_preset(preset, dataset, task, start_from)
         return Followed(
             dataset=picker, task=task_update(task), **looked._asdict(), estimate=timing, preset=preset, **form._asdict()

@@ -164,7 +164,7 @@ def _connect_data(
     chosen = [preset, dataset, task, start_from]
     preset.input(None, None, [actions.go], js=_WAIT, **LAST)
     begun = preset.input(handlers.begin_size, [preset], [actions.go], **LAST)
-    filled = begun.then(handlers.preset_in_turn, chosen, [*form], **LAST)
+    filled = begun.then(handlers.preset_in_turn, chosen, [preset, *form], **LAST)
     filled.then(**ready).then(**shown).then(**timed)
     known.facts.change(**ready)
 

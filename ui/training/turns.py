@@ -14,13 +14,14 @@ MAX_VISITORS = 1000
 
 @dataclass
 class _Visitor:
-    """The number of the latest choice, whether its answer is still to come, the preset chosen since, and the preset
-    whose arguments are still to come."""
+    """The number of the latest choice, whether its answer is still to come, the preset chosen since, the preset
+    whose arguments are still to come, and the preset that an answer put into the form last."""
 
     latest: int = 0
     waits: bool = False
     preset: str | None = None
     sized: str | None = None
+    filled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,16 @@ class Turn:
     visitor: _Visitor
     number: int
 
-    def close(self) -> str | None:
-        """The data are read: the preset that was chosen meanwhile, if any."""
+    def close(self) -> None:
+        """The data are read, or can't be."""
         if self.is_latest:
             self.visitor.waits = False
-        return self.visitor.preset
+
+    def fill(self, usual: str) -> str:
+        """The data are read: the preset for the form, which is the one chosen meanwhile, or else the usual one."""
+        self.close()
+        self.visitor.filled = self.visitor.preset or usual
+        return self.visitor.filled
 
     @property
     def is_latest(self) -> bool:
@@ -73,15 +79,19 @@ class Turns:
         with self._lock:
             self._known(visitor).sized = preset
 
-    def meanwhile(self, visitor: str | None, preset: str) -> bool:
-        """A preset is asked for. Whether the answer that is still to come will bring its arguments."""
+    def meanwhile(self, visitor: str | None, preset: str) -> tuple[str, bool]:
+        """A preset is asked for: (the one that was chosen, whether the answer that is still to come brings its
+        arguments)."""
         with self._lock:
             known = self._known(visitor)
+            # An answer was on its way when the preset was chosen, and put its own in the form.
+            if known.sized is not None and preset == known.filled:
+                preset = known.filled = known.sized
             if known.waits:
                 known.preset = preset
             if known.sized == preset:
                 known.sized = None
-            return known.waits
+            return preset, known.waits
 
     def _known(self, visitor: str | None) -> _Visitor:
         if visitor not in self._visitors:
