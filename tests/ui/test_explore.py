@@ -194,34 +194,34 @@ def test_layer_titles():
 
 def test_bundled_samples():
     rows = SampleLibrary().rows(BUNDLED)
-    assert Counter(row.label for row in rows) == dict.fromkeys([*LABELS, "positive", "negative"], 10)
-    assert all(7 <= len(row.text.split()) <= 45 for row in rows)
-    assert len({row.text for row in rows}) == 60
+    counts = dict.fromkeys([*LABELS, "positive", "negative"], 10) | {"pos": 3, "neg": 3}
+    assert Counter(row.label for row in rows) == counts and len({row.text for row in rows}) == 66
+    assert all((7 <= len(row.text.split()) <= 45) != (row.label in ("pos", "neg")) for row in rows)
 
 
 def test_a_random_sample_suits_the_model():
     library = SampleLibrary()
     assert {library.draw(BUNDLED, labels=["positive", "negative"]).label for _ in range(40)} == {"positive", "negative"}
-    # IMDB's names for the two.
-    assert {library.draw(BUNDLED, labels=["neg", "pos"]).label for _ in range(40)} == {"positive", "negative"}
-    assert library.first_of(["neg", "pos"]).label in ("neg", "pos")
+    # IMDB's names for the two: long reviews, which its model knows.
+    drawn = [library.draw(BUNDLED, labels=["neg", "pos"]) for _ in range(40)] + [library.first_of(["neg", "pos"])]
+    assert {row.label for row in drawn} == {"neg", "pos"} and all(len(row.text.split()) > 70 for row in drawn)
     assert library.draw(BUNDLED, labels=["ham", "spam"]).label  # No such text: any will do.
 
 
 def test_the_list_begins_with_samples_that_suit_the_model():
     library = SampleLibrary()
     rows = library.search(BUNDLED, "", ["positive", "negative"]).rows
-    assert len(rows) == 60 and {row.label for _, row in rows[:20]} == {"positive", "negative"}
+    assert len(rows) == 66 and {row.label for _, row in rows[:20]} == {"positive", "negative"}
     assert all(library.pick(BUNDLED, index) == row for index, row in rows)
 
 
 def test_search_matches_text_and_label():
     library = SampleLibrary()
-    assert library.search(BUNDLED, "").matching == 60
+    assert library.search(BUNDLED, "").matching == 66
     assert {row.label for _, row in library.search(BUNDLED, "SPORTS").rows} == {"Sports"}
     found = library.search(BUNDLED, "oil norway")
     assert found.matching == 1 and library.pick(BUNDLED, found.rows[0][0]).label == "Business"
-    assert "1 of 60 match" in rows_html(found)
+    assert "1 of 66 match" in rows_html(found)
     assert "No sample matches" in rows_html(library.search(BUNDLED, "zzzz"))
 
 

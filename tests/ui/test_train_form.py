@@ -26,7 +26,7 @@ from train.runs.run import Run
 from train.training.preparation import prepare
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
-from ui.training.argument_form import FORM, NAMES, Form, given, values_of
+from ui.training.argument_form import FORM, NAMES, given, values_of
 from ui.training.data_choice import NO_COLUMN, NONE_CHOSEN
 from ui.training.live_run import LiveRun
 from ui.training.new_run import Followed, NewRun, Sized, estimate_html

@@ -91,8 +91,7 @@ class SampleLibrary:
 
     def first_of(self, labels: Sequence[str]) -> Sample | None:
         """A bundled text of one of these classes; None where there is none."""
-        rows = (row.named_as_in(labels) for row in self._sources[BUNDLED])
-        return next((row for row in rows if row.label in labels), None)
+        return next(iter(_suiting(self._sources[BUNDLED], labels)), None)
 
     def rows(self, source: str) -> list[Sample]:
         """Every sample of a source. Raises DataError, with what to do, when it can't be had."""
@@ -106,10 +105,10 @@ class SampleLibrary:
 
     def search(self, source: str, query: str | None, labels: Sequence[str] = ()) -> Matches:
         """Rows whose text or label holds every word of `query`, upper and lower case alike; first those that have one
-        of `labels`."""
+        of `labels`, then those that have it by another name."""
         rows, words = self.rows(source), (query or "").lower().split()
         found = [index for index, row in enumerate(rows) if all(_holds(row, word) for word in words)]
-        found.sort(key=lambda index: rows[index].named_as_in(labels).label not in labels)
+        found.sort(key=lambda index: _distance(rows[index], labels))
         return Matches([(index, rows[index]) for index in found[:MAX_ROWS]], len(found), len(rows))
 
     def pick(self, source: str, index: int) -> Sample:
@@ -126,7 +125,7 @@ class SampleLibrary:
         """
         # A person who presses a button called Random should not wait for a download.
         rows = self._sources.get(source) or self._sources[BUNDLED]
-        rows = [row for row in rows if row.named_as_in(labels).label in labels] or rows
+        rows = _suiting(rows, labels) or rows
         sample = random.choice(rows)
         if sample.text == other_than and len(rows) > 1:
             sample = rows[(rows.index(sample) + 1) % len(rows)]
@@ -155,6 +154,18 @@ def read_bundled() -> dict[str, list[Sample]]:
     )
     others = {source: [Sample(text, "", source) for text in unlabelled[source]] for source in UNLABELLED}
     return {BUNDLED: [Sample(**row) for row in labelled], **others}
+
+
+def _distance(row: Sample, labels: Sequence[str]) -> int:
+    """0 = the row has one of these classes, 1 = by another name, 2 = not at all."""
+    return 0 if row.label in labels else 1 if row.named_as_in(labels).label in labels else 2
+
+
+def _suiting(rows: Sequence[Sample], labels: Sequence[str]) -> list[Sample]:
+    """The rows of these classes; where no row has one by its name, those that have it by another."""
+    # Texts with IMDB's names are long reviews, as its model knows them; the others' are single sentences.
+    nearest = min((_distance(row, labels) for row in rows), default=2)
+    return [row.named_as_in(labels) for row in rows if _distance(row, labels) == nearest < 2]
 
 
 def _holds(row: Sample, word: str) -> bool:
