@@ -121,8 +121,7 @@ class NewRun:
         chosen, waits = self.turns.meanwhile(request.session_hash, preset)
         if waits:
             return Sized()
-        form = self.choose_preset(chosen, dataset, task, start_from)
-        return Sized(gr.skip() if chosen == preset else chosen, *form)
+        return Sized(chosen, *self.choose_preset(chosen, dataset, task, start_from))
 
     def ready(self, request: gr.Request, facts: dict[str, Any] | None) -> Any:
         """The button that starts a run, which waits for data that are being read and for a preset's form. No run is

@@ -86,9 +86,11 @@ class Turns:
             known = self._known(visitor)
             # An answer was on its way when the preset was chosen, and put its own in the form.
             if known.sized is not None and preset == known.filled:
-                preset = known.filled = known.sized
+                preset = known.sized
             if known.waits:
                 known.preset = preset
+            else:
+                known.filled = preset
             if known.sized == preset:
                 known.sized = None
             return preset, known.waits
