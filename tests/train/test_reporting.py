@@ -14,8 +14,9 @@ from train.arguments import arguments
 from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.runs.run import Run, RunError
-from train.training.loop import resume, train
+from train.training.loop import train
 from train.training.reporting import routing_metrics
+from train.training.resuming import resume
 
 SHORT = ["--num_samples", "96", "--epochs", "4", "--logging_steps", "2"]
 

@@ -21,7 +21,7 @@ from train.cli.main import main
 from train.runs.history import run_table, summaries
 from train.runs.process import go_on, start, wait_for_turn
 from train.runs.run import Run, RunError
-from train.training.loop import resume
+from train.training.resuming import resume
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = {"dataset": "toy", "num_samples": 96, "epochs": 30.0, "ema_decay": 0.9, "eval_steps": 20, "logging_steps": 5}

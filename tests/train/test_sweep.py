@@ -21,8 +21,8 @@ from train.sweep.plots import HIGHLIGHT, parallel_coordinates, slices, write_plo
 from train.sweep.search_space import grid, parse_search
 from train.sweep.study import Sweep, Trial
 from train.sweep.sweep import read_sweep, sweep, sweep_table
-from train.training.loop import resume
 from train.training.loop import train as train_here
+from train.training.resuming import resume
 
 ROOT = Path(__file__).parent.parent.parent
 TOY = {"dataset": "toy", "num_samples": 96, "epochs": 1.0}

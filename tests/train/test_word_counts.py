@@ -14,7 +14,8 @@ from train.arguments.arguments import Arguments
 from train.data.source import DataSource
 from train.data.tokenizers import tokenize, train_tokenizer
 from train.evaluation.classification import evaluate
-from train.training.loop import resume, train
+from train.training.loop import train
+from train.training.resuming import resume
 from train.training.word_counts import choose_weight, count_words
 
 A, B, C = 3, 7, 9

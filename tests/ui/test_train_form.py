@@ -23,7 +23,7 @@ from train.preflight import data_report
 from train.preflight import estimate as preflight
 from train.preflight.estimate import estimate
 from train.runs.run import Run
-from train.training.preparation import prepare
+from train.training.loop import prepare
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
 from ui.training.argument_form import FORM, NAMES, given, values_of

@@ -20,7 +20,7 @@ def resume_command(argv: list[str]) -> None:
     parser.add_argument("--max_runs", type=positive, help="wait until fewer than this many runs of its folder run")
     options = parser.parse_args(argv)
     with ended_by_signals():
-        from train.training.loop import resume
+        from train.training.resuming import resume
 
     run = resume(options.run, options.max_runs)
     if is_main():

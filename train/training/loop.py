@@ -3,20 +3,23 @@
 Try it: python -m train --dataset toy --epochs 3
 """
 
-import shutil
+import math
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from datasets import disable_progress_bars
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, set_seed
 
-from switch_model.commands import command
+from switch_model.config import SwitchConfig
 from switch_model.layers.allocator import keep_freed_memory
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
@@ -24,28 +27,26 @@ from switch_model.storage.whole_files import folder_written_aside
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
 from train.arguments.groups import TrainArguments
+from train.arguments.steps import logging_interval, planned_steps
+from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
-from train.distributed.checks import check_same_number, check_several, several_in_words
+from train.distributed.checks import check_several, several_in_words
 from train.distributed.processes import Processes, processes_of_launch
-from train.formatting import counted, pasted
+from train.formatting import counted
 from train.preflight.data_report import notes
-from train.runs.continuing import (
-    begin,
-    check_arguments,
-    overlap_words,
-)
+from train.runs.continuing import begin, fingerprint_of, overlap_words
 from train.runs.process import StopRequest, recorded, stopped_early, wait_for_turn
-from train.runs.run import Run, RunError
-from train.runs.trainer_files import at_its_end
+from train.runs.run import Run
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, Task
+from train.tasks.rows import Rows, make_rows, make_tokenizer
+from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
-from train.training.preparation import TrainingParts, prepare, prepare_again
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import Reporting, log_in, reporting
 from train.training.trainer import SwitchTrainer, training_arguments
-from train.weights.kept import put_weights
+from train.weights.initial import read_initial, take_weights, with_shape_of
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:
@@ -70,114 +71,94 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
             parts = prepare(arguments, processes)
             run = processes.by_main(lambda: Run.create(arguments))
             with recorded(run) if processes.is_main else nullcontext():
-                return _run(run, arguments, parts, device, None, processes)
+                return run_prepared(run, arguments, parts, device, None, processes)
         run = processes.by_main(lambda: Run.create(arguments, state="queued"))
         with recorded(run) if processes.is_main else nullcontext():
             if processes.by_main(lambda: wait_for_turn(run, max_runs)):
-                _run(run, arguments, prepare(arguments, processes), device, None, processes)
+                run_prepared(run, arguments, prepare(arguments, processes), device, None, processes)
         return run
 
 
-def resume(folder: str | Path, max_runs: int | None = None) -> Run:
-    """Resume a stopped run from its last checkpoint, or from the beginning if it has none yet.
-
-    A finished run is unchanged, except that a missing best checkpoint is rebuilt. Raises RunError when it is running,
-    or its checkpoints are gone.
-    """
-    run = Run.open(folder)
-    arguments = run.arguments()
-    with processes_of_launch(arguments.train.device) as processes:
-        check_several(processes, arguments)
-        found = processes.by_main(lambda: _state_to_resume(run, arguments, processes))
-        if found is None:
-            return run
-        device = pick_device(arguments.train.device)
-        with recorded(run) if processes.is_main else nullcontext():
-            if processes.by_main(lambda: wait_for_turn(run, max_runs)):
-                processes.by_main(lambda: found.clear(run))
-                if found.checkpoint is None:
-                    return _run(run, arguments, prepare(arguments, processes), device, None, processes)
-                parts = prepare_again(run, arguments, found.checkpoint, processes)
-                processes.by_main(lambda: found.remove_damaged(run))
-                _run(run, arguments, parts, device, found.checkpoint, processes)
-    return run
-
-
 @dataclass(frozen=True)
-class _StateToResume:
-    """The checkpoint from which a run is resumed, None = the beginning; and newer, damaged ones -> what is wrong."""
+class TrainingParts:
+    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; and the rows' fingerprint."""
 
-    checkpoint: Path | None
-    damaged: dict[Path, str]
+    tokenizer: PreTrainedTokenizerFast
+    rows: Rows
+    model: SwitchPreTrainedModel
+    max_steps: int | None
+    logging_steps: int
+    fingerprint: Fingerprint
 
-    def clear(self, run: Run) -> None:
-        """Delete what an interrupted process has left."""
-        run.discard_incomplete()
-        if self.checkpoint is None:
-            print(f"{run.name} has no checkpoint yet: it starts from the beginning.", flush=True)
-            run.discard_beginning()
-
-    def remove_damaged(self, run: Run) -> None:
-        """The Trainer would count them in save_total_limit, and remove good ones."""
-        for path, why in self.damaged.items():
-            print(
-                f"{path.name} is damaged ({why}) and removed: {run.name} resumes from {self.checkpoint.name}.",
-                flush=True,
-            )
-            shutil.rmtree(path)
+    def best_of(self, run: Run, arguments: Arguments) -> BestCheckpoint:
+        return BestCheckpoint(run, arguments, self.tokenizer, self.rows, self.fingerprint)
 
 
-def _state_to_resume(run: Run, arguments: Arguments, processes: Processes) -> _StateToResume | None:
-    """Where a run goes on; None if it is finished. Raises RunError when it can't be resumed."""
-    folder = run.folder
-    if (state := run.state()).active and not run.waits_for_this_process():
-        raise RunError(f"{folder} is {state.name} in process {state.pid}: there is nothing to resume.")
-    checkpoint = run.last_checkpoint()
-    # It died before it could set its state.
-    if checkpoint and not state.active and state.name != "finished" and at_its_end(checkpoint):
-        run.set_state("finished")
-        state = run.state()
-    if state.name == "finished" and (checkpoint or run.best.is_dir()):
-        if not run.best.is_dir():
-            _rebuild_best(run, arguments)
-        print(f"{folder} is finished. To train further: {command()} --init_from {pasted(folder)} --dataset …")
-        return None
-    damaged = run.damaged_since(checkpoint)
-    if not checkpoint and damaged:
-        newest, why = list(damaged.items())[-1]
-        raise RunError(
-            f"{folder} can't be resumed: {newest.name} is damaged ({why}), and there is no other complete checkpoint. "
-            f"Restore that file, or start again. The command:\n  {arguments.again()}"
+def prepare(
+    arguments: Arguments,
+    processes: Processes,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    begun_with: SwitchConfig | None = None,
+    check: Callable[[Fingerprint], None] | None = None,
+) -> TrainingParts:
+    """Tokenize the texts, and make a model with random or initial weights. A resumed run passes its tokenizer, its
+    original configuration, and a check that its rows are the same."""
+    task, start = TASKS[arguments.train.task], None
+    if arguments.train.init_from and tokenizer is None:
+        start = read_initial(arguments.train.init_from, task)
+        arguments.adopt(start.config)
+        begun_with, tokenizer = start.config, start.tokenizer
+    data = task.read(arguments.selection)
+    set_seed(arguments.train.seed)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+    found = None if data is None else fingerprint_of(arguments, data)
+    if found and check:
+        check(found)
+    # By one process: training a tokenizer is not certain to give the same one twice.
+    tokenizer = processes.by_main(partial(make_tokenizer, arguments, data, tokenizer))
+    target = target_of(tokenizer)
+    rows = make_rows(arguments, data, tokenizer)
+    if found is None:
+        found = fingerprint_of(arguments, rows)
+        if check:
+            check(found)
+    if not len(rows.train) or not len(rows.validation):
+        raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
+    max_steps, logging_steps = _plan(arguments.train, rows, processes.count)
+    ends = (target.bos_token_id, target.eos_token_id) if task.writes else (None, None)
+    labels = data.labels if task.labelled else []
+    written = None if target is tokenizer else len(target)
+    config = arguments.config(
+        len(tokenizer),
+        target.pad_token_id,
+        labels,
+        *ends,
+        decoder_vocab_size=written,
+        restores_gaps=task.restores_gaps,
+    )
+    if begun_with is not None:
+        config = with_shape_of(config, begun_with, start is None or start.of_tokens)
+    model = task.model_class(config)
+    if start is not None:
+        take_weights(model, start.weights)
+    processes.share_weights(model)
+    return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found)
+
+
+def _plan(settings: TrainArguments, rows: Rows, processes: int) -> tuple[int | None, int]:
+    """TrainingParts.max_steps, and steps between log lines; sets the gradient accumulation of --total_batch_size."""
+    texts = settings.batch_size * processes
+    if settings.total_batch_size:
+        settings.gradient_accumulation_steps = max(round(settings.total_batch_size / (texts * rows.mean_tokens)), 1)
+    updates_per_epoch = math.ceil(math.ceil(len(rows.train) / texts) / settings.gradient_accumulation_steps)
+    steps, decided_by = planned_steps(settings, updates_per_epoch)
+    if settings.warmup >= 1 and settings.warmup >= steps:
+        raise ValueError(
+            f"--warmup {settings.warmup:g} is not allowed: the run has {steps} steps; below 1 it is a share."
         )
-    if run.watched:
-        raise RunError(f"{folder} is trained by another program, which alone can go on with it.")
-    if not run.can_resume():
-        raise RunError(f"{folder} has no complete checkpoint: start again. The command:\n  {arguments.again()}")
-    if checkpoint and (began := Fingerprint.load(run.rows_path)):
-        check_arguments(run, began)
-        check_same_number(run, began.about.get("processes", 1), processes.count)
-    arguments.check_reporters()
-    log_in(arguments.train)
-    if not state.active:
-        run.stop_path.unlink(missing_ok=True)  # Left by a process that was killed before it could stop.
-    return _StateToResume(checkpoint, damaged)
-
-
-def _rebuild_best(run: Run, arguments: Arguments) -> None:
-    """Rebuild `best/` from the best remaining checkpoint. Raises RunError if none was evaluated."""
-    task, damaged = TASKS[arguments.train.task], run.damaged_since(None)
-    kept = {step: path for step, path in run.kept_checkpoints().items() if path not in damaged}
-    measured = [record for record in run.metrics("eval") if record["step"] in kept and task.best in record]
-    if not measured:
-        raise RunError(f"{run.folder} has no best/ and no evaluated checkpoint any more: train it again.")
-    record = (max if task.higher_is_better else min)(measured, key=lambda record: record[task.best])
-    parts = prepare_again(run, arguments, kept[record["step"]])
-    put_weights(parts.model, kept[record["step"]])
-    metrics = {key: value for key, value in record.items() if key not in ("kind", "seconds", "tokens", "routing")}
-    best, seconds = parts.best_of(run, arguments), run.progress().get("seconds", 0.0)
-    best.keep(parts.model.eval(), metrics, seconds)
-    best.finish("cpu", seconds)
-    print(f"best/ was missing: rebuilt from step {record['step']:,}, the best remaining checkpoint.")
+    return steps if decided_by else None, logging_interval(settings, steps, updates_per_epoch)
 
 
 def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -193,7 +174,7 @@ def fused_loss(task: Task, device: str, smoothing: float) -> Callable[[Tensor, T
     return LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED_LABEL, label_smoothing=smoothing)
 
 
-def _run(
+def run_prepared(
     run: Run,
     arguments: Arguments,
     parts: TrainingParts,
@@ -201,6 +182,7 @@ def _run(
     resume_from: Path | None,
     processes: Processes,
 ) -> Run:
+    """Train to the end, or until a stop; returns the run."""
     if processes.by_main(run.stop_path.exists):  # Stopped while the data were read.
         if processes.is_main:
             run.set_state("stopped", stopped_early(run))
