@@ -94,7 +94,7 @@ def _several(view: View, config: SwitchConfig | None) -> dict[str, Any]:
     return value | tokens_value(view.trace) | selected | {"packed": packed}
 
 
-def likeliest(record: Routing) -> list[list[list[int]]]:
+def likeliest(record: Routing) -> list[list[list[float]]]:
     """For each token its likeliest experts and their probabilities in thousandths, the largest first; the one that was
     chosen is always among them."""
     found = []
@@ -103,7 +103,8 @@ def likeliest(record: Routing) -> list[list[list[int]]]:
     for token, (experts, probs) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
         if expert_T[token] not in experts:
             experts[-1], probs[-1] = expert_T[token], float(probs_TE[token, expert_T[token]])
-        found.append([[expert, round(1000 * prob)] for expert, prob in zip(experts, probs, strict=True)])
+        # One digit more than is shown, so that the film rounds as the cards do.
+        found.append([[expert, round(1000 * prob, 1)] for expert, prob in zip(experts, probs, strict=True)])
     return found
 
 
