@@ -81,4 +81,7 @@ function openDetails() {
     panel.append(close);
   }
   panel.classList.add("sheet");
+  // The tapped cell stays in view, above the sheet, which may come to cover 62 % of the screen (style.css).
+  const chosen = cells[current[0]]?.[current[1]]?.getBoundingClientRect(), free = 0.38 * window.innerHeight;
+  if (chosen && chosen.bottom > free) window.scrollBy({ top: chosen.bottom - 0.8 * free, behavior: "instant" });
 }
