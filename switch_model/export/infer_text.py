@@ -7,10 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-import onnxruntime
-from writing import Writer
+from writing import PROVIDERS, Writer
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 SETTINGS = {"max_new_tokens": 60, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -20,18 +18,11 @@ parser.add_argument("--do_sample", action="store_true")
 for name, default in SETTINGS.items():
     parser.add_argument(f"--{name}", type=type(default), default=default)
 
-
-def main(given: argparse.Namespace) -> None:
-    provider = PROVIDERS[given.provider]
-    if provider not in onnxruntime.get_available_providers():
-        raise SystemExit(f"error: this onnxruntime has no {provider}. Install onnxruntime-gpu.")
-    writer = Writer(Path(__file__).resolve().parent, provider)
+if __name__ == "__main__":
+    given = parser.parse_args()
     try:
+        writer = Writer(Path(__file__).resolve().parent, given.provider)
         for text in given.texts:
             print(json.dumps({"generated_text": writer(text, given)}, ensure_ascii=False))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-
-
-if __name__ == "__main__":
-    main(parser.parse_args())

@@ -12,14 +12,18 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 GAP = re.compile(r"(<extra_id_\d+>)")
 
 
 class Model:
-    """Its graphs, and the cache of the text being written: keys and values of earlier tokens, a row for each beam."""
+    """Its graphs, and the cache of the text being written: keys and values of earlier tokens, a row for each beam.
+    Raises ValueError for a provider that onnxruntime lacks."""
 
     def __init__(self, folder: Path, provider: str):
-        opened = {path.stem: onnxruntime.InferenceSession(path, providers=[provider]) for path in folder.glob("*.onnx")}
+        if (name := PROVIDERS[provider]) not in onnxruntime.get_available_providers():
+            raise ValueError(f"this onnxruntime has no {name}. Install onnxruntime-gpu.")
+        opened = {path.stem: onnxruntime.InferenceSession(path, providers=[name]) for path in folder.glob("*.onnx")}
         self.encoder, self.writer = opened.get("encoder"), opened.get("decoder") or opened["model"]
         self.cache: dict[str, np.ndarray] = {}
 
@@ -108,7 +112,8 @@ def write(model: Model, first: list[int], room: int, end: int, given: argparse.N
 
 
 class Writer:
-    """Texts -> what the model writes after each. Raises ValueError for a text that can't be read."""
+    """Texts -> what the model writes after each, by one of PROVIDERS. Raises ValueError for a text that can't be
+    read."""
 
     def __init__(self, folder: Path, provider: str):
         names = ("config.json", "tokenizer_config.json", "generation_config.json")

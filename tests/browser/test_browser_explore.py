@@ -326,7 +326,7 @@ def test_a_tap_on_a_phone_opens_the_details_over_the_page(open_page):
         "it leaves the grid in view, and ends with the screen"
     )
     tapped = cell(page, 4, 1).bounding_box()
-    assert 0 <= tapped["y"] and tapped["y"] + tapped["height"] <= box["y"]
+    assert tapped["y"] >= 0 and tapped["y"] + tapped["height"] <= box["y"]
     for target in (
         "#routing-grid .cell[data-t]",
         ".layer-choice",

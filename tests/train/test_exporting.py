@@ -212,10 +212,10 @@ def test_the_script_beside_graphs_with_a_cache_writes_the_models_text(writing, c
     generator, folder = writing
     monkeypatch.syspath_prepend(folder)
     texts = ["Once upon a time", "The weather is nice"] + ([] if generator.has_encoder else [""])
-    script = runpy.run_path(str(folder / "infer.py"))
 
     def written(*flags: str) -> list[str]:
-        script["main"](script["parser"].parse_args([*texts, "--max_new_tokens", "12", *flags]))
+        monkeypatch.setattr("sys.argv", ["infer.py", *texts, "--max_new_tokens", "12", *flags])
+        runpy.run_path(str(folder / "infer.py"), run_name="__main__")
         return [json.loads(line)["generated_text"] for line in capsys.readouterr().out.splitlines()]
 
     assert written() == [one.text for one in generator.batch(texts, Decoding(12))]
