@@ -39,8 +39,10 @@ FORMATS: dict[str, Callable[[Opened, Path], str]] = {
 WITH_ROUTING = ("onnx", "onnx-int8", "tensorrt")
 # Formats that are not written -> what to do instead.
 INSTEAD = {
-    "executorch": "--format onnx; ONNX Runtime runs on phones too",
-    "litert": "--format onnx; ONNX Runtime runs on phones too",
+    "executorch": "--format onnx, which ONNX Runtime runs on phones too; for texts of one fixed size, "
+    "transformers.exporters (docs/export.md has the call)",
+    "litert": "--format onnx, which ONNX Runtime runs on phones too; LiteRT takes fixed shapes only, and each text "
+    "gives an expert another number of tokens",
     "torchscript": "--format onnx; TorchScript is deprecated by torch itself",
 }
 
