@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import httpx
@@ -111,7 +112,10 @@ class Visitor:
         self.page, self.number, self.texts, self.tally = page, number, texts, tally
         self.random = random.Random(number)
         self.round = 0
-        self.tokens = self.layers = self.experts = 0
+        self.tokens: list[str] = []
+        self.layers = self.experts = 0
+        # The token of the last click, while its answer is awaited.
+        self.clicked: str | None = None
 
     async def stay(self, until: float, every: float) -> None:
         """Act at a fixed interval in seconds, the first time after a random part of it."""
@@ -136,17 +140,22 @@ class Visitor:
             self.check(answer)
 
     def check(self, answer: Answer) -> None:
-        """Every part of an answer that shows a text must show this visitor's last one, and no other's."""
+        """Every part of an answer that shows a text must show this visitor's last one, and no other's. The answer to a
+        click shows the token that was clicked."""
         own = marker(self.number, self.round)
         parts = [markers(values) for values in answer.values]
         self.tally.foreign += bool(set().union(*parts) - {own})
-        # A click's own answer shows a single token; the heat map that follows shows them all.
-        if own not in parts[-1]:
+        if self.clicked is not None:
+            if not any(f">{escape(self.clicked)}</bdi>" in str(value) for value in answer.values[-1]):
+                self.tally.errors["the clicked token did not come back"] += 1
+        elif own not in parts[-1]:
             self.tally.errors["the marker did not come back"] += 1
 
     async def _do(self, kind: str) -> Answer:
+        self.clicked = None
         if kind == "click":
-            place = {"token": self.random.randrange(self.tokens), "layer": self.random.randrange(self.layers)}
+            place = {"token": self.random.randrange(len(self.tokens)), "layer": self.random.randrange(self.layers)}
+            self.clicked = self.tokens[place["token"]]
             return await self.page.act("routing-grid", "look", place)
         if kind == "switch off":
             off = [[self.random.randrange(self.layers), self.random.randrange(self.experts)]]
@@ -156,7 +165,7 @@ class Visitor:
         text = f"{marker(self.number, self.round)} {self.random.choice(self.texts)}"
         answer = await self.page.act("route", "click", text=text)
         grid = self.page.values[self.page.layout.ids["routing-grid"]]
-        self.tokens, self.layers, self.experts = len(grid["tokens"]), len(grid["layers"]), grid["experts"]
+        self.tokens, self.layers, self.experts = grid["tokens"], len(grid["layers"]), grid["experts"]
         return answer
 
 
@@ -167,7 +176,7 @@ def served() -> Iterator[tuple[str, psutil.Process]]:
     command = [sys.executable, "app.py", "--public", "--host", "127.0.0.1", "--port", str(port)]
     app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        if not app.stdout.readline():
+        if not any("listens on" in line for line in app.stdout):
             raise RuntimeError("The app ended before its page was up.")
         yield f"http://127.0.0.1:{port}", psutil.Process(app.pid)
     finally:

@@ -65,7 +65,7 @@ def watching(run: Run) -> Iterator[None]:
     command = [sys.executable, "app.py", "--port", str(port), "--runs_dir", str(run.folder.parent)]
     app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        app.stdout.readline()
+        next(line for line in app.stdout if "listens on" in line)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
             page = browser.new_page()
