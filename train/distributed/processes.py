@@ -23,9 +23,9 @@ from train.runs.run import RunError
 
 Value = TypeVar("Value")
 # How long a process waits for another: a run may be queued behind others for days.
-PATIENCE = timedelta(days=7)
+LONGEST_WAIT = timedelta(days=7)
 # Exit status of a process that ends because the main one has failed, and has said why.
-NOT_ALONE = 2
+MAIN_FAILED = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Processes:
         finally:
             dist.broadcast_object_list(answer, device=torch.device(self.device))
         if not answer[0]:
-            sys.exit(NOT_ALONE)
+            sys.exit(MAIN_FAILED)
         return answer[1]
 
     def each(self, value: Value) -> list[Value]:
@@ -115,7 +115,7 @@ def processes_of_launch(wanted: str | None) -> Iterator[Processes]:
     device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=LONGEST_WAIT)
     here = Processes(dist.get_rank(), count, device)
     try:
         with open(os.devnull, "w") as nowhere, nullcontext() if here.is_main else redirect_stdout(nowhere):
