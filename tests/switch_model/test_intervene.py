@@ -12,7 +12,8 @@ from ui.cards.flow import draw_flow
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.explore.batch_neighbours import among, asked_about, compare, forget
-from ui.explore.handlers import Explorer, look
+from ui.explore.details import look
+from ui.explore.handlers import Explorer
 from ui.views.changes import words_of_changes
 
 TEXT = "Oil prices rose as traders worried about the team."
@@ -88,13 +89,13 @@ def test_what_matters_is_measured_on_what_is_shown(explorer, predictor):
 def test_what_if_card_has_a_row_for_every_expert_that_is_on(explorer):
     view, *_ = explorer.route("tiny", TEXT, None)
     # It is an offer until a person chooses a token, or takes it up.
-    assert "data-ask" in explorer.look_closer(view).elsewhere
-    view, card = explorer.on_ask(view)
-    assert card.count("data-expert=") == 4 and explorer.look_closer(view).elsewhere == card
+    assert "data-ask" in explorer.details.look_closer(view).elsewhere
+    view, card = explorer.details.ask(view)
+    assert card.count("data-expert=") == 4 and explorer.details.look_closer(view).elsewhere == card
     view, *_ = explorer.intervene(view, {"kind": "change", "off": [[0, 3]], "capacity": None})
-    card = explorer.look_closer(look(view, 0, 0).view).elsewhere
+    card = explorer.details.look_closer(look(view, 0, 0).view).elsewhere
     assert card.count("data-expert=") == 3 and 'data-expert="3"' not in card
-    assert "run by a sparse model" in explorer.look_closer(None).elsewhere
+    assert "run by a sparse model" in explorer.details.look_closer(None).elsewhere
 
 
 def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
@@ -105,7 +106,7 @@ def test_a_layer_without_an_expert_left_is_said_in_words(explorer):
     view, _, _, _, grid, panel, token, _ = explorer.intervene(view, asked)
     assert panel["slots"] == slots > 0  # Those of the layers that are left.
     assert grid["layers"][0]["capacity"] == 0 and "Every expert of this layer is off" in token
-    assert "Every expert of layer 1 is off" in explorer.on_ask(view)[1]
+    assert "Every expert of layer 1 is off" in explorer.details.ask(view)[1]
     # Nothing is shown as chosen: no bar, no dot, one phrase.
     assert '<div class="bar' not in token and words_of_changes(view) == ["all experts of layer 1 off"]
     assert not router_heat_map(view.records[0], view.prediction.tokens)["data"][1]["x"]

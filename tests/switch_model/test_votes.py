@@ -168,7 +168,7 @@ def test_a_card_adds_up_to_the_logits_and_follows_changes(explorer):
     assert dropped > 0 and f"{dropped} token" in votes_card(view)
     changed = explorer.intervene(view, {"kind": "change", "off": [[1, 0], [1, 1]], "capacity": 0.5})[0]
     for shown in (view, changed):
-        card = explorer.look_closer(shown).votes
+        card = explorer.details.look_closer(shown).votes
         rows = [numbers(row) for row in card.split("<tr")[2:]]
         logits = rows[-2] if shown.changed else rows[-1]
         parts = rows[:-2] if shown.changed else rows[:-1]
@@ -179,7 +179,7 @@ def test_a_card_adds_up_to_the_logits_and_follows_changes(explorer):
             own = shown.prediction.voters.expert[0] == int(expert)
             assert row == pytest.approx(sorted_as(shown, shown.prediction.votes[own].sum(0)), abs=0.006)
     everything = {"kind": "change", "off": [[1, expert] for expert in range(4)], "capacity": None}
-    assert "the bias alone is left" in explorer.look_closer(explorer.intervene(view, everything).view).votes
+    assert "the bias alone is left" in explorer.details.look_closer(explorer.intervene(view, everything).view).votes
 
 
 def sorted_as(view, values):
@@ -199,9 +199,9 @@ def test_below_each_word_stands_its_vote(explorer):
 
 def test_a_residual_model_says_what_its_experts_write(explorer):
     view, *_, grid, _, _, _ = explorer.route("residual", TEXT, None)
-    card = explorer.look_closer(view, ATTRIBUTION).votes
+    card = explorer.details.look_closer(view, ATTRIBUTION).votes
     assert "What each expert writes" in card and "data-measure" in card and grid["votes"] is None
-    card = explorer.look_closer(explorer.intervene(view, {"kind": "measure"}).view).votes
+    card = explorer.details.look_closer(explorer.intervene(view, {"kind": "measure"}).view).votes
     assert "data-measure" not in card and card.count("<th>layer") == len(view.records)
 
 

@@ -20,7 +20,7 @@ from tests.support.waits import PATIENCE
 from ui.analyse.handlers import Analyst
 from ui.catalog.models import ModelShelf
 from ui.components.failures import say_failures
-from ui.explore.page_events import PageEvents
+from ui.explore.streaming import Writing
 from ui.page import build_demo
 from ui.server.address import ask_oneself_directly, bind_error, host_name, in_url, without_proxy
 from ui.server.workspace import Workspace
@@ -89,7 +89,7 @@ def test_every_exception_of_a_handler_is_words_in_its_card(checkpoint, tmp_path,
         yield "", None
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PageEvents, "choose_model", fails)
+    monkeypatch.setattr(Writing, "on_choose_model", fails)
     monkeypatch.setattr(Analyst, "run", fails_later)
     demo = build_demo(ModelShelf({"tiny": checkpoint}, "cpu"), Workspace(tmp_path))
     handlers = [event for event in demo.fns.values() if event.fn is not None]

@@ -20,7 +20,8 @@ from ui.cards.routing import load_card, token_card
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample, SampleLibrary
 from ui.components.sample_table import rows_html
-from ui.explore.handlers import Explorer, draw_probabilities, look
+from ui.explore.details import draw_probabilities, look
+from ui.explore.handlers import Explorer
 from ui.explore.samples import SamplePicker
 
 TEXT = "Oil prices rose as oil traders worried about oil. The team won the final."

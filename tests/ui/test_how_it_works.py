@@ -8,7 +8,8 @@ from train.formatting import percent, signed
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
 from ui.components.routing_film import film_value
-from ui.explore.handlers import Explorer, look
+from ui.explore.details import look
+from ui.explore.handlers import Explorer
 from ui.how_it_works.scaling import loss_plot, read_scaling, scaling_html, speed_up_plot
 from ui.how_it_works.tab import parameters_html, steps_html
 

@@ -63,13 +63,13 @@ def test_cards_speak_of_several_experts(opened):
 
 def test_what_each_expert_writes_is_a_card_and_is_kept(opened):
     explorer = Explorer(opened.shelf, SampleLibrary())
-    card = explorer.look_closer(opened.view, ATTRIBUTION).votes
-    found = explorer.attribution(opened.view)
+    card = explorer.details.look_closer(opened.view, ATTRIBUTION).votes
+    found = explorer.details.attribution(opened.view)
     assert "What each expert writes" in card and card.count('<th scope="row">') >= len(found.experts)
     assert signed(found.experts[0].values[0], 2 if max(map(abs, found.logits)) >= 1 else 3) in card
     kept = record_of(opened.view, "A", attribution=found)
     again = read_record(json.dumps(kept).encode())
-    assert Explorer(opened.shelf, SampleLibrary()).attribution(again) == found
+    assert Explorer(opened.shelf, SampleLibrary()).details.attribution(again) == found
     assert "What each expert writes" in report_html(again, "A", attribution=found)
     kept["attribution"]["terms"][0]["values"][0] += 1
     with pytest.raises(ValueError, match="not a record"):
@@ -98,12 +98,12 @@ def test_another_number_of_experts_is_asked_for_kept_and_taken_back(opened):
     assert by_layer == Interventions(top_k={layer: 1})
     with pytest.raises(ValueError):
         changes_from_json({"top_k": 3})
-    assert explorer.draw(changed, FLOW, None).sankey
+    assert explorer.details.draw(changed, FLOW, None).sankey
 
 
 def test_pairs_and_flow_of_several_experts_are_drawn(opened):
     explorer = Explorer(opened.shelf, SampleLibrary())
-    closer, drawn = explorer.look_closer(opened.view, LAYER), explorer.draw(opened.view, FLOW, None)
+    closer, drawn = explorer.details.look_closer(opened.view, LAYER), explorer.details.draw(opened.view, FLOW, None)
     assert "Pairs of experts" in closer.pairs_words and json.loads(closer.pairs.plot)["data"][0]["z"]
     assert "how a token’s weight is split here tells" in drawn.flow_words and drawn.sankey and drawn.matrix
 

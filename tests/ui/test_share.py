@@ -16,7 +16,8 @@ from gradio.exceptions import Error
 from switch_model import Interventions
 from ui.catalog.models import ModelShelf
 from ui.catalog.samples import SampleLibrary
-from ui.explore.handlers import Explorer, look
+from ui.explore.details import look
+from ui.explore.handlers import Explorer
 from ui.explore.share_bar import keep, make_link
 from ui.sharing.link import address_of, link_of, plain_link, read_link
 from ui.sharing.records import read_record, record_of
@@ -105,16 +106,16 @@ def test_a_record_opens_without_the_model_and_shows_the_same(explorer, view, tmp
 
 def test_a_record_keeps_what_matters_and_what_if(explorer, view, tmp_path):
     measured, *_ = explorer.intervene(view, {"kind": "measure"})
-    card = explorer.look_closer(measured).elsewhere
+    card = explorer.details.look_closer(measured).elsewhere
     empty = Explorer(ModelShelf({}), SampleLibrary())
     opened = empty.open_record(keep(explorer, measured, "json"))
     again = opened.view
     assert opened.grid == explorer.intervene(measured, {"kind": "none"}).grid | {"address": None, "asked": ["", TEXT]}
     assert "What moves" in opened.notice
     assert torch.equal(again.importance.experts, measured.importance.experts)
-    values = [re.findall(r"[\d.]+\s%|[+−±][\d.]+", html) for html in (card, empty.look_closer(again).elsewhere)]
+    values = [re.findall(r"[\d.]+\s%|[+−±][\d.]+", html) for html in (card, empty.details.look_closer(again).elsewhere)]
     assert len(values[0]) >= 3 and values[0] == values[1]
-    assert "Not available in saved views" in empty.look_closer(look(again, 0, 0).view).elsewhere
+    assert "Not available in saved views" in empty.details.look_closer(look(again, 0, 0).view).elsewhere
 
 
 def _measured(view):

@@ -30,11 +30,13 @@ from ui.catalog.samples import SampleLibrary
 from ui.catalog.sandbox import examine
 from ui.compare.tab import compare
 from ui.explore.api import Endpoints
-from ui.explore.handlers import Explorer, look
+from ui.explore.details import look
+from ui.explore.generation_settings import BEAMS, GREEDY, SAMPLE, decoding_of
+from ui.explore.handlers import Explorer
 from ui.explore.kind_layout import fitting_text
 from ui.explore.samples import SamplePicker
 from ui.explore.share_bar import keep, make_link
-from ui.explore.streaming import BEAMS, GREEDY, SAMPLE, Writing, decoding_of
+from ui.explore.streaming import Writing
 from ui.models.page import model_page
 from ui.server.workspace import Workspace
 from ui.sharing.link import link_of
@@ -145,7 +147,7 @@ def test_experts_off_and_tokens_sent_elsewhere_write_another_text(explorer):
     other = (int(here.trace.routing[0].expert[0, place]) + 1) % 4
     forced, *_ = explorer.intervene(here, {"kind": "force", "expert": other})
     assert int(forced.answer.answer.routing[0].expert[0, place]) == other
-    assert "Let the router choose" in explorer.look_closer(forced).elsewhere
+    assert "Let the router choose" in explorer.details.look_closer(forced).elsewhere
     assert explorer.intervene(forced, {"kind": "measure"})[0] == forced
 
 
@@ -163,7 +165,7 @@ def test_stop_ends_a_text_and_a_new_text_ends_the_one_before(explorer):
     long = (200, *SETTINGS[1:])
     running = writing.write("stories", PROMPT, None, *long, VISITOR)
     next(running), next(running)
-    writing.stop(VISITOR)
+    writing.on_stop(VISITOR)
     assert list(running)[-1][0].answer.new_tokens < 200
     running = writing.write("stories", PROMPT, None, *long, VISITOR)
     next(running), next(running)
@@ -219,7 +221,7 @@ def test_hostile_text_is_escaped(explorer, model):
     shown = explorer.route(model, HOSTILE, None)
     view = shown.view
     cards = shown.answer + shown.notice + shown.token + shown.load
-    assert view is not None and "<script" not in cards + explorer.look_closer(view).elsewhere
+    assert view is not None and "<script" not in cards + explorer.details.look_closer(view).elsewhere
     assert "<script>alert" not in report_html(view, "<script>alert(2)</script>")
 
 

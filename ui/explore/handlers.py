@@ -4,8 +4,8 @@
 Try it: Explorer(ModelShelf.find(), SampleLibrary()).route("ag_news", "Oil prices rose.", None).answer
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +13,27 @@ import gradio as gr
 from markupsafe import Markup
 
 from switch_model import CheckpointError, SwitchConfig
-from switch_model.attribution.direct import DirectAttribution
-from switch_model.counterfactuals import WhatIf
-from switch_model.grid.layer_names import layer_title
 from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.changes_line import changes_line
-from ui.cards.flow import draw_flow
-from ui.cards.of_view import (
-    answer_card,
-    attribution_card,
-    closer_cards,
-    elsewhere_card,
-    saved_in_words,
-    summary,
-    view_notice,
-    votes_instead,
-)
-from ui.cards.pairs import pairs_card
+from ui.cards.of_view import answer_card, closer_cards, saved_in_words, summary, view_notice
 from ui.cards.written import writing_card
 from ui.catalog.kinds import CLASSIFIER, Kind
 from ui.catalog.models import LoadedModel, ModelShelf
 from ui.catalog.samples import BUNDLED, Sample, SampleLibrary
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
-from ui.explore.batch_neighbours import forget
-from ui.explore.detail_tabs import ATTRIBUTION, FLOW, LAYER, TOKEN
+from ui.components.outputs import SKIP, is_skipped
+from ui.explore.details import Details
 from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text
-from ui.explore.outputs import Chosen, Closer, Drawn, Looked, Reopened, Restored, Shown
-from ui.look.html import empty_card, heading, message_card, notice
+from ui.explore.outputs import Chosen, Drawn, Looked, Reopened, Restored, Shown
+from ui.explore.present import Present
+from ui.look.html import empty_card, message_card, notice
 from ui.server.downloads import discard_upload
 from ui.sharing.link import LINK, address_of, plain_link, read_link
 from ui.sharing.records import read_record
 from ui.views.view import PLAIN, View, kept_changes, view_of
 
-# Experts times tokens: "What if?" passes the whole text once for each expert.
-MAX_UNASKED = 16_384
 EMPTY_TEXT = "Type a text, or pick a sample: there is nothing to run yet."
+_LATE = [SKIP] * (len(Shown._fields) + len(Drawn._fields))
 
 
 class Explorer:
@@ -56,6 +42,7 @@ class Explorer:
     def __init__(self, shelf: ModelShelf, library: SampleLibrary):
         self.shelf = shelf
         self.library = library
+        self.details = Details(shelf)
 
     # -- the text -------------------------------------------------------------------------------------------------
 
@@ -123,51 +110,6 @@ class Explorer:
         """A view on screen, with what its model allows."""
         return shown(view, self.shelf.load(view.model).config if view.model else None, serial)
 
-    # -- the closer look ------------------------------------------------------------------------------------------
-
-    def look_closer(self, view: View | None, opened: str = TOKEN, asked: bool = False) -> Closer:
-        """What the open tab of the detail panel shows; what the others show is not computed.
-
-        Args:
-            asked: whether a person asked what other experts would make of the token; in a long text with many experts
-                nothing less works that out.
-        """
-        saved = view is not None and not view.model
-        # What costs most on the page, and who types a text may not want it: answered for a token that was chosen.
-        wanted = opened == TOKEN and view is not None and view.asked and (asked or _is_cheap(view))
-        answer = self.what_if(view) if wanted else None
-        of_layer = view if opened == LAYER else None
-        drawn = *draw_probabilities(of_layer), *draw_pairs(of_layer)
-        found = self.attribution(view) if opened == ATTRIBUTION else None
-        return Closer(*drawn, attribution_card(view, found), elsewhere_card(view, answer, still=saved))
-
-    def on_ask(self, view: View | None) -> tuple[View | None, str]:
-        """What a click on the token that is looked at already would give: (view, what-if card)."""
-        view = view and view.looking_at(*view.place)
-        return view, self.look_closer(view, asked=True).elsewhere
-
-    def what_if(self, view: View) -> WhatIf | None:
-        """What other experts would make of the token; None where that can't be asked."""
-        try:
-            return view.what_if(self.shelf.load(view.model) if view.model else None)
-        except (CheckpointError, ValueError):  # The model is gone, and `route` will say so.
-            return None
-
-    def attribution(self, view: View | None) -> DirectAttribution | str | None:
-        """What each part of the model wrote there, or why that can't be told; None where there are votes instead."""
-        if view is None or votes_instead(view):
-            return None
-        try:
-            return view.attribution(self.shelf.load(view.model) if view.model else None)
-        except CheckpointError as error:
-            return str(error)
-
-    def draw(self, view: View | None, opened: str, neighbours_of: Any) -> Drawn:
-        """What follows a view."""
-        words, *plots = draw_flow(view, opened == FLOW)
-        sent = [plot and _sent(plot.to_json()) for plot in plots]
-        return Drawn(*self.look_closer(view, opened), words, *sent, *forget(view, neighbours_of))
-
     # -- keeping and passing on -----------------------------------------------------------------------------------
 
     def restore(self, link: str | None) -> Restored:
@@ -212,8 +154,85 @@ class Explorer:
             discard_upload(file)
         return Reopened(text=view.text, **shown(view, None)._asdict(), stop=idle, failed="")
 
+    # -- as the page calls them: what people do most is one event, with all that follows from it -----------------------
 
-# -- the closer look: needs no models, only what the visitor is looking at ---------------------------------------------
+    def on_route(
+        self, model: str | None, text: str, sample: Sample | None, present: Present, neighbours_of: Any, run: str
+    ) -> tuple[Any, ...]:
+        """Shown, then Drawn; likewise below. Of two texts the answer to the newer one stays."""
+        number = present.asks(run)
+        first = present.kept(number, self.route(model, text, sample, present.view))
+        if is_skipped(first.view):
+            return (*_LATE,)
+        return self.with_details(present, first, neighbours_of, self.shown)
+
+    def on_restore(self, link: str | None, present: Present, run: str, has_text: bool = False) -> Restored:
+        """What a link brings back.
+
+        Args:
+            has_text: whether the box holds its text already, or what was typed since.
+        """
+        number = present.asks(run, controls=True)
+        restored = present.kept(number, self.restore(link))
+        if has_text and not is_skipped(restored.text):
+            restored = restored._replace(text={key: value for key, value in restored.text.items() if key != "value"})
+        return restored
+
+    def on_intervene(self, present: Present, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """The expert panel was used, Reset below the prediction, or Measure."""
+        return self._changed(present, neighbours_of, event._data)
+
+    def on_force(self, present: Present, neighbours_of: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """An expert was clicked in the card of the token."""
+        return self._changed(present, neighbours_of, {"kind": "force", "expert": event.expert})
+
+    def on_ask(self, present: Present) -> tuple[Any, Any]:
+        """What other experts would make of the token: (view, what-if card)."""
+        before = present.view
+        view, card = self.details.ask(before)
+        if present.view is not before:
+            return SKIP, SKIP
+        present.goes_on(before, view)
+        present.answered = view, card
+        return view, card
+
+    def on_open_tab(self, present: Present, name: str) -> None:
+        """A tab of the detail panel was opened."""
+        present.opened = name
+
+    def on_draw(self, present: Present, neighbours_of: Any) -> Drawn:
+        """What follows from the view, as it is when that is drawn: a slow drawing does not end with an older view."""
+        while True:
+            view, opened = present.view, present.opened
+            drawn = self.details.draw(view, opened, neighbours_of)
+            asked, card = present.answered
+            if view is not None and asked is view:
+                drawn = drawn._replace(elsewhere=card)
+            if present.view is view and present.opened == opened:
+                return drawn
+
+    def _changed(self, present: Present, neighbours_of: Any, wish: dict[str, Any]) -> tuple[Any, ...]:
+        run = present.run
+        while True:
+            before = present.view
+            first = self.intervene(before, wish)
+            if present.run != run:
+                return (*_LATE,)
+            if present.goes_on(before, first.view):
+                return self.with_details(present, first, neighbours_of, partial(self.shown, serial=serial_of(wish)))
+
+    def with_details(
+        self, present: Present, first: Any, neighbours_of: Any, again: Callable[[View], Shown | Looked]
+    ) -> tuple[Any, ...]:
+        """An answer and what follows it. Where a newer one came meanwhile, both are of that."""
+        run = present.run
+        while True:
+            view = present.view
+            drawn = self.on_draw(present, neighbours_of)
+            if present.run != run:
+                return (*[SKIP] * (len(first) + len(drawn)),)
+            if present.view is view:
+                return (*(first if view is first.view or view is None else again(view)), *drawn)
 
 
 def _true_label(sample: Sample | None, text: str, labels: Sequence[str]) -> str | None:
@@ -221,45 +240,6 @@ def _true_label(sample: Sample | None, text: str, labels: Sequence[str]) -> str 
     if sample is None or sample.text.strip() != text.strip():
         return None
     return sample.named_as_in(labels).label or None
-
-
-def look(view: View | None, token: int, layer: int) -> Looked:
-    """Another token or layer of the same answer."""
-    if view is None:
-        return Looked(None, "", "")
-    view = view.looking_at(token, layer)
-    return Looked(view, *closer_cards(view))
-
-
-def draw_probabilities(view: View | None) -> tuple[str, Any]:
-    """The heat map of the chosen layer: (title, figure)."""
-    if view is None or view.record is None:
-        return empty_card("Router probabilities"), None
-    from switch_model.plots.routing import router_heat_map
-
-    what = "Weights of the experts" if view.record.experts.shape[-1] > 1 else "Router probabilities"
-    title = heading(f"{what}, {layer_title(view.record.name, view.two_stacks)}")
-    return title, _sent(json.dumps(router_heat_map(view.record, view.trace.tokens, view.token)))
-
-
-def draw_pairs(view: View | None) -> tuple[str, Any]:
-    """Which experts of the chosen layer are chosen together: (words, figure); nothing with one expert per token."""
-    if view is None or view.record is None or view.record.experts.shape[-1] == 1:
-        return "", None
-    from switch_model.plots.pairs import pair_heat_map
-
-    return pairs_card(view), _sent(json.dumps(pair_heat_map(view.record)))
-
-
-def _is_cheap(view: View) -> bool:
-    """Whether a pass of the text for each expert takes no longer than a click may."""
-    saved = not view.model  # What was worked out then is there.
-    return saved or view.record is None or view.record.num_experts * len(view.trace.tokens) <= MAX_UNASKED
-
-
-def _sent(figure: str) -> Any:
-    """A figure's JSON as gr.Plot sends it."""
-    return gr.Plot.data_model(type="plotly", plot=figure)
 
 
 def _fulfilled(view: View, loaded: LoadedModel, wish: dict[str, Any]) -> View:

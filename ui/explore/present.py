@@ -7,8 +7,11 @@ Try it: Present(None, "token").shows(view, 7)
 """
 
 import threading
+from dataclasses import replace
 from typing import Any
 
+from ui.components.outputs import SKIP, is_skipped
+from ui.explore.detail_tabs import EXPERTS
 from ui.views.view import View
 
 
@@ -34,12 +37,14 @@ class Present:
         # Gradio copies what a state begins with.
         return self
 
-    def asks(self, run: int, controls: bool = False) -> None:
-        """Another text is asked for."""
+    def asks(self, run: str | None, controls: bool = False) -> int:
+        """Another text is asked for: its number."""
+        number = number_of(run)
         with self._lock:
-            self.asked = max(self.asked, run)
+            self.asked = max(self.asked, number)
             if controls:
-                self.controls = max(self.controls, run)
+                self.controls = max(self.controls, number)
+        return number
 
     def is_late(self, run: int) -> bool:
         """Whether a newer text was asked for."""
@@ -66,3 +71,25 @@ class Present:
                 view = view.looking_at(*now.place)
             self.view = view
             return True
+
+    def kept(self, run: int, answer: Any) -> Any:
+        """An answer (a named tuple of outputs) with its number, for the page's address; nothing of it where a newer
+        text was asked for."""
+        if self.is_late(run):
+            return type(answer)()
+        named = answer._asdict()
+        if not is_skipped(answer.view):
+            view = answer.view and replace(answer.view, run=run)
+            if not self.shows(view, run):
+                return type(answer)()
+            named |= {"view": view, "grid": (answer.grid or {}) | {"run": run}}
+        if isinstance(named.get("begin"), str):
+            named["begin"] = f"{run} {named['begin']}"
+        if not is_skipped(named.get("details", SKIP)):
+            self.opened = EXPERTS
+        return type(answer)(**named)
+
+
+def number_of(run: str | None) -> int:
+    """The number of a text; 0 for anything else, for a browser may send anything."""
+    return int(run) if run and run.isdecimal() and len(run) < 16 else 0

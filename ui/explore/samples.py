@@ -14,6 +14,7 @@ from ui.components.sample_table import failure_html, rows_html, waiting_html
 from ui.explore.handlers import Explorer
 from ui.explore.kind_layout import begins
 from ui.explore.outputs import Sampled, Shown
+from ui.explore.present import Present
 from ui.look.page_words import page_words
 from ui.views.view import View
 
@@ -24,6 +25,16 @@ class SamplePicker:
     def __init__(self, explorer: Explorer):
         self.explorer = explorer
         self.library = explorer.library
+
+    def on_draw(self, model: str | None, source: str, text: str, present: Present, run: str) -> Sampled:
+        """A random sample was asked for."""
+        number = present.asks(run)
+        return present.kept(number, self.draw_sample(model, source, text, present.view))
+
+    def on_pick(self, model: str | None, source: str, present: Present, run: str, event: gr.EventData) -> Sampled:
+        """A row of the table was clicked."""
+        number = present.asks(run)
+        return present.kept(number, self.pick_sample(model, source, present.view, int(event.row)))
 
     def draw_sample(self, model: str | None, source: str, text: str, view: View | None) -> Sampled:
         """A random sample."""

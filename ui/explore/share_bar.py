@@ -97,11 +97,12 @@ def keep(explorer: Explorer, view: View | None, kind: str, opened: str = TOKEN) 
     from ui.sharing.picture import draw_grid
     from ui.sharing.report import report_html
 
-    found = explorer.attribution(view) if opened == ATTRIBUTION else None
+    details = explorer.details
+    found = details.attribution(view) if opened == ATTRIBUTION else None
     title = explorer.shelf.title(view.model) if view.model else view.saved_from or "a model"
     make: dict[str, Callable[[], str | bytes]] = {
-        "json": lambda: json.dumps(record_of(view, title, explorer.what_if(view) if view.asked else None, found)),
-        "html": lambda: report_html(view, title, explorer.what_if(view), opened == FLOW, found),
+        "json": lambda: json.dumps(record_of(view, title, details.what_if(view) if view.asked else None, found)),
+        "html": lambda: report_html(view, title, details.what_if(view), opened == FLOW, found),
         "csv": lambda: routing_csv(view),
         "svg": lambda: draw_grid(view, "svg", title),
         "png": lambda: draw_grid(view, "png", title),

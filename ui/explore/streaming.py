@@ -17,14 +17,15 @@ from switch_model import CheckpointError, Generation, Interventions, TextGenerat
 from switch_model.inference.decoding import Decoding
 from switch_model.inference.pipeline import replace_surrogates
 from ui.cards.written import writing_card
-from ui.catalog.kinds import Kind
 from ui.catalog.models import LoadedModel
-from ui.components.events import LAST
+from ui.catalog.samples import Sample
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
-from ui.components.outputs import SKIP
-from ui.explore.handlers import Explorer, blank_outputs, look, shown
-from ui.explore.outputs import Chosen, Looked, Reopened, Step
-from ui.server.limits import MAX_BEAMS, MAX_LENGTH, MAX_SECONDS
+from ui.components.outputs import SKIP, is_skipped
+from ui.explore.details import look
+from ui.explore.generation_settings import decoding_of
+from ui.explore.handlers import Explorer, blank_outputs, shown
+from ui.explore.outputs import Chosen, Drawn, Looked, Reopened, Shown, Step
+from ui.explore.present import Present, number_of
 from ui.sharing.link import LINK, read_link
 from ui.views.view import NO_CHANGES, WrittenView, kept_changes, past_of
 
@@ -33,7 +34,6 @@ AT_ONCE, WAITING = 2, 8
 # Seconds between two states of a text on the page. A browser takes tens of milliseconds to show one, whatever is new in
 # it: with more of them it would do nothing else, and answer no click.
 STEP_SECONDS = 0.1
-GREEDY, SAMPLE, BEAMS = "greedy", "sampling", "beam search"
 _WRITES, _AGAIN, _BEFORE = "writing …", "rewriting …", "before, without your changes …"
 _BEAMS = "Beam search: the best text appears when it is complete."
 _WAITS = "Others let a model write: yours is next."
@@ -146,17 +146,93 @@ class Writing:
                 running.looked = looked.view
         return looked
 
-    def choose_model(self, model: str | None, text: str, sample: Any, view: Any, request: gr.Request) -> Chosen:
-        """As in Explorer; a text on its way ends."""
-        self._end_one_before(request)
-        return self.explorer.choose_model(model, text, sample, view)
+    # -- as the page calls them: of two texts the newer one stays ---------------------------------------------------
 
-    def open_record(self, file: str, request: gr.Request) -> Reopened:
-        """As in Explorer; a text on its way ends."""
-        self._end_one_before(request)
-        return self.explorer.open_record(file)
+    def on_write(
+        self,
+        model: str | None,
+        text: str,
+        present: Present,
+        length: float,
+        how: str,
+        temperature: float,
+        top_k: float,
+        top_p: float,
+        beams: float,
+        seed: float,
+        run: str,
+        request: gr.Request,
+    ) -> Steps:
+        """The text of the box, written on."""
+        settings = (length, how, temperature, top_k, top_p, beams, seed)
+        number = present.asks(run)
+        yield from _in_order(present, number, self.write(model, text, present.view, *settings, request))
 
-    def stop(self, request: gr.Request) -> None:
+    def on_begin(
+        self,
+        model: str | None,
+        text: str,
+        present: Present,
+        length: float,
+        how: str,
+        temperature: float,
+        top_k: float,
+        top_p: float,
+        beams: float,
+        seed: float,
+        begun: str,
+        request: gr.Request,
+    ) -> Steps:
+        """The text that a choice, a sample or a link has begun: its number, and the link where it is one."""
+        settings = (length, how, temperature, top_k, top_p, beams, seed)
+        run, _, link = begun.partition(" ")
+        steps = self.write(model, text, present.view, *settings, request, link)
+        yield from _in_order(present, number_of(run), steps)
+
+    def on_rewrite(self, present: Present, event: gr.EventData, request: gr.Request) -> Steps:
+        """The text in view, or on its way, written again with other changes."""
+        yield from _in_order(present, present.asked, self.rewrite(present.view, event._data, request))
+
+    def on_look(
+        self, present: Present, neighbours_of: Any, event: gr.EventData, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """Another place of the grid was clicked: Looked, then Drawn."""
+        run, token, layer = present.run, int(event.token), int(event.layer)
+        while True:
+            before = present.view
+            looked = self.look(before, token, layer, request)
+            if present.run != run:
+                return (*[SKIP] * (len(Looked._fields) + len(Drawn._fields)),)
+            if present.goes_on(before, looked.view):
+                return self.explorer.with_details(present, looked, neighbours_of, lambda view: look(view, *view.place))
+
+    def on_choose_model(
+        self,
+        model: str | None,
+        text: str,
+        sample: Sample | None,
+        present: Present,
+        run: str,
+        request: gr.Request,
+    ) -> Chosen:
+        """Another model was chosen; a text on its way ends."""
+        number = present.asks(run, controls=True)
+        self._end_one_before(request)
+        chosen = self.explorer.choose_model(model, text, sample, present.view)
+        if number == present.controls and present.is_late(number):
+            # A text was run meanwhile: what the page has for the model is right all the same.
+            return chosen._replace(**Shown()._asdict(), text=SKIP, sample=SKIP, begin=SKIP)
+        return present.kept(number, chosen)
+
+    def on_open_record(self, file: str, present: Present, run: str, request: gr.Request) -> Reopened:
+        """A saved record; a text on its way ends."""
+        number = present.asks(run)
+        self._end_one_before(request)
+        opened = self.explorer.open_record(file)
+        # Of a file that is none, what was there stays.
+        return opened if is_skipped(opened.view) else present.kept(number, opened)
+
+    def on_stop(self, request: gr.Request) -> None:
         """End the visitor's text where it is."""
         with self._lock:
             running = self._running.get(_session(request))
@@ -246,6 +322,15 @@ class Writing:
             before.stop.set()
 
 
+def _in_order(present: Present, run: int, steps: Steps) -> Steps:
+    """The steps of a text, as long as no newer one was asked for."""
+    for step in steps:
+        if present.is_late(run):
+            steps.close()
+            return
+        yield step if is_skipped(step.view) else present.kept(run, step)
+
+
 def _session(request: gr.Request) -> str | None:
     return getattr(request, "session_hash", None)
 
@@ -274,54 +359,3 @@ def _flow(stream: Iterator[str], card: Callable[[str], str], mine: _Running) -> 
         return end.value
     finally:
         stream.close()
-
-
-def decoding_of(
-    length: float, how: str, temperature: float, top_k: float, top_p: float, beams: float, seed: float
-) -> Decoding:
-    """The settings of the page as one value, within what the page allows. Raises ValueError when one makes no sense."""
-
-    def number(value: float | None, least: int, most: int) -> int:
-        return min(max(int(value or 0), least), most)
-
-    settings: dict[str, Any] = {"max_new_tokens": number(length, 1, MAX_LENGTH), "max_seconds": MAX_SECONDS}
-    if how == BEAMS:
-        settings["num_beams"] = number(beams, 2, MAX_BEAMS)
-    elif how == SAMPLE:
-        settings |= {
-            "do_sample": True,
-            "temperature": float(temperature or 0),
-            "top_k": number(top_k, 0, 10**6),
-            "top_p": float(top_p or 0),
-            "seed": number(seed, 0, 2**53),
-        }
-    return Decoding(**settings)
-
-
-# -- layout -----------------------------------------------------------------------------------------------------------
-
-
-def create_buttons(kind: Kind) -> tuple[gr.Button, gr.Button]:
-    """Generate and Stop."""
-    small = {"visible": kind.writes, "min_width": 0, "scale": 0}
-    generate = gr.Button("Generate", variant="primary", elem_id="generate", **small)
-    return generate, gr.Button("Stop", interactive=False, elem_id="stop-writing", **small)
-
-
-def create_settings(kind: Kind) -> tuple[gr.Accordion, list[Any]]:
-    """How a text is written, folded away."""
-    with gr.Accordion("Generation settings", open=False, visible=kind.writes, elem_id="writing-settings") as box:
-        length = gr.Slider(1, MAX_LENGTH, 60, step=1, label="Max tokens", buttons=[], elem_id="writing-length")
-        how = gr.Radio([GREEDY, SAMPLE, BEAMS], value=GREEDY, label="Decoding", elem_id="writing-how")
-        with gr.Row(visible=False, elem_id="writing-drawing") as drawing:
-            temperature = gr.Number(1.0, label="Temperature", minimum=0.05, maximum=5, step=0.1, min_width=90)
-            top_k = gr.Number(40, label="Top k (0 = all)", precision=0, minimum=0, min_width=90)
-            top_p = gr.Number(0.95, label="Top p (1 = all)", minimum=0.01, maximum=1, step=0.05, min_width=90)
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
-        beams = gr.Slider(2, MAX_BEAMS, 4, step=1, label="Beams", visible=False, buttons=[], elem_id="writing-beams")
-    how.input(_fitting, [how], [drawing, beams], **LAST)
-    return box, [length, how, temperature, top_k, top_p, beams, seed]
-
-
-def _fitting(how: str) -> tuple[Any, Any]:
-    return gr.update(visible=how == SAMPLE), gr.update(visible=how == BEAMS)

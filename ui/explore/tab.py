@@ -18,14 +18,15 @@ from ui.components.sample_table import create_sample_table
 from ui.explore.api import Endpoints
 from ui.explore.batch_neighbours import create_neighbours
 from ui.explore.detail_panel import DetailPanel, connect_tabs, create_detail_panel
-from ui.explore.handlers import Explorer, look
+from ui.explore.details import look
+from ui.explore.generation_settings import create_buttons, create_settings
+from ui.explore.handlers import Explorer
 from ui.explore.kind_layout import fitting_text
 from ui.explore.outputs import Chosen, Closer, Controls, Drawn, Looked, Reopened, Restored, Sampled, Shown, Step
-from ui.explore.page_events import PageEvents
 from ui.explore.present import Present
-from ui.explore.samples import announce_source, close_samples
+from ui.explore.samples import SamplePicker, announce_source, close_samples
 from ui.explore.share_bar import create_share_bar
-from ui.explore.streaming import WAITING, Writing, create_buttons, create_settings
+from ui.explore.streaming import WAITING, Writing
 from ui.look.html import heading, render
 from ui.views.view import View
 
@@ -114,7 +115,7 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
         with gr.Column(elem_classes="card", scale=4, min_width=280):
             answer = create_answer(start.answer)
     samples = _create_samples(explorer, kind)
-    shown, panel, film = _create_cards(view, answer, start, explorer.look_closer(seen_first), kind)
+    shown, panel, film = _create_cards(view, answer, start, explorer.details.look_closer(seen_first), kind)
     present.value = lambda: Present(seen_first, panel.opened)
     beside, neighbours = create_neighbours(explorer.shelf, present, kind is CLASSIFIER, seen_first)
     with gr.Accordion("Terms", open=False, elem_classes="card", elem_id="terms"):
@@ -125,14 +126,13 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
     drawn = [*Drawn(*panel.closer, *panel.flow, *neighbours)]
     seen = [present, neighbours.of]
     writing = Writing(explorer)
-    events = PageEvents(explorer, writing)
-    drawing = {"fn": events.draw, "inputs": seen, "outputs": drawn, "js": _DRAWN, "postprocess": False, **LAST}
-    connect_tabs(panel, events.open_tab, present, drawing)
+    drawing = {"fn": explorer.on_draw, "inputs": seen, "outputs": drawn, "js": _DRAWN, "postprocess": False, **LAST}
+    connect_tabs(panel, explorer.on_open_tab, present, drawing)
     sample = gr.State(first)
-    _connect_routing(events, asked, sample, shown, seen, drawn, run)
-    _connect_writing(events, asked, shown, panel.closer.elsewhere, [begin, run], present, drawing)
+    _connect_routing(writing, asked, sample, shown, seen, drawn, run)
+    _connect_writing(writing, asked, shown, panel.closer.elsewhere, [begin, run], present, drawing)
     choosing = {
-        "fn": events.choose_model,
+        "fn": writing.on_choose_model,
         "inputs": [asked.model, asked.text, sample, present, run],
         "outputs": [*Chosen(caption=asked.caption, sample=sample, **shown._asdict(), **controls._asdict())],
         "js": ASKS,
@@ -140,18 +140,18 @@ def create_explore_tab(demo: gr.Blocks, explorer: Explorer, failed: gr.HTML) -> 
     }
     asked.model.input(**choosing).then(**drawing)
     sampled = Sampled(samples.panel, asked.text, sample, **shown._asdict(), begin=begin)
-    _connect_samples(events, asked, samples, [present, run], [*sampled], drawing)
+    _connect_samples(SamplePicker(explorer), asked, samples, [present, run], [*sampled], drawing)
     restored = Restored(
         failed=failed, model=asked.model, caption=asked.caption, **shown._asdict(), **controls._asdict()
     )
     reopened = Reopened(asked.text, **shown._asdict(), stop=asked.stop)
-    opening = {"fn": events.open_record, "inputs": [present, run], "js": ASKS}
+    opening = {"fn": writing.on_open_record, "inputs": [present, run], "js": ASKS}
     create_share_bar(explorer, present, opening, reopened, drawing)
     endpoints = Endpoints(explorer.shelf)
     gr.api(endpoints.predict, api_name="predict")
     gr.api(endpoints.trace, api_name="trace")
     picked = (explorer.library, sample, samples.source)
-    restoring = {"fn": events.restore, "outputs": [*restored]}
+    restoring = {"fn": explorer.on_restore, "outputs": [*restored]}
     here = (asked.model, asked.text, view, present, run)
     return ExploreTab(explorer.shelf, *picked, *here, choosing, restoring, drawing, film, asked.back)
 
@@ -258,7 +258,7 @@ def _create_cards(
 
 
 def _connect_routing(
-    events: PageEvents,
+    writing: Writing,
     asked: _Text,
     sample: gr.State,
     shown: Shown,
@@ -267,22 +267,22 @@ def _connect_routing(
     run: gr.Textbox,
 ) -> None:
     """What is answered at once: a text, changes to its routing, and another place looked at."""
-    elsewhere = Drawn(*drawn).elsewhere
+    explorer, elsewhere = writing.explorer, Drawn(*drawn).elsewhere
     outputs = [*shown, *drawn]
     given = [asked.model, asked.text, sample, *seen, run]
     # Run again, while what follows the first answer is on its way, is no second click on the same.
-    asked.run.click(events.on_route, given, outputs, js=_RUNS, **_IN_TURN, **EACH)
+    asked.run.click(explorer.on_route, given, outputs, js=_RUNS, **_IN_TURN, **EACH)
     looked = [*Looked(shown.view, shown.token, shown.load), *drawn]
-    shown.grid.look(events.on_look, seen, looked, **_IN_TURN, **LAST)
+    shown.grid.look(writing.on_look, seen, looked, **_IN_TURN, **LAST)
     for changes in (shown.panel.intervene, shown.answer.intervene):
-        changes(events.on_intervene, seen, outputs, **_IN_TURN, **EACH)
-    Drawn(*drawn).votes.measure(events.on_intervene, seen, outputs, **_IN_TURN, **LAST)
-    elsewhere.ask(events.on_ask, seen[:1], [shown.view, elsewhere], **_IN_TURN, **LAST)
-    elsewhere.force(events.on_force, seen, outputs, **_IN_TURN, **EACH)
+        changes(explorer.on_intervene, seen, outputs, **_IN_TURN, **EACH)
+    Drawn(*drawn).votes.measure(explorer.on_intervene, seen, outputs, **_IN_TURN, **LAST)
+    elsewhere.ask(explorer.on_ask, seen[:1], [shown.view, elsewhere], **_IN_TURN, **LAST)
+    elsewhere.force(explorer.on_force, seen, outputs, **_IN_TURN, **EACH)
 
 
 def _connect_writing(
-    events: PageEvents,
+    writing: Writing,
     asked: _Text,
     shown: Shown,
     elsewhere: gr.HTML,
@@ -295,25 +295,25 @@ def _connect_writing(
     steps = [*Step(**shown._asdict(), stop=asked.stop)]
     inputs = [asked.model, asked.text, present, *asked.decoding]
     begin, run = begun
-    asked.generate.click(events.write, [*inputs, run], steps, js=_RUNS, **several).then(**drawing)
-    begin.change(events.begin, [*inputs, begin], steps, **several).then(**drawing)
+    asked.generate.click(writing.on_write, [*inputs, run], steps, js=_RUNS, **several).then(**drawing)
+    begin.change(writing.on_begin, [*inputs, begin], steps, **several).then(**drawing)
     for rewrites in (shown.panel.rewrite, shown.answer.rewrite, elsewhere.rewrite):
-        rewrites(events.rewrite, [present], steps, **several).then(**drawing)
-    asked.stop.click(events.writing.stop, None, None, queue=False, **EACH)
+        rewrites(writing.on_rewrite, [present], steps, **several).then(**drawing)
+    asked.stop.click(writing.on_stop, None, None, queue=False, **EACH)
 
 
 def _connect_samples(
-    events: PageEvents,
+    picker: SamplePicker,
     asked: _Text,
     samples: _Samples,
     asks: list[Any],
     sampled: list[Any],
     drawing: dict[str, Any],
 ) -> None:
-    model, source, picker = asked.model, samples.source, events.picker
-    drawing_one = {"fn": events.draw_sample, "inputs": [model, source, asked.text, *asks], "outputs": sampled}
+    model, source = asked.model, samples.source
+    drawing_one = {"fn": picker.on_draw, "inputs": [model, source, asked.text, *asks], "outputs": sampled}
     asked.random.click(**drawing_one, js=ASKS, **LAST).then(**drawing)
-    samples.table.pick(events.on_pick, [model, source, *asks], sampled, js=ASKS, **EACH).then(**drawing)
+    samples.table.pick(picker.on_pick, [model, source, *asks], sampled, js=ASKS, **EACH).then(**drawing)
     # What can be reached is known better than when the page was built.
     asked.browse.click(lambda: gr.update(choices=picker.library.choices()), None, [samples.source], **LAST)
     asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **LAST)
