@@ -51,7 +51,8 @@ from train.runs.run import Run
 from train.tasks.registry import TASKS
 from train.tasks.rows import make_rows, make_tokenizer
 from train.training.progress import ProgressCallback
-from train.training.trainer import SwitchTrainer, training_arguments
+from train.training.trainer import SwitchTrainer
+from train.training.trainer_arguments import training_arguments
 
 OUTPUT = Path(__file__).parent.parent / "ui" / "how_it_works" / "recorded_training.json"
 CHECKPOINTS, DIGITS = 50, 3

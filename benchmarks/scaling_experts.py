@@ -40,7 +40,8 @@ from train.runs.process import StopRequest, recorded
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
 from train.training.progress import ProgressCallback
-from train.training.trainer import SwitchTrainer, training_arguments
+from train.training.trainer import SwitchTrainer
+from train.training.trainer_arguments import training_arguments
 from train.training.weight_averaging import warmed_up_average
 
 # Data set -> its column of English text; None = found by name.

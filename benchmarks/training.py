@@ -22,7 +22,8 @@ from train.runs.run import Run
 from train.tasks.collators import PaddingCollator
 from train.tasks.registry import TASKS
 from train.training.progress import ProgressCallback
-from train.training.trainer import SwitchTrainer, training_arguments
+from train.training.trainer import SwitchTrainer
+from train.training.trainer_arguments import training_arguments
 
 TOKENS, BATCH, STEPS, VOCABULARY, CLASSES, ROUNDS = 64, 32, 100, 8000, 4, 5
 # The base model's size; dropless, so that both libraries compute every token.

@@ -8,6 +8,7 @@ Device, gradients and tracing decide which implementation runs; all give the sam
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,9 @@ from switch_model.layers.allocator import keep_freed_memory
 from switch_model.layers.dense_mlp import activation
 from switch_model.layers.dispatch import ExpertPositions, inverse, padded_positions, permute_rows, permute_tokens
 from switch_model.layers.dropout import Dropout
-from switch_model.layers.grouped_linear import LinearEach, each_expert, grouped_linear
+from switch_model.layers.expert_parallel import ExpertGroup, computed_by_owners
+from switch_model.layers.grouped_linear import LinearEach, ReluExperts, each_expert, grouped_linear
 from switch_model.layers.initial import residual_scale
-from switch_model.layers.relu_kernel import ReluExperts
 from switch_model.routing import Routing
 from switch_model.tracing import is_exported
 
@@ -55,6 +56,8 @@ class Experts(nn.Module):
         self.dropout = Dropout(config.expert_dropout)
         self.initializer_factor, self.residual_scale = config.initializer_factor, _output_scale(config)
         self.aligned = config.d_ff % 8 == 0 and config.d_model % 8 == 0
+        self.num_experts = config.num_experts
+        self.group: ExpertGroup | None = None
         self.reset_parameters()
         keep_freed_memory()
 
@@ -67,6 +70,27 @@ class Experts(nn.Module):
     @property
     def weights(self) -> list[Tensor]:
         return [self.wi_0, self.wi_1, self.wo] if self.gated else [self.wi, self.wo]
+
+    def spread(self, group: ExpertGroup) -> None:
+        """Keep this process's experts alone; the group's other processes keep the others. Gradients are then averaged
+        over processes here, and by nothing else. Raises ValueError when the experts can't be divided evenly."""
+        if self.num_experts % group.count:
+            raise ValueError(f"{self.num_experts} experts can't be spread evenly over {group.count} processes.")
+        for name, weight in list(self.named_parameters(recurse=False)):
+            own = nn.Parameter(group.own(weight.detach()).clone(), requires_grad=weight.requires_grad)
+            if own.requires_grad:
+                own.register_hook(group.average_gradient)
+            setattr(self, name, own)
+        self.group = group
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """torch's, which takes this process's experts out of whole weights."""
+        if self.group is not None:
+            whole = {prefix + name for name, _ in self.named_parameters(recurse=False)} & state_dict.keys()
+            state_dict = state_dict | {
+                name: self.group.own(state_dict[name]) for name in whole if len(state_dict[name]) == self.num_experts
+            }
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def computes_in_groups(self, hidden: Tensor) -> bool:
         """Whether to use one grouped matrix product for all experts, with shapes that do not depend on the routing.
@@ -88,25 +112,34 @@ class Experts(nn.Module):
         if is_exported():
             expert_N = torch.where(routing.kept, routing.expert, -1).flatten()
             return each_expert(hidden_ND, expert_N, weights, self._one)
-        if self.computes_in_groups(hidden):
+        if self.group is None and self.computes_in_groups(hidden):
             return self._grouped(hidden_ND, weights, routing, positions.count)
 
         # Sort tokens by expert, compute each expert on its rows, and restore the original order.
         expert_N = routing.expert.flatten()
         order_K, position_N, lengths = permute_tokens(expert_N, routing.kept.flatten(), positions)
-        if not torch.is_grad_enabled():
+        if self.group is None and not torch.is_grad_enabled():
             longest = max(lengths)
             if device == "cpu" and 0 < longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
                 return self._padded(hidden_ND, weights, padded_positions(expert_N, position_N, lengths), lengths)
             return self._one_by_one(hidden_ND, weights, order_K, position_N, lengths)
         hidden_KD = permute_rows(hidden_ND, order_K, position_N)
-        if self.is_relu and device == "cpu":
-            output_KD = ReluExperts.apply(lengths, hidden_KD, *weights, self.dropout.rate if self.training else 0.0)
+        if self.group is None:
+            output_KD = self._sorted(weights, hidden_KD, lengths)
         else:
-            *inner, wo = weights
-            linear = partial(LinearEach.apply, lengths)
-            output_KD = linear(self._inside(hidden_KD, inner, linear), wo)
+            output_KD = computed_by_owners(hidden_KD, lengths, self.group, partial(self._sorted, weights))
         return permute_rows(output_KD, position_N, order_K)
+
+    def _sorted(self, weights: Sequence[Tensor], hidden_KD: Tensor, lengths: list[int]) -> Tensor:
+        """Rows sorted by expert, `lengths` for each -> (K, D)."""
+        if self.is_relu and hidden_KD.device.type == "cpu":
+            return ReluExperts.apply(lengths, hidden_KD, *weights, self.dropout.rate if self.training else 0.0)
+        *inner, wo = weights
+        linear: Callable[[Tensor, Tensor], Tensor] = partial(LinearEach.apply, lengths)
+        if len(hidden_KD) and self.computes_in_groups(hidden_KD):
+            ends_E = torch.tensor(lengths, device=hidden_KD.device).cumsum(0, dtype=torch.int32)
+            linear = partial(grouped_linear, ends=ends_E)
+        return linear(self._inside(hidden_KD, inner, linear), wo)
 
     def _grouped(self, hidden_ND: Tensor, weights: Sequence[Tensor], routing: Routing, count_EG: Tensor) -> Tensor:
         """One grouped product, with shapes that do not depend on the routing."""

@@ -16,6 +16,7 @@ from transformers import initialization as init
 
 from switch_model.config import SwitchConfig
 from switch_model.interventions import AnyInterventions, rows_of
+from switch_model.layers.expert_parallel import ExpertGroup
 from switch_model.layers.experts import Experts
 from switch_model.layers.initial import EMBEDDING_STD, start_with
 from switch_model.layers.router import Top1Router
@@ -115,7 +116,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
                 experts = sum(weight.numel() for weight in module.weights)
-                idle += experts - experts // self.config.num_experts
+                idle += experts - experts // len(module.weights[0])
         return total, total - idle
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -175,6 +176,14 @@ class SwitchPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, Top1Router) and module.balance_bias is not None and module.name in choices:
                 module.rebalance(choices[module.name])
+
+    def spread_experts(self, group: ExpertGroup) -> None:
+        """Keep this process's share of every sparse MLP's experts; the group's other processes must do the same.
+        Experts in attention stay whole. The model then computes only together with theirs, and its state dict has its
+        own experts alone; it loads whole ones. Raises ValueError when the experts can't be divided evenly."""
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.spread(group)
 
     def set_expert_residual(self, share: float) -> None:
         """Scale the residual connection around the experts, 0 to 1, from now on; the config does not change."""

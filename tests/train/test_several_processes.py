@@ -1,7 +1,9 @@
-"""Training in two processes that torchrun started: as one process with the global batch, in one folder."""
+"""Training in two processes that torchrun started: as one process with the global batch, in one folder; with whole
+models, and with the experts spread over both."""
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from switch_model import SwitchConfig, SwitchForSequenceClassification
 from tests.support.waits import PATIENCE
+from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.data.fingerprint import Fingerprint
-from train.distributed.checks import check_same_number
+from train.distributed.checks import check_experts, check_same_number, check_several
+from train.distributed.processes import Processes
 from train.runs.run import Run, RunError
+from train.runs.trainer_files import AVERAGE_FILE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # No noise, of which each process has its own. Two processes can't share 305 rows, nor 61 for validation, evenly.
@@ -44,25 +50,94 @@ def numbers(value) -> list[float]:
     return [value] if isinstance(value, (int, float)) else []
 
 
+def same_metrics(ours: Run, alone: Run) -> None:
+    for kind in ("train", "eval"):
+        for here, there in zip(ours.metrics(kind), alone.metrics(kind), strict=True):
+            for record in (here, there):  # Time is each run's own.
+                for name in ("seconds", "runtime", "samples_per_second", "steps_per_second"):
+                    record.pop(name, None)
+            assert numbers(here) == pytest.approx(numbers(there), abs=2e-5), (here, there)
+
+
+def same_weights(ours: Path, alone: Path) -> None:
+    expected, found = load_file(alone), load_file(ours)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0)
+
+
 def test_two_processes_train_as_one_does_with_the_global_batch(tmp_path):
     two, one = Run(tmp_path / "two"), Run(tmp_path / "one")
     said = in_two(*ARGUMENTS, "--batch_size", "8", "--output_dir", str(two.folder))
     assert "2 processes × 8 texts: 16 texts per step." in said and said.count("Best validation accuracy") == 1
     assert main([*ARGUMENTS, "--batch_size", "16", "--output_dir", str(one.folder)]) == 0
 
-    for kind in ("train", "eval"):
-        for ours, alone in zip(two.metrics(kind), one.metrics(kind), strict=True):
-            for record in (ours, alone):  # Time is each run's own.
-                for name in ("seconds", "runtime", "samples_per_second", "steps_per_second"):
-                    record.pop(name, None)
-            assert numbers(ours) == pytest.approx(numbers(alone), abs=2e-5), (ours, alone)
-    last = one.last_checkpoint()
-    for name, weight in load_file(last / "model.safetensors").items():
-        torch.testing.assert_close(
-            load_file(two.last_checkpoint() / "model.safetensors")[name], weight, atol=1e-5, rtol=0
-        )
+    same_metrics(two, one)
+    same_weights(two.last_checkpoint() / "model.safetensors", one.last_checkpoint() / "model.safetensors")
     assert json.loads((two.best / "training.json").read_text())["rows"] == {"train": 305, "validation": 61}
 
     began = Fingerprint.load(two.rows_path).about["processes"]
     with pytest.raises(RunError, match="was begun by 2 processes"):
         check_same_number(two, began, 1)
+
+
+def test_spread_experts_train_as_whole_ones_do_and_go_on_from_an_ordinary_checkpoint(tmp_path):
+    spread, whole = Run(tmp_path / "spread"), Run(tmp_path / "whole")
+    # The gradients' norm, over the experts of both, is above the limit. An expert that is full drops tokens.
+    arguments = [*ARGUMENTS, "--max_steps", "20", "--eval_steps", "10", "--num_experts", "4", "--grad_clip", "0.5"]
+    arguments += ["--min_expert_capacity", "1", "--probe", "a text", "--weight_decay", "0.1"]
+    said = in_two(*arguments, "--batch_size", "8", "--expert_parallel", "2", "--output_dir", str(spread.folder))
+    assert "The experts of each layer are spread over 2 processes." in said
+    assert main([*arguments, "--batch_size", "16", "--output_dir", str(whole.folder)]) == 0
+
+    def same() -> None:
+        same_metrics(spread, whole)
+        for file in ("model.safetensors", AVERAGE_FILE):
+            same_weights(spread.last_checkpoint() / file, whole.last_checkpoint() / file)
+        assert spread.metrics("probe")[-1]["layers"]
+        ours, alone = (torch.load(run.last_checkpoint() / "optimizer.pt")["state"] for run in (spread, whole))
+        for index, state in alone.items():
+            torch.testing.assert_close(ours[index], state, atol=1e-5, rtol=0)
+
+    same()
+    assert whole.metrics("train")[-1]["routing"][0]["drop_rate"] > 0
+    same_weights(spread.best / "model.safetensors", whole.best / "model.safetensors")
+
+    # As a run that was killed after its first checkpoint.
+    shutil.rmtree(spread.last_checkpoint())
+    shutil.rmtree(spread.best)
+    spread.set_state("stopped")
+    in_two("resume", str(spread.folder))
+    same()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--expert_parallel 2", "torchrun --nproc_per_node 2"),
+        ("--expert_parallel 0", "at least 1"),
+    ],
+)
+def test_what_needs_other_processes_is_refused_with_the_command(flags, said, capsys):
+    assert main([*ARGUMENTS, *flags.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"optimizer": "adafactor"}, "take --optimizer adamw"),
+        ({"optimizer": "adamw", "precision": "float16"}, "take --precision bfloat16"),
+        ({"optimizer": "adamw", "compile": True}, "take --compile false"),
+    ],
+)
+def test_what_spread_experts_can_not_have_is_refused(flags, said):
+    with pytest.raises(ValueError, match=said):
+        check_several(Processes(count=2), Arguments.resolve({"expert_parallel": 2, **flags}))
+
+
+def test_experts_must_divide_evenly():
+    config = SwitchConfig(num_experts=6, d_model=8, d_ff=8, num_heads=1, d_kv=8, vocab_size=10)
+    check_experts(3, SwitchForSequenceClassification(config))
+    with pytest.raises(ValueError, match="not possible with 6 experts"):
+        check_experts(4, SwitchForSequenceClassification(config))

@@ -265,6 +265,11 @@ class TrainArguments:
     liger: bool = _argument(
         False, "Fused loss", "causal and encoder-decoder models on CUDA: Liger's fused loss, without storing logits"
     )
+    expert_parallel: int = _argument(
+        1,
+        "Processes with experts",
+        "with torchrun: the experts of each layer are spread over this many processes; 1 = each has all of them",
+    )
     device: str | None = _argument(None, "Device", "where to train: cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "Seed", "seed of weights, data order and noise")
     output_dir: str | None = _argument(

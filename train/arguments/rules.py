@@ -38,6 +38,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("compile", True, not (train.compile and train.residual_decay), "false with --residual_decay"),
         ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
         ("teacher_coef", train.teacher_coef, 0 <= train.teacher_coef < math.inf, "at least 0"),
+        ("expert_parallel", train.expert_parallel, train.expert_parallel >= 1, "at least 1"),
         ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
         ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
         ("weight_decay", train.weight_decay, 0 <= train.weight_decay < math.inf, "at least 0"),

@@ -4,20 +4,54 @@ Try it: torchrun --nproc_per_node 2 -m train --dataset toy --capacity_group batc
 """
 
 from switch_model.commands import command
+from switch_model.layers.experts import Experts
+from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.arguments.arguments import Arguments
 from train.distributed.processes import Processes
-from train.formatting import pasted
+from train.formatting import counted, pasted
 from train.runs.run import Run, RunError
 
 
 def check_several(processes: Processes, arguments: Arguments) -> None:
-    """Raise ValueError for arguments that mean something else in several processes than in one."""
+    """Raise ValueError for arguments that mean something else in several processes than in one, or need more of
+    them."""
+    if arguments.train.expert_parallel > 1:
+        _check_spread(processes, arguments)
     if processes.count == 1:
         return
     if arguments.model.capacity_group == "batch":
         raise ValueError(
             f"--capacity_group batch is not possible in {processes.count} processes: each sees only its share of the "
             "batch. Take --capacity_group sequence, or start one process."
+        )
+
+
+def _check_spread(processes: Processes, arguments: Arguments) -> None:
+    over, train = arguments.train.expert_parallel, arguments.train
+    flag = f"--expert_parallel {over}"
+    if processes.count % over:
+        raise ValueError(
+            f"{flag} is not possible in {counted(processes.count, 'process', 'processes')}: it needs {over}, or a "
+            f"multiple. Start them with: torchrun --nproc_per_node {over} -m train …"
+        )
+    refused = [
+        (train.optimizer == "adafactor", "--optimizer adafactor", "scales its steps by all experts", "adamw"),
+        (train.precision == "float16", "--precision float16", "decides in each process to skip a step", "bfloat16"),
+        (bool(train.compile), "--compile true", "wants shapes that do not depend on the routing", "false"),
+    ]
+    for found, other, why, instead in refused:
+        if found:
+            raise ValueError(f"{flag} is not possible with {other}, which {why}: take {other.split()[0]} {instead}.")
+
+
+def check_experts(over: int, model: SwitchPreTrainedModel) -> None:
+    """Raise ValueError when a model's experts can't be spread evenly over `over` processes."""
+    experts = model.config.num_experts
+    if over > 1 and not any(isinstance(module, Experts) for module in model.modules()):
+        raise ValueError(f"--expert_parallel {over} is not possible: the model has no experts in its MLPs to spread.")
+    if experts % over:
+        raise ValueError(
+            f"--expert_parallel {over} is not possible with {experts} experts: it must divide them evenly."
         )
 
 
@@ -40,4 +74,7 @@ def several_in_words(processes: Processes, arguments: Arguments) -> str:
     own, several = arguments.train.batch_size, arguments.train.gradient_accumulation_steps
     texts = own * several * processes.count
     times = f" × {several} batches" if several > 1 else ""
-    return f"{processes.count} processes × {own} texts{times}: {texts:,} texts per step."
+    words = f"{processes.count} processes × {own} texts{times}: {texts:,} texts per step."
+    if (over := arguments.train.expert_parallel) > 1:
+        words += f" The experts of each layer are spread over {over} processes."
+    return words

@@ -30,8 +30,9 @@ from train.arguments.groups import TrainArguments
 from train.arguments.steps import logging_interval, planned_steps
 from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
-from train.distributed.checks import check_several, several_in_words
+from train.distributed.checks import check_experts, check_several, several_in_words
 from train.distributed.processes import Processes, processes_of_launch
+from train.distributed.spread import SpreadExperts
 from train.formatting import counted
 from train.preflight.data_report import notes
 from train.runs.continuing import begin, fingerprint_of, overlap_words
@@ -45,7 +46,8 @@ from train.training.curves import write_curves
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import Reporting, log_in, reporting
-from train.training.trainer import SwitchTrainer, training_arguments
+from train.training.trainer import SwitchTrainer
+from train.training.trainer_arguments import training_arguments
 from train.weights.initial import read_initial, take_weights, with_shape_of
 
 
@@ -143,6 +145,7 @@ def prepare(
     model = task.model_class(config)
     if start is not None:
         take_weights(model, start.weights)
+    check_experts(arguments.train.expert_parallel, model)
     processes.share_weights(model)
     return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found)
 
@@ -212,11 +215,13 @@ def run_prepared(
             torch.manual_seed(arguments.train.seed + processes.rank)
         with processes.connected():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        # Stopped before the first evaluation: keep the current model.
+        keeps = not processes.by_main(run.best.exists)
+        whole = trainer.whole(trainer.kept_model) if keeps else None
         if not processes.is_main:
             return run
-        if not run.best.exists():
-            # Stopped before the first evaluation: keep the current model.
-            keep_best(trainer.kept_model, {"step": progress.step, "epoch": trainer.state.epoch})
+        if keeps:
+            keep_best(whole, {"step": progress.step, "epoch": trainer.state.epoch})
         best.finish(device, time.monotonic() - started)
         write_curves(run)
 
@@ -239,6 +244,7 @@ def _trainer(
     progress: ProgressCallback,
 ) -> SwitchTrainer:
     task, settings, rows = TASKS[arguments.train.task], arguments.train, parts.rows
+    spread = SpreadExperts(parts.model, settings.expert_parallel) if settings.expert_parallel > 1 else None
     return SwitchTrainer(
         run=run,
         task=task,
@@ -262,6 +268,7 @@ def _trainer(
         eval_collator=task.collator(parts.tokenizer, settings),
         compute_metrics=task.metrics,
         processes=progress.processes,
+        sharding=spread,
     )
 
 

@@ -5,6 +5,7 @@ Loop, checkpoints, resume, logging and devices are the Trainer's.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers import ProgressCallback as ProgressBarCallback
 from transformers.optimization import Adafactor, AdafactorSchedule
 
@@ -21,6 +22,7 @@ from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from train.arguments.groups import TrainArguments
 from train.distributed.global_batch import Counts, loss_of_share
 from train.distributed.processes import Processes
+from train.distributed.spread import ClipAll, SpreadExperts
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE
 from train.tasks.collators import TEACHER
@@ -33,46 +35,6 @@ from train.training.batch_totals import BatchTotals
 from train.training.progress import ProgressCallback, line_of_log
 from train.training.sampler import LengthGroupedOrder
 from train.training.weight_averaging import UpdateAverage, warmed_up_average
-
-
-def compiles(arguments: TrainArguments, device: str) -> bool:
-    """Whether to compile the model: as requested; by default on CUDA, unless the residual changes at every step."""
-    return device == "cuda" and not arguments.residual_decay if arguments.compile is None else arguments.compile
-
-
-def training_arguments(
-    arguments: TrainArguments, task: Task, run: Run, device: str, max_steps: int | None, logging_steps: int
-) -> TrainingArguments:
-    """Our arguments -> the Trainer's. `max_steps` overrides the epochs; None = the epochs decide."""
-    return TrainingArguments(
-        output_dir=str(run.checkpoints),
-        num_train_epochs=arguments.epochs,
-        max_steps=max_steps or -1,
-        per_device_train_batch_size=arguments.batch_size,
-        per_device_eval_batch_size=max(arguments.batch_size, 64),
-        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        bf16=arguments.precision == "bfloat16",
-        fp16=arguments.precision == "float16",
-        torch_compile=compiles(arguments, device),
-        learning_rate=arguments.lr or 1e-3,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
-        warmup_steps=arguments.warmup,
-        weight_decay=arguments.weight_decay,
-        max_grad_norm=arguments.grad_clip,
-        eval_strategy="steps" if arguments.eval_steps else "epoch",
-        eval_steps=arguments.eval_steps,
-        save_strategy="steps" if arguments.eval_steps else "epoch",
-        save_steps=arguments.eval_steps or 500,
-        save_total_limit=arguments.save_total_limit,
-        logging_steps=logging_steps,
-        seed=arguments.seed,
-        use_cpu=device == "cpu",
-        prediction_loss_only=not task.labelled,
-        report_to="none",
-        label_names=["labels"],
-        # Our collators select the model's inputs, and the sampler needs the lengths.
-        remove_unused_columns=False,
-    )
 
 
 class _Resume(TrainerCallback):
@@ -114,6 +76,7 @@ class SwitchTrainer(Trainer):
         sample_writer: generates and scores texts with the (averaged) model at every evaluation.
         characters_per_token: of the validation texts, for bits per character.
         processes: the processes that share every batch; only the main one writes.
+        sharding: how the model's weights are divided among them; None = each has the whole model.
     """
 
     def __init__(
@@ -133,12 +96,16 @@ class SwitchTrainer(Trainer):
         sample_writer: SampleWriter | None = None,
         characters_per_token: float | None = None,
         processes: Processes | None = None,
+        sharding: SpreadExperts | None = None,
         **kwargs,
     ):
         # A search for weights without gradient costs time; only the last norm of these models has none.
         kwargs["args"].ddp_find_unused_parameters = kwargs["model"].config.readout == "experts"
+        self.clipping = None if sharding is None else ClipAll(sharding, kwargs["args"].max_grad_norm)
+        if self.clipping is not None:
+            kwargs["args"].max_grad_norm, kwargs["callbacks"] = 0.0, [*kwargs["callbacks"], self.clipping]
         super().__init__(**kwargs)
-        self.processes = processes or Processes()
+        self.processes, self.sharding = processes or Processes(), sharding
         self.run = run
         self.task = task
         self.settings = settings
@@ -175,6 +142,11 @@ class SwitchTrainer(Trainer):
     def kept_model(self) -> SwitchPreTrainedModel:
         """The model that is evaluated and kept: the weight average, if there is one."""
         return self.model if self.average is None else self.average.module
+
+    def whole(self, model: SwitchPreTrainedModel) -> SwitchPreTrainedModel | None:
+        """The model with all its weights in the main process; where they are divided, None in the others, and every
+        process must call it."""
+        return model if self.sharding is None else self.sharding.whole_model(model)
 
     # Losses and statistics
 
@@ -238,8 +210,11 @@ class SwitchTrainer(Trainer):
 
     def _count_own(self, model, outputs, inputs, own: int) -> None:
         """Add the process's own rows of a batch of an evaluation to the totals."""
-        if 0 < own < len(inputs["input_ids"]):
-            inputs = {name: tensor[:own] for name, tensor in inputs.items()}
+        rows = len(inputs["input_ids"])
+        shared = self.accelerator.gradient_state.end_of_dataloader and len(self.eval_dataset) % rows
+        # With divided weights all must compute, for the one whose own rows are a part of the batch.
+        if 0 < own < rows or (self.sharding is not None and shared):
+            inputs = {name: tensor[: max(own, 1)] for name, tensor in inputs.items()}
             with torch.no_grad():
                 outputs = model(**inputs, output_routing=True)
         if own:
@@ -263,13 +238,13 @@ class SwitchTrainer(Trainer):
             if self.characters_per_token is not None:
                 metrics["bits_per_character"] = nats / math.log(2) / self.characters_per_token
         if self.sample_writer is not None:
-            metrics |= self.processes.by_main(self._write_samples)
+            metrics |= self.processes.by_main(partial(self._write_samples, self.whole(self.model)))
         output.metrics.update({f"eval_{name}": value for name, value in metrics.items()})
         return output
 
-    def _write_samples(self) -> dict[str, float]:
+    def _write_samples(self, model: SwitchPreTrainedModel) -> dict[str, float]:
         """Generate texts, and record and print some; returns their metrics."""
-        written, samples = self.sample_writer(self.model)
+        written, samples = self.sample_writer(model)
         self.run.append_metrics({"kind": "samples"} | self._when() | {"samples": samples})
         for sample in samples:
             print("\n".join(f"  {what}: {text}" for what, text in sample.items()), flush=True)
@@ -296,12 +271,14 @@ class SwitchTrainer(Trainer):
                 self.model = self.model_wrapped = self.kept_model
             metrics = super().evaluate(*args, **kwargs)
             value = metrics[f"eval_{self.task.best}"]
-            if self.best is None or self.task.better(value, than=self.best):
+            better = self.best is None or self.task.better(value, than=self.best)
+            whole = self.whole(self.model) if better or self.probe is not None else None
+            if better:
                 self.best = value
                 if self.processes.is_main:
-                    self.keep_best(self.model, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
+                    self.keep_best(whole, metrics | {"step": self.state.global_step, "epoch": self.state.epoch})
             if self.probe is not None and self.processes.is_main:
-                self.run.append_metrics({"kind": "probe"} | self._when() | self.probe(self.model))
+                self.run.append_metrics({"kind": "probe"} | self._when() | self.probe(whole))
         finally:
             self.model = self.model_wrapped = model
             self.batches = training
@@ -330,6 +307,8 @@ class SwitchTrainer(Trainer):
             record["accuracy"] = self.batches.accuracy
         if kind == "train" and self.batches.seen:
             record["task_loss"] = self.batches.nats
+        if "grad_norm" in record and self.clipping is not None:
+            record["grad_norm"] = self.clipping.norm
         if kind != "end":
             record["routing"] = self.batches.routing.summary()
             self.batches = BatchTotals()
@@ -362,6 +341,8 @@ class SwitchTrainer(Trainer):
                     scale_parameter=settings.lr is None,
                     clip_threshold=settings.adafactor_clip_threshold,
                 )
+            if self.sharding is not None:
+                self.sharding.watch(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
@@ -374,11 +355,20 @@ class SwitchTrainer(Trainer):
     # Average of the weights
 
     def save_model(self, output_dir: str | None = None, **options: Any) -> None:
-        """Save the model's weights and, beside them, their average."""
-        super().save_model(output_dir, **options)
-        if self.average is not None and self.args.should_save:
-            weights = {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
-            save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
+        """Save the model's weights and, beside them, their average. Divided ones are gathered first, as is the
+        optimizer's state, which the Trainer saves next."""
+        if self.sharding is None:
+            super().save_model(output_dir, **options)
+        else:
+            state = self.sharding.whole_state(self.model)
+            if self.args.should_save:
+                self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state)
+            self.sharding.gather(getattr(self.optimizer, "optimizer", self.optimizer))
+        if self.average is not None:
+            state = self.average.state_dict() if self.sharding is None else self.sharding.whole_state(self.average)
+            if self.args.should_save:
+                weights = {name: tensor.contiguous() for name, tensor in state.items()}
+                save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
 
     def resume_from(self, checkpoint: Path) -> None:
         """Restore what the Trainer does not: the best metric so far, and the weight average."""
