@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import adapters, memory, serving, sparse_mlp, training
+from benchmarks import adapters, memory, serving, sparse_mlp, throughput, training
 from benchmarks.report import table
 
 RESULTS = Path(__file__).parent / "results.md"
@@ -20,6 +20,7 @@ def main() -> None:
     parts = []
     for title, module in (
         ("One sparse layer", sparse_mlp),
+        ("Texts a second", throughput),
         ("Training", training),
         ("Memory and growth", memory),
         ("The app", serving),

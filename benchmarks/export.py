@@ -24,8 +24,8 @@ from switch_model.export.graphs import PAST, SOURCE, SOURCE_MASK, TEXTS, TOKENS,
 from switch_model.export.onnx_graph import onnx_runner
 from switch_model.export.parity import Runner, compare, random_batches
 from switch_model.export.torchao_int8 import WEIGHTS, open_quantized
+from switch_model.inference.batching import padded
 from switch_model.inference.classifier import Predictor
-from switch_model.inference.pipeline import padded
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.data.loading import load_split
 from train.data.pairs import load_pairs

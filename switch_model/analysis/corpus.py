@@ -4,7 +4,7 @@ Legend: N texts, K tokens of all texts in the order of the texts, L sparse layer
 Try it: route_corpus(Predictor.from_checkpoint("assets/models/ag_news"), ["Oil prices rose.", "The team won."])
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from switch_model.analysis.statistics import RoutingTotals
+from switch_model.inference.batching import batches_by_length, padded
 from switch_model.inference.classifier import CLASSIFIERS
-from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, padded, replace_surrogates
+from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, replace_surrogates
 from switch_model.routing import may_drop
 from switch_model.stepping import to_the_end
 
@@ -22,8 +23,6 @@ ENCODER_ALONE = (
     "These are the encoder’s experts: which of the decoder’s a token goes to depends on what it writes "
     "(Explore shows that for one text)."
 )
-# Tokens per batch, about; its texts have similar lengths.
-TOKENS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,20 +238,6 @@ def _encoded(pipeline: TextPipeline, texts: Sequence[str]) -> tuple[list[str], l
     if not kept:
         raise ValueError("None of the texts has a visible character: there is nothing to analyse.")
     return [texts[index] for index in kept], [encodings[index] for index in kept], kept
-
-
-def batches_by_length(lengths: np.ndarray, most: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:
-    """Batches of row indices with similar lengths, of at most `most` tokens with padding (or a single row), shortest
-    first."""
-    order = np.argsort(lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        # The last row of a batch is the longest: how many of that length fit?
-        end = begin + 1
-        while end < len(order) and (end - begin + 1) * lengths[order[end]] <= most:
-            end += 1
-        yield order[begin:end]
-        begin = end
 
 
 def _names(

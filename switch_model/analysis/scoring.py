@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from switch_model.adapters.model import AdaptedCausalLM
-from switch_model.analysis.corpus import TOKENS_PER_BATCH, batches_by_length
+from switch_model.inference.batching import CPU_TOKENS, batches_by_length
 from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import AnyModel
 from switch_model.inference.text_generator import ENCODER_DECODERS, WRITERS
@@ -27,7 +27,7 @@ from switch_model.storage.errors import class_name
 # Models whose answers can be measured on texts alone.
 MEASURED = (*CLASSIFIERS, SwitchForCausalLM, AdaptedCausalLM, SwitchForMaskedLM)
 # Fewer tokens per batch for a model with logits over a vocabulary.
-VOCABULARY_TOKENS = TOKENS_PER_BATCH // 4
+VOCABULARY_TOKENS = CPU_TOKENS // 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def batches_of(model: AnyModel, rows: Sequence[Mapping[str, Any]]) -> list[Batch
     asked = [torch.as_tensor(row.get("labels", row["input_ids"])) for row in rows]
     lengths = np.array([max(len(own), 0 if classifies else len(label)) for own, label in zip(ids, asked, strict=True)])
     batches = []
-    for chosen in batches_by_length(lengths, TOKENS_PER_BATCH if classifies else VOCABULARY_TOKENS):
+    for chosen in batches_by_length(lengths, CPU_TOKENS if classifies else VOCABULARY_TOKENS):
         own = [ids[row] for row in chosen]
         input_ids_BT = pad_sequence(own, batch_first=True, padding_value=model.config.pad_token_id)
         length_B1 = torch.tensor([len(one) for one in own]).unsqueeze(1)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from switch_model.adapters.model import AdaptedClassifier
 from switch_model.checkpoint import require_classifier
-from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
+from switch_model.inference.batching import padded, passes
+from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline
 from switch_model.inference.traces import OneTrace
 from switch_model.interventions import AnyInterventions
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
@@ -89,7 +90,8 @@ class Predictor(TextPipeline):
 
     @torch.inference_mode()
     def batch(self, texts: Sequence[str], interventions: AnyInterventions = None) -> list[Prediction]:
-        """Classify several texts in one padded pass; each result is the same as for the text alone.
+        """Classify several texts, those of similar length in one padded pass; each result is the same as for the text
+        alone, unless the texts of a batch share their capacity.
 
         Raises:
             ValueError: when a text has no tokens, or when interventions do not fit.
@@ -106,7 +108,15 @@ class Predictor(TextPipeline):
         if not read:
             return []
 
-        # 2. Pad on the right and run.
+        # 2. Run, texts of similar length together.
+        predictions: list[Prediction | None] = [None] * len(read)
+        for rows, changes in passes(self.model, [len(one.tokens) for one in read], interventions):
+            for row, prediction in zip(rows, self._in_one_pass([read[row] for row in rows], changes), strict=True):
+                predictions[row] = prediction
+        return [prediction for prediction in predictions if prediction is not None]
+
+    def _in_one_pass(self, read: Sequence[ReadText], interventions: AnyInterventions) -> list[Prediction]:
+        # 1. Pad on the right and run.
         input_ids_BT, mask_BT = padded([one.ids for one in read], self.model.config.pad_token_id)
         device = self.model.device
         output = self.model(
@@ -121,7 +131,7 @@ class Predictor(TextPipeline):
         if output.votes is not None:
             votes_BTC, bias_C = output.votes.float().cpu(), self.model.classifier.bias.detach().float().cpu()
 
-        # 3. One Prediction per text.
+        # 2. One Prediction per text.
         predictions = []
         for row, one in enumerate(read):
             scores = dict(zip(self.model.config.labels, scores_BC[row], strict=True))

@@ -4,14 +4,11 @@ Legend: T tokens of a text.
 Try it: Predictor.from_checkpoint("assets/models/ag_news").read("Oil prices rose.").tokens
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.adapters.loading import load_any
@@ -30,14 +27,6 @@ CLS_NAME = "[CLS]"
 def replace_surrogates(text: str) -> str:
     """The text with "?" for each lone UTF-16 surrogate, which UTF-8 can't encode; character offsets do not change."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def padded(ids: Iterable[Sequence[int]], pad_token_id: int, side: str = "right") -> tuple[Tensor, Tensor]:
-    """(B, T) token ids of B texts, padded on the right or left, and their attention mask."""
-    own = [torch.tensor(one) for one in ids]
-    input_ids_BT = pad_sequence(own, batch_first=True, padding_value=pad_token_id, padding_side=side)
-    mask_BT = pad_sequence([torch.ones_like(own_T) for own_T in own], batch_first=True, padding_side=side)
-    return input_ids_BT, mask_BT
 
 
 @dataclass(frozen=True)

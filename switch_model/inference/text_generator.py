@@ -26,8 +26,9 @@ from transformers.generation.streamers import BaseStreamer
 
 from switch_model.adapters.model import AdaptedCausalLM, AdaptedEncoderDecoder
 from switch_model.checkpoint import CheckpointError
+from switch_model.inference.batching import padded
 from switch_model.inference.decoding import Decoding, GumbelNoise, StopWhenSet, TokenStreamer
-from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline, padded
+from switch_model.inference.pipeline import AnyModel, ReadText, TextPipeline
 from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.traces import CUT, Shown, token_word, written_tokens
 from switch_model.interventions import AnyInterventions, Interventions

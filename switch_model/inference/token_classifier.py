@@ -12,7 +12,8 @@ from torch import Tensor
 
 from switch_model.adapters.model import AdaptedTokenClassifier
 from switch_model.checkpoint import CheckpointError
-from switch_model.inference.pipeline import AnyModel, TextPipeline, padded
+from switch_model.inference.batching import padded
+from switch_model.inference.pipeline import AnyModel, TextPipeline
 from switch_model.inference.traces import OneTrace
 from switch_model.interventions import AnyInterventions
 from switch_model.storage.errors import a_class, opened_by

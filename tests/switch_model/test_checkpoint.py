@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from switch_model import CheckpointError, Predictor, SwitchForSequenceClassification, load_checkpoint, save_checkpoint
+from switch_model import (
+    CheckpointError,
+    Interventions,
+    Predictor,
+    SwitchForSequenceClassification,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tests.support.pages import MAX_TOKENS, save_tiny_checkpoint
 
 
@@ -210,3 +217,25 @@ def test_predictor_says_when_a_text_was_cut_and_refuses_one_without_tokens(folde
     for empty in ("", " \n\t "):
         with pytest.raises(ValueError, match="empty"):
             predictor(empty)
+
+
+def test_texts_of_unlike_length_take_passes_of_their_own_and_keep_order_and_changes(predictor, monkeypatch):
+    texts = ["oil rose", "oil prices rose about oil", "the team won", "rose", "oil prices about the team"]
+    changes = [Interventions(ablate={("encoder.1", expert)}) for expert in (0, 1, 2, 3, 0)]
+    shapes = []
+    handle = predictor.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    try:
+        monkeypatch.setattr("switch_model.inference.batching.CPU_TOKENS", 6)
+        found = predictor.batch(texts, changes)
+        assert shapes == [(2, 2), (1, 3), (1, 5), (1, 5)]
+        together = [Interventions(capacity_factor=1.0, capacity_group="batch")] * 5
+        shapes.clear()
+        predictor.batch(texts, together)
+        assert len(shapes) == 1  # The slots of all five texts are counted together.
+    finally:
+        handle.remove()
+    for text, change, one in zip(texts, changes, found, strict=True):
+        alone = predictor(text, change)
+        assert one.scores == pytest.approx(alone.scores, abs=1e-6) and one.trace.tokens == alone.trace.tokens
+        for together, by_itself in zip(one.routing, alone.routing, strict=True):
+            assert torch.equal(together.expert, by_itself.expert)

@@ -19,8 +19,8 @@ from switch_model.export import onnx_graph
 from switch_model.export.int8 import quantize
 from switch_model.export.onnx_graph import onnx_runner
 from switch_model.export.parity import compare, random_batches
+from switch_model.inference.batching import padded
 from switch_model.inference.decoding import Decoding
-from switch_model.inference.pipeline import padded
 from tests.support.pages import (
     WORDS,
     save_tiny_checkpoint,
