@@ -20,7 +20,6 @@ from train.data.fingerprint import Fingerprint
 from train.distributed.checks import check_experts, check_same_number, check_several
 from train.distributed.processes import Processes
 from train.runs.run import Run, RunError
-from train.runs.trainer_files import AVERAGE_FILE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # No noise, of which each process has its own. Two processes can't share 305 rows, nor 61 for validation, evenly.
@@ -81,40 +80,49 @@ def test_two_processes_train_as_one_does_with_the_global_batch(tmp_path):
         check_same_number(two, began, 1)
 
 
-def test_spread_experts_train_as_whole_ones_do_and_go_on_from_an_ordinary_checkpoint(tmp_path):
-    spread, whole = Run(tmp_path / "spread"), Run(tmp_path / "whole")
-    # The gradients' norm, over the experts of both, is above the limit. An expert that is full drops tokens.
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--expert_parallel 2", "The experts of each layer are spread over 2 processes."),
+        ("--fsdp true --ema_decay 0", "All weights are divided among them."),
+    ],
+)
+def test_divided_weights_train_as_whole_ones_do_and_go_on_from_an_ordinary_checkpoint(tmp_path, flags, words):
+    divided, whole = Run(tmp_path / "divided"), Run(tmp_path / "whole")
+    # The gradients' norm, over both processes, is above the limit. An expert that is full drops tokens.
     arguments = [*ARGUMENTS, "--max_steps", "20", "--eval_steps", "10", "--num_experts", "4", "--grad_clip", "0.5"]
     arguments += ["--min_expert_capacity", "1", "--probe", "a text", "--weight_decay", "0.1"]
-    said = in_two(*arguments, "--batch_size", "8", "--expert_parallel", "2", "--output_dir", str(spread.folder))
-    assert "The experts of each layer are spread over 2 processes." in said
-    assert main([*arguments, "--batch_size", "16", "--output_dir", str(whole.folder)]) == 0
+    arguments += ["--gradient_accumulation_steps", "2", *flags.split()[2:]]
+    said = in_two(*arguments, *flags.split(), "--batch_size", "4", "--output_dir", str(divided.folder))
+    assert words in said
+    assert main([*arguments, "--batch_size", "8", "--output_dir", str(whole.folder)]) == 0
 
     def same() -> None:
-        same_metrics(spread, whole)
-        for file in ("model.safetensors", AVERAGE_FILE):
-            same_weights(spread.last_checkpoint() / file, whole.last_checkpoint() / file)
-        assert spread.metrics("probe")[-1]["layers"]
-        ours, alone = (torch.load(run.last_checkpoint() / "optimizer.pt")["state"] for run in (spread, whole))
+        same_metrics(divided, whole)
+        for file in sorted(whole.last_checkpoint().glob("*.safetensors")):
+            same_weights(divided.last_checkpoint() / file.name, file)
+        assert divided.metrics("probe")[-1]["layers"]
+        ours, alone = (torch.load(run.last_checkpoint() / "optimizer.pt")["state"] for run in (divided, whole))
         for index, state in alone.items():
             torch.testing.assert_close(ours[index], state, atol=1e-5, rtol=0)
 
     same()
     assert whole.metrics("train")[-1]["routing"][0]["drop_rate"] > 0
-    same_weights(spread.best / "model.safetensors", whole.best / "model.safetensors")
+    same_weights(divided.best / "model.safetensors", whole.best / "model.safetensors")
 
     # As a run that was killed after its first checkpoint.
-    shutil.rmtree(spread.last_checkpoint())
-    shutil.rmtree(spread.best)
-    spread.set_state("stopped")
-    in_two("resume", str(spread.folder))
+    shutil.rmtree(divided.last_checkpoint())
+    shutil.rmtree(divided.best)
+    divided.set_state("stopped")
+    in_two("resume", str(divided.folder))
     same()
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--expert_parallel 2", "torchrun --nproc_per_node 2"),
+        ("--expert_parallel 3", "torchrun --nproc_per_node 3"),
+        ("--fsdp true", "torchrun --nproc_per_node 2"),
         ("--expert_parallel 0", "at least 1"),
     ],
 )
@@ -126,14 +134,16 @@ def test_what_needs_other_processes_is_refused_with_the_command(flags, said, cap
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"optimizer": "adafactor"}, "take --optimizer adamw"),
-        ({"optimizer": "adamw", "precision": "float16"}, "take --precision bfloat16"),
-        ({"optimizer": "adamw", "compile": True}, "take --compile false"),
+        ({"expert_parallel": 2, "optimizer": "adafactor"}, "take --optimizer adamw"),
+        ({"expert_parallel": 2, "precision": "float16"}, "take --precision bfloat16"),
+        ({"fsdp": True, "compile": True}, "take --compile false"),
+        ({"fsdp": True, "ema_decay": 0.9}, "take --ema_decay 0"),
+        ({"fsdp": True, "expert_parallel": 2}, "take one of them"),
     ],
 )
-def test_what_spread_experts_can_not_have_is_refused(flags, said):
+def test_what_divided_weights_can_not_have_is_refused(flags, said):
     with pytest.raises(ValueError, match=said):
-        check_several(Processes(count=2), Arguments.resolve({"expert_parallel": 2, **flags}))
+        check_several(Processes(count=2), Arguments.resolve({"optimizer": "adamw", **flags}))
 
 
 def test_experts_must_divide_evenly():

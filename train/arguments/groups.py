@@ -270,6 +270,11 @@ class TrainArguments:
         "Processes with experts",
         "with torchrun: the experts of each layer are spread over this many processes; 1 = each has all of them",
     )
+    fsdp: bool = _argument(
+        False,
+        "Divided weights",
+        "with torchrun: weights, gradients and optimizer state are divided among the processes (FSDP2)",
+    )
     device: str | None = _argument(None, "Device", "where to train: cpu or cuda; none = cuda where there is one")
     seed: int = _argument(0, "Seed", "seed of weights, data order and noise")
     output_dir: str | None = _argument(
@@ -303,6 +308,11 @@ class TrainArguments:
     )
     wandb_project: str = _argument("switch-transformers", "W&B project", "project on Weights & Biases")
     wandb_entity: str | None = _argument(None, "W&B user or team", "user or team on Weights & Biases; none = your own")
+
+    @property
+    def divides(self) -> bool:
+        """Whether the model's weights are divided among processes."""
+        return self.fsdp or self.expert_parallel > 1
 
     @property
     def reporters(self) -> list[str]:

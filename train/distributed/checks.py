@@ -7,6 +7,7 @@ from switch_model.commands import command
 from switch_model.layers.experts import Experts
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from train.arguments.arguments import Arguments
+from train.arguments.groups import TrainArguments
 from train.distributed.processes import Processes
 from train.formatting import counted, pasted
 from train.runs.run import Run, RunError
@@ -15,8 +16,8 @@ from train.runs.run import Run, RunError
 def check_several(processes: Processes, arguments: Arguments) -> None:
     """Raise ValueError for arguments that mean something else in several processes than in one, or need more of
     them."""
-    if arguments.train.expert_parallel > 1:
-        _check_spread(processes, arguments)
+    if arguments.train.divides:
+        _check_divided(processes, arguments.train)
     if processes.count == 1:
         return
     if arguments.model.capacity_group == "batch":
@@ -26,18 +27,22 @@ def check_several(processes: Processes, arguments: Arguments) -> None:
         )
 
 
-def _check_spread(processes: Processes, arguments: Arguments) -> None:
-    over, train = arguments.train.expert_parallel, arguments.train
-    flag = f"--expert_parallel {over}"
-    if processes.count % over:
+def _check_divided(processes: Processes, train: TrainArguments) -> None:
+    over = train.expert_parallel
+    flag, least = ("--fsdp", 2) if train.fsdp else (f"--expert_parallel {over}", over)
+    if train.fsdp and over > 1:
+        raise ValueError("--fsdp and --expert_parallel both divide the experts: take one of them.")
+    if processes.count < least or (over > 1 and processes.count % over):
         raise ValueError(
-            f"{flag} is not possible in {counted(processes.count, 'process', 'processes')}: it needs {over}, or a "
-            f"multiple. Start them with: torchrun --nproc_per_node {over} -m train …"
+            f"{flag} is not possible in {counted(processes.count, 'process', 'processes')}: it needs "
+            f"{'several' if train.fsdp else f'{over}, or a multiple'}. Start them with: torchrun --nproc_per_node "
+            f"{least} -m train …"
         )
     refused = [
-        (train.optimizer == "adafactor", "--optimizer adafactor", "scales its steps by all experts", "adamw"),
+        (train.optimizer == "adafactor", "--optimizer adafactor", "scales its steps by whole weights", "adamw"),
         (train.precision == "float16", "--precision float16", "decides in each process to skip a step", "bfloat16"),
-        (bool(train.compile), "--compile true", "wants shapes that do not depend on the routing", "false"),
+        (bool(train.compile), "--compile true", "wants a model that is not divided", "false"),
+        (train.fsdp and train.ema_decay > 0, "--ema_decay", "needs a copy of the whole model", "0"),
     ]
     for found, other, why, instead in refused:
         if found:
@@ -77,4 +82,6 @@ def several_in_words(processes: Processes, arguments: Arguments) -> str:
     words = f"{processes.count} processes × {own} texts{times}: {texts:,} texts per step."
     if (over := arguments.train.expert_parallel) > 1:
         words += f" The experts of each layer are spread over {over} processes."
+    if arguments.train.fsdp:
+        words += " All weights are divided among them."
     return words

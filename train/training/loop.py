@@ -31,8 +31,8 @@ from train.arguments.steps import logging_interval, planned_steps
 from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
 from train.distributed.checks import check_experts, check_several, several_in_words
+from train.distributed.divided import Divided
 from train.distributed.processes import Processes, processes_of_launch
-from train.distributed.spread import SpreadExperts
 from train.formatting import counted
 from train.preflight.data_report import notes
 from train.runs.continuing import begin, fingerprint_of, overlap_words
@@ -244,7 +244,6 @@ def _trainer(
     progress: ProgressCallback,
 ) -> SwitchTrainer:
     task, settings, rows = TASKS[arguments.train.task], arguments.train, parts.rows
-    spread = SpreadExperts(parts.model, settings.expert_parallel) if settings.expert_parallel > 1 else None
     return SwitchTrainer(
         run=run,
         task=task,
@@ -268,8 +267,21 @@ def _trainer(
         eval_collator=task.collator(parts.tokenizer, settings),
         compute_metrics=task.metrics,
         processes=progress.processes,
-        sharding=spread,
+        divide=_division(settings),
     )
+
+
+def _division(settings: TrainArguments) -> Callable[[SwitchPreTrainedModel], Divided] | None:
+    """Divides a model's weights among the processes; None = each has the whole model."""
+    if settings.fsdp:
+        from train.distributed.sharded import ShardedWeights
+
+        return ShardedWeights
+    if settings.expert_parallel > 1:
+        from train.distributed.spread import SpreadExperts
+
+        return partial(SpreadExperts, count=settings.expert_parallel)
+    return None
 
 
 def _announce(

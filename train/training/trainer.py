@@ -20,9 +20,9 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 
 from switch_model.models.pretrained import IGNORED_LABEL, SwitchPreTrainedModel
 from train.arguments.groups import TrainArguments
+from train.distributed.divided import ClipAll, Divided
 from train.distributed.global_batch import Counts, loss_of_share
 from train.distributed.processes import Processes
-from train.distributed.spread import ClipAll, SpreadExperts
 from train.runs.run import Run
 from train.runs.trainer_files import AVERAGE_FILE
 from train.tasks.collators import TEACHER
@@ -76,7 +76,7 @@ class SwitchTrainer(Trainer):
         sample_writer: generates and scores texts with the (averaged) model at every evaluation.
         characters_per_token: of the validation texts, for bits per character.
         processes: the processes that share every batch; only the main one writes.
-        sharding: how the model's weights are divided among them; None = each has the whole model.
+        divide: divides the model's weights among them; None = each has the whole model.
     """
 
     def __init__(
@@ -96,16 +96,14 @@ class SwitchTrainer(Trainer):
         sample_writer: SampleWriter | None = None,
         characters_per_token: float | None = None,
         processes: Processes | None = None,
-        sharding: SpreadExperts | None = None,
+        divide: Callable[[SwitchPreTrainedModel], Divided] | None = None,
         **kwargs,
     ):
         # A search for weights without gradient costs time; only the last norm of these models has none.
         kwargs["args"].ddp_find_unused_parameters = kwargs["model"].config.readout == "experts"
-        self.clipping = None if sharding is None else ClipAll(sharding, kwargs["args"].max_grad_norm)
-        if self.clipping is not None:
-            kwargs["args"].max_grad_norm, kwargs["callbacks"] = 0.0, [*kwargs["callbacks"], self.clipping]
         super().__init__(**kwargs)
-        self.processes, self.sharding = processes or Processes(), sharding
+        self.processes = processes or Processes()
+        self._divide(divide)
         self.run = run
         self.task = task
         self.settings = settings
@@ -138,6 +136,16 @@ class SwitchTrainer(Trainer):
         for printing in (PrinterCallback, ProgressBarCallback):
             self.remove_callback(printing)
 
+    def _divide(self, divide: Callable[[SwitchPreTrainedModel], Divided] | None) -> None:
+        """Divide the model's weights, and replace what the Trainer does with each process's own part."""
+        self.divided = divide(self.model) if divide else None
+        self.clipping = ClipAll(self.divided, self.args.max_grad_norm) if self.divided else None
+        if self.divided:
+            self.args.max_grad_norm = 0.0
+            self.add_callback(self.clipping)
+            # All weights divided: the Trainer must not average their gradients again.
+            self.is_distributed_loading_by_transformers = all(map(self.divided.is_divided, self.model.parameters()))
+
     @property
     def kept_model(self) -> SwitchPreTrainedModel:
         """The model that is evaluated and kept: the weight average, if there is one."""
@@ -146,7 +154,7 @@ class SwitchTrainer(Trainer):
     def whole(self, model: SwitchPreTrainedModel) -> SwitchPreTrainedModel | None:
         """The model with all its weights in the main process; where they are divided, None in the others, and every
         process must call it."""
-        return model if self.sharding is None else self.sharding.whole_model(model)
+        return model if self.divided is None else self.divided.whole_model(model)
 
     # Losses and statistics
 
@@ -213,7 +221,7 @@ class SwitchTrainer(Trainer):
         rows = len(inputs["input_ids"])
         shared = self.accelerator.gradient_state.end_of_dataloader and len(self.eval_dataset) % rows
         # With divided weights all must compute, for the one whose own rows are a part of the batch.
-        if 0 < own < rows or (self.sharding is not None and shared):
+        if 0 < own < rows or (self.divided is not None and shared):
             inputs = {name: tensor[: max(own, 1)] for name, tensor in inputs.items()}
             with torch.no_grad():
                 outputs = model(**inputs, output_routing=True)
@@ -341,8 +349,8 @@ class SwitchTrainer(Trainer):
                     scale_parameter=settings.lr is None,
                     clip_threshold=settings.adafactor_clip_threshold,
                 )
-            if self.sharding is not None:
-                self.sharding.watch(self.optimizer)
+            if self.divided is not None:
+                self.divided.watch(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
@@ -357,15 +365,15 @@ class SwitchTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, **options: Any) -> None:
         """Save the model's weights and, beside them, their average. Divided ones are gathered first, as is the
         optimizer's state, which the Trainer saves next."""
-        if self.sharding is None:
+        if self.divided is None:
             super().save_model(output_dir, **options)
         else:
-            state = self.sharding.whole_state(self.model)
+            whole = self.whole(self.model)
             if self.args.should_save:
-                self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state)
-            self.sharding.gather(getattr(self.optimizer, "optimizer", self.optimizer))
+                whole.save_pretrained(output_dir or self.args.output_dir)
+            self.divided.gather(getattr(self.optimizer, "optimizer", self.optimizer))
         if self.average is not None:
-            state = self.average.state_dict() if self.sharding is None else self.sharding.whole_state(self.average)
+            state = self.average.state_dict() if self.divided is None else self.divided.whole_state(self.average)
             if self.args.should_save:
                 weights = {name: tensor.contiguous() for name, tensor in state.items()}
                 save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)

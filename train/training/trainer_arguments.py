@@ -9,10 +9,10 @@ from train.tasks.registry import Task
 
 def compiles(arguments: TrainArguments, device: str) -> bool:
     """Whether to compile the model: as requested; by default on CUDA, unless the residual changes at every step, or
-    experts are spread over processes, where shapes depend on the routing."""
+    weights are divided among processes."""
     if arguments.compile is not None:
         return arguments.compile
-    return device == "cuda" and not arguments.residual_decay and arguments.expert_parallel == 1
+    return device == "cuda" and not arguments.residual_decay and not arguments.divides
 
 
 def training_arguments(
@@ -29,6 +29,8 @@ def training_arguments(
         bf16=arguments.precision == "bfloat16",
         fp16=arguments.precision == "float16",
         torch_compile=compiles(arguments, device),
+        # Divided gradients are added up after each batch, and not at full size until the step.
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if arguments.fsdp else None,
         learning_rate=arguments.lr or 1e-3,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
         warmup_steps=arguments.warmup,
