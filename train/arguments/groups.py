@@ -197,6 +197,23 @@ class TrainArguments:
         "Initial checkpoint",
         "start from the weights, tokenizer and shape of this checkpoint (folder, run, zip, hub id or id@revision)",
     )
+    upcycle: int = _argument(
+        0,
+        "Upcycle to experts",
+        "with --init_from a dense model: each of its MLPs becomes the first weights of this many experts; 0 = off",
+    )
+    train_only: Literal["all", "router", "experts", "hot_experts"] = _argument(
+        "all",
+        "Trained weights",
+        "which weights are trained: all, the routers, the experts, or with --init_from the experts that the data use "
+        "most; new weights, such as a head, always",
+    )
+    hot_share: float = _argument(
+        0.5,
+        "Share of hot experts",
+        "with --train_only hot_experts: in each layer the fewest experts that take this share of the tokens",
+    )
+    freeze_router: bool = _argument(False, "Frozen routers", "leave the routers' weights as they are")
     mlm_probability: float = _argument(0.15, "Masked share", "masked LM and span corruption: share of masked tokens")
     teachers: str | None = _argument(
         None,

@@ -30,6 +30,9 @@ SHAPE = {
     "cls_token": "cls_token",
 }
 
+# Of these, which layers have experts.
+SPARSE_STEPS = {"sparse_step", "decoder_sparse_step"}
+
 
 def config_fields(data: DataArguments, model: ModelArguments) -> dict[str, Any]:
     """SwitchConfig's fields from the flags: those with the same name (or FLAGS'), and derived ones."""

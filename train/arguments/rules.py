@@ -38,6 +38,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("compile", True, not (train.compile and train.residual_decay), "false with --residual_decay"),
         ("rare_token_dropout", rare, 0 <= rare < math.inf, "at least 0"),
         ("teacher_coef", train.teacher_coef, 0 <= train.teacher_coef < math.inf, "at least 0"),
+        *_from_another_model(model, train),
         ("expert_parallel", train.expert_parallel, train.expert_parallel >= 1, "at least 1"),
         ("lr", train.lr, train.lr is None or 0 < train.lr < math.inf, "above 0"),
         ("warmup", train.warmup, train.warmup >= 0, "at least 0"),
@@ -64,6 +65,22 @@ def check_values(data: Any, model: Any, train: Any) -> None:
     for name, value, allowed, words in rules:
         if not allowed:
             raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
+
+
+def _from_another_model(model: Any, train: Any) -> list[tuple[str, Any, bool, str]]:
+    """Rules of what a run takes over from another model, and trains of it."""
+    only, hot = train.train_only, train.train_only == "hot_experts"
+    return [
+        ("upcycle", train.upcycle, train.upcycle == 0 or train.upcycle >= 2, "at least 2, or 0"),
+        ("upcycle", train.upcycle, not train.upcycle or bool(train.init_from), "0 without --init_from"),
+        ("hot_share", train.hot_share, 0 < train.hot_share <= 1, "above 0 and at most 1"),
+        ("train_only", only, not hot or bool(train.init_from), "all, router or experts without --init_from"),
+        ("train_only", only, not hot or train.expert_parallel == 1, "all, router or experts with --expert_parallel"),
+        # Decay would shrink the experts that are left out.
+        ("weight_decay", train.weight_decay, not hot or train.weight_decay == 0, "0 with --train_only hot_experts"),
+        ("freeze_router", True, not train.freeze_router or only != "router", "false with --train_only router"),
+        ("freeze_router", True, not train.freeze_router or model.balance != "bias", "false with --balance bias"),
+    ]
 
 
 def _without(task: str, default: Any) -> str:

@@ -27,6 +27,7 @@ from train.tasks.generation import SHOWN_SAMPLES
 from train.tasks.registry import TASKS, Task
 from train.tasks.rows import asked_vocabulary, make_tokenizer
 from train.weights.initial import InitialWeights, read_initial_shape, with_shape_of
+from train.weights.upcycle import with_experts
 
 # Approximate; more in pairs (train.data.pairs).
 TOKENS_PER_WORD = 1.3
@@ -115,6 +116,8 @@ def estimate(
     work = _work(arguments, rows, words, target_words, validation)
     task = TASKS[train.task]
     start = read_initial_shape(train.init_from, task) if train.init_from else None
+    if start is not None and train.upcycle:
+        start = with_experts(start, train.upcycle, arguments.model)
     labels = [str(index) for index in range(max(classes, 2))] if task.labelled else []
     config = _config(arguments, labels, vocabulary, start).to_json_string(use_diff=False)
     total, active = _counts(train.task, config)

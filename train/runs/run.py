@@ -8,6 +8,7 @@ log.txt               output of the run
 rows.npz              hashes of training and held-out rows, and what else must not change (fingerprint.py)
 tokenizer/            tokenizer of its texts
 target_tokenizer/     tokenizer of target texts, if separate
+trained_part.json     which weights are trained, where a flag leaves some out
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
 training_curve.png, training_curve.html
@@ -69,6 +70,7 @@ class Run:
         # An empty file there is a stop request.
         self.stop_path = self.folder / "stop"
         self.reserve_path = self.folder / ".reserve"
+        self.trained_path = self.folder / "trained_part.json"
         self.watched_path = self.folder / "watched.json"
 
     @property

@@ -46,9 +46,11 @@ from train.training.curves import write_curves
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import Reporting, log_in, reporting
+from train.training.trained_part import TrainedPart, freeze, part_in_words, trained_part, trains_all
 from train.training.trainer import SwitchTrainer
 from train.training.trainer_arguments import training_arguments
 from train.weights.initial import read_initial, take_weights, with_shape_of
+from train.weights.upcycle import divide_by_gates, with_experts
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:
@@ -83,7 +85,8 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; and the rows' fingerprint."""
+    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; the rows' fingerprint; and the
+    names of weights that an initial model did not have."""
 
     tokenizer: PreTrainedTokenizerFast
     rows: Rows
@@ -91,6 +94,7 @@ class TrainingParts:
     max_steps: int | None
     logging_steps: int
     fingerprint: Fingerprint
+    new: list[str]
 
     def best_of(self, run: Run, arguments: Arguments) -> BestCheckpoint:
         return BestCheckpoint(run, arguments, self.tokenizer, self.rows, self.fingerprint)
@@ -108,6 +112,8 @@ def prepare(
     task, start = TASKS[arguments.train.task], None
     if arguments.train.init_from and tokenizer is None:
         start = read_initial(arguments.train.init_from, task)
+        if arguments.train.upcycle:
+            start = with_experts(start, arguments.train.upcycle, arguments.model)
         arguments.adopt(start.config)
         begun_with, tokenizer = start.config, start.tokenizer
     data = task.read(arguments.selection)
@@ -142,12 +148,14 @@ def prepare(
     )
     if begun_with is not None:
         config = with_shape_of(config, begun_with, start is None or start.of_tokens)
-    model = task.model_class(config)
+    model, new = task.model_class(config), []
     if start is not None:
-        take_weights(model, start.weights)
+        new = take_weights(model, start.weights)
+        if arguments.train.upcycle:
+            divide_by_gates(model)
     check_experts(arguments.train.expert_parallel, model)
     processes.share_weights(model)
-    return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found)
+    return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found, new)
 
 
 def _plan(settings: TrainArguments, rows: Rows, processes: int) -> tuple[int | None, int]:
@@ -197,8 +205,13 @@ def run_prepared(
     if arguments.train.liger:
         task = TASKS[arguments.train.task]
         parts.model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
+    part = None if trains_all(arguments.train) else processes.by_main(partial(_part_of, run, arguments, parts))
+    if part is not None:
+        freeze(parts.model, arguments.train, part)
     if processes.is_main:
         _announce(run, arguments, parts, device, processes, is_new=resume_from is None)
+        if part is not None:
+            print(part_in_words(parts.model, part), flush=True)
 
     # Train, and keep the best model so far.
     best = parts.best_of(run, arguments)
@@ -231,6 +244,11 @@ def run_prepared(
     else:
         run.set_state("finished", f"Time limit reached after {where}." if progress.out_of_time else "")
     return run
+
+
+def _part_of(run: Run, arguments: Arguments, parts: TrainingParts) -> TrainedPart:
+    collate = TASKS[arguments.train.task].collator(parts.tokenizer, arguments.train)
+    return trained_part(run.trained_path, arguments.train, parts.model, parts.new, parts.rows.train, collate)
 
 
 def _trainer(

@@ -55,6 +55,7 @@ class VisitorLimits:
             ("d_model", model.d_model, self.width),
             ("d_ff", model.d_ff or 0, 4 * self.width),
             ("num_experts", model.num_experts, self.experts),
+            ("upcycle", train.upcycle, self.experts),
             ("seq_len", data.seq_len, 512),
             ("batch_size", train.batch_size, 128),
             ("vocab_size", data.vocab_size or 0, 16_000),
