@@ -141,6 +141,9 @@ def test_train_reload_stop_resume_and_open_in_explore(new_page, workspace, tmp_p
     page.click("#open-in-explore")
     page.wait_for_function("document.querySelector('#caption').textContent.includes('mine')")
     page.wait_for_function("document.querySelector('#prediction').textContent.includes('class 0')")
+    page.click("#browse")
+    wait_for_words(page, "#samples .sample", "class")
+    assert page.input_value("#source input") == "Validation rows of run mine"
 
 
 def test_a_translation_from_an_upload_shows_what_it_writes(new_page, workspace, tmp_path):

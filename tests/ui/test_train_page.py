@@ -18,8 +18,9 @@ from train.runs.run import Run, RunError
 from train.training.probe import make_probe
 from ui.catalog.kinds import STORYTELLER
 from ui.catalog.models import ModelShelf
-from ui.catalog.samples import SampleLibrary
+from ui.catalog.samples import BUNDLED, SampleLibrary
 from ui.explore.handlers import Explorer
+from ui.explore.samples import SamplePicker
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import clean_name
 from ui.training.argument_form import NAMES
@@ -54,6 +55,11 @@ def test_a_run_opens_in_explore_with_a_text_that_it_held_out(workspace, toy_run)
     assert {row.text for row in explore.library.rows(source["value"])} <= {*held_out["text"]}
     assert explore.library.draw(source["value"], labels=["class 1"]).label == "class 1"
     assert not [title for title, _ in explore.library.choices() if "toy" in title]  # It is this visitor's alone.
+    # Its rows stay on offer, and are no samples for another model.
+    picker = SamplePicker(explore)
+    assert picker.sources(model["value"], source["value"])["value"] == source["value"]
+    left = picker.sources("another", source["value"])
+    assert left["value"] == BUNDLED and source["value"] in [value for _, value in left["choices"]]
     with pytest.raises(gr.Error, match="no run"):
         open_run(workspace, explore, "gone", "")
 

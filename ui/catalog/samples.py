@@ -70,21 +70,27 @@ class SampleLibrary:
         self._data_dir = data_dir
         self.reach = DataReach(data_dir)
         self._sources = read_bundled()
-        self._added: dict[str, None] = {}
+        self._added: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def choices(self) -> list[tuple[str, str]]:
-        """(title, key) of every source of texts with labels, for a picker."""
-        return [
+    def choices(self, chosen: str = BUNDLED) -> list[tuple[str, str]]:
+        """(title, key) of every source of texts with labels, for a picker; with the chosen one, of a run too."""
+        known = [
             ("Bundled samples", BUNDLED),
             *((f"Data set {title}", name) for title, name in self.reach.choices(DATASET_NAMES)),
         ]
+        runs = [] if chosen in (BUNDLED, *DATASET_NAMES) else [(f"Validation rows of {chosen}", chosen)]
+        return [*known, *runs]
 
-    def add(self, source: str, samples: list[Sample]) -> None:
-        """Another source, such as the validation rows of a run."""
+    def suits(self, source: str, model: str | None) -> bool:
+        """Whether a source is there, and none of another model's own."""
+        return source in (BUNDLED, *DATASET_NAMES) or (source in self._added and self._added[source] == model)
+
+    def add(self, source: str, samples: list[Sample], model: str) -> None:
+        """Another source, such as the validation rows of a run: of one model."""
         with self._lock:
             self._added.pop(source, None)
-            self._added[source] = None
+            self._added[source] = model
             self._sources[source] = samples
             while len(self._added) > MAX_ADDED:
                 del self._sources[next(iter(self._added))], self._added[next(iter(self._added))]

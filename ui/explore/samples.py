@@ -9,7 +9,7 @@ import gradio as gr
 
 from switch_model import CheckpointError
 from ui.catalog.kinds import CLASSIFIER
-from ui.catalog.samples import DATASET_NAMES, Sample
+from ui.catalog.samples import BUNDLED, DATASET_NAMES, Sample
 from ui.components.sample_table import failure_html, rows_html, waiting_html
 from ui.explore.handlers import Explorer
 from ui.explore.kind_layout import begins
@@ -46,6 +46,11 @@ class SamplePicker:
         sample = self.library.pick(self._source(model, source), row)
         return self._sampled(model, sample, view)._replace(samples=close_samples())
 
+    def sources(self, model: str | None, chosen: str) -> Any:
+        """The picker of sources: what can be reached is known better than when the page was built."""
+        value = chosen if self.library.suits(chosen, model) else BUNDLED
+        return gr.update(choices=self.library.choices(chosen), value=value)
+
     def open_samples(self, model: str | None, source: str, query: str) -> tuple[Any, str]:
         """Show the panel: (its visibility, the table)."""
         return gr.update(visible=True), self.search_samples(model, source, query)
@@ -72,7 +77,9 @@ class SamplePicker:
     def _source(self, model: str | None, chosen: str) -> str:
         """The source of samples: only where they have labels, there are several to choose from."""
         kind = self.explorer.shelf.kind(model)
-        return chosen if kind is CLASSIFIER else kind.samples
+        if kind is not CLASSIFIER:
+            return kind.samples
+        return chosen if self.library.suits(chosen, model) else BUNDLED
 
     def _sampled(self, model: str | None, sample: Sample, view: View | None) -> Sampled:
         kind = self.explorer.shelf.kind(model)

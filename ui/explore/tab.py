@@ -314,8 +314,7 @@ def _connect_samples(
     drawing_one = {"fn": picker.on_draw, "inputs": [model, source, asked.text, *asks], "outputs": sampled}
     asked.random.click(**drawing_one, js=ASKS, **LAST).then(**drawing)
     samples.table.pick(picker.on_pick, [model, source, *asks], sampled, js=ASKS, **EACH).then(**drawing)
-    # What can be reached is known better than when the page was built.
-    asked.browse.click(lambda: gr.update(choices=picker.library.choices()), None, [samples.source], **LAST)
+    asked.browse.click(picker.sources, [model, source], [source], **LAST)
     asked.browse.click(picker.open_samples, [model, source, samples.query], [samples.panel, samples.table], **LAST)
     samples.close.click(close_samples, None, [samples.panel], **LAST)
     searching = {"fn": picker.search_samples, "inputs": [model, source, samples.query], "outputs": [samples.table]}

@@ -45,9 +45,9 @@ def open_run(workspace: Workspace, explore: ExploreTab, name: str | None, visito
         return moved
     if kind is not CLASSIFIER:
         return moved._replace(text=samples[0].text, sample=None)
-    explore.library.add(source, samples)
-    choices = [*explore.library.choices(), (f"Validation rows of {name}", source)]
-    return moved._replace(text=samples[0].text, sample=samples[0], source=gr.update(choices=choices, value=source))
+    explore.library.add(source, samples, key)
+    picker = gr.update(choices=explore.library.choices(source), value=source)
+    return moved._replace(text=samples[0].text, sample=samples[0], source=picker)
 
 
 def create_train_tab(
@@ -75,9 +75,9 @@ def create_train_tab(
     with gr.Tabs(elem_id="train-tabs") as tabs:
         with gr.Tab("New run", id="new"):
             inputs, following = create_new_run(new, opened, tabs, watched)
-        with gr.Tab("Live", id="live") as live_tab:
+        with gr.Tab("Live", id="live", elem_id="live-page") as live_tab:
             open_watched = create_live_run(demo, live, live_tab, watched)
-        with gr.Tab("All runs", id="all") as all_runs:
+        with gr.Tab("All runs", id="all", elem_id="all-runs-page") as all_runs:
             chosen, open_chosen, go_on = create_run_history(demo, history, all_runs, tabs, watched)
 
     opened_with = Opened(pages, explore.model, explore.text, explore.sample, explore.source)
