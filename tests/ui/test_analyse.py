@@ -25,6 +25,7 @@ from train.evaluation.measured_rows import rows_of
 from train.evaluation.reliance import html, known, measured
 from ui.analyse import atlas
 from ui.analyse.handlers import Analysis, Analyst, cell_texts, layer_view, search, summary, tables
+from ui.analyse.opening import Opening
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach, _Hub
 from ui.server.limits import VisitorLimits
@@ -68,6 +69,16 @@ def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
     assert "dropped" in layers and may_drop["visible"]
     few = [*analyst.run("tiny", "toy", str(table), "", 5)][-1][0]
     assert len(few.corpus.texts) == 5
+
+
+def test_the_tab_opens_with_an_example_that_is_routed_once_for_all(analyst, toy_run):
+    opening = Opening(analyst)
+    (example, begun, *_, shown), (again, *_) = [*opening.look(False)][-1], [*opening.look(False)][-1]
+    assert (example.model, begun, shown) == ("tiny", True, "shown") and again is example
+    assert len(example.corpus.texts) >= 60 and example.corpus.labelled
+    assert [*opening.look(True)] == [(gr.skip(),) * 4]  # What a visitor asked for stays.
+    other = Analyst(ModelShelf({"toy": toy_run.best}, "cpu"), analyst.workspace)  # Its classes are not those of news.
+    assert [*Opening(other).look(False)][-1][0] == gr.skip()
 
 
 def test_nothing_is_said_of_drops_where_no_expert_can_be_full(checkpoint, tmp_path):

@@ -23,6 +23,7 @@ from ui.analyse.handlers import (
     summary,
     tables,
 )
+from ui.analyse.opening import FIRST_DATA, Opening
 from ui.catalog.private_models import PrivateModels
 from ui.components.events import EACH, LAST, ONCE
 from ui.components.outputs import outputs
@@ -65,7 +66,7 @@ _BUTTON = {"min_width": 0, "scale": 0}
 _PICKER = {"filterable": False, "min_width": 140}
 
 # What of an earlier data set must not stay.
-_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "atlas", "analysis", "shown", "files")
+_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "atlas", "analysis", "shown", "files", "begun")
 
 
 class _Choice(NamedTuple):
@@ -112,7 +113,8 @@ def create_analyse_tab(
         pages: the page's tabs, to move to Explore.
         explore: what a text is opened in.
     """
-    analysis = gr.State(None)
+    analysis, begun = gr.State(None), gr.State(False)
+    example = gr.Textbox(visible="hidden", elem_id="analyse-example")
     with gr.Column(elem_classes="card"):
         choice = _create_choice(analyst)
     with gr.Column(visible=False, elem_id="analysis") as shown:
@@ -135,7 +137,7 @@ def create_analyse_tab(
     of_layer = LayerView(words, classes, right_words, right_loads, expert.picker)
     draw_atlas, measuring = connect_atlas(analyst, atlas, analysis, layer, of_layer, expert.card)
     relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **ONCE)
-    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, atlas.table, analysis, shown, files)
+    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, atlas.table, analysis, shown, files, begun)
     of_expert = {
         "fn": _card_of(analyst, False),
         "inputs": [analysis, layer, expert.picker],
@@ -143,8 +145,12 @@ def create_analyse_tab(
         **LAST,
     }
     looking = {"fn": layer_view, "inputs": [analysis, layer], "outputs": [*of_layer], **LAST}
-    for done in _connect_choice(analyst, choice, analysis, cleaned, [relying, measuring]):
-        done.then(summary, [analysis], [*summed], **LAST).then(**looking).then(**of_expert).then(**draw_atlas)
+    opened = [analysis, begun, choice.progress, example]
+    opening = tab.select(Opening(analyst).look, [begun], opened, concurrency_limit=1, **LAST)
+    whole = {"fn": summary, "inputs": [analysis], "outputs": [*summed], **LAST}
+    asked = _connect_choice(analyst, choice, analysis, cleaned, [opening, relying, measuring])
+    for shows in (example.change, *(done.then for done in asked)):
+        shows(**whole).then(**looking).then(**of_expert).then(**draw_atlas)
     layer.input(**looking).then(**of_expert)
     expert.picker.input(**of_expert)
     expert.measure.click(**of_expert | {"fn": _card_of(analyst, True)})
@@ -159,7 +165,7 @@ def create_analyse_tab(
 
 
 def _create_choice(analyst: Analyst) -> _Choice:
-    gr.HTML(heading("Where a whole data set goes"), **_PLAIN)
+    gr.HTML(heading("Analyse a data set"), **_PLAIN)
     with gr.Row(elem_classes="columns"):
         model = gr.Dropdown(
             analyst.shelf.choices(),
@@ -168,7 +174,7 @@ def _create_choice(analyst: Analyst) -> _Choice:
             elem_id="analyse-model",
             **_PICKER,
         )
-        dataset = gr.Dropdown(analyst.offer(), value="mini_news", label="Data set", elem_id="analyse-data", **_PICKER)
+        dataset = gr.Dropdown(analyst.offer(), value=FIRST_DATA, label="Data set", elem_id="analyse-data", **_PICKER)
         split = gr.Textbox(label="Split", placeholder="default: test", max_lines=1, min_width=140)
         limit = gr.Number(0, label="Rows (0 = all)", min_width=110, precision=0, minimum=0)
         own = {"visible": False, "filterable": False, "min_width": 140}
@@ -365,7 +371,7 @@ def _leave() -> tuple[Any, Any]:
 
 def _clean() -> Any:
     hidden = gr.update(visible=False)
-    return _Cleaned(gr.update(visible=True), "", "", "", "", None, hidden, gr.update(visible=False, value=None))
+    return _Cleaned(gr.update(visible=True), "", "", "", "", None, hidden, gr.update(visible=False, value=None), True)
 
 
 def _card_of(analyst: Analyst, measured: bool):
