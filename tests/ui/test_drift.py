@@ -100,6 +100,8 @@ def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace
     assert picker["choices"] == [("mine (4 checkpoints)", "mine")] and picker["value"] == "mine" and not note
     assert drift.first_text("mine", "") and not drift.first_text("mine", "a text of their own")
     assert not Drift(replace(workspace, limits=VisitorLimits()), "cpu").first_text("mine", "")
+    found, filled = drift.fill("mine", "", "")
+    assert found == filled == drift.first_text("mine", "") and drift.fill("mine", "my own", filled)[0] == "my own"
     *waiting, (said, trail) = drift.route("mine", "", TEXT)
     assert all(words and one is None for words, one in waiting) and "step 2 to 7" in said
     visible, slider, saturated, classes, shown, *_ = show(trail)

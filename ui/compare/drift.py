@@ -96,9 +96,25 @@ class Drift:
         if (text or "").strip() or not name or self.workspace.limits:
             return ""
         try:
+            kept = self.workspace.run(name).kept_checkpoints()
+        except RunError:
+            return ""
+        if len(kept) < FIRST_STEPS or FIRST_CHECKPOINTS * max(map(weight_bytes, kept.values())) > FIRST_BYTES:
+            return ""
+        return self._held_out(name)
+
+    def fill(self, name: str | None, text: str, filled: str) -> tuple[str, str]:
+        """(text, what of it is no visitor's own): one that the run held out, where nobody typed one."""
+        if (text or "").strip() and text != filled:
+            return text, filled
+        found = self._held_out(name)
+        return found, found
+
+    def _held_out(self, name: str | None) -> str:
+        """The first text that a run held out; "" where there is none, or it may be another visitor's."""
+        try:
             run = self.workspace.run(name)
-            kept = run.kept_checkpoints()
-            if len(kept) < FIRST_STEPS or FIRST_CHECKPOINTS * max(map(weight_bytes, kept.values())) > FIRST_BYTES:
+            if self.workspace.limits and run.arguments().data.source.is_file:
                 return ""
             samples = validation_samples(run, name, CLASSIFIER)
         except RunError:
@@ -228,7 +244,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -
         tab: the tab it is in; the runs are listed anew when it is chosen. The first time one of them is shown, where
             that is quick.
     """
-    trail = gr.State(None)
+    trail, filled = gr.State(None), gr.State("")
     plain = {"apply_default_css": False}
     with gr.Column(elem_classes="card", elem_id="drift"):
         gr.HTML(heading("Drift") + quiet(_HINT), **plain)
@@ -238,7 +254,7 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -
                 label="Text",
                 lines=3,
                 max_lines=8,
-                placeholder="the first text above",
+                placeholder="a text that the run held out",
                 min_width=280,
                 elem_id="drift-text",
             )
@@ -254,10 +270,12 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -
     listing = tab.select(drift.refresh, [run], [run, kept, asked, go, recorded], **LAST)
     leaving = recorded.click(lambda: gr.Tabs(selected="how"), None, [pages], **LAST)
     leaving.then(None, None, None, js=_TO_RECORD, **LAST)
-    first = [text, said, opened, *followed]
+    first = [text, filled, said, opened, *followed]
     listing.then(_first_look(drift), [run, text, opened], first, concurrency_limit=1, **LAST)
+    filling = {"fn": drift.fill, "inputs": [run, text, filled], "outputs": [text, filled], **LAST}
+    run.input(**filling)
     # One after the other: each reads many files, and holds a model of its own.
-    routed = go.click(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **LAST)
+    routed = go.click(**filling).then(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **LAST)
     routed.then(show, [trail], [*followed], **LAST)
     # In the browser: nothing to wait for, and no move is lost.
     followed.place.input(
@@ -291,13 +309,14 @@ def _create_results() -> Followed:
 
 def _first_look(drift: Drift) -> Callable[..., Iterator[Any]]:
     def look(name: str | None, text: str, opened: bool) -> Iterator[Any]:
-        """(text, what to say, whether it was opened, what is shown): what the card opens with, once."""
+        """(text, that it is no visitor's own, what to say, whether it was opened, what is shown): what the card opens
+        with, once."""
         unchanged = Followed(*[gr.skip()] * len(Followed._fields))
         found = "" if opened else drift.first_text(name, text)
         if not found:
-            yield gr.skip(), gr.skip(), opened, *unchanged
+            yield gr.skip(), gr.skip(), gr.skip(), opened, *unchanged
             return
         for said, trail in drift.route(name, found, most=FIRST_CHECKPOINTS):
-            yield found, said, True, *(show(trail) if trail else unchanged)
+            yield found, found, said, True, *(show(trail) if trail else unchanged)
 
     return look
