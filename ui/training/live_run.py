@@ -28,7 +28,8 @@ from ui.training.written_samples import NONE_YET, samples_html
 
 # Between two drawings of a run that goes on: at first, and after some minutes.
 DRAW_SECONDS = (4.0, 32.0)
-NOTHING_YET = quiet("No run yet. Start one under “New run”.")
+# With this the style sheet shows nothing else of the tab.
+NOTHING_YET = Markup('<p class="facts no-run">No run yet. Start one under “New run”.</p>')
 NO_PROBE = quiet("No probe text. Set one under “New run” (“Probe text”) to see its routing settle.")
 # Which of the two lies higher depends on the run: dropout raises the training loss, memorised texts lower it.
 _LOSSES = (

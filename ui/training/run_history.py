@@ -23,6 +23,7 @@ from ui.look.html import facts, heading, note, part, quiet
 from ui.look.page_words import page_words
 from ui.server.downloads import fresh_path, hand_over
 from ui.server.workspace import Workspace, clean_name, visitor_of
+from ui.training.live_run import NOTHING_YET
 from ui.training.run_summary import PIECES, STARTING, arguments_diff_html, duration
 
 COLUMNS = ["run", "state", "data", "task", "preset", "best on validation", "steps", "time", "started"]
@@ -75,10 +76,11 @@ class RunHistory:
         waits = row["state"] != "queued" or self.workspace.waits(Run(Path(row["folder"])))
         return row["state"] if waits else STARTING
 
-    def refresh(self, compared: Sequence[str]) -> tuple[Any, Any]:
-        """(table, picker of runs to compare)."""
-        names = self.workspace.names()
-        return self.table(), gr.update(choices=names, value=[name for name in compared or () if name in names])
+    def refresh(self, compared: Sequence[str]) -> tuple[Any, Any, str]:
+        """(table, picker of runs to compare, what stands there without any run)."""
+        names, table = self.workspace.names(), self.table()
+        picker = gr.update(choices=names, value=[name for name in compared or () if name in names])
+        return table, picker, "" if table else NOTHING_YET
 
     def choose(self, event: gr.SelectData) -> Chosen:
         """A click on a row."""
@@ -200,6 +202,7 @@ def create_run_history(
         with gr.Row(elem_classes="card-head"):
             gr.HTML(heading("All runs"), apply_default_css=False)
             refresh = gr.Button("Refresh", elem_id="refresh-runs", **_BUTTON)
+        none = gr.HTML("", apply_default_css=False)
         table = gr.Dataframe(
             headers=COLUMNS,
             interactive=False,
@@ -215,7 +218,7 @@ def create_run_history(
     with gr.Column(elem_classes="card run-plots"):
         compared = _create_comparison(handlers)
 
-    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared], **LAST}
+    listed = {"fn": handlers.refresh, "inputs": [compared], "outputs": [table, compared, none], **LAST}
     tab.select(**SHOW, outputs=[table], **EACH)
     tab.select(**listed)
     refresh.click(**listed)
@@ -271,7 +274,9 @@ def _create_actions(words: gr.HTML) -> tuple[Chosen, _Renaming, _Deleting]:
 
 
 def _create_publish(handlers: RunHistory, chosen: Chosen) -> None:
-    with gr.Accordion("Publish to the Hugging Face Hub", open=False, visible=not handlers.workspace.public):
+    with gr.Accordion(
+        "Publish to the Hugging Face Hub", open=False, visible=not handlers.workspace.public, elem_id="publish"
+    ):
         with gr.Row(elem_classes="buttons"):
             repository = gr.Textbox(placeholder="owner/name", max_lines=1, scale=2, **_BARE)
             private = gr.Checkbox(True, label="private", container=False, min_width=90, scale=0)
