@@ -119,10 +119,10 @@ WRONG = """() => {
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800), (1920, 1080)])
 def test_the_first_screen_is_whole(open_page, width, height):
     page = open_page(width=width, height=height)
-    wait_for_words(page, "#prediction .voted", "bias")
+    wait_for_words(page, "#prediction .voted", "Votes for")
     # What teaches lies above the fold; on a phone the grid begins there.
     above = ["#text", "#route", "#prediction .bar.top", "#prediction .voted"]
-    above += ["#summary", "#routing-grid .grid-body"] if width > 390 else []
+    above += ["#summary", "#routing-grid .grid-body", "#routing-grid .grid-legend"] if width > 390 else []
     boxes = page.evaluate(BOXES, [*above, "#grid-card", "#detail"])
     assert {part: box for part, box in boxes.items() if part in above and box["bottom"] > height} == {}
     assert boxes["#grid-card"]["top"] < height - 80

@@ -67,10 +67,12 @@ def prediction_card(
 
 
 def votes_line(prediction: Prediction) -> dict[str, Any] | None:
-    """The votes for the predicted class, the largest first: each expert's, the rest in one, the bias, and their sum."""
+    """The votes for the predicted class, the largest first: each expert's, the rest in one, the bias ("" = ±0), and
+    their sum."""
     if prediction.votes is None:
         return None
     label, digits = list(prediction.scores).index(prediction.label), digits_of(prediction)
+    bias = round(float(prediction.bias[label]), digits)
     voted_E = prediction.votes_of_experts[:, label].tolist()
     order = sorted((e for e, vote in enumerate(voted_E) if vote), key=lambda e: -abs(voted_E[e]))
     rest = order[MAX_VOTERS:]
@@ -81,7 +83,7 @@ def votes_line(prediction: Prediction) -> dict[str, Any] | None:
             for e in order[:MAX_VOTERS]
         ],
         "rest": f"{len(rest)} more {signed(sum(voted_E[e] for e in rest), digits)}" if rest else "",
-        "bias": signed(float(prediction.bias[label]), digits),
+        "bias": signed(bias, digits) if bias else "",
         "sum": signed(float(prediction.logits[label]), digits),
     }
 

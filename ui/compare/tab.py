@@ -105,7 +105,7 @@ def agreement_table(here: Prediction, there: Prediction, pairs: list[tuple[int, 
 
 
 def _in_words(here: Prediction, there: Prediction, pairs: list[tuple[int, int]]) -> Markup:
-    said = f"{len(pairs)} of {len(here.tokens)} and {len(there.tokens)} tokens are shared. "
+    said = f"The texts have {len(here.tokens)} and {len(there.tokens)} tokens, of which {len(pairs)} are the same. "
     if set(here.scores) != set(there.scores):
         said += f"The first says {here.label}, the second, which has other classes, {there.label}."
     elif here.label == there.label:

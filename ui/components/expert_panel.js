@@ -87,6 +87,11 @@ function row(layer, l, most) {
       box.title = `without expert ${e}: ${data.label} ${points(change)} points`;
       chip.setAttribute("aria-label", `${chip.getAttribute("aria-label")}; ${box.title}`);
       holder.append(box);
+    } else if (data.writes) {
+      // Switching off what the text hardly uses changes little.
+      const used = make("i", "panel-used");
+      used.style.width = `${(100 * layer.tokens[e]) / Math.max(1, ...layer.tokens)}%`;
+      holder.append(used);
     }
     experts.append(holder);
   });
@@ -175,6 +180,7 @@ function acts() {
     ? `Changed: ${data.said.join(" · ")}.`
     : `Click an expert to switch it off${data.stops.length > 1 ? ", or move the capacity" : ""}${data.choices ? ", or choose another number of them" : ""}`
       + `${data.writes ? ": the text is written again, beside the one before" : ""}. `
+      + `${data.writes && !needsMap(data) ? "The longer the line below it, the more tokens of this text it read. " : ""}`
       + "The Token tab sends a single token elsewhere.";
   const buttons = make("div", "panel-buttons");
   buttons.append(

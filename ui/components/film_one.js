@@ -53,6 +53,8 @@ function drawBuffers(g, film, place, layer, inLayer, look, tints) {
   const tokens = film.tokens.length, slots = slotsOf(place, layer);
   const limit = layer.capacity === null ? ", no limit" : ` of ${layer.capacity}`;
   g.textAlign = "center";
+  g.font = `11px ${FONT}`;
+  g.fillStyle = look.dim;
   g.fillText(place.narrow ? "buffers" : `buffers${limit}`, (place.buffer + place.bufferEnd) / 2, place.bottom + 10);
   for (let e = 0; e < film.experts; e++) {
     const y = rowOf(place, e);

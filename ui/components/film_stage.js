@@ -92,7 +92,11 @@ function drawMoment(g, film, place, time, chosen, look, tints) {
     for (const dot of kind.dots(place, film, layer, t, wayOf(t, tokens, inLayer))) drawDot(g, dot, 3, look, tints);
   }
   const own = kind.dots(place, film, layer, chosen, way);
-  own.forEach((dot, i) => drawDot(g, dot, 7, look, tints, own.length === 1 || (!i && dot.expert === undefined) ? film.tokens[chosen] : " "));
+  own.forEach((dot, i) => {
+    const named = own.length === 1 || (!i && dot.expert === undefined);
+    drawDot(g, dot, 7, look, tints, true);
+    if (named) drawName(g, film.tokens[chosen], dot, place, look);
+  });
   if (!kind.lost(layer, chosen)) drawResidual(g, film, place, way, look, tints);
   drawSaid(g, place, ended && film.answer ? film.answer : said(film, index, chosen, phaseOf(way)), look);
   return areas;
@@ -214,7 +218,7 @@ function curve(g, place, end, y) {
   g.stroke();
 }
 
-function drawDot(g, dot, radius, look, tints, name = "") {
+function drawDot(g, dot, radius, look, tints, framed = false) {
   if (!dot) return;
   g.save();
   g.globalAlpha = clamp(dot.light, 0, 1);
@@ -223,19 +227,29 @@ function drawDot(g, dot, radius, look, tints, name = "") {
   g.arc(dot.x, dot.y, radius, 0, 2 * Math.PI);
   g.fill();
   g.globalAlpha = 1;
-  // A name of spaces alone is an outline without words.
-  if (name || dot.dropped) {
+  if (framed || dot.dropped) {
     g.strokeStyle = dot.dropped ? look.bad : look.ink;
-    g.lineWidth = name ? 2 : 1.25;
+    g.lineWidth = framed ? 2 : 1.25;
     g.stroke();
   }
-  if (name.trim()) {
-    g.font = `600 12px ${FONT}`;
-    const width = Math.min(g.measureText(name).width, 120), x = clamp(dot.x - width / 2, 4, g.canvas.clientWidth - width - 4);
-    box(g, x - 5, dot.y - radius - 24, width + 10, 18, 5, look.card, 0.92);
-    g.fillStyle = look.ink;
-    g.fillText(name, x, dot.y - radius - 14, 120);
-  }
+  g.restore();
+}
+
+// A token's name above its dot; before the experts, whose boxes it would hide.
+function drawName(g, name, dot, place, look) {
+  g.save();
+  g.font = `600 12px ${FONT}`;
+  g.textAlign = "left";
+  const width = Math.min(g.measureText(name).width, 120), inside = dot.x > place.expert - 12 && dot.x < place.expertEnd + 12;
+  const x = inside ? place.expert - width - 20 : clamp(dot.x - width / 2, 4, place.width - width - 4);
+  const y = inside ? dot.y + 1 : dot.y - 21;
+  // An outline, not a box: what lies behind stays whole.
+  g.strokeStyle = look.card;
+  g.lineJoin = "round";
+  g.lineWidth = 4;
+  g.strokeText(name, x, y, 120);
+  g.fillStyle = look.ink;
+  g.fillText(name, x, y, 120);
   g.restore();
 }
 

@@ -226,12 +226,12 @@ def create_how_it_works(tab: gr.Tab, pages: gr.Tabs, explore: ExploreTab) -> Non
         gr.HTML(quiet(_RECORDED), apply_default_css=False)
         training = create_training_record()
     scaling = read_scaling()
-    with gr.Column(elem_classes="card", visible=scaling is not None):
+    with gr.Column(elem_classes="card run-plots", visible=scaling is not None):
         gr.HTML(scaling_html(scaling), apply_default_css=False, elem_id="how-scaling")
         with gr.Row():
             # An empty plot names itself where no name may be.
             losses, speed_up = (
-                gr.Plot(show_label=False, container=False, buttons=[], visible=False, elem_id=name)
+                gr.Plot(show_label=False, container=False, buttons=[], visible=False, min_width=300, elem_id=name)
                 for name in ("how-scaling-loss", "how-scaling-speed")
             )
 
