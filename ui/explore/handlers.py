@@ -23,7 +23,7 @@ from ui.catalog.samples import BUNDLED, Sample, SampleLibrary
 from ui.components.expert_panel import changes_from_panel, panel_value, serial_of
 from ui.components.outputs import SKIP, is_skipped
 from ui.explore.details import Details
-from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text
+from ui.explore.kind_layout import controls_for, fitting_sample, fitting_text, stop_button
 from ui.explore.outputs import Chosen, Drawn, Looked, Reopened, Restored, Shown
 from ui.explore.present import Present
 from ui.look.html import empty_card, message_card, notice
@@ -145,7 +145,7 @@ class Explorer:
 
     def open_record(self, file: str) -> Reopened:
         """A saved record. Of a file that is none, what was there stays, and the reason stands below the button."""
-        idle = gr.update(interactive=False)
+        idle = stop_button(False)
         try:
             view = read_record(Path(file).read_bytes())
         except (OSError, ValueError) as error:

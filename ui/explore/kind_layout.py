@@ -82,13 +82,18 @@ def controls_for(kind: Kind, text: str | None) -> Controls:
         samples=gr.update(visible=False),
         source=gr.update(visible=classifies),
         generate=gr.update(visible=writes),
-        stop=gr.update(visible=writes, interactive=False),
+        stop=stop_button(False) | {"visible": writes},
         settings=gr.update(visible=writes),
         neighbours=gr.update(visible=classifies),
         # What a model writes is where a change of its experts shows best.
         details=gr.Tabs(selected=EXPERTS) if writes else gr.skip(),
         begin=begins(kind),
     )
+
+
+def stop_button(able: bool) -> dict[str, Any]:
+    """The button that ends writing. Its words too: a button that has just appeared may have lost them."""
+    return gr.update(value="Stop", interactive=able)
 
 
 def begins(kind: Kind) -> Any:

@@ -24,6 +24,7 @@ from ui.components.outputs import SKIP, is_skipped
 from ui.explore.details import look
 from ui.explore.generation_settings import decoding_of
 from ui.explore.handlers import Explorer, blank_outputs, shown
+from ui.explore.kind_layout import stop_button
 from ui.explore.outputs import Chosen, Drawn, Looked, Reopened, Shown, Step
 from ui.explore.present import Present, number_of
 from ui.sharing.link import LINK, read_link
@@ -37,7 +38,7 @@ STEP_SECONDS = 0.1
 _WRITES, _AGAIN, _BEFORE = "writing …", "rewriting …", "before, without your changes …"
 _BEAMS = "Beam search: the best text appears when it is complete."
 _WAITS = "Others let a model write: yours is next."
-_IDLE = gr.update(interactive=False)
+_IDLE = stop_button(False)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ class Writing:
         turn = self._turns.acquire(blocking=False)
         try:
             card = writing_card(prompt, "", words if turn else _WAITS, wanted.before)
-            yield Step(answer=card, notice="", panel=panel, stop=gr.update(interactive=True))
+            yield Step(answer=card, notice="", panel=panel, stop=stop_button(True))
             while not turn:
                 turn = self._turns.acquire(timeout=0.2)
                 if mine.over:
