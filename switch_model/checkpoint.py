@@ -266,8 +266,9 @@ def read_config(path: Path) -> tuple[SwitchConfig, type[SwitchPreTrainedModel]]:
 
 def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder",)) -> int:
     """Number of parameters of embeddings, attention and MLPs, computed from the config without building the model."""
-    inner = 3 if config.dense_act_fn == "gated-gelu" else 2
+    inner = 3 if config.dense_act_fn.startswith("gated") else 2
     mlp = inner * config.d_model * config.d_ff
+    experts = inner * config.d_model * config.expert_width * (config.num_experts + config.num_shared_experts)
     attention = 4 * config.d_model * config.num_heads * config.d_kv
     tables = (not config.tie_word_embeddings) + (not config.share_embeddings)
     written = (config.decoder_vocab_size or config.vocab_size) * tables
@@ -276,7 +277,7 @@ def estimated_parameters(config: SwitchConfig, stacks: Sequence[str] = ("encoder
     total += config.counted_rows * (len(config.labels) + 1)
     for stack in stacks:
         for layer in range(config.depth(stack)):
-            total += mlp * (config.num_experts if config.is_sparse(layer, stack) else 1)
+            total += experts if config.is_sparse(layer, stack) else mlp
             total += attention * (config.num_experts if config.attention_is_sparse(layer, stack) else 1)
             total += attention * (stack == "decoder" and len(stacks) > 1)
     return total

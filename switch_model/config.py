@@ -136,6 +136,7 @@ class SwitchConfig(SwitchFields):
                 f"conv_width={self.conv_width} is not allowed in a decoder: a convolution reads later tokens too."
             )
         self._check_readout()
+        self._check_router()
         # A decoder attends to earlier tokens only, and uses all buckets for them.
         part, words = (2, "half") if "decoder" in self.stacks else (4, "a quarter")
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // part:
@@ -169,6 +170,103 @@ class SwitchConfig(SwitchFields):
                 'readout="experts" is not allowed: there is no encoder with a sparse MLP to read from '
                 "(num_experts=1 makes a dense one)."
             )
+
+    def _check_router(self) -> None:
+        """Raise ValueError for settings that the router can't have."""
+        kind, experts = self.router, self.num_experts
+        if kind == "switch":
+            for name, plain in (("num_shared_experts", 0), ("expert_groups", 1), ("routed_scaling_factor", 1)):
+                if getattr(self, name) != plain:
+                    raise ValueError(
+                        f'{name}={getattr(self, name)} is not allowed with router="switch", which sends each token to '
+                        'one expert and no other: take router="topk" (with num_experts_per_tok=1, if one is meant).'
+                    )
+            return
+        for name, own in (("readout", "residual"), ("attention_experts", "none")):
+            if getattr(self, name) != own:
+                raise ValueError(
+                    f'router="{kind}" is not allowed with {name}="{getattr(self, name)}", which needs one expert for '
+                    f'each token: take router="switch", or {name}="{own}".'
+                )
+        if self.num_experts_per_tok > experts:
+            raise ValueError(
+                f"num_experts_per_tok={self.num_experts_per_tok} is not allowed: a layer has num_experts={experts}."
+            )
+        if kind == "expert_choice":
+            self._check_expert_choice()
+        elif self.norm_topk_prob and self.num_experts_per_tok == 1:
+            raise ValueError(
+                "norm_topk_prob=True is not allowed with num_experts_per_tok=1: the one weight would always be 1, and "
+                "the router would learn nothing."
+            )
+        self._check_groups()
+
+    def _check_expert_choice(self) -> None:
+        for layer in range(self.depth("decoder") if "decoder" in self.stacks else 0):
+            if self.is_sparse(layer, "decoder"):
+                raise ValueError(
+                    'router="expert_choice" is not allowed in a decoder: an expert chooses among all tokens of a text, '
+                    "later ones too, so that a token's output would tell what follows it (2202.09368, section 6). Take "
+                    "it in an encoder, or decoder_sparse_step=0."
+                )
+        if self.balance == "bias":
+            raise ValueError(
+                'balance="bias" is not allowed with router="expert_choice": every expert takes equally many tokens.'
+            )
+
+    def _check_groups(self) -> None:
+        groups, size = self.expert_groups, self.num_experts // self.expert_groups
+        if groups == 1:
+            return
+        if self.router == "expert_choice":
+            raise ValueError(f'expert_groups={groups} is not allowed with router="expert_choice".')
+        least = 2 if self.router == "sigmoid_bias" else 1
+        if self.num_experts % groups or size < least:
+            raise ValueError(
+                f"expert_groups={groups} is not allowed: num_experts={self.num_experts} must make equal groups of at "
+                f"least {least}."
+            )
+        if not self.top_groups <= groups or self.num_experts_per_tok > self.top_groups * size:
+            raise ValueError(
+                f"top_groups={self.top_groups} is not allowed: it must be at most expert_groups={groups}, and hold "
+                f"num_experts_per_tok={self.num_experts_per_tok} experts (a group has {size})."
+            )
+
+    @property
+    def expert_width(self) -> int:
+        """Hidden width of one expert."""
+        return self.d_ff if self.d_expert is None else self.d_expert
+
+    @property
+    def num_choices(self) -> int:
+        """K: experts of a token in the records. With expert choice any number may be used."""
+        return {"switch": 1, "expert_choice": self.num_experts}.get(self.router, self.num_experts_per_tok)
+
+    @property
+    def any_choices(self) -> bool:
+        """Whether another number of experts for each token can be asked for."""
+        return self.router in ("topk", "sigmoid_bias")
+
+    @property
+    def active_experts(self) -> int:
+        """Routed experts that compute a token, with expert choice on average."""
+        return 1 if self.router == "switch" else self.num_experts_per_tok
+
+    @property
+    def shared_experts(self) -> tuple[str, ...]:
+        """Modules of experts that every token goes through: "encoder.blocks.0.mlp.shared_experts"."""
+        names = (name.replace(".", ".blocks.") for name in self.sparse_layers)
+        return tuple(f"{name}.mlp.shared_experts" for name in names) if self.num_shared_experts else ()
+
+    @property
+    def balances_by_bias(self) -> bool:
+        """Whether routers have a bias for the choice alone."""
+        return self.balance == "bias" or self.router == "sigmoid_bias"
+
+    @property
+    def balances_by_loss(self) -> bool:
+        """Whether the balance loss is part of the loss."""
+        return self.balance == "loss" and self.router in ("switch", "topk")
 
     @property
     def stacks(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from switch_model.config_rules import (
     Problem,
     Readout,
     RouterDtype,
+    RouterKind,
     Rule,
     option,
     rule_of,
@@ -65,6 +66,54 @@ class SwitchFields(PreTrainedConfig):
         largest=MAX_EXPERTS,
         effect="how many small networks a layer has; a token uses one of them, so that more cost memory, not time",
     )
+    router: RouterKind = option(
+        "switch",
+        "how tokens get their experts: one each (switch), top_k each (topk), top_k by sigmoid scores and a bias "
+        "(sigmoid_bias), or each expert chooses its tokens (expert_choice, encoders only)",
+        "switch_model/layers/routers/ has their papers.",
+        effect="who chooses whom: a token one expert, or several, or an expert its tokens",
+    )
+    num_experts_per_tok: int = option(
+        2,
+        "experts of a token, with another router than switch; with expert_choice on average",
+        "Not top_k: transformers would take that for a setting of `generate`.",
+        low=1,
+        largest=MAX_EXPERTS,
+        effect="with another router than switch, how many experts compute a token",
+    )
+    norm_topk_prob: bool = option(
+        True,
+        "divide the weights of a token's experts by their sum, with router=topk and sigmoid_bias",
+        "As Mixtral and DeepSeek-V3 do; OLMoE does not.",
+    )
+    routed_scaling_factor: float = option(
+        1.0, "factor on these weights", "DeepSeek-V3 has 2.5, beside a shared expert.", above=0.0
+    )
+    num_shared_experts: int = option(
+        0,
+        "experts that every token goes through besides (router=topk and others, not switch)",
+        "DeepSeekMoE (2401.06066), section 3.2.",
+        low=0,
+        largest=MAX_EXPERTS,
+        effect="experts that every token goes through besides, so that the others need not learn the same",
+    )
+    d_expert: int | None = option(
+        None,
+        "hidden width of one expert, where it is not d_ff",
+        "Fine-grained experts (DeepSeekMoE, section 3.1) are narrower than a dense MLP.",
+        low=1,
+        none="as d_ff",
+        largest=MAX_WIDTH,
+    )
+    expert_groups: int = option(
+        1,
+        "groups of experts, of which a token chooses top_groups first; 1 = no groups",
+        "With router=topk by each group's best expert (DeepSeek-V2, 2405.04434, section 2.1.2), with sigmoid_bias by "
+        "the sum of its best two (DeepSeek-V3, 2412.19437).",
+        low=1,
+        largest=MAX_EXPERTS,
+    )
+    top_groups: int = option(1, "groups that a token's experts come from", low=1, largest=MAX_EXPERTS)
     bigram_buckets: int = option(
         0,
         "rows of a hashed table of word-pair embeddings; 0 = words only",
@@ -226,14 +275,14 @@ class SwitchFields(PreTrainedConfig):
     )
     balance: Balance = option(
         "loss",
-        "load balancing: the balance loss, or a bias on the router's choice (loss-free)",
+        "load balancing: the balance loss, a bias on the router's choice (loss-free), or none",
         "The bias is added to the logits for the choice alone, and is raised for underloaded experts (Loss-Free "
-        "Balancing, 2408.15664).",
-        effect="how loads are kept even over a batch: by the balance loss, or by a bias on the choice",
+        "Balancing, 2408.15664). router=sigmoid_bias always has one, expert_choice needs nothing.",
+        effect="how loads are kept even over a batch: by the balance loss, by a bias on the choice, or not at all",
     )
     balance_rate: float = option(
         1e-3,
-        "with balance=bias: update of the bias per step",
+        "with balance=bias and router=sigmoid_bias: update of the bias per step",
         low=0.0,
         effect="with balance = bias, how far a training step moves that bias",
     )

@@ -10,9 +10,10 @@ from dataclasses import Field, dataclass, field
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-Activation = Literal["relu", "gelu", "gated-gelu"]
+Activation = Literal["relu", "gelu", "gated-gelu", "gated-silu"]
 Priority = Literal["position", "probability"]
-Balance = Literal["loss", "bias"]
+Balance = Literal["loss", "bias", "none"]
+RouterKind = Literal["switch", "topk", "sigmoid_bias", "expert_choice"]
 CapacityGroup = Literal["sequence", "batch"]
 Pooling = Literal["mean", "first", "max", "mean+max", "attention"]
 Readout = Literal["residual", "experts"]

@@ -116,6 +116,23 @@ class Interventions:
         if any(isinstance(one, tuple) for own in self.choices.values() for one in own):
             raise ValueError("`choices` name several experts for a token: a Switch model sends each token to one.")
 
+    def check_number_of_choices(self, own: int, num_experts: int, any_number: bool) -> None:
+        """Raise ValueError for another number of choices than a model can follow.
+
+        Args:
+            own: K of its records.
+            num_experts: E.
+            any_number: whether another number can be asked for.
+        """
+        if own == 1 and not any_number:
+            self.check_one_choice()
+            return
+        for number in self.numbers.values():
+            if number > num_experts:
+                raise ValueError(f"top_k={number} is not allowed: a layer has {num_experts} experts.")
+            if not any_number and number != own:
+                raise ValueError(f"top_k={number} is not allowed: with expert choice, experts choose their tokens.")
+
     def check_experts(self, num_experts: int) -> None:
         """Raise ValueError for an expert number of `num_experts` or above."""
         for layer, expert in self.experts:
@@ -233,6 +250,31 @@ def assigned_experts(
     length_B1 = torch.tensor([len(own_M) for own_M in assigned], device=own.device).expand(len(mask)).unsqueeze(1)
     meant_BT = mask & (place_BT < length_B1)
     return torch.where(meant_BT, table_RM.gather(1, place_BT.clamp(0, table_RM.shape[1] - 1)), own)
+
+
+def assigned_choices(
+    rows: Sequence[Interventions], layer: str, own: Tensor, mask: Tensor, past_tokens: Tensor | None = None
+) -> Tensor | None:
+    """`assigned_experts` where a token has K experts: (B, T, K), from `own` (B, T, K); None without `choices`. Raises
+    ValueError as it does, and where a token is not given K."""
+    if not any(row.choices.get(layer) for row in rows):
+        return None
+    choices, assigned_BTK = own.shape[-1], own.clone()
+    for index, real_T in enumerate(mask):
+        given = rows[index if len(rows) > 1 else 0].choices.get(layer)
+        if not given:
+            continue
+        wide = [one if isinstance(one, tuple) else (one,) for one in given]
+        if any(len(one) != choices for one in wide):
+            raise ValueError(f"`choices` of {layer} must name {choices} experts for each token, as the model chooses.")
+        place_M = real_T.nonzero().flatten()
+        if past_tokens is None and len(wide) != len(place_M):
+            raise ValueError(f"{len(wide)} choices are given in {layer}: the text has {len(place_M)} tokens.")
+        first = 0 if past_tokens is None else int(past_tokens[index])
+        meant = wide[first : first + len(place_M)]
+        if meant:
+            assigned_BTK[index, place_M[: len(meant)]] = torch.tensor(meant, device=own.device)
+    return assigned_BTK
 
 
 def swap_logits(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ class Routing:
         return self.logits.movedim(-1, 0).softmax(dim=0).movedim(0, -1).nan_to_num(nan=0.0)
 
     @property
+    def router_probs(self) -> Tensor:
+        """(B, T, E) as `probs`: what the balance losses are computed from."""
+        return self.probs
+
+    @property
     def gate(self) -> Tensor:
         """(B, T) router probability of the chosen expert, which scales that expert's output."""
         probs_EBT = self.logits.movedim(-1, 0).softmax(dim=0)
@@ -95,6 +100,11 @@ class Routing:
         chose = self.mask & self.chosen_logit.isfinite()
         counts_E = torch.zeros(self.num_experts, dtype=torch.int64, device=self.expert.device)
         return counts_E.index_add(0, self.expert.flatten(), chose.flatten().to(torch.int64))
+
+    @property
+    def per_token(self) -> float:
+        """Experts of a real token: 1, as in a record with several choices."""
+        return 1
 
     @property
     def load(self) -> Tensor:
@@ -196,10 +206,12 @@ def load_balancing_loss(routing: Routing, load: Tensor | None = None) -> Tensor:
 def sequence_balance(routing: Routing) -> Tensor:
     """(B,) E · Σ fᵢPᵢ of one layer over each sequence by itself; 0 for one without tokens."""
     count_B1 = routing.mask.sum(dim=1, keepdim=True).clamp(min=1)
-    probs_BTE = routing.probs
+    probs_BTE = routing.router_probs
     load_BE = probs_BTE.new_zeros(routing.mask.shape[0], routing.num_experts)  # len() would fix it in a graph.
     load_BE = load_BE.scatter_add(1, routing.experts.flatten(1), routing.chosen.flatten(1).to(load_BE.dtype))
-    load_BE = load_BE / (count_B1 * routing.experts.shape[-1])
+    each = routing.experts.shape[-1]
+    whole_B1 = count_B1 * each if each < routing.num_experts else load_BE.sum(dim=1, keepdim=True).clamp(min=1)
+    load_BE = load_BE / whole_B1
     importance_BE = (probs_BTE * routing.mask.unsqueeze(-1)).sum(dim=1) / count_B1
     return routing.num_experts * (load_BE * importance_BE).sum(dim=1)
 

@@ -17,18 +17,23 @@ from switch_model.routing import UNLIMITED, Routing, json_logits, logits_of_json
 
 @dataclass(frozen=True, eq=False)  # Tensors have no single truth value to compare by.
 class TopKRouting:
-    """What one sparse layer with K choices decided, as its router returned it. Nothing is computed from its logits:
-    what they mean differs by family.
+    """What one sparse layer with K choices decided, as its router returned it. What its logits mean differs by family:
+    `score` says so where it is known, as in this package's own models.
 
     Attributes:
         name: stack and block, counted from 0: "decoder.3".
         experts: (B, T, K) int64, the chosen experts: the largest weight first, but a forced expert before it.
         weights: (B, T, K) float32, what the experts' outputs are multiplied by; 0 = not used, such as an ablated
-            expert where fewer than K are left.
+            expert where fewer than K are left, or one whose buffer is full.
         mask: (B, T) bool, True = a real token.
         num_experts: E, without shared experts, which every token goes through.
         logits: (B, T, E) the router's scores of all experts as it gives them (in some families probabilities); -inf for
             an ablated expert. None where there are none.
+        score: how logits become the router's probabilities: "softmax", "sigmoid" (each divided by their sum), or "" =
+            not known.
+        slots: (B, T, K) int64, position of each choice in its expert's buffer, from 0; -1 where there is no choice, or
+            at padding. None = experts have no buffers.
+        limit: (B,) int64, slots per expert for each sequence; None as `slots`.
     """
 
     name: str
@@ -37,6 +42,9 @@ class TopKRouting:
     mask: Tensor
     num_experts: int
     logits: Tensor | None = None
+    score: str = ""
+    slots: Tensor | None = None
+    limit: Tensor | None = None
 
     @property
     def expert(self) -> Tensor:
@@ -49,9 +57,21 @@ class TopKRouting:
         return self.weights[..., 0]
 
     @property
-    def chosen(self) -> Tensor:
-        """(B, T, K) True where a real token's choice is used."""
+    def used(self) -> Tensor:
+        """(B, T, K) True where the expert computes a real token."""
         return self.mask.unsqueeze(-1) & (self.weights != 0)
+
+    @property
+    def full(self) -> Tensor:
+        """(B, T, K) True where a real token's expert had no slot left for it."""
+        if self.slots is None or self.limit is None:
+            return torch.zeros_like(self.experts, dtype=torch.bool)
+        return self.mask.unsqueeze(-1) & (self.slots >= self.limit.view(-1, 1, 1))
+
+    @property
+    def chosen(self) -> Tensor:
+        """(B, T, K) True where a real token chose an expert, whether it had a slot or not."""
+        return self.used | self.full
 
     @property
     def choices(self) -> Tensor:
@@ -60,9 +80,18 @@ class TopKRouting:
         return counts_E.index_add(0, self.experts.flatten(), self.chosen.flatten().to(torch.int64))
 
     @property
+    def per_token(self) -> float:
+        """Experts of a real token: K; with expert choice, where K = E and few are used, their mean number."""
+        most = self.experts.shape[-1]
+        return most if most < self.num_experts else float(self.choices.sum() / self.mask.sum().clamp(min=1))
+
+    @property
     def load(self) -> Tensor:
-        """(E,) share of all assignments, K for each real token, that go to each expert."""
-        return self.choices / (self.mask.sum() * self.experts.shape[-1]).clamp(min=1)
+        """(E,) share of all assignments that go to each expert: K for each real token; with expert choice, where K = E
+        and most are not used, those that are."""
+        choices_E, most = self.choices, self.experts.shape[-1]
+        whole = choices_E.sum() if most == self.num_experts else self.mask.sum() * most
+        return choices_E / whole.clamp(min=1)
 
     @property
     def probs(self) -> Tensor:
@@ -73,9 +102,20 @@ class TopKRouting:
         return empty_BTE.scatter_add(-1, self.experts, shares_BTK)
 
     @property
+    def router_probs(self) -> Tensor:
+        """(B, T, E) the router's probabilities of all experts, chosen or not, which the balance losses are computed
+        from; `probs` where it is not known how logits become probabilities."""
+        if self.logits is None or not self.score:
+            return self.probs
+        if self.score == "softmax":
+            return self.logits.softmax(dim=-1).nan_to_num(nan=0.0)
+        scores_BTE = self.logits.sigmoid()
+        return scores_BTE / scores_BTE.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+    @property
     def importance(self) -> Tensor:
-        """(E,) mean of `probs` over real tokens."""
-        return (self.probs * self.mask.unsqueeze(-1)).sum(dim=(0, 1)) / self.mask.sum().clamp(min=1)
+        """(E,) mean of `router_probs` over real tokens: P of the balance loss. Carries gradient."""
+        return (self.router_probs * self.mask.unsqueeze(-1)).sum(dim=(0, 1)) / self.mask.sum().clamp(min=1)
 
     @property
     def chosen_logit(self) -> Tensor:
@@ -99,23 +139,28 @@ class TopKRouting:
 
     @property
     def slot(self) -> Tensor:
-        """(B, T) 0, and -1 at padding: experts have no buffers."""
-        return self.mask.to(torch.int64) - 1
+        """(B, T) the first choice's position in its expert's buffer, 0 where experts have none; -1 at padding."""
+        return self.mask.to(torch.int64) - 1 if self.slots is None else self.slots[..., 0]
 
     @property
     def capacity(self) -> Tensor:
-        """(B,) UNLIMITED: nothing is dropped."""
+        """(B,) slots per expert for each sequence; UNLIMITED where nothing is dropped."""
+        if self.limit is not None:
+            return self.limit
         return torch.full(self.mask.shape[:1], UNLIMITED, dtype=torch.int64, device=self.mask.device)
 
     @property
     def kept(self) -> Tensor:
-        """(B, T) every real token."""
-        return self.mask
+        """(B, T) every real token that is not dropped."""
+        return self.mask & ~self.dropped
 
     @property
     def dropped(self) -> Tensor:
-        """(B, T) no token."""
-        return torch.zeros_like(self.mask)
+        """(B, T) True where all experts that a real token chose were full, or no expert chose it: the residual alone
+        carries it on."""
+        if self.limit is None or self.logits is None:
+            return torch.zeros_like(self.mask)
+        return self.mask & ~self.used.any(-1) & self.logits.isfinite().any(-1)
 
     def detached(self) -> "TopKRouting":
         """A copy on the CPU, outside the autograd graph."""
@@ -124,17 +169,21 @@ class TopKRouting:
     def example(self, index: int) -> "TopKRouting":
         """Sequence `index` alone, without its padding: a record with B = 1 and every token real."""
         real_T = self.mask[index]
-        return self._with(lambda tensor: tensor[index, real_T].unsqueeze(0))
+        return self._with(lambda one: one[index, real_T].unsqueeze(0) if one.dim() > 1 else one[index : index + 1])
 
     def _with(self, changed: Any) -> "TopKRouting":
-        own = {name: getattr(self, name) for name in ("experts", "weights", "mask", "logits")}
+        own = {name: getattr(self, name) for name in ("experts", "weights", "mask", "logits", "slots", "limit")}
         return replace(self, **{name: changed(tensor) for name, tensor in own.items() if tensor is not None})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers for JSON. A logit that is not finite becomes null."""
-        values = {name: getattr(self, name).detach().cpu().tolist() for name in ("experts", "weights", "mask")}
-        logits = {} if self.logits is None else {"logits": json_logits(self.logits)}
-        return {"name": self.name, "num_experts": self.num_experts, **values, **logits}
+        """Plain lists and numbers for JSON. A logit that is not finite becomes null; what is not known is left out."""
+        names = ("experts", "weights", "mask", "slots", "limit")
+        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        values = {name: tensor.detach().cpu().tolist() for name, tensor in tensors.items()}
+        values |= {} if self.logits is None else {"logits": json_logits(self.logits)}
+        return {"name": self.name, "num_experts": self.num_experts, **values} | (
+            {"score": self.score} if self.score else {}
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TopKRouting":
@@ -142,7 +191,7 @@ class TopKRouting:
         missing = [key for key in ("name", "num_experts", "experts", "weights", "mask") if key not in values]
         if missing:
             raise ValueError(f"A routing record lacks {', '.join(missing)}.")
-        logits = values.get("logits")
+        logits, slots, limit = (values.get(name) for name in ("logits", "slots", "limit"))
         record = cls(
             name=values["name"],
             experts=torch.tensor(values["experts"], dtype=torch.int64),
@@ -150,6 +199,9 @@ class TopKRouting:
             mask=torch.tensor(values["mask"], dtype=torch.bool),
             num_experts=int(values["num_experts"]),
             logits=None if logits is None else logits_of_json(logits),
+            score=str(values.get("score", "")),
+            slots=None if slots is None else torch.tensor(slots, dtype=torch.int64),
+            limit=None if limit is None else torch.tensor(limit, dtype=torch.int64),
         )
         shape_BT, experts = record.mask.shape, record.experts
         if (
@@ -157,6 +209,8 @@ class TopKRouting:
             or experts.shape[:2] != shape_BT
             or record.weights.shape != experts.shape
             or (record.logits is not None and record.logits.shape != (*shape_BT, record.num_experts))
+            or (record.slots is not None and record.slots.shape != experts.shape)
+            or (record.limit is not None and record.limit.shape != shape_BT[:1])
         ):
             raise ValueError(f"The tensors of routing record {record.name!r} do not fit together.")
         if experts.numel() and not 0 <= int(experts.min()) <= int(experts.max()) < record.num_experts:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from switch_model.analysis.statistics import RoutingTotals
 from switch_model.inference.batching import batches_by_length, padded
@@ -17,6 +18,7 @@ from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import CLS_NAME, MAX_CHARACTERS, TextPipeline, replace_surrogates
 from switch_model.routing import may_drop
 from switch_model.stepping import to_the_end
+from switch_model.topk_routing import AnyRouting
 
 # What is said beside a corpus that an encoder-decoder routed.
 ENCODER_ALONE = (
@@ -45,7 +47,7 @@ class Corpus:
         may_drop: whether an expert can be full at all.
         measures: per layer, the metrics of `RoutingTotals.summary`.
         names: token id -> readable name, for the tokens that occur.
-        experts: (L, K, J) all experts that the token chose; None where each has one.
+        experts: (L, K, J) all experts that the token chose, -1 = none further; None where each has one.
     """
 
     texts: list[str]
@@ -78,7 +80,7 @@ class Corpus:
         return np.where(self.true >= 0, self.true, self.predicted)
 
     def choices(self, layer: str) -> np.ndarray:
-        """(K, J) all experts that each token chose. Raises ValueError when there is no such layer."""
+        """(K, J) all experts that each token chose, -1 = none further. Raises ValueError for no such layer."""
         index = self.layer_index(layer)
         return self.expert[index, :, None] if self.experts is None else self.experts[index]
 
@@ -114,7 +116,7 @@ class Corpus:
         for index, layer in enumerate(self.layers):
             columns |= {f"{layer} expert": self.expert[index], f"{layer} dropped": self.dropped[index]}
             if self.experts is not None:
-                columns[f"{layer} experts"] = list(self.experts[index])
+                columns[f"{layer} experts"] = [chosen[chosen >= 0] for chosen in self.experts[index]]
         return columns
 
     def texts_table(self) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def route_in_steps(
             best = output.logits.float().softmax(-1).cpu().max(dim=-1)
             predicted[rows], probability[rows] = best.indices.numpy(), best.values.numpy()
         # (L, B, T, J) and (L, B, T): all layers at once, then copied text by text.
-        experts = torch.stack([record.experts for record in records]).cpu().numpy()
+        experts = torch.stack([_chosen(record) for record in records]).cpu().numpy()
         dropped = torch.stack([record.dropped for record in records]).cpu().numpy()
         limited = limited or may_drop(records)
         for place, row in enumerate(rows):
@@ -212,6 +214,12 @@ def route_in_steps(
         names=_names(pipeline, texts, token, text, offsets),
         experts=routes if routes.shape[-1] > 1 else None,
     )
+
+
+def _chosen(record: AnyRouting) -> Tensor:
+    """(B, T, J) experts; with expert choice, where a token may have any number, -1 for the rest."""
+    any_number = record.experts.shape[-1] == record.num_experts > 1
+    return record.experts.masked_fill(~record.chosen, -1) if any_number else record.experts
 
 
 def _layers_that_read(config: Any) -> tuple[str, ...]:

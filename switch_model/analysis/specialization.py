@@ -82,9 +82,9 @@ def text_counts(corpus: Corpus, layer: str) -> np.ndarray:
 
 
 def table_of(rows: np.ndarray, experts: np.ndarray, size: int, num_experts: int) -> np.ndarray:
-    """(size, E) number of tokens of each row (K,) that chose each expert, of (K, J)."""
-    pairs = rows[:, None] * num_experts + experts.astype(np.int64)
-    return np.bincount(pairs.ravel(), minlength=size * num_experts).reshape(size, num_experts)
+    """(size, E) number of tokens of each row (K,) that chose each expert, of (K, J); -1 = no further one."""
+    pairs = (rows[:, None] * num_experts + experts.astype(np.int64))[experts >= 0]
+    return np.bincount(pairs, minlength=size * num_experts).reshape(size, num_experts)
 
 
 def class_counts(corpus: Corpus, layer: str, labels: np.ndarray | None = None) -> np.ndarray:

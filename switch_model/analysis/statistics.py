@@ -55,8 +55,8 @@ class LayerTotals:
         return cls(
             tokens=mask_BT.sum(),
             choices=record.choices,
-            probability=(record.probs * mask_BT.unsqueeze(-1)).sum(dim=(0, 1)),
-            dropped=none,
+            probability=(record.router_probs * mask_BT.unsqueeze(-1)).sum(dim=(0, 1)),
+            dropped=record.dropped.sum() if record.slots is None else record.full.sum() / record.experts.shape[-1],
             entropy=record.token_entropy.sum(),
             squared_z=none if record.logits is None else router_z_loss(record) * mask_BT.sum(),
             sequence_balance=sequence_balance(record).sum(),
@@ -100,9 +100,10 @@ class LayerTotals:
         load_entropy, token_entropy, drop_rate. Rates are shares (0 to 1). With k > 1 choices of a token also what
         `_of_several` gives."""
         tokens, chosen = max(int(self.tokens), 1), self.choices_of_token
-        load_E = self.choices.double().cpu() / (tokens * chosen)
+        experts, choices_E = len(self.choices), self.choices.double().cpu()
+        # With expert choice, K = E and most choices are not used.
+        load_E = choices_E / (tokens * chosen if chosen < max(experts, 2) else choices_E.sum().clamp(min=1))
         importance_E = self.probability.double().cpu() / tokens
-        experts = len(load_E)
         scale = math.log(experts) if experts > 1 else 1.0
         entropy_scale = scale if chosen == 1 else 1.0  # A TopKRouting divides by log k itself.
         return {
@@ -191,11 +192,11 @@ def distinct_experts(text: np.ndarray, experts: np.ndarray, num_experts: int) ->
 
     Args:
         text: (T,) the text of each token.
-        experts: (T, K) all experts that each token chose.
+        experts: (T, K) all experts that each token chose; -1 = no further one.
     """
     _, row, length = np.unique(text, return_inverse=True, return_counts=True)
-    pairs = row[:, None] * num_experts + experts.astype(np.int64)
-    counts = np.bincount(pairs.ravel(), minlength=len(length) * num_experts).reshape(-1, num_experts)
+    pairs = (row[:, None] * num_experts + experts.astype(np.int64))[experts >= 0]
+    counts = np.bincount(pairs, minlength=len(length) * num_experts).reshape(-1, num_experts)
     long = length >= LONG_TEXT
     if not long.any():
         return None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from switch_model.attribution.linear import LinearMap, NotSeparable, agree, factors, frozen_norm
+from switch_model.routing import Routing
 from switch_model.sparse_mlp import SparseMLP
 
 
@@ -165,11 +166,11 @@ class Watched:
 
     def _of_experts(self, sparse: Seen, end: Tensor, then: LinearMap, layer: str) -> list[Added]:
         """The experts, each for itself, and what the block of experts gave besides. `then`: from it to `end` (P, D)."""
-        if isinstance(sparse.module, SparseMLP):
+        if isinstance(sparse.module, SparseMLP) and isinstance(sparse.output[1], Routing):
             record = sparse.output[1]
             kept_P = record.kept[0, self.places]
-            experts = record.expert[0, self.places].masked_fill(~kept_P, -1)
-            return [Added("experts", layer, end.unsqueeze(1), experts[:, None], record.gate[0, self.places, None])]
+            expert_P = record.expert[0, self.places].masked_fill(~kept_P, -1)
+            return [Added("experts", layer, end.unsqueeze(1), expert_P[:, None], record.gate[0, self.places, None])]
         calls = self.seen.get(sparse.module, [])
         experts = next((one for one in calls if one.module is getattr(sparse.module, "experts", None)), None)
         if experts is None or not _takes_choices(experts.inputs):

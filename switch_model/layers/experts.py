@@ -39,23 +39,23 @@ def _output_scale(config: SwitchConfig) -> float:
 class Experts(nn.Module):
     """All experts of one layer, their weights stacked: wi (E, F, D) and wo (E, D, F).
 
-    With "gated-gelu" there are two inner projections, wi_0 (activated) and wi_1, as in T5 v1.1.
+    With "gated-gelu" or "gated-silu" there are two inner projections, wi_0 (activated) and wi_1, as in T5 v1.1.
     """
 
     def __init__(self, config: SwitchConfig):
         super().__init__()
-        shape_EFD = (config.num_experts, config.d_ff, config.d_model)
-        self.gated, self.is_relu = config.dense_act_fn == "gated-gelu", config.dense_act_fn == "relu"
+        shape_EFD = (config.num_experts, config.expert_width, config.d_model)
+        self.gated, self.is_relu = config.dense_act_fn.startswith("gated"), config.dense_act_fn == "relu"
         if self.gated:
             self.wi_0 = nn.Parameter(torch.empty(shape_EFD))
             self.wi_1 = nn.Parameter(torch.empty(shape_EFD))
         else:
             self.wi = nn.Parameter(torch.empty(shape_EFD))
-        self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.d_ff))
+        self.wo = nn.Parameter(torch.empty(config.num_experts, config.d_model, config.expert_width))
         self.activation = activation(config.dense_act_fn)
         self.dropout = Dropout(config.expert_dropout)
         self.initializer_factor, self.residual_scale = config.initializer_factor, _output_scale(config)
-        self.aligned = config.d_ff % 8 == 0 and config.d_model % 8 == 0
+        self.aligned = config.expert_width % 8 == 0 and config.d_model % 8 == 0
         self.num_experts = config.num_experts
         self.group: ExpertGroup | None = None
         self.reset_parameters()
@@ -105,8 +105,7 @@ class Experts(nn.Module):
 
     def forward(self, hidden: Tensor, routing: Routing, positions: ExpertPositions) -> Tensor:
         """(B, T, D) -> (B·T, D): each kept token through its expert; zeros at padding and at dropped tokens."""
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
+        device, dtype = hidden.device.type, self._dtype(hidden)
         hidden_ND = hidden.flatten(0, 1).to(dtype)
         weights = [weight.to(dtype) for weight in self.weights]
         if is_exported():
@@ -123,12 +122,18 @@ class Experts(nn.Module):
             if device == "cpu" and 0 < longest <= PADDED_TOKENS and longest * len(lengths) <= 3 * len(hidden_ND):
                 return self._padded(hidden_ND, weights, padded_positions(expert_N, position_N, lengths), lengths)
             return self._one_by_one(hidden_ND, weights, order_K, position_N, lengths)
-        hidden_KD = permute_rows(hidden_ND, order_K, position_N)
-        if self.group is None:
-            output_KD = self._sorted(weights, hidden_KD, lengths)
-        else:
-            output_KD = computed_by_owners(hidden_KD, lengths, self.group, partial(self._sorted, weights))
+        output_KD = self._each(weights, permute_rows(hidden_ND, order_K, position_N), lengths)
         return permute_rows(output_KD, position_N, order_K)
+
+    def _dtype(self, hidden: Tensor) -> torch.dtype:
+        device = hidden.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wo.dtype
+
+    def _each(self, weights: Sequence[Tensor], hidden_KD: Tensor, lengths: list[int]) -> Tensor:
+        """Rows sorted by expert, `lengths` for each of all E, through the experts of this process or of its group."""
+        if self.group is None:
+            return self._sorted(weights, hidden_KD, lengths)
+        return computed_by_owners(hidden_KD, lengths, self.group, partial(self._sorted, weights))
 
     def _sorted(self, weights: Sequence[Tensor], hidden_KD: Tensor, lengths: list[int]) -> Tensor:
         """Rows sorted by expert, `lengths` for each -> (K, D)."""
@@ -200,3 +205,35 @@ class Experts(nn.Module):
         if not complete:
             output_RD = nn.functional.pad(output_RD, (0, 0, 0, 1))
         return output_RD.index_select(0, position_N)
+
+
+class ChoiceExperts(Experts):
+    """The same experts, several for each token: the sum of their outputs, times the weights."""
+
+    def forward(self, hidden: Tensor, experts: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, D), and K choices of each token, (N, K), with their weights; 0 = not computed -> (N, D)."""
+        dtype, choices = self._dtype(hidden), experts.shape[-1]
+        hidden_ND, weights_M, expert_M = hidden.to(dtype), weights.flatten(), experts.flatten()
+        used_M, own = weights_M != 0, [weight.to(dtype) for weight in self.weights]
+        if is_exported():
+            rows_MD = hidden_ND.repeat_interleave(choices, dim=0)
+            output_MD = each_expert(rows_MD, torch.where(used_M, expert_M, -1), own, self._one)
+            return (output_MD * weights_M.unsqueeze(-1)).view(hidden.shape[0], choices, -1).sum(dim=1).to(hidden.dtype)
+
+        # Choices sorted by expert, those that are not used behind all others.
+        last_M = torch.where(used_M, expert_M, self.num_experts)
+        order_M = last_M.to(torch.int16).argsort(stable=True)
+        count_E = torch.bincount(last_M, minlength=self.num_experts + 1)[:-1]
+        if self.group is None and self.computes_in_groups(hidden_ND):
+            # No shape may depend on the routing: unused choices go to the last expert, with weight 0.
+            ends_E = count_E.cumsum(0, dtype=torch.int32)
+            ends_E[-1] = order_M.shape[0]
+            linear = partial(grouped_linear, ends=ends_E)
+            *inner, wo = own
+            output_KD = linear(self._inside(hidden_ND[order_M // choices], inner, linear), wo)
+        else:
+            lengths = count_E.tolist()
+            order_M = order_M[: sum(lengths)]
+            output_KD = self._each(own, hidden_ND.index_select(0, order_M // choices), lengths)
+        weighted_KD = output_KD.to(hidden.dtype) * weights_M[order_M].unsqueeze(-1).to(hidden.dtype)
+        return torch.zeros_like(hidden).index_add(0, order_M // choices, weighted_KD)

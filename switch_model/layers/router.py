@@ -1,4 +1,5 @@
-"""Top1Router: hidden states -> Routing. One expert per token, and a position in that expert's buffer.
+"""Router: logits and capacity, for routers of all kinds. Top1Router: hidden states -> Routing, one expert per token and
+a position in that expert's buffer. Routers with several choices are in routers/.
 
 Legend: B batch, T tokens, D d_model, E experts, G capacity groups of N tokens.
 Switch Transformers (2101.03961) section 2.1-2.2, capacity after its eq. 3.
@@ -46,8 +47,8 @@ class RouterLinear(nn.Linear):
         return logits_EN.view(weight_ED.shape[0], *hidden.shape[:-1]).movedim(0, -1)
 
 
-class Top1Router(nn.Module):
-    """Scores every token against every expert and chooses the best one.
+class Router(nn.Module):
+    """What routers of all kinds share: logits of every token and expert, a bias for the choice, and capacity.
 
     The linear layer runs in float32 with autocast off whatever the model's dtype: bfloat16 logits flip close choices.
     In a causal stack nothing may depend on later tokens: slots go by position, and capacity follows from
@@ -63,9 +64,84 @@ class Top1Router(nn.Module):
         self.causal = causal
         self.dtype = getattr(torch, config.router_dtype)
         self.classifier = RouterLinear(config.d_model, config.num_experts, bias=config.router_bias)
-        # Added to the logits for the choice alone; gates, probabilities and losses do not include it.
-        bias_E = torch.zeros(config.num_experts) if config.balance == "bias" else None
+        # Added to what is compared for the choice alone; gates, probabilities and losses do not include it.
+        bias_E = torch.zeros(config.num_experts) if config.balances_by_bias else None
         self.register_buffer("balance_bias", bias_E)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        config = self.config
+        # Entering the context costs as much as the product itself for a short text.
+        autocast = torch.is_autocast_enabled(hidden.device.type)
+        with torch.autocast(hidden.device.type, enabled=False) if autocast else nullcontext():
+            hidden_BTD = hidden.to(self.dtype)
+            if self.training:
+                # All out of place: the experts must get the clean hidden states.
+                if config.switch_dropout > 0:
+                    hidden_BTD = dropout(hidden_BTD, config.switch_dropout, self.training)
+                if config.router_jitter_noise > 0:
+                    noise_BTD = torch.empty_like(hidden_BTD).uniform_(
+                        1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise
+                    )
+                    hidden_BTD = hidden_BTD * noise_BTD
+            logits_BTE = self.classifier(hidden_BTD).float()
+            if self.training and config.router_noise_eps > 0:
+                noise_BTE = torch.randn(logits_BTE.shape, device=hidden.device)
+                logits_BTE = logits_BTE + noise_BTE * config.router_noise_eps
+            return logits_BTE
+
+    @torch.no_grad()
+    def rebalance(self, choices: Tensor) -> None:
+        """Update the balance bias by one step (2408.15664, algorithm 1); does nothing without one.
+
+        `choices` (E,): number of tokens that chose each expert since the last step.
+        """
+        if self.balance_bias is None:
+            return
+        error_E = choices.float().mean() - choices.float()
+        self.balance_bias += self.config.balance_rate * error_E.sign().to(self.balance_bias)
+
+    def _counts_over_batch(self, interventions: AnyInterventions) -> bool:
+        if self.causal:
+            return False
+        if interventions is None:
+            return self.config.capacity_group == "batch"
+        if isinstance(interventions, Interventions):
+            return (interventions.capacity_group or self.config.capacity_group) == "batch"
+        # Rows of interventions are separate questions: they share slots only where all of them ask for it.
+        return all(row.capacity_group == "batch" for row in interventions)
+
+    def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool, choices: int = 1) -> Tensor:
+        """(B,) slots per expert: max(min_expert_capacity, ceil(n · choices · factor / E − 1e-6))."""
+        config = self.config
+        own = config.capacity_factor if self.training else config.eval_capacity_factor
+        if not rows and own is None and config.expert_capacity is None:
+            return torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
+        factors = [row.capacity_factor for row in rows] or [None]
+        tokens_B = mask.sum(dim=1)
+        if per_batch:
+            tokens_B = tokens_B.sum().expand(mask.shape[0])
+        if self.causal:
+            tokens_B = torch.full_like(tokens_B, config.block_size)
+        if choices > 1:
+            tokens_B = tokens_B * choices
+
+        if all(factor is None for factor in factors):
+            if config.expert_capacity is not None:
+                return torch.full_like(tokens_B, config.expert_capacity)
+            return slots_per_expert(tokens_B, own, config)
+        chosen = [
+            slots_per_expert(tokens_B, factor if factor is not None else own, config)
+            if factor is not None or config.expert_capacity is None
+            else torch.full_like(tokens_B, config.expert_capacity)
+            for factor in factors
+        ]
+        if len(chosen) == 1:
+            return chosen[0]
+        return torch.stack([capacity_B[index] for index, capacity_B in enumerate(chosen)])
+
+
+class Top1Router(Router):
+    """Scores every token against every expert and chooses the best one."""
 
     def forward(
         self, hidden: Tensor, mask: Tensor, interventions: AnyInterventions = None, past_tokens: Tensor | None = None
@@ -120,27 +196,6 @@ class Top1Router(nn.Module):
         slot_BT = positions.position.view(mask.shape)
         return Routing(self.name, logits_BTE, expert_BT, slot_BT, mask, capacity_B), positions
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        config = self.config
-        # Entering the context costs as much as the product itself for a short text.
-        autocast = torch.is_autocast_enabled(hidden.device.type)
-        with torch.autocast(hidden.device.type, enabled=False) if autocast else nullcontext():
-            hidden_BTD = hidden.to(self.dtype)
-            if self.training:
-                # All out of place: the experts must get the clean hidden states.
-                if config.switch_dropout > 0:
-                    hidden_BTD = dropout(hidden_BTD, config.switch_dropout, self.training)
-                if config.router_jitter_noise > 0:
-                    noise_BTD = torch.empty_like(hidden_BTD).uniform_(
-                        1.0 - config.router_jitter_noise, 1.0 + config.router_jitter_noise
-                    )
-                    hidden_BTD = hidden_BTD * noise_BTD
-            logits_BTE = self.classifier(hidden_BTD).float()
-            if self.training and config.router_noise_eps > 0:
-                noise_BTE = torch.randn(logits_BTE.shape, device=hidden.device)
-                logits_BTE = logits_BTE + noise_BTE * config.router_noise_eps
-            return logits_BTE
-
     def _best(self, logits_BTE: Tensor) -> Tensor:
         """(B, T) expert with the highest logit, including the balance bias; the first of equal ones."""
         if self.balance_bias is not None:
@@ -149,30 +204,9 @@ class Top1Router(nn.Module):
             logits_BTE = logits_BTE.to(self.dtype).softmax(dim=-1)
         return logits_BTE.max(dim=-1).indices
 
-    @torch.no_grad()
-    def rebalance(self, choices: Tensor) -> None:
-        """Update the balance bias by one step (2408.15664, algorithm 1); does nothing without one.
-
-        `choices` (E,): number of tokens that chose each expert since the last step.
-        """
-        if self.balance_bias is None:
-            return
-        error_E = choices.float().mean() - choices.float()
-        self.balance_bias += self.config.balance_rate * error_E.sign().to(self.balance_bias)
-
     def gate(self, routing: Routing) -> Tensor:
         """(B, T) gate of each token, rounded to the router's dtype."""
         return routing.gate if self.dtype == torch.float32 else routing.gate.to(self.dtype).float()
-
-    def _counts_over_batch(self, interventions: AnyInterventions) -> bool:
-        if self.causal:
-            return False
-        if interventions is None:
-            return self.config.capacity_group == "batch"
-        if isinstance(interventions, Interventions):
-            return (interventions.capacity_group or self.config.capacity_group) == "batch"
-        # Rows of interventions are separate questions: they share slots only where all of them ask for it.
-        return all(row.capacity_group == "batch" for row in interventions)
 
     def _positions(self, logits_BTE: Tensor, expert_BT: Tensor, mask: Tensor, per_batch: bool) -> ExpertPositions:
         # A group is a row: one sequence, or the whole batch. Padding takes no position.
@@ -182,33 +216,6 @@ class Top1Router(nn.Module):
             return assign_positions(expert_GN, mask_GN, num_experts)
         gate_BT = logits_BTE.softmax(-1).nan_to_num(0.0).gather(-1, expert_BT.unsqueeze(-1)).squeeze(-1)
         return assign_positions_in_order(expert_GN, mask_GN, highest_first(gate_BT.view(expert_GN.shape)), num_experts)
-
-    def _capacity(self, mask: Tensor, rows: list[Interventions], per_batch: bool) -> Tensor:
-        """(B,) slots per expert: max(min_expert_capacity, ceil(n · factor / E − 1e-6))."""
-        config = self.config
-        own = config.capacity_factor if self.training else config.eval_capacity_factor
-        if not rows and own is None and config.expert_capacity is None:
-            return torch.full(mask.shape[:1], UNLIMITED, device=mask.device)
-        factors = [row.capacity_factor for row in rows] or [None]
-        tokens_B = mask.sum(dim=1)
-        if per_batch:
-            tokens_B = tokens_B.sum().expand(mask.shape[0])
-        if self.causal:
-            tokens_B = torch.full_like(tokens_B, config.block_size)
-
-        if all(factor is None for factor in factors):
-            if config.expert_capacity is not None:
-                return torch.full_like(tokens_B, config.expert_capacity)
-            return slots_per_expert(tokens_B, own, config)
-        chosen = [
-            slots_per_expert(tokens_B, factor if factor is not None else own, config)
-            if factor is not None or config.expert_capacity is None
-            else torch.full_like(tokens_B, config.expert_capacity)
-            for factor in factors
-        ]
-        if len(chosen) == 1:
-            return chosen[0]
-        return torch.stack([capacity_B[index] for index, capacity_B in enumerate(chosen)])
 
 
 def slots_per_expert(tokens: Tensor, factor: float | None, config: SwitchConfig) -> Tensor:

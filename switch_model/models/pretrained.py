@@ -19,7 +19,7 @@ from switch_model.interventions import AnyInterventions, rows_of
 from switch_model.layers.expert_parallel import ExpertGroup
 from switch_model.layers.experts import Experts
 from switch_model.layers.initial import EMBEDDING_STD, start_with
-from switch_model.layers.router import Top1Router
+from switch_model.layers.router import Router
 from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
 from switch_model.layers.word_counts import WordCounts
 from switch_model.models.routing_losses import RoutingLosses, routing_losses
@@ -108,7 +108,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
     def parameter_counts(self) -> tuple[int, int]:
         """(all parameters, active parameters per token).
 
-        For one token, a sparse layer computes one expert and the embedding table gives one row.
+        For one token, a sparse layer computes `active_experts` and the embedding table gives one row.
         """
         total = self.num_parameters()
         tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
@@ -116,7 +116,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, (Experts, ProjectionExperts, AttentionModules)):
                 experts = sum(weight.numel() for weight in module.weights)
-                idle += experts - experts // len(module.weights[0])
+                idle += experts - experts * self.config.active_experts // len(module.weights[0])
         return total, total - idle
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -163,7 +163,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
         """Raise ValueError when interventions name a layer that the model lacks, or are not one per row."""
         for row in rows_of(interventions, batch):
             row.check_layers(self.config.sparse_layers)
-            row.check_one_choice()
+            row.check_number_of_choices(self.config.num_choices, self.config.num_experts, self.config.any_choices)
 
     def rebalance(self, choices: Mapping[str, Tensor]) -> None:
         """Update the routers' balance biases by one step, with balance="bias"; call it after every optimizer step, as
@@ -174,7 +174,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
                 batches (`Routing.choices`).
         """
         for module in self.modules():
-            if isinstance(module, Top1Router) and module.balance_bias is not None and module.name in choices:
+            if isinstance(module, Router) and module.balance_bias is not None and module.name in choices:
                 module.rebalance(choices[module.name])
 
     def spread_experts(self, group: ExpertGroup) -> None:

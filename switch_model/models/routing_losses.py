@@ -42,7 +42,7 @@ def routing_losses(
     aux_loss = _mean_over_layers(balance, of_tokens)
     z_loss = _mean_over_layers([router_z_loss(record) for record in records], of_tokens)
     weighted = config.router_z_loss_coef * z_loss
-    if config.balance == "loss":
+    if config.balances_by_loss:
         weighted = weighted + config.router_aux_loss_coef * aux_loss
     if config.sequence_balance_coef:
         each = _mean_over_layers([sequence_balance_loss(record) for record in records], of_sequences)

@@ -86,7 +86,12 @@ def write_texts_report(
 
 
 def trace_of(corpus: Corpus) -> RoutingTrace:
-    """A routed data set as a trace; its weights were not kept."""
+    """A routed data set as a trace; its weights were not kept. Raises ValueError with expert choice."""
+    if corpus.experts is not None and (corpus.experts < 0).any():
+        raise ValueError(
+            "With expert choice a token has any number of experts: how far two models agree is measured where each "
+            "token has equally many."
+        )
     own = zip(corpus.text.tolist(), corpus.start.tolist(), corpus.end.tolist(), corpus.token.tolist(), strict=True)
     return RoutingTrace(
         layers=corpus.layers,

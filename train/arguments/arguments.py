@@ -15,7 +15,7 @@ from switch_model.config import SwitchConfig
 from switch_model.storage.paths import local_path
 from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
 from train.arguments.model_config import SHAPE, SPARSE_STEPS, adopt_shape, config_fields, in_flags
-from train.arguments.presets import default_preset, default_task, preset
+from train.arguments.presets import default_preset, default_task, of_router, preset
 from train.arguments.rules import check_values
 from train.arguments.values import PATHS
 from train.data.source import Selection
@@ -88,6 +88,7 @@ class Arguments:
         chosen = {} if name == "none" else preset(name, dataset, task)
         if "epochs" in given:  # An explicit number of epochs is not extended.
             chosen.pop("min_steps", None)
+        chosen |= of_router(given.get("router", "switch"))
         return cls.from_dict(chosen | given | {"preset": name, "task": task})
 
     def command(self, portable: bool = True) -> str:
@@ -99,6 +100,8 @@ class Arguments:
             given["task"] = start["task"]
         if start["preset"] != (default_preset(start["dataset"]) or "none"):
             given["preset"] = start["preset"]
+        if values["router"] != "switch":
+            given["router"] = start["router"] = values["router"]
         implied = Arguments.resolve(start).to_dict()
         # The initial model determines its shape; but a queued run must find exactly the arguments that were written.
         adopted = {*SHAPE} if values["init_from"] and portable else set()

@@ -15,6 +15,7 @@ from switch_model.config_rules import (
     Position,
     Priority,
     Readout,
+    RouterKind,
 )
 from train.data.source import DataSource
 from train.names import split_names
@@ -48,6 +49,7 @@ FLAGS = {
     "router_aux_loss_coef": "aux_loss_coef",
     "router_z_loss_coef": "z_loss_coef",
     "encoder_sparse_step": "sparse_step",
+    "num_experts_per_tok": "top_k",
 }
 
 
@@ -121,10 +123,25 @@ class ModelArguments:
     d_kv: int | None = _argument(
         None, "Attention head width", "width of one attention head; none = d_model / num_heads"
     )
-    d_ff: int | None = _argument(None, "Expert width", "hidden width of one expert; none = 4 d_model")
+    d_ff: int | None = _argument(
+        None, "MLP width", "hidden width of a dense MLP and, without d_expert, of one expert; none = 4 d_model"
+    )
     num_layers: int = _of_config("num_layers", "Layers", 2)
     num_heads: int = _of_config("num_heads", "Attention heads", 4)
     num_experts: int = _of_config("num_experts", "Experts", 2, basic=True)
+    router: RouterKind = _of_config("router", "Router", "switch")
+    top_k: int = _of_config("num_experts_per_tok", "Experts per token", 2)
+    norm_topk_prob: bool = _of_config("norm_topk_prob", "Normalised weights", True)
+    routed_scaling_factor: float = _of_config("routed_scaling_factor", "Scale of weights", 1.0)
+    num_shared_experts: int = _of_config("num_shared_experts", "Shared experts", 0)
+    expert_granularity: int = _argument(
+        1,
+        "Expert granularity",
+        "fine-grained experts (DeepSeekMoE): n times as many of 1/n the width; n times the top_k is the same work",
+    )
+    d_expert: int | None = _of_config("d_expert", "Width of one expert", None)
+    expert_groups: int = _of_config("expert_groups", "Groups of experts", 1)
+    top_groups: int = _of_config("top_groups", "Groups per token", 1)
     bigram_buckets: int = _of_config("bigram_buckets", "Word-pair embeddings", 0)
     conv_width: int = _of_config("conv_width", "Convolution width", 0)
     expert_residual: float | None = _argument(

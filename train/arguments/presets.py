@@ -313,6 +313,12 @@ def preset(name: str, dataset: str, task: str = DEFAULT_TASK) -> dict[str, Any]:
     return _REGULARISED | PRESETS[name] | FOR_DATASET.get(dataset, {}).get(name, {})
 
 
+def of_router(router: str) -> dict[str, Any]:
+    """Defaults of a kind of router, above those of the preset: with several experts for each token, nothing is dropped
+    unless a capacity is asked for, as in the models that have such routers today."""
+    return {} if router == "switch" else {"capacity_factor": math.inf, "capacity_factor_eval": math.inf}
+
+
 def default_task(dataset: str) -> str:
     """The default task of a data set."""
     return {"en_hi": "translation", "samanantar": "translation", "tiny_stories": "clm"}.get(dataset, DEFAULT_TASK)

@@ -84,7 +84,7 @@ def loss_of_share(
     of_whole = routing_losses(
         records,
         config,
-        loads=(whole.choices / whole.real.clamp(min=1).unsqueeze(-1)).float(),
+        loads=(whole.choices / whole.choices.sum(dim=-1, keepdim=True).clamp(min=1)).float(),
         of_tokens=(own.real / whole.real.clamp(min=1)).float(),
         of_sequences=(own.sequences / whole.sequences.clamp(min=1)).float(),
     ).weighted

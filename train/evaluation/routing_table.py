@@ -82,4 +82,6 @@ def _cell(record: AnyRouting, index: int) -> str:
         expert, gate = int(record.expert[0, index]), float(record.gate[0, index])
         return f"{f'({expert})' if record.dropped[0, index] else expert} {gate:.2f}"
     pairs = zip(record.experts[0, index].tolist(), record.weights[0, index].tolist(), strict=True)
-    return ", ".join(f"{expert} {weight:.2f}" for expert, weight in pairs)
+    if record.dropped[0, index]:
+        return "-"
+    return ", ".join(f"{expert} {weight:.2f}" for expert, weight in pairs if weight)

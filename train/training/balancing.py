@@ -1,9 +1,9 @@
-"""Loss-free load balancing during training (SwitchConfig.balance="bias")."""
+"""Loss-free load balancing during training (SwitchConfig.balances_by_bias)."""
 
 from torch import Tensor
 from transformers import TrainerCallback
 
-from switch_model.routing import Routing
+from switch_model.topk_routing import AnyRouting
 from train.distributed.processes import Processes
 
 
@@ -15,7 +15,7 @@ class Rebalance(TrainerCallback):
         self.processes = processes
         self.choices: dict[str, Tensor] = {}
 
-    def add(self, records: tuple[Routing, ...]) -> None:
+    def add(self, records: tuple[AnyRouting, ...]) -> None:
         """Count the choices of a batch's records."""
         for record in records:
             self.choices[record.name] = self.choices.get(record.name, 0) + record.choices

@@ -120,7 +120,7 @@ class SwitchTrainer(Trainer):
         self.add_callback(_SetEpoch(self))
         self.best: float | None = None
         self.batches = BatchTotals()
-        self.rebalance = Rebalance(self.processes) if self.model.config.balance == "bias" else None
+        self.rebalance = Rebalance(self.processes) if self.model.config.balances_by_bias else None
         if self.rebalance is not None:
             self.add_callback(self.rebalance)
         if settings.residual_decay:

@@ -69,7 +69,7 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
     record = trace.routing[layer]
     counts, tokens = record.choices.tolist(), len(trace.tokens)
     experts, capacity = record.num_experts, int(record.capacity)
-    even, busiest = tokens * record.experts.shape[-1] / experts, max(counts)
+    even, busiest = tokens * record.per_token / experts, max(counts)
     limited = capacity != UNLIMITED
     # A capacity far above every bar would flatten them all: then words say it.
     in_sight = limited and capacity <= 1.5 * max(busiest, even)
@@ -102,8 +102,8 @@ def load_card(trace: TokenTrace, layer: int, both: bool = False) -> Markup:
         capacity=capacity if limited else None,
         capacity_at=f"{100 * capacity / top:.1f}" if in_sight else "",
         dropped=dropped,
-        choices=record.experts.shape[-1],
-        most=f"{experts / record.experts.shape[-1]:g}",
+        choices=f"{record.per_token:.3g}",
+        most=f"{experts / max(record.per_token, 1):.3g}",
         balance=f"{float(load_balancing_loss(record)):.2f}",
     )
 
@@ -145,7 +145,8 @@ def _stacked(record: Routing, probs_E: list[float], token: int, chosen: bool) ->
 
 def _none_on(record: Routing, token: int) -> bool:
     """Whether all experts of the layer are off."""
-    return not bool(record.chosen_logit[0, token].isfinite())
+    several = record.experts.shape[-1] > 1  # Then a dropped token has no logit of a used expert either.
+    return not bool(record.chosen_logit[0, token].isfinite() or (several and record.dropped[0, token]))
 
 
 def _place(expert: int, slot: int, capacity: int) -> str:
@@ -158,6 +159,8 @@ def _place(expert: int, slot: int, capacity: int) -> str:
 
 def _choices_in_words(record: AnyRouting, token: int) -> str:
     """The experts of a token that has several, and how its weights are shared among them."""
+    if record.dropped[0, token]:
+        return "No expert has a slot for it, or chose it: only the residual goes on."
     probs_E = record.probs[0, token]
     experts = [one for one in record.experts[0, token].tolist() if probs_E[one] > 0]
     shown = ", ".join(f"{one} ({percent(float(probs_E[one]))})" for one in experts)

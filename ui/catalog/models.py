@@ -254,7 +254,7 @@ def size_of(pipeline: Pipeline) -> str:
     config: SwitchConfig = pipeline.model.config
     sparse = len(config.sparse_layers)
     total, active = pipeline.model.parameter_counts()
-    choices = getattr(config, "num_choices", 1)
+    choices = getattr(config, "active_experts", getattr(config, "num_choices", 1))
     chosen = f", {choices} for each token" if choices > 1 else ""
     if not sparse:
         return f"{config.num_layers} dense layers · {_millions(active)} active of {_millions(total)} parameters"

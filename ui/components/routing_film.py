@@ -60,7 +60,7 @@ def film_value(view: View | None, config: SwitchConfig | None) -> dict[str, Any]
         "answer": _answer(view),
         "width": getattr(config, "d_model", None),
         "residual": config.expert_residual if config else 1.0,
-        "biased": getattr(config, "balance", None) == "bias",
+        "biased": getattr(config, "balances_by_bias", False),
     }
 
 

@@ -48,6 +48,9 @@ SHOWN = 16
 # The parameters that are explained, in the order of a reader; config_fields.py has the words.
 _PARAMETERS = (
     "num_experts",
+    "router",
+    "num_experts_per_tok",
+    "num_shared_experts",
     "d_model",
     "d_ff",
     "encoder_sparse_step",
@@ -99,7 +102,9 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
 def _several(view: View, config: SwitchConfig | None) -> str:
     """The steps of a layer with several experts for each token."""
     record = view.record
-    experts, weights = (one[0, view.token].tolist() for one in (record.experts, record.weights))
+    used = record.weights[0, view.token] != 0
+    used[0] = True  # Where no expert computes the token, the first one that it chose.
+    experts, weights = (one[0, view.token][used].tolist() for one in (record.experts, record.weights))
     scores = None if record.logits is None else record.logits[0, view.token].tolist()
     shown = [
         {
@@ -136,7 +141,7 @@ def _router(view: View, record: Routing, config: SwitchConfig | None) -> dict[st
         "expert": expert,
         "gate": f"{probs[expert]:.2f}",
         "forced": view.changes.force.get((record.name, view.token)) is not None,
-        "biased": config is not None and config.balance == "bias",
+        "biased": getattr(config, "balances_by_bias", False),
         "shown": [
             {
                 "expert": one,

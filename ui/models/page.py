@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
-from switch_model import CheckpointError
+from switch_model import CheckpointError, SwitchConfig
 from switch_model.adapters.model import AdaptedModel
 from switch_model.commands import command
 from switch_model.storage.tokenizer_io import target_of
@@ -71,12 +71,26 @@ def _rows(loaded: LoadedModel) -> dict[str, str]:
     return {
         "size": size_of(loaded.pipeline),
         "sparse layers": ", ".join(config.sparse_layers) or "none",
-        "widths": f"hidden {config.d_model}, expert {config.d_ff}, {config.num_heads} heads of {config.d_kv}",
+        "widths": f"hidden {config.d_model}, expert {config.expert_width}, {config.num_heads} heads of {config.d_kv}",
+        **_router(config),
         "capacity in evaluation": f"{capacity}, counted per {config.capacity_group}",
         **_answers(loaded),
         "tokenizer": f"{_vocabulary(reader)}, reads {reader.model_max_length:,} of a text",
         **({} if writer is reader else {"target tokenizer": _vocabulary(writer)}),
     }
+
+
+def _router(config: SwitchConfig) -> dict[str, str]:
+    """How tokens get their experts, where it is not one each."""
+    if config.router == "switch" or not config.sparse_layers:
+        return {}
+    chosen = (
+        f"{config.num_experts_per_tok} on average, chosen by the experts"
+        if config.router == "expert_choice"
+        else config.num_experts_per_tok
+    )
+    shared = {"shared experts": str(config.num_shared_experts)} if config.num_shared_experts else {}
+    return {"router": config.router, "experts for each token": str(chosen), **shared}
 
 
 def _rows_of_adapted(loaded: LoadedModel) -> dict[str, str]:

@@ -67,8 +67,15 @@ def numbers_in_words(numbers: Mapping[str, int], both: bool) -> list[str]:
 
 
 def own_factor(record: Routing, config: SwitchConfig) -> float:
-    """The capacity factor that the model routes this text with; where it has an absolute capacity, what that makes."""
+    """The capacity factor that the model routes this text with; where it has an absolute capacity, what that makes;
+    with expert choice the mean number of experts of a token."""
+    if getattr(config, "router", "switch") == "expert_choice":
+        return float(config.num_experts_per_tok)
     if config.expert_capacity is None:
         return math.inf if config.eval_capacity_factor is None else float(config.eval_capacity_factor)
     capacity, tokens = int(record.capacity), int(record.mask.sum())
-    return math.inf if capacity == UNLIMITED else round(capacity * record.num_experts / tokens, 2)
+    return (
+        math.inf
+        if capacity == UNLIMITED
+        else round(capacity * record.num_experts / (tokens * record.experts.shape[-1]), 2)
+    )

@@ -1,0 +1,1 @@
+"""Routers with several experts for each token, behind one interface (choosing.py)."""
