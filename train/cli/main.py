@@ -18,7 +18,7 @@ from train.cli.parser import COMMANDS_HELP, did_you_mean, read_flags
 from train.cli.predict import predict_command
 from train.cli.release import calibrate_command, package_command, publish_command
 from train.cli.runs import report_end, resume_command, runs_command, stop_command
-from train.cli.sweep import sweep_command
+from train.cli.sweep import compare_routers_command, sweep_command
 from train.data.errors import DataError
 from train.data.table_file import is_table
 from train.formatting import pasted
@@ -103,4 +103,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "convert": convert_command,
     "import": import_command,
     "sweep": sweep_command,
+    "compare-routers": compare_routers_command,
 }

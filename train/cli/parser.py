@@ -248,6 +248,7 @@ _OTHER_COMMANDS = (
     ("convert OLD.pt …", "convert a state dict into a checkpoint folder"),
     ("import SOURCE …", "convert a transformers SwitchTransformers checkpoint, such as google/switch-base-32"),
     ("sweep …", "search over any arguments, one run per trial"),
+    ("compare-routers …", "dense, Switch, top-k and other routers at equal work, in one table"),
 )
 COMMANDS_HELP = "\nother commands (each has --help):\n" + "".join(
     f"  {command(used):<32} {what}\n" for used, what in _OTHER_COMMANDS

@@ -1,11 +1,14 @@
-"""python -m train sweep: a search over training arguments, a run each."""
+"""python -m train sweep and compare-routers: a search over training arguments, and kinds of routers, a run each."""
 
 import argparse
 import shlex
+from pathlib import Path
 
 from switch_model.commands import command
-from train.cli.parser import COMMANDS_HELP, Parser, natural, positive, read_flags
+from train.cli.parser import COMMANDS_HELP, Parser, as_text, natural, positive, read_flags
 from train.launch import ignore_closed_stdout
+from train.names import split_names
+from train.runs.run import RUNS, named_after, reserve_folder
 
 
 def sweep_command(argv: list[str]) -> None:
@@ -50,3 +53,36 @@ def sweep_command(argv: list[str]) -> None:
             f"Repeat it: {found.best_arguments().again()}\n"
             f"Plots of all trials: {found.folder / 'parallel_coordinates.html'}"
         )
+
+
+def compare_routers_command(argv: list[str]) -> None:
+    ignore_closed_stdout()
+    parser = Parser(
+        prog=command("compare-routers"),
+        description="Kinds of routers compared with dense MLPs at equal data, steps, seeds and active parameters: a "
+        "run for each kind and seed, then one table and one plot.",
+        epilog=f"All other flags are those of training, for all runs: see {command()} --help. The same command goes on "
+        "after the last complete run.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--kinds", type=as_text, help="comma-separated; none = all that the task's model can have")
+    parser.add_argument("--seeds", type=as_text, default="0,1,2", help="comma-separated (default: 0,1,2)")
+    options, rest = parser.parse_known_args(argv)
+    arguments, max_runs = read_flags(rest, COMMANDS_HELP)
+    if max_runs is not None:
+        parser.error("--max_runs can't be used here: runs are sequential")
+    from train.sweep.routers import KINDS, compare_routers, kinds_for, table, write_picture
+
+    task = arguments.train.task
+    kinds = split_names(options.kinds) if options.kinds else kinds_for(task)
+    seeds = split_names(options.seeds)
+    if wrong := [kind for kind in kinds if kind not in KINDS]:
+        parser.error(f"--kinds {wrong[0]} is not allowed: it must be of {', '.join(KINDS)}")
+    if not all(seed.isdecimal() for seed in seeds):
+        parser.error(f"--seeds {options.seeds} is not allowed: it must be whole numbers, comma-separated")
+    folder = Path(arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset, "-routers")))
+    found = compare_routers(arguments, kinds, [int(seed) for seed in seeds], folder)
+    write_picture(found, task, folder / "routers.png")
+    print(f"\n{table(found, task)}\n\nActive and all parameters in millions; “shuffled” and “off” are what is lost.")
+    print(f"Table and plot: {folder / 'routers.csv'}, {folder / 'routers.png'}")
