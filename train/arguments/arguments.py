@@ -14,7 +14,7 @@ from switch_model.commands import command
 from switch_model.config import SwitchConfig
 from switch_model.storage.paths import local_path
 from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
-from train.arguments.model_config import SHAPE, SPARSE_STEPS, adopt_shape, config_fields, in_flags
+from train.arguments.model_config import CHOICE, SHAPE, SPARSE_STEPS, adopt_shape, config_fields, in_flags
 from train.arguments.presets import default_preset, default_task, of_router, preset
 from train.arguments.rules import check_values
 from train.arguments.values import PATHS
@@ -105,8 +105,8 @@ class Arguments:
         implied = Arguments.resolve(start).to_dict()
         # The initial model determines its shape; but a queued run must find exactly the arguments that were written.
         adopted = {*SHAPE} if values["init_from"] and portable else set()
-        if values["upcycle"]:  # Which layers have experts, the flags decide.
-            adopted -= SPARSE_STEPS
+        if values["upcycle"]:  # Which layers have experts, and how tokens get them, the flags decide.
+            adopted -= SPARSE_STEPS | CHOICE
         given |= {
             key: value
             for key, value in values.items()

@@ -39,8 +39,9 @@ SHAPE = {
     "cls_token": "cls_token",
 }
 
-# Of these, which layers have experts.
+# Of these, which layers have experts, and how tokens get them: free where an initial model has none.
 SPARSE_STEPS = {"sparse_step", "decoder_sparse_step"}
+CHOICE = {"router", "top_k", "norm_topk_prob", "routed_scaling_factor", "expert_groups", "top_groups"}
 
 
 def config_fields(data: DataArguments, model: ModelArguments) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Sparse Upcycling (2212.05055): each expert of a layer starts as a copy of the dense MLP, and the router at random. A
 Switch layer multiplies an expert's output by its gate, about 1 / experts at first, which the dense model never saw: so
-the copies' output weights are divided by the mean gate, and the first predictions are nearly the dense model's.
+the copies' output weights are divided by the mean gate (with several experts for each token, by the mean sum of their
+weights), and the first predictions are nearly the dense model's.
 
 Legend: E experts, D d_model, F d_ff.
 Try it: python -m train --init_from runs/dense --upcycle 8 --dataset my.csv
@@ -21,6 +22,7 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.stack import Block
 from switch_model.sparse_mlp import SparseMLP
 from train.arguments.groups import ModelArguments
+from train.arguments.model_config import CHOICE, SHAPE
 from train.weights.initial import InitialWeights
 
 # A dense MLP's weight, or that of the only expert of a layer.
@@ -37,7 +39,8 @@ def with_experts(start: InitialWeights, experts: int, model: ModelArguments) -> 
 
     Args:
         experts: E of each sparse layer.
-        model: its `sparse_step` and `decoder_sparse_step` say which MLPs become experts.
+        model: its `sparse_step` and `decoder_sparse_step` say which MLPs become experts, its `router` and the rest of
+            CHOICE how tokens get them.
 
     Raises:
         ValueError: for a start that has experts, or steps that make no layer sparse.
@@ -52,6 +55,8 @@ def with_experts(start: InitialWeights, experts: int, model: ModelArguments) -> 
     config.num_experts, config.encoder_sparse_step = experts, model.sparse_step
     if source.is_encoder_decoder:
         config.decoder_sparse_step = model.decoder_sparse_step
+    for flag in CHOICE:
+        setattr(config, SHAPE[flag], getattr(model, flag))
     config.validate()
     if not config.sparse_layers:
         raise ValueError(f"--upcycle {experts} needs a sparse layer: --sparse_step {model.sparse_step} leaves none.")
