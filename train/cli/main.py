@@ -16,6 +16,7 @@ from train.cli.evaluate import evaluate_command
 from train.cli.export import export_command
 from train.cli.parser import COMMANDS_HELP, did_you_mean, read_flags
 from train.cli.predict import predict_command
+from train.cli.prune import prune_command
 from train.cli.release import calibrate_command, package_command, publish_command
 from train.cli.runs import report_end, resume_command, runs_command, stop_command
 from train.cli.sweep import compare_routers_command, sweep_command
@@ -100,6 +101,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "calibrate": calibrate_command,
     "publish": publish_command,
     "export": export_command,
+    "prune": prune_command,
     "convert": convert_command,
     "import": import_command,
     "sweep": sweep_command,

@@ -245,6 +245,7 @@ _OTHER_COMMANDS = (
     ("calibrate …", "calibrate a classifier's probabilities by temperature scaling on held-out rows"),
     ("publish …", "upload a checkpoint and its model card to the Hugging Face Hub"),
     ("export …", "write a checkpoint in a format that runs elsewhere, such as ONNX"),
+    ("prune …", "rank a model's experts, and write a checkpoint without the lowest"),
     ("convert OLD.pt …", "convert a state dict into a checkpoint folder"),
     ("import SOURCE …", "convert a transformers SwitchTransformers checkpoint, such as google/switch-base-32"),
     ("sweep …", "search over any arguments, one run per trial"),
