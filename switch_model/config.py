@@ -135,6 +135,9 @@ class SwitchConfig(SwitchFields):
             raise ValueError(
                 f"conv_width={self.conv_width} is not allowed in a decoder: a convolution reads later tokens too."
             )
+        if self.position == "rotary" and (self.d_kv % 2 or self.attention_experts != "none"):
+            why = f"with d_kv={self.d_kv}: it turns pairs of numbers" if self.d_kv % 2 else "with attention_experts"
+            raise ValueError(f'position="rotary" is not allowed {why}.')
         self._check_readout()
         self._check_router()
         # A decoder attends to earlier tokens only, and uses all buckets for them.

@@ -153,10 +153,12 @@ class SwitchFields(PreTrainedConfig):
     )
     position: Position = option(
         "relative",
-        "how positions are encoded: a bias on attention scores, or vectors added to the embeddings",
+        "how positions are encoded: a bias on attention scores, vectors added to the embeddings, or queries and keys "
+        "turned by their position (rotary)",
         '"relative" = T5\'s bias on attention scores; "sinusoidal" (1706.03762, section 3.5) and "learned" = vectors '
-        "added to the embeddings.",
+        'added to the embeddings; "rotary" (2104.09864), as in Mixtral.',
     )
+    rope_theta: float = option(10_000.0, "with position=rotary: base of the wavelengths", above=0.0)
     max_positions: int = option(512, "number of learned positions", low=1, largest=MAX_WIDTH)
     inputs_embeds_size: int | None = option(
         None,

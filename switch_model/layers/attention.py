@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from switch_model.config import SwitchConfig
 from switch_model.layers.dropout import dropout
 from switch_model.layers.initial import query_std, residual_scale, start_with
+from switch_model.layers.positions import Rotation, rotated
 from switch_model.tracing import is_exported
 
 # Greatest distance that the initial bias distinguishes: an untrusted config may name any max_distance.
@@ -124,6 +125,7 @@ class Attention(nn.Module):
         keys_values: tuple[Tensor, Tensor] | None = None,
         update_cache: CacheUpdate | None = None,
         weights_wanted: bool = False,
+        turned: Rotation | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Self-attention of (B, T, D), or cross-attention over `keys_values`, (B, H, S, K) each.
 
@@ -131,12 +133,15 @@ class Attention(nn.Module):
             bias: (B or 1, H or 1, T, S), added to the scores.
             update_cache: prepends the keys and values of earlier tokens.
             weights_wanted: return the attention weights too.
+            turned: rotation of these tokens' queries and keys; None = positions are encoded elsewhere.
 
         Returns:
             (B, T, D), and the attention weights (B, H, T, S) or None.
         """
         query_BHTK = split_heads(self.q(hidden), self.num_heads)
         key_BHSK, value_BHSK = self.keys_and_values(hidden) if keys_values is None else keys_values
+        if turned is not None:
+            query_BHTK, key_BHSK = rotated(query_BHTK, turned), rotated(key_BHSK, turned)
         if update_cache is not None:
             key_BHSK, value_BHSK = update_cache(key_BHSK, value_BHSK)
         rate = self.dropout_rate if self.training else 0.0

@@ -1,6 +1,6 @@
-"""Absolute positions, added to the embeddings: sinusoids, or learned vectors.
+"""Absolute positions: sinusoids or learned vectors, added to the embeddings; rotations of queries and keys.
 
-Legend: B batch, T tokens, D d_model. Relative positions are attention.RelativePositionBias.
+Legend: B batch, T tokens, D d_model, H heads, K d_kv. Relative positions are attention.RelativePositionBias.
 """
 
 import math
@@ -49,8 +49,28 @@ class LearnedPositions(nn.Module):
         return self.table(positions)
 
 
+# cos and sin of every angle, (B, 1, T, K) each.
+Rotation = tuple[Tensor, Tensor]
+
+
+def rotation(positions: Tensor, config: SwitchConfig) -> Rotation:
+    """Of (B, T) positions from 0: pair i of a head's numbers, i and i + K/2, turns by position · theta^(-2i / K)
+    (2104.09864, eq. 15). Attention then depends on the distance of two tokens alone."""
+    index_P = torch.arange(0, config.d_kv, 2, device=positions.device).float()
+    rate_P = config.rope_theta ** -(index_P / config.d_kv)
+    angle_B1TK = (positions.unsqueeze(-1).float() * rate_P).repeat(1, 1, 2).unsqueeze(1)
+    return angle_B1TK.cos(), angle_B1TK.sin()
+
+
+def rotated(states: Tensor, by: Rotation) -> Tensor:
+    """(B, H, T, K) queries or keys, turned."""
+    cos, sin = (part.to(states.dtype) for part in by)
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
+
+
 def absolute_positions(config: SwitchConfig) -> Sinusoids | LearnedPositions | None:
-    """The position module of a stack; None where positions are relative."""
-    if config.position == "relative":
+    """The module of positions that are added to the embeddings; None where attention encodes them."""
+    if config.position in ("relative", "rotary"):
         return None
     return Sinusoids(config) if config.position == "sinusoidal" else LearnedPositions(config)

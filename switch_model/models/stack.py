@@ -19,7 +19,7 @@ from switch_model.layers.attention import Attention, CacheUpdate, RelativePositi
 from switch_model.layers.convolution import TokenConvolution
 from switch_model.layers.dense_mlp import DenseMLP
 from switch_model.layers.dropout import Dropout
-from switch_model.layers.positions import absolute_positions
+from switch_model.layers.positions import Rotation, absolute_positions, rotation
 from switch_model.layers.sparse_attention import AttentionModules, ProjectionExperts
 from switch_model.routing import Routing
 from switch_model.sparse_mlp import SparseMLP
@@ -37,6 +37,7 @@ class Inputs:
         cache: keys and values of earlier tokens.
         past_tokens: (B,) number of tokens of each sequence in the cache; None without a cache.
         weights_wanted: whether to return attention weights.
+        turned: rotation of queries and keys by their positions; None = positions are encoded otherwise.
     """
 
     mask: Tensor
@@ -47,6 +48,7 @@ class Inputs:
     cache: Cache | None = None
     past_tokens: Tensor | None = None
     weights_wanted: bool = False
+    turned: Rotation | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class Block(GradientCheckpointingLayer):
         # 1. Self-attention.
         normed, update_cache = self.attention_norm(hidden), self._cache_update(inputs.cache)
         if isinstance(self.attention, Attention):
-            update, weights = self.attention(normed, inputs.bias, update_cache=update_cache, weights_wanted=wanted)
+            update, weights = self.attention(
+                normed, inputs.bias, update_cache=update_cache, weights_wanted=wanted, turned=inputs.turned
+            )
         else:
             update, routing, weights = self.attention(
                 normed, inputs.mask, inputs.bias, inputs.interventions, update_cache, inputs.past_tokens, wanted
@@ -171,7 +175,8 @@ class Stack(nn.Module):
         self.config = config
         self.causal = name == "decoder"
         self.positions = absolute_positions(config)
-        self.position_bias = None if self.positions else RelativePositionBias(config, bidirectional=not self.causal)
+        relative = config.position == "relative"
+        self.position_bias = RelativePositionBias(config, bidirectional=not self.causal) if relative else None
         self.convolution = TokenConvolution(config) if config.conv_width and not self.causal else None
         self.blocks = nn.ModuleList(
             Block(config, name, layer, self.causal, cross) for layer in range(config.depth(name))
@@ -255,6 +260,7 @@ class Stack(nn.Module):
             cache=cache,
             past_tokens=None if cache is None else mask[:, :before].sum(dim=1),
             weights_wanted=weights_wanted,
+            turned=rotation(_positions(mask)[:, before:], self.config) if self.config.position == "rotary" else None,
         )
         return embeddings, inputs
 
@@ -268,8 +274,7 @@ class Stack(nn.Module):
         if self.position_bias is not None:
             bias = self.position_bias(tokens, before + tokens, embeddings.device) + bias
         if self.positions is not None:
-            position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)  # Left padding does not count.
-            embeddings = embeddings + self.positions(position_BS[:, before:])
+            embeddings = embeddings + self.positions(_positions(mask)[:, before:])
         if self.config.embedding_norm:
             embeddings = nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
         if self.convolution is not None:
@@ -277,3 +282,9 @@ class Stack(nn.Module):
         if self.causal and tokens > 1:
             bias = bias + causal_bias(tokens, before + tokens, dtype, embeddings.device)
         return embeddings, bias
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """(B, S) positions of tokens from 0, by their (B, S) mask. Left padding does not count."""
+    position_BS = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return position_BS

@@ -72,7 +72,7 @@ def read_config(folder: Path) -> SwitchConfig:
     if values.get("model_type") != SwitchTransformersConfig.model_type:
         raise CheckpointError(
             f"config.json says model_type={values.get('model_type')!r}: only {SwitchTransformersConfig.model_type!r} "
-            "can be imported."
+            "and 'mixtral' can be imported."
         )
     if (folder / "generation_config.json").is_file():
         generation = read_json(folder / "generation_config.json", MAX_JSON_BYTES)

@@ -155,6 +155,7 @@ class ModelArguments:
     attention_experts: AttentionExperts = _of_config("attention_experts", "Experts in attention", "none")
     attention_sparse_step: int = _of_config("attention_sparse_step", "Sparse step of attention", 1)
     position: Position = _of_config("position", "Position encoding", "relative")
+    rope_theta: float = _of_config("rope_theta", "Base of rotary positions", 10_000.0)
     relative_attention_slope: float = _of_config("relative_attention_slope", "Slope of relative positions", 0.0)
     cls_token: bool = _of_config("cls_token", "CLS token", False)
     classifier_head: Head = _of_config("classifier_head", "Classifier head", "linear")

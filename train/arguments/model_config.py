@@ -36,6 +36,7 @@ SHAPE = {
     "attention_experts": "attention_experts",
     "attention_sparse_step": "attention_sparse_step",
     "position": "position",
+    "rope_theta": "rope_theta",
     "cls_token": "cls_token",
 }
 

@@ -15,8 +15,9 @@ def import_command(argv: list[str]) -> None:
 
     parser = Parser(
         prog=command("import"),
-        description="Convert a transformers SwitchTransformers checkpoint into a checkpoint folder: encoder and "
-        f"decoder, or the encoder alone. Either can initialise a classifier: {command()} --init_from FOLDER.",
+        description="Convert a SwitchTransformers checkpoint of transformers into a checkpoint folder (encoder and "
+        "decoder, or the encoder alone), or a Mixtral into a causal model. Either can start a run: "
+        f"{command()} --init_from FOLDER.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -38,7 +39,8 @@ def import_command(argv: list[str]) -> None:
     depths = " and ".join(f"{config.depth(stack)} blocks in the {stack}" for stack in config.stacks)
     sparse = f"{len(config.sparse_layers)} of them sparse with {config.num_experts} experts"
     print(f"{options.output_dir}: {depths}, {sparse if config.sparse_layers else 'all dense'}.")
-    print(f"Train a classifier from it: {command()} --init_from {pasted(options.output_dir)} --dataset …")
+    task = "--task clm " if config.stacks == ("decoder",) else ""
+    print(f"Train from it: {command()} {task}--init_from {pasted(options.output_dir)} --dataset …")
 
 
 def convert_command(argv: list[str]) -> None:

@@ -18,11 +18,20 @@ def package_command(argv: list[str]) -> None:
     parser.add_argument("--data_note", type=as_text, help="description of the data, for the card")
     parser.add_argument("--machine", type=as_text, help="description of the machine, for the card")
     parser.add_argument("--num_beams", type=positive, default=1, help="beams in the evaluation of a translation model")
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=("mixtral",),
+        help="as a model of transformers: a decoder with rotary positions and top-k experts (docs/routers.md)",
+    )
     options = parser.parse_args(argv)
     check_writable(options.output, folder=True)
-    from train.release.package import package
+    from train.release.package import package, package_as_mixtral
 
     options = vars(options)
+    if options.pop("kind") is not None:
+        print(json.dumps(package_as_mixtral(options["run"], options["output"]), indent=2))
+        return
     metrics = package(options.pop("run"), options.pop("output"), **options)
     print(json.dumps(metrics, indent=2))
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.analysis.typical_texts import TypicalTexts
 from switch_model.checkpoint import load_checkpoint, read_training, save_checkpoint
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.whole_files import folder_written_aside
 from train.data.errors import DataError
 from train.data.source import DataSource
 from train.evaluation.calibration import TEMPERATURE, calibrate_checkpoint
@@ -25,6 +26,7 @@ from train.formatting import pasted
 from train.release.card import model_card
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
+from train.weights.mixtral import as_mixtral, largest_difference
 
 
 def package(
@@ -65,6 +67,31 @@ def package(
     if TASKS[run.arguments().train.task].labelled:
         training |= _lacking(run_folder, training, model, tokenizer, source)
     return save_measured(model, tokenizer, training, source, output, num_beams)
+
+
+def package_as_mixtral(run_folder: str, output: str) -> dict[str, Any]:
+    """Write the run's best checkpoint as a MixtralForCausalLM of transformers, with its tokenizer.
+
+    Returns:
+        as, parameters, and logits_differ_by: the largest difference of logits on random ids.
+
+    Raises:
+        RunError, CheckpointError: when the run or its checkpoint can't be read, or is no model that Mixtral can hold.
+    """
+    run = Run.open(run_folder)
+    if not run.best.is_dir():
+        raise RunError(f"{run_folder} has no checkpoint yet: it was stopped before its first evaluation.")
+    model, tokenizer = load_checkpoint(run.best, "cpu")
+    theirs = as_mixtral(model)
+    found = {
+        "as": "mixtral",
+        "parameters": theirs.num_parameters(),
+        "logits_differ_by": largest_difference(model, theirs),
+    }
+    with folder_written_aside(Path(output)) as aside:
+        theirs.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+    return found
 
 
 def _lacking(

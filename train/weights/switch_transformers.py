@@ -1,4 +1,4 @@
-"""Convert a transformers SwitchTransformers checkpoint to a checkpoint folder with the same logits.
+"""Convert a transformers SwitchTransformers or Mixtral checkpoint to a checkpoint folder with the same logits.
 
 Try it: python -m train import google/switch-base-8 --revision refs/pr/5 --output_dir switch-base-8
 """
@@ -7,15 +7,17 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, T5TokenizerFast
+from transformers import MixtralForCausalLM, PreTrainedTokenizerFast, T5TokenizerFast
 
 from switch_model.checkpoint import CheckpointError, save_checkpoint
 from switch_model.config import SwitchConfig
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
 from switch_model.models.encoder import SwitchEncoderModel
-from switch_model.storage.switch_transformers import SENTENCEPIECE, find_checkpoint, read_config
+from switch_model.storage.json_file import read_json
+from switch_model.storage.switch_transformers import MAX_JSON_BYTES, SENTENCEPIECE, find_checkpoint, read_config
 from switch_model.storage.tokenizer_io import read_tokenizer
 from train.data.tokenizers import load_tokenizer
+from train.weights.mixtral import of_mixtral
 
 # Default maximum length, if the tokenizer's files have none.
 TOKENS_READ = 512
@@ -44,11 +46,25 @@ def import_checkpoint(
     """
     folder = find_checkpoint(source, revision)
     # The small files first: do not read gigabytes in vain.
+    if read_json(folder / "config.json", MAX_JSON_BYTES).get("model_type") == "mixtral":
+        return _import_mixtral(folder, output, dtype, tokenizer)
     config = read_config(folder)
     own = _tokenizer(folder, config) if tokenizer is None else _named_tokenizer(tokenizer, config)
     model_class = SwitchEncoderModel if encoder_only else SwitchForConditionalGeneration
     model = model_class.from_switch_transformers(folder, dtype=dtype)
     save_checkpoint(model, own, output)
+    return model.config
+
+
+def _import_mixtral(folder: Path, output: str | Path, dtype: torch.dtype | None, tokenizer: str | None) -> SwitchConfig:
+    try:
+        theirs = MixtralForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except Exception as error:  # The library raises many types.
+        raise CheckpointError(f"{folder} can't be read as a Mixtral: {error}") from error
+    model = of_mixtral(theirs)
+    del theirs
+    own = _tokenizer(folder, model.config) if tokenizer is None else _named_tokenizer(tokenizer, model.config)
+    save_checkpoint(model, own, output, dtype=dtype)
     return model.config
 
 
