@@ -138,7 +138,7 @@ PAPER = [
 
 
 def model_of(shape: Shape) -> SwitchForConditionalGeneration:
-    """This package's model of that shape, without dropout."""
+    """This package's model of that shape, without dropout and drops."""
     config = SwitchConfig(
         vocab_size=VOCABULARY,
         d_model=shape.d_model,
@@ -156,6 +156,7 @@ def model_of(shape: Shape) -> SwitchForConditionalGeneration:
         expert_dropout=0.0,
         switch_dropout=0.0,
         capacity_factor=None,
+        eval_capacity_factor=None,
     )
     return SwitchForConditionalGeneration(config)
 
