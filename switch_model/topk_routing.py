@@ -57,6 +57,11 @@ class TopKRouting:
         return self.weights[..., 0]
 
     @property
+    def by_experts(self) -> bool:
+        """Whether experts chose their tokens: then `limit` is how many each took, and nothing is full."""
+        return self.limit is not None and self.slots is None
+
+    @property
     def used(self) -> Tensor:
         """(B, T, K) True where the expert computes a real token."""
         return self.mask.unsqueeze(-1) & (self.weights != 0)

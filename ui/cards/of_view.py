@@ -12,6 +12,7 @@ from switch_model.attribution.direct import DirectAttribution
 from switch_model.counterfactuals import WhatIf
 from switch_model.grid.layer_names import layer_title
 from switch_model.grid.votes import digits_of
+from switch_model.topk_routing import TopKRouting
 from ui.cards.counterfactuals import force_card, no_text_card, what_if_card
 from ui.cards.filled import candidates, filled_card
 from ui.cards.importance import attribution, importance_in_words, importance_table
@@ -72,7 +73,12 @@ def summary(view: View) -> Markup:
         "A column is a token, a row a layer, a number the expert that the layer’s router chose: one of several small "
         "networks, of which only that one reads the token."
     )
-    if (choices := max(record.experts.shape[-1] for record in view.records)) > 1:
+    if any(isinstance(record, TopKRouting) and record.by_experts for record in view.records):
+        said = (
+            "A column is a token, a row a layer; a cell shows the experts that chose the token, each as wide as its "
+            "share of their weights. Every expert takes equally many tokens of a text."
+        )
+    elif (choices := max(record.experts.shape[-1] for record in view.records)) > 1:
         said = (
             f"A column is a token, a row a layer; a cell shows the {choices} experts that the layer’s router chose for "
             "the token, each as wide as its share of their weights."

@@ -160,7 +160,8 @@ def _place(expert: int, slot: int, capacity: int) -> str:
 def _choices_in_words(record: AnyRouting, token: int) -> str:
     """The experts of a token that has several, and how its weights are shared among them."""
     if record.dropped[0, token]:
-        return "No expert has a slot for it, or chose it: only the residual goes on."
+        why = "No expert chose it" if record.by_experts else "Every expert that it chose was full"
+        return f"{why}: only the residual goes on."
     probs_E = record.probs[0, token]
     experts = [one for one in record.experts[0, token].tolist() if probs_E[one] > 0]
     shown = ", ".join(f"{one} ({percent(float(probs_E[one]))})" for one in experts)

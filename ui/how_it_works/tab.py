@@ -102,8 +102,9 @@ def steps_html(view: View | None, config: SwitchConfig | None) -> str:
 def _several(view: View, config: SwitchConfig | None) -> str:
     """The steps of a layer with several experts for each token."""
     record = view.record
-    used = record.weights[0, view.token] != 0
-    used[0] = True  # Where no expert computes the token, the first one that it chose.
+    used = record.used[0, view.token]
+    if not record.by_experts:  # All that the token chose, also those that were full.
+        used = used.new_ones(used.shape)
     experts, weights = (one[0, view.token][used].tolist() for one in (record.experts, record.weights))
     scores = None if record.logits is None else record.logits[0, view.token].tolist()
     shown = [
@@ -121,13 +122,19 @@ def _several(view: View, config: SwitchConfig | None) -> str:
         layer=layer_title(record.name, view.two_stacks),
         experts=record.num_experts,
         choices=len(experts),
+        score=record.score,
+        gated=getattr(config, "dense_act_fn", "gated").startswith("gated"),
+        by_experts=record.by_experts,
+        taken=int(record.limit) if record.limit is not None else None,
+        full=bool(record.full[0, view.token].any()),
         shown=shown,
         scored=scores is not None,
         forced=view.changes.force.get((record.name, view.token)) is not None,
         sum=f"{sum(weights):.2f}",
         shared=bool(getattr(config, "shared_experts", ())),
         balance=f"{float(load_balancing_loss(record)):.2f}",
-        most=f"{record.num_experts / len(experts):g}",
+        per_token=f"{record.per_token:.3g}",
+        most=f"{record.num_experts / max(record.per_token, 1):.3g}",
     )
 
 

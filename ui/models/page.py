@@ -68,12 +68,13 @@ def _rows(loaded: LoadedModel) -> dict[str, str]:
     writer = target_of(reader)
     capacity = f"{config.eval_capacity_factor:g} × an even share" if config.eval_capacity_factor else "no limit"
     capacity = f"{config.expert_capacity} slots" if config.expert_capacity else capacity
+    by_experts = config.router == "expert_choice"
     return {
         "size": size_of(loaded.pipeline),
         "sparse layers": ", ".join(config.sparse_layers) or "none",
         "widths": f"hidden {config.d_model}, expert {config.expert_width}, {config.num_heads} heads of {config.d_kv}",
         **_router(config),
-        "capacity in evaluation": f"{capacity}, counted per {config.capacity_group}",
+        **({} if by_experts else {"capacity in evaluation": f"{capacity}, counted per {config.capacity_group}"}),
         **_answers(loaded),
         "tokenizer": f"{_vocabulary(reader)}, reads {reader.model_max_length:,} of a text",
         **({} if writer is reader else {"target tokenizer": _vocabulary(writer)}),

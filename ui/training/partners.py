@@ -1,6 +1,7 @@
 """Runs to compare a run with: the same with dense MLPs, and the same with nothing that keeps loads even."""
 
 from dataclasses import replace
+from typing import Any
 
 from train.arguments.arguments import Arguments
 from train.runs.run import Run
@@ -18,12 +19,20 @@ def dense(arguments: Arguments) -> Arguments:
     """The same work per token without a choice. Where the classifier reads experts alone, one of them is the MLP."""
     if arguments.model.readout == "experts":
         return replace(arguments, model=replace(arguments.model, num_experts=1))
-    return replace(arguments, model=replace(arguments.model, sparse_step=0, decoder_sparse_step=None))
+    model, several = arguments.model, {}
+    if model.router != "switch":  # As wide as all experts of a token are together.
+        whole = model.d_ff or 4 * model.d_model
+        own = model.d_expert or whole // model.expert_granularity
+        several = {"d_ff": own * (model.top_k + model.num_shared_experts), "d_expert": None, "expert_granularity": 1}
+        several |= {"router": "switch", "num_shared_experts": 0, "expert_groups": 1, "routed_scaling_factor": 1.0}
+    return replace(arguments, model=replace(model, sparse_step=0, decoder_sparse_step=None, **several))
 
 
 def unbalanced(arguments: Arguments) -> Arguments:
     """The same with nothing that keeps loads even."""
-    off = {"balance": "loss", "aux_loss_coef": 0.0, "sequence_balance_coef": 0.0}
+    off: dict[str, Any] = {"balance": "loss", "aux_loss_coef": 0.0, "sequence_balance_coef": 0.0}
+    if arguments.model.router == "sigmoid_bias":
+        off["balance_rate"] = 0.0
     return replace(arguments, model=replace(arguments.model, **off))
 
 
@@ -45,4 +54,6 @@ def may_have(run: Run, suffix: str) -> bool:
         return False
     arguments = run.arguments()
     own = suffix == LESSON or arguments.train.init_from is None
+    if suffix == LESSON and arguments.model.router == "expert_choice":
+        return False  # Its loads are even by construction.
     return not arguments.model.is_dense and own and not run.name.endswith(suffix)
