@@ -7,9 +7,11 @@ from transformers import TrainerState
 
 from switch_model import Predictor, SwitchConfig, SwitchForSequenceClassification, load_checkpoint
 from train.arguments.arguments import Arguments
+from train.cli.main import main
 from train.data.errors import DataError
 from train.tasks.collators import TEACHER
-from train.tasks.teaching import distillation_loss, with_teachers
+from train.tasks.registry import TASKS
+from train.tasks.teaching import TokenTeachers, distillation_loss, with_teachers
 from train.training.annealing import ResidualAnnealing
 
 
@@ -58,3 +60,31 @@ def test_what_passes_by_experts_falls_while_it_trains_and_is_the_configurations_
         annealing.on_step_end(None, state, None)
         assert passing_by() == 0.2
     assert shares == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("task", ["clm", "mlm", "span_corruption"])
+def test_teachers_of_tokens_are_met_where_the_labels_are(task, tmp_path, capsys):
+    small = ["--task", task, "--num_samples", "60", "--max_steps", "2", "--num_experts", "4"]
+    teacher = str(tmp_path / "teacher")
+    assert main([*small, "--output_dir", teacher]) == 0
+    model, tokenizer = load_checkpoint(teacher, "cpu")
+    ids = torch.tensor([[20, 21, 22, 23, 24], [30, 31, 32, 33, 34]])
+    labels = ids if task == "clm" else ids.masked_fill(torch.tensor([[1, 0, 0, 1, 1], [0, 1, 1, 1, 1]]).bool(), -100)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    if task == "mlm":  # Those of the labelled tokens, and no others.
+        chosen = logits
+    else:
+        at = [(0, 1), (0, 2), (1, 0)] if task != "clm" else [(row, place) for row in (0, 1) for place in range(4)]
+        chosen = torch.stack([logits[row, place] for row, place in at])
+    entropy = torch.distributions.Categorical(logits=chosen).entropy().mean()
+    teachers = TokenTeachers(teacher, TASKS[task], tokenizer, "cpu")
+    assert teachers.loss(inputs, logits).item() == pytest.approx(entropy.item(), rel=1e-5)
+    # A dense student takes over all but the experts.
+    student = tmp_path / "student"
+    flags = ["--init_from", teacher, "--teachers", teacher, "--sparse_step", "0", "--lr", "1e-12"]
+    assert main([*small, *flags, "--output_dir", str(student)]) == 0
+    dense = load_checkpoint(student, "cpu")[0].state_dict()
+    assert not any(".experts." in name or ".router." in name for name in dense)
+    torch.testing.assert_close(dense["shared.weight"], model.state_dict()["shared.weight"], atol=1e-6, rtol=0)

@@ -105,7 +105,9 @@ class Arguments:
         implied = Arguments.resolve(start).to_dict()
         # The initial model determines its shape; but a queued run must find exactly the arguments that were written.
         adopted = {*SHAPE} if values["init_from"] and portable else set()
-        if values["upcycle"]:  # Which layers have experts, and how tokens get them, the flags decide.
+        if (
+            values["upcycle"] or values["sparse_step"] == 0
+        ):  # Which layers have experts, and how tokens get them, the flags decide.
             adopted -= SPARSE_STEPS | CHOICE
         given |= {
             key: value

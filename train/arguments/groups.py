@@ -26,7 +26,6 @@ DEFAULT_TASK = "classification"
 # Arguments of one task only: with any other task they must keep their defaults.
 ONLY_FOR = {
     "target_tokenizer": "translation",
-    "teachers": "classification",
     "rare_token_dropout": "classification",
     "word_counts": "classification",
 }
@@ -236,7 +235,7 @@ class TrainArguments:
     teachers: str | None = _argument(
         None,
         "Teachers",
-        "classification: knowledge distillation from these checkpoints with the same classes, comma-separated; their "
+        "knowledge distillation from these checkpoints with the same classes or vocabulary, comma-separated; their "
         "probabilities are averaged",
     )
     teacher_coef: float = _argument(1.0, "Distillation weight", "weight of the distillation loss with --teachers")

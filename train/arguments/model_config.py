@@ -93,8 +93,12 @@ def adopt_shape(model: ModelArguments, implied: ModelArguments, source: SwitchCo
     """
     if model.expert_granularity != 1:
         raise ValueError(f"--expert_granularity {model.expert_granularity} does not fit --init_from: leave it out.")
+    dense = model.sparse_step == 0 and implied.sparse_step != 0
     for name, field_name in SHAPE.items():
         own, theirs = getattr(model, name), getattr(source, field_name)
+        if dense and name in SPARSE_STEPS:  # A dense student: all but the experts is taken over.
+            setattr(model, name, 0 if name == "sparse_step" else None)
+            continue
         asked = own is not None and own != getattr(implied, name)
         if asked and own != theirs:
             raise ValueError(

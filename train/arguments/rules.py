@@ -71,6 +71,7 @@ def _from_another_model(model: Any, train: Any) -> list[tuple[str, Any, bool, st
     """Rules of what a run takes over from another model, and trains of it."""
     only, hot = train.train_only, train.train_only == "hot_experts"
     return [
+        ("liger", True, not (train.liger and train.teachers), "false with --teachers: it keeps no logits"),
         ("upcycle", train.upcycle, train.upcycle == 0 or train.upcycle >= 2, "at least 2, or 0"),
         ("upcycle", train.upcycle, not train.upcycle or bool(train.init_from), "0 without --init_from"),
         ("hot_share", train.hot_share, 0 < train.hot_share <= 1, "above 0 and at most 1"),

@@ -169,7 +169,7 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
         sample_writer = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
     else:
         train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
-        if arguments.train.teachers:
+        if arguments.train.teachers and task.labelled:
             train = with_teachers(train, data.train["text"], data.labels, arguments.train)
     # Sorted by length, so that evaluation batches have little padding.
     return Rows(train, validation.sort("length"), list(train["length"]), sample_writer)

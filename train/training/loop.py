@@ -41,6 +41,7 @@ from train.runs.run import Run
 from train.tasks.collators import RareTokenCollator
 from train.tasks.registry import TASKS, Task
 from train.tasks.rows import Rows, make_rows, make_tokenizer
+from train.tasks.teaching import TokenTeachers, token_teachers
 from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
 from train.training.probe import make_probe
@@ -85,8 +86,8 @@ def train(arguments: Arguments, max_runs: int | None = None) -> Run:
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; the rows' fingerprint; and the
-    names of weights that an initial model did not have."""
+    """Tokenizer, rows and model of a run; max_steps, if the epochs do not determine it; the rows' fingerprint; the
+    names of weights that an initial model did not have; and the teachers of a language model."""
 
     tokenizer: PreTrainedTokenizerFast
     rows: Rows
@@ -95,6 +96,7 @@ class TrainingParts:
     logging_steps: int
     fingerprint: Fingerprint
     new: list[str]
+    teachers: TokenTeachers | None
 
     def best_of(self, run: Run, arguments: Arguments) -> BestCheckpoint:
         return BestCheckpoint(run, arguments, self.tokenizer, self.rows, self.fingerprint)
@@ -153,9 +155,10 @@ def prepare(
         new = take_weights(model, start.weights)
         if arguments.train.upcycle:
             divide_by_gates(model)
+    teachers = token_teachers(task, arguments.train, tokenizer)
     check_experts(arguments.train.expert_parallel, model)
     processes.share_weights(model)
-    return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found, new)
+    return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found, new, teachers)
 
 
 def _plan(settings: TrainArguments, rows: Rows, processes: int) -> tuple[int | None, int]:
@@ -285,6 +288,7 @@ def _trainer(
         eval_collator=task.collator(parts.tokenizer, settings),
         compute_metrics=task.metrics,
         processes=progress.processes,
+        teachers=parts.teachers,
         divide=_division(settings),
     )
 

@@ -28,7 +28,7 @@ from train.runs.trainer_files import AVERAGE_FILE
 from train.tasks.collators import TEACHER
 from train.tasks.generation import SampleWriter
 from train.tasks.registry import Task
-from train.tasks.teaching import distillation_loss
+from train.tasks.teaching import TokenTeachers, distillation_loss
 from train.training.annealing import ResidualAnnealing
 from train.training.balancing import Rebalance
 from train.training.batch_totals import BatchTotals
@@ -75,6 +75,7 @@ class SwitchTrainer(Trainer):
         train_lengths: tokens of each training row; None = the rows' column `length`.
         sample_writer: generates and scores texts with the (averaged) model at every evaluation.
         characters_per_token: of the validation texts, for bits per character.
+        teachers: models that a language model learns from.
         processes: the processes that share every batch; only the main one writes.
         divide: divides the model's weights among them; None = each has the whole model.
     """
@@ -96,13 +97,14 @@ class SwitchTrainer(Trainer):
         sample_writer: SampleWriter | None = None,
         characters_per_token: float | None = None,
         processes: Processes | None = None,
+        teachers: TokenTeachers | None = None,
         divide: Callable[[SwitchPreTrainedModel], Divided] | None = None,
         **kwargs,
     ):
         # A search for weights without gradient costs time; only the last norm of these models has none.
         kwargs["args"].ddp_find_unused_parameters = kwargs["model"].config.readout == "experts"
         super().__init__(**kwargs)
-        self.processes = processes or Processes()
+        self.processes, self.teachers = processes or Processes(), teachers
         self._divide(divide)
         self.run = run
         self.task = task
@@ -169,6 +171,8 @@ class SwitchTrainer(Trainer):
             loss = outputs.loss
             if teacher_BC is not None:
                 loss = loss + self.settings.teacher_coef * distillation_loss(outputs.logits, teacher_BC)
+            if self.teachers is not None:
+                loss = loss + self.settings.teacher_coef * self.teachers.loss(inputs, outputs.logits)
             loss = self._loss_in_training(loss, outputs, inputs, own)
         else:
             loss = outputs.loss
