@@ -18,7 +18,7 @@ from train.runs.trainer_files import AVERAGE_FILE
 from train.weights.kept import go_to, open_run, predictions, spread
 from ui.catalog.checkpoints import CheckpointShelf, key_of
 from ui.catalog.models import ModelShelf
-from ui.compare.drift import Drift, show
+from ui.compare.drift import Asked, Drift, show
 from ui.compare.tab import compare
 from ui.server.limits import VisitorLimits
 from ui.server.workspace import Workspace
@@ -100,8 +100,10 @@ def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace
     assert picker["choices"] == [("mine (4 checkpoints)", "mine")] and picker["value"] == "mine" and not note
     assert drift.first_text("mine", "") and not drift.first_text("mine", "a text of their own")
     assert not Drift(replace(workspace, limits=VisitorLimits()), "cpu").first_text("mine", "")
-    found, filled = drift.fill("mine", "", "")
-    assert found == filled == drift.first_text("mine", "") and drift.fill("mine", "my own", filled)[0] == "my own"
+    asked = Asked()
+    found = drift.fill("mine", "", asked)
+    assert found == drift.first_text("mine", "") and asked.begun
+    assert drift.fill("gone", found, asked) == "" and drift.fill("mine", "my own", asked) == "my own"
     *waiting, (said, trail) = drift.route("mine", "", TEXT)
     assert all(words and one is None for words, one in waiting) and "step 2 to 7" in said
     visible, slider, saturated, classes, shown, *_ = show(trail)

@@ -5,7 +5,7 @@ Try it: list(Drift(Workspace(Path("runs"))).route("toy", "a text"))[-1]
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -70,6 +70,14 @@ class Trail:
     predictions: list[Prediction]
 
 
+@dataclass
+class Asked:
+    """One visitor's: whether a run was chosen or shown already, and the texts that were filled in for them."""
+
+    begun: bool = False
+    filled: set[str] = field(default_factory=set)
+
+
 class Drift:
     """The handlers of the card."""
 
@@ -103,12 +111,14 @@ class Drift:
             return ""
         return self._held_out(name)
 
-    def fill(self, name: str | None, text: str, filled: str) -> tuple[str, str]:
-        """(text, what of it is no visitor's own): one that the run held out, where nobody typed one."""
-        if (text or "").strip() and text != filled:
-            return text, filled
+    def fill(self, name: str | None, text: str, asked: "Asked") -> str:
+        """The text, or where nobody typed one a text that the run held out."""
+        asked.begun = True
+        if (text or "").strip() and text not in asked.filled:
+            return text
         found = self._held_out(name)
-        return found, found
+        asked.filled.add(found)
+        return found
 
     def _held_out(self, name: str | None) -> str:
         """The first text that a run held out; "" where there is none, or it may be another visitor's."""
@@ -244,7 +254,8 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -
         tab: the tab it is in; the runs are listed anew when it is chosen. The first time one of them is shown, where
             that is quick.
     """
-    trail, filled = gr.State(None), gr.State("")
+    trail, asked_for = gr.State(None), gr.State()
+    asked_for.value = lambda: Asked()  # Not the class: Gradio takes dataclasses apart.
     plain = {"apply_default_css": False}
     with gr.Column(elem_classes="card", elem_id="drift"):
         gr.HTML(heading("Drift") + quiet(_HINT), **plain)
@@ -266,13 +277,12 @@ def create_drift(drift: Drift, other: gr.Textbox, tab: gr.Tab, pages: gr.Tabs) -
             )
         said = gr.HTML("", elem_id="drift-said", **plain)
     followed = _create_results()._replace(trail=trail)
-    opened = gr.State(False)
     listing = tab.select(drift.refresh, [run], [run, kept, asked, go, recorded], **LAST)
     leaving = recorded.click(lambda: gr.Tabs(selected="how"), None, [pages], **LAST)
     leaving.then(None, None, None, js=_TO_RECORD, **LAST)
-    first = [text, filled, said, opened, *followed]
-    listing.then(_first_look(drift), [run, text, opened], first, concurrency_limit=1, **LAST)
-    filling = {"fn": drift.fill, "inputs": [run, text, filled], "outputs": [text, filled], **LAST}
+    first = [text, said, *followed]
+    listing.then(_first_look(drift), [run, text, asked_for], first, concurrency_limit=1, **LAST)
+    filling = {"fn": drift.fill, "inputs": [run, text, asked_for], "outputs": [text], **LAST}
     run.input(**filling)
     # One after the other: each reads many files, and holds a model of its own.
     routed = go.click(**filling).then(drift.route, [run, text, other], [said, trail], concurrency_limit=1, **LAST)
@@ -308,15 +318,18 @@ def _create_results() -> Followed:
 
 
 def _first_look(drift: Drift) -> Callable[..., Iterator[Any]]:
-    def look(name: str | None, text: str, opened: bool) -> Iterator[Any]:
-        """(text, that it is no visitor's own, what to say, whether it was opened, what is shown): what the card opens
-        with, once."""
+    def look(name: str | None, text: str, asked: Asked) -> Iterator[Any]:
+        """(text, what to say, what is shown): what the card opens with, once, and not over what was asked meanwhile."""
         unchanged = Followed(*[gr.skip()] * len(Followed._fields))
-        found = "" if opened else drift.first_text(name, text)
-        if not found:
-            yield gr.skip(), gr.skip(), gr.skip(), opened, *unchanged
-            return
-        for said, trail in drift.route(name, found, most=FIRST_CHECKPOINTS):
-            yield found, found, said, True, *(show(trail) if trail else unchanged)
+        found = "" if asked.begun else drift.first_text(name, text)
+        if found:
+            asked.filled.add(found)
+            for said, trail in drift.route(name, found, most=FIRST_CHECKPOINTS):
+                if asked.begun:
+                    break
+                yield found, said, *(show(trail) if trail else unchanged)
+            else:
+                asked.begun = True
+        yield gr.skip(), gr.skip(), *unchanged
 
     return look
