@@ -25,7 +25,7 @@ from train.evaluation.measured_rows import rows_of
 from train.evaluation.reliance import html, known, measured
 from ui.analyse import atlas
 from ui.analyse.handlers import Analysis, Analyst, cell_texts, layer_view, search, summary, tables
-from ui.analyse.opening import Opening
+from ui.analyse.opening import Asked, Opening
 from ui.catalog.models import ModelShelf
 from ui.catalog.reach import DataReach, _Hub
 from ui.server.limits import VisitorLimits
@@ -72,13 +72,16 @@ def test_a_table_is_analysed_and_summed_up(analyst, analysis, table):
 
 
 def test_the_tab_opens_with_an_example_that_is_routed_once_for_all(analyst, toy_run):
-    opening = Opening(analyst)
-    (example, begun, *_, shown), (again, *_) = [*opening.look(False)][-1], [*opening.look(False)][-1]
-    assert (example.model, begun, shown) == ("tiny", True, "shown") and again is example
+    opening, asked = Opening(analyst), Asked()
+    (example, _, shown), (again, *_) = [*opening.look(asked)][-1], [*opening.look(Asked())][-1]
+    assert (example.model, asked.begun, shown) == ("tiny", True, "shown") and again is example
     assert len(example.corpus.texts) >= 60 and example.corpus.labelled
-    assert [*opening.look(True)] == [(gr.skip(),) * 4]  # What a visitor asked for stays.
+    looking, late = opening.look(other := Asked()), (gr.skip(),) * 3
+    next(looking)
+    other.begun = True  # Something else was asked for meanwhile.
+    assert [*looking] == [*opening.look(asked)] == [late]
     other = Analyst(ModelShelf({"toy": toy_run.best}, "cpu"), analyst.workspace)  # Its classes are not those of news.
-    assert [*Opening(other).look(False)][-1][0] == gr.skip()
+    assert [*Opening(other).look(Asked())][-1][0] == gr.skip()
 
 
 def test_nothing_is_said_of_drops_where_no_expert_can_be_full(checkpoint, tmp_path):

@@ -1,6 +1,6 @@
 """What the Analyse tab opens with: the bundled news through the first classifier, routed once for all visitors.
 
-Try it: [*Opening(analyst).look(False)][-1]
+Try it: [*Opening(analyst).look(Asked())][-1]
 """
 
 import threading
@@ -18,6 +18,12 @@ FIRST_DATA = "mini_news"
 _SAID = quiet("An example is shown below. Choose a data set, or upload a table with a column of texts, and analyse it.")
 
 
+class Asked:
+    """One visitor's: whether an analysis was shown or asked for. No dataclass, which Gradio would take apart."""
+
+    begun = False
+
+
 class Opening:
     """The handler. Nothing is routed before somebody opens the tab."""
 
@@ -27,18 +33,19 @@ class Opening:
         self._of: str | None = None
         self._routed: Analysis | None = None
 
-    def look(self, begun: bool) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """(the analysis, whether one was begun, how far it is, what tells that there is one to show).
-
-        Args:
-            begun: the visitor has an analysis, or asked for one: it stays.
-        """
-        if begun:
-            yield (gr.skip(),) * 4
+    def look(self, asked: Asked) -> Iterator[tuple[Any, Any, Any]]:
+        """(the analysis, how far it is, what tells that there is one to show); what a visitor asked for stays."""
+        nothing = (gr.skip(),) * 3
+        if asked.begun:
+            yield nothing
             return
-        yield gr.skip(), True, progress_of(0, 1, "Routing an example …"), gr.skip()
+        yield gr.skip(), progress_of(0, 1, "Routing an example …"), gr.skip()
         analysis = self._example()
-        yield (gr.skip(), True, EMPTY, gr.skip()) if analysis is None else (analysis, True, _SAID, "shown")
+        if asked.begun:
+            yield nothing
+            return
+        asked.begun = True
+        yield (gr.skip(), EMPTY, gr.skip()) if analysis is None else (analysis, _SAID, "shown")
 
     def _example(self) -> Analysis | None:
         """The one that all share; None for a model that has other classes, or can't be opened."""

@@ -23,7 +23,7 @@ from ui.analyse.handlers import (
     summary,
     tables,
 )
-from ui.analyse.opening import FIRST_DATA, Opening
+from ui.analyse.opening import FIRST_DATA, Asked, Opening
 from ui.catalog.private_models import PrivateModels
 from ui.components.events import EACH, LAST, ONCE
 from ui.components.outputs import outputs
@@ -66,7 +66,7 @@ _BUTTON = {"min_width": 0, "scale": 0}
 _PICKER = {"filterable": False, "min_width": 140}
 
 # What of an earlier data set must not stay.
-_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "atlas", "analysis", "shown", "files", "begun")
+_Cleaned = outputs("_Cleaned", "cancel", "hits", "texts", "reliance", "atlas", "analysis", "shown", "files")
 
 
 class _Choice(NamedTuple):
@@ -113,7 +113,7 @@ def create_analyse_tab(
         pages: the page's tabs, to move to Explore.
         explore: what a text is opened in.
     """
-    analysis, begun = gr.State(None), gr.State(False)
+    analysis, asked_for = gr.State(None), gr.State(Asked)
     example = gr.Textbox(visible="hidden", elem_id="analyse-example")
     with gr.Column(elem_classes="card"):
         choice = _create_choice(analyst)
@@ -137,7 +137,7 @@ def create_analyse_tab(
     of_layer = LayerView(words, classes, right_words, right_loads, expert.picker)
     draw_atlas, measuring = connect_atlas(analyst, atlas, analysis, layer, of_layer, expert.card)
     relying = rely.click(analyst.reliance, [analysis], [reliance], concurrency_limit=1, **ONCE)
-    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, atlas.table, analysis, shown, files, begun)
+    cleaned = _Cleaned(choice.cancel, search_for.hits, texts, reliance, atlas.table, analysis, shown, files)
     of_expert = {
         "fn": _card_of(analyst, False),
         "inputs": [analysis, layer, expert.picker],
@@ -145,10 +145,10 @@ def create_analyse_tab(
         **LAST,
     }
     looking = {"fn": layer_view, "inputs": [analysis, layer], "outputs": [*of_layer], **LAST}
-    opened = [analysis, begun, choice.progress, example]
-    opening = tab.select(Opening(analyst).look, [begun], opened, concurrency_limit=1, **LAST)
+    opened = [analysis, choice.progress, example]
+    tab.select(Opening(analyst).look, [asked_for], opened, concurrency_limit=1, **LAST)
     whole = {"fn": summary, "inputs": [analysis], "outputs": [*summed], **LAST}
-    asked = _connect_choice(analyst, choice, analysis, cleaned, [opening, relying, measuring])
+    asked = _connect_choice(analyst, choice, analysis, cleaned, [relying, measuring], asked_for)
     for shows in (example.change, *(done.then for done in asked)):
         shows(**whole).then(**looking).then(**of_expert).then(**draw_atlas)
     layer.input(**looking).then(**of_expert)
@@ -269,14 +269,14 @@ def _plot(name: str) -> gr.Plot:
 
 
 def _connect_choice(
-    analyst: Analyst, choice: _Choice, analysis: gr.State, cleaned: Any, measuring: list[Any]
+    analyst: Analyst, choice: _Choice, analysis: gr.State, cleaned: Any, measuring: list[Any], asked_for: gr.State
 ) -> list[Any]:
     """Analyse and upload. Returns the events after which there is something to show."""
     columns = [choice.text_column, choice.label_column]
     inputs = [choice.model, choice.dataset, choice.upload, choice.split, choice.limit, *columns]
     hide, found = gr.update(visible=False), []
     for source, brings_table in ((choice.go.click, False), (choice.upload.upload, True)):
-        begun = source(_clean, None, [*cleaned], cancels=measuring, **LAST)
+        begun = source(_clean, [asked_for], [*cleaned], cancels=measuring, **LAST)
         if brings_table:
             begun = begun.then(analyst.take, [choice.upload], [choice.dataset, *columns], **LAST)
         running = begun.then(analyst.run, inputs, [analysis, choice.progress], concurrency_limit=2, **LAST)
@@ -369,9 +369,10 @@ def _leave() -> tuple[Any, Any]:
     return gr.Tabs(selected="analyse"), gr.update(visible=False)
 
 
-def _clean() -> Any:
+def _clean(asked: Asked) -> Any:
+    asked.begun = True
     hidden = gr.update(visible=False)
-    return _Cleaned(gr.update(visible=True), "", "", "", "", None, hidden, gr.update(visible=False, value=None), True)
+    return _Cleaned(gr.update(visible=True), "", "", "", "", None, hidden, gr.update(visible=False, value=None))
 
 
 def _card_of(analyst: Analyst, measured: bool):
