@@ -221,7 +221,7 @@ def _cell(runs: Sequence[Measured], figure: str, factor: float, form: str) -> st
     found = mean_and_spread(runs, figure)
     if found is None:
         return "-"
-    mean, spread = (value * factor for value in found)
+    mean, spread = (round(value * factor, 6) + 0.0 for value in found)  # No "-0.0".
     return f"{mean:{form}} ± {spread:{form}}" if spread else f"{mean:{form}}"
 
 
