@@ -14,10 +14,11 @@ from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
 from train.arguments.arguments import Arguments
 from train.cli.main import main
+from train.data.columns import choose_pair
 from train.data.errors import DataError
 from train.data.loading import load_split
 from train.data.packing import Blocks, held_out_every, packed
-from train.data.pairs import choose_pair, load_pairs
+from train.data.pairs import load_pairs
 from train.data.source import DataSource
 from train.data.tokenizers import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
 from train.runs.run import Run

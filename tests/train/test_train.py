@@ -19,7 +19,7 @@ from train.data.tokenizers import tokenize, train_tokenizer
 from train.evaluation.metrics import calibration_error, classification_metrics
 from train.formatting import percent
 from train.runs.run import Run
-from train.tasks.collators import RareTokenCollator
+from train.tasks.collators import RareTokenCollator, token_counts
 from train.tasks.registry import TASKS, MaskingCollator
 from train.weights.initial import read_initial, with_shape_of
 
@@ -195,7 +195,9 @@ def test_rare_tokens_give_way_to_the_unknown_one_by_how_rare_they_are():
     tokenizer = train_tokenizer(["often seldom [SEP]"], 60, 64, whole_words=True)
     texts = ["often seldom [SEP]"] * 200 + ["often often often"] * 600  # 2,000 times often, 200 seldom.
     rows = list(tokenize(Dataset.from_dict({"text": texts, "label": [0] * 800}), tokenizer))
-    collator = RareTokenCollator(tokenizer, Dataset.from_list(rows), strength=200.0, seed=3)
+    collator = RareTokenCollator(
+        tokenizer, token_counts(Dataset.from_list(rows), len(tokenizer)), strength=200.0, seed=3
+    )
     together, alone = collator(rows), collator(rows[7:8])
     assert torch.equal(together["input_ids"][7], alone["input_ids"][0])
     unknown = together["input_ids"] == tokenizer.unk_token_id

@@ -35,11 +35,16 @@ from train.data.errors import DataError
 from train.data.loading import Split, read_split
 from train.data.pairs import usual_source
 from train.data.source import DataSource
+from train.data.stored.digests import column
 from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.measured_rows import rows_of
 from train.evaluation.reliance import drawn, known
 from train.formatting import counted, listed, shortened
 from train.runs.continuing import lost_rows, read_fingerprint
+
+# Of a table too large for memory, so many texts are routed unless more are asked for: their tokens with their experts
+# take about a kilobyte a text and layer.
+MOST_OF_LARGE = 20_000
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,19 @@ def rows_to_analyze(
         # Perhaps it has no classes. Any other problem is raised again.
         split, said = _texts_alone(source)
     if held_out:
-        rows, names, said = held_out_rows(own_data(checkpoint, source), source.dataset, checkpoint)
+        split, said = held_out_rows(own_data(checkpoint, source), source.dataset, checkpoint)
     else:
-        rows, names, said = split.rows, split.names, f"{said} {split.left_out}".strip()
+        said = f"{said} {split.left_out}".strip()
+    rows, names = split.rows, split.names
+    if num_samples is None and split.part and len(rows) > MOST_OF_LARGE:
+        num_samples = MOST_OF_LARGE
+        said = (
+            f"{said} {num_samples:,} of the {len(rows):,} texts, drawn at random: a routed data set is held in memory. "
+            "--num_samples takes more."
+        ).strip()
     if num_samples is not None and num_samples < len(rows):
         rows = rows.shuffle(seed=0).select(range(num_samples))
-    texts = list(rows["text"])
+    texts = list(column(rows, "text"))
     if not labels:
         true = list(rows["label"]) if names else [-1] * len(texts)
         return Rows(texts, true, said, held_out, tuple(names or ()))

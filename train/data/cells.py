@@ -30,10 +30,12 @@ _TWINS = str.maketrans(
 )  # fmt: skip
 
 
-def texts_in(values: Iterable[Any], column: str, dataset: str) -> list[str]:
-    """The text of every cell of a column, "" if missing. Raises DataError as `text_of` does."""
+def texts_in(values: Iterable[Any], column: str, dataset: str, first: int = 0) -> list[str]:
+    """The text of every cell of a column, "" if missing; `first`: the number of the first row, for errors. Raises
+    DataError as `text_of` does."""
     return [
-        value if isinstance(value, str) else text_of(value, column, dataset, row) for row, value in enumerate(values)
+        value if isinstance(value, str) else text_of(value, column, dataset, row)
+        for row, value in enumerate(values, first)
     ]
 
 

@@ -28,6 +28,8 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 # Instruction data: instruction and optional input, concatenated.
 INSTRUCTION = ("instruction", "input")
+# The two columns found by name: the first pair that a table has.
+PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
 # Columns of row numbers.
 ROW_NUMBERS = ("id", "idx", "index", "column 1", "unnamed: 0", "__index_level_0__")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
@@ -82,6 +84,35 @@ def choose_columns(source: DataSource, names: list[str], labelled: bool = True) 
     if twice:
         raise DataError(f"{dataset} has several columns named '{twice}': rename all but one.")
     return Columns(dataset, texts, label)
+
+
+def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
+    """The requested source and target columns, else those found by name, else the only two; two source columns are
+    comma-separated.
+
+    Raises DataError if the choice is ambiguous.
+    """
+    if source.is_toy:
+        raise DataError(
+            "toy has no pairs of texts, only texts with classes: for --task translation use en_hi, or a file with two "
+            "columns of texts."
+        )
+    texts = split_columns(source.text_column, names, source.dataset)
+    target = source.target_column and column_named(source.target_column, names, source.dataset)
+    known = source.known.text_columns if source.known else ()
+    lowered = {name.lower(): name for name in reversed(names)}
+    candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(lowered)]
+    found = [lowered[name] for name in candidates[0]] if candidates else names if len(names) == 2 else (None, None)
+    text, target = ",".join(texts) or found[0], target or found[1]
+    task = instruction_columns(names)
+    if not texts and text in task and target not in task:
+        text = ",".join(task)  # Instruction and optional input.
+    if text is None or target is None or text == target:
+        raise UnclearColumns(
+            f"Which columns of {source.dataset} hold the text and its translation? Name two of {quoted(names)} with "
+            "--text_column and --target_column."
+        )
+    return text, target
 
 
 def column_named(wanted: str, names: list[str], dataset: str) -> str:
@@ -141,12 +172,12 @@ def cells_of(rows: Dataset, name: str) -> list[Any]:
     return [cell and cell[field] for cell in rows[column][:]]
 
 
-def texts_of(rows: Dataset, columns: Columns) -> list[str]:
-    """The text of every row, "" if missing; for pairs, both texts joined.
+def texts_of(rows: Dataset, columns: Columns, first: int = 0) -> list[str]:
+    """The text of every row, "" if missing; for pairs, both texts joined. `first`: the number of the first row.
 
     Raises DataError if a column does not hold texts.
     """
-    return joined([texts_in(cells_of(rows, column), column, columns.dataset) for column in columns.texts])
+    return joined([texts_in(cells_of(rows, column), column, columns.dataset, first) for column in columns.texts])
 
 
 def joined(columns: Sequence[Sequence[str]]) -> list[str]:
@@ -163,10 +194,25 @@ def classes_of(
 
     None for a row without a text or a class. Raises DataError if the column does not hold classes.
     """
+    return classes_in(cells_of(rows, columns.label), texts, columns, names or names_of_column(rows, columns), rows)
+
+
+def names_of_column(rows: Dataset, columns: Columns) -> list[str] | None:
+    """The class names that a table has for its column of classes, if any."""
+    return getattr(rows.features.get(columns.label), "names", None)
+
+
+def classes_in(
+    cells: list[Any], texts: list[str], columns: Columns, names: list[str] | None, rows: Dataset, count: int = 0
+) -> tuple[list[int | None], list[str]]:
+    """`classes_of` for the cells of the column of classes.
+
+    Args:
+        rows: for errors: the table, or a part of it.
+        count: where `cells` are distinct ones, the rows with a class.
+    """
     where, label = columns.dataset, columns.label
-    names = names or getattr(rows.features.get(label), "names", None)
     check_names(names or [], label, where)
-    cells = cells_of(rows, label)
     values = _class_values(cells, texts, columns, hidden=-1 if names else None)
     distinct = set(values) - {None}
     if not distinct:
@@ -182,7 +228,7 @@ def classes_of(
         if not all(0 <= value < len(names) for value in distinct):
             raise DataError(f"{where} has labels beyond its {len(names)} class names ({listed(names)}).")
         return values, names
-    count = len(values) - values.count(None)
+    count = count or len(values) - values.count(None)
     _check_classes(distinct, count, columns)
     # Numbers sort as numbers ("10" after "9"), everything else as text.
     numeric = all(isinstance(value, (int, float)) for value in distinct)
@@ -253,6 +299,13 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
     """
     if names == model_labels:
         return rows
+    index_of = indices_in(names, model_labels)
+    moved = [index_of[label] for label in rows["label"][:]]
+    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))
+
+
+def indices_in(names: list[str], model_labels: list[str]) -> list[int]:
+    """The model's index of each class. Raises DataError when the model lacks one."""
     # Names are read as one line; a model's may contain line breaks or several spaces.
     known = {one_line(label): index for index, label in enumerate(model_labels)}
     known |= {label: index for index, label in enumerate(model_labels)}
@@ -262,6 +315,4 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
             f"The data has classes that the model does not know: {listed(list(map(spelled, unknown)))}. "
             f"The model's are {listed(model_labels[:20])}."
         )
-    index_of = [known[name] for name in names]
-    moved = [index_of[label] for label in rows["label"][:]]
-    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))
+    return [known[name] for name in names]

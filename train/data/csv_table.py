@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -47,23 +48,51 @@ class _Layout:
 
 def read_csv(path: Path, ending: str) -> Dataset:
     """All columns. Raises DataError with what is wrong, in which line, and what to do."""
+    layout = _layout_of(path, ending)
+    try:
+        records = list(_records(path, layout, quoted=True))
+    except _QuoteError as error:
+        if layout.delimiter != "\t":
+            raise
+        # Tab-separated tables are often written without quoting: then every line is a row.
+        try:
+            records = list(_records(path, layout, quoted=False))
+        except DataError:
+            raise error from None
+    return _as_rows(records[0], records[1:])
+
+
+def csv_in_parts(path: Path, ending: str, rows: int) -> Iterator[Dataset]:
+    """`read_csv`, `rows` rows at a time."""
+    layout, quoted = _layout_of(path, ending), True
+    if layout.delimiter == "\t":  # Whether quotes are quotes shows in the whole file only: it is read twice.
+        try:
+            deque(_records(path, layout, quoted), maxlen=0)
+        except _QuoteError as error:
+            quoted = False
+            try:
+                deque(_records(path, layout, quoted), maxlen=0)
+            except DataError:
+                raise error from None
+    records = _records(path, layout, quoted)
+    header = next(records)
+    while part := list(islice(records, rows)):
+        yield _as_rows(header, part)
+
+
+def _as_rows(header: list[str], records: list[list[str]]) -> Dataset:
+    columns = zip(*records, strict=True) if records else [()] * len(header)
+    return Dataset(pa.table([pa.array(cells, pa.large_string()) for cells in columns], names=header))
+
+
+def _layout_of(path: Path, ending: str) -> _Layout:
     with open_text(path) as file:
         head = file.read(SNIFFED_CHARACTERS)
     if not head.strip(" \t\r\n,;|\ufeff"):
         raise DataError(f"{path} is empty: its first line must name the columns, such as text,label.")
     if head.lstrip("\ufeff \t\r\n").startswith(('{"', '[{"')):
         raise DataError(f"{path} holds JSON: rename it, so that its name ends in .jsonl or .json.")
-    layout = _layout(head, DELIMITERS.get(ending, DELIMITERS[".csv"]), path)
-    try:
-        return _read_cells(path, layout, quoted=True)
-    except _QuoteError as error:
-        if layout.delimiter != "\t":
-            raise
-        # Tab-separated tables are often written without quoting: then every line is a row.
-        try:
-            return _read_cells(path, layout, quoted=False)
-        except DataError:
-            raise error from None
+    return _layout(head, DELIMITERS.get(ending, DELIMITERS[".csv"]), path)
 
 
 def clean_names(names: Iterable[str]) -> list[str]:
@@ -79,8 +108,9 @@ def clean_names(names: Iterable[str]) -> list[str]:
     return cleaned
 
 
-def _read_cells(path: Path, layout: _Layout, quoted: bool) -> Dataset:
-    rows, started = [], layout.above + 1
+def _records(path: Path, layout: _Layout, quoted: bool) -> Iterator[list[str]]:
+    """The header, then the cells of each row."""
+    started = layout.above + 1
     with open_text(path) as file:
         lines = islice(_text_lines(file, path), layout.above, None)
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
@@ -88,21 +118,20 @@ def _read_cells(path: Path, layout: _Layout, quoted: bool) -> Dataset:
         records = csv.reader(lines, **form, strict=True)
         try:
             header = clean_names(next(records))
+            yield header
             started = layout.above + records.line_num + 1
             for cells in records:
                 if len(cells) != len(header):
                     where = f"{path}, line {started}"
                     cells = _fitted(cells, len(header), where, layout.delimiter, may_be_short=quoted)
                 if cells:
-                    rows.append(cells)
+                    yield cells
                 started = layout.above + records.line_num + 1
         except csv.Error as error:
             raise _QuoteError(
                 f"{path}, line {started}: a cell opens with a double quote and is not closed properly ({error}). Close "
                 'it right before the delimiter, and double quotes inside it ("").'
             ) from error
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    return Dataset(pa.table([pa.array(cells, pa.large_string()) for cells in columns], names=header))
 
 
 def _fitted(cells: list[str], width: int, where: str, delimiter: str, may_be_short: bool) -> list[str]:

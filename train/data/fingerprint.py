@@ -7,45 +7,20 @@ Try it: Fingerprint.load(Path("runs/my-run/rows.npz"))
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from switch_model.storage.whole_files import written_aside
 from train.data.loading import TrainingData
+from train.data.stored.digests import AT_ONCE, among, column, prints
 from train.formatting import counted, listed
 
-AT_ONCE = 10_000
 _ARRAYS = ("train", "train_answers", "held_out", "held_out_answers", "before")
-
-
-def prints(texts: Iterable[str]) -> np.ndarray:
-    """(N,) uint64 hash of each text, the same in every process; surrounding spaces are ignored."""
-    texts, parts = iter(texts), []
-    while some := list(islice(texts, AT_ONCE)):
-        digests = (hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest() for text in some)
-        parts.append(np.frombuffer(b"".join(digests), dtype="<u8"))
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
-
-
-def column(rows: Dataset, name: str) -> Iterator[Any]:
-    """The values of a column, read in chunks."""
-    rows = rows.select_columns([name])
-    for start in range(0, len(rows), AT_ONCE):
-        yield from rows[start : start + AT_ONCE][name]
-
-
-def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(N,) bool: which of the values are in the sorted array `known`."""
-    if not len(known):
-        return np.zeros(len(values), bool)
-    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +47,10 @@ class Fingerprint:
     def of(cls, data: TrainingData, before: np.ndarray | None = None) -> "Fingerprint":
         """Of the texts, and of their classes or target texts. `before`: hashes of the initial model's texts."""
         found: dict[str, np.ndarray] = {} if before is None else {"before": before}
+        if data.parts:
+            for name, part in zip(("train", "held_out"), data.parts, strict=True):
+                found |= {name: part.prints, f"{name}_answers": part.answers}
+            return cls(**found, labels=list(data.labels))
         for name, rows in (("train", data.train), ("held_out", data.validation)):
             found[name] = prints(column(rows, "text"))
             if "target" in rows.column_names:
@@ -116,8 +95,11 @@ class Fingerprint:
 
         def of(texts: np.ndarray, answers: np.ndarray) -> str:
             order = np.lexsort((answers, texts) if len(answers) else (texts,))
-            parts = (part[order] for part in (texts, answers) if len(part))
-            return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
+            found = hashlib.sha256()
+            for part in (texts, answers):
+                for start in range(0, len(part), AT_ONCE):
+                    found.update(part[order[start : start + AT_ONCE]].tobytes())
+            return found.hexdigest()[:16]
 
         return {
             "train": of(self.train, self.train_answers),

@@ -6,6 +6,7 @@ Try it: read_json(Path("my.json")).column_names
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from train.data.table_file import open_text
 from train.formatting import quoted
 
 AN_OBJECT = 'each must be an object such as {"text": "…", "label": "…"}'
+WRITE_LINES = 'Write it as JSON lines, a row such as {"text": "…", "label": "…"} on each line (.jsonl).'
 # Fields around each row of the Hub's data set server.
 SERVED_ROW = {"row_idx", "row", "truncated_cells"}
 
@@ -39,6 +41,42 @@ def read_json(path: Path) -> Dataset:
         raise DataError(f"{path} is empty: {AN_OBJECT.replace('each', 'each line')}.")
     names = clean_names(columns)
     return Dataset.from_dict(dict(zip(names, map(_column, columns.values()), strict=True)))
+
+
+def json_in_parts(path: Path, rows: int) -> Iterator[Dataset]:
+    """JSON lines, an object on each, `rows` rows at a time.
+
+    Raises DataError for other layouts, which have to be read whole, and for a field that the first part lacks, because
+    the columns are chosen by then.
+    """
+    with open_text(path) as file:
+        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip("\ufeff \t\r\n"))
+        names: list[str] = []
+        while part := list(islice(lines, rows)):
+            try:
+                objects = [(f"{path}, line {number}", _parsed(line, path, number)) for number, line in part]
+            except DataError as error:
+                raise DataError(f"{error} {WRITE_LINES}") from error
+            if not names and (_are_served(objects[:1]) or not isinstance(objects[0][1], dict)):
+                raise DataError(f"{path} is too large to be read whole, and its lines are not rows. {WRITE_LINES}")
+            names = names or _fields_of(objects)
+            columns: dict[str, list[Any]] = {name: [] for name in names}
+            for where, row in objects:
+                if not isinstance(row, dict):
+                    raise DataError(f"{where} is not a row: {AN_OBJECT}.")
+                if new := [name for name in row if name not in columns]:
+                    raise DataError(
+                        f"{where} has the field {new[0]!r}, which the first {rows:,} rows lack: in a table this large, "
+                        "write every field into its first row (null where it has no value)."
+                    )
+                for name, values in columns.items():
+                    values.append(row.get(name))
+            yield Dataset.from_dict(dict(zip(clean_names(names), map(_column, columns.values()), strict=True)))
+
+
+def _fields_of(objects: list[tuple[str, Any]]) -> list[str]:
+    """The names of all fields, in the order in which they appear."""
+    return list(dict.fromkeys(name for _, row in objects if isinstance(row, dict) for name in row))
 
 
 def is_rows_alone(path: Path) -> bool:

@@ -5,23 +5,36 @@ Try it: load_split(DataSource("toy", split="test"))[0][0]
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
+import numpy as np
 from datasets import Dataset, load_dataset
 
 from switch_model.storage.hub import is_missing, is_unreachable
-from train.data.columns import align_labels, choose_columns, classes_of, label_features, names_in, texts_of
+from train.data.columns import (
+    align_labels,
+    choose_columns,
+    classes_of,
+    indices_in,
+    label_features,
+    names_in,
+    texts_of,
+)
 from train.data.errors import NO_ANSWER, OFFLINE, DataError, Unreachable
 from train.data.source import DATASETS, DataSource, Selection
-from train.data.splits import cut, cut_by_sentence
+from train.data.splits import cut, cut_by_sentence, cut_indices
+from train.data.stored.table import Kind, Parts, StoredPart, StoredTable, file_parts, stored_table
 from train.data.table_file import FILE_ENDINGS
-from train.data.tables import read_table
+from train.data.tables import ROWS_AT_ONCE, first_rows, is_large, most_at_once, read_table
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
 from train.formatting import counted, one_line
 
+# Rows that tell the columns of a table too large for memory.
+FEW = 1_000
 # Maximum length of a quoted library message.
 MOST_SAID = 300
 # Unsupported data sets, and why.
@@ -38,6 +51,14 @@ class Split(NamedTuple):
     names: list[str]
     empty: int = 0
     unlabelled: int = 0
+    # Where the rows are on disk, for a table too large for memory.
+    part: StoredPart | None = None
+
+    @classmethod
+    def stored(cls, part: StoredPart) -> "Split":
+        """Of rows on disk."""
+        table = part.table
+        return cls(part.rows, table.names, table.empty, table.unlabelled, part)
 
     @property
     def left_out(self) -> str:
@@ -50,11 +71,18 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training rows and validation rows, and the class names."""
+    """Training rows and validation rows, and the class names; of tables too large for memory also where the rows are on
+    disk."""
 
     train: Dataset
     validation: Dataset
     labels: list[str]
+    parts: tuple[StoredPart, StoredPart] | None = None
+
+    @classmethod
+    def stored(cls, train: StoredPart, validation: StoredPart) -> "TrainingData":
+        """Of rows on disk."""
+        return cls(train.rows, validation.rows, train.table.names, (train, validation))
 
 
 def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list[str]]:
@@ -71,6 +99,8 @@ def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list
 
 def read_split(source: DataSource, labelled: bool = True) -> Split:
     """`load_split`, with the number of rows that it leaves out."""
+    if table := large_table(source, "classes" if labelled else "texts"):
+        return Split.stored(table.usable)
     rows, names = read_rows(source)
     columns = choose_columns(source, names_in(rows), labelled)
     texts = texts_of(rows, columns)
@@ -86,39 +116,69 @@ def read_split(source: DataSource, labelled: bool = True) -> Split:
     return Split(kept_rows, names, empty, len(texts) - len(kept) - empty)
 
 
-def read_rows(source: DataSource) -> tuple[Dataset, list[str] | None]:
+def read_rows(source: DataSource, most: int | None = None) -> tuple[Dataset, list[str] | None]:
     """One split with all its columns as stored, and the class names by index, if known.
 
-    Raises DataError when it can't be read, with what to do.
+    Args:
+        most: of a table too large for memory, read so many rows alone; None = all rows of any table.
+
+    Raises:
+        DataError: when it can't be read, with what to do.
     """
-    if source.dataset in REFUSED:
-        raise DataError(REFUSED[source.dataset])
     if source.is_toy:
         return make_toy_split(source.split)
-    known = source.known
-    names = list(known.labels) or None if known else None
+    if file := file_of(source):
+        return first_rows(file, most) if most and is_large(file) else read_table(file), known_names(source)
+    return _read_hub(source), known_names(source)
+
+
+def file_of(source: DataSource) -> Path | None:
+    """The file of a split; None for the toy, and on the hub. Raises DataError when there is none."""
+    if source.dataset in REFUSED:
+        raise DataError(REFUSED[source.dataset])
     if source.is_file:
         source.split_among(("train",))
-        return read_table(Path(source.dataset)), None
+        return Path(source.dataset)
     source.refuse_other_files()
-    if file := source.local_file():
+    return None if source.is_toy else source.local_file()
+
+
+def known_names(source: DataSource) -> list[str] | None:
+    """The class names by index of a known data set, or those in its folder."""
+    if source.is_file:
+        return None
+    names = list(source.known.labels) or None if source.known else None
+    if not names and (file := file_of(source)):
         stored_names = file.with_name("labels.json")
-        if not names and stored_names.is_file():
-            names = json.loads(stored_names.read_text(encoding="utf-8"))["names"]
-        return read_table(file), names
-    if known:
-        return _read_hub(known.hub_id, known.hub_config or source.language, source.split_among(known.splits)), names
-    if source.dataset.count("/") == 1:
-        return _read_hub(source.dataset, source.language, source.split or "test"), None
-    raise DataError(
-        f"{source.dataset} is not a data set. Give one of {', '.join(DATASETS)}, a folder of --data_dir, a hub id such "
-        f"as owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
-    )
+        if stored_names.is_file():
+            return json.loads(stored_names.read_text(encoding="utf-8"))["names"]
+    return names
+
+
+def large_table(source: DataSource, kind: Kind) -> StoredTable | None:
+    """The rows of a split, on disk, if there are too many bytes of them for memory. Raises DataError as `read_rows`."""
+    if source.is_toy:
+        return None
+    if file := file_of(source):
+        return stored_table(source, kind, known_names(source), file_parts(file)) if is_large(file) else None
+    rows = _read_hub(source)
+    if rows.data.nbytes <= most_at_once() or not rows.cache_files:
+        return None
+    # Their names have the digest of the data set's version.
+    states = [(file["filename"], Path(file["filename"]).stat().st_size) for file in rows.cache_files]
+
+    def parts() -> Iterator[Dataset]:
+        return (
+            rows.select(range(start, min(start + ROWS_AT_ONCE, len(rows))))
+            for start in range(0, len(rows), ROWS_AT_ONCE)
+        )
+
+    return stored_table(source, kind, known_names(source), Parts(str(states), parts))
 
 
 def columns_of(source: DataSource) -> list[str]:
     """The columns of a data set's training rows. Raises DataError as `load_split` does."""
-    return names_in(read_rows(source.at("train"))[0])
+    return names_in(read_rows(source.at("train"), FEW)[0])
 
 
 def load_training_data(chosen: Selection, labelled: bool = True) -> TrainingData:
@@ -140,6 +200,8 @@ def load_training_data(chosen: Selection, labelled: bool = True) -> TrainingData
         if not labelled:
             return TrainingData(train.remove_columns("label"), validation.remove_columns("label"), [])
         return TrainingData(train, validation, labels)
+    if table := large_table(source.at("train"), "classes" if labelled else "texts"):
+        return _training_parts(table, chosen, labelled)
     rows, labels = load_split(source.at("train"), labelled)
     present = sorted(set(rows["label"][:])) if labelled else []
     if labelled and len(present) < 2:
@@ -153,6 +215,30 @@ def load_training_data(chosen: Selection, labelled: bool = True) -> TrainingData
     return TrainingData(*cut(rows, chosen.validation_size, len(present)), labels)
 
 
+def _training_parts(table: StoredTable, chosen: Selection, labelled: bool) -> TrainingData:
+    """`load_training_data` of a table on disk."""
+    source, rows, names = chosen.source, table.usable, table.names
+    present = np.unique(table.labels[rows.indices]) if labelled else []
+    if labelled and len(present) < 2:
+        raise DataError(f"{source.dataset} has only one class ({names[present[0]]}): a classifier needs at least two.")
+    return cut_parts(rows, chosen, "classes" if labelled else "texts", len(present))
+
+
+def cut_parts(rows: StoredPart, chosen: Selection, kind: Kind, classes: int = 0) -> TrainingData:
+    """As many rows on disk as are to be trained on, and the validation rows: held out, or the data set's own."""
+    source = chosen.source
+    if chosen.num_samples is not None and chosen.num_samples < len(rows):
+        rows = rows.of(np.random.default_rng(chosen.seed).permutation(len(rows))[: chosen.num_samples])
+    if source.has_own_validation:
+        own = source.at("validation")
+        found = stored_table(own, kind, rows.table.names or None, file_parts(file_of(own)))
+        indices_in(found.names, rows.table.names)
+        return TrainingData.stored(rows, found.usable)
+    labels = rows.table.labels[rows.indices] if classes else None
+    train, held_out = cut_indices(len(rows), labels, chosen.validation_size, classes)
+    return TrainingData.stored(rows.of(train), rows.of(held_out))
+
+
 def sampled(rows: Dataset, chosen: Selection) -> Dataset:
     """As many rows, at random, as are to be trained on."""
     if chosen.num_samples is None or chosen.num_samples >= len(rows):
@@ -160,7 +246,17 @@ def sampled(rows: Dataset, chosen: Selection) -> Dataset:
     return rows.shuffle(seed=chosen.seed).select(range(chosen.num_samples))
 
 
-def _read_hub(hub_id: str, hub_config: str | None, split: str) -> Dataset:
+def _read_hub(source: DataSource) -> Dataset:
+    if known := source.known:
+        hub_id, hub_config = known.hub_id, known.hub_config or source.language
+        split = source.split_among(known.splits)
+    elif source.dataset.count("/") == 1:
+        hub_id, hub_config, split = source.dataset, source.language, source.split or "test"
+    else:
+        raise DataError(
+            f"{source.dataset} is not a data set. Give one of {', '.join(DATASETS)}, a folder of --data_dir, a hub id "
+            f"such as owner/name, or a file ending in {', '.join(FILE_ENDINGS)}."
+        )
     try:
         if not (Path(hub_id).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE):
             # First, because it fails at once, while `datasets` retries for half a minute.

@@ -22,11 +22,12 @@ from transformers import PreTrainedTokenizerFast
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
 from train.data.errors import NO_ANSWER, Unreachable
-from train.data.fingerprint import prints
-from train.data.loading import read_rows
+from train.data.loading import file_of, read_rows
 from train.data.source import DataSource
+from train.data.stored.cache import cache_folder
+from train.data.stored.digests import prints
+from train.data.tables import is_large, table_in_parts
 
-CACHE = "SWITCH_CACHE_DIR"
 TEXTS_AT_ONCE = 1_000
 
 
@@ -62,6 +63,11 @@ def stream_texts(source: DataSource) -> Iterator[str]:
         columns = choose_columns(source, file.schema_arrow.names, labelled=False)
         for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
             yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
+    elif source.is_file and is_large(file := file_of(source)):
+        columns = None
+        for part in table_in_parts(file):
+            columns = columns or choose_columns(source, names_in(part), labelled=False)
+            yield from _texts(columns, [cells_of(part, name) for name in columns.texts])
     elif source.is_at_hand or source.is_file:
         rows, _ = read_rows(source)
         columns = choose_columns(source, names_in(rows), labelled=False)
@@ -134,7 +140,7 @@ def packed(
         json.dumps([what, sorted(splits), "prints"], sort_keys=True).encode()
         + tokenizer.backend_tokenizer.to_str().encode()
     ).hexdigest()[:24]
-    folder = cache_folder() / key
+    folder = cache_folder("packed") / key
     if not (folder / "info.json").is_file():
         dtype = "uint16" if len(tokenizer) <= 2**16 else "uint32"
         aside = folder.with_name(f"{key}.{os.getpid()}")
@@ -152,8 +158,3 @@ def packed(
             shutil.rmtree(aside)
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     return {name: folder / f"{name}.bin" for name in splits}, info
-
-
-def cache_folder() -> Path:
-    """Folder of packed streams: in SWITCH_CACHE_DIR, or in the user's cache."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "switch-transformers") / "packed"

@@ -10,54 +10,22 @@ from datasets import Dataset
 
 from train.data.cells import texts_in
 from train.data.columns import (
+    PAIR_COLUMNS,
     Columns,
     cells_of,
-    column_named,
-    instruction_columns,
+    choose_pair,
     names_in,
     split_columns,
     texts_of,
     usual_texts,
 )
-from train.data.errors import DataError, UnclearColumns
-from train.data.loading import TrainingData, read_rows, sampled
+from train.data.errors import DataError
+from train.data.loading import FEW, Split, TrainingData, cut_parts, large_table, read_rows, sampled
 from train.data.source import DataSource, Selection
 from train.data.splits import cut
-from train.formatting import quoted
 
-# The two columns found by name: the first pair that a table has.
-PAIR_COLUMNS = (("src", "tgt"), ("source", "target"), ("text", "target"), ("input", "output"), ("question", "answer"))
 # Approximate, for two languages that share a vocabulary of some thousands of tokens.
 TOKENS_PER_WORD = 1.9
-
-
-def choose_pair(source: DataSource, names: list[str]) -> tuple[str, str]:
-    """The requested source and target columns, else those found by name, else the only two; two source columns are
-    comma-separated.
-
-    Raises DataError if the choice is ambiguous.
-    """
-    if source.is_toy:
-        raise DataError(
-            "toy has no pairs of texts, only texts with classes: for --task translation use en_hi, or a file with two "
-            "columns of texts."
-        )
-    texts = split_columns(source.text_column, names, source.dataset)
-    target = source.target_column and column_named(source.target_column, names, source.dataset)
-    known = source.known.text_columns if source.known else ()
-    lowered = {name.lower(): name for name in reversed(names)}
-    candidates = [pair for pair in (known, *PAIR_COLUMNS) if len(pair) == 2 and set(pair) <= set(lowered)]
-    found = [lowered[name] for name in candidates[0]] if candidates else names if len(names) == 2 else (None, None)
-    text, target = ",".join(texts) or found[0], target or found[1]
-    task = instruction_columns(names)
-    if not texts and text in task and target not in task:
-        text = ",".join(task)  # Instruction and optional input.
-    if text is None or target is None or text == target:
-        raise UnclearColumns(
-            f"Which columns of {source.dataset} hold the text and its translation? Name two of {quoted(names)} with "
-            "--text_column and --target_column."
-        )
-    return text, target
 
 
 def usual_source(source: DataSource) -> str | None:
@@ -65,7 +33,7 @@ def usual_source(source: DataSource) -> str | None:
     one has a usual name for texts."""
     if source.text_column:
         return None
-    names = names_in(read_rows(source)[0])
+    names = names_in(read_rows(source, FEW)[0])
     if usual_texts(names):
         return None
     lowered = {name.lower(): name for name in reversed(names)}
@@ -88,6 +56,13 @@ def load_pairs(source: DataSource) -> Dataset:
 
     Raises DataError when it can't be read.
     """
+    return read_pairs(source).rows
+
+
+def read_pairs(source: DataSource) -> Split:
+    """`load_pairs`, with where the rows are on disk."""
+    if table := large_table(source, "pairs"):
+        return Split.stored(table.usable)
     rows, _ = read_rows(source)
     text, target = choose_pair(source, names_in(rows))
     texts, answers = pair_texts(rows, source.dataset, text, target)
@@ -95,7 +70,7 @@ def load_pairs(source: DataSource) -> Dataset:
     if not pairs:
         raise DataError(f"{source.dataset} has no row with both a text ('{text}') and its translation ('{target}').")
     texts, answers = zip(*pairs, strict=True)
-    return Dataset.from_dict({"text": list(texts), "target": list(answers)})
+    return Split(Dataset.from_dict({"text": list(texts), "target": list(answers)}), [])
 
 
 def load_training_pairs(chosen: Selection) -> TrainingData:
@@ -103,6 +78,8 @@ def load_training_pairs(chosen: Selection) -> TrainingData:
 
     Raises DataError when they can't be read.
     """
+    if table := large_table(chosen.source.at("train"), "pairs"):
+        return cut_parts(table.usable, chosen, "pairs")
     rows = sampled(load_pairs(chosen.source.at("train")), chosen)
     if chosen.source.has_own_validation:
         return TrainingData(rows, load_pairs(chosen.source.at("validation")), [])

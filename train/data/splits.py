@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 from datasets import Dataset
-from datasets.utils.stratify import stratified_shuffle_split_generate_indices
+from datasets.utils.stratify import approximate_mode
 
 from train.data.errors import DataError
 from train.formatting import counted
@@ -45,23 +45,47 @@ def cut_by_sentence(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
 
 
 def cut(rows: Dataset, share: float, classes: int = 0) -> tuple[Dataset, Dataset]:
-    """Training rows and held-out rows, stratified if every class has at least two rows; 0 classes = not stratified.
+    """Training rows and held-out rows, as `cut_indices`."""
+    labels = np.array(rows["label"][:]) if classes else None
+    train, held_out = cut_indices(len(rows), labels, share, classes)
+    return rows.select(train), rows.select(held_out)
+
+
+def cut_indices(rows: int, labels: np.ndarray | None, share: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of training rows and of held-out rows, stratified if every class has at least two rows; 0 classes = not
+    stratified.
 
     The split does not depend on the run's seed, so that runs with different seeds share one validation split. Raises
     DataError when there are too few rows.
+
+    Args:
+        labels: (rows,) the class of each row; None without classes.
     """
-    held_out, random = max(round(len(rows) * share), 1), np.random.default_rng(0)
-    left = len(rows) - held_out
+    held_out, random = max(round(rows * share), 1), np.random.default_rng(0)
+    left = rows - held_out
     if left < max(classes, 1):
         raise DataError(
-            f"validation_size {share:g} leaves {left:,} of {counted(len(rows), 'row', 'rows')} for training"
+            f"validation_size {share:g} leaves {left:,} of {counted(rows, 'row', 'rows')} for training"
             + (f", for {classes} classes" if classes else "")
             + ": use a smaller share, or more rows."
         )
-    labels = np.array(rows["label"][:]) if classes else np.zeros(0, dtype=int)
-    if classes and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
-        # As train_test_split, which reads the labels row by row.
-        parts = next(stratified_shuffle_split_generate_indices(labels, left, held_out, rng=random))
-        return rows.select(parts[0]), rows.select(parts[1])
-    order = random.permutation(len(rows))
-    return rows.select(order[held_out:]), rows.select(order[:held_out])
+    if labels is not None and held_out >= classes and np.unique(labels, return_counts=True)[1].min() >= 2:
+        return _stratified(labels, left, held_out, random)
+    order = random.permutation(rows)
+    return order[held_out:], order[:held_out]
+
+
+def _stratified(
+    labels: np.ndarray, left: int, held_out: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that `datasets` draws in train_test_split(stratify_by_column), without its lists of Python's numbers."""
+    counts = np.unique(labels, return_counts=True)[1]
+    of_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    in_train = approximate_mode(counts, left, random)
+    in_test = approximate_mode(counts - in_train, held_out, random)
+    train, test = [], []
+    for rows, own, others in zip(of_class, in_train, in_test, strict=True):
+        drawn = rows[random.permutation(len(rows))]
+        train.append(drawn[:own])
+        test.append(drawn[own : own + others])
+    return random.permutation(np.concatenate(train)), random.permutation(np.concatenate(test))

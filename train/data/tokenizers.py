@@ -5,7 +5,7 @@ Try it: train_tokenizer(["a text", "another"], vocab_size=100, max_length=16).to
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -207,8 +207,12 @@ def _installed(package: str) -> bool:
     return True
 
 
-def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
-    """text (and label) -> input_ids, length, row (and labels). Texts without a token are excluded."""
+# A batch of columns -> columns with `input_ids`.
+Encoder = Callable[[dict[str, list]], dict[str, list]]
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    """text (and label) -> input_ids (and labels), of a batch."""
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         texts = batch["text"]
@@ -218,7 +222,32 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
         encoded = tokenizer(texts, truncation=True, add_special_tokens=True, return_attention_mask=False)
         return {"input_ids": encoded["input_ids"]} | ({"labels": batch["label"]} if "label" in batch else {})
 
-    features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+    return encode
+
+
+def pair_encoder(tokenizer: PreTrainedTokenizerFast, cut: bool) -> Encoder:
+    """text and target -> input_ids, labels, length (of both together), of a batch. `cut`: truncate longer texts."""
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        limit = tokenizer.model_max_length
+        settings = dict(truncation=cut, max_length=limit, add_special_tokens=True, return_attention_mask=False)
+        ids = tokenizer(batch["text"], **settings)["input_ids"]
+        labels = target_of(tokenizer)(batch["target"], **settings)["input_ids"]
+        lengths = [len(own) + len(answer) for own, answer in zip(ids, labels, strict=True)]
+        return {"input_ids": ids, "labels": labels, "length": lengths}
+
+    return encode
+
+
+def pair_fits(ids: Sequence[int], labels: Sequence[int], limit: int) -> bool:
+    """Whether both sides of a tokenized pair have a token beside the end token, and at most `limit`."""
+    fits = range(2, limit + 1)
+    return len(ids) in fits and len(labels) in fits
+
+
+def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """text (and label) -> input_ids, length, row (and labels). Texts without a token are excluded."""
+    features = rows.map(text_encoder(tokenizer), batched=True, remove_columns=rows.column_names, desc="Tokenizing")
     lengths = [len(ids) for ids in features["input_ids"]]
     features = features.add_column("length", lengths).add_column("row", range(len(lengths)))
     empty = lengths.count(0)
@@ -231,20 +260,11 @@ def tokenize_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerFast, cut: bool)
     `cut`: truncate longer texts. Otherwise such pairs are excluded: truncated sentences are not translations of each
     other, and teach the model to stop in the middle.
     """
-    limit = tokenizer.model_max_length
-
-    def encode(batch: dict[str, list]) -> dict[str, list]:
-        settings = dict(truncation=cut, max_length=limit, add_special_tokens=True, return_attention_mask=False)
-        ids = tokenizer(batch["text"], **settings)["input_ids"]
-        labels = target_of(tokenizer)(batch["target"], **settings)["input_ids"]
-        lengths = [len(own) + len(answer) for own, answer in zip(ids, labels, strict=True)]
-        return {"input_ids": ids, "labels": labels, "length": lengths}
-
+    encode = pair_encoder(tokenizer, cut)
     features = rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
     features = features.add_column("row", range(len(features)))
-    fits = range(2, limit + 1)
     return features.filter(
-        lambda ids, labels: len(ids) in fits and len(labels) in fits,
+        lambda ids, labels: pair_fits(ids, labels, tokenizer.model_max_length),
         input_columns=["input_ids", "labels"],
         desc="Filtering",
     )

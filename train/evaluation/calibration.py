@@ -22,12 +22,11 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.checkpoint import CheckpointError, require_classifier
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.sequence_classification import SwitchForSequenceClassification
-from train.data.columns import align_labels
 from train.data.errors import DataError
 from train.data.source import DataSource
-from train.data.tokenizers import tokenize
 from train.evaluation.classification import load_rows
 from train.evaluation.held_out import held_out_rows, own_data
+from train.evaluation.measured_rows import tokenized_rows
 from train.evaluation.metrics import calibration_error
 from train.formatting import counted, percent
 from train.tasks.collators import PaddingCollator
@@ -110,12 +109,12 @@ def calibrate_checkpoint(
         raise CheckpointError("This checkpoint gives a text several classes: a temperature is fitted where it has one.")
     own = own_data(str(checkpoint), source)
     if own.arguments is not None:
-        rows, names, note = held_out_rows(own, source.dataset, str(checkpoint))
+        split, note = held_out_rows(own, source.dataset, str(checkpoint))
         if note:
             print(note, file=sys.stderr)
     else:
-        rows, names, *_ = load_rows(str(checkpoint), source.at("train" if source.is_file else "validation"))
-    features = tokenize(align_labels(rows, names, config.labels), tokenizer)
+        split = load_rows(str(checkpoint), source.at("train" if source.is_file else "validation"))
+    features = tokenized_rows(split, tokenizer, config.labels, None)
     if (calibration := calibrate_model(model, features, tokenizer.pad_token_id)) is None:
         raise DataError(
             f"{source.dataset} has {counted(len(features), 'row', 'rows')} that {checkpoint} was not trained on: too "

@@ -5,8 +5,8 @@ Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag
 
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -15,13 +15,12 @@ from switch_model.analysis.statistics import RoutingTotals
 from switch_model.checkpoint import read_training
 from switch_model.inference.classifier import CLASSIFIERS
 from switch_model.inference.pipeline import AnyModel
-from train.data.columns import align_labels
 from train.data.errors import DataError
 from train.data.loading import Split, read_split
 from train.data.source import DataSource
-from train.data.tokenizers import tokenize
 from train.data.toy import make_toy_split
 from train.evaluation.held_out import held_out_rows, own_data, trained_on
+from train.evaluation.measured_rows import known_texts, tokenized_rows
 from train.evaluation.metrics import classification_metrics
 from train.evaluation.reliance import measured
 from train.evaluation.settings import EvaluationSettings
@@ -67,27 +66,27 @@ def evaluate(
     # 1. The model, and the rows that its run held out, if requested.
     model, tokenizer = load_any(checkpoint, device, dtype=dtype)
     source = source.at(source.split or source.report_split)
-    own, held_out, names, note = own_data(checkpoint, source), None, [], ""
+    own, split, note = own_data(checkpoint, source), None, ""
     if source.split == "validation" and source.lacks_validation:
-        held_out, names, note = held_out_rows(own, source.dataset, checkpoint)
-    is_held_out = held_out is not None
+        split, note = held_out_rows(own, source.dataset, checkpoint)
+    is_held_out = split is not None
     note = note or ("" if is_held_out else lost_rows(checkpoint))
 
     # 2. Its metrics.
     if isinstance(model, CLASSIFIERS):
         if not is_held_out:
             split = load_rows(checkpoint, source)
-            held_out, names, note = split.rows, split.names, f"{note} {split.left_out}".strip()
-        rows = align_labels(held_out, names, model.config.labels)
-        all_rows, rows = len(rows), rows.select(settings.rows_of(len(rows)))
-        texts, metrics = list(rows["text"]), _classes(model, tokenizer, rows, source, settings)
+            note = f"{note} {split.left_out}".strip()
+        metrics = _classes(model, tokenizer, split, source, settings)
+        all_rows = len(split.rows)
     else:
-        metrics = measure_texts(model, tokenizer, source, settings, held_out)
-        texts, all_rows = list(metrics.pop("texts")), metrics["rows"]
+        split, metrics = measure_texts(model, tokenizer, source, settings, split)
+        all_rows = metrics["rows"]
 
     # 3. How many of the rows were trained on: metrics on those are too optimistic.
-    known = own.fingerprint.known(texts) if own.fingerprint else 0 if is_held_out else None
-    share = trained_on(own, source.split, is_held_out, None if settings.num_samples else all_rows, known, len(texts))
+    measured_rows = len(settings.rows_of(len(split.rows)))
+    known = known_texts(own.fingerprint, split, measured_rows) if own.fingerprint else 0 if is_held_out else None
+    share = trained_on(own, source.split, is_held_out, None if settings.num_samples else all_rows, known, measured_rows)
     first = {"checkpoint": str(checkpoint), "dataset": source.dataset, "split": source.split}
     return first | {"trained_on": share, "trained_rows": known} | ({"note": note} if note else {}) | metrics
 
@@ -96,24 +95,29 @@ def evaluate(
 def _classes(
     model: AnyModel,
     tokenizer: PreTrainedTokenizerFast,
-    rows: Dataset,
+    split: Split,
     source: DataSource,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """The metrics of a classifier on rows whose labels are its own class indices."""
-    features = tokenize(rows, tokenizer)
+    """The metrics of a classifier."""
+    rows = settings.rows_of(len(split.rows))
+    features = tokenized_rows(split, tokenizer, model.config.labels, len(rows))
     if not len(features):
         raise DataError(f"{source.dataset} ({source.split}) has no text with a token in it.")
     collate = PaddingCollator(model.config.pad_token_id)
-    totals, probabilities, expected = RoutingTotals(), [], []
-    for batch in DataLoader(features.sort("length"), batch_size=settings.batch_size, collate_fn=collate):
+    totals, done = RoutingTotals(), 0
+    # Arrays, not lists: there may be millions of rows.
+    probabilities_NC = np.empty((len(features), len(model.config.labels)), np.float32)
+    expected_N = np.empty(len(features), np.int64)
+    for batch in DataLoader(features, batch_size=settings.batch_size, collate_fn=collate):
         labels = batch.pop("labels")
         output = model(**{key: tensor.to(model.device) for key, tensor in batch.items()}, output_routing=True)
         totals.add(output.routing)
-        probabilities.append(output.logits.float().softmax(-1).cpu())
-        expected += labels.tolist()
-    metrics = classification_metrics(expected, torch.cat(probabilities).numpy(), model.config.labels)
-    metrics["accuracy"] *= len(expected) / len(rows)
+        probabilities_NC[done : done + len(labels)] = output.logits.float().softmax(-1).cpu().numpy()
+        expected_N[done : done + len(labels)] = labels.numpy()
+        done += len(labels)
+    metrics = classification_metrics(expected_N, probabilities_NC, model.config.labels)
+    metrics["accuracy"] *= len(features) / len(rows)
     return {
         "rows": len(rows),
         "empty": len(rows) - len(features),

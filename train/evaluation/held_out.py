@@ -14,8 +14,11 @@ from datasets import Dataset, concatenate_datasets
 from switch_model.checkpoint import read_training
 from train.arguments.arguments import Arguments
 from train.data.errors import DataError
-from train.data.fingerprint import AT_ONCE, Fingerprint, among, column, prints, what_changed
+from train.data.fingerprint import Fingerprint, what_changed
+from train.data.loading import Split
 from train.data.source import DataSource
+from train.data.stored.digests import AT_ONCE, among, column, prints
+from train.data.stored.table import StoredPart
 from train.formatting import counted
 from train.runs.continuing import digest_of, read_fingerprint
 from train.runs.run import Run, RunError
@@ -122,8 +125,8 @@ def trained_on(own: Own, split: str, held_out: bool, rows: int | None, known: in
     return MOST if all_taken and own.arguments.data.validation_size < 0.5 else SOME
 
 
-def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, list[str], str]:
-    """The rows that the run held out, in its task's form; their class names, if any; and a remark on them, or "".
+def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Split, str]:
+    """The rows that the run held out, in its task's form, and a remark on them, or "".
 
     Args:
         own: from `own_data`.
@@ -140,13 +143,11 @@ def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Dataset, lis
         return _rows_known(own.arguments, own.fingerprint, dataset, checkpoint)
     data = TASKS[own.arguments.train.task].read(own.arguments.selection)
     if data is None:
-        return Dataset.from_dict({"text": list(streams_of(own.arguments)["validation"])}), [], ""
-    return data.validation, data.labels, ""
+        return Split(Dataset.from_dict({"text": list(streams_of(own.arguments)["validation"])}), []), ""
+    return Split(data.validation, data.labels, part=data.parts and data.parts[1]), ""
 
 
-def _rows_known(
-    arguments: Arguments, found: Fingerprint, dataset: str, checkpoint: str
-) -> tuple[Dataset, list[str], str]:
+def _rows_known(arguments: Arguments, found: Fingerprint, dataset: str, checkpoint: str) -> tuple[Split, str]:
     """All rows whose text the run held out and did not train on, wherever they are now."""
     if not len(found.truly_held_out):
         raise DataError(
@@ -155,7 +156,7 @@ def _rows_known(
         )
     read = TASKS[arguments.train.task].read
     try:
-        data, labels, changed = read(arguments.selection), [], ""
+        data, changed = read(arguments.selection), ""
         if data is not None and not found.same_rows(now := Fingerprint.of(data)):
             changed = what_changed(found, now)
             if arguments.data.num_samples is not None:  # Changed data may give another sample.
@@ -166,16 +167,28 @@ def _rows_known(
         streams = streams_of(arguments)
         known = ("validation",) if arguments.data.source.on_hub else ("validation", "train")
         texts = chain.from_iterable(streams[name] for name in known)
-        rows = Dataset.from_dict({"text": list(_among_texts(texts, found.truly_held_out))})
+        split = Split(Dataset.from_dict({"text": list(_among_texts(texts, found.truly_held_out))}), [])
+    elif data.parts:
+        split = _known_parts(*data.parts, found, changed=bool(changed))
     else:
         whole, labels = concatenate_datasets([data.validation, data.train]) if changed else data.validation, data.labels
-        rows = whole.select(np.flatnonzero(among(prints(column(whole, "text")), found.truly_held_out)))
-    if not len(rows):
+        kept = np.flatnonzero(among(prints(column(whole, "text")), found.truly_held_out))
+        split = Split(whole.select(kept), labels)
+    if not len(split.rows):
         raise DataError(
             f"None of the {counted(len(found.held_out), 'row', 'rows')} that {checkpoint} held out is in {dataset}: is "
             "it the file that it was trained on, with the same columns? Leave --split out to evaluate all rows."
         )
-    return rows, labels, _said(found, len(rows), f"{dataset} has changed since the run: {changed}" if changed else "")
+    count = len(split.rows)
+    return split, _said(found, count, f"{dataset} has changed since the run: {changed}" if changed else "")
+
+
+def _known_parts(train: StoredPart, validation: StoredPart, found: Fingerprint, changed: bool) -> Split:
+    """The rows of a table on disk that the run held out and did not train on."""
+    whole = validation
+    if changed and train.table.folder == validation.table.folder:
+        whole = StoredPart(train.table, np.concatenate([validation.indices, train.indices]))
+    return Split.stored(whole.of(among(whole.prints, found.truly_held_out)))
 
 
 def _said(found: Fingerprint, rows: int, changed: str) -> str:

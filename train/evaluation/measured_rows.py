@@ -7,12 +7,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.analysis.corpus import Corpus
 from switch_model.analysis.scoring import MEASURED
 from switch_model.inference.pipeline import TextPipeline
 from switch_model.models.masked_lm import SwitchForMaskedLM
+from train.data.columns import align_labels, indices_in
+from train.data.fingerprint import Fingerprint
+from train.data.loading import Split
+from train.data.stored.digests import among, column
+from train.data.stored.tokens import tokenized
+from train.data.tokenizers import tokenize
 from train.tasks.collators import MaskingCollator
 
 # Share of masked tokens in the evaluation of a masked model.
@@ -40,6 +47,35 @@ def rows_of(corpus: Corpus, pipeline: TextPipeline) -> list[dict[str, Any]]:
         hidden = hidden_rows(pipeline.tokenizer, [{"input_ids": one, "row": row} for row, one in enumerate(ids)])
         return [row for row in hidden if (row["labels"] >= 0).any()]  # Of unknown words alone there is none to guess.
     return [{"input_ids": one} for one in ids if len(one) > 1]
+
+
+def tokenized_rows(split: Split, tokenizer: PreTrainedTokenizerFast, labels: list[str], most: int | None) -> Dataset:
+    """The first `most` rows of a split, tokenized, the shortest first, with the indices of a model's classes.
+
+    Args:
+        labels: the model's classes; [] = rows without classes.
+        most: None = all.
+
+    Raises:
+        DataError: when the model lacks a class of the rows.
+    """
+    count = len(split.rows) if most is None else min(most, len(split.rows))
+    if split.part is None:
+        rows = align_labels(split.rows, split.names, labels) if labels else split.rows
+        return tokenize(rows.select(range(count)), tokenizer).sort("length")
+    rows = tokenized(split.part.first(count), tokenizer).by_length().rows
+    if not labels or split.names == labels:
+        return rows
+    index_of = indices_in(split.names, labels)
+    return rows.with_transform(lambda batch: batch | {"labels": [index_of[label] for label in batch["labels"]]})
+
+
+def known_texts(found: Fingerprint, split: Split, most: int | None) -> int:
+    """How many of the first `most` texts of a split a run was trained on; None = of all."""
+    count = len(split.rows) if most is None else min(most, len(split.rows))
+    if split.part is None:
+        return found.known(column(split.rows.select(range(count)), "text"))
+    return int(among(split.part.first(count).prints, found.trained).sum())
 
 
 def hidden_rows(tokenizer: PreTrainedTokenizerFast, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -22,12 +22,13 @@ from switch_model.storage.errors import class_name
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_atomically
 from train.data.errors import DataError
-from train.data.loading import load_split
+from train.data.loading import Split, read_split
 from train.data.packing import stream_texts
-from train.data.pairs import load_pairs
+from train.data.pairs import read_pairs
 from train.data.source import DataSource
-from train.data.tokenizers import tokenize, tokenize_pairs
-from train.evaluation.measured_rows import HIDDEN, hidden_rows
+from train.data.stored.digests import column
+from train.data.tokenizers import tokenize_pairs
+from train.evaluation.measured_rows import HIDDEN, hidden_rows, tokenized_rows
 from train.evaluation.reliance import drawn, measured
 from train.evaluation.settings import EvaluationSettings
 from train.tasks.collators import MaskingCollator
@@ -40,10 +41,10 @@ def measure_texts(
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
-    held_out: Dataset | None = None,
-) -> dict[str, Any]:
-    """The metrics of a model without classes, and the evaluated "texts". `held_out`: rows to evaluate instead of the
-    split's.
+    held_out: Split | None = None,
+) -> tuple[Split, dict[str, Any]]:
+    """The rows that a model without classes is measured on, of which the first `settings.num_samples` count, and its
+    metrics. `held_out`: rows to evaluate instead of the split's.
 
     Raises DataError when the data can't be read or are empty; ValueError for a model without a head.
     """
@@ -64,19 +65,18 @@ def _translation(
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
-    held_out: Dataset | None,
-) -> dict[str, Any]:
-    rows = held_out
-    if rows is None:
-        rows = load_pairs(source)
-    rows = rows.select(settings.rows_of(len(rows)))
+    held_out: Split | None,
+) -> tuple[Split, dict[str, Any]]:
+    split = held_out or read_pairs(source)
+    rows = split.rows.select(settings.rows_of(len(split.rows)))
     texts, references = list(rows["text"]), list(rows["target"])
     answers = translate(model, tokenizer, texts, batch_size=settings.batch_size, num_beams=settings.num_beams)
     if settings.save_text:
         write_atomically(settings.save_text, "".join(f"{answer}\n" for answer in answers))
-    metrics = bleu_and_chrf(answers, references) | {"num_beams": settings.num_beams, "rows": len(rows), "texts": texts}
+    metrics = bleu_and_chrf(answers, references) | {"num_beams": settings.num_beams, "rows": len(rows)}
     metrics |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, settings.batch_size)}
-    return metrics | measured(model, tokenize_pairs(rows, tokenizer, cut=True), settings.reliance, settings.progress)
+    metrics |= measured(model, tokenize_pairs(rows, tokenizer, cut=True), settings.reliance, settings.progress)
+    return split, metrics
 
 
 @torch.inference_mode()
@@ -112,11 +112,11 @@ def _next_tokens(
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
-    held_out: Dataset | None,
-) -> dict[str, Any]:
+    held_out: Split | None,
+) -> tuple[Split, dict[str, Any]]:
     """Texts as one stream, each followed by an end token, cut into the model's block size; blocks are independent."""
     block = model.config.block_size
-    found = stream_texts(source) if held_out is None else held_out["text"]
+    found = stream_texts(source) if held_out is None else column(held_out.rows, "text")
     texts = list(islice(found, settings.num_samples))
     if not texts:
         raise DataError(f"{source.dataset} ({source.split}) has no text.")
@@ -144,13 +144,12 @@ def _next_tokens(
         asked += int((labels_BT != IGNORED_LABEL).sum())
         totals.add(output.routing)
     characters = sum(map(len, texts))
-    return {
+    return Split(Dataset.from_dict({"text": texts}), []), {
         "perplexity": math.exp(nats / asked),
         # Nats per token, converted to bits, divided by the mean number of characters per token.
         "bits_per_character": nats / asked / math.log(2) * len(stream) / characters,
         "accuracy": right / asked,
         "rows": len(texts),
-        "texts": texts,
         "tokens": len(stream),
         "characters": characters,
         "routing": totals.summary(),
@@ -164,14 +163,11 @@ def _hidden_tokens(
     tokenizer: PreTrainedTokenizerFast,
     source: DataSource,
     settings: EvaluationSettings,
-    held_out: Dataset | None,
-) -> dict[str, Any]:
+    held_out: Split | None,
+) -> tuple[Split, dict[str, Any]]:
     """Masked-token metrics; the same tokens are masked in every call."""
-    rows = held_out
-    if rows is None:
-        rows, _names = load_split(source, labelled=False)
-    rows = rows.select(settings.rows_of(len(rows)))
-    features = tokenize(rows, tokenizer).sort("length")
+    split = held_out or read_split(source, labelled=False)
+    features = tokenized_rows(split, tokenizer, [], settings.num_samples)
     loader = DataLoader(features, batch_size=settings.batch_size, collate_fn=MaskingCollator(tokenizer, HIDDEN, seed=0))
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
     for batch in loader:
@@ -183,11 +179,10 @@ def _hidden_tokens(
         right, asked = right + int((logits_MV.argmax(-1) == wanted_M).sum()), asked + len(wanted_M)
         totals.add(output.routing)
     hidden = hidden_rows(tokenizer, drawn(features, settings.reliance))
-    return {
+    return split, {
         "accuracy": right / max(asked, 1),
         "perplexity": math.exp(nats / max(asked, 1)),
         "rows": len(features),
-        "texts": rows["text"],
         "hidden_tokens": asked,
         "hidden_share": HIDDEN,
         "routing": totals.summary(),

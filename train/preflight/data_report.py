@@ -8,6 +8,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +19,10 @@ import pyarrow.parquet
 
 from train.arguments.arguments import Arguments
 from train.arguments.groups import DEFAULT_TASK, DataArguments
-from train.data.columns import choose_columns, classes_of, names_in, texts_of
+from train.data.columns import choose_columns, choose_pair, classes_of, names_in, texts_of
 from train.data.errors import DataError
-from train.data.loading import read_rows
 from train.data.packing import stream_texts
-from train.data.pairs import choose_pair, pair_texts
+from train.data.pairs import pair_texts
 from train.data.source import DataSource
 from train.formatting import shortened
 from train.preflight.data_warnings import (
@@ -40,13 +40,12 @@ from train.preflight.data_warnings import (
     about_repeated,
     about_texts,
 )
+from train.preflight.first_rows import MOST_ROWS, LookedAt, looked_at
 from train.tasks.registry import TASKS
 from train.tasks.rows import learn_tokenizer
 
 PREVIEW_ROWS, PREVIEW_CHARACTERS = 5, 160
 SAMPLED_ROWS = 500
-# Number of texts that are read of a stream, which may be endless.
-STREAMED_TEXTS = 20_000
 # Limits for training a tokenizer only to count its tokens, which then takes a fraction of a second. Very long words
 # would take minutes.
 COUNTED_CHARACTERS, LONGEST_WORD, NO_LIMIT = 300_000, 200, 1_000_000
@@ -171,7 +170,8 @@ def _stamps(source: DataSource) -> tuple[tuple[str, int, int], ...]:
 
 def _of_classes(asked: _Asked) -> DataReport:
     # 1. Rows with a text and a class.
-    table, names = read_rows(asked.source)
+    first = looked_at(asked.source)
+    table, names = first.rows, first.names
     columns = choose_columns(asked.source, names_in(table))
     all_texts = texts_of(table, columns)
     all_classes, names = classes_of(table, all_texts, columns, names)
@@ -181,6 +181,7 @@ def _of_classes(asked: _Asked) -> DataReport:
     without_class = len(all_texts) - len(kept) - without_text
 
     # 2. Classes and words, counted.
+    rows = round(len(kept) * first.times)
     labels = {names[index]: count for index, count in Counter(classes.tolist()).most_common()}
     words = _words(texts)
     validation = _validation_rows(asked)
@@ -188,6 +189,7 @@ def _of_classes(asked: _Asked) -> DataReport:
     # 3. Warnings, the most severe first.
     others = _other_splits(asked, lambda rows: texts_of(rows, columns))
     warnings = [
+        *first.remarks,
         *about_classes(labels),
         *about_names(labels),
         *about_texts(texts),
@@ -195,7 +197,7 @@ def _of_classes(asked: _Asked) -> DataReport:
         *about_repeated(texts, "the text of an earlier one", "the accuracy"),
         *about_contradicting(texts, classes, names),
         *about_overlap(texts, others),
-        *about_few(len(kept), _held_out(asked, len(kept), validation)),
+        *about_few(rows, _held_out(asked, rows, validation)),
         *about_long(words, asked.seq_len),
         *about_order(classes),
     ]
@@ -203,7 +205,7 @@ def _of_classes(asked: _Asked) -> DataReport:
         columns=names_in(table),
         text_column=",".join(columns.texts),
         label_column=columns.label,
-        rows=len(kept),
+        rows=rows,
         preview=_preview(texts, [names[index] for index in classes[:PREVIEW_ROWS]]),
         labels=labels,
         warnings=warnings,
@@ -216,7 +218,8 @@ def _of_classes(asked: _Asked) -> DataReport:
 
 
 def _of_pairs(asked: _Asked) -> DataReport:
-    dataset, (table, _) = asked.source.dataset, read_rows(asked.source)
+    dataset, first = asked.source.dataset, looked_at(asked.source)
+    table = first.rows
     source, target = choose_pair(asked.source, names_in(table))
     all_texts, all_targets = pair_texts(table, dataset, source, target)
     all_texts, all_targets = ([text.strip() for text in side] for side in (all_texts, all_targets))
@@ -224,7 +227,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
     if not whole:
         raise DataError(f"{dataset} has no row with both a source text ({source}) and a target text ({target}).")
     texts, targets = ([pair[side] for pair in whole] for side in (0, 1))
-    words, target_words = _words(texts), _words(targets)
+    rows, words, target_words = round(len(whole) * first.times), _words(texts), _words(targets)
     validation = _validation_rows(asked)
     both = [f"{text}\t{answer}" for text, answer in whole]
     missing = {
@@ -235,13 +238,14 @@ def _of_pairs(asked: _Asked) -> DataReport:
         ),
     }
     warnings = [
+        *first.remarks,
         *about_texts(texts),
         *about_texts(targets),
         *about_pairs(texts, targets),
         *about_missing(len(all_texts), missing),
         *about_repeated(both, "an earlier pair", "BLEU"),
         *about_overlap(texts, _other_splits(asked, lambda rows: pair_texts(rows, dataset, source, target)[0])),
-        *about_few(len(whole), _held_out(asked, len(whole), validation), classes=False),
+        *about_few(rows, _held_out(asked, rows, validation), classes=False),
         *about_long_pairs(words, target_words, asked.seq_len),
     ]
     return DataReport(
@@ -249,7 +253,7 @@ def _of_pairs(asked: _Asked) -> DataReport:
         text_column=source,
         label_column=None,
         target_column=target,
-        rows=len(whole),
+        rows=rows,
         preview=_preview(texts, [shortened(answer, PREVIEW_CHARACTERS) for answer in targets[:PREVIEW_ROWS]]),
         labels={},
         warnings=warnings,
@@ -267,13 +271,16 @@ def _of_pairs(asked: _Asked) -> DataReport:
 def _of_texts(asked: _Asked) -> DataReport:
     source, streamed = asked.source, TASKS[asked.task].streamed
     path = source.local_file()
-    columns, text_column, all_texts = _columns_and_texts(asked, path, streamed)
+    columns, text_column, all_texts, first = _columns_and_texts(asked, path, streamed)
     texts = [text for text in all_texts if text.strip()]
     if not texts:
         raise DataError(f"{source.dataset} has no row with a text.")
     # For a local stream, the file's metadata have the number of rows.
-    cut_short = streamed and len(all_texts) == STREAMED_TEXTS
+    cut_short = streamed and len(all_texts) == MOST_ROWS
     rows = pyarrow.parquet.read_metadata(path).num_rows if cut_short and path else len(texts)
+    remarks: list[str] = []
+    if first is not None:
+        rows, remarks, cut_short = round(len(texts) * first.times), first.remarks, cut_short or bool(first.remarks)
     words, validation = _words(texts), _validation_rows(asked)
 
     def split_texts(rows) -> list[str]:
@@ -282,6 +289,7 @@ def _of_texts(asked: _Asked) -> DataReport:
     total_words = int(words.sum() * rows / len(texts))
     few = about_few_blocks(total_words, asked.seq_len) if streamed else about_long(words, asked.seq_len)
     warnings = [
+        *remarks,
         *about_texts(texts),
         *about_missing(len(all_texts), {("text", "texts"): len(all_texts) - len(texts)}),
         *about_repeated(texts, "the text of an earlier one", "the loss"),
@@ -305,17 +313,20 @@ def _of_texts(asked: _Asked) -> DataReport:
     )
 
 
-def _columns_and_texts(asked: _Asked, path: Path | None, streamed: bool) -> tuple[list[str], str, list[str]]:
-    """All columns, the text column, and its cells: for a stream the first ones, otherwise all."""
+def _columns_and_texts(
+    asked: _Asked, path: Path | None, streamed: bool
+) -> tuple[list[str], str, list[str], LookedAt | None]:
+    """All columns, the text column, its cells, and the rows that these are of; of a stream the first cells alone."""
     source, usual = asked.source, "text"
     if streamed and not (source.is_at_hand or source.is_file):
         columns = pyarrow.parquet.read_schema(path).names if path else []
         if columns:
             usual = ",".join(choose_columns(source, columns, labelled=False).texts)
-        return columns, source.text_column or usual, list(islice(stream_texts(source), STREAMED_TEXTS))
-    table, _ = read_rows(source)
+        return columns, source.text_column or usual, list(islice(stream_texts(source), MOST_ROWS)), None
+    first = looked_at(source)
+    table = first.rows
     chosen = choose_columns(source, names_in(table), labelled=False)
-    return names_in(table), ",".join(chosen.texts), texts_of(table, chosen)
+    return names_in(table), ",".join(chosen.texts), texts_of(table, chosen), first
 
 
 # Shared by the three reports
@@ -345,10 +356,8 @@ def _other_splits(asked: _Asked, texts_in) -> dict[str, list[str]]:
     found = {}
     for split, purpose in purposes.items():
         if split != "train":
-            try:
-                found[purpose] = texts_in(read_rows(source.at(split))[0])
-            except DataError:
-                continue
+            with suppress(DataError):
+                found[purpose] = texts_in(looked_at(source.at(split)).rows)
     return found
 
 

@@ -13,6 +13,7 @@ from train.data.columns import (
     ROW_NUMBERS,
     cells_of,
     choose_columns,
+    choose_pair,
     classes_of,
     names_in,
     texts_of,
@@ -21,7 +22,6 @@ from train.data.columns import (
 )
 from train.data.errors import DataError
 from train.data.loading import read_rows
-from train.data.pairs import choose_pair
 from train.data.source import DataSource
 from train.tasks.registry import TASKS
 
@@ -29,6 +29,8 @@ from train.tasks.registry import TASKS
 OWN_CLASS = 0.5
 # A column without a usual name holds classes if it has at most this many values, each in this many rows on average.
 FEW_CLASSES, ROWS_PER_CLASS = 20, 10
+# Rows of a table too large for memory that are looked at.
+LOOKED_AT = 20_000
 
 
 def fitting_task(source: DataSource) -> str:
@@ -37,7 +39,7 @@ def fitting_task(source: DataSource) -> str:
     if source.known or not TASKS[named].labelled:
         return named
     try:
-        rows, names = read_rows(source.at("train"))
+        rows, names = read_rows(source.at("train"), LOOKED_AT)
     except DataError:
         return named
     columns = None
@@ -66,7 +68,7 @@ def columns_by_content(source: DataSource) -> tuple[str, str] | None:
     if not source.is_file:
         return None
     try:
-        rows, _ = read_rows(source.at("train"))
+        rows, _ = read_rows(source.at("train"), LOOKED_AT)
     except DataError:
         return None
     own = [name for name in rows.column_names if name.lower() not in ROW_NUMBERS]
@@ -103,7 +105,7 @@ def likely_pair(source: DataSource) -> tuple[str, str] | None:
 def _texts_by_length(source: DataSource) -> tuple[Dataset, list[str], list[str]] | None:
     """(the training rows, their columns but for row numbers, those with texts, the longest first), if there are any."""
     try:
-        rows, _ = read_rows(source.at("train"))
+        rows, _ = read_rows(source.at("train"), LOOKED_AT)
     except DataError:
         return None
     names = [name for name in rows.column_names if name.lower() not in ROW_NUMBERS]

@@ -16,8 +16,9 @@ from switch_model.commands import command
 from switch_model.storage.tokenizer_io import target_of
 from train.arguments.arguments import PRIVATE, Arguments
 from train.data.errors import DataError
-from train.data.fingerprint import Fingerprint, among, prints, what_changed
+from train.data.fingerprint import Fingerprint, what_changed
 from train.data.loading import TrainingData
+from train.data.stored.digests import among, prints
 from train.formatting import counted, listed, pasted
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS

@@ -150,6 +150,14 @@ def _split(total: int, parts: int, random: np.random.Generator) -> list[int]:
     return np.diff([0, *places, total]).tolist()
 
 
+def token_counts(rows: Dataset, vocabulary: int) -> np.ndarray:
+    """(V,) how often each token occurs in tokenized rows."""
+    counts = np.zeros(vocabulary, dtype=np.int64)
+    for batch in rows.select_columns("input_ids").iter(COUNTED_AT_ONCE):
+        counts += np.bincount(np.concatenate(batch["input_ids"]), minlength=vocabulary)
+    return counts
+
+
 class RareTokenCollator(PaddingCollator):
     """Texts with their classes, with rare tokens replaced by the unknown token.
 
@@ -158,14 +166,12 @@ class RareTokenCollator(PaddingCollator):
     Goldberg (1603.04351).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, rows: Dataset, strength: float, seed: int):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, counts: np.ndarray, strength: float, seed: int):
+        """`counts`: (V,) how often each token occurs in the training rows."""
         super().__init__(tokenizer.pad_token_id)
         # The mask decides what is padding, so the padding token can serve as an unknown token.
         unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
         self.unknown_id = padding if unknown is None else unknown
-        counts = np.zeros(len(tokenizer), dtype=np.int64)
-        for batch in rows.select_columns("input_ids").iter(COUNTED_AT_ONCE):
-            counts += np.bincount(np.concatenate(batch["input_ids"]), minlength=len(tokenizer))
         self.rate = strength / (strength + np.maximum(counts, 1))
         self.rate[tokenizer.all_special_ids] = 0.0
         self.seed, self.epoch = seed, 0

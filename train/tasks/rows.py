@@ -3,12 +3,13 @@
 Try it: make_rows(arguments, TASKS["classification"].read(arguments.selection), tokenizer)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of, with_target
@@ -17,6 +18,7 @@ from train.data.errors import DataError
 from train.data.loading import TrainingData, load_training_data
 from train.data.packing import Blocks, held_out_every, packed, prints_of, stream_texts
 from train.data.source import Selection
+from train.data.stored.tokens import Tokens, tokenized
 from train.data.tokenizers import (
     END,
     SENTINELS,
@@ -31,6 +33,7 @@ from train.data.tokenizers import (
     train_unigram_tokenizer,
 )
 from train.data.toy import TOY_VOCABULARY
+from train.tasks.collators import token_counts
 from train.tasks.generation import SHOWN_SAMPLES, SampleWriter, storyteller, translator
 from train.tasks.registry import TASKS, Task
 from train.tasks.teaching import with_teachers
@@ -38,7 +41,10 @@ from train.tasks.teaching import with_teachers
 DEFAULT_VOCABULARY = 16_000
 # Value of --target_tokenizer for a tokenizer trained on the targets.
 OWN = "own"
-# Maximum number of texts of a stream for training a tokenizer, and words of a prompt.
+LONGER_PAIRS = "{count:,} pairs are longer than {most} tokens (--seq_len) and excluded."
+# Most validation pairs of a table too large for memory that are translated at an evaluation.
+MOST_TRANSLATED = 2_000
+# Maximum number of texts of a stream, or of a table too large for memory, to learn a tokenizer from; words of a prompt.
 TEXTS_FOR_A_TOKENIZER, PROMPT_WORDS = 50_000, 6
 
 
@@ -52,19 +58,25 @@ class Rows:
         sample_writer: generates texts at evaluations; None for models that do not generate.
         characters_per_token: of the validation texts, for bits per character; None if not applicable.
         prints: of a stream, the files with the hashes of training and validation texts.
+        tokens: of a table too large for memory, where the training rows are.
     """
 
     train: Any
     validation: Any
-    lengths: list[int]
+    lengths: Sequence[int] | np.ndarray
     sample_writer: SampleWriter | None = None
     characters_per_token: float | None = None
     prints: dict[str, Path] | None = None
+    tokens: Tokens | None = None
+
+    def count_tokens(self, vocabulary: int) -> np.ndarray:
+        """(V,) how often each token occurs in the training rows."""
+        return self.tokens.counts(vocabulary) if self.tokens else token_counts(self.train, vocabulary)
 
     @property
     def mean_tokens(self) -> float:
         """Mean number of tokens per training row."""
-        return sum(self.lengths) / max(len(self.lengths), 1)
+        return float(np.sum(self.lengths)) / max(len(self.lengths), 1)
 
 
 def streams_of(arguments: Arguments) -> dict[str, Iterator[str]]:
@@ -97,7 +109,9 @@ def make_tokenizer(
     tokenizer = _reader(arguments, data) if source is None else source
     target = target_of(tokenizer)
     if source is None and wanted.target_tokenizer == OWN:
-        target = train_unigram_tokenizer(data.train["target"], wanted.vocab_size or DEFAULT_VOCABULARY, wanted.seq_len)
+        target = train_unigram_tokenizer(
+            _texts_to_learn(data, "target"), wanted.vocab_size or DEFAULT_VOCABULARY, wanted.seq_len
+        )
     elif source is None and wanted.target_tokenizer is not None:
         target = load_tokenizer(wanted.target_tokenizer, wanted.seq_len)
     for own in (tokenizer, target):
@@ -123,10 +137,16 @@ def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokeni
     if task.streamed:
         texts = islice(streams_of(arguments)["train"], TEXTS_FOR_A_TOKENIZER)
     elif task.paired and wanted.target_tokenizer is None:
-        texts = [*data.train["text"], *data.train["target"]]
+        texts = _texts_to_learn(data, "text", "target")
     else:
-        texts = data.train["text"]
+        texts = _texts_to_learn(data, "text")
     return learn_tokenizer(texts, wanted.dataset, arguments.train.task, asked_vocabulary(arguments), wanted.seq_len)
+
+
+def _texts_to_learn(data: TrainingData, *columns: str) -> list[str]:
+    """The training texts of some columns; of a table too large for memory a sample."""
+    rows = data.parts[0].spread(TEXTS_FOR_A_TOKENIZER) if data.parts else data.train
+    return [text for column in columns for text in rows[column][:]]
 
 
 def learn_tokenizer(
@@ -159,12 +179,14 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
     most = None if arguments.train.eval_iters is None else arguments.train.eval_iters * batch_size
     if task.streamed:
         return _blocks(arguments, tokenizer, most)
+    if data.parts:
+        return _stored_rows(arguments, data, tokenizer, most, batch_size)
     held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
     sample_writer = None
     if task.paired:
         train = tokenize_pairs(data.train, tokenizer, cut=False)
         if longer := len(data.train) - len(train):
-            print(f"{longer:,} pairs are longer than {tokenizer.model_max_length} tokens (--seq_len) and excluded.")
+            print(LONGER_PAIRS.format(count=longer, most=tokenizer.model_max_length))
         validation = tokenize_pairs(held_out, tokenizer, cut=True)
         sample_writer = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
     else:
@@ -173,6 +195,28 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
             train = with_teachers(train, data.train["text"], data.labels, arguments.train)
     # Sorted by length, so that evaluation batches have little padding.
     return Rows(train, validation.sort("length"), list(train["length"]), sample_writer)
+
+
+def _stored_rows(
+    arguments: Arguments, data: TrainingData, tokenizer: PreTrainedTokenizerFast, most: int | None, batch_size: int
+) -> Rows:
+    """`make_rows` for a table on disk."""
+    task, (own, held_out) = TASKS[arguments.train.task], data.parts
+    if arguments.train.teachers:
+        raise ValueError(
+            "--teachers predict every training text beforehand and keep the result in memory, which is not done for a "
+            f"table as large as {arguments.data.dataset}: leave --teachers out, or train on a smaller file."
+        )
+    held_out = held_out if most is None else held_out.first(most)
+    train = tokenized(own, tokenizer, pairs=task.paired, cut=not task.paired)
+    validation = tokenized(held_out, tokenizer, pairs=task.paired).by_length()
+    sample_writer = None
+    if task.paired:
+        if longer := len(own) - len(train.rows):
+            print(LONGER_PAIRS.format(count=longer, most=tokenizer.model_max_length))
+        texts = held_out.first(MOST_TRANSLATED).rows
+        sample_writer = translator(tokenizer, list(texts["text"]), list(texts["target"]), batch_size)
+    return Rows(train.rows, validation.rows, train.lengths, sample_writer, tokens=train)
 
 
 def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int | None) -> Rows:

@@ -42,6 +42,10 @@ class BestCheckpoint:
         typical = typical_of_rows(self.rows.train, self.tokenizer)
         return typical.to_note() if typical else {}
 
+    @cached_property
+    def _digest(self) -> dict[str, str]:
+        return self.fingerprint.digest()
+
     def keep(
         self,
         model: SwitchPreTrainedModel,
@@ -55,7 +59,7 @@ class BestCheckpoint:
             "arguments": arguments.portable(),
             "command": arguments.command(),
             "rows": {"train": len(rows.train), "validation": len(rows.validation)},
-            "fingerprint": self.fingerprint.digest(),
+            "fingerprint": self._digest,
             "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
             "seconds": round(seconds, 1),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},

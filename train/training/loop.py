@@ -348,4 +348,5 @@ def _training_collator(
     """The task's collator, or RareTokenCollator with --rare_token_dropout."""
     if not settings.rare_token_dropout:
         return task.collator(parts.tokenizer, settings)
-    return RareTokenCollator(parts.tokenizer, parts.rows.train, settings.rare_token_dropout, settings.seed)
+    counts = parts.rows.count_tokens(len(parts.tokenizer))
+    return RareTokenCollator(parts.tokenizer, counts, settings.rare_token_dropout, settings.seed)

@@ -1,24 +1,41 @@
 """Length-grouped sampling that is reproducible after a resume."""
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
 from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import get_length_grouped_indices
+
+# Steps whose rows are drawn together and sorted by length, at most; and indices that are made Python numbers at once.
+STEPS_TOGETHER, AT_ONCE = 50, 10_000
 
 
 class LengthGroupedOrder(Sampler):
     """Groups rows of similar length, in an order that depends on (seed, epoch) alone.
 
-    transformers' sampler uses the global random state, so that a run resumed in the middle of an epoch would get other
-    batches than one that was never stopped.
+    As transformers' sampler, which uses the global random state, so that a run resumed in the middle of an epoch would
+    get other batches than one that was never stopped, and lists of Python's numbers, which take more memory than the
+    model where there are millions of rows.
     """
 
-    def __init__(self, lengths: list[int], rows_per_step: int, seed: int):
-        self.lengths, self.rows_per_step, self.seed = lengths, rows_per_step, seed
+    def __init__(self, lengths: Sequence[int] | np.ndarray, rows_per_step: int, seed: int):
+        self.lengths, self.rows_per_step, self.seed = np.asarray(lengths, dtype=np.int32), rows_per_step, seed
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
+        # 1. All rows in random order, in groups of several steps.
+        rows = len(self.lengths)
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.rows_per_step, generator=generator))
+        order = torch.randperm(rows, generator=generator).numpy()
+        group = max(min(rows // (self.rows_per_step * 4), STEPS_TOGETHER), 1) * self.rows_per_step
+
+        # 2. Each group sorted, the longest first; the longest of all in front, to run out of memory soon if at all.
+        for start in range(0, rows, group):
+            own = order[start : start + group]
+            order[start : start + group] = own[np.argsort(-self.lengths[own], kind="stable")]
+        longest = int(self.lengths[order[::group]].argmax()) * group
+        order[[0, longest]] = order[[longest, 0]]
+        return (row for start in range(0, rows, AT_ONCE) for row in order[start : start + AT_ONCE].tolist())

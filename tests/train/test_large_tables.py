@@ -1,0 +1,190 @@
+"""A table too large for memory gives the rows, digests and token ids of one read whole, and says what it can't do."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.support.small_model import SMALL
+from train.arguments.arguments import Arguments
+from train.cli.main import main
+from train.data import tables
+from train.data.errors import DataError
+from train.data.fingerprint import Fingerprint
+from train.data.loading import load_training_data, read_split
+from train.data.pairs import load_training_pairs
+from train.data.source import DataSource, Selection
+from train.data.stored import table
+from train.data.toy import make_toy
+from train.preflight.data_report import data_report
+from train.runs.run import Run
+from train.tasks.registry import TASKS
+from train.tasks.rows import make_rows, make_tokenizer
+
+WRITERS = {
+    "csv": lambda frame, path: frame.to_csv(path, index=False),
+    "tsv": lambda frame, path: frame.to_csv(path, sep="\t", index=False),
+    "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    "parquet": lambda frame, path: frame.to_parquet(path),
+    "csv.gz": lambda frame, path: frame.to_csv(path, index=False),
+}
+
+
+@pytest.fixture
+def in_parts(monkeypatch, tmp_path):
+    """Every table is too large for memory, and read seven rows at a time."""
+
+    def switch(on: bool = True) -> None:
+        monkeypatch.setenv(tables.IN_MEMORY_MB, "0" if on else "100")
+
+    monkeypatch.setenv("SWITCH_CACHE_DIR", str(tmp_path / "cache"))
+    parts = tables.table_in_parts
+    monkeypatch.setattr(table, "table_in_parts", lambda path: parts(path, 7))
+    return switch
+
+
+def frame_of_rows(rows: int = 90) -> pd.DataFrame:
+    """Toy texts and classes, of which some are missing."""
+    texts, names = make_toy(rows, seed=5)
+    frame = pd.DataFrame({"text": texts["text"][:], "label": [names[label] for label in texts["label"]]})
+    frame.loc[[3, 40], "text"] = "  "
+    frame.loc[[11], "label"] = None
+    return frame
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_rows_read_in_parts_are_those_read_whole(ending, in_parts, tmp_path):
+    path = tmp_path / f"rows.{ending}"
+    WRITERS[ending](frame_of_rows(), path)
+    chosen, found = Selection(DataSource(str(path)), validation_size=0.2, num_samples=80, seed=3), []
+    arguments = Arguments.resolve({"dataset": str(path), "seq_len": 12})
+    tokenizer = make_tokenizer(arguments, load_training_data(chosen))
+    for on in (False, True):
+        in_parts(on)
+        data, split = load_training_data(chosen), read_split(chosen.source)
+        assert (data.parts is not None) == on and len(split.rows) == 87
+        rows = make_rows(arguments, data, tokenizer)
+        found.append(
+            [
+                *(data.train["text"][:], data.validation["label"][:], data.labels, split.empty, split.unlabelled),
+                *(Fingerprint.of(data).digest(), list(rows.lengths), rows.train["input_ids"][:]),
+                *(rows.validation["labels"][:], rows.count_tokens(len(tokenizer)).tolist()),
+            ]
+        )
+    assert found[0] == found[1]
+
+
+def test_pairs_and_texts_read_in_parts_are_those_read_whole(in_parts, tmp_path):
+    path = tmp_path / "pairs.csv"
+    texts = make_toy(60, seed=5)[0]["text"][:]
+    targets = [text[::-1] for text in texts]
+    targets[7] = ""
+    texts[9] = " ".join(texts[9:12])  # Longer than is trained on.
+    pd.DataFrame({"source": texts, "target": targets}).to_csv(path, index=False)
+    arguments = Arguments.resolve({"dataset": str(path), "task": "translation", "seq_len": 40, "vocab_size": 200})
+    tokenizer = make_tokenizer(arguments, load_training_pairs(arguments.selection))
+    found = []
+    for on in (False, True):
+        in_parts(on)
+        data = TASKS["translation"].read(arguments.selection)
+        rows = make_rows(arguments, data, tokenizer)
+        unlabelled = load_training_data(Selection(DataSource(str(path), text_column="source")), labelled=False)
+        assert (data.parts is not None) == (unlabelled.parts is not None) == on
+        found.append(
+            [
+                *(
+                    Fingerprint.of(data).digest(),
+                    rows.train["input_ids"][:],
+                    rows.train["labels"][:],
+                    list(rows.lengths),
+                ),
+                *(unlabelled.validation["text"][:], Fingerprint.of(unlabelled).digest()),
+            ]
+        )
+    assert found[0] == found[1] and len(found[0][1]) < 56
+
+
+def test_a_large_table_is_read_and_tokenized_once(in_parts, tmp_path, monkeypatch):
+    path, arguments = tmp_path / "rows.csv", None
+    frame_of_rows().to_csv(path, index=False)
+    in_parts()
+    for _ in range(2):
+        arguments = Arguments.resolve({"dataset": str(path), "seq_len": 12})
+        data = load_training_data(arguments.selection)
+        make_rows(arguments, data, make_tokenizer(arguments, data))
+        monkeypatch.setattr(table._Writer, "write", None)
+        monkeypatch.setattr("train.data.stored.tokens._write", None)
+    path.write_text(path.read_text() + "one more,class 1\n")  # Other content: read again.
+    with pytest.raises(TypeError):
+        load_training_data(arguments.selection)
+
+
+def test_a_large_table_trains_and_is_measured_as_one_in_memory(in_parts, tmp_path, capsys):
+    path, told = tmp_path / "rows.csv", []
+    frame_of_rows(120).to_csv(path, index=False)
+    for on in (False, True):
+        in_parts(on)
+        run = tmp_path / f"run {on}"
+        asked = ["--dataset", str(path), *SMALL, "--max_steps", "4", "--rare_token_dropout", "0", "--tokenizer"]
+        tokenizer = str(tmp_path / "run False" / "tokenizer") if on else "none"
+        assert main([*asked, tokenizer, "--output_dir", str(run)]) == 0
+        capsys.readouterr()
+        measured = []
+        for split in ([], ["--split", "validation"]):
+            assert main(["evaluate", "--checkpoint", str(run), "--dataset", str(path), "--device", "cpu", *split]) == 0
+            measured.append({**json.loads(capsys.readouterr().out), "checkpoint": ""})
+        told.append(([line["loss"] for line in Run(run).metrics("train")], measured))
+    assert told[0] == told[1] and told[0][1][0]["trained_on"] == "most" and told[0][1][1]["trained_on"] == "none"
+
+
+def test_the_report_on_a_large_table_is_about_its_first_rows(in_parts, tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    frame_of_rows().to_csv(path, index=False)
+    monkeypatch.setattr("train.preflight.first_rows.MOST_ROWS", 30)
+    in_parts()
+    report = data_report(DataSource(str(path)))
+    assert report.looked_at == 28 and 75 <= report.rows <= 100 and "its first 30 rows" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "said"),
+    [
+        ("a.json", '[{"text": "a", "label": 1}]', "its lines are not rows. Write it as JSON lines"),
+        (
+            "a.jsonl",
+            '{"text": "a b", "label": 1}\n' * 7 + '{"text": "c", "label": 1, "topic": 2}\n',
+            "has the field 'topic'",
+        ),
+        ("a.jsonl", '{"text": "a b", "label": 1}\n' * 7 + '{"text": "c", "label": "x"}\n', "holds numbers and texts"),
+        ("a.csv", "text,label\n" + "a b,1\n" * 9 + "a,b,1\n", "line 11 has 3 cells, the header 2"),
+        ("a.csv", "text,label\n" + "a b,\n" * 9, "no row with both a text"),
+    ],
+)
+def test_what_can_not_be_read_in_parts_is_refused(name, lines, said, in_parts, tmp_path):
+    (tmp_path / name).write_text(lines)
+    in_parts()
+    with pytest.raises(DataError, match=said):
+        read_split(DataSource(str(tmp_path / name)))
+    assert not list((tmp_path / "cache").rglob("info.json"))
+
+
+def test_teachers_are_refused_for_a_large_table(in_parts, tmp_path):
+    path = tmp_path / "rows.csv"
+    frame_of_rows().to_csv(path, index=False)
+    in_parts()
+    arguments = Arguments.resolve({"dataset": str(path), "teachers": "somewhere"})
+    data = load_training_data(arguments.selection)
+    with pytest.raises(ValueError, match="leave --teachers out"):
+        make_rows(arguments, data, make_tokenizer(arguments, data))
+
+
+def test_a_sample_of_a_large_table_is_of_the_chosen_rows_alone(in_parts, tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    frame_of_rows().to_csv(path, index=False)
+    monkeypatch.setattr(table, "RUN", 5)
+    in_parts()
+    part = read_split(DataSource(str(path))).part
+    own = part.of(np.arange(0, 80, 2))
+    drawn = own.spread(20)["text"][:]
+    assert 8 <= len(drawn) <= 12 and set(drawn) <= set(own.rows["text"][:])

@@ -1,0 +1,1 @@
+"""Tables too large for memory: rows in Arrow on disk, and their token ids."""
