@@ -26,7 +26,7 @@ from train.data.tokenizers import load_tokenizer
 from train.release.shared_copy import shared_copy
 from train.runs.run import Run
 from train.tasks.generation import translate
-from train.tasks.metrics import bleu_and_chrf
+from train.tasks.metrics import metrics_of_texts
 from ui.catalog.models import ModelShelf
 from ui.catalog.sandbox import examine
 from ui.models.page import model_page
@@ -80,7 +80,7 @@ def test_each_side_has_its_own_and_the_translation_is_learned_measured_and_writt
     assert main(["evaluate", *flags]) == 0
     metrics, rows = json.loads(capsys.readouterr().out), load_pairs(DataSource(str(pairs)))
     written = (tmp_path / "t").read_text().splitlines()
-    assert metrics["bleu"] == pytest.approx(bleu_and_chrf(written, rows["target"][:])["bleu"])
+    assert metrics["bleu"] == pytest.approx(metrics_of_texts(written, rows["target"][:])["bleu"])
     assert {layer["layer"] for layer in metrics["routing"]} == {"encoder.0", "decoder.0"}
     assert main(["predict", "--checkpoint", str(run), "--num_beams", "2", "old cat"]) == 0
     assert capsys.readouterr().out.strip().isupper()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from train.data.source import DataSource
 from train.data.tokenizers import sentinel_ids, train_byte_tokenizer, train_unigram_tokenizer
 from train.runs.run import Run
 from train.tasks.collators import SpanCorruptionCollator, cut_spans
-from train.tasks.metrics import bleu_and_chrf
+from train.tasks.metrics import metrics_of_texts
 from train.tasks.registry import TASKS
+from train.tasks.rouge import common_subsequence, rouge, words
 
 TEXTS = ["the cat sat on the mat and slept", "a dog ran over the hill to the old house by the sea"] * 20
 SMALL = ["--d_model", "32", "--num_layers", "1", "--num_heads", "2", "--preset", "none", "--optimizer", "adamw"]
@@ -177,10 +179,33 @@ def test_columns_of_a_pair_are_found_or_asked_for(pairs):
 
 
 def test_metrics_of_texts_by_hand():
-    same = bleu_and_chrf(["the cat sat on the mat"], ["the cat sat on the mat"])
+    same = metrics_of_texts(["the cat sat on the mat"], ["the cat sat on the mat"])
     assert same["bleu"] == pytest.approx(100) and same["chrf"] == pytest.approx(100)
     assert "tok:13a" in same["bleu_signature"]
-    assert bleu_and_chrf(["dogs"], ["the cat sat on the mat"])["bleu"] < 1
+    assert metrics_of_texts(["dogs"], ["the cat sat on the mat"])["bleu"] < 1
+
+
+def test_rouge_by_hand():
+    # Lin (2004), section 3.1: of two answers with the same words in pairs, the one that keeps the order is better.
+    reference, kept, turned = "police killed the gunman", "Police kill the gunman.", "the gunman kill police"
+    assert rouge([kept], [reference]) == pytest.approx({"rouge1": 75, "rouge2": 100 / 3, "rougeL": 75})
+    assert rouge([turned], [reference]) == pytest.approx({"rouge1": 75, "rouge2": 100 / 3, "rougeL": 50})
+    # Each word counts as often as both have it; lengths differ; a mean over pairs, of which an empty one has nothing.
+    found = rouge(["the the cat", ""], ["the cat sat on the mat", "a"])
+    assert found == pytest.approx({"rouge1": 50 * 6 / 9, "rouge2": 50 * 2 / 7, "rougeL": 50 * 4 / 9})
+    assert words("दिल्ली में, Ünder_3") == ["दिल्ली", "में", "ünder", "3"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_common_subsequence_is_that_of_the_usual_table(seed):
+    draw = random.Random(seed)
+    first, second = ([draw.choice("abcd") for _ in range(draw.randrange(1, 90))] for _ in range(2))
+    table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for row, one in enumerate(first):
+        for column, other in enumerate(second):
+            longer = max(table[row][column + 1], table[row + 1][column])
+            table[row + 1][column + 1] = table[row][column] + 1 if one == other else longer
+    assert common_subsequence(first, second) == table[-1][-1]
 
 
 def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
@@ -188,12 +213,14 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
     flags = [*SMALL, "--lr", "4e-3", "--seq_len", "16", "--vocab_size", "200", "--dropout", "0", "--batch_size", "16"]
     flags += ["--expert_dropout", "0", "--label_smoothing", "0", "--capacity_factor", "inf"]
     flags += ["--total_iters", "300", "--eval_check", "150"]
+    flags += ["--metrics", "rouge"]
     flags += ["--position", "sinusoidal", "--d_model", "64"]  # Finds the word that is next soonest.
     assert main(["--task", "translation", "--dataset", str(pairs), *flags, "--output_dir", str(run)]) == 0
     records = Run(run).metrics("eval")
     assert [record["step"] for record in records] == [150, 300] and records[-1]["accuracy"] > 0.8
     assert Run(run).metrics("samples")[-1]["samples"][0]["reference"].isupper()
-    assert "BLEU" in (run / "best" / "README.md").read_text()
+    card = (run / "best" / "README.md").read_text()
+    assert "BLEU" in card and f"ROUGE-L {records[-1]['rougeL']:.1f}" in card
     capsys.readouterr()
 
     assert (
@@ -202,7 +229,7 @@ def test_a_translation_is_learned_measured_and_written(pairs, tmp_path, capsys):
     metrics = json.loads(capsys.readouterr().out)
     written = (tmp_path / "t").read_text().splitlines()
     references = load_pairs(DataSource(str(pairs)))["target"][:]
-    assert metrics["bleu"] == pytest.approx(bleu_and_chrf(written, references)["bleu"])
+    assert metrics["bleu"] == pytest.approx(metrics_of_texts(written, references)["bleu"])
     assert {layer["layer"] for layer in metrics["routing"]} == {"encoder.0", "decoder.0"}
 
     table = tmp_path / "two.csv"

@@ -26,6 +26,7 @@ DEFAULT_TASK = "classification"
 # Arguments of one task only: with any other task they must keep their defaults.
 ONLY_FOR = {
     "target_tokenizer": "translation",
+    "metrics": "translation",
     "rare_token_dropout": "classification",
     "word_counts": "classification",
 }
@@ -231,6 +232,9 @@ class TrainArguments:
         "with --train_only hot_experts: in each layer the fewest experts that take this share of the tokens",
     )
     freeze_router: bool = _argument(False, "Frozen routers", "leave the routers' weights as they are")
+    metrics: Literal["none", "rouge"] = _argument(
+        "none", "More metrics", "translation: further metrics of the generated texts; rouge: ROUGE-1, -2 and -L"
+    )
     mlm_probability: float = _argument(0.15, "Masked share", "masked LM and span corruption: share of masked tokens")
     teachers: str | None = _argument(
         None,

@@ -27,6 +27,12 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument(
         "--save_text", type=as_path, help="file for the generated texts, one per line, for encoder-decoder models"
     )
+    parser.add_argument(
+        "--metrics",
+        choices=("none", "rouge"),
+        default="none",
+        help="further metrics of generated texts, for encoder-decoder models",
+    )
     parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
         "--output_dir",
@@ -41,7 +47,7 @@ def evaluate_command(argv: list[str]) -> None:
     from train.evaluation.reliance import PASSES
     from train.evaluation.settings import EvaluationSettings
 
-    names = ("batch_size", "num_samples", "num_beams", "save_text", "reliance")
+    names = ("batch_size", "num_samples", "num_beams", "save_text", "metrics", "reliance")
     settings = EvaluationSettings(**{name: getattr(options, name) for name in names}, progress=progress_line(*PASSES))
     checkpoint = with_revision(options.checkpoint, options.revision)
     metrics = evaluate(checkpoint, DataSource.of(options), settings, options.device, options.dtype)

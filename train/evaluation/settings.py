@@ -14,6 +14,7 @@ class EvaluationSettings:
         batch_size: texts per batch.
         num_samples: number of rows, the first ones; None = all.
         num_beams, save_text: for encoder-decoder models: beams, and a file for the generated texts, one per line.
+        metrics: further metrics of generated texts: "none" or "rouge".
         reliance: number of random rows for expert reliance; 0 = none.
         progress: called with (texts done, total) during the measurement of reliance.
     """
@@ -22,6 +23,7 @@ class EvaluationSettings:
     num_samples: int | None = None
     num_beams: int = 1
     save_text: str | None = None
+    metrics: str = "none"
     reliance: int = RELIANCE_ROWS
     progress: Progress = None
 

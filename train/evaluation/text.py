@@ -33,7 +33,7 @@ from train.evaluation.reliance import drawn, measured
 from train.evaluation.settings import EvaluationSettings
 from train.tasks.collators import MaskingCollator
 from train.tasks.generation import translate
-from train.tasks.metrics import bleu_and_chrf
+from train.tasks.metrics import metrics_of_texts
 
 
 def measure_texts(
@@ -73,7 +73,8 @@ def _translation(
     answers = translate(model, tokenizer, texts, batch_size=settings.batch_size, num_beams=settings.num_beams)
     if settings.save_text:
         write_atomically(settings.save_text, "".join(f"{answer}\n" for answer in answers))
-    metrics = bleu_and_chrf(answers, references) | {"num_beams": settings.num_beams, "rows": len(rows)}
+    metrics = metrics_of_texts(answers, references, settings.metrics)
+    metrics |= {"num_beams": settings.num_beams, "rows": len(rows)}
     metrics |= {"routing": _routing_of_pairs(model, tokenizer, texts, answers, settings.batch_size)}
     metrics |= measured(model, tokenize_pairs(rows, tokenizer, cut=True), settings.reliance, settings.progress)
     return split, metrics

@@ -32,6 +32,9 @@ def metrics_in_words(metrics: dict[str, Any]) -> str:
     words = {
         "bleu": "BLEU **{:.1f}**",
         "chrf": "chrF {:.1f}",
+        "rouge1": "ROUGE-1 {:.1f}",
+        "rouge2": "ROUGE-2 {:.1f}",
+        "rougeL": "ROUGE-L {:.1f}",
         "perplexity": "perplexity **{:.2f}** per token",
         "bits_per_character": "{:.3f} bits per character",
         "accuracy": "accuracy **{}**",

@@ -1,7 +1,7 @@
 """Text generation at evaluations: translations with BLEU and chrF, and samples of text.
 
 BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are sacreBLEU's (1804.08771), with its own tokenizer 13a.
-Try it: bleu_and_chrf(["the cat sat"], ["the cat sat down"])
+Try it: metrics_of_texts(["the cat sat"], ["the cat sat down"])
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from switch_model.inference.sentinels import restored, with_sentinels
 from switch_model.inference.text_generator import TextGenerator
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.tokenizer_io import target_of
-from train.tasks.metrics import bleu_and_chrf
+from train.tasks.metrics import MEASURES, metrics_of_texts
 
 SHOWN_SAMPLES = 3
 # Default generation settings of a causal model.
@@ -80,16 +80,20 @@ SampleWriter = Callable[[SwitchPreTrainedModel], tuple[dict[str, float], list[di
 
 
 def translator(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], references: Sequence[str], batch_size: int
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    references: Sequence[str],
+    batch_size: int,
+    more: str = "none",
 ) -> SampleWriter:
-    """A SampleWriter that translates the validation rows, greedily."""
+    """A SampleWriter that translates the validation rows, greedily. `more`: as `metrics_of_texts`."""
 
     def write(model: SwitchPreTrainedModel) -> tuple[dict[str, float], list[dict[str, str]]]:
         answers = translate(model, tokenizer, texts, batch_size=batch_size)
-        metrics = bleu_and_chrf(answers, references)
+        metrics = metrics_of_texts(answers, references, more)
         shown = zip(texts[:SHOWN_SAMPLES], answers, references, strict=False)
         samples = [{"text": text, "answer": answer, "reference": reference} for text, answer, reference in shown]
-        return {"bleu": metrics["bleu"], "chrf": metrics["chrf"]}, samples
+        return {name: value for name, value in metrics.items() if name in MEASURES}, samples
 
     return write
 

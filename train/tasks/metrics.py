@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from train.formatting import percent
+from train.tasks.rouge import rouge
 
 # The number format of what is a share of 1.
 SHARE = "%"
@@ -39,6 +40,9 @@ MEASURES = {
     "accuracy": Measure("accuracy", SHARE, top=1.0),
     "bleu": Measure("BLEU", ".1f"),
     "chrf": Measure("chrF", ".1f"),
+    "rouge1": Measure("ROUGE-1", ".1f"),
+    "rouge2": Measure("ROUGE-2", ".1f"),
+    "rougeL": Measure("ROUGE-L", ".1f"),
     "perplexity": Measure("perplexity", ".2f", wide=True),
     "bits_per_character": Measure("bits per character", ".3f"),
     "macro_f1": Measure("macro-F1", SHARE, top=1.0),
@@ -55,14 +59,20 @@ def noted(line: Mapping[str, Any], name: str) -> Any:
 BLEU_TOKENIZER = "13a"
 
 
-def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-    """Corpus BLEU and chrF, 0 to 100, and sacreBLEU's signatures."""
+# Value of --metrics with which ROUGE is measured too.
+ROUGE = "rouge"
+
+
+def metrics_of_texts(answers: Sequence[str], references: Sequence[str], more: str = "none") -> dict[str, Any]:
+    """Metrics of generated texts: corpus BLEU and chrF, 0 to 100, and sacreBLEU's signatures; with `more` ROUGE also
+    those of `rouge`."""
     from sacrebleu.metrics import BLEU, CHRF  # Slow to import, and needed for translations only.
 
     bleu, chrf = BLEU(tokenize=BLEU_TOKENIZER), CHRF()
-    return {
+    found = {
         "bleu": bleu.corpus_score(list(answers), [list(references)]).score,
         "chrf": chrf.corpus_score(list(answers), [list(references)]).score,
         "bleu_signature": str(bleu.get_signature()),
         "chrf_signature": str(chrf.get_signature()),
     }
+    return found | (rouge(answers, references) if more == ROUGE else {})

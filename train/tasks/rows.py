@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of, with_target
@@ -188,13 +189,21 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
         if longer := len(data.train) - len(train):
             print(LONGER_PAIRS.format(count=longer, most=tokenizer.model_max_length))
         validation = tokenize_pairs(held_out, tokenizer, cut=True)
-        sample_writer = translator(tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size)
+        sample_writer = translator(
+            tokenizer, list(held_out["text"]), list(held_out["target"]), batch_size, arguments.train.metrics
+        )
     else:
         train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
         if arguments.train.teachers and task.labelled:
             train = with_teachers(train, data.train["text"], data.labels, arguments.train)
     # Sorted by length, so that evaluation batches have little padding.
     return Rows(train, validation.sort("length"), list(train["length"]), sample_writer)
+
+
+def _translator(
+    arguments: Arguments, rows: Dataset, tokenizer: PreTrainedTokenizerFast, batch_size: int
+) -> SampleWriter:
+    return translator(tokenizer, list(rows["text"]), list(rows["target"]), batch_size, arguments.train.metrics)
 
 
 def _stored_rows(
@@ -215,7 +224,9 @@ def _stored_rows(
         if longer := len(own) - len(train.rows):
             print(LONGER_PAIRS.format(count=longer, most=tokenizer.model_max_length))
         texts = held_out.first(MOST_TRANSLATED).rows
-        sample_writer = translator(tokenizer, list(texts["text"]), list(texts["target"]), batch_size)
+        sample_writer = translator(
+            tokenizer, list(texts["text"]), list(texts["target"]), batch_size, arguments.train.metrics
+        )
     return Rows(train.rows, validation.rows, train.lengths, sample_writer, tokens=train)
 
 
