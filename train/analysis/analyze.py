@@ -145,7 +145,9 @@ def with_overlap(rows: Rows, checkpoint: str) -> Rows:
         return replace(rows, note=f"{rows.note} {lost_rows(checkpoint)}".strip())
     if found is None or not (known := found.known(rows.texts)):
         return rows
-    of_all = f"{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"
+    # Of rows that were read as they came, the first alone are known.
+    least = "At least " if found.about.get("arguments", {}).get("streaming") else ""
+    of_all = f"{least}{known:,} of the {counted(len(rows.texts), 'text', 'texts')}"
     said = f"{of_all} {'was' if known == 1 else 'were'} trained on, so metrics on them are too optimistic."
     return replace(rows, note=f"{rows.note} {said}".strip())
 

@@ -46,6 +46,8 @@ class Arguments:
             num_classes=self.data.num_classes,
             vocab_size=self.data.vocab_size,
             seq_len=self.data.seq_len,
+            streaming=self.data.streaming,
+            shuffle_buffer=self.data.shuffle_buffer,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -96,6 +96,15 @@ class DataArguments:
     num_samples: int | None = _argument(
         None, "Training rows", "number of training rows; none = all (toy: 1000); if not given, the preset decides"
     )
+    streaming: bool = _argument(
+        False,
+        "Read as it comes",
+        "classification, mlm, span_corruption: read the rows as they come, again in every pass, instead of keeping "
+        "them on disk; needs --max_steps or --total_iters",
+    )
+    shuffle_buffer: int = _argument(
+        10_000, "Shuffle buffer", "with --streaming: rows in memory among which the next one is drawn"
+    )
     num_classes: int = _argument(3, "Classes of the toy", "classes of the toy data set")
     vocab_size: int | None = _argument(None, "Vocabulary size", "tokens in the vocabulary; none = 16000 (toy: 500)")
     tokenizer: str | None = _argument(

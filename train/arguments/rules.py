@@ -6,6 +6,32 @@ from typing import Any
 
 from train.arguments.groups import ONLY_FOR
 
+# Tasks whose rows may be read as they come.
+STREAMED = ("classification", "mlm", "span_corruption")
+
+
+def check_streaming(data: Any, train: Any) -> None:
+    """Raise ValueError for arguments that can't be used with --streaming, with what to do."""
+    if not data.streaming:
+        return
+    without = {
+        "translation": "pairs that are too long are found in the whole table: leave --streaming out",
+        "clm": "its texts are a stream already, which is packed into blocks on disk: leave --streaming out",
+    }
+    if train.task not in STREAMED:
+        raise ValueError(f"--streaming can't be used with --task {train.task}: {without[train.task]}.")
+    if data.dataset == "toy":
+        raise ValueError("--streaming can't be used with the toy, which is generated: leave it out.")
+    if train.max_steps is None and train.total_iters is None:
+        raise ValueError("--streaming has no end: say with --max_steps or --total_iters how many steps to train.")
+    if train.teachers:
+        raise ValueError("--streaming can't be used with --teachers, which predict all rows beforehand: leave one out.")
+    if train.total_batch_size:
+        raise ValueError(
+            "--streaming can't be used with --total_batch_size, since lengths are not known beforehand: take "
+            "--gradient_accumulation_steps."
+        )
+
 
 def check_values(data: Any, model: Any, train: Any) -> None:
     """Raise ValueError for a value that is not allowed, naming the flag and what is.
@@ -13,6 +39,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
     Args:
         data, model, train: the three groups of train/arguments/groups.py.
     """
+    check_streaming(data, train)
     accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
     kept, rare = train.save_total_limit, train.rare_token_dropout
     rules = [
@@ -21,6 +48,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
         ("device", train.device, train.device in (None, "cpu", "cuda"), "cpu or cuda"),
         ("validation_size", data.validation_size, 0 < data.validation_size < 1, "above 0 and below 1"),
         ("num_samples", data.num_samples, data.num_samples is None or data.num_samples >= 10, "at least 10"),
+        ("shuffle_buffer", data.shuffle_buffer, data.shuffle_buffer >= 1, "at least 1"),
         ("num_classes", data.num_classes, 2 <= data.num_classes <= 50, "from 2 to 50"),
         ("vocab_size", data.vocab_size, data.vocab_size is None or data.vocab_size >= 50, "at least 50"),
         ("epochs", train.epochs, 0 < train.epochs < math.inf, "above 0"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import huggingface_hub
 import numpy as np
-from datasets import Dataset, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 
 from switch_model.storage.hub import is_missing, is_unreachable
 from train.data.columns import (
@@ -27,11 +27,13 @@ from train.data.columns import (
 from train.data.errors import NO_ANSWER, OFFLINE, DataError, Unreachable
 from train.data.source import DATASETS, DataSource, Selection
 from train.data.splits import cut, cut_by_sentence, cut_indices
+from train.data.stored.digests import among, prints
+from train.data.stored.streaming import MOST_HELD_OUT, Stream, first_rows_of
 from train.data.stored.table import Kind, Parts, StoredPart, StoredTable, file_parts, stored_table
 from train.data.table_file import FILE_ENDINGS
-from train.data.tables import ROWS_AT_ONCE, first_rows, is_large, most_at_once, read_table
+from train.data.tables import ROWS_AT_ONCE, first_rows, is_large, most_at_once, read_table, table_in_parts
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
-from train.formatting import counted, one_line
+from train.formatting import counted, listed, one_line
 
 # Rows that tell the columns of a table too large for memory.
 FEW = 1_000
@@ -78,6 +80,8 @@ class TrainingData:
     validation: Dataset
     labels: list[str]
     parts: tuple[StoredPart, StoredPart] | None = None
+    # Of rows that are read as they come: then `train` are the first of them.
+    stream: Stream | None = None
 
     @classmethod
     def stored(cls, train: StoredPart, validation: StoredPart) -> "TrainingData":
@@ -200,6 +204,8 @@ def load_training_data(chosen: Selection, labelled: bool = True) -> TrainingData
         if not labelled:
             return TrainingData(train.remove_columns("label"), validation.remove_columns("label"), [])
         return TrainingData(train, validation, labels)
+    if chosen.streaming:
+        return _streamed(chosen, labelled)
     if table := large_table(source.at("train"), "classes" if labelled else "texts"):
         return _training_parts(table, chosen, labelled)
     rows, labels = load_split(source.at("train"), labelled)
@@ -222,6 +228,63 @@ def _training_parts(table: StoredTable, chosen: Selection, labelled: bool) -> Tr
     if labelled and len(present) < 2:
         raise DataError(f"{source.dataset} has only one class ({names[present[0]]}): a classifier needs at least two.")
     return cut_parts(rows, chosen, "classes" if labelled else "texts", len(present))
+
+
+def _streamed(chosen: Selection, labelled: bool) -> TrainingData:
+    """Rows that are read as they come; some of the first ones, by their digests, are held out."""
+    source = chosen.source.at("train")
+    columns = choose_columns(source, names_in(next(_parts_of(source))), labelled)
+    first = first_rows_of(_parts_of(source), columns, known_names(source))
+    if labelled and len(set(first.labels)) < 2:
+        raise DataError(
+            f"The first {len(first.texts):,} rows of {source.dataset} have only one class ({listed(first.names)}): "
+            "shuffle the file, or train without --streaming."
+        )
+    columns_of_rows = {"text": first.texts} | ({"label": first.labels} if labelled else {})
+    rows = Dataset.from_dict(columns_of_rows, features=label_features(first.names) if labelled else None)
+    digests = prints(first.texts)
+    if source.has_own_validation:
+        own, names = load_split(source.at("validation"), labelled)
+        validation, held_out = align_labels(own, names, first.names), np.zeros(0, np.uint64)
+    else:
+        every = max(round(1 / chosen.validation_size), 2)
+        held_out = np.unique(digests[digests % np.uint64(every) == 0])[:MOST_HELD_OUT]
+        validation = rows.select(np.flatnonzero(among(digests, held_out)))
+    train = rows.select(np.flatnonzero(~among(digests, held_out)))
+    if not len(train) or not len(validation):
+        raise DataError(
+            f"{source.dataset} has {counted(len(rows), 'row', 'rows')}, of which --validation_size holds out "
+            f"{len(validation):,}: too few for --streaming. Leave it out."
+        )
+    known = frozenset(held_out.tolist())
+    settings = (first.classes, known, chosen.shuffle_buffer, chosen.num_samples, chosen.seed)
+    return TrainingData(train, validation, first.names, stream=Stream(lambda: _parts_of(source), columns, *settings))
+
+
+def _parts_of(source: DataSource) -> Iterator[Dataset]:
+    """The rows of a split with all columns, part by part. Raises DataError when they can't be read."""
+    if source.is_toy:
+        return iter([make_toy_split(source.split)[0]])
+    if file := file_of(source):
+        return table_in_parts(file)
+    return (Dataset.from_dict(rows) for rows in stream_hub(source).iter(ROWS_AT_ONCE))
+
+
+def stream_hub(source: DataSource) -> IterableDataset:
+    """A split on the Hub, row by row. Raises DataError when it can't be reached."""
+    known, split = source.known, source.split
+    hub_id = known.hub_id if known else source.dataset
+    part = (known and known.hub_config) or source.language
+    try:
+        rows = load_dataset(hub_id, part, split=split or "train", streaming=True)
+        next(iter(rows))  # Some are reached only now.
+        return rows
+    except Exception as error:  # The hub, the network and the parser raise many types.
+        raise Unreachable(
+            f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
+            f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir.",
+            NO_ANSWER,
+        ) from error
 
 
 def cut_parts(rows: StoredPart, chosen: Selection, kind: Kind, classes: int = 0) -> TrainingData:

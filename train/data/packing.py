@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import torch
-from datasets import load_dataset
 from transformers import PreTrainedTokenizerFast
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
-from train.data.errors import NO_ANSWER, Unreachable
-from train.data.loading import file_of, read_rows
+from train.data.loading import file_of, read_rows, stream_hub
 from train.data.source import DataSource
 from train.data.stored.cache import cache_folder
 from train.data.stored.digests import prints
@@ -73,18 +71,8 @@ def stream_texts(source: DataSource) -> Iterator[str]:
         columns = choose_columns(source, names_in(rows), labelled=False)
         yield from _texts(columns, [cells_of(rows, name) for name in columns.texts])
     else:
-        known, split = source.known, source.split
-        hub_id = known.hub_id if known else source.dataset
-        part = (known and known.hub_config) or source.language
-        try:
-            rows = load_dataset(hub_id, part, split=split or "train", streaming=True)
-            names = rows.column_names or list(next(iter(rows)))
-        except Exception as error:  # The hub, the network and the parser raise many types.
-            raise Unreachable(
-                f"{hub_id} ({split}) could not be read from the Hugging Face Hub: is there a network? To read a data "
-                f"set from disk, name a folder that holds <dataset>/{split}.parquet with --data_dir.",
-                NO_ANSWER,
-            ) from error
+        rows = stream_hub(source)
+        names = rows.column_names or list(next(iter(rows)))
         columns = choose_columns(source, names, labelled=False)
         for row in rows:
             yield from _texts(columns, [[row[name]] for name in columns.texts])

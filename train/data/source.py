@@ -209,6 +209,8 @@ class Selection:
         num_samples: most rows to train on; None = all.
         seed: of the choice of rows, and of the toy's texts.
         num_classes, vocab_size, seq_len: shape of the toy's texts.
+        streaming: whether rows are read as they come.
+        shuffle_buffer: then, rows among which the next one is drawn.
     """
 
     source: DataSource
@@ -218,6 +220,8 @@ class Selection:
     num_classes: int = 3
     vocab_size: int | None = None
     seq_len: int = 16
+    streaming: bool = False
+    shuffle_buffer: int = 10_000
 
 
 def data_folder(data_dir: str | None = None) -> str | None:

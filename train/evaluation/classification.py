@@ -85,7 +85,10 @@ def evaluate(
 
     # 3. How many of the rows were trained on: metrics on those are too optimistic.
     measured_rows = len(settings.rows_of(len(split.rows)))
-    known = known_texts(own.fingerprint, split, measured_rows) if own.fingerprint else 0 if is_held_out else None
+    known = 0 if is_held_out else None
+    # Of rows that were read as they came, the first alone are in the fingerprint.
+    if own.fingerprint and not (own.arguments and own.arguments.data.streaming and not is_held_out):
+        known = known_texts(own.fingerprint, split, measured_rows)
     share = trained_on(own, source.split, is_held_out, None if settings.num_samples else all_rows, known, measured_rows)
     first = {"checkpoint": str(checkpoint), "dataset": source.dataset, "split": source.split}
     return first | {"trained_on": share, "trained_rows": known} | ({"note": note} if note else {}) | metrics

@@ -4,7 +4,7 @@ Legend: B batch, T tokens. Masking depends on (seed, epoch, row) alone, not on t
 run is the same as one that was never stopped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.models.pretrained import IGNORED_LABEL
-from train.data.tokenizers import sentinel_ids
+from train.data.errors import DataError
+from train.data.stored.streaming import PASSED
+from train.data.tokenizers import Encoder, sentinel_ids
 
 # Column of rows, and key of batches, with the teachers' probabilities (train/tasks/teaching.py).
 TEACHER = "teacher"
@@ -185,6 +187,32 @@ class RareTokenCollator(PaddingCollator):
         replaced = np.where(random.random(len(ids)) < self.rate[ids], self.unknown_id, ids)
         # A text of unknown tokens only would add noise.
         return ids if (replaced == self.unknown_id).all() else replaced
+
+
+class TextCollator:
+    """Rows of text -> token ids -> a batch, for rows that are read as they come.
+
+    A text without a token is left out; its batch has fewer rows. Rows that are passed over (PASSED) give a batch that
+    nothing looks at.
+
+    Args:
+        collate: makes batches of rows of token ids.
+        encode: a batch of columns -> columns with `input_ids`, as `tokenizers.text_encoder`.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]], encode: Encoder):
+        self.collate, self.encode, self.epoch = collate, encode, 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        if rows[0] is PASSED:
+            return {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
+        found = self.encode({name: [row[name] for row in rows] for name in rows[0]})
+        found["row"] = [row["row"] for row in rows]
+        whole = [dict(zip(found, cells, strict=True)) for cells in zip(*found.values(), strict=True)]
+        if not (kept := [row for row in whole if len(row["input_ids"])]):
+            shown = rows[0]["text"][:60]
+            raise DataError(f"No text of a batch has a token, such as “{shown}”: is it the column of texts?")
+        return self.collate(kept)
 
 
 class BlockCollator:

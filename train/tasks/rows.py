@@ -60,6 +60,7 @@ class Rows:
         characters_per_token: of the validation texts, for bits per character; None if not applicable.
         prints: of a stream, the files with the hashes of training and validation texts.
         tokens: of a table too large for memory, where the training rows are.
+        sample: of rows that are read as they come, the first ones; `train` then has rows of text.
     """
 
     train: Any
@@ -69,10 +70,16 @@ class Rows:
     characters_per_token: float | None = None
     prints: dict[str, Path] | None = None
     tokens: Tokens | None = None
+    sample: Dataset | None = None
+
+    @property
+    def looked_at(self) -> Dataset:
+        """Training rows, tokenized: all, or of a stream the first."""
+        return self.train if self.sample is None else self.sample
 
     def count_tokens(self, vocabulary: int) -> np.ndarray:
         """(V,) how often each token occurs in the training rows."""
-        return self.tokens.counts(vocabulary) if self.tokens else token_counts(self.train, vocabulary)
+        return self.tokens.counts(vocabulary) if self.tokens else token_counts(self.looked_at, vocabulary)
 
     @property
     def mean_tokens(self) -> float:
@@ -196,6 +203,8 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
         train, validation = tokenize(data.train, tokenizer), tokenize(held_out, tokenizer)
         if arguments.train.teachers and task.labelled:
             train = with_teachers(train, data.train["text"], data.labels, arguments.train)
+    if data.stream:
+        return Rows(data.stream, validation.sort("length"), [], sample=train)
     # Sorted by length, so that evaluation batches have little padding.
     return Rows(train, validation.sort("length"), list(train["length"]), sample_writer)
 

@@ -39,7 +39,7 @@ class BestCheckpoint:
         """Bounds of a classifier's training texts, for training.json; {} for other tasks, or too few texts."""
         if not TASKS[self.arguments.train.task].labelled:
             return {}
-        typical = typical_of_rows(self.rows.train, self.tokenizer)
+        typical = typical_of_rows(self.rows.looked_at, self.tokenizer)
         return typical.to_note() if typical else {}
 
     @cached_property
@@ -58,7 +58,7 @@ class BestCheckpoint:
         training = {
             "arguments": arguments.portable(),
             "command": arguments.command(),
-            "rows": {"train": len(rows.train), "validation": len(rows.validation)},
+            "rows": {"train": len(rows.train) if rows.sample is None else None, "validation": len(rows.validation)},
             "fingerprint": self._digest,
             "validation": {key.removeprefix("eval_"): value for key, value in metrics.items()},
             "seconds": round(seconds, 1),
@@ -75,7 +75,9 @@ class BestCheckpoint:
         if not TASKS[self.arguments.train.task].labelled or TEMPERATURE in read_training(self.run.best):
             return
         rows = self.rows
-        if self.arguments.train.word_counts and (joined := join_counts(self.run, rows.train, rows.validation, device)):
+        if self.arguments.train.word_counts and (
+            joined := join_counts(self.run, rows.looked_at, rows.validation, device)
+        ):
             self.keep(joined.model, joined.metrics, seconds)
             print(joined.words, flush=True)
         model, tokenizer = load_checkpoint(self.run.best, device)

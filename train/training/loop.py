@@ -30,6 +30,7 @@ from train.arguments.groups import TrainArguments
 from train.arguments.steps import logging_interval, planned_steps
 from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint
+from train.data.tokenizers import text_encoder
 from train.distributed.checks import check_experts, check_several, several_in_words
 from train.distributed.divided import Divided
 from train.distributed.processes import Processes, processes_of_launch
@@ -38,7 +39,7 @@ from train.preflight.data_report import notes
 from train.runs.continuing import begin, fingerprint_of, overlap_words
 from train.runs.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.runs.run import Run
-from train.tasks.collators import RareTokenCollator
+from train.tasks.collators import RareTokenCollator, TextCollator
 from train.tasks.registry import TASKS, Task
 from train.tasks.rows import Rows, make_rows, make_tokenizer
 from train.tasks.teaching import TokenTeachers, token_teachers
@@ -52,6 +53,9 @@ from train.training.trainer import SwitchTrainer
 from train.training.trainer_arguments import training_arguments
 from train.weights.initial import read_initial, take_weights, with_shape_of
 from train.weights.upcycle import divide_by_gates, with_experts
+
+# Rows in place of a number that is not known.
+UNENDING = 2**62
 
 
 def train(arguments: Arguments, max_runs: int | None = None) -> Run:
@@ -134,7 +138,7 @@ def prepare(
         found = fingerprint_of(arguments, rows)
         if check:
             check(found)
-    if not len(rows.train) or not len(rows.validation):
+    if not len(rows.looked_at) or not len(rows.validation):
         raise DataError(f"{arguments.data.dataset} has no texts left after tokenizing.")
     max_steps, logging_steps = _plan(arguments.train, rows, processes.count)
     ends = (target.bos_token_id, target.eos_token_id) if task.writes else (None, None)
@@ -166,7 +170,9 @@ def _plan(settings: TrainArguments, rows: Rows, processes: int) -> tuple[int | N
     texts = settings.batch_size * processes
     if settings.total_batch_size:
         settings.gradient_accumulation_steps = max(round(settings.total_batch_size / (texts * rows.mean_tokens)), 1)
-    updates_per_epoch = math.ceil(math.ceil(len(rows.train) / texts) / settings.gradient_accumulation_steps)
+    # Of rows without an end, more than any run has.
+    count = len(rows.train) if rows.sample is None else UNENDING
+    updates_per_epoch = math.ceil(math.ceil(count / texts) / settings.gradient_accumulation_steps)
     steps, decided_by = planned_steps(settings, updates_per_epoch)
     if settings.warmup >= 1 and settings.warmup >= steps:
         raise ValueError(
@@ -326,12 +332,16 @@ def _summary(run: Run, arguments: Arguments, parts: TrainingParts, device: str) 
     task, rows = TASKS[arguments.train.task], parts.rows
     total, active = parts.model.parameter_counts()
     aim = f"{parts.model.config.num_labels} classes" if task.labelled else task.aim
-    count = counted(len(rows.train), *task.rows_in_words(arguments.data.seq_len))
+    count = _rows_in_words(rows, task, arguments.data.seq_len)
     return (
         f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} for training, "
         f"{len(rows.validation):,} for validation, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
         f"on {device}; into {run.folder}"
     )
+
+
+def _rows_in_words(rows: Rows, task: Task, seq_len: int) -> str:
+    return "texts as they come" if rows.sample is not None else counted(len(rows.train), *task.rows_in_words(seq_len))
 
 
 def _keep_tokenizers(run: Run, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -345,8 +355,9 @@ def _keep_tokenizers(run: Run, tokenizer: PreTrainedTokenizerFast) -> None:
 def _training_collator(
     task: Task, settings: TrainArguments, parts: TrainingParts
 ) -> Callable[[list], dict[str, Tensor]]:
-    """The task's collator, or RareTokenCollator with --rare_token_dropout."""
-    if not settings.rare_token_dropout:
-        return task.collator(parts.tokenizer, settings)
-    counts = parts.rows.count_tokens(len(parts.tokenizer))
-    return RareTokenCollator(parts.tokenizer, counts, settings.rare_token_dropout, settings.seed)
+    """The task's collator, or RareTokenCollator with --rare_token_dropout; of texts as they come, tokenized first."""
+    collate = task.collator(parts.tokenizer, settings)
+    if settings.rare_token_dropout:
+        counts = parts.rows.count_tokens(len(parts.tokenizer))
+        collate = RareTokenCollator(parts.tokenizer, counts, settings.rare_token_dropout, settings.seed)
+    return collate if parts.rows.sample is None else TextCollator(collate, text_encoder(parts.tokenizer))
