@@ -29,8 +29,12 @@ def training_arguments(
         bf16=arguments.precision == "bfloat16",
         fp16=arguments.precision == "float16",
         torch_compile=compiles(arguments, device),
-        # Divided gradients are added up after each batch, and not at full size until the step.
-        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if arguments.fsdp else None,
+        accelerator_config={
+            # Of rows that are read as they come, each process reads all and takes its own.
+            "dispatch_batches": False,
+            # Divided gradients are added up after each batch, and not at full size until the step.
+            **({"gradient_accumulation_kwargs": {"sync_each_batch": True}} if arguments.fsdp else {}),
+        },
         learning_rate=arguments.lr or 1e-3,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(arguments.lr_schedule, arguments.lr_schedule),
         warmup_steps=arguments.warmup,
