@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.adapters.loading import load_any
+from switch_model.storage.errors import CheckpointError
 from switch_model.token_trace import TokenTrace
 from switch_model.topk_routing import AnyRouting
 
@@ -71,6 +72,11 @@ class TextPipeline:
     truncated_end = "right"
 
     def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerFast):
+        if getattr(model.config, "inputs_embeds_size", None):
+            raise CheckpointError(
+                "This model takes vectors of numbers, not texts: what is typed can't be given to it. Measure it with "
+                "evaluate --features_column, or call it in Python with inputs_embeds."
+            )
         self.model: AnyModel = model.eval()
         self.tokenizer = tokenizer
         config, limit = model.config, tokenizer.model_max_length

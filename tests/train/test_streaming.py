@@ -1,6 +1,7 @@
 """Rows that are read as they come: each once a pass, in an order that a resume repeats; what is refused."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import pandas as pd
@@ -14,7 +15,7 @@ from train.cli.main import main
 from train.data import loading, tables
 from train.data.errors import DataError
 from train.data.loading import load_training_data
-from train.data.source import DataSource, Selection
+from train.data.source import DATASETS, DataSource, Selection
 from train.data.stored.streaming import PASSED
 from train.data.toy import make_toy
 
@@ -111,3 +112,25 @@ def test_a_folder_with_its_own_validation_rows_is_streamed(file, tmp_path, monke
     data = load_training_data(Selection(DataSource("mine", str(tmp_path)), streaming=True))
     assert len(data.validation) == len(data.train) == 138
     assert len({row["text"] for row in islice(iter(data.stream), 138)}) == len(set(data.train["text"][:]))
+
+
+def test_a_set_on_the_hub_is_streamed_or_kept_on_disk(tmp_path, monkeypatch):
+    (tmp_path / "plain").mkdir()
+    rows = pd.DataFrame({"text": [f"film {number}" for number in range(60)], "label": [0, 1] * 30})
+    rows.to_parquet(tmp_path / "plain" / "train-00000-of-00001.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: plain\n  data_files:\n  - split: train\n    path: plain/train-*\n---\n"
+    )
+    monkeypatch.setitem(DATASETS, "imdb", replace(DATASETS["imdb"], hub_id=str(tmp_path), hub_config="plain"))
+    monkeypatch.setenv("SWITCH_CACHE_DIR", str(tmp_path / "cache"))
+    data = load_training_data(Selection(DataSource("imdb"), validation_size=0.2, streaming=True))
+    assert data.labels == ["neg", "pos"]
+    passed = list(islice(iter(data.stream), len(data.train)))
+    assert sorted(row["text"] for row in passed) == sorted(data.train["text"][:]) and len(data.validation) > 4
+
+    chosen, found = Selection(DataSource("imdb"), validation_size=0.2), []
+    for most in ("100", "0"):
+        monkeypatch.setenv(tables.IN_MEMORY_MB, most)
+        data = load_training_data(chosen)
+        found.append((data.train["text"][:], data.validation["label"][:], data.labels))
+    assert found[0] == found[1] and data.parts

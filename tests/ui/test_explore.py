@@ -289,3 +289,9 @@ def test_cells_are_readable():
     colours = [expert_colour(expert) for expert in range(MAX_COLOURS)]
     assert min(contrast(colour, CELL_INK) for colour in colours) >= 4.5
     assert len(set(colours[:64])) == 64
+
+
+def test_a_model_of_vectors_says_that_it_takes_no_texts(tmp_path):
+    folder = save_tiny_checkpoint(tmp_path / "vectors", inputs_embeds_size=5)
+    found = Explorer(ModelShelf({"vectors": folder}, "cpu"), SampleLibrary()).route("vectors", TEXT, None)
+    assert found[0] is None and "takes vectors of numbers, not texts" in found[1]

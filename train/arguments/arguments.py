@@ -16,7 +16,7 @@ from switch_model.storage.paths import local_path
 from train.arguments.groups import GROUPS, DataArguments, ModelArguments, TrainArguments
 from train.arguments.model_config import CHOICE, SHAPE, SPARSE_STEPS, adopt_shape, config_fields, in_flags
 from train.arguments.presets import default_preset, default_task, of_router, preset
-from train.arguments.rules import check_values
+from train.arguments.rules import OF_WORDS, check_streaming, check_values, check_vectors
 from train.arguments.values import PATHS
 from train.data.source import Selection
 from train.names import known_by, split_names
@@ -90,6 +90,8 @@ class Arguments:
         chosen = {} if name == "none" else preset(name, dataset, task)
         if "epochs" in given:  # An explicit number of epochs is not extended.
             chosen.pop("min_steps", None)
+        if given.get("features_column"):  # Vectors are no words.
+            chosen = {key: value for key, value in chosen.items() if key not in OF_WORDS}
         chosen |= of_router(given.get("router", "switch"))
         return cls.from_dict(chosen | given | {"preset": name, "task": task})
 
@@ -125,6 +127,8 @@ class Arguments:
 
     def check(self) -> None:
         """Raise ValueError for a value that is not allowed, naming the flag and what is allowed."""
+        check_streaming(self.data, self.train)
+        check_vectors(self.data, self.model, self.train)
         check_values(self.data, self.model, self.train)
         self.check_reporters()
         self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])

@@ -27,6 +27,7 @@ DEFAULT_TASK = "classification"
 ONLY_FOR = {
     "target_tokenizer": "translation",
     "metrics": "translation",
+    "features_column": "classification",
     "rare_token_dropout": "classification",
     "word_counts": "classification",
 }
@@ -84,6 +85,12 @@ class DataArguments:
     label_column: str | None = _argument(None, "Column of classes", "column of classes in a file; none = found by name")
     target_column: str | None = _argument(
         None, "Column of target texts", "column of target texts, for translation; none = found by name"
+    )
+    features_column: str | None = _argument(
+        None,
+        "Column of vectors",
+        "classification: column of a parquet file with vectors instead of texts, a list of lists of numbers (T, width) "
+        "in each row; none = texts",
     )
     language: str | None = _argument(
         None, "Language", "subset of a data set on the hub, such as samanantar's hi, ta or bn"

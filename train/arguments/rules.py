@@ -10,6 +10,26 @@ from train.arguments.groups import ONLY_FOR
 STREAMED = ("classification", "mlm", "span_corruption")
 
 
+# Arguments that are about words, which vectors are not.
+OF_WORDS = (
+    "rare_token_dropout", "word_counts", "bigram_buckets", "teachers", "tokenizer", "vocab_size", "text_column",
+    "probe", "streaming", "init_from", "total_batch_size",
+)  # fmt: skip
+
+
+def check_vectors(*groups: Any) -> None:
+    """Raise ValueError for arguments that can't be used with --features_column, with what to do."""
+    given = {item.name: (getattr(group, item.name), item.default) for group in groups for item in fields(group)}
+    if not given["features_column"][0]:
+        return
+    if given["dataset"][0] == "toy":
+        raise ValueError("--features_column needs a parquet file of your own: name it with --dataset.")
+    for name in OF_WORDS:
+        value, default = given[name]
+        if value and value != default:
+            raise ValueError(f"--{name} can't be used with --features_column, whose rows are no texts: leave it out.")
+
+
 def check_streaming(data: Any, train: Any) -> None:
     """Raise ValueError for arguments that can't be used with --streaming, with what to do."""
     if not data.streaming:
@@ -24,7 +44,7 @@ def check_streaming(data: Any, train: Any) -> None:
         raise ValueError("--streaming can't be used with the toy, which is generated: leave it out.")
     if train.max_steps is None and train.total_iters is None:
         raise ValueError("--streaming has no end: say with --max_steps or --total_iters how many steps to train.")
-    if train.teachers:
+    if train.teachers and train.task == "classification":
         raise ValueError("--streaming can't be used with --teachers, which predict all rows beforehand: leave one out.")
     if train.total_batch_size:
         raise ValueError(
@@ -39,7 +59,6 @@ def check_values(data: Any, model: Any, train: Any) -> None:
     Args:
         data, model, train: the three groups of train/arguments/groups.py.
     """
-    check_streaming(data, train)
     accumulated, tokens_per_step = train.gradient_accumulation_steps, train.total_batch_size
     kept, rare = train.save_total_limit, train.rare_token_dropout
     rules = [

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import ArgumentParser
 
 from switch_model.storage.hub import short_name, with_revision
 from switch_model.storage.whole_files import check_writable, folder_written_aside
@@ -19,6 +20,7 @@ def evaluate_command(argv: list[str]) -> None:
         parser,
         split="split to evaluate; default: test; validation = also the rows that a run held out",
     )
+    _add_kinds(parser)
     parser.add_argument("--batch_size", type=positive, default=64, help="texts per batch")
     parser.add_argument("--num_samples", type=positive, help="number of rows, the first ones; none = all")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="none = cuda where there is one")
@@ -26,12 +28,6 @@ def evaluate_command(argv: list[str]) -> None:
     parser.add_argument("--num_beams", type=positive, default=1, help="beams, for encoder-decoder models; 1 = greedy")
     parser.add_argument(
         "--save_text", type=as_path, help="file for the generated texts, one per line, for encoder-decoder models"
-    )
-    parser.add_argument(
-        "--metrics",
-        choices=("none", "rouge"),
-        default="none",
-        help="further metrics of generated texts, for encoder-decoder models",
     )
     parser.add_argument("--reliance", type=natural, default=256, help=RELIANCE)
     parser.add_argument(
@@ -70,3 +66,16 @@ def evaluate_command(argv: list[str]) -> None:
                 title = f"{short_name(metrics['checkpoint'])} on {metrics['dataset']}, {metrics['split']}"
                 write_pictures(metrics, f"{title}: accuracy {percent(metrics['accuracy'])}", folder)
     print(text)
+
+
+def _add_kinds(parser: ArgumentParser) -> None:
+    """Flags for one kind of model."""
+    parser.add_argument(
+        "--features_column", help="column of vectors, for a model of vectors; none = the one that it was trained on"
+    )
+    parser.add_argument(
+        "--metrics",
+        choices=("none", "rouge"),
+        default="none",
+        help="further metrics of generated texts, for encoder-decoder models",
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from train.data.cells import check_names, class_of, is_word_for_missing, spelled, texts_in
 from train.data.errors import DataError, UnclearColumns
@@ -300,8 +300,9 @@ def align_labels(rows: Dataset, names: list[str], model_labels: list[str]) -> Da
     if names == model_labels:
         return rows
     index_of = indices_in(names, model_labels)
-    moved = [index_of[label] for label in rows["label"][:]]
-    return Dataset.from_dict({"text": rows["text"][:], "label": moved}, features=label_features(model_labels))
+    moved = Dataset.from_dict({"label": [index_of[label] for label in rows["label"][:]]})
+    moved = moved.cast(Features({"label": ClassLabel(names=model_labels)}))
+    return concatenate_datasets([rows.remove_columns("label").flatten_indices(), moved], axis=1)
 
 
 def indices_in(names: list[str], model_labels: list[str]) -> list[int]:

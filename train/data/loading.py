@@ -30,6 +30,7 @@ from train.data.splits import cut, cut_by_sentence, cut_indices
 from train.data.stored.digests import among, prints
 from train.data.stored.streaming import MOST_HELD_OUT, Stream, first_rows_of
 from train.data.stored.table import Kind, Parts, StoredPart, StoredTable, file_parts, stored_table
+from train.data.stored.vectors import read_vectors
 from train.data.table_file import FILE_ENDINGS
 from train.data.tables import ROWS_AT_ONCE, first_rows, is_large, most_at_once, read_table, table_in_parts
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
@@ -103,6 +104,10 @@ def load_split(source: DataSource, labelled: bool = True) -> tuple[Dataset, list
 
 def read_split(source: DataSource, labelled: bool = True) -> Split:
     """`load_split`, with the number of rows that it leaves out."""
+    if source.features_column:
+        rows, names = read_rows(source)
+        found, names, empty, unlabelled = read_vectors(rows, source, names)
+        return Split(found, names, empty, unlabelled)
     if table := large_table(source, "classes" if labelled else "texts"):
         return Split.stored(table.usable)
     rows, names = read_rows(source)
@@ -161,7 +166,7 @@ def known_names(source: DataSource) -> list[str] | None:
 
 def large_table(source: DataSource, kind: Kind) -> StoredTable | None:
     """The rows of a split, on disk, if there are too many bytes of them for memory. Raises DataError as `read_rows`."""
-    if source.is_toy:
+    if source.is_toy or source.features_column:
         return None
     if file := file_of(source):
         return stored_table(source, kind, known_names(source), file_parts(file)) if is_large(file) else None
@@ -267,7 +272,8 @@ def _parts_of(source: DataSource) -> Iterator[Dataset]:
         return iter([make_toy_split(source.split)[0]])
     if file := file_of(source):
         return table_in_parts(file)
-    return (Dataset.from_dict(rows) for rows in stream_hub(source).iter(ROWS_AT_ONCE))
+    rows = stream_hub(source)
+    return (Dataset.from_dict(part, features=rows.features) for part in rows.iter(ROWS_AT_ONCE))
 
 
 def stream_hub(source: DataSource) -> IterableDataset:

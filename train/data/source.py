@@ -91,6 +91,7 @@ class DataSource:
         label_column, target_column: the columns of classes and of target texts.
         language: subset of a data set on the hub.
         split: None = the one on which metrics are reported.
+        features_column: the column of vectors that a classifier is trained on instead of texts; None = texts.
     """
 
     dataset: str
@@ -100,6 +101,7 @@ class DataSource:
     target_column: str | None = None
     language: str | None = None
     split: str | None = None
+    features_column: str | None = None
 
     @classmethod
     def of(cls, flags: Any) -> "DataSource":

@@ -29,7 +29,7 @@ from train.evaluation.held_out import held_out_rows, own_data
 from train.evaluation.measured_rows import tokenized_rows
 from train.evaluation.metrics import calibration_error
 from train.formatting import counted, percent
-from train.tasks.collators import PaddingCollator
+from train.tasks.collators import classified
 
 LOWEST, HIGHEST = 0.2, 5.0
 # With fewer validation rows, a temperature or the weight of word counts would be noise.
@@ -126,9 +126,9 @@ def calibrate_checkpoint(
 @torch.inference_mode()
 def class_logits(model: SwitchForSequenceClassification, features: Dataset, pad_token_id: int) -> tuple[Tensor, Tensor]:
     """(N, C) logits and (N,) classes of tokenized rows."""
-    rows = features.select_columns(["input_ids", "labels"])
+    rows = features.remove_columns([name for name in ("length", "row") if name in features.column_names])
     logits, labels = [], []
-    for batch in DataLoader(rows, batch_size=128, collate_fn=PaddingCollator(pad_token_id)):
+    for batch in DataLoader(rows, batch_size=128, collate_fn=classified(features, pad_token_id)):
         labels.append(batch.pop("labels"))
         logits.append(model(**{key: tensor.to(model.device) for key, tensor in batch.items()}).logits.float().cpu())
     return torch.cat(logits), torch.cat(labels)

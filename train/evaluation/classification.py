@@ -3,6 +3,7 @@
 Try it: python -m train evaluate --checkpoint assets/models/ag_news --dataset ag_news --split test
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,21 @@ from train.evaluation.reliance import measured
 from train.evaluation.settings import EvaluationSettings
 from train.evaluation.text import measure_texts
 from train.runs.continuing import lost_rows
-from train.tasks.collators import PaddingCollator
+from train.tasks.collators import classified
 
 DEFAULTS = EvaluationSettings()
+
+
+def with_vectors(source: DataSource, model: AnyModel, checkpoint: str) -> DataSource:
+    """The source, of a model of vectors with the column that it was trained on unless another one is named. Raises
+    DataError where texts meet a model of vectors, or vectors one of texts."""
+    wide = getattr(model.config, "inputs_embeds_size", None)
+    column = source.features_column or read_training(checkpoint).get("arguments", {}).get("features_column")
+    if wide and not column:
+        raise DataError(f"{checkpoint} takes vectors, not texts: name their column with --features_column.")
+    if source.features_column and not wide:
+        raise DataError(f"{checkpoint} takes texts, not vectors: leave --features_column out.")
+    return replace(source, features_column=column if wide else None)
 
 
 def load_rows(checkpoint: str, source: DataSource) -> Split:
@@ -65,7 +78,7 @@ def evaluate(
     """
     # 1. The model, and the rows that its run held out, if requested.
     model, tokenizer = load_any(checkpoint, device, dtype=dtype)
-    source = source.at(source.split or source.report_split)
+    source = with_vectors(source.at(source.split or source.report_split), model, checkpoint)
     own, split, note = own_data(checkpoint, source), None, ""
     if source.split == "validation" and source.lacks_validation:
         split, note = held_out_rows(own, source.dataset, checkpoint)
@@ -107,7 +120,7 @@ def _classes(
     features = tokenized_rows(split, tokenizer, model.config.labels, len(rows))
     if not len(features):
         raise DataError(f"{source.dataset} ({source.split}) has no text with a token in it.")
-    collate = PaddingCollator(model.config.pad_token_id)
+    collate = classified(features, model.config.pad_token_id)
     totals, done = RoutingTotals(), 0
     # Arrays, not lists: there may be millions of rows.
     probabilities_NC = np.empty((len(features), len(model.config.labels)), np.float32)
@@ -126,5 +139,6 @@ def _classes(
         "empty": len(rows) - len(features),
         **metrics,
         "routing": totals.summary(),
-        **measured(model, features, settings.reliance, settings.progress),
+        # Switched off and shuffled experts are measured over token ids.
+        **({} if source.features_column else measured(model, features, settings.reliance, settings.progress)),
     }

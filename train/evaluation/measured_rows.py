@@ -19,6 +19,7 @@ from train.data.fingerprint import Fingerprint
 from train.data.loading import Split
 from train.data.stored.digests import among, column
 from train.data.stored.tokens import tokenized
+from train.data.stored.vectors import VECTORS, vector_rows
 from train.data.tokenizers import tokenize
 from train.tasks.collators import MaskingCollator
 
@@ -62,6 +63,8 @@ def tokenized_rows(split: Split, tokenizer: PreTrainedTokenizerFast, labels: lis
     count = len(split.rows) if most is None else min(most, len(split.rows))
     if split.part is None:
         rows = align_labels(split.rows, split.names, labels) if labels else split.rows
+        if VECTORS in rows.column_names:
+            return vector_rows(rows.select(range(count)), tokenizer.model_max_length).sort("length")
         return tokenize(rows.select(range(count)), tokenizer).sort("length")
     rows = tokenized(split.part.first(count), tokenizer).by_length().rows
     if not labels or split.names == labels:

@@ -144,7 +144,7 @@ def data_report(
 def notes(arguments: Arguments) -> list[str]:
     """The first warnings about a user's file, each cut to its first sentence, for the log of a run."""
     data, task = arguments.data, arguments.train.task
-    if not data.source.is_file:
+    if not data.source.is_file or data.features_column:
         return []
     try:
         report = data_report(data.source, task=task, validation_size=data.validation_size, seq_len=data.seq_len)

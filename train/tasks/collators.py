@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from switch_model.models.pretrained import IGNORED_LABEL
 from train.data.errors import DataError
 from train.data.stored.streaming import PASSED
+from train.data.stored.vectors import VECTORS
 from train.data.tokenizers import Encoder, sentinel_ids
 
 # Column of rows, and key of batches, with the teachers' probabilities (train/tasks/teaching.py).
@@ -47,6 +48,27 @@ class PaddingCollator:
             "labels": torch.tensor([row["labels"] for row in rows]),
             **taught,
         }
+
+
+class VectorCollator:
+    """Rows with VECTORS (T, width) -> one batch of `inputs_embeds` (B, T, width), padded on the right with zeros."""
+
+    epoch = 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        vectors = [torch.as_tensor(row[VECTORS], dtype=torch.float32) for row in rows]
+        lengths = torch.tensor([len(row) for row in vectors])
+        embeds_BTW = pad_sequence(vectors, batch_first=True)
+        return {
+            "inputs_embeds": embeds_BTW,
+            "attention_mask": (torch.arange(embeds_BTW.shape[1]) < lengths.unsqueeze(1)).long(),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+
+def classified(rows: Dataset, pad_token_id: int) -> PaddingCollator | VectorCollator:
+    """The collator of tokenized rows with classes, or of rows of vectors."""
+    return VectorCollator() if VECTORS in rows.column_names else PaddingCollator(pad_token_id)
 
 
 class PairCollator:

@@ -20,6 +20,7 @@ from train.data.loading import TrainingData, load_training_data
 from train.data.packing import Blocks, held_out_every, packed, prints_of, stream_texts
 from train.data.source import Selection
 from train.data.stored.tokens import Tokens, tokenized
+from train.data.stored.vectors import VECTORS, vector_rows
 from train.data.tokenizers import (
     END,
     SENTINELS,
@@ -60,6 +61,7 @@ class Rows:
         characters_per_token: of the validation texts, for bits per character; None if not applicable.
         prints: of a stream, the files with the hashes of training and validation texts.
         tokens: of a table too large for memory, where the training rows are.
+        width: of vectors instead of token ids; None = token ids.
         sample: of rows that are read as they come, the first ones; `train` then has rows of text.
     """
 
@@ -70,6 +72,7 @@ class Rows:
     characters_per_token: float | None = None
     prints: dict[str, Path] | None = None
     tokens: Tokens | None = None
+    width: int | None = None
     sample: Dataset | None = None
 
     @property
@@ -140,6 +143,8 @@ def asked_vocabulary(arguments: Arguments) -> int:
 def _reader(arguments: Arguments, data: TrainingData | None) -> PreTrainedTokenizerFast:
     """The tokenizer of the source texts, and of the targets too unless they have their own."""
     wanted, task = arguments.data, TASKS[arguments.train.task]
+    if wanted.features_column:  # Special tokens alone: a checkpoint has a tokenizer.
+        return train_tokenizer([], DEFAULT_VOCABULARY, wanted.seq_len, whole_words=True)
     if wanted.tokenizer is not None:
         return load_tokenizer(wanted.tokenizer, wanted.seq_len)
     if task.streamed:
@@ -191,6 +196,9 @@ def make_rows(arguments: Arguments, data: TrainingData | None, tokenizer: PreTra
         return _stored_rows(arguments, data, tokenizer, most, batch_size)
     held_out = data.validation if most is None else data.validation.select(range(min(most, len(data.validation))))
     sample_writer = None
+    if VECTORS in data.train.column_names:
+        train, validation = (vector_rows(rows, tokenizer.model_max_length) for rows in (data.train, held_out))
+        return Rows(train, validation.sort("length"), list(train["length"]), width=len(train[0][VECTORS][0]))
     if task.paired:
         train = tokenize_pairs(data.train, tokenizer, cut=False)
         if longer := len(data.train) - len(train):
@@ -220,7 +228,7 @@ def _stored_rows(
 ) -> Rows:
     """`make_rows` for a table on disk."""
     task, (own, held_out) = TASKS[arguments.train.task], data.parts
-    if arguments.train.teachers:
+    if arguments.train.teachers and task.labelled:
         raise ValueError(
             "--teachers predict every training text beforehand and keep the result in memory, which is not done for a "
             f"table as large as {arguments.data.dataset}: leave --teachers out, or train on a smaller file."

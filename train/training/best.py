@@ -37,7 +37,7 @@ class BestCheckpoint:
     @cached_property
     def typical_texts(self) -> dict[str, Any]:
         """Bounds of a classifier's training texts, for training.json; {} for other tasks, or too few texts."""
-        if not TASKS[self.arguments.train.task].labelled:
+        if not TASKS[self.arguments.train.task].labelled or self.rows.width:
             return {}
         typical = typical_of_rows(self.rows.looked_at, self.tokenizer)
         return typical.to_note() if typical else {}

@@ -39,7 +39,7 @@ from train.preflight.data_report import notes
 from train.runs.continuing import begin, fingerprint_of, overlap_words
 from train.runs.process import StopRequest, recorded, stopped_early, wait_for_turn
 from train.runs.run import Run
-from train.tasks.collators import RareTokenCollator, TextCollator
+from train.tasks.collators import RareTokenCollator, TextCollator, VectorCollator
 from train.tasks.registry import TASKS, Task
 from train.tasks.rows import Rows, make_rows, make_tokenizer
 from train.tasks.teaching import TokenTeachers, token_teachers
@@ -152,6 +152,7 @@ def prepare(
         decoder_vocab_size=written,
         restores_gaps=task.restores_gaps,
     )
+    config.inputs_embeds_size = rows.width
     if begun_with is not None:
         config = with_shape_of(config, begun_with, start is None or start.of_tokens)
     model, new = task.model_class(config), []
@@ -291,7 +292,7 @@ def _trainer(
         characters_per_token=rows.characters_per_token,
         # Separate collators: training masks change with the epoch, validation masks do not.
         data_collator=_training_collator(task, settings, parts),
-        eval_collator=task.collator(parts.tokenizer, settings),
+        eval_collator=VectorCollator() if rows.width else task.collator(parts.tokenizer, settings),
         compute_metrics=task.metrics,
         processes=progress.processes,
         teachers=parts.teachers,
@@ -356,6 +357,8 @@ def _training_collator(
     task: Task, settings: TrainArguments, parts: TrainingParts
 ) -> Callable[[list], dict[str, Tensor]]:
     """The task's collator, or RareTokenCollator with --rare_token_dropout; of texts as they come, tokenized first."""
+    if parts.rows.width:
+        return VectorCollator()
     collate = task.collator(parts.tokenizer, settings)
     if settings.rare_token_dropout:
         counts = parts.rows.count_tokens(len(parts.tokenizer))

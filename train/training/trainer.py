@@ -162,8 +162,8 @@ class SwitchTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
-        own = self._own_rows(len(inputs["input_ids"]), model.training)
-        if model.training and own < len(inputs["input_ids"]):
+        own = self._own_rows(len(inputs["attention_mask"]), model.training)
+        if model.training and own < len(inputs["attention_mask"]):
             inputs = {name: tensor[: max(own, 1)] for name, tensor in inputs.items()}
         teacher_BC = inputs.pop(TEACHER, None)
         outputs = model(**inputs, output_routing=True)
@@ -222,7 +222,7 @@ class SwitchTrainer(Trainer):
 
     def _count_own(self, model, outputs, inputs, own: int) -> None:
         """Add the process's own rows of a batch of an evaluation to the totals."""
-        rows = len(inputs["input_ids"])
+        rows = len(inputs["attention_mask"])
         shared = self.accelerator.gradient_state.end_of_dataloader and len(self.eval_dataset) % rows
         # With divided weights all must compute, for the one whose own rows are a part of the batch.
         if 0 < own < rows or (self.divided is not None and shared):
