@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.support.small_model import SMALL
+from train.analysis.analyze import rows_to_analyze
 from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.data import tables
@@ -188,3 +189,13 @@ def test_a_sample_of_a_large_table_is_of_the_chosen_rows_alone(in_parts, tmp_pat
     own = part.of(np.arange(0, 80, 2))
     drawn = own.spread(20)["text"][:]
     assert 8 <= len(drawn) <= 12 and set(drawn) <= set(own.rows["text"][:])
+
+
+def test_of_a_large_table_a_sample_is_analysed_and_said(in_parts, tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    frame_of_rows().to_csv(path, index=False)
+    monkeypatch.setattr("train.analysis.analyze.MOST_OF_LARGE", 10)
+    in_parts()
+    rows = rows_to_analyze([], DataSource(str(path)))
+    assert len(rows.texts) == len(set(rows.texts)) == 10 and "10 of the 87 texts, drawn at random" in rows.note
+    assert len(rows_to_analyze([], DataSource(str(path)), num_samples=30).texts) == 30
