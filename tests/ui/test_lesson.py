@@ -3,12 +3,13 @@
 import re
 import shutil
 
+from switch_model import SwitchForSequenceClassification
 from train.arguments.arguments import Arguments
 from train.training.loop import train
 from ui.server.workspace import Workspace
 from ui.training.lesson_words import cost_of_load, verdict
 from ui.training.live_run import LiveRun
-from ui.training.partners import on_edge, unbalanced
+from ui.training.partners import TWO, may_have, on_edge, unbalanced
 from ui.training.run_summary import lines_of
 
 
@@ -44,3 +45,23 @@ def test_the_lesson_of_a_toy_that_stays_even_anyway_is_another_pair_of_runs(toy_
     assert [arguments.model.num_experts for arguments in pair] == [8, 8]
     assert [arguments.model.aux_loss_coef for arguments in pair] == [0.5, 0.0]
     assert set(live._partners("toy-on-edge-no-balance")) == {"toy-on-edge", "toy-on-edge-no-balance"}
+
+
+def test_a_run_with_two_experts_for_each_token_does_the_same_work_and_stands_beside_it(toy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.runs.process._spawn", lambda *given: None)
+    shutil.copytree(toy_run.folder, tmp_path / "toy")
+    live = LiveRun(workspace := Workspace(tmp_path))
+    wrong, picker = live.start_two("toy")
+    assert not wrong and picker["value"] == "toy-top-2"
+    models = []
+    for name in ("toy", "toy-top-2"):
+        arguments = workspace.run(name).arguments()
+        models.append(SwitchForSequenceClassification(arguments.config(500, 0, ["a", "b"])))
+    (_, one), (_, two) = (model.parameter_counts() for model in models)
+    routers = models[0].config.num_experts * models[0].config.d_model * models[0].config.num_layers
+    assert two - one == routers and models[1].config.num_experts_per_tok == 2  # Twice as many experts to choose from.
+    # With metrics of its own it is drawn beside the first run; of a run that has several there is no such partner.
+    shutil.copy(tmp_path / "toy" / "metrics.jsonl", tmp_path / "toy-top-2" / "metrics.jsonl")
+    drawn = live.draw("toy-top-2", None)
+    assert "two experts for each token" in drawn.lesson_words and "Load with one" in drawn.with_words
+    assert not may_have(workspace.run("toy-top-2"), TWO) and may_have(workspace.run("toy"), TWO)

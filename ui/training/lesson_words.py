@@ -1,4 +1,5 @@
-"""What a training without a balance loss costs, in words: pure functions of a run's metrics.
+"""What a training without a balance loss costs, and one with two experts for each token, in words: pure functions of a
+run's metrics.
 
 Try it: cost_of_load([0.5, 0.4, 0.1, 0.0])
 """
@@ -15,6 +16,12 @@ _PURPOSE = (
     "The balance loss is not there to lower this number: it keeps every expert at work, so that none is stored for "
     "nothing and buffers of an even share hold the tokens. Where few experts suffice, as for the toy, a model without "
     "it learns as well."
+)
+
+_SAME_WORK = (
+    "Both do the same work for a token: two experts of half the width instead of one, of twice as many. Two experts "
+    "are more combinations, each token’s weights say how much of either it takes, and none is dropped; one expert is "
+    "the simpler choice, and easier to read."
 )
 
 
@@ -47,6 +54,15 @@ def verdict(without: Records, with_it: Records) -> str:
         return ""
     ends = f"{losses[0]:.3f} without the balance loss, {losses[1]:.3f} with it"
     return f"Validation loss of the task alone: {ends}. {_PURPOSE}"
+
+
+def verdict_of_two(two: Records, one: Records) -> str:
+    """The losses of a run with two experts for each token and of one with one; "" until both are known."""
+    losses = [_last_loss(records) for records in (two, one)]
+    if None in losses:
+        return ""
+    ends = f"{losses[0]:.3f} with two experts for each token, {losses[1]:.3f} with one"
+    return f"Validation loss of the task alone: {ends}. {_SAME_WORK}"
 
 
 def _last_loss(records: Records) -> float | None:

@@ -38,6 +38,7 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
     tick.resume.click(handlers.resume, [watched], [problem], **ONCE).then(**looking, **LAST)
     tick.twin.click(handlers.start_twin, [watched], [problem, watched], **ONCE)
     tick.lesson.click(handlers.start_lesson, [watched], [problem, watched], **ONCE)
+    tick.two.click(handlers.start_two, [watched], [problem, watched], **ONCE)
     return tick.explore
 
 
@@ -57,6 +58,7 @@ def _create_head(watched: gr.Dropdown, seen: gr.State, drawn: gr.Textbox) -> tup
                 "explore": gr.Button("Open in Explore", elem_id="open-in-explore", **small),
                 "twin": gr.Button("Train dense baseline", elem_id="twin", **small),
                 "lesson": gr.Button("Train it without the balance loss", elem_id="lesson", **small),
+                "two": gr.Button("Train it with two experts per token", elem_id="two", **small),
             }
         words = gr.HTML("", apply_default_css=False, elem_id="run-words")
     return Tick(head=head, progress=progress, **buttons, seen=seen, drawn=drawn), words, problem
@@ -109,9 +111,8 @@ def _create_partners() -> dict[str, Any]:
             found = {f"by_{over}": _plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")}
         found["lesson_words"] = gr.HTML("", apply_default_css=False, elem_id="lesson-words")
         with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson:
-            for name, title in (("without", "Load without the balance loss"), ("with", "Load with it")):
+            for name in ("without", "with"):
                 with gr.Column(min_width=300):
-                    gr.HTML(heading(title, 3), apply_default_css=False)
                     found[f"{name}_words"] = gr.HTML("", apply_default_css=False)
                     found[name if name == "without" else "with_it"] = _plot(f"load-{name}")
     return {"partners": partners, "lesson": lesson, **found}

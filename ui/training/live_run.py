@@ -18,11 +18,24 @@ from train.runs.process import go_on, start
 from train.runs.run import Run, RunError, State
 from train.tasks.registry import TASKS, Task
 from ui.components.outputs import outputs
-from ui.look.html import notice, part, quiet
+from ui.look.html import heading, notice, part, quiet
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace, visitor_of
-from ui.training.lesson_words import last_cost, verdict
-from ui.training.partners import LESSON, ON_EDGE, TWIN, dense, first_of, may_have, on_edge, stays_even, unbalanced
+from ui.training.lesson_words import last_cost, verdict, verdict_of_two
+from ui.training.partners import (
+    LESSON,
+    ON_EDGE,
+    PARTNERS,
+    TWIN,
+    TWO,
+    dense,
+    first_of,
+    may_have,
+    on_edge,
+    stays_even,
+    two_experts,
+    unbalanced,
+)
 from ui.training.run_summary import PIECES, STARTING, Records, dead_experts, probe_words, progress_html, state_badge
 from ui.training.written_samples import NONE_YET, samples_html
 
@@ -37,6 +50,11 @@ _LOSSES = (
     "training texts."
 )
 LOG_LINES = 40
+# What is said of a partner beside its run, and the headings over their loads.
+_SIDES = {
+    LESSON: (verdict, "Load without the balance loss", "Load with it"),
+    TWO: (verdict_of_two, "Load with two experts for each token", "Load with one"),
+}
 _HIDDEN = gr.update(visible=False)
 
 
@@ -71,9 +89,9 @@ class Plots(NamedTuple):
     with_it: Any = None
 
 
-# What may have changed since a run was looked at: head, progress, log, five buttons, what was seen, and what changes as
+# What may have changed since a run was looked at: head, progress, log, six buttons, what was seen, and what changes as
 # the metrics do, though not at once while they grow: plots are drawn anew then.
-Tick = outputs("Tick", "head", "progress", "log", "stop", "resume", "explore", "twin", "lesson", "seen", "drawn")
+Tick = outputs("Tick", "head", "progress", "log", "stop", "resume", "explore", "twin", "lesson", "two", "seen", "drawn")
 
 
 class LiveRun:
@@ -101,7 +119,7 @@ class LiveRun:
         except RunError as error:
             if seen == str(error):
                 return Tick()
-            off = dict.fromkeys(("stop", "resume", "explore", "twin", "lesson"), gr.update(interactive=False))
+            off = dict.fromkeys(("stop", "resume", "explore", "twin", "lesson", "two"), gr.update(interactive=False))
             head = NOTHING_YET if not self.workspace.names() else quiet(page_words(error))
             return Tick(head=head, progress="", log="", **off, seen=str(error), drawn=str(error))
         shown = STARTING if state.name == "queued" and not self.workspace.waits(run) else state.name
@@ -109,7 +127,7 @@ class LiveRun:
         if now == seen:
             return Tick()
         mine, idle = self.workspace.may_change(name, visitor_of(request)), not state.active
-        family = (self.workspace.root / f"{first_of(name)}{suffix}" for suffix in ("", TWIN, LESSON))
+        family = (self.workspace.root / f"{first_of(name)}{suffix}" for suffix in ("", *PARTNERS))
         stamps = [_stamp(Run(folder), "metrics_path") for folder in family]
         pace = int(1e9 * _draw_seconds(progress.get("seconds", 0.0))) if state.active else 1
         return Tick(
@@ -121,6 +139,7 @@ class LiveRun:
             explore=gr.update(interactive=run.best.is_dir()),
             twin=gr.update(interactive=may_have(run, TWIN)),
             lesson=gr.update(interactive=may_have(run, LESSON)),
+            two=gr.update(interactive=may_have(run, TWO)),
             seen=now,
             drawn=f"{name} {[stamp // pace for stamp in stamps]}",
         )
@@ -139,7 +158,6 @@ class LiveRun:
         layer = layer if layer in layers else next(iter(layers), None)
         watched = [record for record in records if record["kind"] == "probe"]
         partners = self._partners(name)
-        lesson = next((one for one in partners if one.endswith(LESSON) and _layers(partners[one])), None)
         plots = Plots(
             words=quiet(dead_experts(records)),
             curves=learning_curves.learning_curves(records, task.curves),
@@ -163,17 +181,30 @@ class LiveRun:
             plots = plots._replace(
                 partners=gr.update(visible=True), by_step=by_step, by_time=by_time, by_tokens=by_tokens
             )
-        if lesson:
-            without, with_it = partners[lesson], next(iter(partners.values()))
-            plots = plots._replace(
-                lesson=gr.update(visible=True),
-                lesson_words=quiet(verdict(without, with_it)),
-                without_words=quiet(f"{dead_experts(without)} {last_cost(without)}"),
-                without=routing_curves.load_heat_map(without),
-                with_words=quiet(f"{dead_experts(with_it)} {last_cost(with_it)}"),
-                with_it=routing_curves.load_heat_map(with_it),
-            )
-        return plots
+        return self._with_lesson(plots, name, partners)
+
+    def _with_lesson(self, plots: Plots, name: str, partners: dict[str, Records]) -> Plots:
+        """The loads of the run and of one of its partners beside each other: the one in view, or the first."""
+        from ui.training.routing_curves import load_heat_map
+
+        sides = [suffix for suffix in (LESSON, TWO) if _layers(partners.get(first_of(name) + suffix, []))]
+        if not sides:
+            return plots
+        side = next((suffix for suffix in sides if name.endswith(suffix)), sides[0])
+        other, own = partners[first_of(name) + side], next(iter(partners.values()))
+        said, *titles = _SIDES[side]
+        other_words, own_words = (
+            heading(title, 3) + quiet(f"{dead_experts(records)} {last_cost(records)}")
+            for title, records in zip(titles, (other, own), strict=True)
+        )
+        return plots._replace(
+            lesson=gr.update(visible=True),
+            lesson_words=quiet(said(other, own)),
+            without_words=other_words,
+            without=load_heat_map(other),
+            with_words=own_words,
+            with_it=load_heat_map(own),
+        )
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
         """Another layer of the text being watched: (words, plot)."""
@@ -186,8 +217,8 @@ class LiveRun:
         return quiet(probe_words(records, layer)), routing_curves.probe_plot(records, layer)
 
     def _partners(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """The run with its dense baseline and its lesson, whichever there are, by name."""
-        family, known = [first_of(name) + suffix for suffix in ("", TWIN, LESSON)], self.workspace.names()
+        """The run with its partners, whichever there are, by name."""
+        family, known = [first_of(name) + suffix for suffix in ("", *PARTNERS)], self.workspace.names()
         return {one: self.workspace.run(one).metrics() for one in family if one in known}
 
     # -- changing -----------------------------------------------------------------------------------------------------
@@ -226,6 +257,10 @@ class LiveRun:
             name = f"{name}{ON_EDGE}"
         return self._start_partner(name, LESSON, request, unbalanced)
 
+    def start_two(self, name: str | None, request: gr.Request = None) -> tuple[str, Any]:
+        """The same run with two experts for each token, at the same work. (What is wrong, picker)."""
+        return self._start_partner(name, TWO, request, two_experts)
+
     def _start_partner(
         self,
         name: str | None,
@@ -259,8 +294,11 @@ def head_html(run: Run, state: State, shown: str) -> Markup:
     arguments = run.arguments()
     said = quiet(page_words(state.message, arguments.data.dataset)) if state.message else ""
     data = arguments.data.dataset.rsplit("/", 1)[-1]
-    width = "dense" if arguments.model.is_dense else f"{arguments.model.num_experts} experts"
-    size = f"{arguments.model.num_layers} layers · {width}"
+    model = arguments.model
+    width = "dense" if model.is_dense else f"{model.num_experts * model.expert_granularity} experts"
+    if model.router in ("topk", "sigmoid_bias") and not model.is_dense:
+        width += f", {model.top_k} for each token"
+    size = f"{model.num_layers} layers · {width}"
     about = f"{data} · {TASKS[arguments.train.task].title} · {size}"
     return part(PIECES, "run_head", run.name, about, state_badge(shown)) + said
 

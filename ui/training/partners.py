@@ -1,4 +1,5 @@
-"""Runs to compare a run with: the same with dense MLPs, and the same with nothing that keeps loads even."""
+"""Runs to compare a run with: the same with dense MLPs, with nothing that keeps loads even, and with two experts for
+each token."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,12 +8,16 @@ from train.arguments.arguments import Arguments
 from train.runs.run import Run
 from train.tasks.registry import TASKS
 
-TWIN, LESSON, ON_EDGE = "-dense", "-no-balance", "-on-edge"
+TWIN, LESSON, TWO, ON_EDGE = "-dense", "-no-balance", "-top-2", "-on-edge"
+# All that are shown together.
+PARTNERS = (TWIN, LESSON, TWO)
 
 
 def first_of(name: str) -> str:
-    """The run that a twin or a lesson was made from."""
-    return name.removesuffix(TWIN).removesuffix(LESSON)
+    """The run that a partner was made from."""
+    for suffix in PARTNERS:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def dense(arguments: Arguments) -> Arguments:
@@ -36,6 +41,15 @@ def unbalanced(arguments: Arguments) -> Arguments:
     return replace(arguments, model=replace(arguments.model, **off))
 
 
+def two_experts(arguments: Arguments) -> Arguments:
+    """The same work per token by two experts of half the width, of twice as many."""
+    from train.arguments.presets import of_router
+    from train.sweep.routers import KINDS
+
+    kind = KINDS["top-2"]
+    return Arguments.from_dict(arguments.to_dict() | of_router(kind["router"]) | kind)
+
+
 def stays_even(arguments: Arguments) -> bool:
     """Whether this is the toy at a size where routing stays even without a balance loss, too: no lesson."""
     small = arguments.train.preset == "tiny" or not TASKS[arguments.train.task].labelled
@@ -53,6 +67,11 @@ def may_have(run: Run, suffix: str) -> bool:
     if run.watched:
         return False
     arguments = run.arguments()
+    model = arguments.model
+    if suffix == TWO and (
+        model.router != "switch" or model.readout == "experts" or model.attention_experts != "none" or model.d_expert
+    ):
+        return False  # It has several already, or can't have them.
     own = suffix == LESSON or arguments.train.init_from is None
     if suffix == LESSON and arguments.model.router == "expert_choice":
         return False  # Its loads are even by construction.
