@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import get_total_norm
 
+from switch_model.layers.allocator import return_freed_memory
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.models.stack import Block
 from train.distributed.divided import Divided
@@ -28,6 +29,8 @@ class ShardedWeights(Divided):
     def __init__(self, model: SwitchPreTrainedModel):
         self.is_main = dist.get_rank() == 0
         self._class = type(model)  # fully_shard gives the model another one.
+        # What a block has gathered would stay with the process, once for each block.
+        return_freed_memory()
         # Blocks return views, into which nothing here writes.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
         mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
