@@ -223,9 +223,9 @@ class SwitchTrainer(Trainer):
     def _count_own(self, model, outputs, inputs, own: int) -> None:
         """Add the process's own rows of a batch of an evaluation to the totals."""
         rows = len(inputs["attention_mask"])
-        shared = self.accelerator.gradient_state.end_of_dataloader and len(self.eval_dataset) % rows
+        last = self.divided is not None and self.accelerator.gradient_state.end_of_dataloader
         # With divided weights all must compute, for the one whose own rows are a part of the batch.
-        if 0 < own < rows or (self.divided is not None and shared):
+        if 0 < own < rows or (last and len(self.eval_dataset) % rows):
             inputs = {name: tensor[: max(own, 1)] for name, tensor in inputs.items()}
             with torch.no_grad():
                 outputs = model(**inputs, output_routing=True)
