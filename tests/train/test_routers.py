@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from switch_model import Predictor, load_checkpoint
+from switch_model import Predictor, SwitchConfig, load_checkpoint
 from switch_model.topk_routing import TopKRouting, record_of_dict
 from tests.support.small_model import SMALL
 from train.arguments.arguments import Arguments
 from train.cli.main import main
+from train.release.card import router_in_words
 from train.sweep.routers import KINDS, arguments_of
 
 
@@ -71,3 +72,9 @@ def test_a_comparison_goes_on_after_its_last_complete_run(own_file, tmp_path, ca
     with pytest.raises(SystemExit):
         main(["compare-routers", "--kinds", "best"])
     assert "it must be of dense, switch" in capsys.readouterr().err
+
+
+def test_a_card_says_how_tokens_get_their_experts():
+    assert router_in_words(SwitchConfig()) == "top-1 mixture of experts"
+    two = SwitchConfig(router="topk", num_shared_experts=1)
+    assert router_in_words(two) == "top-2 mixture of experts with 1 shared expert"

@@ -78,6 +78,19 @@ def next_to_idle(evaluation: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def router_in_words(config: SwitchConfig) -> str:
+    """A model by how its tokens get their experts: "top-1 mixture of experts"."""
+    if config.router == "switch":
+        return "top-1 mixture of experts"
+    number, shared = config.num_experts_per_tok, config.num_shared_experts
+    words = {
+        "topk": f"top-{number} mixture of experts",
+        "sigmoid_bias": f"top-{number} mixture of experts (chosen by sigmoids and a bias)",
+        "expert_choice": f"mixture of experts that choose their tokens, {number} for each on average,",
+    }[config.router]
+    return f"{words} with {counted(shared, 'shared expert')}" if shared else words
+
+
 def model_card(
     config: SwitchConfig,
     training: dict[str, Any],
@@ -98,6 +111,7 @@ def model_card(
     return render(
         "release/model_card.md.jinja",
         config=config,
+        router_in_words=router_in_words(config),
         task=TASKS[arguments.get("task", DEFAULT_TASK)],
         arguments=arguments,
         training=training,
