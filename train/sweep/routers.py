@@ -153,15 +153,17 @@ def _of_experts(layers: Sequence[Mapping[str, Any]], relied: Mapping[str, Any] |
     return own | {"reliance": lost("shuffled", "without_limit"), "off": lost("all_off", "as_it_is")}
 
 
-def _specialization(run: Run, source: DataSource) -> float:
+def _specialization(run: Run, source: DataSource) -> float | None:
     """I(class; expert) / H(class) beyond its chance level, mean over layers, of some validation texts."""
     predictor = Predictor.from_checkpoint(run.best)
     if source.lacks_validation:
-        rows, names, _ = held_out_rows(own_data(str(run.best), source), source.dataset, str(run.best))
+        split, _ = held_out_rows(own_data(str(run.best), source), source.dataset, str(run.best))
     else:
         split = load_rows(str(run.best), source)
-        rows, names = split.rows, split.names
-    rows = align_labels(rows, names, predictor.model.config.labels).select(range(min(len(rows), ROUTED_ROWS)))
+    few = split.rows.select(range(min(len(split.rows), ROUTED_ROWS)))
+    if "text" not in few.column_names:  # Rows of vectors.
+        return None
+    rows = align_labels(few, split.names, predictor.model.config.labels)
     corpus = route_corpus(predictor, list(rows["text"]), list(rows["label"]))
     told = [class_information(corpus, layer) for layer in corpus.layers]
     return statistics.fmean(one.value - one.chance for one in told)
