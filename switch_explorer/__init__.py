@@ -12,13 +12,14 @@ HERE = Path(__file__).resolve().parent
 # Those of python -m train; "train" alone trains.
 COMMANDS = (
     *("train", "runs", "stop", "resume", "evaluate", "predict", "analyze", "package", "calibrate", "publish"),
-    *("export", "convert", "import", "sweep"),
+    *("export", "convert", "import", "sweep", "compare-routers", "prune"),
 )
 
 USAGE = f"""\
 switch-explorer [MODEL] [flags]    the app, with this model first: a bundled one's name, a folder, zip or hub id
 switch-explorer COMMAND [flags]    {", ".join(COMMANDS[:7])},
-                                   {", ".join(COMMANDS[7:])} (elsewhere: python -m train COMMAND)
+                                   {", ".join(COMMANDS[7:14])},
+                                   {", ".join(COMMANDS[14:])} (elsewhere: python -m train COMMAND)
 
 The app:
 """

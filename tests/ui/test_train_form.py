@@ -19,8 +19,8 @@ from train.cli.parser import read_flags
 from train.data.loading import read_rows
 from train.data.toy import make_toy
 from train.distributed.processes import Processes
-from train.preflight import data_report
 from train.preflight import estimate as preflight
+from train.preflight import first_rows
 from train.preflight.estimate import estimate
 from train.runs.run import Run
 from train.training.loop import prepare
@@ -332,7 +332,7 @@ def test_a_report_is_kept_until_its_file_changes(workspace, tmp_path, monkeypatc
     path = tmp_path / "mine.csv"
     path.write_text("text,label\na b,x\nb c,y\n")
     read = []
-    monkeypatch.setattr(data_report, "read_rows", lambda *args: read.append(args) or read_rows(*args))
+    monkeypatch.setattr(first_rows, "read_rows", lambda *args: read.append(args) or read_rows(*args))
     look = NewRun(workspace).data.look_at
     assert look(str(path), "classification", *NONE_CHOSEN)[-1]["rows"] == 2
     look(str(path), "classification", *NONE_CHOSEN)

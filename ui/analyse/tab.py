@@ -113,7 +113,8 @@ def create_analyse_tab(
         pages: the page's tabs, to move to Explore.
         explore: what a text is opened in.
     """
-    analysis, asked_for = gr.State(None), gr.State(Asked)
+    analysis, asked_for = gr.State(None), gr.State()
+    asked_for.value = lambda: Asked()  # Not the class: Gradio would make an endpoint of it.
     example = gr.Textbox(visible="hidden", elem_id="analyse-example")
     with gr.Column(elem_classes="card"):
         choice = _create_choice(analyst)
