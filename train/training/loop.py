@@ -133,6 +133,8 @@ def prepare(
     # By one process: training a tokenizer is not certain to give the same one twice.
     tokenizer = processes.by_main(partial(make_tokenizer, arguments, data, tokenizer))
     target = target_of(tokenizer)
+    if data is not None and data.parts and processes.count > 1:  # One tokenizes; the others find it on disk.
+        processes.by_main(lambda: make_rows(arguments, data, tokenizer) and None)
     rows = make_rows(arguments, data, tokenizer)
     if found is None:
         found = fingerprint_of(arguments, rows)

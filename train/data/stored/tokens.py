@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from filelock import FileLock
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of
@@ -70,11 +69,11 @@ def tokenized(part: StoredPart, tokenizer: PreTrainedTokenizerFast, *, pairs: bo
     table, indices = part.table, part.indices
     encode = pair_encoder(tokenizer, cut) if pairs else text_encoder(tokenizer)
     folder = table.folder / f"tokens-{_digest(tokenizer, pairs, cut)}"
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            print(f"{len(table.rows):,} rows are tokenized once, into {folder} …", file=sys.stderr, flush=True)
-            with folder_written_aside(folder) as aside:
-                _write(table.rows, encode, tokenizer.model_max_length if pairs else None, aside)
+    # No lock: processes forked in between would hold it on, should this one be killed.
+    if not folder.is_dir():
+        print(f"{len(table.rows):,} rows are tokenized once, into {folder} …", file=sys.stderr, flush=True)
+        with folder_written_aside(folder) as aside:
+            _write(table.rows, encode, tokenizer.model_max_length if pairs else None, aside)
     whole = concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
     lengths = np.load(folder / LENGTHS, mmap_mode="r")[indices]
     return Tokens(whole, indices[lengths > 0], lengths[lengths > 0])
