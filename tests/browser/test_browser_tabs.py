@@ -16,7 +16,11 @@ def test_analyse_a_table_and_open_a_misread_text_in_explore(page, tmp_path):
     table.write_text("text,label\n" + rows, encoding="utf-8")
     page.get_by_role("tab", name="Analyse").click()
     page.set_input_files("[data-testid='Your own table…-upload-button']", str(table))
-    page.wait_for_selector("#confusion [data-true]:enabled")
+    # Until then the tab shows its example.
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('#confusion [data-true]')]
+          .reduce((sum, cell) => sum + Number(cell.textContent), 0) === 6"""
+    )
     chosen = [page.input_value(f"#analyse-{name} input") for name in ("data", "texts", "classes")]
     assert chosen == ["news.csv", "text", "label"]
     page.locator("#confusion [data-true]:enabled").first.click()
