@@ -121,9 +121,11 @@ def pruning_of(
         raise DataError(f"{source.dataset} has {len(read)} rows to measure on: at least {2 * LEAST_ROWS} are needed.")
     scored, measured = batches_of(model, read[:half]), batches_of(model, read[half:])
     experts = model.config.num_experts
-    kept = [keep] if keep else sorted({max(experts * part // 4, 1) for part in (3, 2, 1)} - {experts}, reverse=True)
-    if experts < 2 or not all(0 < number < experts for number in kept):
-        raise ValueError(f"--keep {keep} is not possible: of {experts} experts 1 to {experts - 1} can be kept.")
+    least = 1 if model.config.router == "switch" else model.config.num_experts_per_tok
+    kept = [keep] if keep else sorted({max(experts * part // 4, least) for part in (3, 2, 1)} - {experts}, reverse=True)
+    if not kept or not all(least <= number < experts for number in kept):
+        which = f"{least} to {experts - 1} can be kept" if least < experts else "none can be removed"
+        raise ValueError(f"--keep {keep or 'none'} is not possible: of {experts} experts {which}.")
     worths = expert_worths(model, scored, progress)
     cases = [case for number in kept for case in _cases(model, worths, number, measured)]
     whole = _loss(model, measured)
