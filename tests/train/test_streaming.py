@@ -87,6 +87,7 @@ def test_stopped_and_resumed_is_uninterrupted(file, task, tmp_path, stopping_at_
         ({"task": "translation"}, "--task translation: pairs that are too long"),
         ({"task": "clm"}, "--task clm: its texts are a stream already"),
         ({"teachers": "somewhere"}, "with --teachers"),
+        ({"init_from": "somewhere", "train_only": "hot_experts"}, "with --train_only hot_experts"),
         ({"total_batch_size": 4096}, "take --gradient_accumulation_steps"),
         ({"dataset": "toy"}, "the toy, which is generated"),
     ],

@@ -46,6 +46,11 @@ def check_streaming(data: Any, train: Any) -> None:
         raise ValueError("--streaming has no end: say with --max_steps or --total_iters how many steps to train.")
     if train.teachers and train.task == "classification":
         raise ValueError("--streaming can't be used with --teachers, which predict all rows beforehand: leave one out.")
+    if train.train_only == "hot_experts":
+        raise ValueError(
+            "--streaming can't be used with --train_only hot_experts, which are found in rows from all over the data: "
+            "take --train_only experts, or leave --streaming out."
+        )
     if train.total_batch_size:
         raise ValueError(
             "--streaming can't be used with --total_batch_size, since lengths are not known beforehand: take "
