@@ -130,11 +130,16 @@ class Arguments:
         check_streaming(self.data, self.train)
         check_vectors(self.data, self.model, self.train)
         check_values(self.data, self.model, self.train)
-        self.check_reporters()
+        self.check_packages()
         self.config(vocab_size=1000, pad_token_id=0, labels=["a", "b"])
 
-    def check_reporters(self) -> None:
-        """Raise ValueError for an unknown name in --report_to, or one whose package is not installed."""
+    def check_packages(self) -> None:
+        """Raise ValueError for an unknown name in --report_to, and where a package that an argument needs is not
+        installed."""
+        if self.train.lora_rank and find_spec("peft") is None:
+            raise ValueError(
+                "--lora_rank needs a package that is not installed: pip install peft (or this package's [lora] extra)"
+            )
         for name in self.train.reporters:
             if name not in REPORTERS:
                 raise ValueError(

@@ -248,6 +248,18 @@ class TrainArguments:
         "with --train_only hot_experts: in each layer the fewest experts that take this share of the tokens",
     )
     freeze_router: bool = _argument(False, "Frozen routers", "leave the routers' weights as they are")
+    lora_rank: int = _argument(
+        0,
+        "LoRA rank",
+        "with --init_from: train adapters of this rank beside frozen weights, and a classifier's head (LoRA, needs "
+        "peft); 0 = off",
+    )
+    lora_alpha: float | None = _argument(
+        None, "LoRA alpha", "with --lora_rank: adapters count alpha / rank times; none = 2 rank"
+    )
+    lora_on: Literal["both", "attention", "experts"] = _argument(
+        "both", "LoRA on", "with --lora_rank: which weights get adapters"
+    )
     metrics: Literal["none", "rouge"] = _argument(
         "none", "More metrics", "translation: further metrics of the generated texts; rouge: ROUGE-1, -2 and -L"
     )

@@ -119,6 +119,9 @@ def check_values(data: Any, model: Any, train: Any) -> None:
             raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
 
 
+_NO_LORA = "0 without --init_from: beside random weights, adapters have nothing to adapt"
+
+
 def _from_another_model(model: Any, train: Any) -> list[tuple[str, Any, bool, str]]:
     """Rules of what a run takes over from another model, and trains of it."""
     only, hot = train.train_only, train.train_only == "hot_experts"
@@ -131,6 +134,11 @@ def _from_another_model(model: Any, train: Any) -> list[tuple[str, Any, bool, st
         ("train_only", only, not hot or train.expert_parallel == 1, "all, router or experts with --expert_parallel"),
         # Decay would shrink the experts that are left out.
         ("weight_decay", train.weight_decay, not hot or train.weight_decay == 0, "0 with --train_only hot_experts"),
+        ("lora_rank", train.lora_rank, train.lora_rank >= 0, "at least 1, or 0"),
+        ("lora_rank", train.lora_rank, not train.lora_rank or bool(train.init_from), _NO_LORA),
+        ("lora_alpha", train.lora_alpha, train.lora_alpha is None or 0 < train.lora_alpha < math.inf, "above 0"),
+        ("train_only", only, not train.lora_rank or only == "all", "all with --lora_rank, which trains adapters"),
+        ("compile", True, not (train.compile and train.lora_rank), "false with --lora_rank"),
         ("freeze_router", True, not train.freeze_router or only != "router", "false with --train_only router"),
         ("freeze_router", True, not train.freeze_router or model.balance != "bias", "false with --balance bias"),
     ]

@@ -41,6 +41,7 @@ def _check_divided(processes: Processes, train: TrainArguments) -> None:
     refused = [
         (train.optimizer == "adafactor", "--optimizer adafactor", "scales its steps by whole weights", "adamw"),
         (train.precision == "float16", "--precision float16", "decides in each process to skip a step", "bfloat16"),
+        (train.lora_rank > 0, "--lora_rank", "trains adapters beside whole weights", "0"),
         (bool(train.compile), "--compile true", "wants a model that is not divided", "false"),
         (train.fsdp and train.ema_decay > 0, "--ema_decay", "needs a copy of the whole model", "0"),
     ]

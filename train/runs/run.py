@@ -9,6 +9,7 @@ rows.npz              hashes of training and held-out rows, and what else must n
 tokenizer/            tokenizer of its texts
 target_tokenizer/     tokenizer of target texts, if separate
 trained_part.json     which weights are trained, where a flag leaves some out
+adapter/              with --lora_rank, the best checkpoint's adapters, for peft
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
 training_curve.png, training_curve.html
@@ -71,6 +72,7 @@ class Run:
         self.stop_path = self.folder / "stop"
         self.reserve_path = self.folder / ".reserve"
         self.trained_path = self.folder / "trained_part.json"
+        self.adapter = self.folder / "adapter"
         self.watched_path = self.folder / "watched.json"
 
     @property

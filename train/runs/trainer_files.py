@@ -11,6 +11,8 @@ from train.runs.run_files import read_object, what_is_wrong
 
 # The average of the weights, with --ema_decay (torch's AveragedModel).
 AVERAGE_FILE = "averaged.safetensors"
+# What merging loses, with --lora_rank: adapters, and the weights that they are beside.
+ADAPTERS_FILE = "adapters.safetensors"
 
 
 def checkpoint_step(path: Path) -> int:
@@ -29,8 +31,13 @@ def at_its_end(checkpoint: Path) -> bool:
 
 def keeps_average(checkpoint: Path) -> bool:
     """Whether a checkpoint's run averages its weights."""
+    return _asked_for(checkpoint, "ema_decay")
+
+
+def _asked_for(checkpoint: Path, name: str) -> bool:
+    """Whether a number among the arguments of a checkpoint's run is above 0."""
     try:
-        return read_object(checkpoint.parent.parent / "arguments.json")["ema_decay"] > 0
+        return read_object(checkpoint.parent.parent / "arguments.json")[name] > 0
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -51,6 +58,10 @@ def damage_of(checkpoint: Path) -> str:
             read_header(average, others=True)  # Its step counter is an integer.
         elif keeps_average(checkpoint):
             return f"{AVERAGE_FILE} is missing"
+        if (adapters := checkpoint / ADAPTERS_FILE).exists():
+            read_header(adapters)
+        elif _asked_for(checkpoint, "lora_rank"):
+            return f"{ADAPTERS_FILE} is missing"
     except (CheckpointError, OSError) as error:
         return str(error).rstrip(".")
     # Pickles in zip archives, whose directory is at their end. Never unpickled here.

@@ -45,10 +45,11 @@ from train.tasks.rows import Rows, make_rows, make_tokenizer
 from train.tasks.teaching import TokenTeachers, token_teachers
 from train.training.best import BestCheckpoint
 from train.training.curves import write_curves
+from train.training.parts.lora import write_adapter
+from train.training.parts.trained_part import TrainedPart, check_part, choose, trained_part, trains_all
 from train.training.probe import make_probe
 from train.training.progress import ProgressCallback, last_value
 from train.training.reporting import Reporting, log_in, reporting
-from train.training.trained_part import TrainedPart, freeze, part_in_words, trained_part, trains_all
 from train.training.trainer import SwitchTrainer
 from train.training.trainer_arguments import training_arguments
 from train.weights.initial import read_initial, take_weights, with_shape_of
@@ -147,12 +148,7 @@ def prepare(
     labels = data.labels if task.labelled else []
     written = None if target is tokenizer else len(target)
     config = arguments.config(
-        len(tokenizer),
-        target.pad_token_id,
-        labels,
-        *ends,
-        decoder_vocab_size=written,
-        restores_gaps=task.restores_gaps,
+        len(tokenizer), target.pad_token_id, labels, *ends, decoder_vocab_size=written, restores_gaps=task.restores_gaps
     )
     config.inputs_embeds_size = rows.width
     if begun_with is not None:
@@ -164,6 +160,7 @@ def prepare(
             divide_by_gates(model)
     teachers = token_teachers(task, arguments.train, tokenizer)
     check_experts(arguments.train.expert_parallel, model)
+    check_part(model, arguments.train, new)
     processes.share_weights(model)
     return TrainingParts(tokenizer, rows, model, max_steps, logging_steps, found, new, teachers)
 
@@ -218,18 +215,18 @@ def run_prepared(
         task = TASKS[arguments.train.task]
         parts.model.fused_loss = fused_loss(task, device, arguments.model.label_smoothing)
     part = None if trains_all(arguments.train) else processes.by_main(partial(_part_of, run, arguments, parts))
-    if part is not None:
-        freeze(parts.model, arguments.train, part)
     if processes.is_main:
         _announce(run, arguments, parts, device, processes, is_new=resume_from is None)
-        if part is not None:
-            print(part_in_words(parts.model, part), flush=True)
+    if part is not None:
+        print(choose(parts.model, arguments.train, part), flush=True)
 
     # Train, and keep the best model so far.
     best = parts.best_of(run, arguments)
 
     def keep_best(model: SwitchPreTrainedModel, metrics: dict[str, Any]) -> None:
         best.keep(model, metrics, time.monotonic() - started)
+        if arguments.train.lora_rank and not arguments.train.upcycle:  # Its initial model is in no folder.
+            write_adapter(run.adapter, trainer.kept_model, str(arguments.portable()["init_from"]))
 
     stop = StopRequest(run)
     reports = reporting(run, arguments, resume_from) if processes.is_main else nullcontext(Reporting())

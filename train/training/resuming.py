@@ -108,7 +108,7 @@ def _state_to_resume(run: Run, arguments: Arguments, processes: Processes) -> _S
     if checkpoint and (began := Fingerprint.load(run.rows_path)):
         check_arguments(run, began)
         check_same_number(run, began.about.get("processes", 1), processes.count)
-    arguments.check_reporters()
+    arguments.check_packages()
     log_in(arguments.train)
     if not state.active:
         run.stop_path.unlink(missing_ok=True)  # Left by a process that was killed before it could stop.

@@ -1,10 +1,12 @@
 """Length-grouped sampling that is reproducible after a resume."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 
 # Steps whose rows are drawn together and sorted by length, at most; and indices that are made Python numbers at once.
 STEPS_TOGETHER, AT_ONCE = 50, 10_000
@@ -39,3 +41,13 @@ class LengthGroupedOrder(Sampler):
         longest = int(self.lengths[order[::group]].argmax()) * group
         order[[0, longest]] = order[[longest, 0]]
         return (row for start in range(0, rows, AT_ONCE) for row in order[start : start + AT_ONCE].tolist())
+
+
+class SetEpoch(TrainerCallback):
+    """Sets the epoch of the order and of the collator, on which the masks depend."""
+
+    def __init__(self, order: LengthGroupedOrder, collator: Any):
+        self.order, self.collator = order, collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.order.epoch = self.collator.epoch = int(state.epoch or 0)

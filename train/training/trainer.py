@@ -32,8 +32,9 @@ from train.tasks.teaching import TokenTeachers, distillation_loss
 from train.training.annealing import ResidualAnnealing
 from train.training.balancing import Rebalance
 from train.training.batch_totals import BatchTotals
+from train.training.parts.lora import has_adapters, load_adapters, merged_model, merged_state, save_adapters
 from train.training.progress import ProgressCallback, line_of_log
-from train.training.sampler import LengthGroupedOrder
+from train.training.sampler import LengthGroupedOrder, SetEpoch
 from train.training.weight_averaging import UpdateAverage, warmed_up_average
 
 
@@ -45,16 +46,6 @@ class _Resume(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.resume_from(self.checkpoint)
-
-
-class _SetEpoch(TrainerCallback):
-    """Sets the epoch of sampler and collator, on which the order of rows and the masks depend."""
-
-    def __init__(self, trainer: "SwitchTrainer"):
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.trainer.order.epoch = self.trainer.data_collator.epoch = int(state.epoch or 0)
 
 
 class SwitchTrainer(Trainer):
@@ -105,6 +96,7 @@ class SwitchTrainer(Trainer):
         kwargs["args"].ddp_find_unused_parameters = kwargs["model"].config.readout == "experts"
         super().__init__(**kwargs)
         self.processes, self.teachers = processes or Processes(), teachers
+        self.adapted = has_adapters(self.model)
         self._divide(divide)
         self.run = run
         self.task = task
@@ -119,10 +111,12 @@ class SwitchTrainer(Trainer):
         lengths = list(self.train_dataset["length"]) if train_lengths is None else train_lengths
         self.sample_writer, self.characters_per_token = sample_writer, characters_per_token
         self.order = LengthGroupedOrder(lengths, rows_per_step, settings.seed)
-        self.add_callback(_SetEpoch(self))
+        self.add_callback(SetEpoch(self.order, self.data_collator))
         self.best: float | None = None
         self.batches = BatchTotals()
-        self.rebalance = Rebalance(self.processes) if self.model.config.balances_by_bias else None
+        # Frozen routers keep their biases too.
+        routers = any(weight.requires_grad for name, weight in self.model.named_parameters() if ".router." in name)
+        self.rebalance = Rebalance(self.processes) if routers and self.model.config.balances_by_bias else None
         if self.rebalance is not None:
             self.add_callback(self.rebalance)
         if settings.residual_decay:
@@ -154,9 +148,9 @@ class SwitchTrainer(Trainer):
         return self.model if self.average is None else self.average.module
 
     def whole(self, model: SwitchPreTrainedModel) -> SwitchPreTrainedModel | None:
-        """The model with all its weights in the main process; where they are divided, None in the others, and every
-        process must call it."""
-        return model if self.divided is None else self.divided.whole_model(model)
+        """The ordinary model, with all its weights and without adapters, in the main process; where weights are
+        divided, None in the others, and every process must call it."""
+        return merged_model(model) if self.divided is None else self.divided.whole_model(model)
 
     # Losses and statistics
 
@@ -369,27 +363,32 @@ class SwitchTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, **options: Any) -> None:
         """Save the model's weights and, beside them, their average. Divided ones are gathered first, as is the
         optimizer's state, which the Trainer saves next."""
-        if self.divided is None:
+        folder = Path(output_dir or self.args.output_dir)
+        if self.divided is None and not self.adapted:
             super().save_model(output_dir, **options)
         else:
             whole = self.whole(self.model)
             if self.args.should_save:
-                whole.save_pretrained(output_dir or self.args.output_dir)
+                whole.save_pretrained(str(folder))
+        if self.divided is not None:
             self.divided.gather(getattr(self.optimizer, "optimizer", self.optimizer))
         if self.average is not None:
-            state = self.average.state_dict() if self.divided is None else self.divided.whole_state(self.average)
+            state = merged_state(self.average) if self.divided is None else self.divided.whole_state(self.average)
             if self.args.should_save:
-                weights = {name: tensor.contiguous() for name, tensor in state.items()}
-                save_file(weights, Path(output_dir or self.args.output_dir) / AVERAGE_FILE)
+                save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / AVERAGE_FILE)
+        if self.adapted and self.args.should_save:
+            save_adapters(folder, self.model, self.average)
 
     def resume_from(self, checkpoint: Path) -> None:
-        """Restore what the Trainer does not: the best metric so far, and the weight average."""
+        """Restore what the Trainer does not: the best metric so far, the weight average, and adapters."""
         for record in self.run.metrics("eval"):
             value = record.get(self.task.best)
             if value is not None and (self.best is None or self.task.better(value, than=self.best)):
                 self.best = value
         if self.average is not None:
-            self.average.load_state_dict(load_file(checkpoint / AVERAGE_FILE))
+            self.average.load_state_dict(load_file(checkpoint / AVERAGE_FILE), strict=not self.adapted)
+        if self.adapted:
+            load_adapters(checkpoint, self.model, self.average)
 
 
 def _is_finite(value: Any) -> bool:

@@ -8,11 +8,11 @@ from train.tasks.registry import Task
 
 
 def compiles(arguments: TrainArguments, device: str) -> bool:
-    """Whether to compile the model: as requested; by default on CUDA, unless the residual changes at every step, or
-    weights are divided among processes."""
+    """Whether to compile the model: as requested; by default on CUDA, unless the residual changes at every step,
+    weights are divided among processes, or adapters are put to them at every step."""
     if arguments.compile is not None:
         return arguments.compile
-    return device == "cuda" and not arguments.residual_decay and not arguments.divides
+    return device == "cuda" and not (arguments.residual_decay or arguments.divides or arguments.lora_rank)
 
 
 def training_arguments(

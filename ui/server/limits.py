@@ -58,6 +58,7 @@ class VisitorLimits:
             ("num_experts", model.num_experts * model.expert_granularity, self.experts),
             ("num_shared_experts", model.num_shared_experts, self.experts),
             ("upcycle", train.upcycle, self.experts),
+            ("lora_rank", train.lora_rank, self.width),
             ("seq_len", data.seq_len, 512),
             ("batch_size", train.batch_size, 128),
             ("vocab_size", data.vocab_size or 0, 16_000),

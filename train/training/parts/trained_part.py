@@ -1,4 +1,4 @@
-"""--train_only, --freeze_router: which of a model's weights a run trains.
+"""--train_only, --freeze_router, --lora_rank: which of a model's weights a run trains.
 
 Fine-tuning may leave out the routers, so that tokens keep their experts, or train nothing else; or train only the
 experts that the data use most (Expert-Specialized Fine-Tuning, 2407.01906: the fewest that take a given share of a
@@ -24,6 +24,7 @@ from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.whole_files import write_atomically
 from train.arguments.groups import TrainArguments
 from train.formatting import counted
+from train.training.parts.lora import add_adapters, check_lora
 
 # Rows on which the experts' loads are counted.
 COUNTED_ROWS, ROWS_AT_ONCE = 1024, 32
@@ -54,7 +55,14 @@ class TrainedPart:
 
 def trains_all(settings: TrainArguments) -> bool:
     """Whether nothing is frozen."""
-    return settings.train_only == "all" and not settings.freeze_router
+    return settings.train_only == "all" and not settings.freeze_router and not settings.lora_rank
+
+
+def check_part(model: SwitchPreTrainedModel, settings: TrainArguments, new: Sequence[str]) -> None:
+    """Raise ValueError where a model has not the part that is to be trained."""
+    if settings.train_only != "all" and not any(isinstance(module, Experts) for module in model.modules()):
+        raise ValueError(f"--train_only {settings.train_only} is not possible: the MLPs of this model have no experts.")
+    check_lora(model, settings, new)
 
 
 def trained_part(
@@ -96,11 +104,18 @@ def _fewest(load_E: Tensor, share: float) -> list[int]:
     return sorted(order[before < share - 1e-9].tolist())
 
 
-def freeze(model: SwitchPreTrainedModel, settings: TrainArguments, part: TrainedPart) -> None:
-    """Leave out of training what the settings leave out. Raises ValueError where nothing would be left."""
+def choose(model: SwitchPreTrainedModel, settings: TrainArguments, part: TrainedPart) -> str:
+    """Leave out of training what the settings leave out, with LoRA all but its adapters; returns what is trained, for
+    the log."""
+    if settings.lora_rank:
+        return add_adapters(model, settings, part.new)
+    _freeze(model, settings, part)
+    return _part_in_words(model, part)
+
+
+def _freeze(model: SwitchPreTrainedModel, settings: TrainArguments, part: TrainedPart) -> None:
+    """Leave out of training what the settings leave out."""
     layers = {id(module): name for name, module in model.named_modules() if isinstance(module, Experts)}
-    if settings.train_only != "all" and not layers:
-        raise ValueError(f"--train_only {settings.train_only} is not possible: the MLPs of this model have no experts.")
     owners = {
         id(weight): module for module in model.modules() if isinstance(module, Experts) for weight in module.weights
     }
@@ -127,7 +142,7 @@ def _train_rows(weight_EXX: torch.nn.Parameter, experts: Sequence[int]) -> None:
     weight_EXX.register_hook(lambda gradient: gradient * mask.to(gradient.device))
 
 
-def part_in_words(model: SwitchPreTrainedModel, part: TrainedPart) -> str:
+def _part_in_words(model: SwitchPreTrainedModel, part: TrainedPart) -> str:
     """How much of the model is trained, for the log."""
     total = sum(weight.numel() for weight in model.parameters())
     trained = 0
