@@ -157,24 +157,16 @@ def main() -> None:
             make_rows(folder / f"{name}.csv", rows)
         print(f"{name}.csv: {rows:,} rows, {(folder / f'{name}.csv').stat().st_size / 1e9:.2f} GB", flush=True)
     found: dict[str, Measured] = {}
-    count = ["--num_samples", str(options.evaluated)]
+    count = ["--num_samples", str(options.evaluated), "--reliance", "0"]
     for name in tables:
         data, run, cache = ["--dataset", str(folder / f"{name}.csv")], folder / f"run-{name}", folder / "cache"
         checkpoint = ["--checkpoint", str(run), *data, *count]
         commands = {
             "train, first time": [*data, *FLAGS, "--output_dir", str(run)],
             "train, again": [*data, *FLAGS, "--output_dir", str(run)],
-            "evaluate": ["evaluate", *checkpoint, "--reliance", "0"],
-            "analyze": [
-                "analyze",
-                *checkpoint,
-                "--reliance",
-                "0",
-                "--importance",
-                "0",
-                "--output",
-                str(folder / "report"),
-            ],
+            "evaluate": ["evaluate", *checkpoint],
+            "evaluate --split validation": ["evaluate", *checkpoint, "--split", "validation"],
+            "analyze": ["analyze", *checkpoint, "--importance", "0", "--output", str(folder / "report")],
         }
         for what, arguments in commands.items():
             if what.startswith("train"):

@@ -92,7 +92,7 @@ def rows_to_analyze(
             "--num_samples takes more."
         ).strip()
     if num_samples is not None and num_samples < len(rows):
-        rows = rows.shuffle(seed=0).select(range(num_samples))
+        rows = rows.select(np.sort(np.random.default_rng(0).choice(len(rows), num_samples, replace=False)))
     texts = list(column(rows, "text"))
     if not labels:
         true = list(rows["label"]) if names else [-1] * len(texts)
@@ -116,17 +116,17 @@ def _texts_alone(source: DataSource) -> tuple[Split, str]:
 
     Raises DataError where they are all numbers, or true and false.
     """
-    if (column := usual_source(source)) is None:
+    if (own := usual_source(source)) is None:
         split, said = read_split(source, labelled=False), ""
     else:
-        split = read_split(replace(source, text_column=column), labelled=False)
-        said = f"The texts are the sources of pairs (column '{column}')."
-    texts = split.rows["text"][:]
+        split = read_split(replace(source, text_column=own), labelled=False)
+        said = f"The texts are the sources of pairs (column '{own}')."
+    texts = column(split.rows, "text")
     if all(NUMBER.fullmatch(text.strip()) or text.strip() in ("True", "False") for text in texts):
         raise DataError(
-            f"{source.dataset} has no texts, only values such as {shortened(texts[0], 40)}. Each row needs a text: in "
-            'JSON an object such as {"text": "…", "label": "…"}, one to a line or all in a list; in CSV a column of '
-            "texts."
+            f"{source.dataset} has no texts, only values such as {shortened(split.rows[0]['text'], 40)}. Each row "
+            'needs a text: in JSON an object such as {"text": "…", "label": "…"}, one to a line or all in a list; in '
+            "CSV a column of texts."
         )
     return split, said
 

@@ -7,6 +7,9 @@ Try it: Fingerprint.load(Path("runs/my-run/rows.npz"))
 
 import hashlib
 import json
+import os
+import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +20,7 @@ import numpy as np
 
 from switch_model.storage.whole_files import written_aside
 from train.data.loading import TrainingData
-from train.data.stored.digests import AT_ONCE, among, column, prints
+from train.data.stored.digests import AT_ONCE, among, column, found_in, prints
 from train.formatting import counted, listed
 
 _ARRAYS = ("train", "train_answers", "held_out", "held_out_answers", "before")
@@ -66,25 +69,29 @@ class Fingerprint:
         train, held_out = (np.fromfile(files[name], "<u8") for name in ("train", "validation"))
         return cls(train, held_out, **({} if before is None else {"before": before}))
 
-    @cached_property
+    @property
     def trained(self) -> np.ndarray:
         """Sorted hashes of all texts that the model was trained on."""
         return np.unique(np.concatenate([self.train, self.before]))
+
+    def trained_on(self, hashes: np.ndarray) -> np.ndarray:
+        """(N,) bool: which of the (N,) hashes are of texts that the model was trained on."""
+        return found_in(hashes, (self.train, self.before))
 
     @cached_property
     def truly_held_out(self) -> np.ndarray:
         """Sorted hashes of the texts that were held out and never trained on: a table may contain a text twice."""
         held_out = np.unique(self.held_out)
-        return held_out[~among(held_out, self.trained)]
+        return held_out[~self.trained_on(held_out)]
 
     def known(self, texts: Iterable[str]) -> int:
         """Number of the texts that the model was trained on."""
-        return int(among(prints(texts), self.trained).sum())
+        return int(self.trained_on(prints(texts)).sum())
 
     @property
     def leaked(self) -> int:
         """Number of held-out rows whose text was trained on."""
-        return int(among(self.held_out, self.trained).sum())
+        return int(self.trained_on(self.held_out).sum())
 
     def same_rows(self, other: "Fingerprint") -> bool:
         """Whether rows of both kinds, and their order, are the same."""
@@ -115,17 +122,35 @@ class Fingerprint:
 
     @classmethod
     def load(cls, path: Path) -> "Fingerprint | None":
-        """Read a fingerprint; None if there is none that can be read, as in runs of earlier versions."""
+        """A fingerprint, memory-mapped; None if there is none that can be read, as in runs of earlier versions."""
         try:
-            with np.load(path, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in _ARRAYS}
-                told = json.loads(found["told"].tobytes())
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():
+                    return None
+                arrays = {name: _mapped(path, archive, f"{name}.npy") for name in _ARRAYS}
+                told = json.loads(_mapped(path, archive, "told.npy").tobytes())
             kinds = (np.uint32 if "answers" in name else np.uint64 for name in _ARRAYS)
             if any(array.ndim != 1 or array.dtype != kind for array, kind in zip(arrays.values(), kinds, strict=True)):
                 return None
             return cls(**arrays, labels=list(told["labels"]), about=dict(told["about"]))
         except Exception:  # A damaged archive raises many types.
             return None
+
+
+def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an .npz, memory-mapped: numpy writes them uncompressed. Raises many types for a damaged one."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed.")
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)  # Of the entry's own header: behind it are a name and more.
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        kind = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if kind == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.hasobject or not np.prod(shape):
+            return np.zeros(shape, dtype)
+        return np.memmap(path, dtype, "r", file.tell(), shape)
 
 
 def what_changed(was: Fingerprint, now: Fingerprint) -> str:

@@ -229,7 +229,7 @@ def load_training_data(chosen: Selection, labelled: bool = True) -> TrainingData
 def _training_parts(table: StoredTable, chosen: Selection, labelled: bool) -> TrainingData:
     """`load_training_data` of a table on disk."""
     source, rows, names = chosen.source, table.usable, table.names
-    present = np.unique(table.labels[rows.indices]) if labelled else []
+    present = np.unique(rows.labels) if labelled else []
     if labelled and len(present) < 2:
         raise DataError(f"{source.dataset} has only one class ({names[present[0]]}): a classifier needs at least two.")
     return cut_parts(rows, chosen, "classes" if labelled else "texts", len(present))
@@ -303,7 +303,7 @@ def cut_parts(rows: StoredPart, chosen: Selection, kind: Kind, classes: int = 0)
         found = stored_table(own, kind, rows.table.names or None, file_parts(file_of(own)))
         indices_in(found.names, rows.table.names)
         return TrainingData.stored(rows, found.usable)
-    labels = rows.table.labels[rows.indices] if classes else None
+    labels = rows.labels if classes else None
     train, held_out = cut_indices(len(rows), labels, chosen.validation_size, classes)
     return TrainingData.stored(rows.of(train), rows.of(held_out))
 

@@ -17,7 +17,7 @@ from switch_model.models.masked_lm import SwitchForMaskedLM
 from train.data.columns import align_labels, indices_in
 from train.data.fingerprint import Fingerprint
 from train.data.loading import Split
-from train.data.stored.digests import among, column
+from train.data.stored.digests import column
 from train.data.stored.tokens import tokenized
 from train.data.stored.vectors import VECTORS, vector_rows
 from train.data.tokenizers import tokenize
@@ -25,6 +25,8 @@ from train.tasks.collators import MaskingCollator
 
 # Share of masked tokens in the evaluation of a masked model.
 HIDDEN = 0.15
+# Texts on disk whose digests are looked up together.
+KNOWN_AT_ONCE = 1_000_000
 
 
 def rows_of(corpus: Corpus, pipeline: TextPipeline) -> list[dict[str, Any]]:
@@ -78,7 +80,11 @@ def known_texts(found: Fingerprint, split: Split, most: int | None) -> int:
     count = len(split.rows) if most is None else min(most, len(split.rows))
     if split.part is None:
         return found.known(column(split.rows.select(range(count)), "text"))
-    return int(among(split.part.first(count).prints, found.trained).sum())
+    own = split.part.first(count)
+    return sum(
+        int(found.trained_on(own.of(np.arange(start, min(start + KNOWN_AT_ONCE, count))).prints).sum())
+        for start in range(0, count, KNOWN_AT_ONCE)
+    )
 
 
 def hidden_rows(tokenizer: PreTrainedTokenizerFast, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

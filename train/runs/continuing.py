@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.commands import command
@@ -18,7 +17,7 @@ from train.arguments.arguments import PRIVATE, Arguments
 from train.data.errors import DataError
 from train.data.fingerprint import Fingerprint, what_changed
 from train.data.loading import TrainingData
-from train.data.stored.digests import among, prints
+from train.data.stored.digests import among, found_in, prints
 from train.formatting import counted, listed, pasted
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
@@ -104,7 +103,7 @@ def overlap_words(found: Fingerprint) -> str:
             f"{known:,} of the {counted(len(found.held_out), 'validation row', 'validation rows')} were trained on by "
             "the initial model, so metrics on them are too optimistic."
         )
-    if not (twice := int(among(found.held_out, np.unique(found.train)).sum())):
+    if not (twice := int(found_in(found.held_out, [found.train]).sum())):
         return ""
     return (
         f"{twice:,} of the {counted(len(found.held_out), 'validation row', 'validation rows')} "
@@ -143,7 +142,7 @@ def check_rows(run: Run, arguments: Arguments, began: Fingerprint, now: Fingerpr
     drawn = arguments.data.num_samples
     if drawn is not None and drawn <= max(len(one.train) + len(one.held_out) for one in (began, now)):
         changed += f" (of the {drawn:,} that --num_samples draws)"
-    leaked = int(among(now.held_out, np.unique(began.train)).sum())
+    leaked = int(found_in(now.held_out, [began.train]).sum())
     leaks = f"{leaked:,} of its {counted(len(now.held_out), 'validation row', 'validation rows')} would be rows that "
     dataset = arguments.data.dataset
     raise DataError(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-AT_ONCE = 10_000
+# Texts, and digests, that are looked at together.
+AT_ONCE, LOOKED_AT_ONCE = 10_000, 500_000
 
 
 def prints(texts: Iterable[str]) -> np.ndarray:
@@ -35,3 +36,14 @@ def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     if not len(known):
         return np.zeros(len(values), bool)
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+
+
+def found_in(values: np.ndarray, others: Iterable[np.ndarray]) -> np.ndarray:
+    """(N,) bool: which of the values are in the other arrays, in any order, of which a part is looked at at once."""
+    known = np.unique(values)
+    seen = np.zeros(len(known), bool)
+    for other in others if len(known) else ():
+        for start in range(0, len(other), LOOKED_AT_ONCE):
+            part = other[start : start + LOOKED_AT_ONCE]
+            seen[np.searchsorted(known, part[among(part, known)])] = True
+    return seen[np.searchsorted(known, values)] if len(known) else np.zeros(len(values), bool)

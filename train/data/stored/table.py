@@ -45,8 +45,10 @@ ROWS_OF_BATCH = 1_000
 MOST_CLASSES = 10_000
 # Neighbours that are read together for a sample.
 RUN = 200
+# Rows whose classes are written at once.
+CLASSES_AT_ONCE = 1_000_000
 # Part of the folders' names: another number = written in another way.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ class StoredTable:
     @property
     def usable(self) -> "StoredPart":
         """The rows that can be used: all, or those with a class."""
-        chosen = np.flatnonzero(self.labels >= 0) if self.names else np.arange(len(self.prints))
-        return StoredPart(self, chosen.astype(np.int64))
+        if not self.unlabelled:
+            return StoredPart(self, range(len(self.prints)))
+        return StoredPart(self, np.memmap(self.folder / "usable.i64", "<i8", "r"))
 
     def _has(self, name: str) -> bool:
         return (self.folder / name).is_file()
@@ -111,10 +114,11 @@ class StoredTable:
 
 @dataclass(frozen=True, eq=False)
 class StoredPart:
-    """Some rows of a stored table, in an order: (N,) `indices`."""
+    """Some rows of a stored table, in an order: (N,) `indices`; those of all rows, or the first, are a range, so that
+    nothing is held for each row."""
 
     table: StoredTable
-    indices: np.ndarray
+    indices: np.ndarray | range
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -127,14 +131,28 @@ class StoredPart:
     @property
     def prints(self) -> np.ndarray:
         """(N,) uint64 digest of each text."""
-        return self.table.prints[self.indices]
+        return self.taken(self.table.prints)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) class indices."""
+        return self.taken(self.table.labels)
 
     @property
     def answers(self) -> np.ndarray:
         """(N,) uint32 digest of each class or target text; (0,) without any."""
         if self.table.names:
-            return prints(self.table.names).astype(np.uint32)[self.table.labels[self.indices]]
-        return self.table.targets[self.indices].astype(np.uint32) if self.table.has_targets else np.zeros(0, np.uint32)
+            return prints(self.table.names).astype(np.uint32)[self.labels]
+        return self.taken(self.table.targets).astype(np.uint32) if self.table.has_targets else np.zeros(0, np.uint32)
+
+    def taken(self, values: np.ndarray) -> np.ndarray:
+        """(N, …) of an array with a value for each row of the table."""
+        return values[self._chosen]
+
+    @property
+    def _chosen(self) -> np.ndarray | slice:
+        own = self.indices
+        return slice(own.start, own.stop) if isinstance(own, range) else own
 
     def first(self, count: int) -> "StoredPart":
         """At most so many of them."""
@@ -142,13 +160,16 @@ class StoredPart:
 
     def of(self, places: np.ndarray) -> "StoredPart":
         """Those at some places, or where a mask is true."""
-        return StoredPart(self.table, self.indices[places])
+        if not isinstance(self.indices, range):
+            return StoredPart(self.table, self.indices[places])
+        places = np.flatnonzero(places) if places.dtype == bool else places
+        return StoredPart(self.table, places + self.indices.start if self.indices.start else places)
 
     def spread(self, count: int) -> Dataset:
         """About `count` of them, in runs of neighbours from all over the table, in memory: as many single rows would
         read all of it."""
         mine = np.zeros(len(self.table.prints), bool)
-        mine[self.indices] = True
+        mine[self._chosen] = True
         runs = max(count // RUN, 1)
         starts = np.linspace(0, max(len(mine) - RUN, 0), runs).astype(int)
         chosen = np.unique((starts[:, None] + np.arange(RUN)).clip(max=len(mine) - 1))
@@ -287,12 +308,20 @@ class _Writer:
         names = self.names or names_of_column(first, columns)
         own, names = classes_in(values, ["text"] * len(values), columns, names, first, count=max(known, 1))
         index_of = np.array([-1 if index is None else index for index in own] or [-1], dtype="<i4")
-        labels = index_of[np.fromfile(self.folder / "codes.i32", "<i4")]
-        labels.tofile(self.folder / "labels.i32")
+        codes, unlabelled = np.memmap(self.folder / "codes.i32", "<i4", "r") if self.seen else np.zeros(0, "<i4"), 0
         schema = Features({"label": ClassLabel(names=names)}).arrow_schema
-        with pa.OSFile(str(self.folder / "labels.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as file:
-            file.write_table(pa.table([pa.array(labels.astype(np.int64))], schema=schema), ROWS_OF_BATCH)
-        return names, int((labels < 0).sum())
+        numbers, usable = ((self.folder / name).open("wb") for name in ("labels.i32", "usable.i64"))
+        arrow = pa.OSFile(str(self.folder / "labels.arrow"), "wb")
+        with numbers, usable, arrow, pa.ipc.new_stream(arrow, schema) as file:
+            for start in range(0, len(codes), CLASSES_AT_ONCE):
+                labels = index_of[codes[start : start + CLASSES_AT_ONCE]]
+                numbers.write(labels.tobytes())
+                usable.write((start + np.flatnonzero(labels >= 0)).astype("<i8").tobytes())
+                unlabelled += int((labels < 0).sum())
+                file.write_table(pa.table([pa.array(labels.astype(np.int64))], schema=schema), ROWS_OF_BATCH)
+        if not unlabelled:
+            (self.folder / "usable.i64").unlink()
+        return names, unlabelled
 
 
 def _with_first(first: Dataset, others: Iterator[Dataset]) -> Iterator[Dataset]:

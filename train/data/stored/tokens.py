@@ -66,7 +66,7 @@ class Tokens:
 def tokenized(part: StoredPart, tokenizer: PreTrainedTokenizerFast, *, pairs: bool = False, cut: bool = True) -> Tokens:
     """Rows of a table as `tokenizers.tokenize`, or with `pairs` as `tokenize_pairs`, gives them; but `row` is the
     number in the table. The whole table is tokenized, once."""
-    table, indices = part.table, part.indices
+    table = part.table
     encode = pair_encoder(tokenizer, cut) if pairs else text_encoder(tokenizer)
     folder = table.folder / f"tokens-{_digest(tokenizer, pairs, cut)}"
     # No lock: processes forked in between would hold it on, should this one be killed.
@@ -75,8 +75,9 @@ def tokenized(part: StoredPart, tokenizer: PreTrainedTokenizerFast, *, pairs: bo
         with folder_written_aside(folder) as aside:
             _write(table.rows, encode, tokenizer.model_max_length if pairs else None, aside)
     whole = concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
-    lengths = np.load(folder / LENGTHS, mmap_mode="r")[indices]
-    return Tokens(whole, indices[lengths > 0], lengths[lengths > 0])
+    lengths = part.taken(np.load(folder / LENGTHS, mmap_mode="r"))
+    some = part.of(lengths > 0)
+    return Tokens(whole, some.indices, lengths[lengths > 0])
 
 
 def _write(rows: Dataset, encode: Encoder, limit: int | None, folder: Path) -> None:
