@@ -80,6 +80,50 @@ def test_local_folder_in_the_layout_of_the_hub(tmp_path, monkeypatch):
         load_split(DataSource("sst2", split="validation"))
 
 
+LAYOUTS = {
+    "shards": ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test-00000-of-00001.parquet"),
+    "hub": (
+        "data/train-00000-of-00002-a09b74b3ef9c3b56.parquet",
+        "data/train-00001-of-00002-b09b74b3ef9c3b56.parquet",
+        "data/test.parquet",
+    ),
+    "folders": ("train/b.csv", "train/c.csv", "test/a.csv.gz"),
+    "numbered": ("train_1.jsonl", "train_2.jsonl", "test.jsonl"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_of_several_files_is_a_data_set_with_splits(layout, tmp_path):
+    frame = pd.DataFrame({"text": [f"text {row}" for row in range(30)], "label": ["a", "b"] * 15})
+    for name, rows in zip(LAYOUTS[layout], (frame[:10], frame[10:20], frame[20:]), strict=True):
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if ".parquet" in name:
+            rows.to_parquet(path)
+        elif ".csv" in name:
+            rows.to_csv(path, index=False)
+        else:
+            rows.to_json(path, orient="records", lines=True)
+    (tmp_path / "mine" / "dataset_info.json").write_text("{}")
+    source = DataSource(str(tmp_path / "mine"))
+    assert load_split(source.at("train"))[0]["text"][:] == frame.text[:20].tolist()
+    assert load_split(source)[0]["text"][:] == frame.text[20:].tolist() and not source.on_hub
+
+
+def test_a_folder_whose_rows_are_not_clear_is_refused(tmp_path):
+    for name, text in (("one/a.csv", "text,label\na,b\n"), ("two/a.csv", "text,class\na,b\n")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=r"several data sets \(one, two\)"):
+        load_split(DataSource(str(tmp_path)))
+    (tmp_path / "one" / "b.csv").write_text("text,class\na,b\n")
+    with pytest.raises(DataError, match=r"b.csv has the columns 'text', 'class', .*a.csv has 'text', 'label'"):
+        load_split(DataSource(str(tmp_path / "one")))
+    (tmp_path / "one" / "b.csv").rename(tmp_path / "one" / "b.jsonl")
+    with pytest.raises(DataError, match="several kinds"):
+        load_split(DataSource(str(tmp_path / "one")))
+
+
 def test_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
     """The real loading code on a folder in the hub's layout, as datasets accepts it in place of a hub id."""
     (tmp_path / "sst2").mkdir()

@@ -1,11 +1,13 @@
 """A table too large for memory gives the rows, digests and token ids of one read whole, and says what it can't do."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support.pages import save_tiny_checkpoint
 from tests.support.small_model import SMALL
 from train.analysis.analyze import rows_to_analyze
 from train.arguments.arguments import Arguments
@@ -17,6 +19,7 @@ from train.data.loading import load_training_data, read_split
 from train.data.pairs import load_training_pairs
 from train.data.source import DataSource, Selection
 from train.data.stored import table
+from train.data.tables import ROWS_AT_ONCE
 from train.data.toy import make_toy
 from train.preflight.data_report import data_report
 from train.runs.run import Run
@@ -29,7 +32,14 @@ WRITERS = {
     "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
     "parquet": lambda frame, path: frame.to_parquet(path),
     "csv.gz": lambda frame, path: frame.to_csv(path, index=False),
+    "folder": lambda frame, path: in_two_files(frame, path),
 }
+
+
+def in_two_files(frame: pd.DataFrame, folder: Path) -> None:
+    folder.mkdir()
+    for number, own in enumerate((frame[:50], frame[50:])):
+        own.to_parquet(folder / f"train-{number:05}-of-00002.parquet")
 
 
 @pytest.fixture
@@ -41,7 +51,9 @@ def in_parts(monkeypatch, tmp_path):
 
     monkeypatch.setenv("SWITCH_CACHE_DIR", str(tmp_path / "cache"))
     parts = tables.table_in_parts
-    monkeypatch.setattr(table, "table_in_parts", lambda path: parts(path, 7))
+    monkeypatch.setattr(
+        tables, "table_in_parts", lambda path, rows=ROWS_AT_ONCE: parts(path, 7 if rows == ROWS_AT_ONCE else rows)
+    )
     return switch
 
 
@@ -168,6 +180,20 @@ def test_what_can_not_be_read_in_parts_is_refused(name, lines, said, in_parts, t
     with pytest.raises(DataError, match=said):
         read_split(DataSource(str(tmp_path / name)))
     assert not list((tmp_path / "cache").rglob("info.json"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
+def test_predictions_of_a_large_table_are_written_in_parts(ending, in_parts, tmp_path, capsys):
+    path, model = tmp_path / "rows.csv", str(save_tiny_checkpoint(tmp_path / "tiny"))
+    frame_of_rows(50).to_csv(path, index=False)
+    found = []
+    for on in (False, True):
+        in_parts(on)
+        output = tmp_path / f"{on}.{ending}"
+        assert main(["predict", "--checkpoint", model, "--file", str(path), "--output", str(output)]) == 0
+        assert "50 rows with predicted, p(" in capsys.readouterr().err
+        found.append(output.read_bytes() if ending != "parquet" else pd.read_parquet(output).to_csv())
+    assert found[0] == found[1]
 
 
 def test_teachers_are_refused_for_a_large_table(in_parts, tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.support.small_model import SMALL
 from train.arguments.arguments import Arguments
 from train.cli.main import main
-from train.data import loading, tables
+from train.data import tables
 from train.data.errors import DataError
 from train.data.loading import load_training_data
 from train.data.source import DATASETS, DataSource, Selection
@@ -28,7 +28,7 @@ def file(tmp_path, monkeypatch):
     frame.loc[3, "text"], frame.loc[40, "label"] = " ", None
     frame.to_csv(tmp_path / "rows.csv", index=False)
     parts = tables.table_in_parts
-    monkeypatch.setattr(loading, "table_in_parts", lambda path: parts(path, 11))
+    monkeypatch.setattr(tables, "table_in_parts", lambda path, rows: parts(path, min(rows, 11)))
     return tmp_path / "rows.csv"
 
 

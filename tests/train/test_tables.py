@@ -257,7 +257,7 @@ def test_class_names_are_one_line_and_obey_no_terminal(tmp_path, capsys):
 
 def test_lists_and_objects_go_into_a_csv_as_json(tmp_path):
     rows = read_table(Path(write(tmp_path / "in.jsonl", '{"tokens": ["hé", "\'s"], "more": {"a": 1}}\n' * 2)))
-    write_table(rows, [{"predicted": "x"}] * 2, str(tmp_path / "out.csv"))
+    write_table([(rows, [{"predicted": "x"}] * 2)], str(tmp_path / "out.csv"))
     written = pd.read_csv(tmp_path / "out.csv")
     assert json.loads(written["tokens"][0]) == ["hé", "'s"] and json.loads(written["more"][1]) == {"a": 1}
 
@@ -265,8 +265,9 @@ def test_lists_and_objects_go_into_a_csv_as_json(tmp_path):
 def test_json_and_parquet_keep_numbers_and_a_json_file_is_an_array(tmp_path):
     rows = read_table(Path(write(tmp_path / "in.jsonl", '{"text": "hi", "n": 1}\n{"text": "", "n": null}\n')))
     added = [{"predicted": "x", "p(x)": 0.5}, {"predicted": None, "p(x)": None}]
+    parts = [(rows.select([place]), [own]) for place, own in enumerate(added)]
     for name in ("out.json", "out.jsonl", "out.parquet", "out.csv"):
-        write_table(rows, added, str(tmp_path / name))
+        write_table(parts, str(tmp_path / name))
     wanted = [row | own for row, own in zip(rows, added, strict=True)]
     assert json.loads((tmp_path / "out.json").read_text()) == wanted
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == wanted

@@ -74,7 +74,7 @@ class Arguments:
         values = {key: value for key, value in self.to_dict().items() if key not in PRIVATE}
         for key in ("dataset", "init_from", "tokenizer", "target_tokenizer"):
             path = Path(values[key] or "")
-            if path.is_absolute() or (key == "dataset" and path.is_file()):
+            if path.is_absolute() or (key == "dataset" and values[key] and path.exists()):
                 values[key] = known_by(path)
         if values["teachers"]:
             paths = map(Path, split_names(values["teachers"]))  # A hub id keeps its owner.

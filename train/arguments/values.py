@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from switch_model.storage.paths import local_path
 from train.arguments.groups import GROUPS
+from train.data.source import DataSource
 
 # Arguments that may be paths.
 PATHS = ("dataset", "data_dir", "tokenizer", "target_tokenizer", "init_from", "output_dir")
@@ -110,7 +111,9 @@ def anchored(values: dict[str, Any]) -> dict[str, Any]:
     for name in PATHS:
         given = found.get(name)
         # A folder called toy is not the data set, and "own" is not a tokenizer's folder.
-        is_path = os.path.isfile(given or "") if name == "dataset" else os.path.exists(given or "") and given != "own"
+        is_path = os.path.exists(given or "") and given != "own"
+        if name == "dataset":
+            is_path = is_path and DataSource(given, found.get("data_dir")).is_own
         if given and (is_path or name in ("data_dir", "output_dir")):
             found[name] = os.path.abspath(given)
     return found

@@ -131,11 +131,12 @@ def _classify(predictor: "Predictor", options: argparse.Namespace) -> None:
     """Classify the texts, or the rows of the file or data set."""
     from switch_model.analysis.typical_texts import TypicalTexts
     from train.data.table_output import write_table
-    from train.evaluation.prediction import SAMPLING, classify_file, lines_of_input, print_texts, refuse, rows_to_show
+    from train.evaluation.asked_texts import lines_of_input
+    from train.evaluation.prediction import SAMPLING, classify_file, print_texts, refuse, rows_to_show
 
     writes = ("save_text", "num_beams", "max_new_tokens", *SAMPLING)
     refuse(options, writes, "this model is a classifier. For its predictions in a file, use --file with --output.")
-    texts, true_labels = options.texts, None
+    texts = options.texts
     if not (texts or options.file or options.dataset):
         if options.checkpoint:
             texts = lines_of_input()
@@ -146,15 +147,16 @@ def _classify(predictor: "Predictor", options: argparse.Namespace) -> None:
     batch_size = options.batch_size or (4 if toy else 32)
     if options.file:
         source = DataSource(options.file, text_column=options.text_column)
-        write_table(*classify_file(predictor, source, batch_size), options.output)
+        write_table(classify_file(predictor, source, batch_size), options.output)
         return
+    pairs = ((text, None) for text in texts)
     if options.dataset:
         shape = {"num_classes": options.num_classes, "vocab_size": options.vocab_size}
-        texts, true_labels = rows_to_show(
+        pairs = rows_to_show(
             options.checkpoint,
             DataSource.of(options),
             options.num_samples or (1000 if toy else 20),
             None if options.checkpoint else shape,
         )
     typical = TypicalTexts.at(options.checkpoint) if options.checkpoint else None
-    print_texts(predictor, texts, true_labels, batch_size, options.trace, options.trace_file, typical)
+    print_texts(predictor, pairs, batch_size, options.trace, options.trace_file, typical)

@@ -32,7 +32,7 @@ from train.data.stored.streaming import MOST_HELD_OUT, Stream, first_rows_of
 from train.data.stored.table import Kind, Parts, StoredPart, StoredTable, file_parts, stored_table
 from train.data.stored.vectors import read_vectors
 from train.data.table_file import FILE_ENDINGS
-from train.data.tables import ROWS_AT_ONCE, first_rows, is_large, most_at_once, read_table, table_in_parts
+from train.data.tables import ROWS_AT_ONCE, files_in_parts, first_rows, is_large, most_at_once, read_files
 from train.data.toy import TOY_SAMPLES, TOY_VOCABULARY, make_toy, make_toy_split
 from train.formatting import counted, listed, one_line
 
@@ -136,20 +136,18 @@ def read_rows(source: DataSource, most: int | None = None) -> tuple[Dataset, lis
     """
     if source.is_toy:
         return make_toy_split(source.split)
-    if file := file_of(source):
-        return first_rows(file, most) if most and is_large(file) else read_table(file), known_names(source)
+    if files := files_of(source):
+        return first_rows(files, most) if most and is_large(files) else read_files(files), known_names(source)
     return _read_hub(source), known_names(source)
 
 
-def file_of(source: DataSource) -> Path | None:
-    """The file of a split; None for the toy, and on the hub. Raises DataError when there is none."""
+def files_of(source: DataSource) -> list[Path]:
+    """The files of a split, in order; none for the toy, and on the hub. Raises DataError when they are missing."""
     if source.dataset in REFUSED:
         raise DataError(REFUSED[source.dataset])
-    if source.is_file:
-        source.split_among(("train",))
-        return Path(source.dataset)
-    source.refuse_other_files()
-    return None if source.is_toy else source.local_file()
+    if not source.is_file:
+        source.refuse_other_files()
+    return source.local_files()
 
 
 def known_names(source: DataSource) -> list[str] | None:
@@ -157,8 +155,8 @@ def known_names(source: DataSource) -> list[str] | None:
     if source.is_file:
         return None
     names = list(source.known.labels) or None if source.known else None
-    if not names and (file := file_of(source)):
-        stored_names = file.with_name("labels.json")
+    if not names and (folder := source.folder):
+        stored_names = folder / "labels.json"
         if stored_names.is_file():
             return json.loads(stored_names.read_text(encoding="utf-8"))["names"]
     return names
@@ -168,8 +166,8 @@ def large_table(source: DataSource, kind: Kind) -> StoredTable | None:
     """The rows of a split, on disk, if there are too many bytes of them for memory. Raises DataError as `read_rows`."""
     if source.is_toy or source.features_column:
         return None
-    if file := file_of(source):
-        return stored_table(source, kind, known_names(source), file_parts(file)) if is_large(file) else None
+    if files := files_of(source):
+        return stored_table(source, kind, known_names(source), file_parts(files)) if is_large(files) else None
     rows = _read_hub(source)
     if rows.data.nbytes <= most_at_once() or not rows.cache_files:
         return None
@@ -270,8 +268,8 @@ def _parts_of(source: DataSource) -> Iterator[Dataset]:
     """The rows of a split with all columns, part by part. Raises DataError when they can't be read."""
     if source.is_toy:
         return iter([make_toy_split(source.split)[0]])
-    if file := file_of(source):
-        return table_in_parts(file)
+    if files := files_of(source):
+        return files_in_parts(files)
     rows = stream_hub(source)
     return (Dataset.from_dict(part, features=rows.features) for part in rows.iter(ROWS_AT_ONCE))
 
@@ -300,7 +298,7 @@ def cut_parts(rows: StoredPart, chosen: Selection, kind: Kind, classes: int = 0)
         rows = rows.of(np.random.default_rng(chosen.seed).permutation(len(rows))[: chosen.num_samples])
     if source.has_own_validation:
         own = source.at("validation")
-        found = stored_table(own, kind, rows.table.names or None, file_parts(file_of(own)))
+        found = stored_table(own, kind, rows.table.names or None, file_parts(files_of(own)))
         indices_in(found.names, rows.table.names)
         return TrainingData.stored(rows, found.usable)
     labels = rows.labels if classes else None

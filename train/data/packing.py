@@ -20,27 +20,30 @@ from transformers import PreTrainedTokenizerFast
 
 from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
-from train.data.loading import file_of, read_rows, stream_hub
+from train.data.loading import files_of, read_rows, stream_hub
 from train.data.source import DataSource
 from train.data.stored.cache import cache_folder
 from train.data.stored.digests import prints
-from train.data.tables import is_large, table_in_parts
+from train.data.table_file import named_ending
+from train.data.tables import files_in_parts, is_large
 
 TEXTS_AT_ONCE = 1_000
 
 
 class Blocks(torch.utils.data.Dataset):
-    """Blocks of `length` tokens of a stream on disk, without an incomplete last block.
+    """Blocks of `length` tokens of a stream on disk; an incomplete last one only if not `whole`, and if a token in it
+    can be predicted.
 
     A row is {"input_ids": (length,) int64, "row": its index}.
     """
 
-    def __init__(self, path: Path, dtype: str, length: int):
+    def __init__(self, path: Path, dtype: str, length: int, whole: bool = True):
         self.tokens = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
-        self.length = length
+        self.length, self.whole = length, whole
 
     def __len__(self) -> int:
-        return len(self.tokens) // self.length
+        blocks, rest = divmod(len(self.tokens), self.length)
+        return blocks + (not self.whole and rest > 1)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if not 0 <= row < len(self):
@@ -54,19 +57,19 @@ def stream_texts(source: DataSource) -> Iterator[str]:
 
     Raises DataError when it can't be read.
     """
-    source.refuse_other_files()
-    path = source.local_file()
-    if path and not source.is_bundled:
-        file = pyarrow.parquet.ParquetFile(path)
-        columns = choose_columns(source, file.schema_arrow.names, labelled=False)
-        for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
-            yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
-    elif source.is_file and is_large(file := file_of(source)):
+    files = files_of(source)
+    if not source.is_file and files and all(named_ending(path) == ".parquet" for path in files):
+        for path in files:
+            file = pyarrow.parquet.ParquetFile(path)
+            columns = choose_columns(source, file.schema_arrow.names, labelled=False)
+            for batch in file.iter_batches(TEXTS_AT_ONCE, columns=list(columns.texts)):
+                yield from _texts(columns, [batch.column(name).to_pylist() for name in columns.texts])
+    elif files and is_large(files):
         columns = None
-        for part in table_in_parts(file):
+        for part in files_in_parts(files):
             columns = columns or choose_columns(source, names_in(part), labelled=False)
             yield from _texts(columns, [cells_of(part, name) for name in columns.texts])
-    elif source.is_at_hand or source.is_file:
+    elif files or source.is_toy:
         rows, _ = read_rows(source)
         columns = choose_columns(source, names_in(rows), labelled=False)
         yield from _texts(columns, [cells_of(rows, name) for name in columns.texts])
@@ -90,21 +93,27 @@ def held_out_every(share: float) -> int:
 
 
 def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, dtype: str) -> dict[str, int]:
-    """Write the tokens of all texts, each followed by an end token, and beside them the hash of each text; returns the
-    numbers of texts, tokens and characters."""
+    """Write the tokens of all texts, each followed by an end token if there is one, and beside them the hash of each
+    text; returns the numbers of texts, tokens and characters."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     counts, texts = {"texts": 0, "tokens": 0, "characters": 0}, iter(texts)
     with path.open("wb") as file, prints_of(path).open("wb") as known:
         while batch := list(islice(texts, TEXTS_AT_ONCE)):
             encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
                 "input_ids"
             ]
-            stream = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded]).astype(dtype)
+            stream = np.concatenate([[*ids, *end] for ids in encoded]).astype(dtype)
             file.write(stream.tobytes())
             known.write(prints(batch).tobytes())
             counts["texts"] += len(batch)
             counts["tokens"] += len(stream)
             counts["characters"] += sum(map(len, batch))
     return counts
+
+
+def smallest_type(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The type of a stream's tokens."""
+    return "uint16" if len(tokenizer) <= 2**16 else "uint32"
 
 
 def prints_of(path: Path) -> Path:
@@ -130,7 +139,7 @@ def packed(
     ).hexdigest()[:24]
     folder = cache_folder("packed") / key
     if not (folder / "info.json").is_file():
-        dtype = "uint16" if len(tokenizer) <= 2**16 else "uint32"
+        dtype = smallest_type(tokenizer)
         aside = folder.with_name(f"{key}.{os.getpid()}")
         try:
             aside.mkdir(parents=True, exist_ok=True)

@@ -4,19 +4,27 @@ Try it: DataSource("ag_news", data_dir="folder/of/data").report_split
 """
 
 import os
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from switch_model.storage.paths import local_path
 from train.data.errors import NOT_IN_FOLDER, DataError, Unreachable
-from train.data.table_file import instead_of_a_table, is_table
+from train.data.table_file import instead_of_a_table, is_table, named_ending, without_endings
+from train.formatting import listed
 
 # Environment variable with the default of --data_dir.
 DATA_DIR = "SWITCH_DATA_DIR"
 # The rows of bundled data sets, a folder each.
 _BUNDLED = Path(__file__).resolve().parent / "bundled"
 LOCAL_SPLITS = ("train", "validation_mismatched", "validation_matched", "validation", "test")
+# A split's name, and behind it what numbers its files: train-00000-of-00002, test_1, val.part3.
+_SPLIT = re.compile(
+    rf"({'|'.join(LOCAL_SPLITS)}|valid|val|dev)(?:[-_.]?(?:\d+|of|part|shard|[0-9a-f]{{16}}))*", re.IGNORECASE
+)
+# Files about the rows, in folders from the Hub and others.
+_ABOUT = ("labels", "dataset_info", "dataset_infos", "dataset_dict", "state")
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class DataSource:
 
     Attributes:
         dataset: a name in DATASETS, a folder of data_dir, a hub id "owner/name", or the path of a CSV, TSV, JSONL or
-            parquet file (which has one split, "train").
+            parquet file (which has one split, "train") or of a folder of such files, as `split_files` reads it.
         data_dir: a folder with <dataset>/<split>.parquet; None = SWITCH_DATA_DIR, then the hub.
         text_column: the column of texts, or two, comma-separated; None = found by name, as for the other two.
         label_column, target_column: the columns of classes and of target texts.
@@ -138,12 +146,22 @@ class DataSource:
         return is_table(self.dataset)
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is a file or a folder of the user's own, by its path."""
+        return self.is_file or (not self.known and self.folder == Path(self.dataset))
+
+    @property
     def folder(self) -> Path | None:
         """The folder of its files; None if it has none."""
         if self.is_bundled:
             return _BUNDLED / self.dataset
-        root = data_folder(self.data_dir)
-        return None if root is None or self.is_toy or self.is_file else Path(root) / self.dataset
+        if self.is_toy or self.is_file:
+            return None
+        root, own = data_folder(self.data_dir), Path(self.dataset)
+        named = None if root is None else Path(root) / self.dataset
+        is_own = not self.known and not (named and named.is_dir()) and own.is_dir()
+        is_path = own.is_absolute() or self.dataset.startswith(".") or self.dataset.endswith("/")
+        return own if is_own and (is_path or split_files(own)) else named
 
     @property
     def on_hub(self) -> bool:
@@ -181,19 +199,29 @@ class DataSource:
             raise DataError(f"{self.dataset} has no split {self.split!r}: it has {', '.join(splits)}.")
         return self.split or splits[-1]
 
-    def local_file(self) -> Path | None:
-        """The split's file: parquet, or CSV if bundled; None without a folder. Raises DataError when it is missing."""
+    def local_files(self) -> list[Path]:
+        """The split's files, in order; none of the toy and on the hub. Raises DataError when they are missing."""
+        if self.is_file:
+            self.split_among(("train",))
+            return [Path(self.dataset)]
         if (folder := self.folder) is None:
-            return None
+            return []
         if self.is_bundled:
-            return folder / f"{self.split_among(self.known.splits)}.csv"
-        return folder / f"{self.at(self.split or self.report_split).split_among(local_splits(folder))}.parquet"
+            return [folder / f"{self.split_among(self.known.splits)}.csv"]
+        split = self.at(self.split or self.report_split).split_among(local_splits(folder))
+        return split_files(folder)[split]
 
     def files(self) -> list[Path]:
         """All local files that it is read from."""
         if self.is_file:
             return [Path(self.dataset)]
-        return sorted(self.folder.glob("*.*")) if self.folder else []
+        if (folder := self.folder) is None:
+            return []
+        return (
+            sorted(folder.glob("*.*"))
+            if self.is_bundled
+            else [one for own in split_files(folder).values() for one in own]
+        )
 
     def refuse_other_files(self) -> None:
         """Raise DataError for the name of a file that is not a supported table."""
@@ -234,18 +262,78 @@ def data_folder(data_dir: str | None = None) -> str | None:
 
 def known_datasets(data_dir: str | None = None) -> list[str]:
     """The names of DATASETS, and of the other folders of data_dir (or SWITCH_DATA_DIR) with training rows."""
-    folder = data_folder(data_dir)
-    own = sorted(path.parent.name for path in Path(folder).glob("*/train.parquet")) if folder else []
-    return [*DATASETS, *(name for name in own if name not in DATASETS)]
+    folder = Path(found) if (found := data_folder(data_dir)) else None
+    layouts = ("*/train.parquet", "*/train-*-of-*.parquet", "*/data/train-*-of-*.parquet")
+    own = {path.relative_to(folder).parts[0] for one in layouts for path in folder.glob(one)} if folder else set()
+    return [*DATASETS, *sorted(own - set(DATASETS))]
 
 
 def local_splits(folder: Path) -> tuple[str, ...]:
-    """The splits in a folder <data_dir>/<dataset>. Raises DataError when there are none."""
-    found = tuple(name for name in LOCAL_SPLITS if (folder / f"{name}.parquet").is_file())
+    """The splits in a folder <data_dir>/<dataset>, or one of the user's own. Raises DataError when there are none."""
+    if found := tuple(split_files(folder)):
+        return found
+    if several := [sub.name for sub in _folders(folder) if split_files(sub)]:
+        raise DataError(f"{folder} holds several data sets ({listed(several)}): name the folder of one.")
+    raise Unreachable(
+        f"There is no {folder / 'train.parquet'}, nor another table. --data_dir must be a folder that contains "
+        f"{folder.name}/train.parquet, and optionally validation.parquet and test.parquet; or name a folder of tables, "
+        "such as train-00000-of-00002.parquet, by its path.",
+        NOT_IN_FOLDER,
+    )
+
+
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """split -> its files, in the order of LOCAL_SPLITS; {} for a folder without any, or with several data sets.
+
+    A file's name, or that of its folder, says the split; a table of no split is left out, but where all are of none,
+    they are the training rows. One folder inside, as the Hub's data/, is looked into.
+
+    Raises DataError where a split has files of several kinds, unless some are parquet.
+    """
+    tables, folders = _tables(folder), _folders(folder)
+    found: dict[str, list[Path]] = {}
+    for path in tables:
+        if split := _split_of(without_endings(path.name)):
+            found.setdefault(split, []).append(path)
+    for sub in [] if found else folders:
+        if (split := _split_of(sub.name)) and (own := _tables(sub)):
+            found.setdefault(split, []).extend(own)
+    if not found and tables:
+        found = {"train": tables}
     if not found:
-        raise Unreachable(
-            f"There is no {folder / 'train.parquet'}. --data_dir must be a folder that contains "
-            f"{folder.name}/train.parquet, and optionally validation.parquet and test.parquet.",
-            NOT_IN_FOLDER,
-        )
-    return found
+        inside = [own for sub in folders if (own := split_files(sub))]
+        return inside[0] if len(inside) == 1 else {}
+    return {name: _of_one_kind(found[name], name, folder) for name in LOCAL_SPLITS if name in found}
+
+
+def _split_of(name: str) -> str | None:
+    if (found := _SPLIT.fullmatch(name)) is None:
+        return None
+    named = found[1].lower()
+    return named if named in LOCAL_SPLITS else "validation"
+
+
+def _tables(folder: Path) -> list[Path]:
+    shown = _inside(folder)
+    return [path for path in shown if is_table(path.name) and path.stem not in _ABOUT and path.is_file()]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _inside(folder) if path.is_dir()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder but for hidden files and those that programs leave, such as _SUCCESS."""
+    return [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"] if folder.is_dir() else []
+
+
+def _of_one_kind(files: list[Path], split: str, folder: Path) -> list[Path]:
+    """The split's files: one that has its name alone, else those of parquet, else all."""
+    if whole := [path for path in files if path.name == f"{split}.parquet"]:
+        return whole
+    endings = sorted({named_ending(path) for path in files})
+    if ".parquet" in endings:
+        return [path for path in files if named_ending(path) == ".parquet"]
+    if len(endings) > 1:
+        raise DataError(f"The {split} rows in {folder} are in files of several kinds ({listed(endings)}): leave one.")
+    return files

@@ -67,12 +67,12 @@ OTHER_ENDINGS: dict[str, tuple[str, str]] = {
 def is_table(name: str) -> bool:
     """Whether a data set's name is that of a supported table file."""
     path = Path(name)
-    return "://" not in name and (path.suffix.lower() == ".zip" or _inner_ending(path) in FILE_ENDINGS)
+    return "://" not in name and (path.suffix.lower() == ".zip" or named_ending(path) in FILE_ENDINGS)
 
 
 def has_first_line(name: str) -> bool:
     """Whether the file's first line names its columns."""
-    return is_table(name) and _inner_ending(Path(name)) not in (".jsonl", ".ndjson", ".json", ".parquet")
+    return is_table(name) and named_ending(Path(name)) not in (".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def without_endings(name: str) -> str:
@@ -89,7 +89,7 @@ def instead_of_a_table(name: str) -> str | None:
         return None
     if "://" in name:
         return f"{name} is an address. Download the file, and name its path."
-    if known := OTHER_ENDINGS.get(path.suffix.lower()) or OTHER_ENDINGS.get(_inner_ending(path)):
+    if known := OTHER_ENDINGS.get(path.suffix.lower()) or OTHER_ENDINGS.get(named_ending(path)):
         return f"{name} is {known[0]}. {known[1]}"
     if path.is_file():
         return f"{name} is a file, but its name does not say which kind of table. {endings}: rename it."
@@ -138,7 +138,7 @@ def table_ending(path: Path) -> str:
     with open_bytes(path) as file:
         if file.read(4) == b"PAR1":
             return ".parquet"
-    inside = _inner_ending(path)
+    inside = named_ending(path)
     if inside in FILE_ENDINGS:
         return inside
     with _opened_zip(path) as archive:
@@ -180,7 +180,8 @@ def encoding_error(path: Path) -> DataError:
     return DataError(f"{path} has bytes that are not text: is it a {path.suffix} file? {SAVE_AS_UTF8}")
 
 
-def _inner_ending(path: Path) -> str:
+def named_ending(path: Path) -> str:
+    """The ending of a file's name, without that of its packing: .csv for x.csv.gz."""
     packed = path.suffix.lower() in PACKED_ENDINGS
     return (Path(path.stem) if packed else path).suffix.lower()
 

@@ -6,14 +6,14 @@ Try it: read_table(Path("my.csv")).column_names
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, Features
+from datasets import Dataset, Features, concatenate_datasets
 
 from train.data.csv_table import clean_names, csv_in_parts, read_csv
 from train.data.errors import DataError
@@ -66,14 +66,69 @@ def table_in_parts(path: Path, rows: int = ROWS_AT_ONCE) -> Iterator[Dataset]:
         raise DataError(f"{path} has no rows below its columns: add some.")
 
 
-def first_rows(path: Path, rows: int) -> Dataset:
-    """The first part of a table. Raises DataError as `read_table` does."""
-    return next(table_in_parts(path, rows))
+def read_parts(path: Path) -> Iterator[Dataset]:
+    """`read_table`, of a large table part by part, unless its layout, such as a JSON list, has to be read whole."""
+    if is_large([path]):
+        parts = table_in_parts(path)
+        try:
+            first = next(parts)
+        except DataError:
+            first = None
+        if first is not None:
+            yield first
+            yield from parts
+            return
+    yield read_table(path)
 
 
-def is_large(path: Path) -> bool:
-    """Whether a table has too many bytes to be read at once: then its rows go through parts (train/data/stored)."""
-    return bytes_of(path) > most_at_once()
+def read_files(files: Sequence[Path]) -> Dataset:
+    """`read_table` of one table after the other. Raises DataError where they have other columns than the first."""
+    tables: list[Dataset] = []
+    for file in files:
+        rows = read_table(file)
+        tables.append(_like(tables[0].column_names, rows, files[0], file) if tables else rows)
+    try:
+        return tables[0] if len(tables) == 1 else concatenate_datasets(tables)
+    except (ValueError, pa.ArrowException) as error:
+        raise DataError(f"{files[0].parent}: the files have columns of different kinds ({error}).") from error
+
+
+def files_in_parts(files: Sequence[Path], rows: int = ROWS_AT_ONCE) -> Iterator[Dataset]:
+    """`table_in_parts` of one table after the other. Raises DataError as `read_files`."""
+    names = None
+    for file in files:
+        for part in table_in_parts(file, rows):
+            names = names or part.column_names
+            yield part if part.column_names == names else _like(names, part, files[0], file)
+
+
+def _like(names: list[str], rows: Dataset, first: Path, file: Path) -> Dataset:
+    """The rows with their columns in this order."""
+    if set(names) != set(rows.column_names):
+        raise DataError(
+            f"{file} has the columns {quoted(rows.column_names)}, {first} has {quoted(names)}: the files of a split "
+            "must have the same."
+        )
+    return rows.select_columns(names)
+
+
+def first_rows(files: Sequence[Path], rows: int) -> Dataset:
+    """The first part of a table in one or several files. Raises DataError as `read_table` does."""
+    return next(files_in_parts(files, rows))
+
+
+def count_rows(files: Sequence[Path]) -> int | None:
+    """The rows of parquet files, as they say; None for others."""
+    try:
+        return sum(pq.read_metadata(file).num_rows for file in files)
+    except Exception:  # Versions of the format fail differently.
+        return None
+
+
+def is_large(files: Sequence[Path]) -> bool:
+    """Whether a table in one or several files has too many bytes to be read at once: then its rows go through parts
+    (train/data/stored)."""
+    return sum(map(bytes_of, files)) > most_at_once()
 
 
 def most_at_once() -> int:

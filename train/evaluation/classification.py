@@ -97,7 +97,7 @@ def evaluate(
         all_rows = metrics["rows"]
 
     # 3. How many of the rows were trained on: metrics on those are too optimistic.
-    measured_rows = len(settings.rows_of(len(split.rows)))
+    measured_rows = len(split) if isinstance(split, np.ndarray) else len(settings.rows_of(len(split.rows)))
     known = 0 if is_held_out else None
     # Of rows that were read as they came, the first alone are in the fingerprint.
     if own.fingerprint and not (own.arguments and own.arguments.data.streaming and not is_held_out):

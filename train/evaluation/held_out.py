@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+import pyarrow as pa
+from datasets import Dataset, Features, Value, concatenate_datasets
 
 from switch_model.checkpoint import read_training
 from train.arguments.arguments import Arguments
@@ -18,7 +20,7 @@ from train.data.fingerprint import Fingerprint, what_changed
 from train.data.loading import Split
 from train.data.source import DataSource
 from train.data.stored.digests import AT_ONCE, among, column, prints
-from train.data.stored.table import StoredPart
+from train.data.stored.table import ROWS_OF_BATCH, StoredPart
 from train.formatting import counted
 from train.runs.continuing import digest_of, read_fingerprint
 from train.runs.run import Run, RunError
@@ -143,7 +145,7 @@ def held_out_rows(own: Own, dataset: str, checkpoint: str) -> tuple[Split, str]:
         return _rows_known(own.arguments, own.fingerprint, dataset, checkpoint)
     data = TASKS[own.arguments.train.task].read(own.arguments.selection)
     if data is None:
-        return Split(Dataset.from_dict({"text": list(streams_of(own.arguments)["validation"])}), []), ""
+        return Split(_on_disk(streams_of(own.arguments)["validation"]), []), ""
     return Split(data.validation, data.labels, part=data.parts and data.parts[1]), ""
 
 
@@ -167,7 +169,7 @@ def _rows_known(arguments: Arguments, found: Fingerprint, dataset: str, checkpoi
         streams = streams_of(arguments)
         known = ("validation",) if arguments.data.source.on_hub else ("validation", "train")
         texts = chain.from_iterable(streams[name] for name in known)
-        split = Split(Dataset.from_dict({"text": list(_among_texts(texts, found.truly_held_out))}), [])
+        split = Split(_on_disk(_among_texts(texts, found.truly_held_out)), [])
     elif data.parts:
         split = _known_parts(*data.parts, found, changed=bool(changed))
     else:
@@ -205,3 +207,14 @@ def _said(found: Fingerprint, rows: int, changed: str) -> str:
 def _among_texts(texts: Iterator[str], known: np.ndarray) -> Iterator[str]:
     while some := list(islice(texts, AT_ONCE)):
         yield from (text for text, is_known in zip(some, among(prints(some), known), strict=True) if is_known)
+
+
+def _on_disk(texts: Iterator[str]) -> Dataset:
+    """Rows of texts, memory-mapped from a file that is removed with the process: there may be millions."""
+    with TemporaryDirectory(prefix="held-out-", ignore_cleanup_errors=True) as folder:
+        schema = Features({"text": Value("string")}).arrow_schema
+        path = str(Path(folder) / "texts.arrow")
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, schema) as file:
+            while some := list(islice(texts, ROWS_OF_BATCH)):
+                file.write_table(pa.table([pa.array(some, pa.string())], schema=schema))
+        return Dataset.from_file(path)

@@ -75,16 +75,16 @@ def tokenized_rows(split: Split, tokenizer: PreTrainedTokenizerFast, labels: lis
     return rows.with_transform(lambda batch: batch | {"labels": [index_of[label] for label in batch["labels"]]})
 
 
-def known_texts(found: Fingerprint, split: Split, most: int | None) -> int:
-    """How many of the first `most` texts of a split a run was trained on; None = of all."""
-    count = len(split.rows) if most is None else min(most, len(split.rows))
-    if split.part is None:
-        return found.known(column(split.rows.select(range(count)), "text"))
-    own = split.part.first(count)
-    return sum(
-        int(found.trained_on(own.of(np.arange(start, min(start + KNOWN_AT_ONCE, count))).prints).sum())
-        for start in range(0, count, KNOWN_AT_ONCE)
-    )
+def known_texts(found: Fingerprint, split: Split | np.ndarray, most: int) -> int:
+    """How many of the first `most` texts of a split, or of texts with these digests, a run was trained on."""
+    if not isinstance(split, np.ndarray) and split.part is None:
+        return found.known(column(split.rows.select(range(most)), "text"))
+    known = 0
+    for start in range(0, most, KNOWN_AT_ONCE):
+        places = np.arange(start, min(start + KNOWN_AT_ONCE, most))
+        own = split[places] if isinstance(split, np.ndarray) else split.part.of(places).prints
+        known += int(found.trained_on(own).sum())
+    return known
 
 
 def hidden_rows(tokenizer: PreTrainedTokenizerFast, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -9,11 +9,8 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from switch_model.analysis.typical_texts import TypicalTexts, unlike_in_words
@@ -30,13 +27,12 @@ from switch_model.storage.whole_files import write_atomically
 from switch_model.token_trace import TokenTrace
 from train.arguments.arguments import Arguments
 from train.arguments.device import pick_device
-from train.data.columns import choose_columns, names_in, texts_of
 from train.data.loading import load_split, load_training_data
-from train.data.pairs import load_pairs
 from train.data.source import DataSource
-from train.data.table_output import write_table
-from train.data.tables import read_table
+from train.data.stored.digests import column
+from train.data.table_output import Part
 from train.data.toy import make_toy_split
+from train.evaluation.asked_texts import answer_file, asked_texts, lines_into, lines_of_input, parts_and_texts, some
 from train.evaluation.classification import load_rows
 from train.evaluation.routing_table import routing_table, token_table, writes_table
 from train.formatting import counted, one_line
@@ -48,14 +44,12 @@ SHOWN_CHARACTERS = 60
 SHOWN_CANDIDATES = 5
 # Flags that only some kinds of models support.
 SAMPLING = ("temperature", "top_k", "top_p")
-NO_TEXT = "Standard input is empty. Give one text per line, or texts as arguments, --file or --dataset."
 
 
 def predict_all(predictor: Predictor, texts: Iterable[str], batch_size: int) -> Iterator[Prediction | None]:
     """One prediction per text, in order; None for a text without a token."""
     # The command line reads a byte that is not UTF-8 as a lone surrogate.
-    texts = map(replace_surrogates, texts)
-    while batch := list(islice(texts, batch_size)):
+    for batch in some(map(replace_surrogates, texts), batch_size):
         readable = [index for index, text in enumerate(batch) if _has_tokens(predictor, text)]
         found = dict(zip(readable, predictor.batch([batch[index] for index in readable]), strict=True))
         yield from (found.get(index) for index in range(len(batch)))
@@ -74,39 +68,34 @@ def random_predictor(num_classes: int, vocab_size: int, seed: int, device: str |
 
 def rows_to_show(
     checkpoint: str | None, source: DataSource, num_samples: int, toy_shape: dict[str, int] | None
-) -> tuple[list[str], list[str]]:
+) -> Iterator[tuple[str, str]]:
     """Texts and true class names of the first rows of a split. `toy_shape`: of the toy data, without a checkpoint."""
     if source.is_toy and toy_shape is not None:
         rows, names = make_toy_split(source.split, **toy_shape)
     else:
         rows, names, *_ = load_split(source) if checkpoint is None else load_rows(checkpoint, source)
     rows = rows.select(range(min(num_samples, len(rows))))
-    return list(rows["text"]), [names[label] for label in rows["label"]]
+    return zip(column(rows, "text"), (names[label] for label in column(rows, "label")), strict=True)
 
 
 def _has_tokens(predictor: Predictor, text: str) -> bool:
     return bool(text.strip()) and bool(predictor.tokenizer.tokenize(text[:1000]))
 
 
-def classify_file(predictor: Predictor, source: DataSource, batch_size: int) -> tuple[Dataset, list[dict[str, Any]]]:
-    """The rows of a table, and for each the new columns: `predicted`, and `p(class)` for each class.
+def classify_file(predictor: Predictor, source: DataSource, batch_size: int) -> Iterator[Part]:
+    """The rows of a table, part by part, and for each the new columns: `predicted`, and `p(class)` for each class.
 
     Raises:
         DataError: when the file can't be read, or its column of texts is ambiguous.
     """
-    rows, texts = _table_and_texts(source)
     nothing = dict.fromkeys(["predicted", *(f"p({label})" for label in predictor.model.config.labels)])
-    added = []
-    for prediction in predict_all(predictor, texts, batch_size):
-        scores = {} if prediction is None else prediction.scores
-        own = {"predicted": prediction.label} if prediction else {}
-        added.append(nothing | own | {f"p({label})": round(score, 4) for label, score in scores.items()})
-    return rows, added
-
-
-def _table_and_texts(source: DataSource) -> tuple[Dataset, list[str]]:
-    rows = read_table(Path(source.dataset))
-    return rows, texts_of(rows, choose_columns(source, names_in(rows), labelled=False))
+    for rows, texts in parts_and_texts(source):
+        added = []
+        for prediction in predict_all(predictor, texts, batch_size):
+            scores = {} if prediction is None else prediction.scores
+            own = {"predicted": prediction.label} if prediction else {}
+            added.append(nothing | own | {f"p({label})": round(score, 4) for label, score in scores.items()})
+        yield rows, added
 
 
 def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
@@ -126,30 +115,34 @@ def as_json(text: str, prediction: Prediction | None) -> dict[str, Any]:
 
 def print_texts(
     predictor: Predictor,
-    texts: Sequence[str],
-    true_labels: Sequence[str] | None,
+    texts: Iterable[tuple[str, str | None]],
     batch_size: int,
     trace: bool,
     trace_file: str | None,
     typical: TypicalTexts | None = None,
 ) -> None:
-    """A line per text: class and probability (with true labels: true, predicted); with `trace` also the routing.
+    """A line per text: class and probability (with its true class: true, predicted); with `trace` also the routing.
 
     Args:
+        texts: each with its true class, if known.
         typical: bounds of the training texts: a note on standard error for each text beyond them.
     """
     traced = []
-    for index, prediction in enumerate(predict_all(predictor, texts, batch_size)):
-        said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
-        cells = [*([true_labels[index]] if true_labels else []), said, one_line(texts[index])[:SHOWN_CHARACTERS]]
-        print("\t".join(map(one_line, cells)))
-        if typical and (unlike := typical.reasons(predictor.read(texts[index]).ids, predictor.tokenizer)):
-            print(f"note: “{cells[-1]}” is {unlike_in_words(unlike)}", file=sys.stderr)
-        if trace and prediction is not None:
-            print(routing_table(prediction))
-        wrote = {} if prediction is None or not (trace or trace_file) else _writes(predictor, prediction, [None], trace)
-        if trace_file:
-            traced.append(as_json(texts[index], prediction) | wrote)
+    for pairs in some(texts, batch_size):
+        predictions = predict_all(predictor, [text for text, _ in pairs], batch_size)
+        for (text, label), prediction in zip(pairs, predictions, strict=True):
+            said = "no text" if prediction is None else f"{prediction.label} {prediction.scores[prediction.label]:.3f}"
+            cells = [*([] if label is None else [label]), said, one_line(text)[:SHOWN_CHARACTERS]]
+            print("\t".join(map(one_line, cells)))
+            if typical and (unlike := typical.reasons(predictor.read(text).ids, predictor.tokenizer)):
+                print(f"note: “{cells[-1]}” is {unlike_in_words(unlike)}", file=sys.stderr)
+            wrote = {}
+            if prediction is not None and trace:
+                print(routing_table(prediction))
+            if prediction is not None and (trace or trace_file):
+                wrote = _writes(predictor, prediction, [None], trace)
+            if trace_file:
+                traced.append(as_json(text, prediction) | wrote)
     _write_traces(traced, trace_file)
 
 
@@ -178,20 +171,30 @@ def write_texts(model: AnyModel, tokenizer: PreTrainedTokenizerFast, options: ar
     if length is not None:
         asked["max_new_tokens"] = length
     asked = {name: value for name, value in asked.items() if value is not None}
-    rows, texts = asked_texts(options, paired=has_encoder)
-    if traced:
-        answers = _written_with_routing(model, tokenizer, texts, replace(STORY, **asked), options)
-    elif has_encoder:
-        settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
-        answers = translate(model, tokenizer, texts, **settings)
-    else:
-        answers = continue_texts(model, tokenizer, texts, replace(STORY, **asked))
-    if options.save_text:
-        save_lines(answers, options.save_text)
-    if rows is not None:
-        write_table(rows, [{"written": answer} for answer in answers], options.output)
-    elif answers and not traced:
-        print("\n".join(map(one_line, answers)))
+
+    def answers_to(texts: list[str], before: int) -> list[str]:
+        if traced:
+            return _written_with_routing(model, tokenizer, texts, replace(STORY, **asked), options)
+        if has_encoder:
+            settings = dict(batch_size=options.batch_size or 32, num_beams=beams, max_new_tokens=length)
+            return translate(model, tokenizer, texts, **settings)
+        return continue_texts(model, tokenizer, texts, replace(STORY, **asked | {"seed": options.seed + before}))
+
+    if options.file:
+        return answer_file(
+            options,
+            lambda texts, before: [{"written": answer} for answer in answers_to(texts, before)],
+            lambda text, own: own["written"],
+        )
+    done = 0
+    with lines_into(options.save_text) as write_line:
+        asked_for = asked_texts(options, has_encoder)
+        for texts in [list(asked_for)] if traced else some(asked_for):
+            for answer in answers_to(texts, done):
+                write_line(answer)
+                if not traced:
+                    print(one_line(answer))
+            done += len(texts)
 
 
 def _written_with_routing(
@@ -274,30 +277,35 @@ def fill_texts(model: SwitchForMaskedLM, tokenizer: PreTrainedTokenizerFast, opt
     refuse(options, ("num_beams", "max_new_tokens", *SAMPLING), "this model fills blanks, it does not generate text.")
     refuse(options, ("dataset",), f"its rows have no blanks. Give texts, or a --file, with {BLANK} in them.")
     filler = MaskFiller(model, tokenizer)
-    rows, texts = asked_texts(options)
-    fillings = [_filled(filler, text) for text in texts]
-    if options.save_text:
-        pairs = zip(texts, fillings, strict=True)
-        save_lines([text if isinstance(one, str) else one.text for text, one in pairs], options.save_text)
-    if rows is not None:
-        cells = [("", "") if isinstance(one, str) else (one.text, _all_candidates(one)) for one in fillings]
-        write_table(rows, [{"filled": text, "candidates": words} for text, words in cells], options.output)
-        return
+    if options.file:
+        return answer_file(
+            options,
+            lambda texts, _: [_filled_cells(_filled(filler, text)) for text in texts],
+            lambda text, own: own["filled"] or text,
+        )
     traced = []
-    for text, filling in zip(texts, fillings, strict=True):
-        if isinstance(filling, str):
-            print(f"{filling}\t{one_line(text)[:SHOWN_CHARACTERS]}")
-            traced.append({"text": text, "filled": None})
-            continue
-        print(one_line(filling.text))
-        for index, blank in enumerate(filling.blanks):
-            print(f"  blank {index + 1}: {_candidates(blank)}")
-        if options.trace:
-            print(token_table(filling.answer.tokens, filling.routing))
-        places = [blank.token for blank in filling.blanks]
-        wrote = _writes(filler, filling, places, options.trace) if _is_traced(options) else {}
-        traced.append({"text": text, "filled": filling.text, **_trace_as_json(filling.answer), **wrote})
+    with lines_into(options.save_text) as write_line:
+        for text in asked_texts(options):
+            found = _print_filling(filler, text, options)
+            write_line(found["filled"] or text)
+            traced += [found] if options.trace_file else []
     _write_traces(traced, options.trace_file)
+
+
+def _print_filling(filler: MaskFiller, text: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Print the filled text and its candidates, and the routing if that is asked for; all of it for JSON."""
+    filling = _filled(filler, text)
+    if isinstance(filling, str):
+        print(f"{filling}\t{one_line(text)[:SHOWN_CHARACTERS]}")
+        return {"text": text, "filled": None}
+    print(one_line(filling.text))
+    for index, blank in enumerate(filling.blanks):
+        print(f"  blank {index + 1}: {_candidates(blank)}")
+    if options.trace:
+        print(token_table(filling.answer.tokens, filling.routing))
+    places = [blank.token for blank in filling.blanks]
+    wrote = _writes(filler, filling, places, options.trace) if _is_traced(options) else {}
+    return {"text": text, "filled": filling.text, **_trace_as_json(filling.answer), **wrote}
 
 
 def _filled(filler: MaskFiller, text: str) -> Filling | str:
@@ -308,37 +316,12 @@ def _filled(filler: MaskFiller, text: str) -> Filling | str:
         return str(error)
 
 
-def _all_candidates(filling: Filling) -> str:
-    return " | ".join(map(_candidates, filling.blanks))
+def _filled_cells(filling: Filling | str) -> dict[str, Any]:
+    if isinstance(filling, str):
+        return {"filled": "", "candidates": ""}
+    return {"filled": filling.text, "candidates": " | ".join(map(_candidates, filling.blanks))}
 
 
 def _candidates(blank: Blank) -> str:
     """The most probable words of a blank, with probabilities."""
     return ", ".join(f"{word} {share:.3f}" for word, share in blank.candidates[:SHOWN_CANDIDATES])
-
-
-def asked_texts(options: argparse.Namespace, paired: bool = False) -> tuple[Dataset | None, list[str]]:
-    """The input texts: arguments, lines of standard input, a column of a file (with its rows), or the first rows of a
-    data set, of texts or `paired`. Raises DataError when a file or a data set can't be read."""
-    if options.file:
-        return _table_and_texts(DataSource(options.file, text_column=options.text_column))
-    if options.dataset:
-        source = DataSource.of(options)
-        rows = load_pairs(source) if paired else load_split(source, labelled=False)[0]
-        return None, rows["text"][: options.num_samples or 20]
-    return None, options.texts or lines_of_input()
-
-
-def lines_of_input() -> list[str]:
-    """The lines of standard input; prints a hint if there are none."""
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")  # A byte that is not UTF-8 must not stop the others.
-    lines = [line.rstrip("\n") for line in sys.stdin]
-    if not lines:
-        print(NO_TEXT, file=sys.stderr)
-    return lines
-
-
-def save_lines(texts: Sequence[str], path: str) -> None:
-    """Write a file with a line per text."""
-    write_atomically(path, "".join(f"{one_line(text)}\n" for text in texts))

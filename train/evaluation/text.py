@@ -5,11 +5,12 @@ Try it: python -m train evaluate --checkpoint runs/… --dataset en_hi --split t
 
 import math
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -23,7 +24,7 @@ from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import write_atomically
 from train.data.errors import DataError
 from train.data.loading import Split, read_split
-from train.data.packing import stream_texts
+from train.data.packing import Blocks, pack, prints_of, smallest_type, stream_texts
 from train.data.pairs import read_pairs
 from train.data.source import DataSource
 from train.data.stored.digests import column
@@ -42,9 +43,9 @@ def measure_texts(
     source: DataSource,
     settings: EvaluationSettings,
     held_out: Split | None = None,
-) -> tuple[Split, dict[str, Any]]:
-    """The rows that a model without classes is measured on, of which the first `settings.num_samples` count, and its
-    metrics. `held_out`: rows to evaluate instead of the split's.
+) -> tuple[Split | np.ndarray, dict[str, Any]]:
+    """The rows that a model without classes is measured on, of which the first `settings.num_samples` count, or the
+    (N,) digests of those that count; and its metrics. `held_out`: rows to evaluate instead of the split's.
 
     Raises DataError when the data can't be read or are empty; ValueError for a model without a head.
     """
@@ -114,21 +115,25 @@ def _next_tokens(
     source: DataSource,
     settings: EvaluationSettings,
     held_out: Split | None,
-) -> tuple[Split, dict[str, Any]]:
-    """Texts as one stream, each followed by an end token, cut into the model's block size; blocks are independent."""
-    block = model.config.block_size
-    found = stream_texts(source) if held_out is None else column(held_out.rows, "text")
-    texts = list(islice(found, settings.num_samples))
-    if not texts:
-        raise DataError(f"{source.dataset} ({source.split}) has no text.")
-    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    stream = np.concatenate([[*own, *end] for own in ids])
-    blocks = [torch.as_tensor(stream[start : start + block]) for start in range(0, len(stream), block)]
-    blocks = [own for own in blocks if len(own) > 1]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Texts as one stream on disk, each followed by an end token, cut into the model's block size; blocks are
+    independent."""
+    found = islice(stream_texts(source) if held_out is None else column(held_out.rows, "text"), settings.num_samples)
+    with TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True) as folder:
+        path, dtype = Path(folder) / "texts.bin", smallest_type(tokenizer)
+        counts = pack(found, tokenizer, path, dtype)
+        blocks = Blocks(path, dtype, model.config.block_size, whole=False)
+        if not len(blocks):
+            raise DataError(f"{source.dataset} ({source.split}) has no text.")
+        return np.fromfile(prints_of(path), "<u8"), _of_blocks(model, blocks, counts, settings)
+
+
+def _of_blocks(model: AnyModel, blocks: Blocks, counts: dict[str, int], settings: EvaluationSettings) -> dict[str, Any]:
+    """`_next_tokens` of a stream with these numbers of texts, tokens and characters."""
     nats, right, asked, totals = 0.0, 0, 0, RoutingTotals()
     for start in range(0, len(blocks), settings.batch_size):
-        own = blocks[start : start + settings.batch_size]
+        places = range(start, min(start + settings.batch_size, len(blocks)))
+        own = [torch.as_tensor(blocks[place]["input_ids"]) for place in places]
         lengths = torch.tensor([len(part) for part in own])
         batch_BT = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=model.config.pad_token_id)
         mask_BT = torch.arange(batch_BT.shape[1]) < lengths.unsqueeze(1)
@@ -144,17 +149,16 @@ def _next_tokens(
         right += int((logits_BTV.argmax(-1) == labels_BT).sum())
         asked += int((labels_BT != IGNORED_LABEL).sum())
         totals.add(output.routing)
-    characters = sum(map(len, texts))
-    return Split(Dataset.from_dict({"text": texts}), []), {
+    return {
         "perplexity": math.exp(nats / asked),
         # Nats per token, converted to bits, divided by the mean number of characters per token.
-        "bits_per_character": nats / asked / math.log(2) * len(stream) / characters,
+        "bits_per_character": nats / asked / math.log(2) * counts["tokens"] / counts["characters"],
         "accuracy": right / asked,
-        "rows": len(texts),
-        "tokens": len(stream),
-        "characters": characters,
+        "rows": counts["texts"],
+        "tokens": counts["tokens"],
+        "characters": counts["characters"],
         "routing": totals.summary(),
-        **measured(model, [{"input_ids": own} for own in blocks], settings.reliance, settings.progress),
+        **measured(model, blocks, settings.reliance, settings.progress),
     }
 
 

@@ -24,6 +24,7 @@ from train.data.errors import DataError
 from train.data.packing import stream_texts
 from train.data.pairs import pair_texts
 from train.data.source import DataSource
+from train.data.tables import count_rows
 from train.formatting import shortened
 from train.preflight.data_warnings import (
     about_classes,
@@ -144,7 +145,7 @@ def data_report(
 def notes(arguments: Arguments) -> list[str]:
     """The first warnings about a user's file, each cut to its first sentence, for the log of a run."""
     data, task = arguments.data, arguments.train.task
-    if not data.source.is_file or data.features_column:
+    if not data.source.is_own or data.features_column:
         return []
     try:
         report = data_report(data.source, task=task, validation_size=data.validation_size, seq_len=data.seq_len)
@@ -270,14 +271,14 @@ def _of_pairs(asked: _Asked) -> DataReport:
 
 def _of_texts(asked: _Asked) -> DataReport:
     source, streamed = asked.source, TASKS[asked.task].streamed
-    path = source.local_file()
-    columns, text_column, all_texts, first = _columns_and_texts(asked, path, streamed)
+    files = source.local_files()
+    columns, text_column, all_texts, first = _columns_and_texts(asked, files, streamed)
     texts = [text for text in all_texts if text.strip()]
     if not texts:
         raise DataError(f"{source.dataset} has no row with a text.")
     # For a local stream, the file's metadata have the number of rows.
     cut_short = streamed and len(all_texts) == MOST_ROWS
-    rows = pyarrow.parquet.read_metadata(path).num_rows if cut_short and path else len(texts)
+    rows = (count_rows(files) if cut_short and files else None) or len(texts)
     remarks: list[str] = []
     if first is not None:
         rows, remarks, cut_short = round(len(texts) * first.times), first.remarks, cut_short or bool(first.remarks)
@@ -314,12 +315,12 @@ def _of_texts(asked: _Asked) -> DataReport:
 
 
 def _columns_and_texts(
-    asked: _Asked, path: Path | None, streamed: bool
+    asked: _Asked, files: list[Path], streamed: bool
 ) -> tuple[list[str], str, list[str], LookedAt | None]:
     """All columns, the text column, its cells, and the rows that these are of; of a stream the first cells alone."""
     source, usual = asked.source, "text"
-    if streamed and not (source.is_at_hand or source.is_file):
-        columns = pyarrow.parquet.read_schema(path).names if path else []
+    if streamed and (source.on_hub or not (source.is_at_hand or source.is_file or count_rows(files) is None)):
+        columns = pyarrow.parquet.read_schema(files[0]).names if files else []
         if columns:
             usual = ",".join(choose_columns(source, columns, labelled=False).texts)
         return columns, source.text_column or usual, list(islice(stream_texts(source), MOST_ROWS)), None
@@ -335,7 +336,8 @@ def _columns_and_texts(
 def _validation_rows(asked: _Asked) -> int | None:
     if not asked.source.has_own_validation:
         return None
-    return pyarrow.parquet.read_metadata(asked.source.at("validation").local_file()).num_rows
+    own = asked.source.at("validation")
+    return count_rows(own.local_files()) or len(looked_at(own).rows)
 
 
 def _held_out(asked: _Asked, rows: int, validation: int | None) -> int:

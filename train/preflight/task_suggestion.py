@@ -65,7 +65,7 @@ def fitting_task(source: DataSource) -> str:
 def columns_by_content(source: DataSource) -> tuple[str, str] | None:
     """(column of texts, column of classes) of a table with two columns without usual names, found by content: many
     distinct values in one, few in the other. None for any other data set."""
-    if not source.is_file:
+    if not source.is_own:
         return None
     try:
         rows, _ = read_rows(source.at("train"), LOOKED_AT)

@@ -257,10 +257,9 @@ def _blocks(arguments: Arguments, tokenizer: PreTrainedTokenizerFast, most: int 
     if source.is_toy:
         what["seed"] = arguments.train.seed
     splits = ("train", "validation") if source.has_own_validation else ("train",)
-    for path in source.files() if source.is_file else [source.at(split).local_file() for split in splits]:
-        if path:  # So that a changed file is packed again.
-            state = path.stat()
-            what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    for path in [path for split in splits for path in source.at(split).local_files()]:
+        state = path.stat()  # So that a changed file is packed again.
+        what[path.name] = [str(path.resolve()), state.st_size, state.st_mtime_ns]
     files, info = packed(what, tokenizer, streams_of(arguments))
     train, validation = (Blocks(files[name], info["dtype"], data.seq_len) for name in ("train", "validation"))
     if not len(train) or not len(validation):

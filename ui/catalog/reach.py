@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from train.data.errors import NO_ANSWER, NOT_IN_FOLDER, OFFLINE, Unreachable
-from train.data.source import LOCAL_SPLITS, DataSource
+from train.data.source import DataSource, split_files
 
 # How long what could not be reached is said not to be.
 REMEMBERED_SECONDS = 120.0
@@ -96,8 +96,7 @@ class DataReach:
         if source.is_at_hand or source.is_file:
             return ""
         if (folder := source.folder) is not None:
-            there = any((folder / f"{split}.parquet").is_file() for split in LOCAL_SPLITS)
-            return "" if there else NOT_IN_FOLDER
+            return "" if split_files(folder) else NOT_IN_FOLDER
         if source.known and source.known.hub_id is None:
             return "it is in no folder here"
         if _is_cached(source):

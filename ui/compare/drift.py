@@ -124,7 +124,7 @@ class Drift:
         """The first text that a run held out; "" where there is none, or it may be another visitor's."""
         try:
             run = self.workspace.run(name)
-            if self.workspace.limits and run.arguments().data.source.is_file:
+            if self.workspace.limits and run.arguments().data.source.is_own:
                 return ""
             samples = validation_samples(run, name, CLASSIFIER)
         except RunError:

@@ -62,7 +62,7 @@ def _held_out(shelf: ModelShelf, library: SampleLibrary, model: str) -> Sample |
         return None
     run, source = Run(folder.parent), f"run {folder.parent.name}"
     try:
-        if run.arguments().data.source.is_file:
+        if run.arguments().data.source.is_own:
             return None
     except RunError:
         return None

@@ -39,7 +39,7 @@ def open_run(workspace: Workspace, explore: ExploreTab, name: str | None, visito
         raise gr.Error(page_words(error), print_exception=False) from error
     moved = Opened(gr.Tabs(selected="explore"), gr.update(choices=explore.shelf.choices(), value=key))
     # What a stranger uploaded is shown to nobody else.
-    may_see = workspace.may_change(name, visitor) or not data.is_file
+    may_see = workspace.may_change(name, visitor) or not data.is_own
     source = f"run {name}"
     if not may_see or not (samples := validation_samples(run, source, kind)):
         return moved

@@ -1,13 +1,13 @@
 """A table too large for memory, read once in parts and kept on disk: its rows as mapped Arrow, and their digests.
 
 The folder is named by the content of what was read and how, so that the next run finds it, and a changed file does not.
-Try it: stored_table(DataSource("my.csv"), "classes", None, file_parts(Path("my.csv"))).rows[0]
+Try it: stored_table(DataSource("my.csv"), "classes", None, file_parts([Path("my.csv")])).rows[0]
 """
 
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ from train.data.errors import DataError
 from train.data.source import DataSource
 from train.data.stored.cache import cache_folder
 from train.data.stored.digests import prints
-from train.data.tables import table_in_parts
+from train.data.tables import files_in_parts
 from train.formatting import one_line
 
 Kind = Literal["classes", "texts", "pairs"]
@@ -198,16 +198,19 @@ def stored_table(source: DataSource, kind: Kind, names: list[str] | None, parts:
     return StoredTable(folder, **info)
 
 
-def file_parts(path: Path) -> Parts:
-    """The parts of a table's file. Raises DataError when it can't be opened."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
-    return Parts(_content(path, state.st_size, state.st_mtime_ns), lambda: table_in_parts(path))
+def file_parts(files: Sequence[Path]) -> Parts:
+    """The parts of a table's files. Raises DataError when one can't be opened."""
+    contents = []
+    for path in files:
+        try:
+            state = path.stat()
+            contents.append(_content(path, state.st_size, state.st_mtime_ns))
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
+    return Parts("+".join(contents), lambda: files_in_parts(files))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _content(path: Path, size: int, time: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
