@@ -1,6 +1,9 @@
 """A table too large for memory gives the rows, digests and token ids of one read whole, and says what it can't do."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from train.data.fingerprint import Fingerprint
 from train.data.loading import load_training_data, read_split
 from train.data.pairs import load_training_pairs
 from train.data.source import DataSource, Selection
-from train.data.stored import table
+from train.data.stored import cache, table
 from train.data.tables import ROWS_AT_ONCE
 from train.data.toy import make_toy
 from train.preflight.data_report import data_report
@@ -225,3 +228,27 @@ def test_of_a_large_table_a_sample_is_analysed_and_said(in_parts, tmp_path, monk
     rows = rows_to_analyze([], DataSource(str(path)))
     assert len(rows.texts) == len(set(rows.texts)) == 10 and "10 of the 87 texts, drawn at random" in rows.note
     assert len(rows_to_analyze([], DataSource(str(path)), num_samples=30).texts) == 30
+
+
+def test_of_a_full_cache_the_least_recently_used_goes_but_for_what_a_process_uses(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWITCH_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("SWITCH_CACHE_GB", "0.000002")
+    folders = {name: cache.cache_folder("tables") / name for name in ("used", "old", "new", "newest")}
+    for age, folder in enumerate(folders.values()):
+        folder.mkdir(parents=True)
+        (folder / "rows").write_bytes(bytes(1_000))
+        os.utime(folder, (1e9 + age, 1e9 + age))
+    code = f"from pathlib import Path; from train.data.stored.cache import use; use(Path({str(folders['used'])!r})); "
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}print(flush=True); input()"], stdin=pipe, stdout=pipe
+    ) as process:
+        process.stdout.readline()
+        os.utime(cache._mark(folders["used"]), (1, 1))
+        cache.make_room()
+        assert [name for name, folder in folders.items() if folder.is_dir()] == ["used", "newest"]
+        assert capsys.readouterr().err.count("removed") == 2
+        process.communicate(b"\n")
+    monkeypatch.setenv("SWITCH_CACHE_GB", "0.000001")
+    cache.make_room()
+    assert [name for name, folder in folders.items() if folder.is_dir()] == ["newest"]

@@ -22,7 +22,7 @@ from train.data.cells import texts_in
 from train.data.columns import Columns, cells_of, choose_columns, joined, names_in
 from train.data.loading import files_of, read_rows, stream_hub
 from train.data.source import DataSource
-from train.data.stored.cache import cache_folder
+from train.data.stored.cache import cache_folder, make_room, use
 from train.data.stored.digests import prints
 from train.data.table_file import named_ending
 from train.data.tables import files_in_parts, is_large
@@ -138,6 +138,7 @@ def packed(
         + tokenizer.backend_tokenizer.to_str().encode()
     ).hexdigest()[:24]
     folder = cache_folder("packed") / key
+    use(folder)
     if not (folder / "info.json").is_file():
         dtype = smallest_type(tokenizer)
         aside = folder.with_name(f"{key}.{os.getpid()}")
@@ -153,5 +154,6 @@ def packed(
             aside.rename(folder)
         except OSError:  # Another run has made it meanwhile.
             shutil.rmtree(aside)
+        make_room()
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     return {name: folder / f"{name}.bin" for name in splits}, info

@@ -33,7 +33,7 @@ from train.data.columns import (
 )
 from train.data.errors import DataError
 from train.data.source import DataSource
-from train.data.stored.cache import cache_folder
+from train.data.stored.cache import cache_folder, make_room, use
 from train.data.stored.digests import prints
 from train.data.tables import files_in_parts
 from train.formatting import one_line
@@ -188,12 +188,13 @@ def stored_table(source: DataSource, kind: Kind, names: list[str] | None, parts:
     asked = [source.dataset if source.known else "", source.text_column, source.label_column, source.target_column]
     told = json.dumps([VERSION, parts.content, kind, names, *asked])
     folder = cache_folder("tables") / hashlib.sha256(told.encode()).hexdigest()[:24]
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    use(folder)
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "info.json").is_file():
             print(f"{source.dataset} is read once, into {folder} …", file=sys.stderr, flush=True)
             with folder_written_aside(folder) as aside:
                 _Writer(aside, source, kind, names).write(parts.read())
+            make_room()
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     return StoredTable(folder, **info)
 

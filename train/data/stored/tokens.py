@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from switch_model.storage.tokenizer_io import target_of
 from switch_model.storage.whole_files import folder_written_aside
+from train.data.stored.cache import make_room
 from train.data.stored.table import ROWS_OF_BATCH, StoredPart
 from train.data.tokenizers import Encoder, pair_encoder, pair_fits, text_encoder
 
@@ -74,6 +75,7 @@ def tokenized(part: StoredPart, tokenizer: PreTrainedTokenizerFast, *, pairs: bo
         print(f"{len(table.rows):,} rows are tokenized once, into {folder} …", file=sys.stderr, flush=True)
         with folder_written_aside(folder) as aside:
             _write(table.rows, encode, tokenizer.model_max_length if pairs else None, aside)
+        make_room()
     whole = concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
     lengths = part.taken(np.load(folder / LENGTHS, mmap_mode="r"))
     some = part.of(lengths > 0)
