@@ -8,15 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from switch_model import SwitchConfig, SwitchForSequenceClassification
+from tests.support.small_model import SMALL
 from tests.support.waits import PATIENCE
 from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.data.fingerprint import Fingerprint
+from train.data.toy import make_toy
 from train.distributed.checks import check_experts, check_same_number, check_several
 from train.distributed.processes import Processes
 from train.runs.run import Run, RunError
@@ -118,12 +121,36 @@ def test_divided_weights_train_as_whole_ones_do_and_go_on_from_an_ordinary_check
     same()
 
 
+def test_rows_as_they_come_are_shared_by_both_processes_and_a_run_goes_on_behind_the_last(tmp_path):
+    rows, names = make_toy(100, seed=5)
+    frame = pd.DataFrame({"text": rows["text"][:], "label": [names[label] for label in rows["label"]]})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    arguments = [*ARGUMENTS, "--dataset", str(tmp_path / "rows.csv"), *SMALL, "--token_dropout", "0"]
+    arguments += shlex.split("--streaming true --shuffle_buffer 20 --validation_size 0.2 --max_steps 10 --eval_steps 5")
+    two, one = Run(tmp_path / "two"), Run(tmp_path / "one")
+    # About eighty rows a pass: the second pass begins before the first checkpoint.
+    in_two(*arguments, "--batch_size", "10", "--expert_parallel", "2", "--output_dir", str(two.folder))
+    assert main([*arguments, "--batch_size", "20", "--output_dir", str(one.folder)]) == 0
+
+    def same() -> None:
+        same_metrics(two, one)
+        same_weights(two.last_checkpoint() / "model.safetensors", one.last_checkpoint() / "model.safetensors")
+
+    same()
+    shutil.rmtree(two.last_checkpoint())
+    shutil.rmtree(two.best)
+    two.set_state("stopped")
+    in_two("resume", str(two.folder))
+    same()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         ("--expert_parallel 3", "torchrun --nproc_per_node 3"),
         ("--fsdp true", "torchrun --nproc_per_node 2"),
         ("--expert_parallel 0", "at least 1"),
+        ("--expert_parallel 2 --train_only experts", "--fsdp true divides experts too"),
     ],
 )
 def test_what_needs_other_processes_is_refused_with_the_command(flags, said, capsys):

@@ -51,6 +51,7 @@ def test_a_classifier_of_vectors_is_trained_measured_and_named(tmp_path, capsys)
     for command in (["predict", "a text"], ["analyze", "--dataset", data, "--output", str(tmp_path / "report")]):
         assert main([command[0], "--checkpoint", run, *command[1:]]) == 2
         assert "takes vectors of numbers, not texts" in capsys.readouterr().err
+    assert main(["--init_from", run]) == 2 and "it takes vectors of numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

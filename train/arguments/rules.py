@@ -119,6 +119,7 @@ def check_values(data: Any, model: Any, train: Any) -> None:
             raise ValueError(f"--{name} {value} is not allowed: it must be {words}.")
 
 
+_SPREAD = "all or router with --expert_parallel; --fsdp true divides experts too"
 _NO_LORA = "0 without --init_from: beside random weights, adapters have nothing to adapt"
 
 
@@ -131,7 +132,8 @@ def _from_another_model(model: Any, train: Any) -> list[tuple[str, Any, bool, st
         ("upcycle", train.upcycle, not train.upcycle or bool(train.init_from), "0 without --init_from"),
         ("hot_share", train.hot_share, 0 < train.hot_share <= 1, "above 0 and at most 1"),
         ("train_only", only, not hot or bool(train.init_from), "all, router or experts without --init_from"),
-        ("train_only", only, not hot or train.expert_parallel == 1, "all, router or experts with --expert_parallel"),
+        # DistributedDataParallel wants a weight of its own to average.
+        ("train_only", only, only in ("all", "router") or train.expert_parallel == 1, _SPREAD),
         # Decay would shrink the experts that are left out.
         ("weight_decay", train.weight_decay, not hot or train.weight_decay == 0, "0 with --train_only hot_experts"),
         ("lora_rank", train.lora_rank, train.lora_rank >= 0, "at least 1, or 0"),

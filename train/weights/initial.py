@@ -83,7 +83,12 @@ def _start(
     model_class: type[SwitchPreTrainedModel],
     task: Task,
 ) -> InitialWeights:
-    """Reduce two vocabularies to one if the task has one text."""
+    """Reduce two vocabularies to one if the task has one text. Raises ValueError for a model without texts."""
+    if config.inputs_embeds_size is not None:
+        raise ValueError(
+            "--init_from is not possible with that model: it takes vectors of numbers, and what it has learned of them "
+            "says nothing of texts. Leave --init_from out, or start from a model of texts."
+        )
     if config.decoder_vocab_size is not None and not task.paired:
         config = copy.deepcopy(config)
         if _only_writes(task):
