@@ -4,6 +4,7 @@ The encoder gets texts in batches of 32, as a transformers pipeline makes them, 
 states and a linear layer stand for its head. Try it: python -m benchmarks.throughput [texts]
 """
 
+import copy
 import sys
 
 import torch
@@ -27,7 +28,7 @@ class LibraryClassifier(nn.Module):
     def __init__(self, predictor: Predictor):
         super().__init__()
         own = predictor.model.config
-        self.tokenizer = predictor.tokenizer
+        self.tokenizer = copy.deepcopy(predictor.tokenizer)  # Its padding is state, which a Predictor works around.
         self.encoder = SwitchTransformersEncoderModel(
             SwitchTransformersConfig(
                 vocab_size=own.vocab_size, d_model=own.d_model, d_kv=own.d_kv, d_ff=own.d_ff, num_heads=own.num_heads,

@@ -146,6 +146,24 @@ class Routing:
             capacity=self.capacity[index : index + 1],
         )
 
+    def examples(self) -> list["Routing"]:
+        """`example` of every sequence. Where padding is on the right alone they are views of this record's tensors,
+        which is several times as fast."""
+        lengths = lengths_of_right_padded(self.mask)
+        if lengths is None:
+            return [self.example(index) for index in range(len(self.mask))]
+        return [
+            Routing(
+                name=self.name,
+                logits=self.logits[row : row + 1, :length],
+                expert=self.expert[row : row + 1, :length],
+                slot=self.slot[row : row + 1, :length],
+                mask=self.mask[row : row + 1, :length],
+                capacity=self.capacity[row : row + 1],
+            )
+            for row, length in enumerate(lengths)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers for JSON. An ablated expert's logit of -inf becomes null."""
         values = {key: getattr(self, key).detach().cpu().tolist() for key in _TENSORS if key != "logits"}
@@ -178,6 +196,13 @@ class Routing:
 
 
 _TENSORS = ("logits", "expert", "slot", "mask", "capacity")
+
+
+def lengths_of_right_padded(mask: Tensor) -> list[int] | None:
+    """Number of real tokens of each row of a (B, T) mask; None where padding is not on the right alone."""
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        return None
+    return mask.sum(dim=1).tolist()
 
 
 def json_logits(logits: Tensor) -> list[list[list[float | None]]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from switch_model.routing import UNLIMITED, Routing, json_logits, logits_of_json
+from switch_model.routing import UNLIMITED, Routing, json_logits, lengths_of_right_padded, logits_of_json
 
 
 @dataclass(frozen=True, eq=False)  # Tensors have no single truth value to compare by.
@@ -175,6 +175,17 @@ class TopKRouting:
         """Sequence `index` alone, without its padding: a record with B = 1 and every token real."""
         real_T = self.mask[index]
         return self._with(lambda one: one[index, real_T].unsqueeze(0) if one.dim() > 1 else one[index : index + 1])
+
+    def examples(self) -> list["TopKRouting"]:
+        """`example` of every sequence; views where padding is on the right alone."""
+        lengths = lengths_of_right_padded(self.mask)
+        if lengths is None:
+            return [self.example(index) for index in range(len(self.mask))]
+
+        def first(row: int, length: int) -> "TopKRouting":
+            return self._with(lambda one: one[row : row + 1] if one.dim() == 1 else one[row : row + 1, :length])
+
+        return [first(row, length) for row, length in enumerate(lengths)]
 
     def _with(self, changed: Any) -> "TopKRouting":
         own = {name: getattr(self, name) for name in ("experts", "weights", "mask", "logits", "slots", "limit")}

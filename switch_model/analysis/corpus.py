@@ -241,7 +241,7 @@ def _layers_that_read(config: Any) -> tuple[str, ...]:
 def _encoded(pipeline: TextPipeline, texts: Sequence[str]) -> tuple[list[str], list[Any], list[int]]:
     """(the texts that have a token, what the tokenizer makes of them, their indices)."""
     texts = [replace_surrogates(text[:MAX_CHARACTERS]) for text in texts]
-    encodings = pipeline.tokenizer.backend_tokenizer.encode_batch(texts)
+    encodings = pipeline.encode_all(texts)
     kept = [index for index, encoding in enumerate(encodings) if encoding.ids]
     if not kept:
         raise ValueError("None of the texts has a visible character: there is nothing to analyse.")

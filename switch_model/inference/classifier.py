@@ -100,7 +100,7 @@ class Predictor(TextPipeline):
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("Give a list of texts, each a str.")
         # 1. Tokenise.
-        read = [self.read(text) for text in texts]
+        read = self.read_all(texts)
         for index, one in enumerate(read):
             if not one.ids:
                 which = "The text" if len(texts) == 1 else f"Text {index}"
@@ -126,7 +126,7 @@ class Predictor(TextPipeline):
         # Multi-label: an independent probability for each class.
         several = self.model.config.problem_type == "multi_label_classification"
         scores_BC = (logits_BC.sigmoid() if several else logits_BC.softmax(-1)).cpu().tolist()
-        records = [record.detached() for record in output.routing]
+        records = [record.detached().examples() for record in output.routing]
         votes_BTC = bias_C = None
         if output.votes is not None:
             votes_BTC, bias_C = output.votes.float().cpu(), self.model.classifier.bias.detach().float().cpu()
@@ -135,7 +135,7 @@ class Predictor(TextPipeline):
         predictions = []
         for row, one in enumerate(read):
             scores = dict(zip(self.model.config.labels, scores_BC[row], strict=True))
-            trace = one.trace(tuple(record.example(row) for record in records))
+            trace = one.trace(tuple(record[row] for record in records))
             votes = None if votes_BTC is None else votes_BTC[row, : len(one.tokens)]
             predictions.append(Prediction(max(scores, key=scores.__getitem__), scores, trace, votes, bias_C))
         return predictions

@@ -4,11 +4,13 @@ Legend: T tokens of a text.
 Try it: Predictor.from_checkpoint("assets/models/ag_news").read("Oil prices rose.").tokens
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import torch
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.adapters.loading import load_any
@@ -111,7 +113,23 @@ class TextPipeline:
     def read(self, text: str) -> ReadText:
         """Tokenize a text, cut to the model's maximum length."""
         text = replace_surrogates(text)
-        encoding = self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS])
+        return self._as_read(text, self.tokenizer.backend_tokenizer.encode(text[:MAX_CHARACTERS]))
+
+    def read_all(self, texts: Sequence[str]) -> list[ReadText]:
+        """`read` of several texts."""
+        texts = [replace_surrogates(text) for text in texts]
+        return [self._as_read(text, encoding) for text, encoding in zip(texts, self.encode_all(texts), strict=True)]
+
+    def encode_all(self, texts: Sequence[str]) -> list[Encoding]:
+        """What the tokenizer makes of texts without lone surrogates, on all cores; never padded."""
+        backend, texts = self.tokenizer.backend_tokenizer, [text[:MAX_CHARACTERS] for text in texts]
+        encodings = backend.encode_batch(texts)
+        # Padding is state of the backend too: `tokenizer(texts, padding=True)` leaves it on.
+        if any(0 in encoding.attention_mask for encoding in encodings):
+            return [backend.encode(text) for text in texts]
+        return encodings
+
+    def _as_read(self, text: str, encoding: Encoding) -> ReadText:
         tokens = [
             text[start:end] or token for (start, end), token in zip(encoding.offsets, encoding.tokens, strict=True)
         ]

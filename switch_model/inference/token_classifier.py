@@ -56,7 +56,7 @@ class TokenClassifier(TextPipeline):
     def batch(self, texts: Sequence[str], interventions: AnyInterventions = None) -> list[TokenPrediction]:
         """The same for several texts, in one padded pass. Raises ValueError when a text has no tokens, or when
         interventions do not fit."""
-        read = [self.read(text) for text in texts]
+        read = self.read_all(texts)
         for index, one in enumerate(read):
             if not one.ids:
                 raise ValueError(f"Text {index} is empty, or has no visible character: there is nothing to classify.")
@@ -66,11 +66,11 @@ class TokenClassifier(TextPipeline):
         input_ids_BT, mask_BT = padded([one.ids for one in read], config.pad_token_id)
         output = self.model(input_ids_BT.to(device), mask_BT.to(device), interventions, output_routing=True)
         scores_BTC = output.logits.float().softmax(-1).cpu()
-        records = [record.detached() for record in output.routing or ()]
+        records = [record.detached().examples() for record in output.routing or ()]
         predictions = []
         for row, one in enumerate(read):
             scores_TC = scores_BTC[row, : len(one.tokens)]
             labels = [config.labels[index] for index in scores_TC.argmax(-1).tolist()]
-            trace = one.trace(tuple(record.example(row) for record in records))
+            trace = one.trace(tuple(record[row] for record in records))
             predictions.append(TokenPrediction(labels, config.labels, scores_TC, trace))
         return predictions

@@ -13,7 +13,8 @@ from switch_model.routing import Routing
 #   hidden_states: (B, T, D) each: the first block's input, the output of every block but the last, and the last hidden
 #       state; with output_hidden_states=True.
 #   attentions: (B, H, T, S) each: self-attention weights of every block; with output_attentions=True.
-#   aux_loss, z_loss: scalars, unweighted means over the sparse layers of all stacks; None in a dense model.
+#   aux_loss, z_loss: scalars, unweighted means over the sparse layers of all stacks; in training, and with labels; of
+#       models without a head also with output_routing=True. None in a dense model.
 #   auxiliary_loss: scalar, the weighted sum of all losses in `loss` besides the task's own; None without any.
 #   routing: one record per sparse layer in depth order, an encoder's first; with output_routing=True.
 #   cache: keys and values for the next tokens, with use_cache=True; past_key_values before transformers 5.24.

@@ -207,7 +207,7 @@ class SwitchPreTrainedModel(PreTrainedModel):
 
         `other_loss`: a further weighted auxiliary loss, not on the routing.
         """
-        found = self._auxiliary(records, loss is not None or self.training or output_routing)
+        found = self._auxiliary(records, loss is not None or self.training)
         terms = [term for term in (other_loss, found.weighted) if term is not None]
         auxiliary = sum(terms[1:], terms[0]) if loss is not None and terms else None
         fields = {

@@ -223,17 +223,19 @@ def test_texts_of_unlike_length_take_passes_of_their_own_and_keep_order_and_chan
     texts = ["oil rose", "oil prices rose about oil", "the team won", "rose", "oil prices about the team"]
     changes = [Interventions(ablate={("encoder.1", expert)}) for expert in (0, 1, 2, 3, 0)]
     shapes = []
+    predictor.tokenizer.backend_tokenizer.enable_padding()  # As `tokenizer(texts, padding=True)` leaves it.
     handle = predictor.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     try:
-        monkeypatch.setattr("switch_model.inference.batching.CPU_TOKENS", 6)
+        monkeypatch.setattr("switch_model.inference.batching.CPU_TOKENS", 16)
         found = predictor.batch(texts, changes)
-        assert shapes == [(2, 2), (1, 3), (1, 5), (1, 5)]
+        assert shapes == [(2, 2), (3, 5)]  # 4 and 15 tokens, and 2 for each pass: no other division costs less.
         together = [Interventions(capacity_factor=1.0, capacity_group="batch")] * 5
         shapes.clear()
         predictor.batch(texts, together)
         assert len(shapes) == 1  # The slots of all five texts are counted together.
     finally:
         handle.remove()
+        predictor.tokenizer.backend_tokenizer.no_padding()
     for text, change, one in zip(texts, changes, found, strict=True):
         alone = predictor(text, change)
         assert one.scores == pytest.approx(alone.scores, abs=1e-6) and one.trace.tokens == alone.trace.tokens

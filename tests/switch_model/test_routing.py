@@ -163,7 +163,7 @@ def test_record_survives_json_and_example_strips_padding():
     again = Routing.from_dict(json.loads(json.dumps(routing.to_dict(), allow_nan=False)))
     for field in ("logits", "expert", "slot", "mask", "capacity"):
         assert torch.equal(getattr(again, field), getattr(routing, field)), field
-    left, right = routing.example(0), routing.example(1)
+    left, right = routing.examples()
     assert left.mask.all() and left.expert.tolist() == right.expert.tolist() == [[0, 0, 0, 1]]
     with pytest.raises(ValueError, match="lacks slot"):
         Routing.from_dict({key: value for key, value in routing.to_dict().items() if key != "slot"})
