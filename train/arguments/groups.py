@@ -72,7 +72,7 @@ class DataArguments:
         "toy",
         "Data set",
         "toy, mini_news, mini_reviews, ag_news, sst2, imdb, cola, mrpc, qqp, mnli, qnli, rte, en_hi, samanantar, "
-        "tiny_stories, a folder of --data_dir, a hub id, or a CSV, TSV, JSONL or parquet file",
+        "tiny_stories, a folder of --data_dir, a hub id, or a CSV, TSV, JSONL or parquet file or a folder of some",
     )
     data_dir: str | None = _argument(
         None,

@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 # The flags of a DataSource, and their help.
 SOURCE_FLAGS = {
-    "dataset": "name or file, as in training",
+    "dataset": "name, file or folder, as in training",
     "split": "split to read; default: test, or the last one",
     "data_dir": "as in training",
     "text_column": "as in training",

@@ -20,7 +20,7 @@ import numpy as np
 
 from switch_model.storage.whole_files import written_aside
 from train.data.loading import TrainingData
-from train.data.stored.digests import AT_ONCE, among, column, found_in, prints
+from train.data.stored.digests import AT_ONCE, LOOKED_AT_ONCE, among, column, found_in, prints
 from train.formatting import counted, listed
 
 _ARRAYS = ("train", "train_answers", "held_out", "held_out_answers", "before")
@@ -96,6 +96,22 @@ class Fingerprint:
     def same_rows(self, other: "Fingerprint") -> bool:
         """Whether rows of both kinds, and their order, are the same."""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _ARRAYS[:4])
+
+    def is_of(self, data: TrainingData) -> bool:
+        """Whether these are its rows, in their order."""
+        if not data.parts:
+            return self.same_rows(Fingerprint.of(data))
+        theirs = ((self.train, self.train_answers), (self.held_out, self.held_out_answers))
+        for part, (texts, answers) in zip(data.parts, theirs, strict=True):
+            if len(part) != len(texts):
+                return False
+            for start in range(0, len(part), LOOKED_AT_ONCE):
+                own, stop = part.between(start, start + LOOKED_AT_ONCE), start + LOOKED_AT_ONCE
+                if not np.array_equal(own.prints, texts[start:stop]):
+                    return False
+                if not np.array_equal(own.answers, answers[start:stop]):
+                    return False
+        return True
 
     def digest(self) -> dict[str, str]:
         """A digest of the rows of both kinds, independent of their order; it reveals nothing about single rows."""

@@ -293,17 +293,25 @@ def stream_hub(source: DataSource) -> IterableDataset:
 
 def cut_parts(rows: StoredPart, chosen: Selection, kind: Kind, classes: int = 0) -> TrainingData:
     """As many rows on disk as are to be trained on, and the validation rows: held out, or the data set's own."""
-    source = chosen.source
-    if chosen.num_samples is not None and chosen.num_samples < len(rows):
-        rows = rows.of(np.random.default_rng(chosen.seed).permutation(len(rows))[: chosen.num_samples])
-    if source.has_own_validation:
-        own = source.at("validation")
-        found = stored_table(own, kind, rows.table.names or None, file_parts(files_of(own)))
-        indices_in(found.names, rows.table.names)
-        return TrainingData.stored(rows, found.usable)
-    labels = rows.labels if classes else None
-    train, held_out = cut_indices(len(rows), labels, chosen.validation_size, classes)
-    return TrainingData.stored(rows.of(train), rows.of(held_out))
+    source, sampled_rows = chosen.source, chosen.num_samples is not None and chosen.num_samples < len(rows)
+    own_validation = source.has_own_validation
+
+    def parts() -> list[np.ndarray]:
+        some = rows
+        if sampled_rows:
+            some = rows.of(np.random.default_rng(chosen.seed).permutation(len(rows))[: chosen.num_samples])
+        if own_validation:
+            return [some.indices]
+        labels = some.labels if classes else None
+        return [some.of(own).indices for own in cut_indices(len(some), labels, chosen.validation_size, classes)]
+
+    told = [chosen.num_samples, chosen.seed] if sampled_rows else []
+    if not own_validation:
+        return TrainingData.stored(*rows.table.kept([chosen.validation_size, classes, *told], parts))
+    own = source.at("validation")
+    found = stored_table(own, kind, rows.table.names or None, file_parts(files_of(own)))
+    indices_in(found.names, rows.table.names)
+    return TrainingData.stored(rows.table.kept(told, parts)[0] if sampled_rows else rows, found.usable)
 
 
 def sampled(rows: Dataset, chosen: Selection) -> Dataset:

@@ -159,8 +159,8 @@ def _rows_known(arguments: Arguments, found: Fingerprint, dataset: str, checkpoi
     read = TASKS[arguments.train.task].read
     try:
         data, changed = read(arguments.selection), ""
-        if data is not None and not found.same_rows(now := Fingerprint.of(data)):
-            changed = what_changed(found, now)
+        if data is not None and not found.is_of(data):
+            changed = what_changed(found, Fingerprint.of(data))
             if arguments.data.num_samples is not None:  # Changed data may give another sample.
                 data = read(replace(arguments.selection, num_samples=None))
     except DataError as error:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
+from datasets.table import MemoryMappedTable
 from filelock import FileLock
 
 from switch_model.storage.whole_files import folder_written_aside
@@ -108,6 +109,23 @@ class StoredTable:
             return StoredPart(self, range(len(self.prints)))
         return StoredPart(self, np.memmap(self.folder / "usable.i64", "<i8", "r"))
 
+    def kept(self, told: list[Any], make: Callable[[], Sequence[np.ndarray]]) -> "list[StoredPart]":
+        """Parts whose indices are worked out once, and memory-mapped from then on.
+
+        Args:
+            told: what they depend on.
+            make: the (N,) indices of each.
+        """
+        folder = self.folder / f"parts-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]}"
+        if not folder.is_dir():
+            with folder_written_aside(folder) as aside:
+                for number, indices in enumerate(make()):
+                    column = pa.table({"indices": pa.array(indices, pa.uint64())})
+                    path = str(aside / f"{number}.arrow")
+                    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, column.schema) as file:
+                        file.write_table(column)
+        return [_kept_part(self, file) for file in sorted(folder.glob("*.arrow"))]
+
     def _has(self, name: str) -> bool:
         return (self.folder / name).is_file()
 
@@ -119,6 +137,8 @@ class StoredPart:
 
     table: StoredTable
     indices: np.ndarray | range
+    # Of those of `StoredTable.kept`.
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -126,7 +146,19 @@ class StoredPart:
     @property
     def rows(self) -> Dataset:
         """Them, memory-mapped: text, and label or target."""
-        return self.table.rows.select(self.indices)
+        return self.among(self.table.rows)
+
+    def among(self, rows: Dataset) -> Dataset:
+        """They, of a dataset with a row for each of the table's."""
+        if self.file is None:
+            return rows.select(self.indices)
+        told = json.dumps([str(self.file), rows.cache_files])  # Without it all tables would be hashed.
+        return Dataset(
+            rows.data,
+            info=rows.info,
+            indices_table=MemoryMappedTable.from_file(str(self.file)),
+            fingerprint=hashlib.sha256(told.encode()).hexdigest()[:16],
+        )
 
     @property
     def prints(self) -> np.ndarray:
@@ -147,16 +179,21 @@ class StoredPart:
 
     def taken(self, values: np.ndarray) -> np.ndarray:
         """(N, …) of an array with a value for each row of the table."""
-        return values[self._chosen]
+        return values[self.chosen]
 
     @property
-    def _chosen(self) -> np.ndarray | slice:
+    def chosen(self) -> np.ndarray | slice:
+        """The index that takes them from an array with a value for each row of the table."""
         own = self.indices
         return slice(own.start, own.stop) if isinstance(own, range) else own
 
     def first(self, count: int) -> "StoredPart":
         """At most so many of them."""
-        return StoredPart(self.table, self.indices[:count])
+        return self.between(0, count)
+
+    def between(self, start: int, stop: int) -> "StoredPart":
+        """Those at some neighbouring places."""
+        return StoredPart(self.table, self.indices[start:stop])
 
     def of(self, places: np.ndarray) -> "StoredPart":
         """Those at some places, or where a mask is true."""
@@ -169,11 +206,16 @@ class StoredPart:
         """About `count` of them, in runs of neighbours from all over the table, in memory: as many single rows would
         read all of it."""
         mine = np.zeros(len(self.table.prints), bool)
-        mine[self._chosen] = True
+        mine[self.chosen] = True
         runs = max(count // RUN, 1)
         starts = np.linspace(0, max(len(mine) - RUN, 0), runs).astype(int)
         chosen = np.unique((starts[:, None] + np.arange(RUN)).clip(max=len(mine) - 1))
         return self.table.rows.select(chosen[mine[chosen]]).map(keep_in_memory=True)
+
+
+def _kept_part(table: StoredTable, file: Path) -> StoredPart:
+    (chunk,) = MemoryMappedTable.from_file(str(file)).table.column("indices").chunks
+    return StoredPart(table, chunk.to_numpy().view(np.int64), file)
 
 
 def stored_table(source: DataSource, kind: Kind, names: list[str] | None, parts: Parts) -> StoredTable:

@@ -34,29 +34,29 @@ class Tokens:
 
     Attributes:
         whole: those of the whole table, memory-mapped.
-        indices: (N,) their numbers in it.
+        part: which they are.
         lengths: (N,) tokens of each of them.
     """
 
     whole: Dataset
-    indices: np.ndarray
+    part: StoredPart
     lengths: np.ndarray
 
     @cached_property
     def rows(self) -> Dataset:
         """The rows, memory-mapped."""
-        return self.whole.select(self.indices)
+        return self.part.among(self.whole)
 
     def by_length(self) -> "Tokens":
         """The shortest first, so that batches have little padding."""
         order = np.argsort(self.lengths, kind="stable")
-        return Tokens(self.whole, self.indices[order], self.lengths[order])
+        return Tokens(self.whole, self.part.of(order), self.lengths[order])
 
     def counts(self, vocabulary: int) -> np.ndarray:
         """(V,) how often each token occurs: over the whole table in its own order, which takes seconds for millions of
         rows, where one row after the other takes minutes."""
         mine, counts, start = np.zeros(len(self.whole), bool), np.zeros(vocabulary, np.int64), 0
-        mine[self.indices] = True
+        mine[self.part.chosen] = True
         for chunk in self.whole.data.column("input_ids").chunks:
             own = chunk.filter(pa.array(mine[start : start + len(chunk)])).flatten().to_numpy()
             counts += np.bincount(own, minlength=vocabulary)
@@ -78,8 +78,9 @@ def tokenized(part: StoredPart, tokenizer: PreTrainedTokenizerFast, *, pairs: bo
         make_room()
     whole = concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
     lengths = part.taken(np.load(folder / LENGTHS, mmap_mode="r"))
-    some = part.of(lengths > 0)
-    return Tokens(whole, some.indices, lengths[lengths > 0])
+    if (lengths > 0).all():
+        return Tokens(whole, part, lengths)
+    return Tokens(whole, part.of(lengths > 0), lengths[lengths > 0])
 
 
 def _write(rows: Dataset, encode: Encoder, limit: int | None, folder: Path) -> None:
