@@ -117,14 +117,18 @@ class StoredTable:
             make: the (N,) indices of each.
         """
         folder = self.folder / f"parts-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]}"
-        if not folder.is_dir():
-            with folder_written_aside(folder) as aside:
-                for number, indices in enumerate(make()):
-                    column = pa.table({"indices": pa.array(indices, pa.uint64())})
-                    path = str(aside / f"{number}.arrow")
-                    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, column.schema) as file:
-                        file.write_table(column)
+        with FileLock(folder.with_suffix(".lock")):  # Several processes of a run ask at once.
+            if not folder.is_dir():
+                self._write_parts(folder, make())
         return [_kept_part(self, file) for file in sorted(folder.glob("*.arrow"))]
+
+    def _write_parts(self, folder: Path, parts: Sequence[np.ndarray]) -> None:
+        with folder_written_aside(folder) as aside:
+            for number, indices in enumerate(parts):
+                column = pa.table({"indices": pa.array(indices, pa.uint64())})
+                path = str(aside / f"{number}.arrow")
+                with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, column.schema) as file:
+                    file.write_table(column)
 
     def _has(self, name: str) -> bool:
         return (self.folder / name).is_file()
