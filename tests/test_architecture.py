@@ -110,7 +110,7 @@ SLOW = {
     "app": ("torch", "gradio"),
     "switch_model": ("plotly", "gradio", "matplotlib", "datasets", "pandas", "optuna"),
     "train.cli.main": ("plotly", "gradio", "matplotlib", "datasets", "pandas", "optuna", "sacrebleu"),
-    "ui.page": ("plotly", "matplotlib", "optuna"),
+    "ui.page": ("plotly", "matplotlib", "optuna", "peft"),
 }
 
 

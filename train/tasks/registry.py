@@ -7,11 +7,11 @@ Try it: python -m train --help (--task)
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from transformers import EvalPrediction, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from switch_model.models.causal_lm import SwitchForCausalLM
 from switch_model.models.conditional_generation import SwitchForConditionalGeneration
@@ -25,6 +25,9 @@ from train.data.source import Selection
 from train.tasks.collators import BlockCollator, MaskingCollator, PaddingCollator, PairCollator, SpanCorruptionCollator
 from train.tasks.metrics import MEASURES
 from train.tasks.scores import accuracy, by_class
+
+if TYPE_CHECKING:  # It brings peft along, where that is installed, which the page does not need.
+    from transformers import EvalPrediction
 
 READERS: dict[str, Callable[[Selection], TrainingData | None]] = {
     "classes": load_training_data,
@@ -69,7 +72,7 @@ class Task:
     curves: tuple[str, ...]
     hits: Callable[[Tensor, Tensor], tuple[Tensor, int]]
     collator: Collator
-    metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    metrics: Callable[["EvalPrediction"], dict[str, float]] | None = None
     hides_tokens: bool = False
     restores_gaps: bool = False
 
@@ -147,7 +150,7 @@ class Task:
         return MEASURES[self.best].words(value)
 
 
-def accuracy_and_f1(prediction: EvalPrediction) -> dict[str, float]:
+def accuracy_and_f1(prediction: "EvalPrediction") -> dict[str, float]:
     """Accuracy and macro-F1 over the classes that occur."""
     expected, predicted = prediction.label_ids, prediction.predictions.argmax(-1)
     each = by_class(expected, predicted, classes=prediction.predictions.shape[-1])
