@@ -76,7 +76,7 @@ class TextPipeline:
     def __init__(self, model: AnyModel, tokenizer: PreTrainedTokenizerFast):
         if getattr(model.config, "inputs_embeds_size", None):
             raise CheckpointError(
-                "This model takes vectors of numbers, not texts: what is typed can't be given to it. Measure it with "
+                "This model takes vectors of numbers, not texts, so that this is not possible with it. Measure it with "
                 "evaluate --features_column, or call it in Python with inputs_embeds."
             )
         self.model: AnyModel = model.eval()

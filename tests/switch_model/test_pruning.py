@@ -1,11 +1,14 @@
 """Which experts a model can do without: scores by hand, and a smaller model that is the larger one with experts off."""
 
+import json
+
 import pytest
 import torch
 
 from switch_model import Interventions, SwitchConfig, SwitchForSequenceClassification
 from switch_model.analysis.pruning import Worth, expert_worths, plan, predicted_loss
 from switch_model.analysis.scoring import batches_of
+from switch_model.checkpoint import read_training
 from train.cli.main import main
 from train.weights.pruned import without_experts
 
@@ -78,10 +81,29 @@ def test_the_command_writes_a_smaller_checkpoint_that_opens(toy_run, tmp_path, c
     assert main([*flags, "--keep", "1", "--by", "load", "--output", str(tmp_path / "small")]) == 0
     said = capsys.readouterr().out
     assert "random" in said and "pruning.json" in said
-    assert main(["predict", "--checkpoint", str(tmp_path / "small"), "alpha"]) == 0
+    small = str(tmp_path / "small")
+    assert main(["predict", "--checkpoint", small, "alpha"]) == 0
+    told, before = read_training(small), read_training(toy_run.best)  # Of the rows held out, not of the metrics.
+    assert told == {name: before[name] for name in ("arguments", "rows", "fingerprint")}
     for wrong, words in ((["--keep", "2"], "can be kept"), (["--output", "x"], "needs --keep")):
         try:
             status = main([*flags, *wrong])
         except SystemExit as ended:
             status = ended.code
         assert status == 2 and words in capsys.readouterr().err
+
+
+def test_experts_keep_their_numbers_when_a_smaller_model_is_compared(toy_run, tmp_path, capsys):
+    small, report = tmp_path / "small", tmp_path / "report"
+    few = ["--checkpoint", str(toy_run.folder), "--dataset", "toy"]
+    assert main(["prune", *few, "--rows", "40", "--keep", "1", "--by", "load", "--output", str(small)]) == 0
+    asked = ["analyze", *few, "--num_samples", "20", "--importance", "0", "--compare_with", str(small)]
+    assert main([*asked, "--output", str(report)]) == 0
+    assert "the same as with small" in capsys.readouterr().out
+    measures = json.loads((report / "measures.json").read_text())
+    removed = json.loads((small / "pruning.json").read_text())["removed"]
+    for layer, agreed in zip(measures["layers"], measures["agreement"], strict=True):
+        (gone,) = removed[agreed["layer"]]
+        assert agreed["same_first"] == pytest.approx(layer["load"][1 - gone], abs=1e-3)
+    (small / "pruning.json").unlink()
+    assert main([*asked, "--output", str(report)]) == 2 and "of one shape" in capsys.readouterr().err

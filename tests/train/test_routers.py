@@ -11,6 +11,7 @@ from tests.support.small_model import SMALL
 from train.arguments.arguments import Arguments
 from train.cli.main import main
 from train.release.card import router_in_words
+from train.runs.signals import INTERRUPTED
 from train.sweep.routers import KINDS, arguments_of
 
 
@@ -49,6 +50,13 @@ def test_several_experts_are_never_full_unless_a_capacity_is_asked_for():
         Arguments.resolve(given | {"top_k": 9}).check()
 
 
+@pytest.mark.parametrize(
+    "idle", ["--top_k 2", "--router sigmoid_bias --balance loss", "--router expert_choice --balance none"]
+)
+def test_a_flag_that_would_change_nothing_is_refused(idle, capsys):
+    assert main(idle.split()) == 2 and "changes nothing with --router" in capsys.readouterr().err
+
+
 def test_kinds_have_the_same_active_parameters_but_for_their_routers(tmp_path):
     base = Arguments.resolve({"dataset": "toy", "num_experts": 4, "d_model": 32, "d_ff": 64})
     for kind in KINDS:
@@ -57,7 +65,7 @@ def test_kinds_have_the_same_active_parameters_but_for_their_routers(tmp_path):
         assert (own * config.expert_width if config.sparse_layers else config.d_ff) == 64, kind
 
 
-def test_a_comparison_goes_on_after_its_last_complete_run(own_file, tmp_path, capsys):
+def test_a_comparison_goes_on_where_it_ended_and_keeps_what_it_has(own_file, tmp_path, capsys, stopping_at_saves):
     folder = tmp_path / "compared"
     asked = ["--dataset", str(own_file), *SMALL, "--num_experts", "2", "--validation_size", "0.2", "--max_steps", "2"]
     asked = ["compare-routers", *asked, "--kinds", "dense,top-2", "--seeds", "3", "--output_dir", str(folder)]
@@ -69,6 +77,11 @@ def test_a_comparison_goes_on_after_its_last_complete_run(own_file, tmp_path, ca
     before = (folder / "top-2-3/metrics.jsonl").stat().st_mtime_ns
     assert main(asked) == 0 and (folder / "top-2-3/metrics.jsonl").stat().st_mtime_ns == before
     assert main([*asked, "--lr", "0.5"]) == 2 and "other arguments" in capsys.readouterr().err
+    more = [*asked, "--kinds", "switch,switch"]
+    with stopping_at_saves():
+        assert main(more) == INTERRUPTED
+    assert main(more) == 0
+    assert [row["kind"] for row in csv.DictReader((folder / "routers.csv").open())] == ["dense", "top-2", "switch"]
     with pytest.raises(SystemExit):
         main(["compare-routers", "--kinds", "best"])
     assert "it must be of dense, switch" in capsys.readouterr().err

@@ -5,6 +5,7 @@ Try it: agreement_html(agreement(one, other), "the other", 8)
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from switch_model.grid.layer_names import layer_title
@@ -15,8 +16,10 @@ from train.templates import plot_html, render
 
 
 def agreement_table(found: Sequence[LayerAgreement], top_k: int) -> str:
-    """A row per layer as HTML. Of one expert for each token, ranks and first choices say nothing more."""
-    """A row per layer as HTML: agreement of the chosen experts, of their ranks and of the first ones, beside chance."""
+    """A row per layer as HTML: agreement of the chosen experts, of their ranks and of the first ones, beside chance.
+
+    Of one expert for each token, ranks and first choices say nothing more.
+    """
     names = ("layer", "same experts (by chance)", "rank (by chance)", "same first choice (by chance)")
     shown = len(names) if top_k > 1 else 2
     rows = [
@@ -45,6 +48,14 @@ def agreement_html(found: Sequence[LayerAgreement], other: str, top_k: int) -> s
         positions=plot_html(agreement_by_position(found)),
         top_k=top_k,
     )
+
+
+def agreement_in_words(found: Sequence[LayerAgreement], other: str) -> str:
+    """One sentence; "" where nothing was compared."""
+    if not found:
+        return ""
+    same, chance = fmean(one.overlap for one in found), fmean(one.overlap_chance for one in found)
+    return f"A token's experts are the same as with {other}: {percent(same)} (by chance {percent(chance)})."
 
 
 def agreement_json(found: Sequence[LayerAgreement]) -> list[dict[str, Any]]:

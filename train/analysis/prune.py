@@ -5,11 +5,14 @@ Try it: python -m train prune --checkpoint assets/models/ag_news --dataset mini_
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from switch_model.adapters.loading import load_any
 from switch_model.analysis.corpus import route_corpus
 from switch_model.analysis.pruning import (
     SCORES,
@@ -23,10 +26,13 @@ from switch_model.analysis.pruning import (
     random_plan,
 )
 from switch_model.analysis.scoring import Batch, batches_of, score
-from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.checkpoint import checkpoint_folder, read_training, save_checkpoint
 from switch_model.inference.classifier import CLASSIFIERS, Predictor
 from switch_model.inference.pipeline import TextPipeline
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.json_file import read_json
+from switch_model.storage.paths import local_path
+from switch_model.traces.trace import RoutingTrace, TraceError
 from train.analysis.analyze import rows_to_analyze, with_overlap
 from train.data.errors import DataError
 from train.data.source import DataSource
@@ -36,6 +42,8 @@ from train.weights.pruned import without_experts
 
 # Random choices of experts, whose mean a score has to beat; the file that says what a smaller checkpoint lacks.
 RANDOM, RANDOM_PLANS, FILE = "random", 5, "pruning.json"
+# What of training.json is about the rows: it holds for the smaller model too.
+OF_ROWS = ("arguments", "rows", "fingerprint")
 # Rows below which losses are too uncertain.
 LEAST_ROWS = 20
 
@@ -72,6 +80,7 @@ class Pruning:
     Attributes:
         rows, other_rows: number of rows for the scores, and for the losses.
         note: a remark on the data, or "".
+        training: what training.json says of the rows that the model was trained on, and of those held out.
     """
 
     model: SwitchPreTrainedModel
@@ -82,6 +91,7 @@ class Pruning:
     rows: int
     other_rows: int
     note: str
+    training: dict[str, Any]
 
 
 def pruning_of(
@@ -103,7 +113,7 @@ def pruning_of(
         DataError: when there are too few rows.
         ValueError: for a model without experts to remove, or a `keep` that removes none or all.
     """
-    model, tokenizer = load_checkpoint(checkpoint, device)
+    model, tokenizer = load_any(checkpoint, device)
     check_prunable(model)
     classifies = isinstance(model, CLASSIFIERS)
     pipeline = Predictor(model, tokenizer) if classifies else TextPipeline(model, tokenizer)
@@ -129,7 +139,8 @@ def pruning_of(
     worths = expert_worths(model, scored, progress)
     cases = [case for number in kept for case in _cases(model, worths, number, measured)]
     whole = _loss(model, measured)
-    return Pruning(model, tokenizer, worths, whole, cases, half, len(read) - half, found.note)
+    training = {name: value for name, value in read_training(checkpoint).items() if name in OF_ROWS}
+    return Pruning(model, tokenizer, worths, whole, cases, half, len(read) - half, found.note, training)
 
 
 def _cases(model: SwitchPreTrainedModel, worths: Worths, keep: int, batches: Sequence[Batch]) -> list[Case]:
@@ -179,9 +190,31 @@ def write_pruned(found: Pruning, keep: int, by: str, folder: str | Path) -> str:
     """Write the checkpoint without the experts that a score ranks lowest; returns what was written, in words."""
     removed: Removed = plan(found.worths, keep, by)
     smaller = without_experts(found.model, removed)
-    written = save_checkpoint(smaller, found.tokenizer, folder)
+    written = save_checkpoint(smaller, found.tokenizer, folder, training=found.training or None)
     case = next(one for one in found.cases if one.by == by and one.keep == keep)
     about = {"by": by, "removed": removed, "whole": asdict(found.whole), "smaller": asdict(case.measured)}
     (written / FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
     before, after = (sum(weight.numel() for weight in one.parameters()) for one in (found.model, smaller))
     return f"{folder}: {after:,} parameters of {before:,}. {FILE} has the experts that were removed."
+
+
+def with_numbers_before(trace: RoutingTrace, checkpoint: str | Path, experts: int) -> RoutingTrace:
+    """A smaller model's choices by the numbers that its experts had in the larger one.
+
+    Args:
+        checkpoint: the smaller model's.
+        experts: number of experts in a layer of the larger one.
+
+    Raises:
+        TraceError: where pruning.json does not say which experts were removed.
+    """
+    path = checkpoint_folder(local_path(checkpoint)) / FILE
+    removed = read_json(path)["removed"] if path.is_file() else {}
+    kept = [[e for e in range(experts) if e not in removed.get(layer, ())] for layer in trace.layers]
+    if any(len(numbers) != trace.num_experts for numbers in kept):
+        raise TraceError(
+            f"One has {experts} experts in a layer, the other {trace.num_experts}: only models of one shape can be "
+            "compared choice by choice, or a model with what prune made of it."
+        )
+    mapped = [np.asarray(numbers, np.int32)[chosen] for numbers, chosen in zip(kept, trace.experts, strict=True)]
+    return replace(trace, experts=np.stack(mapped), num_experts=experts)

@@ -1,6 +1,7 @@
 """Allowed values of the training arguments, beyond their types; SwitchConfig checks those of the model."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +16,28 @@ OF_WORDS = (
     "rare_token_dropout", "word_counts", "bigram_buckets", "teachers", "tokenizer", "vocab_size", "text_column",
     "probe", "streaming", "init_from", "total_batch_size",
 )  # fmt: skip
+
+
+def check_flags(flags: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise ValueError for a flag that would change nothing beside the others, with what to do.
+
+    Args:
+        flags: of a command line.
+        given: those, and what a file of arguments says.
+    """
+    router = given.get("router", "switch")
+    idle = {
+        # With an initial model, its router.
+        "switch": ((), "") if given.get("init_from") else (("top_k", "norm_topk_prob"), "sends a token to one expert"),
+        "sigmoid_bias": (("balance",), "keeps loads even by a bias of its own"),
+        "expert_choice": (("balance", "sequence_balance_coef"), "gives all experts equally many tokens"),
+    }
+    names, why = idle.get(router, ((), ""))
+    for name in names:
+        if name in flags:
+            raise ValueError(f"--{name} changes nothing with --router {router}, which {why}: leave one of them out.")
+    if given.get("upcycle") and flags.get("num_experts", given["upcycle"]) != given["upcycle"]:
+        raise ValueError("--num_experts can't be used with --upcycle, which is their number: leave one out.")
 
 
 def check_vectors(*groups: Any) -> None:

@@ -31,6 +31,7 @@ def analyze_command(argv: list[str]) -> None:
     from switch_model.adapters.loading import load_any
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.classifier import CLASSIFIERS, Predictor
+    from train.analysis.agreement import agreement_in_words
     from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, with_tokenless, write_report
     from train.analysis.atlas import atlas_in_words
     from train.analysis.report import (
@@ -63,6 +64,7 @@ def analyze_command(argv: list[str]) -> None:
     write_report(corpus, atlas, title, rows.note, Path(options.output), found, *agreed)
     print(f"{facts_in_words(corpus)} {most_telling_in_words(told_of_class(corpus))} {rows.note}".rstrip())
     _say(distinct_in_words(corpus.layers, distinct_of(corpus), corpus.num_experts))
+    _say(agreement_in_words(*agreed))
     print(atlas_in_words(atlas))
     if found:
         print(" ".join(found["reliance"]["in_words"]))
@@ -102,6 +104,7 @@ def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", opti
     from switch_model.analysis.corpus import ENCODER_ALONE, route_corpus
     from switch_model.analysis.scoring import MEASURED
     from switch_model.inference.pipeline import TextPipeline
+    from train.analysis.agreement import agreement_in_words
     from train.analysis.analyze import atlas_of, rows_to_analyze, with_overlap, with_tokenless
     from train.analysis.atlas import atlas_in_words
     from train.analysis.report import distinct_in_words, distinct_of
@@ -125,6 +128,7 @@ def _analyze_texts(model: "AnyModel", tokenizer: "PreTrainedTokenizerFast", opti
     facts = write_texts_report(corpus, atlas, title, rows.note, Path(options.output), found, *agreed)
     print(f"{facts} {rows.note}".rstrip())
     _say(distinct_in_words(corpus.layers, distinct_of(corpus), corpus.num_experts))
+    _say(agreement_in_words(*agreed))
     print(atlas_in_words(atlas))
     if found:
         print(" ".join(found["reliance"]["in_words"]))
@@ -144,11 +148,18 @@ def _agreement(corpus: "Corpus", options: Namespace) -> tuple[list["LayerAgreeme
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.pipeline import TextPipeline
     from switch_model.traces.agreement import agreement
+    from train.analysis.prune import with_numbers_before
     from train.analysis.trace import trace_of
 
     model, tokenizer = load_any(options.compare_with, options.device, dtype=options.dtype)
-    other = route_corpus(TextPipeline(model, tokenizer), corpus.texts, progress=progress_line("text", "texts"))
-    return agreement(trace_of(corpus), trace_of(other)), short_name(str(options.compare_with))
+    routed = route_corpus(TextPipeline(model, tokenizer), corpus.texts, progress=progress_line("text", "texts"))
+    mine, other = trace_of(corpus), trace_of(routed)
+    experts = max(mine.num_experts, other.num_experts)
+    if mine.num_experts < experts:
+        mine = with_numbers_before(mine, options.checkpoint, experts)
+    if other.num_experts < experts:
+        other = with_numbers_before(other, options.compare_with, experts)
+    return agreement(mine, other), short_name(str(options.compare_with))
 
 
 def _add_trace_flags(parser: ArgumentParser) -> None:

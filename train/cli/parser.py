@@ -19,6 +19,7 @@ from switch_model.storage.hub import with_revision
 from train.arguments.arguments import Arguments
 from train.arguments.groups import FOR_THE_FORM, GROUPS
 from train.arguments.presets import default_task, preset
+from train.arguments.rules import check_flags
 from train.arguments.values import HINTS, read_path, read_value
 
 # argparse's message for an invalid value, and our names of the kinds of values.
@@ -111,8 +112,7 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         if action.dest in HINTS and action.const is not False:
             action.type = _reader(action.dest)
     flags = vars(parser.parse_args(argv))
-    max_runs = flags.pop("max_runs", None)
-    if max_runs is not None and max_runs < 1:
+    if (max_runs := flags.pop("max_runs", None)) is not None and max_runs < 1:
         parser.error(f"--max_runs {max_runs} is not allowed: it must be at least 1")
     revision = flags.pop("revision", None)
     written: dict[str, Any] = {}
@@ -131,6 +131,7 @@ def read_flags(argv: list[str], epilog: str) -> tuple[Arguments, int | None]:
         if named is None:
             parser.error("--revision needs --init_from or --tokenizer")
         given[named] = with_revision(given[named], revision)
+    check_flags(flags, given)
     return Arguments.resolve(given), max_runs
 
 

@@ -52,4 +52,5 @@ def prune_command(argv: list[str]) -> None:
     print(table_in_words(found))
     if options.output:
         print(write_pruned(found, options.keep, options.by, options.output))
-        print(f"Train it a little more: {command()} --init_from {pasted(options.output)} --dataset …")
+        task = "--task clm " if found.model.config.stacks == ("decoder",) else ""
+        print(f"Train it a little more: {command()} {task}--init_from {pasted(options.output)} --dataset …")

@@ -57,23 +57,27 @@ def sweep_command(argv: list[str]) -> None:
 
 def compare_routers_command(argv: list[str]) -> None:
     ignore_closed_stdout()
+    from train.sweep.routers import KINDS, compare_routers, kinds_for, table, write_picture
+
     parser = Parser(
         prog=command("compare-routers"),
         description="Kinds of routers compared with dense MLPs at equal data, steps, seeds and active parameters: a "
         "run for each kind and seed, then one table and one plot.",
         epilog=f"All other flags are those of training, for all runs: see {command()} --help. The same command goes on "
-        "after the last complete run.",
+        "where a stopped one ended.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--kinds", type=as_text, help="comma-separated; none = all that the task's model can have")
+    parser.add_argument(
+        "--kinds",
+        type=as_text,
+        help=f"comma-separated, of {', '.join(KINDS)}; none = all that the task's model can have",
+    )
     parser.add_argument("--seeds", type=as_text, default="0,1,2", help="comma-separated (default: 0,1,2)")
     options, rest = parser.parse_known_args(argv)
     arguments, max_runs = read_flags(rest, COMMANDS_HELP)
     if max_runs is not None:
         parser.error("--max_runs can't be used here: runs are sequential")
-    from train.sweep.routers import KINDS, compare_routers, kinds_for, table, write_picture
-
     task = arguments.train.task
     kinds = split_names(options.kinds) if options.kinds else kinds_for(task)
     seeds = split_names(options.seeds)

@@ -94,7 +94,11 @@ def _words(values: list[Any] | tuple[Any, ...], column: str, dataset: str, row: 
     odd = next((word for word in words if not isinstance(word, (str, bytes))), None)
     if odd is not None:
         kind = "numbers" if isinstance(odd, (int, float)) else _kind(odd, "lists", "objects")
-        hint = " Are they the numbers of tokens? A run learns a tokenizer of its own." if kind == "numbers" else ""
+        hints = {
+            "numbers": " Are they the numbers of tokens? A run learns a tokenizer of its own.",
+            "lists": " Are they vectors? --features_column trains on those.",
+        }
+        hint = hints.get(kind, "")
         raise DataError(f"{_where(column, dataset)} holds lists of {kind} (row {row + 1}), no texts.{hint} {_REMEDY}")
     return [word if isinstance(word, str) else _decoded(word, column, dataset, row) for word in words]
 

@@ -26,6 +26,12 @@ def argument_warnings(arguments: Arguments) -> list[str]:
     for name in ("aux_loss_coef", "z_loss_coef", "sequence_balance_coef"):
         if (value := getattr(model, name)) > 1:
             found.append(f"With --{name} {value:g} the model learns to balance its experts rather than its task.")
+    sparse = model.sparse_step != 0 and model.router in ("topk", "sigmoid_bias")
+    if sparse and model.top_k == model.num_experts * model.expert_granularity:
+        found.append(
+            f"Each token gets all {model.top_k} experts of a layer, so that the router chooses nothing: --num_experts "
+            "more, or --top_k fewer."
+        )
     if train.weight_decay > 1:
         found.append(f"A weight decay of {train.weight_decay:g} pulls all weights to zero: usual are 0 to 0.1.")
     if train.warmup >= 1 and train.total_iters is not None and train.warmup >= train.total_iters:

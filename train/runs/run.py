@@ -154,7 +154,8 @@ class Run:
         """An existing run. Raises RunError when the folder does not contain one."""
         run = cls(folder)
         if not run.arguments_path.is_file():
-            raise RunError(f"{folder} is not a run: it has no arguments.json.")
+            checkpoint = " To make a run of a checkpoint: --init_from." if (run.folder / "config.json").exists() else ""
+            raise RunError(f"{folder} is not a run: it has no arguments.json.{checkpoint}")
         return run
 
     def arguments(self) -> Arguments:

@@ -1,7 +1,7 @@
 """Kinds of routers compared at equal work: the same data, steps, seeds and active parameters of every MLP.
 
 A run for each kind and seed, one after another, then each one's best checkpoint measured on the validation rows. A run
-that is complete is read, so that the same command goes on where a stopped one ended.
+that is complete is read and one that was stopped goes on, so that the same command goes on where it ended.
 Try it: python -m train compare-routers --dataset toy --max_steps 40 --seeds 0 --output_dir runs/routers
 """
 
@@ -30,6 +30,7 @@ from train.formatting import aligned
 from train.runs.run import Run, RunError
 from train.tasks.registry import TASKS
 from train.training.loop import train
+from train.training.resuming import resume
 
 # Kind -> arguments. With W for d_ff and E for num_experts every token goes through MLPs W wide in all; the sparse ones
 # hold E times as much (fine-grained ones an eighth of that more, for what is shared).
@@ -52,7 +53,7 @@ class Measured:
     Attributes:
         metric: of the task, on validation; `loss` likewise.
         active, total: parameters.
-        tokens_per_second: in training.
+        tokens_per_second: in training; None of a run that was killed behind its last step.
         load_cv, drop_rate: means over sparse layers; None of a dense model, as the rest.
         reliance: what the metric of `train/evaluation/reliance.py` loses when all choices are shuffled.
         off: the same when all experts are off.
@@ -66,7 +67,7 @@ class Measured:
     loss: float
     active: int
     total: int
-    tokens_per_second: float
+    tokens_per_second: float | None
     load_cv: float | None = None
     drop_rate: float | None = None
     reliance: float | None = None
@@ -89,13 +90,15 @@ def arguments_of(base: Arguments, kind: str, seed: int, folder: Path) -> Argumen
 def compare_routers(base: Arguments, kinds: Sequence[str], seeds: Sequence[int], folder: Path) -> list[Measured]:
     """Train what is missing, measure, and write routers.json and routers.csv into the folder.
 
-    Raises ValueError, DataError, RunError as training does, and RunError where a run was stopped.
+    Returns all runs of these arguments that the folder has, those of earlier commands with other kinds and seeds too.
+    Raises ValueError, DataError, RunError as training does, and RunError where a run is stopped.
     """
-    planned = [arguments_of(base, kind, seed, folder) for seed in seeds for kind in kinds]
+    planned = [arguments_of(base, kind, seed, folder) for seed in dict.fromkeys(seeds) for kind in dict.fromkeys(kinds)]
     for arguments in planned:
         arguments.check()
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    names = [Path(arguments.train.output_dir).name for arguments in planned]
+    found = [one for one in _of_earlier_commands(base, folder) if f"{one.kind}-{one.seed}" not in names]
     for number, arguments in enumerate(planned, start=1):
         run = Run(arguments.train.output_dir)
         print(f"Run {number} of {len(planned)}: {run.name}", flush=True)
@@ -103,10 +106,23 @@ def compare_routers(base: Arguments, kinds: Sequence[str], seeds: Sequence[int],
             run = train(arguments)
         elif run.arguments().to_dict() != arguments.to_dict():
             raise RunError(f"{run.folder} contains a run with other arguments. Choose another --output_dir.")
+        else:
+            run = resume(run.folder)
         if run.state().name != "finished":
-            raise RunError(f"{run.folder} is not complete: remove it, and give the same command again.")
+            raise RunError(f"{run.name} is not complete: the same command with --output_dir {folder} goes on.")
         found.append(measured(run, *run.name.rsplit("-", 1)))
         write_table(found, folder)
+    return found
+
+
+def _of_earlier_commands(base: Arguments, folder: Path) -> list[Measured]:
+    """Measured runs in the folder that differ from these arguments by kind and seed alone."""
+    found = []
+    for path in sorted(folder.glob("*/measured.json")):
+        one = Measured(**json.loads(path.read_text(encoding="utf-8")))
+        expected = arguments_of(base, one.kind, one.seed, folder)
+        if Run(path.parent).arguments().to_dict() == expected.to_dict():
+            found.append(one)
     return found
 
 
@@ -119,7 +135,7 @@ def measured(run: Run, kind: str, seed: str) -> Measured:
     task, source = TASKS[arguments.train.task], arguments.data.source.at("validation")
     metrics = evaluate(str(run.best), source, EvaluationSettings(num_samples=ROWS, reliance=RELIANCE_ROWS))
     lines = [json.loads(line) for line in run.metrics_path.read_text(encoding="utf-8").splitlines()]
-    end = next(line for line in reversed(lines) if line["kind"] == "end")
+    end = next((line for line in reversed(lines) if line["kind"] == "end"), None)
     evaluated = [line for line in lines if line["kind"] == "eval" and task.best in line]
     best = (max if task.higher_is_better else min)(evaluated, key=lambda line: line[task.best])
     model, _ = load_checkpoint(run.best)
@@ -132,7 +148,7 @@ def measured(run: Run, kind: str, seed: str) -> Measured:
         loss=best["loss"],
         active=active,
         total=total,
-        tokens_per_second=end["tokens"] / end["train_runtime"],
+        tokens_per_second=end and end["tokens"] / end["train_runtime"],
         **(_of_experts(layers, metrics.get("reliance")) if layers else {}),
         specialization=_specialization(run, source) if layers and task.labelled else None,
     )
@@ -241,8 +257,9 @@ def write_picture(found: Sequence[Measured], task: str, path: Path) -> None:
         ("training tokens per second", "tokens_per_second"),
     )
     kinds = by_kind(found)
-    figure, axes = plt.subplots(1, len(wanted), figsize=(3.1 * len(wanted), 2.8), sharey=True)
-    for axis, (title, name) in zip(axes, wanted, strict=True):
+    shown = [(title, name) for title, name in wanted if any(getattr(one, name) is not None for one in found)]
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.1 * len(shown), 2.8), sharey=True)
+    for axis, (title, name) in zip(axes, shown, strict=True):
         for place, runs in enumerate(kinds.values()):
             values = [value for one in runs if (value := getattr(one, name)) is not None]
             if values:

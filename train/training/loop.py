@@ -332,7 +332,10 @@ def _summary(run: Run, arguments: Arguments, parts: TrainingParts, device: str) 
     task, rows = TASKS[arguments.train.task], parts.rows
     total, active = parts.model.parameter_counts()
     aim = f"{parts.model.config.num_labels} classes" if task.labelled else task.aim
-    count = _rows_in_words(rows, task, arguments.data.seq_len)
+    if arguments.data.features_column:
+        count = counted(len(rows.train), "row of vectors", "rows of vectors")
+    else:
+        count = _rows_in_words(rows, task, arguments.data.seq_len)
     return (
         f"{arguments.data.dataset}, preset {arguments.train.preset}: {count} for training, "
         f"{len(rows.validation):,} for validation, {aim}.\n{total:,} parameters, {active:,} of them active per token; "
