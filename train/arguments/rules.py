@@ -36,6 +36,9 @@ def check_flags(flags: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     for name in names:
         if name in flags:
             raise ValueError(f"--{name} changes nothing with --router {router}, which {why}: leave one of them out.")
+    for name, other in (("lora_alpha", "lora_rank"), ("lora_on", "lora_rank"), ("teacher_coef", "teachers")):
+        if name in flags and not given.get(other):
+            raise ValueError(f"--{name} changes nothing without --{other}: leave it out.")
     if given.get("upcycle") and flags.get("num_experts", given["upcycle"]) != given["upcycle"]:
         raise ValueError("--num_experts can't be used with --upcycle, which is their number: leave one out.")
 
