@@ -88,5 +88,6 @@ def compare_routers_command(argv: list[str]) -> None:
     folder = Path(arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset, "-routers")))
     found = compare_routers(arguments, kinds, [int(seed) for seed in seeds], folder)
     write_picture(found, task, folder / "routers.png")
-    print(f"\n{table(found, task)}\n\nActive and all parameters in millions; “shuffled” and “off” are what is lost.")
+    figure = {"classification": "accuracy", "translation": "agreement"}.get(task, "perplexity")
+    print(f"\n{table(found, task)}\n\nActive and all parameters in millions; “shuffled” and “off”: {figure} lost.")
     print(f"Table and plot: {folder / 'routers.csv'}, {folder / 'routers.png'}")

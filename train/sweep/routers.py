@@ -228,10 +228,12 @@ COLUMNS = (
 
 def table(found: Sequence[Measured], task: str) -> str:
     """All kinds as text in aligned columns: means over seeds, ± their standard deviation where it differs by seed."""
-    cells = [["router", TASKS[task].best, *(heading for heading, *_ in COLUMNS)]]
+    best = TASKS[task].best
+    columns = [column for column in COLUMNS if column[1] != best]
+    cells = [["router", best, *(heading for heading, *_ in columns)]]
     for kind, runs in by_kind(found).items():
         row = [kind, _cell(runs, "metric", 1, ".4f")]
-        cells.append(row + [_cell(runs, figure, factor, form) for _, figure, factor, form in COLUMNS])
+        cells.append(row + [_cell(runs, figure, factor, form) for _, figure, factor, form in columns])
     return aligned(cells)
 
 
