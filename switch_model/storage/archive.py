@@ -18,12 +18,15 @@ REQUIRED_FILES = ("config.json", WEIGHTS, "tokenizer.json")
 # Instead of model.safetensors: the index of its shards, and the shards, as save_pretrained writes them.
 INDEX = "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
+# What a smaller model lacks of the one that `prune` made it from.
+PRUNING = "pruning.json"
 OPTIONAL_FILES = (
     "tokenizer_config.json",
     "target_tokenizer.json",
     "target_tokenizer_config.json",
     "README.md",
     "training.json",
+    PRUNING,
 )
 
 # Limits for untrusted files: far above what any checkpoint needs.
@@ -41,6 +44,7 @@ _MAX_BYTES = {
     "target_tokenizer_config.json": MAX_JSON_BYTES,
     "README.md": MAX_CARD_BYTES,
     "training.json": MAX_JSON_BYTES,
+    PRUNING: MAX_JSON_BYTES,
     INDEX: MAX_JSON_BYTES,
 }
 

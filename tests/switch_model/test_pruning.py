@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,8 @@ from switch_model import Interventions, SwitchConfig, SwitchForSequenceClassific
 from switch_model.analysis.pruning import Worth, expert_worths, plan, predicted_loss
 from switch_model.analysis.scoring import batches_of
 from switch_model.checkpoint import read_training
+from switch_model.traces.trace import RoutingTrace, TraceError
+from train.analysis.prune import with_numbers_before
 from train.cli.main import main
 from train.weights.pruned import without_experts
 
@@ -107,3 +110,21 @@ def test_experts_keep_their_numbers_when_a_smaller_model_is_compared(toy_run, tm
         assert agreed["same_first"] == pytest.approx(layer["load"][1 - gone], abs=1e-3)
     (small / "pruning.json").unlink()
     assert main([*asked, "--output", str(report)]) == 2 and "of one shape" in capsys.readouterr().err
+
+
+def test_two_models_are_compared_by_the_numbers_that_their_experts_have_in_common():
+    text = np.zeros(2, np.int64)
+    whole, small = (
+        RoutingTrace(("encoder.0",), np.array([[[0], [1]]], np.int32), None, experts, text, np.arange(2))
+        for experts in (4, 2)
+    )
+    one, other = {"encoder.0": [0, 2]}, {"encoder.0": [1, 2]}
+
+    def numbers(first, of_first, second, of_second):
+        return [trace.experts.ravel().tolist() for trace in with_numbers_before(first, of_first, second, of_second)]
+
+    assert numbers(whole, {}, small, one) == [[0, 1], [1, 3]] and numbers(small, one, small, other) == [[1, 3], [0, 3]]
+    # What was trained on from the smaller model has its numbers, and no word of a larger one.
+    assert numbers(small, one, small, {}) == [[0, 1], [0, 1]]
+    with pytest.raises(TraceError, match="of one shape"):
+        numbers(whole, {}, small, {})

@@ -1,12 +1,21 @@
 """The Compare tab: alignment, agreement beside chance, and framed cells."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from switch_model.checkpoint import load_checkpoint, save_checkpoint
+from switch_model.storage.archive import unzip
 from tests.support.pages import save_tiny_checkpoint
+from train.formatting import percent
+from train.weights.pruned import without_experts
 from ui.catalog.checkpoints import CheckpointShelf
 from ui.catalog.models import ModelShelf
-from ui.compare.checkpoints import Agreement
+from ui.compare.checkpoints import Agreed, Agreement
 from ui.compare.tab import aligned, compare
 from ui.compare.traces import recorded
 from ui.server.workspace import Workspace
@@ -55,6 +64,36 @@ def test_two_models_on_many_texts_agree_beside_chance(shelf, tmp_path):
     assert len(last.positions["value"].data[0].y) == 2
     *_, last = handlers.compare("first", "gone", str(tmp_path / "some.csv"), 4)
     assert "There is no model" in last.said and not last.table
+
+
+def test_a_smaller_model_compares_by_the_numbers_its_experts_had(shelf, tmp_path):
+    rows = tmp_path / "some.csv"
+    rows.write_text("text\n" + "oil prices rose\nthe team won the winter alert\n" * 3)
+    model, tokenizer = load_checkpoint(shelf.folder("first"), "cpu")
+    records = [shelf.load("first").predictor(text).routing[0] for text in rows.read_text().split("\n")[1:3]]
+    loads = torch.cat([record.expert[record.mask] for record in records]).bincount(minlength=4) / sum(
+        int(record.mask.sum()) for record in records
+    )
+    gone = next(expert for expert in range(3) if 0 < loads[expert] < 1)
+    removed = {"encoder.1": [gone], "encoder.3": [0]}
+    small = save_checkpoint(without_experts(model, removed), tokenizer, tmp_path / "small")
+    (small / "pruning.json").write_text(json.dumps({"removed": removed}))
+    (there := tmp_path / "there").mkdir()
+    unzip(Path(shutil.make_archive(str(tmp_path / "packed"), "zip", small)), there)  # As an upload is.
+    handlers = Agreement(
+        CheckpointShelf(ModelShelf({"first": shelf.folder("first"), "small": there}, "cpu"), Workspace(tmp_path)),
+        Workspace(tmp_path),
+    )
+
+    def compared() -> Agreed:
+        return [*handlers.compare("small", "first", str(rows), 6)][-1]
+
+    assert percent(1 - float(loads[gone])) in compared().table
+    for wrong in ({}, {"encoder.1": [9], "encoder.3": [0]}, {"encoder.1": 1}, {"encoder.1": [True]}):
+        (there / "pruning.json").write_text(json.dumps({"removed": wrong}))
+        assert "pruning.json" in compared().said and not compared().table
+    (there / "pruning.json").unlink()
+    assert "what prune made of it" in compared().said
 
 
 def test_a_trace_from_elsewhere_is_shown_and_a_broken_one_is_said_to_be(tmp_path):

@@ -30,9 +30,11 @@ from switch_model.checkpoint import checkpoint_folder, read_training, save_check
 from switch_model.inference.classifier import CLASSIFIERS, Predictor
 from switch_model.inference.pipeline import TextPipeline
 from switch_model.models.pretrained import SwitchPreTrainedModel
+from switch_model.storage.archive import PRUNING as FILE
+from switch_model.storage.errors import CheckpointError
 from switch_model.storage.json_file import read_json
 from switch_model.storage.paths import local_path
-from switch_model.traces.trace import RoutingTrace, TraceError
+from switch_model.traces.trace import MAX_EXPERTS, RoutingTrace, TraceError
 from train.analysis.analyze import rows_to_analyze, with_overlap
 from train.data.errors import DataError
 from train.data.source import DataSource
@@ -40,8 +42,8 @@ from train.evaluation.measured_rows import rows_of
 from train.formatting import aligned, percent, signed
 from train.weights.pruned import without_experts
 
-# Random choices of experts, whose mean a score has to beat; the file that says what a smaller checkpoint lacks.
-RANDOM, RANDOM_PLANS, FILE = "random", 5, "pruning.json"
+# Random choices of experts, whose mean a score has to beat.
+RANDOM, RANDOM_PLANS = "random", 5
 # What of training.json is about the rows: it holds for the smaller model too.
 OF_ROWS = ("arguments", "rows", "fingerprint")
 # Rows below which losses are too uncertain.
@@ -198,23 +200,74 @@ def write_pruned(found: Pruning, keep: int, by: str, folder: str | Path) -> str:
     return f"{folder}: {after:,} parameters of {before:,}. {FILE} has the experts that were removed."
 
 
-def with_numbers_before(trace: RoutingTrace, checkpoint: str | Path, experts: int) -> RoutingTrace:
-    """A smaller model's choices by the numbers that its experts had in the larger one.
-
-    Args:
-        checkpoint: the smaller model's.
-        experts: number of experts in a layer of the larger one.
+def removed_of(checkpoint: str | Path) -> Removed:
+    """Layer -> experts that prune removed from a checkpoint, by their numbers before; {} where nothing says so.
 
     Raises:
-        TraceError: where pruning.json does not say which experts were removed.
+        CheckpointError: for a pruning.json that prune did not write.
     """
     path = checkpoint_folder(local_path(checkpoint)) / FILE
-    removed = read_json(path)["removed"] if path.is_file() else {}
-    kept = [[e for e in range(experts) if e not in removed.get(layer, ())] for layer in trace.layers]
-    if any(len(numbers) != trace.num_experts for numbers in kept):
+    if not path.is_file():
+        return {}
+    removed = read_json(path).get("removed")
+    if not isinstance(removed, dict) or not removed or not all(map(_are_numbers, removed.values())):
+        raise CheckpointError(f"{FILE} does not say which experts of each layer were removed: take the one of prune.")
+    return removed
+
+
+def _are_numbers(experts: Any) -> bool:
+    return (
+        isinstance(experts, list)
+        and 0 < len(experts) < MAX_EXPERTS
+        and all(type(expert) is int and 0 <= expert < MAX_EXPERTS for expert in experts)
+        and len(set(experts)) == len(experts)
+    )
+
+
+def kept_numbers(layers: Sequence[str], experts: int, removed: Removed) -> dict[str, list[int]]:
+    """Layer -> the numbers that a smaller model's experts had before, ascending; {} where none were removed.
+
+    Args:
+        experts: number of experts in each of its layers.
+
+    Raises:
+        CheckpointError: where what was removed does not fit the model.
+    """
+    if not removed:
+        return {}
+    gone = {layer: set(removed.get(layer, ())) for layer in layers}
+    before = experts + max(map(len, gone.values()), default=0)
+    kept = {layer: [expert for expert in range(before) if expert not in gone[layer]] for layer in layers}
+    if any(len(numbers) != experts for numbers in kept.values()):
+        raise CheckpointError(f"{FILE} is not of this model: it has {experts} experts in a layer.")
+    return kept
+
+
+def with_numbers_before(one: RoutingTrace, first: Removed, other: RoutingTrace, second: Removed) -> list[RoutingTrace]:
+    """The choices of two models by numbers that their experts have in common: before prune, where it made one of them
+    from the other, or both from a third.
+
+    Args:
+        first, second: what prune removed from each, of `removed_of`.
+
+    Raises:
+        CheckpointError: where what was removed does not fit its model.
+        TraceError: where they have other numbers of experts, and prune made neither from the other.
+    """
+    ways = []
+    for trace, removed in ((one, first), (other, second)):
+        kept = kept_numbers(trace.layers, trace.num_experts, removed)
+        own = {trace.num_experts: trace}
+        if kept:
+            chosen = zip(kept.values(), trace.experts, strict=True)
+            mapped = np.stack([np.asarray(numbers, np.int32)[experts] for numbers, experts in chosen])
+            before = trace.num_experts + len(removed[trace.layers[0]])
+            own[before] = replace(trace, experts=mapped, num_experts=before)
+        ways.append(own)
+    common = set(ways[0]) & set(ways[1])
+    if not common:
         raise TraceError(
-            f"One has {experts} experts in a layer, the other {trace.num_experts}: only models of one shape can be "
-            "compared choice by choice, or a model with what prune made of it."
+            f"One has {one.num_experts} experts in a layer, the other {other.num_experts}: only models of one shape "
+            f"can be compared choice by choice, or a model with what prune made of it, whose folder has {FILE}."
         )
-    mapped = [np.asarray(numbers, np.int32)[chosen] for numbers, chosen in zip(kept, trace.experts, strict=True)]
-    return replace(trace, experts=np.stack(mapped), num_experts=experts)
+    return [own[max(common)] for own in ways]

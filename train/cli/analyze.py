@@ -148,17 +148,13 @@ def _agreement(corpus: "Corpus", options: Namespace) -> tuple[list["LayerAgreeme
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.pipeline import TextPipeline
     from switch_model.traces.agreement import agreement
-    from train.analysis.prune import with_numbers_before
+    from train.analysis.prune import removed_of, with_numbers_before
     from train.analysis.trace import trace_of
 
     model, tokenizer = load_any(options.compare_with, options.device, dtype=options.dtype)
     routed = route_corpus(TextPipeline(model, tokenizer), corpus.texts, progress=progress_line("text", "texts"))
-    mine, other = trace_of(corpus), trace_of(routed)
-    experts = max(mine.num_experts, other.num_experts)
-    if mine.num_experts < experts:
-        mine = with_numbers_before(mine, options.checkpoint, experts)
-    if other.num_experts < experts:
-        other = with_numbers_before(other, options.compare_with, experts)
+    removed = removed_of(options.checkpoint), removed_of(options.compare_with)
+    mine, other = with_numbers_before(trace_of(corpus), removed[0], trace_of(routed), removed[1])
     return agreement(mine, other), short_name(str(options.compare_with))
 
 

@@ -46,13 +46,7 @@ class CheckpointShelf:
         if match is None:
             return self.shelf.load(key)
         name, step = match[1], int(match[2])
-        try:
-            run = self.workspace.run(name)
-        except RunError as error:
-            raise CheckpointError(str(error)) from error
-        folder = run.kept_checkpoints().get(step)
-        if folder is None:
-            raise CheckpointError(f"{name} has no checkpoint of step {step:,}: it was deleted, or never saved.")
+        run, folder = self._kept(name, step)
         with self._lock:
             # A run of the same name may have been trained anew.
             known = (key, run.state().started)
@@ -62,6 +56,22 @@ class CheckpointShelf:
                     self._open.popitem(last=False)
             self._open.move_to_end(known)
             return self._open[known]
+
+    def folder(self, key: str) -> Path:
+        """Where a model or a checkpoint lies; for a hub id, a path that is not there. Raises CheckpointError for a
+        checkpoint that is gone."""
+        match = _KEY.fullmatch(key)
+        return self.shelf.folder(key) if match is None else self._kept(match[1], int(match[2]))[1]
+
+    def _kept(self, name: str, step: int) -> tuple[Run, Path]:
+        try:
+            run = self.workspace.run(name)
+        except RunError as error:
+            raise CheckpointError(str(error)) from error
+        folder = run.kept_checkpoints().get(step)
+        if folder is None:
+            raise CheckpointError(f"{name} has no checkpoint of step {step:,}: it was deleted, or never saved.")
+        return run, folder
 
 
 def _opened(run: Run, title: str, folder: Path, device: str | None) -> LoadedModel:

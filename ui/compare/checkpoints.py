@@ -57,6 +57,7 @@ class Agreement:
         from switch_model.plots.traces import agreement_by_layer, agreement_by_position
         from train.analysis.agreement import agreement_table
         from train.analysis.analyze import rows_to_analyze, with_tokenless
+        from train.analysis.prune import removed_of, with_numbers_before
         from train.analysis.trace import trace_of
         from train.data.errors import DataError
         from train.data.source import DataSource
@@ -72,7 +73,8 @@ class Agreement:
                     yield Agreed(shown)
                 routed.append(steps.result)
             one, other = routed
-            found = agreement(trace_of(one), trace_of(other))
+            removed = [removed_of(self.shelf.folder(key)) for key in (first, second)]
+            found = agreement(*with_numbers_before(trace_of(one), removed[0], trace_of(other), removed[1]))
         except (CheckpointError, DataError, ValueError) as error:
             self.reach.failed(dataset, error)
             yield Agreed(notice(page_words(error, dataset)))
