@@ -1,5 +1,6 @@
 """Drift: a text under every checkpoint that a run keeps; early beside late in Compare."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -115,6 +116,17 @@ def test_the_page_follows_a_text_from_the_first_checkpoint_to_the_last(workspace
         assert [route is not None for route in layer["before"]] == differs
     assert all(line.y[-1] == 100 for line in saturated.data if line.showlegend) and len(saturated.data) == 4
     assert classes.data[0].y[0] == round(100 * first.scores["class 0"], 2)
+
+
+def test_a_fine_tuned_run_is_followed_from_its_initial_model(workspace):
+    run = workspace.run("mine")
+    arguments = json.loads(run.arguments_path.read_text()) | {"init_from": str(run.best)}
+    run.arguments_path.write_text(json.dumps(arguments))
+    *_, (said, trail) = Drift(workspace, "cpu").route("mine", TEXT)
+    assert trail.steps == [0, *STEPS] and "4 checkpoints and the initial model" in said
+    assert trail.predictions[0].scores == Predictor.from_checkpoint(run.best, "cpu")(TEXT).scores
+    on_a_public_page = Drift(replace(workspace, limits=VisitorLimits()), "cpu")
+    assert list(on_a_public_page.route("mine", TEXT))[-1][1].steps == STEPS
 
 
 def test_runs_without_much_to_see_say_how_to_get_more(workspace, tmp_path):

@@ -6,14 +6,16 @@ Try it: list(Drift(Workspace(Path("runs"))).route("toy", "a text"))[-1]
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from switch_model import CheckpointError, Prediction
+from switch_model import CheckpointError, Prediction, Predictor
 from switch_model.analysis.statistics import saturation
 from switch_model.grid.layer_names import layer_title
 from switch_model.grid.plain import grid_value
+from switch_model.storage.paths import local_path
 from train.formatting import percent
 from train.runs.run import Run, RunError
 from train.weights.kept import open_run, predictions, spread, weight_bytes
@@ -164,8 +166,24 @@ class Drift:
         size = max(map(weight_bytes, kept.values()))
         most = min(most, MAX_CELLS // cells, MAX_BYTES // max(size, 1))
         steps = spread(list(kept), max(most, 2))
+        if start := self._at_the_start(run, text, predictor):
+            yield 0, start, "Routed by the initial model …"
         for step, prediction in predictions(run, text, steps, predictor):
             yield step, prediction, f"Routed by {steps.index(step) + 1} of {len(steps)} checkpoints …"
+
+    def _at_the_start(self, run: Run, text: str, predictor: Predictor) -> Prediction | None:
+        """What the model makes of the text that the run began with; None where there is none or it has other tokens,
+        classes or experts, and on a public page, where it may be another visitor's."""
+        source = local_path(run.arguments().train.init_from or "")
+        if not source or self.workspace.limits or not Path(source).exists():
+            return None
+        try:
+            start = Predictor.from_checkpoint(source, self.device)
+        except CheckpointError:
+            return None
+        mine, theirs = predictor.model.config, start.model.config
+        same = all(getattr(mine, name) == getattr(theirs, name) for name in ("labels", "sparse_layers", "num_experts"))
+        return start(text) if same and start.token_ids(text) == predictor.token_ids(text) else None
 
 
 class Followed(NamedTuple):
@@ -221,7 +239,8 @@ def plots(trail: Trail) -> list[dict[str, Any]]:
     for step, here in zip(trail.steps, trail.predictions, strict=True):
         shares = zip(here.routing, saturation(here.routing, last.routing), strict=True)
         alike = ", ".join(f"{percent(share)} in {layer_title(record.name)}" for record, (share, _) in shares)
-        said = f"Step {step:,}, the last one: what the others are compared with." if here is last else f"Step {step:,}."
+        said = f"Step {step:,}." if step else "Step 0: the model that the run began with."
+        said = f"Step {step:,}, the last one: what the others are compared with." if here is last else said
         said += f" Routed as at step {end:,}: {alike}." if alike and here is not last else ""
         grid = grid_value(here.trace, (0, 0), last.trace) | {"still": True, "otherwise": "at the last step"}
         found.append({"step": step, "said": facts(said), "card": prediction_card(here, None, None), "grid": grid})
@@ -230,8 +249,10 @@ def plots(trail: Trail) -> list[dict[str, Any]]:
 
 def _in_words(trail: Trail, kept: int) -> str:
     first, last = trail.predictions[0], trail.predictions[-1]
-    count = f"{len(trail.steps)} checkpoints"
-    count += f", evenly chosen of {kept}" if kept > len(trail.steps) else ""
+    number = len(trail.steps) - (trail.steps[0] == 0)
+    count = f"{number} checkpoint{'s' * (number != 1)}"
+    count += f", evenly chosen of {kept}" if kept > number else ""
+    count += " and the initial model" if trail.steps[0] == 0 else ""
     said = f"{count}, step {trail.steps[0]:,} to {trail.steps[-1]:,}. "
     before = first.scores.get(last.label, 0.0)
     said += f"{last.label} went from {percent(before)} to {percent(last.scores[last.label])}. "
