@@ -19,7 +19,28 @@ from ui.look.html import heading
 from ui.look.page_words import LABELS, in_labels
 from ui.server.limits import LOCAL_ONLY
 
-TITLES = {DataArguments: "Data and tokenizer", ModelArguments: "Model and routing", TrainArguments: "Training"}
+TITLES = {DataArguments: "Data and tokenizer", ModelArguments: "Model", TrainArguments: "Training"}
+# Fields that belong together, below a heading of their own.
+SECTIONS = {
+    "Routers": (
+        "router", "top_k", "norm_topk_prob", "routed_scaling_factor", "num_shared_experts", "expert_granularity",
+        "d_expert", "expert_groups", "top_groups", "router_bias", "router_jitter_noise", "router_noise_eps",
+    ),
+    "Capacity and balance": (
+        "router_priority", "capacity_factor", "capacity_factor_eval", "expert_capacity", "min_expert_capacity",
+        "capacity_group", "balance", "balance_rate", "aux_loss_coef", "sequence_balance_coef", "z_loss_coef",
+        "layer_loss_coef",
+    ),
+    "From another model": (
+        "init_from", "upcycle", "train_only", "hot_share", "freeze_router", "lora_rank", "lora_alpha", "lora_on",
+        "teachers", "teacher_coef",
+    ),
+    "Device and processes": ("device", "precision", "compile", "liger", "expert_parallel", "fsdp"),
+    "Checkpoints and reports": (
+        "logging_steps", "eval_steps", "eval_iters", "save_total_limit", "metrics", "probe", "report_to", "run_name",
+        "wandb_project", "wandb_entity",
+    ),
+}  # fmt: skip
 # Asked for elsewhere in the tab: the data, the task, the size, the name of the run.
 ELSEWHERE = (
     "dataset", "data_dir", "task", "text_column", "label_column", "target_column", "language", "preset", "output_dir",
@@ -49,13 +70,25 @@ def create_advanced(start: Arguments, public: bool) -> dict[str, gr.components.C
         f"Advanced · {len(NAMES) - len(BASIC)} more arguments", open=False, elem_id="advanced", elem_classes="card"
     ):
         create_field_search("advanced", "Search by name, flag or help")
-        for group, items in FORM:
+        for title, names in _sections():
             with gr.Column(elem_classes="argument-group"):
-                gr.HTML(heading(TITLES[group]), apply_default_css=False)
+                gr.HTML(heading(title), apply_default_css=False)
                 with gr.Row(elem_classes="arguments"):
-                    for name in (item.name for item in items if item.name not in BASIC):
+                    for name in names:
                         made[name] = _component(name, values[name], visible=not (public and name in LOCAL_ONLY))
     return made
+
+
+def _sections() -> list[tuple[str, list[str]]]:
+    """Headings with their fields: of each group those without a section, and behind the group's the sections."""
+    found = []
+    for group, items in FORM:
+        names = [item.name for item in items if item.name not in BASIC]
+        own = [(title, [name for name in some if name in names]) for title, some in SECTIONS.items()]
+        sectioned = {name for _, some in own for name in some}
+        found.append((TITLES[group], [name for name in names if name not in sectioned]))
+        found += [(title, some) for title, some in own if some]
+    return found
 
 
 def field_of(name: str, help: str | None = None) -> dict[str, Any]:
