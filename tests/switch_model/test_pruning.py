@@ -11,7 +11,7 @@ from switch_model.analysis.pruning import Worth, expert_worths, plan, predicted_
 from switch_model.analysis.scoring import batches_of
 from switch_model.checkpoint import read_training
 from switch_model.traces.trace import RoutingTrace, TraceError
-from train.analysis.prune import with_numbers_before
+from train.analysis.numbering import with_common_numbers
 from train.cli.main import main
 from train.weights.pruned import without_experts
 
@@ -121,7 +121,8 @@ def test_two_models_are_compared_by_the_numbers_that_their_experts_have_in_commo
     one, other = {"encoder.0": [0, 2]}, {"encoder.0": [1, 2]}
 
     def numbers(first, of_first, second, of_second):
-        return [trace.experts.ravel().tolist() for trace in with_numbers_before(first, of_first, second, of_second)]
+        traces = with_common_numbers(first, of_first, second, of_second)
+        return [trace.experts.ravel().tolist() for trace in traces[:2]]
 
     assert numbers(whole, {}, small, one) == [[0, 1], [1, 3]] and numbers(small, one, small, other) == [[1, 3], [0, 3]]
     # What was trained on from the smaller model has its numbers, and no word of a larger one.

@@ -88,12 +88,20 @@ def test_a_smaller_model_compares_by_the_numbers_its_experts_had(shelf, tmp_path
     def compared() -> Agreed:
         return [*handlers.compare("small", "first", str(rows), 6)][-1]
 
-    assert percent(1 - float(loads[gone])) in compared().table
+    found = compared()
+    assert percent(1 - float(loads[gone])) in found.table and f"layer 1: {gone}; layer 3: 0" in found.said
+    *_, said, first, second = compare(handlers.shelf, "first", "the team won the winter alert", "small", "")
+    assert f"layer 1: {gone}; layer 3: 0" in said and first["experts"] == second["experts"] == 4
+    for place, expert in enumerate(first["layers"][0]["expert"]):
+        now = second["layers"][0]["expert"][place]
+        assert now != gone and (now == expert or expert == gone)
     for wrong in ({}, {"encoder.1": [9], "encoder.3": [0]}, {"encoder.1": 1}, {"encoder.1": [True]}):
         (there / "pruning.json").write_text(json.dumps({"removed": wrong}))
         assert "pruning.json" in compared().said and not compared().table
     (there / "pruning.json").unlink()
     assert "what prune made of it" in compared().said
+    *_, said, _, _ = compare(handlers.shelf, "first", "oil prices", "small", "")
+    assert "routes are not compared" in said and "routed alike" not in said
 
 
 def test_a_trace_from_elsewhere_is_shown_and_a_broken_one_is_said_to_be(tmp_path):

@@ -5,11 +5,10 @@ Try it: python -m train prune --checkpoint assets/models/ag_news --dataset mini_
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from switch_model.adapters.loading import load_any
@@ -26,15 +25,11 @@ from switch_model.analysis.pruning import (
     random_plan,
 )
 from switch_model.analysis.scoring import Batch, batches_of, score
-from switch_model.checkpoint import checkpoint_folder, read_training, save_checkpoint
+from switch_model.checkpoint import read_training, save_checkpoint
 from switch_model.inference.classifier import CLASSIFIERS, Predictor
 from switch_model.inference.pipeline import TextPipeline
 from switch_model.models.pretrained import SwitchPreTrainedModel
 from switch_model.storage.archive import PRUNING as FILE
-from switch_model.storage.errors import CheckpointError
-from switch_model.storage.json_file import read_json
-from switch_model.storage.paths import local_path
-from switch_model.traces.trace import MAX_EXPERTS, RoutingTrace, TraceError
 from train.analysis.analyze import rows_to_analyze, with_overlap
 from train.data.errors import DataError
 from train.data.source import DataSource
@@ -198,76 +193,3 @@ def write_pruned(found: Pruning, keep: int, by: str, folder: str | Path) -> str:
     (written / FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
     before, after = (sum(weight.numel() for weight in one.parameters()) for one in (found.model, smaller))
     return f"{folder}: {after:,} parameters of {before:,}. {FILE} has the experts that were removed."
-
-
-def removed_of(checkpoint: str | Path) -> Removed:
-    """Layer -> experts that prune removed from a checkpoint, by their numbers before; {} where nothing says so.
-
-    Raises:
-        CheckpointError: for a pruning.json that prune did not write.
-    """
-    path = checkpoint_folder(local_path(checkpoint)) / FILE
-    if not path.is_file():
-        return {}
-    removed = read_json(path).get("removed")
-    if not isinstance(removed, dict) or not removed or not all(map(_are_numbers, removed.values())):
-        raise CheckpointError(f"{FILE} does not say which experts of each layer were removed: take the one of prune.")
-    return removed
-
-
-def _are_numbers(experts: Any) -> bool:
-    return (
-        isinstance(experts, list)
-        and 0 < len(experts) < MAX_EXPERTS
-        and all(type(expert) is int and 0 <= expert < MAX_EXPERTS for expert in experts)
-        and len(set(experts)) == len(experts)
-    )
-
-
-def kept_numbers(layers: Sequence[str], experts: int, removed: Removed) -> dict[str, list[int]]:
-    """Layer -> the numbers that a smaller model's experts had before, ascending; {} where none were removed.
-
-    Args:
-        experts: number of experts in each of its layers.
-
-    Raises:
-        CheckpointError: where what was removed does not fit the model.
-    """
-    if not removed:
-        return {}
-    gone = {layer: set(removed.get(layer, ())) for layer in layers}
-    before = experts + max(map(len, gone.values()), default=0)
-    kept = {layer: [expert for expert in range(before) if expert not in gone[layer]] for layer in layers}
-    if any(len(numbers) != experts for numbers in kept.values()):
-        raise CheckpointError(f"{FILE} is not of this model: it has {experts} experts in a layer.")
-    return kept
-
-
-def with_numbers_before(one: RoutingTrace, first: Removed, other: RoutingTrace, second: Removed) -> list[RoutingTrace]:
-    """The choices of two models by numbers that their experts have in common: before prune, where it made one of them
-    from the other, or both from a third.
-
-    Args:
-        first, second: what prune removed from each, of `removed_of`.
-
-    Raises:
-        CheckpointError: where what was removed does not fit its model.
-        TraceError: where they have other numbers of experts, and prune made neither from the other.
-    """
-    ways = []
-    for trace, removed in ((one, first), (other, second)):
-        kept = kept_numbers(trace.layers, trace.num_experts, removed)
-        own = {trace.num_experts: trace}
-        if kept:
-            chosen = zip(kept.values(), trace.experts, strict=True)
-            mapped = np.stack([np.asarray(numbers, np.int32)[experts] for numbers, experts in chosen])
-            before = trace.num_experts + len(removed[trace.layers[0]])
-            own[before] = replace(trace, experts=mapped, num_experts=before)
-        ways.append(own)
-    common = set(ways[0]) & set(ways[1])
-    if not common:
-        raise TraceError(
-            f"One has {one.num_experts} experts in a layer, the other {other.num_experts}: only models of one shape "
-            f"can be compared choice by choice, or a model with what prune made of it, whose folder has {FILE}."
-        )
-    return [own[max(common)] for own in ways]

@@ -148,13 +148,13 @@ def _agreement(corpus: "Corpus", options: Namespace) -> tuple[list["LayerAgreeme
     from switch_model.analysis.corpus import route_corpus
     from switch_model.inference.pipeline import TextPipeline
     from switch_model.traces.agreement import agreement
-    from train.analysis.prune import removed_of, with_numbers_before
+    from train.analysis.numbering import removed_of, with_common_numbers
     from train.analysis.trace import trace_of
 
     model, tokenizer = load_any(options.compare_with, options.device, dtype=options.dtype)
     routed = route_corpus(TextPipeline(model, tokenizer), corpus.texts, progress=progress_line("text", "texts"))
     removed = removed_of(options.checkpoint), removed_of(options.compare_with)
-    mine, other = with_numbers_before(trace_of(corpus), removed[0], trace_of(routed), removed[1])
+    mine, other, _ = with_common_numbers(trace_of(corpus), removed[0], trace_of(routed), removed[1])
     return agreement(mine, other), short_name(str(options.compare_with))
 
 

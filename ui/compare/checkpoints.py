@@ -3,7 +3,7 @@
 Try it: [*Agreement(shelf, workspace).compare("ag_news", "ag_news", "mini_news", 20)][-1].table
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from switch_model.traces.agreement import agreement
 from train.formatting import counted
 from ui.analyse.analysis import steps_shown
 from ui.catalog.checkpoints import CheckpointShelf, same_run
+from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
 from ui.catalog.reach import DataReach
 from ui.components.events import LAST
@@ -28,12 +29,21 @@ _ABOUT = (
     "How often two models of one shape choose the same experts for the same tokens, layer by layer and by the position "
     "in the text: two checkpoints of a run, or a model and what was made of it. By chance: the tokens of one shuffled."
 )
-_FOREIGN = (
+FOREIGN = (
     "Experts of two models have a common numbering only where one was made from the other. Between two that were "
     "trained apart an agreement above or below chance is an accident of the numbers."
 )
 # Rows to begin with, and at most on a public page.
 ROWS, PUBLIC_ROWS = 100, 200
+
+
+def removed_of_both(
+    shelf: ModelShelf | CheckpointShelf, first: str, second: str
+) -> tuple[Mapping[str, Sequence[int]], Mapping[str, Sequence[int]]]:
+    """What prune removed from each of two models; nothing where they are the same one. Raises CheckpointError."""
+    from train.analysis.numbering import removed_of
+
+    return ({}, {}) if first == second else (removed_of(shelf.folder(first)), removed_of(shelf.folder(second)))
 
 
 class Agreed(NamedTuple):
@@ -57,7 +67,7 @@ class Agreement:
         from switch_model.plots.traces import agreement_by_layer, agreement_by_position
         from train.analysis.agreement import agreement_table
         from train.analysis.analyze import rows_to_analyze, with_tokenless
-        from train.analysis.prune import removed_of, with_numbers_before
+        from train.analysis.numbering import with_common_numbers
         from train.analysis.trace import trace_of
         from train.data.errors import DataError
         from train.data.source import DataSource
@@ -73,8 +83,9 @@ class Agreement:
                     yield Agreed(shown)
                 routed.append(steps.result)
             one, other = routed
-            removed = [removed_of(self.shelf.folder(key)) for key in (first, second)]
-            found = agreement(*with_numbers_before(trace_of(one), removed[0], trace_of(other), removed[1]))
+            removed = removed_of_both(self.shelf, first, second)
+            here, there, numbers = with_common_numbers(trace_of(one), removed[0], trace_of(other), removed[1])
+            found = agreement(here, there)
         except (CheckpointError, DataError, ValueError) as error:
             self.reach.failed(dataset, error)
             yield Agreed(notice(page_words(error, dataset)))
@@ -82,7 +93,7 @@ class Agreement:
         about = f"{counted(len(one.texts), 'text')}, {counted(len(one.token), 'token')} of {Path(dataset).name}."
         said = quiet(f"{about} {with_tokenless(read, one).note}".strip())
         if first != second and not same_run(first, second):
-            said += note(_FOREIGN)
+            said += note(numbers.in_words or FOREIGN)
         top_k = 1 if one.experts is None else one.experts.shape[-1]
         yield Agreed(
             said,

@@ -3,8 +3,9 @@
 Try it: compare(shelf, "ag_news", "Oil prices rose.", "ag_news", "Gold prices rose.")
 """
 
+from dataclasses import replace
 from difflib import SequenceMatcher
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from ui.catalog.checkpoints import CheckpointShelf, same_run
 from ui.catalog.kinds import CLASSIFIER
 from ui.catalog.models import ModelShelf
 from ui.catalog.private_models import PrivateModels
-from ui.compare.checkpoints import Agreement, create_agreement
+from ui.compare.checkpoints import FOREIGN, Agreement, create_agreement, removed_of_both
 from ui.compare.drift import Drift, create_drift
 from ui.compare.traces import create_traces
 from ui.components.events import LAST
@@ -28,6 +29,10 @@ from ui.components.routing_grid import create_routing_grid
 from ui.look.html import facts, heading, in_points, message_card, note, quiet, render
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace
+
+if TYPE_CHECKING:  # Imported when it is needed.
+    from switch_model.analysis.pruning import Removed
+    from train.analysis.numbering import Numbering, Numbers
 
 _HINT = (
     "Two texts under one model, or one text under two models: a run of yours early and late, say. "
@@ -38,8 +43,9 @@ _PAIR = (
     "The bank closed higher after it struck a deal to buy its oldest rival.",
     "The striker closed in on the record after he struck his oldest rival twice.",
 )
-_OTHER_MODELS = (
-    "Experts of two models have no common numbering: routes can be compared only where one was made from the other."
+_OTHER_SHAPES = (
+    "Experts of these two models have no common numbering, as they differ in their layers of experts or in how many "
+    "there are: routes are not compared."
 )
 
 
@@ -58,18 +64,18 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
     other = other if (other or "").strip() else text
     try:
         one, two = shelf.load(first), shelf.load(second)
-        predictions = one.predictor(text or ""), two.predictor(other or "")
+        here, there = one.predictor(text or ""), two.predictor(other or "")
+        here, there, found = _by_common_numbers(here, there, *removed_of_both(shelf, first, second))
     except (CheckpointError, ValueError) as error:
         return Compared(message_card("Compare", page_words(error)))
-    here, there = predictions
     pairs = aligned(here.tokens, there.tokens)
-    comparable = [record.name for record in here.routing] == [record.name for record in there.routing] and (
-        not here.routing or here.routing[0].num_experts == there.routing[0].num_experts
-    )
-    foreign = first != second and not same_run(first, second)
-    grids = [grid_value(prediction.trace, (0, 0)) | {"still": True} for prediction in predictions]
-    said = _in_words(here, there, pairs) + (note(_OTHER_MODELS) if foreign else "")
-    if comparable:
+    grids = [grid_value(prediction.trace, (0, 0)) | {"still": True} for prediction in (here, there)]
+    said = _in_words(here, there, pairs)
+    if found is None:
+        said += note(_OTHER_SHAPES)
+    elif first != second and not same_run(first, second):
+        said += note(found.in_words or FOREIGN)
+    if found is not None:
         for index, layer in enumerate(grids[1]["layers"]):
             layer["before"] = _routes_before(here, there, pairs, index)
         grids[1]["otherwise"] = "in the first"
@@ -80,6 +86,29 @@ def compare(shelf: ModelShelf | CheckpointShelf, first: str, text: str, second: 
         said,
         *grids,
     )
+
+
+def _by_common_numbers(
+    here: Prediction, there: Prediction, first: "Removed", second: "Removed"
+) -> "tuple[Prediction, Prediction, Numbering | None]":
+    """Two predictions by numbers that their models' experts have in common, unchanged without any (None)."""
+    from switch_model.traces.trace import TraceError
+    from train.analysis.numbering import numbering, renumbered_record
+
+    layers = [record.name for record in here.routing]
+    if layers != [record.name for record in there.routing]:
+        return here, there, None
+    own = [(layers, one.routing[0].num_experts if layers else 0) for one in (here, there)]
+    try:
+        found = numbering((*own[0], first), (*own[1], second))
+    except TraceError:
+        return here, there, None
+
+    def by(numbers: "Numbers", prediction: Prediction) -> Prediction:
+        records = tuple(renumbered_record(record, numbers, found.experts) for record in prediction.routing)
+        return replace(prediction, trace=replace(prediction.trace, routing=records))
+
+    return by(found.first, here), by(found.second, there), found
 
 
 def aligned(here: list[str], there: list[str]) -> list[tuple[int, int]]:
