@@ -5,6 +5,8 @@ import shutil
 
 from switch_model import SwitchForSequenceClassification
 from train.arguments.arguments import Arguments
+from train.evaluation.class_told import kept_class_told
+from train.formatting import percent
 from train.training.loop import train
 from ui.server.workspace import Workspace
 from ui.training.lesson_words import cost_of_load, verdict
@@ -32,7 +34,8 @@ def test_without_the_balance_loss_the_toy_of_the_lesson_collapses(tmp_path):
 def test_what_uneven_loads_cost_by_hand():
     said = cost_of_load([0.5, 0.3, 0.2, 0.0])
     assert "3 of 4 experts" in said and "30.0\u00a0% of the tokens" in said and "2.0 times" in said
-    assert "0\u00a0% of the tokens" in cost_of_load([0.25] * 4)
+    even = cost_of_load([0.25] * 4)
+    assert " 0\u00a0% of the tokens" in even and "4 experts" not in even  # Said already where all are in use.
 
 
 def test_the_lesson_of_a_toy_that_stays_even_anyway_is_another_pair_of_runs(toy_run, tmp_path, monkeypatch):
@@ -64,4 +67,11 @@ def test_a_run_with_two_experts_for_each_token_does_the_same_work_and_stands_bes
     shutil.copy(tmp_path / "toy" / "metrics.jsonl", tmp_path / "toy-top-2" / "metrics.jsonl")
     drawn = live.draw("toy-top-2", None)
     assert "two experts for each token" in drawn.lesson_words and "Load with one" in drawn.with_words
+    # Figures of both, beside each other: what the run's experts tell of the class is measured, and once.
+    table = live.figures_of_two("toy-top-2")
+    told = kept_class_told(workspace.run("toy"))
+    assert 0.01 < told < 1 and percent(told) in table and "0 of " in table
+    monkeypatch.setattr("train.evaluation.class_told.class_told", None)
+    assert live.figures_of_two("toy") == table == live.draw("toy", None).figures
+    assert drawn.without.layout.coloraxis.cmax == drawn.with_it.layout.coloraxis.cmax
     assert not may_have(workspace.run("toy-top-2"), TWO) and may_have(workspace.run("toy"), TWO)

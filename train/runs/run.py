@@ -12,7 +12,7 @@ trained_part.json     which weights are trained, where a flag leaves some out
 adapter/              with --lora_rank, the best checkpoint's adapters, for peft
 best/                 the best checkpoint so far, a complete checkpoint folder
 checkpoints/          the Trainer's own, to resume from: the newest --save_total_limit
-training_curve.png, training_curve.html
+training_curve.png, training_curve.html; class_told.json: what experts tell of the class, where a page measured it
 watched.json          only of a run that another program trains, with switch_model.monitor.RoutingMonitor
 
 The folder is the same for runs from the command line and from the page. Only the run's own process writes its state.

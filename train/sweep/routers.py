@@ -14,17 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switch_model.analysis.corpus import route_corpus
-from switch_model.analysis.specialization import class_information
 from switch_model.checkpoint import load_checkpoint
-from switch_model.inference.classifier import Predictor
 from switch_model.storage.whole_files import write_atomically
 from train.arguments.arguments import Arguments
 from train.arguments.presets import of_router
-from train.data.columns import align_labels
-from train.data.source import DataSource
-from train.evaluation.classification import evaluate, load_rows
-from train.evaluation.held_out import held_out_rows, own_data
+from train.evaluation.class_told import class_told
+from train.evaluation.classification import evaluate
 from train.evaluation.settings import EvaluationSettings
 from train.formatting import aligned
 from train.runs.run import Run, RunError
@@ -150,7 +145,7 @@ def measured(run: Run, kind: str, seed: str) -> Measured:
         total=total,
         tokens_per_second=end and end["tokens"] / end["train_runtime"],
         **(_of_experts(layers, metrics.get("reliance")) if layers else {}),
-        specialization=_specialization(run, source) if layers and task.labelled else None,
+        specialization=class_told(run, ROUTED_ROWS) if layers and task.labelled else None,
     )
     write_atomically(kept, json.dumps(vars(found)) + "\n")
     return found
@@ -167,22 +162,6 @@ def _of_experts(layers: Sequence[Mapping[str, Any]], relied: Mapping[str, Any] |
         return abs(relied[base][figure]["value"] - relied[name][figure]["value"])
 
     return own | {"reliance": lost("shuffled", "without_limit"), "off": lost("all_off", "as_it_is")}
-
-
-def _specialization(run: Run, source: DataSource) -> float | None:
-    """I(class; expert) / H(class) beyond its chance level, mean over layers, of some validation texts."""
-    predictor = Predictor.from_checkpoint(run.best)
-    if source.lacks_validation:
-        split, _ = held_out_rows(own_data(str(run.best), source), source.dataset, str(run.best))
-    else:
-        split = load_rows(str(run.best), source)
-    few = split.rows.select(range(min(len(split.rows), ROUTED_ROWS)))
-    if "text" not in few.column_names:  # Rows of vectors.
-        return None
-    rows = align_labels(few, split.names, predictor.model.config.labels)
-    corpus = route_corpus(predictor, list(rows["text"]), list(rows["label"]))
-    told = [class_information(corpus, layer) for layer in corpus.layers]
-    return statistics.fmean(one.value - one.chance for one in told)
 
 
 # Results

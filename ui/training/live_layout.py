@@ -30,7 +30,8 @@ def create_live_run(demo: gr.Blocks, handlers: LiveRun, tab: gr.Tab, watched: gr
     gr.Timer(POLL_SECONDS).tick(**looking, **ONCE)
     watched.change(**looking, **LAST)
     tab.select(handlers.list_runs, [watched], [watched], **LAST)
-    drawn.change(handlers.draw, [watched, plots.layer], [*plots], **LAST)
+    drawing = drawn.change(handlers.draw, [watched, plots.layer], [*plots], **LAST)
+    drawing.then(handlers.figures_of_two, [watched], [plots.figures], **LAST)
     plots.layer.input(handlers.draw_probe, [watched, plots.layer], [plots.probe_words, plots.probe], **LAST)
     demo.load(handlers.attach, None, [watched], **ONCE).then(**looking, **LAST)
 
@@ -74,7 +75,7 @@ def _create_learning() -> dict[str, Any]:
         gr.HTML(heading("Sample output"), apply_default_css=False)
         samples = gr.HTML(NONE_YET, apply_default_css=False, elem_id="samples-written")
     with gr.Row(elem_classes="pair run-plots", visible=False) as routing:
-        with gr.Column(elem_classes="card", min_width=300):
+        with gr.Column(elem_classes="card", min_width=300) as load_card:
             gr.HTML(heading("Load per expert over time (1 = an even share)"), apply_default_css=False)
             load = _plot("load-over-time")
         with gr.Column(elem_classes="card", min_width=300):
@@ -86,6 +87,7 @@ def _create_learning() -> dict[str, Any]:
         "written": written,
         "samples": samples,
         "routing": routing,
+        "load_card": load_card,
         "load": load,
         "health": health,
     }
@@ -110,6 +112,7 @@ def _create_partners() -> dict[str, Any]:
         with gr.Row(elem_id="partners-plots"):
             found = {f"by_{over}": _plot(f"partners-by-{over}", min_width=260) for over in ("step", "time", "tokens")}
         found["lesson_words"] = gr.HTML("", apply_default_css=False, elem_id="lesson-words")
+        found["figures"] = gr.HTML("", apply_default_css=False, elem_id="lesson-figures")
         with gr.Row(elem_classes="pair", visible=False, elem_id="lesson-loads") as lesson:
             for name in ("without", "with"):
                 with gr.Column(min_width=300):

@@ -21,7 +21,7 @@ from ui.components.outputs import outputs
 from ui.look.html import heading, notice, part, quiet
 from ui.look.page_words import page_words
 from ui.server.workspace import Workspace, visitor_of
-from ui.training.lesson_words import last_cost, verdict, verdict_of_two
+from ui.training.lesson_words import Side, last_cost, table_of_two, verdict, verdict_of_two
 from ui.training.partners import (
     LESSON,
     ON_EDGE,
@@ -50,20 +50,21 @@ _LOSSES = (
     "training texts."
 )
 LOG_LINES = 40
-# What is said of a partner beside its run, and the headings over their loads.
+# What is said of a partner beside its run, the headings over their loads, and in the table of both.
 _SIDES = {
     LESSON: (verdict, "Load without the balance loss", "Load with it"),
     TWO: (verdict_of_two, "Load with two experts for each token", "Load with one"),
 }
+_COLUMNS = {LESSON: ("without balance loss", "with it"), TWO: ("two experts", "one")}
 _HIDDEN = gr.update(visible=False)
 
 
 class Plots(NamedTuple):
     """What is drawn from a run's metrics, one field for each output of `LiveRun.draw`; without a run, blanks.
 
-    Fields ending in `words` and `note` are HTML; load … with_it are plots; the rest updates of what holds
-    them: the card of written texts, the row of load and health, the layer picker, the card of the run's partners, the
-    row of the lesson.
+    Fields ending in `words`, `note` and figures are HTML; load … with_it are plots; the rest updates of what holds
+    them: the card of written texts, the row of load and health, the card of load (not where it stands beside a
+    partner's), the layer picker, the card of the run's partners, the row of the lesson.
     """
 
     words: str = ""
@@ -72,6 +73,7 @@ class Plots(NamedTuple):
     written: Any = _HIDDEN
     samples: str = NONE_YET
     routing: Any = _HIDDEN
+    load_card: Any = _HIDDEN
     load: Any = None
     health: Any = None
     layer: Any = _HIDDEN
@@ -83,6 +85,7 @@ class Plots(NamedTuple):
     by_tokens: Any = None
     lesson: Any = _HIDDEN
     lesson_words: str = ""
+    figures: str = ""
     without_words: str = ""
     without: Any = None
     with_words: str = ""
@@ -170,6 +173,7 @@ class LiveRun:
             choices = [(title, one) for one, title in layer_titles(layers).items()]
             plots = plots._replace(
                 routing=gr.update(visible=True),
+                load_card=gr.update(visible=True),
                 load=routing_curves.load_heat_map(records),
                 health=learning_curves.routing_health(records, arguments.model.drops_in_training),
                 layer=gr.update(choices=choices, value=layer, visible=bool(watched)),
@@ -185,26 +189,53 @@ class LiveRun:
 
     def _with_lesson(self, plots: Plots, name: str, partners: dict[str, Records]) -> Plots:
         """The loads of the run and of one of its partners beside each other: the one in view, or the first."""
-        from ui.training.routing_curves import load_heat_map
+        from ui.training.routing_curves import load_heat_maps
 
-        sides = [suffix for suffix in (LESSON, TWO) if _layers(partners.get(first_of(name) + suffix, []))]
-        if not sides:
+        side, pair = _pair(name, partners)
+        if not pair:
             return plots
-        side = next((suffix for suffix in sides if name.endswith(suffix)), sides[0])
-        other, own = partners[first_of(name) + side], next(iter(partners.values()))
+        other, own = (partners[one] for one in pair)
+        of_other, of_own = load_heat_maps(other, own)
         said, *titles = _SIDES[side]
         other_words, own_words = (
             heading(title, 3) + quiet(f"{dead_experts(records)} {last_cost(records)}")
             for title, records in zip(titles, (other, own), strict=True)
         )
         return plots._replace(
+            load_card=_HIDDEN,
+            load=None,
             lesson=gr.update(visible=True),
             lesson_words=quiet(said(other, own)),
+            figures=self.figures_of_two(name, measure=False),
             without_words=other_words,
-            without=load_heat_map(other),
+            without=of_other,
             with_words=own_words,
-            with_it=load_heat_map(own),
+            with_it=of_own,
         )
+
+    def figures_of_two(self, name: str | None, measure: bool = True) -> str:
+        """The table of the two runs whose loads are drawn; "" where there is no such pair.
+
+        Args:
+            measure: what experts tell, of runs that have finished, if it was not measured before: takes seconds.
+        """
+        from train.evaluation.class_told import FEW_TEXTS, kept_class_told
+
+        try:
+            partners = self._partners(self.workspace.run(name).name)
+            side, pair = _pair(name, partners)
+            if not pair:
+                return ""
+            runs = [self.workspace.run(one) for one in pair]
+            arguments = runs[1].arguments()
+            told = [kept_class_told(run, measure) if run.state().name == "finished" else None for run in runs]
+        except RunError:
+            return ""
+        sides = [
+            Side(title, partners[one], share) for title, one, share in zip(_COLUMNS[side], pair, told, strict=True)
+        ]
+        by_text = arguments.model.capacity_group != "batch"
+        return table_of_two(sides, TASKS[arguments.train.task], by_text, FEW_TEXTS)
 
     def draw_probe(self, name: str | None, layer: str | None) -> tuple[Any, ...]:
         """Another layer of the text being watched: (words, plot)."""
@@ -330,6 +361,15 @@ def _draw_seconds(seconds: float) -> float:
     on the training's own cores, and curves change ever more slowly. In steps, so that it rarely changes itself."""
     least, most = DRAW_SECONDS
     return min(least * 2 ** int(math.log2(max(seconds, 30.0) / 30.0)), most)
+
+
+def _pair(name: str, partners: dict[str, Records]) -> tuple[str, list[str]]:
+    """(suffix, names) of the partner in view, or the first that has loads, and of the first run; no names without."""
+    sides = [suffix for suffix in (LESSON, TWO) if _layers(partners.get(first_of(name) + suffix, []))]
+    if not sides:
+        return "", []
+    side = next((suffix for suffix in sides if name.endswith(suffix)), sides[0])
+    return side, [first_of(name) + side, next(iter(partners))]
 
 
 def _layers(records: list[dict[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from switch_model.grid.palette import CELL_INK, MAX_COLOURS, expert_colour
 from switch_model.plots.routing import MAX_NAME, reads_from_the_right, token_ticks
 from switch_model.plots.style import empty, plain, styled
 from ui.training.learning_curves import HEALTH_HEIGHT, in_chunks, mean
-from ui.training.run_summary import Records, finite, layer_load, probe_layer, probe_lines, routing_lines
+from ui.training.run_summary import Records, finite, layer_load, probe_layer, probe_lines, recent_loads, routing_lines
 
 # From starved over even, where the page shows through, to crowded.
 STARVED, FEW = "rgba(214,96,38,1)", "rgba(214,96,38,0.5)"
@@ -33,8 +33,18 @@ MAX_ROWS, MAX_NUMBERED_TOKENS = 24, 45
 # ---- load ----
 
 
-def load_heat_map(records: Records) -> go.Figure:
-    """Load of every expert over steps, a panel per sparse layer: 1 = an even share, 0 = no token at all."""
+def load_heat_maps(*runs: Records) -> list[go.Figure]:
+    """`load_heat_map` of runs that stand beside each other, with one scale of colours."""
+    most = max((len(load) for records in runs for load in recent_loads(records).values()), default=0)
+    return [load_heat_map(records, most) for records in runs]
+
+
+def load_heat_map(records: Records, scale: int = 0) -> go.Figure:
+    """Load of every expert over steps, a panel per sparse layer: 1 = an even share, 0 = no token at all.
+
+    Args:
+        scale: of so many experts at least, which says where the colours end.
+    """
     layers = {name: panel for name, panel in _loads(routing_lines(records)).items() if panel[0]}
     if not layers:
         return empty("Appears with the first lines of metrics of a model with experts.")
@@ -73,7 +83,7 @@ def load_heat_map(records: Records) -> go.Figure:
         )
     for title in figure.layout.annotations:
         title.update(font={"size": 12}, x=_left(figure, title.x, columns), xanchor="left")
-    figure.update_layout(coloraxis=_load_colours(most, plot_height))
+    figure.update_layout(coloraxis=_load_colours(max(most, scale), plot_height))
     return styled(figure, height=plot_height + 22 + 42, top=22, hovermode="closest")
 
 

@@ -91,9 +91,7 @@ def _titles(layers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _least_used(lines: Records) -> str:
     """ ", but …" where an expert has few tokens, though not next to none."""
-    loads = {
-        str(layer.get("layer", "")): _mean_load(_recent(lines, layer.get("layer"))) for layer in lines[-1]["routing"]
-    }
+    loads = recent_loads(lines)
     shares = [
         (share * len(load_E), expert, name) for name, load_E in loads.items() for expert, share in enumerate(load_E)
     ]
@@ -102,6 +100,18 @@ def _least_used(lines: Records) -> str:
         return ""
     title = layer_titles(loads)[name]
     return f", but expert {expert} of {title} takes only {percent(share)} of an even share"
+
+
+def recent_loads(records: Records) -> dict[str, list[float]]:
+    """Sparse layer -> mean share of tokens per expert over the last lines that tell about routing."""
+    lines = routing_lines(records)[-RECENT_LINES:]
+    layers = [layer.get("layer", "") for layer in lines[-1]["routing"]] if lines else []
+    return {str(name): load for name in layers if (load := _mean_load(_recent(lines, name)))}
+
+
+def recent_drops(records: Records) -> float | None:
+    """Share of choices dropped, mean over layers, in the same lines; None where they do not say."""
+    return _mean([layer for line in routing_lines(records)[-RECENT_LINES:] for layer in line["routing"]], "drop_rate")
 
 
 def _recent(lines: Records, name: str) -> list[Mapping[str, Any]]:
