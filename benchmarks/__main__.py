@@ -27,7 +27,8 @@ def main() -> None:
         ("Models of other families", adapters),
     ):
         print(f"{title} …", flush=True)
-        text = table(module.measurements())
+        found = module.measurements()
+        text = table(found) if found else "Not measured: its data set was not at hand."
         print(text, flush=True)
         parts.append(f"## {title}\n\n`python -m {module.__name__}`\n\n{text}\n")
     if (load := serving.first_load()) is not None:

@@ -289,7 +289,10 @@ class TrainArguments:
         "classification: after training, add naive Bayes log-odds of words and word pairs to the logits",
     )
     preset: Literal["none", "tiny", "small", "base"] | None = _argument(
-        None, "Size", "sizes and settings by name; all other arguments override it; default: small, for the toy none"
+        None,
+        "Size",
+        "sizes and settings by name; all other arguments override it; default: small, for mini_news and mini_reviews "
+        "tiny, for the toy none",
     )
     epochs: float = _argument(3.0, "Epochs", "passes over the training rows", basic=True)
     max_steps: int | None = _argument(None, "Maximum steps", "maximum number of steps, if the epochs would take more")
