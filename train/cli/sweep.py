@@ -58,6 +58,7 @@ def sweep_command(argv: list[str]) -> None:
 def compare_routers_command(argv: list[str]) -> None:
     ignore_closed_stdout()
     from train.sweep.routers import KINDS, compare_routers, kinds_for, table, write_picture
+    from train.tasks.registry import TASKS
 
     parser = Parser(
         prog=command("compare-routers"),
@@ -88,6 +89,6 @@ def compare_routers_command(argv: list[str]) -> None:
     folder = Path(arguments.train.output_dir or reserve_folder(RUNS, named_after(arguments.data.dataset, "-routers")))
     found = compare_routers(arguments, kinds, [int(seed) for seed in seeds], folder)
     write_picture(found, task, folder / "routers.png")
-    figure = {"classification": "accuracy", "translation": "agreement"}.get(task, "perplexity")
-    print(f"\n{table(found, task)}\n\nActive and all parameters in millions; “shuffled” and “off”: {figure} lost.")
+    lost = "accuracy falls" if TASKS[task].labelled else "perplexity rises"
+    print(f"\n{table(found, task)}\n\nActive and all parameters in millions; “shuffled” and “off”: what {lost} by.")
     print(f"Table and plot: {folder / 'routers.csv'}, {folder / 'routers.png'}")
